@@ -1,0 +1,269 @@
+//! Where threads meet: bounded lock-free queues, and wake-ups that cost a system call only when
+//! the other side sleeps.
+//!
+//! ```text
+//! worker k ── batch ──▶ Handoff.submitted ──▶ committer
+//! worker k ◀─ the same batch with its outcome ── Mailbox k ── committer
+//! ```
+//!
+//! Each worker owns a fixed number of batches, so neither queue can be full: the queues' capacity
+//! is the number of batches that exist. A worker whose batches are all under way stops reading
+//! from its sockets, and the kernel's windows push back on the clients.
+//!
+//! **The wake-up protocol.** The sleeper announces that it is about to sleep, looks at its queue
+//! once more, and only then sleeps; the waker pushes first and looks at the announcement
+//! afterwards. Both sides use sequentially consistent operations, so one of the two sees the other.
+
+use std::io;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::CachePadded;
+
+use crate::batch::Batch;
+use crate::limits;
+
+/// Why the committer did not store a batch. Nothing of it was promised; all of its requests get 503.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitRefusal {
+    /// The spool holds `--spool-bytes-max`.
+    SpoolFull,
+    /// The disk has less than `--disk-free-min` left, or said that it is full.
+    DiskFull,
+    /// A write or a preallocation failed for another reason.
+    WriteFailed,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitOutcome {
+    /// Stored as durably as `--durability` says, in this segment.
+    Committed {
+        /// The number of the segment that holds it.
+        segment: u64,
+    },
+    /// Not stored.
+    Refused(CommitRefusal),
+}
+
+/// A batch on its way home.
+#[derive(Debug)]
+pub struct Returned {
+    /// The batch, still with its contents; the worker clears it.
+    pub batch: Batch,
+    /// What became of it.
+    pub outcome: CommitOutcome,
+}
+
+/// The committer's side of one worker: returned batches, and how to wake it.
+pub struct Mailbox {
+    returned: ArrayQueue<Returned>,
+    asleep: AtomicBool,
+    waker: mio::Waker,
+}
+
+impl Mailbox {
+    /// A mailbox of a worker that polls with `registry` and knows the waker by `token`.
+    pub fn new(registry: &mio::Registry, token: mio::Token) -> io::Result<Self> {
+        Ok(Self {
+            returned: ArrayQueue::new(limits::BATCHES_PER_WORKER),
+            asleep: AtomicBool::new(false),
+            waker: mio::Waker::new(registry, token)?,
+        })
+    }
+
+    /// Committer: puts a batch into the mailbox. Follow with one [`Mailbox::wake`] per group.
+    pub fn give_back(&self, returned: Returned) {
+        let delivered = self.returned.push(returned);
+        debug_assert!(delivered.is_ok(), "more batches than exist");
+    }
+
+    /// Wakes the worker if it sleeps or is about to.
+    pub fn wake(&self) {
+        fence(Ordering::SeqCst);
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            // The only failure of an eventfd write is a full counter, which wakes as well.
+            let _ = self.waker.wake();
+        }
+    }
+
+    /// Worker: the next returned batch.
+    pub fn take(&self) -> Option<Returned> {
+        self.returned.pop()
+    }
+
+    /// Worker: announces that it is about to sleep. False means: there is something to take, do
+    /// not sleep.
+    pub fn may_sleep(&self) -> bool {
+        self.asleep.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        if self.returned.is_empty() {
+            return true;
+        }
+        self.asleep.store(false, Ordering::SeqCst);
+        false
+    }
+
+    /// Worker: it is awake, for whatever reason.
+    pub fn awake(&self) {
+        self.asleep.store(false, Ordering::Relaxed);
+    }
+}
+
+/// The workers' side of the committer, and the list of all mailboxes.
+pub struct Handoff {
+    submitted: ArrayQueue<Batch>,
+    mailboxes: Box<[CachePadded<Mailbox>]>,
+    committer: OnceLock<Thread>,
+    committer_asleep: CachePadded<AtomicBool>,
+    finished: AtomicBool,
+}
+
+impl Handoff {
+    /// A hand-off for these workers, in their order.
+    pub fn new(mailboxes: Vec<Mailbox>) -> Self {
+        let capacity = (mailboxes.len() * limits::BATCHES_PER_WORKER).max(1);
+        Self {
+            submitted: ArrayQueue::new(capacity),
+            mailboxes: mailboxes.into_iter().map(CachePadded::new).collect(),
+            committer: OnceLock::new(),
+            committer_asleep: CachePadded::new(AtomicBool::new(false)),
+            finished: AtomicBool::new(false),
+        }
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.mailboxes.len()
+    }
+
+    /// The mailbox of a worker.
+    pub fn mailbox(&self, worker: usize) -> Option<&Mailbox> {
+        self.mailboxes.get(worker).map(|padded| &**padded)
+    }
+
+    /// Worker: hands a closed batch over.
+    pub fn submit(&self, batch: Batch) {
+        let accepted = self.submitted.push(batch);
+        debug_assert!(accepted.is_ok(), "more batches than exist");
+        self.wake_committer();
+    }
+
+    /// Committer: the next batch, in the order of each worker's hand-over.
+    pub fn next(&self) -> Option<Batch> {
+        self.submitted.pop()
+    }
+
+    /// Committer: says which thread it is. Call once, first thing on that thread.
+    pub fn register_committer(&self) {
+        let _ = self.committer.set(thread::current());
+    }
+
+    /// Committer: sleeps until there is a batch, until [`Handoff::finish`], or for `timeout`.
+    pub fn wait(&self, timeout: Duration) {
+        self.committer_asleep.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        if self.submitted.is_empty() && !self.is_finished() {
+            thread::park_timeout(timeout);
+        }
+        self.committer_asleep.store(false, Ordering::Relaxed);
+    }
+
+    /// Wakes the committer if it sleeps or is about to.
+    pub fn wake_committer(&self) {
+        fence(Ordering::SeqCst);
+        if self.committer_asleep.swap(false, Ordering::SeqCst)
+            && let Some(committer) = self.committer.get()
+        {
+            committer.unpark();
+        }
+    }
+
+    /// Says that no worker will submit anything any more: the committer stores what is queued,
+    /// seals, and ends.
+    pub fn finish(&self) {
+        self.finished.store(true, Ordering::SeqCst);
+        if let Some(committer) = self.committer.get() {
+            committer.unpark();
+        }
+    }
+
+    /// True once [`Handoff::finish`] was called.
+    pub fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::SeqCst)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    const WAKE: mio::Token = mio::Token(0);
+
+    #[test]
+    fn every_batch_comes_back_and_no_wake_up_is_lost() {
+        let mut poll = mio::Poll::new().unwrap();
+        let mailbox = Mailbox::new(poll.registry(), WAKE).unwrap();
+        let handoff = Arc::new(Handoff::new(vec![mailbox]));
+        let committer = {
+            let handoff = handoff.clone();
+            thread::spawn(move || {
+                handoff.register_committer();
+                loop {
+                    let finished = handoff.is_finished();
+                    while let Some(batch) = handoff.next() {
+                        let outcome = CommitOutcome::Committed { segment: batch.sequence };
+                        let mailbox = handoff.mailbox(batch.worker).unwrap();
+                        mailbox.give_back(Returned { batch, outcome });
+                        mailbox.wake();
+                    }
+                    if finished {
+                        return;
+                    }
+                    // Far longer than the test may take: a lost wake-up hangs it.
+                    handoff.wait(Duration::from_secs(600));
+                }
+            })
+        };
+        let mailbox = handoff.mailbox(0).unwrap();
+        let mut events = mio::Events::with_capacity(8);
+        let mut spare = vec![Batch::new(0), Batch::new(0)];
+        let (mut sent, mut received) = (0u64, 0u64);
+        while received < 20_000 {
+            while let Some(mut batch) = spare.pop() {
+                sent += 1;
+                batch.close(sent);
+                handoff.submit(batch);
+            }
+            while let Some(returned) = mailbox.take() {
+                received += 1;
+                assert_eq!(returned.batch.sequence, received);
+                assert_eq!(returned.outcome, CommitOutcome::Committed { segment: received });
+                spare.push(returned.batch);
+            }
+            if spare.is_empty() && mailbox.may_sleep() {
+                poll.poll(&mut events, Some(Duration::from_secs(600))).unwrap();
+            }
+            mailbox.awake();
+        }
+        handoff.finish();
+        committer.join().unwrap();
+    }
+
+    #[test]
+    fn a_mailbox_with_something_in_it_forbids_sleep() {
+        let poll = mio::Poll::new().unwrap();
+        let mailbox = Mailbox::new(poll.registry(), WAKE).unwrap();
+        assert!(mailbox.may_sleep());
+        mailbox.awake();
+        mailbox.give_back(Returned {
+            batch: Batch::new(0),
+            outcome: CommitOutcome::Refused(CommitRefusal::SpoolFull),
+        });
+        assert!(!mailbox.may_sleep());
+    }
+}
