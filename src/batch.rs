@@ -57,10 +57,7 @@ pub struct Mark {
 impl Batch {
     /// An empty batch of `worker`.
     pub fn new(worker: usize) -> Self {
-        Self {
-            worker,
-            ..Self::default()
-        }
+        Self { worker, ..Self::default() }
     }
 
     /// Where the batch ends now.

@@ -4,6 +4,7 @@
 //! ```text
 //! worker k ── batch ──▶ Handoff.submitted ──▶ committer
 //! worker k ◀─ the same batch with its outcome ── Mailbox k ── committer
+//! worker k ◀─ fresh connections that it has more room for ── Mailbox k ── worker j
 //! ```
 //!
 //! Each worker owns a fixed number of batches, so neither queue can be full: the queues' capacity
@@ -15,8 +16,9 @@
 //! afterwards. Both sides use sequentially consistent operations, so one of the two sees the other.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
@@ -58,9 +60,20 @@ pub struct Returned {
     pub outcome: CommitOutcome,
 }
 
-/// The committer's side of one worker: returned batches, and how to wake it.
+/// A fresh connection on its way to the worker that will serve it.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The socket, not yet registered anywhere.
+    pub stream: mio::net::TcpStream,
+    /// The address on its other side.
+    pub peer: SocketAddr,
+}
+
+/// What others leave for one worker, and how to wake it.
 pub struct Mailbox {
     returned: ArrayQueue<Returned>,
+    arrivals: ArrayQueue<Arrival>,
+    connections: AtomicUsize,
     asleep: AtomicBool,
     waker: mio::Waker,
 }
@@ -70,6 +83,8 @@ impl Mailbox {
     pub fn new(registry: &mio::Registry, token: mio::Token) -> io::Result<Self> {
         Ok(Self {
             returned: ArrayQueue::new(limits::BATCHES_PER_WORKER),
+            arrivals: ArrayQueue::new(limits::ARRIVALS_MAX),
+            connections: AtomicUsize::new(0),
             asleep: AtomicBool::new(false),
             waker: mio::Waker::new(registry, token)?,
         })
@@ -95,12 +110,17 @@ impl Mailbox {
         self.returned.pop()
     }
 
+    /// Worker: the next connection to serve.
+    pub fn arrival(&self) -> Option<Arrival> {
+        self.arrivals.pop()
+    }
+
     /// Worker: announces that it is about to sleep. False means: there is something to take, do
     /// not sleep.
     pub fn may_sleep(&self) -> bool {
         self.asleep.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        if self.returned.is_empty() {
+        if self.returned.is_empty() && self.arrivals.is_empty() {
             return true;
         }
         self.asleep.store(false, Ordering::SeqCst);
@@ -143,6 +163,47 @@ impl Handoff {
     /// The mailbox of a worker.
     pub fn mailbox(&self, worker: usize) -> Option<&Mailbox> {
         self.mailboxes.get(worker).map(|padded| &**padded)
+    }
+
+    /// Worker: gives a connection that `from` has accepted to the worker with the fewest, itself
+    /// where it is one of them. The kernel spreads connections over the listening sockets by a
+    /// hash of their addresses, which leaves some workers with twice the share of others.
+    pub fn place(&self, from: usize, arrival: Arrival) {
+        let load = |mailbox: &Mailbox| mailbox.connections.load(Ordering::Relaxed);
+        let own = self.mailbox(from).map_or(usize::MAX, load);
+        let least = (0..).zip(&self.mailboxes).min_by_key(|(_, mailbox)| load(mailbox));
+        let Some((index, mailbox)) = least
+            .filter(|(_, mailbox)| load(mailbox) < own)
+            .or_else(|| (0..).zip(&self.mailboxes).find(|(index, _)| *index == from))
+        else {
+            return;
+        };
+        mailbox.connections.fetch_add(1, Ordering::Relaxed);
+        if mailbox.arrivals.push(arrival).is_err() {
+            // Dropped, and so closed: the worker is far behind, and the client tries again.
+            mailbox.connections.fetch_sub(1, Ordering::Relaxed);
+        } else if index != from {
+            mailbox.wake();
+        }
+    }
+
+    /// Worker: one of its connections is closed.
+    pub fn leave(&self, worker: usize) {
+        if let Some(mailbox) = self.mailbox(worker) {
+            mailbox.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Open connections of all workers.
+    pub fn connections(&self) -> usize {
+        self.mailboxes.iter().map(|mailbox| mailbox.connections.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Wakes every worker, to look at what has changed for all.
+    pub fn wake_workers(&self) {
+        for mailbox in &self.mailboxes {
+            mailbox.wake();
+        }
     }
 
     /// Worker: hands a closed batch over.
@@ -260,10 +321,7 @@ mod tests {
         let mailbox = Mailbox::new(poll.registry(), WAKE).unwrap();
         assert!(mailbox.may_sleep());
         mailbox.awake();
-        mailbox.give_back(Returned {
-            batch: Batch::new(0),
-            outcome: CommitOutcome::Refused(CommitRefusal::SpoolFull),
-        });
+        mailbox.give_back(Returned { batch: Batch::new(0), outcome: CommitOutcome::Refused(CommitRefusal::SpoolFull) });
         assert!(!mailbox.may_sleep());
     }
 }

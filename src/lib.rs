@@ -1,7 +1,89 @@
 //! Sluicegate: an HTTP server, one pinned thread per core, that takes NDJSON events, enriches
-//! them, turns each straight into a ClickHouse RowBinary row, makes it durable in one shared
-//! log, answers, and inserts every row into ClickHouse exactly once.
+//! them, turns each straight into a ClickHouse RowBinary row, makes it durable in one shared log,
+//! answers, and inserts every row into ClickHouse exactly once.
+//!
+//! # The way of an event: bytes go forward, positions come back
+//!
+//! ```text
+//! socket ─▶ head ─▶ body ─▶ line ─▶ row ─▶ batch ═lock-free═▶ frame ─▶ segment ═lock-free═▶ INSERT ─▶ ClickHouse
+//! └───────────── worker k, pinned to core k ──────────┘        └── committer ──┘             └ inserter i ┘
+//!      ▲ reply                                                       │ outcome of the batch     │ segment inserted
+//!      └───────────────◀── released when the batch is durable ───────┴──────────────────────────┘
+//! ```
+//!
+//! A batch itself comes back to its worker, empty again, with what became of it; no other message
+//! is needed to release the replies that wait for it.
+//!
+//! # Rooms, in reading order
+//!
+//! | room | what happens there |
+//! |---|---|
+//! | [`cpu`], [`cli`], [`config`], [`limits`] | does the processor fit; flags, environment and file → one checked [`config::Settings`]; every other maximum |
+//! | [`server`] | the start in its order, the stop in the opposite one |
+//! | [`listener`], [`worker`], [`slot`], [`outbox`] | sockets of a worker; its event loop; a connection's socket and buffers; its batches under way |
+//! | [`connection`] | one connection's state machine, without a socket |
+//! | [`http`] | framing, without I/O: head, chunks, response |
+//! | [`api`] | routes → replies |
+//! | [`schema`], [`ndjson`], [`rowbinary`] | the table's columns as a plan; lines → rows; primitive encoders |
+//! | [`batch`], [`handoff`] | what one worker hands over at once; where threads meet |
+//! | [`spool`] | frames, segments, the committer, recovery |
+//! | [`insert`] | segments → proven rows in ClickHouse |
+//! | [`figures`], [`health`], [`admin`] | what is counted; would an event be taken; the admin address |
+//! | [`embedded`] | ClickHouse as a child process |
+//!
+//! # Threads
+//!
+//! | thread | how many | never |
+//! |---|---|---|
+//! | worker | one a core, pinned | blocks, locks, allocates per event, touches disk or ClickHouse |
+//! | committer | one | parses anything |
+//! | inserter | a few | sleeps on a segment |
+//! | admin | one, and one a request | serves ingestion |
+//! | main | one | does anything but start and stop the others |
+//!
+//! Any thread's end is the process's end: a release is built with `panic = "abort"`.
+//!
+//! # Invariants
+//!
+//! 1. A 200 never leaves before its rows are durable ([`connection`], [`outbox`]).
+//! 2. Positions are contiguous, at commit and at replay ([`spool`]).
+//! 3. A segment's bytes, columns, types, row count, settings and token never change after it is
+//!    sealed ([`spool`], [`insert::target::Frozen`]).
+//! 4. A segment is deleted only after ClickHouse has proven the insert ([`insert::client`]).
+//! 5. A failed sync ends the process; it is never tried again and believed ([`spool`]).
+//! 6. Nothing from a peer, the disk or ClickHouse reaches an `unwrap`, an index or an unbounded
+//!    allocation (clippy denies the first two in the whole crate).
+//! 7. What a client says about its own address or the server's time is never stored as such
+//!    ([`ndjson`]).
+//! 8. One segment is one block for ClickHouse ([`config::Settings::validate`]).
+//!
+//! # Absent on purpose
+//!
+//! No async runtime on the way of an event, no lock between worker and committer, no `dyn` per
+//! line, no tree of a JSON document, no struct of an event: the table is the schema. No callee
+//! imports its caller.
 
+pub mod admin;
+pub mod api;
 pub mod batch;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod connection;
+pub mod cpu;
+pub mod embedded;
+pub mod figures;
 pub mod handoff;
+pub mod health;
+pub mod http;
+pub mod insert;
 pub mod limits;
+pub mod listener;
+pub mod ndjson;
+pub mod outbox;
+pub mod rowbinary;
+pub mod schema;
+pub mod server;
+pub mod slot;
+pub mod spool;
+pub mod worker;

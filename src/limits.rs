@@ -57,3 +57,56 @@ pub const COLUMNS_MAX: usize = 1024;
 /// Files of inserted segments that are kept to be overwritten (DESIGN, rule 7). Each occupies
 /// `--batch-bytes` on the disk.
 pub const FREE_SEGMENTS_MAX: usize = 4;
+
+/// The first size of a buffer for an incomplete request; it doubles from there.
+pub const KEPT_BYTES_FIRST: usize = 32 << 10;
+
+/// Spare buffers that a worker keeps for incomplete requests, each at most twice
+/// [`KEPT_BYTES_FIRST`].
+pub const SPARE_BUFFERS_MAX: usize = 64;
+
+/// Connections above `--connections-max` that are accepted only to be told 503; what comes beyond
+/// is closed without a word.
+pub const REFUSED_CONNECTIONS_MAX: usize = 128;
+
+/// How long the input of a connection is thrown away after its last reply.
+pub const LINGER_SECONDS: u64 = 2;
+
+/// While stopping, a connection without a request is kept so long for one that is on its way.
+pub const STOPPING_IDLE_MS: u64 = 500;
+
+/// How often a worker looks at its time-outs, at least; also the age of a fresh heartbeat.
+pub const SWEEP_MS: u64 = 250;
+
+/// Fresh connections on their way to a worker. The largest bursts are a listener's backlog.
+pub const ARRIVALS_MAX: usize = LISTEN_BACKLOG as usize;
+
+/// Connections that the kernel keeps for us before they are accepted; `net.core.somaxconn` may
+/// make it less.
+pub const LISTEN_BACKLOG: i32 = 4096;
+
+/// Addresses of `--listen`.
+pub const LISTENERS_MAX: usize = 64;
+
+/// A file shorter than this is not worth keeping in the pool.
+pub const FREE_SEGMENT_BYTES_MIN: u64 = 64 << 10;
+
+/// Batches that the committer writes with one call at most, so that one group stays a fraction of
+/// a segment.
+pub const GROUP_BATCHES_MAX: usize = 256;
+
+/// What a segment's blocks may take before its frames, beside what is frozen into it.
+pub const SEGMENT_BLOCKS_BYTES: u64 = 16 << 10;
+
+/// The most headers that can be configured; their slots are on the worker's stack, which costs
+/// nothing until they are used.
+pub const HEADERS_MAX: usize = 256;
+
+/// Bytes of extensions in one chunk's line; nobody uses them.
+pub const CHUNK_EXTENSION_BYTES_MAX: usize = 256;
+
+/// Bytes of all extensions of a body: without it, one-byte chunks could carry 256 times the body.
+pub const CHUNK_EXTENSIONS_BYTES_MAX: usize = 16 << 10;
+
+/// Bytes of trailers behind a chunked body; they are skipped.
+pub const TRAILER_BYTES_MAX: usize = 8 << 10;

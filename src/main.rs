@@ -1,1 +1,60 @@
-fn main(){}
+//! Arguments → [`sluicegate::server::run`] → exit code.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use sluicegate::cli::{self, ClickHouseArgs, Command};
+use sluicegate::commands::{check, schema};
+use sluicegate::config::{LogFormat, LogLevel, Settings};
+use sluicegate::embedded::{self, EmbeddedOptions};
+use sluicegate::{cpu, server};
+
+fn main() -> ExitCode {
+    if let Err(sentence) = cpu::check() {
+        eprintln!("sluicegate: {sentence}");
+        return ExitCode::FAILURE;
+    }
+    run().unwrap_or_else(|error| {
+        eprintln!("sluicegate: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
+    match cli::parse()?.command {
+        Command::Serve(settings) => {
+            start_log(&settings);
+            Ok(server::run(&settings)?)
+        }
+        Command::Check(settings) => {
+            let works = check::run(&settings, &mut std::io::stdout().lock())?;
+            Ok(if works { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Schema(settings) => {
+            schema::run(&settings, &mut std::io::stdout().lock())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Clickhouse(arguments) => {
+            let ClickHouseArgs { path, host, http_port } = arguments;
+            embedded::run_in_foreground(&EmbeddedOptions { path, host, http_port })?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn start_log(settings: &Settings) {
+    let terminal = std::io::stderr().is_terminal();
+    let format = settings.log_format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
+    let level = match settings.log_level {
+        LogLevel::Error => tracing::Level::ERROR,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Debug => tracing::Level::DEBUG,
+        LogLevel::Trace => tracing::Level::TRACE,
+    };
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.with_ansi(terminal).with_target(false).init(),
+        LogFormat::Json => log.json().flatten_event(true).with_target(false).init(),
+    }
+}

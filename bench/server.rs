@@ -1,0 +1,123 @@
+//! The server's CPU time for a request of 30 events, beside that of a bare loop that only reads
+//! and answers, in one run, in turn. The whole process counts: workers, committer, inserters.
+//!
+//! `cargo bench --bench server` (or `make bench`). Environment: `BENCH_REQUESTS` (a round, 30000),
+//! `BENCH_ROUNDS` (5), `BENCH_CONNECTIONS` (64).
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "support/bare.rs"]
+mod bare;
+#[path = "support/load.rs"]
+mod load;
+#[path = "support/process.rs"]
+mod process;
+
+use std::error::Error;
+use std::net::SocketAddr;
+
+use process::{Child, ClickHouse, free_address, median};
+
+const EVENTS: &[u8] = include_bytes!("corpus/events-30.ndjson");
+
+/// The core of the server under test; the load runs on another.
+const SERVER_CORE: usize = 0;
+const LOAD_CORE: usize = 1;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, command, address] = arguments.as_slice()
+        && command == "bare"
+    {
+        process::pin(SERVER_CORE);
+        return Ok(bare::serve(address.parse()?)?);
+    }
+    let requests = setting("BENCH_REQUESTS", 30_000);
+    let rounds = setting("BENCH_ROUNDS", 5);
+    let connections = usize::try_from(setting("BENCH_CONNECTIONS", 64))?;
+
+    let clickhouse = ClickHouse::start()?;
+    clickhouse.query("CREATE DATABASE bench")?;
+    let columns = "client_time DateTime('UTC'), device_id String, device_os LowCardinality(String), \
+                   session String, sequence Int64, event LowCardinality(String), param_int Int64, \
+                   param_str String, ip String, server_time DateTime('UTC')";
+    clickhouse.query(&format!("CREATE TABLE bench.nothing ({columns}) ENGINE = Null"))?;
+
+    let bare_address = free_address()?;
+    let bare = Child::start(std::env::current_exe()?, &["bare", &bare_address.to_string()], bare_address)?;
+    let (sync, sync_address) = server(&clickhouse, "sync")?;
+    let (written, written_address) = server(&clickhouse, "written")?;
+    process::pin(LOAD_CORE);
+
+    let request = load::request("/api/events", EVENTS);
+    let contenders =
+        [("bare loop", &bare, bare_address), ("written", &written, written_address), ("sync", &sync, sync_address)];
+    let mut costs = [const { Vec::new() }; 3];
+    for round in 0..=rounds {
+        for ((_, child, address), costs) in contenders.iter().zip(&mut costs) {
+            let before = child.cpu_time()?;
+            let outcome = load::run(*address, &request, connections, requests)?;
+            if outcome.failed > 0 {
+                return Err(format!("{} of {requests} requests failed", outcome.failed).into());
+            }
+            // What the committer and the inserters still have to do belongs to the round.
+            std::thread::sleep(std::time::Duration::from_millis(1500));
+            let microseconds = (child.cpu_time()? - before).as_secs_f64() * 1e6 / requests as f64;
+            // The first round warms up.
+            if round > 0 {
+                costs.push((microseconds, requests as f64 / outcome.elapsed.as_secs_f64()));
+            }
+        }
+    }
+
+    println!(
+        "{requests} requests of 30 events a round, {rounds} rounds in turn, {connections} connections, one worker"
+    );
+    println!(
+        "{:<12} {:>18} {:>12} {:>14} {:>22}",
+        "", "µs CPU a request", "× bare loop", "requests/s", "events a core-second"
+    );
+    let baseline: Vec<f64> = costs[0].iter().map(|(cost, _)| *cost).collect();
+    for ((name, _, _), costs) in contenders.iter().zip(&costs) {
+        let ratios = costs.iter().zip(&baseline).map(|((cost, _), bare)| cost / bare).collect();
+        let cost = median(costs.iter().map(|(cost, _)| *cost).collect());
+        let rate = median(costs.iter().map(|(_, rate)| *rate).collect());
+        println!("{name:<12} {cost:>18.2} {:>12.2} {rate:>14.0} {:>22.0}", median(ratios), 30.0 * 1e6 / cost);
+    }
+    Ok(())
+}
+
+fn server(clickhouse: &ClickHouse, durability: &str) -> Result<(Child, SocketAddr), Box<dyn Error>> {
+    let (address, admin) = (free_address()?, free_address()?);
+    let spool = clickhouse.folder().join(durability);
+    let child = Child::start(
+        env!("CARGO_BIN_EXE_sluicegate"),
+        &[
+            "serve",
+            "--workers",
+            "1",
+            "--listen",
+            &address.to_string(),
+            "--admin-listen",
+            &admin.to_string(),
+            "--clickhouse-url",
+            clickhouse.url(),
+            "--database",
+            "bench",
+            "--table",
+            "nothing",
+            "--spool-dir",
+            &spool.to_string_lossy(),
+            "--durability",
+            durability,
+            "--log-level",
+            "warn",
+        ],
+        address,
+    )?;
+    Ok((child, address))
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}

@@ -1,0 +1,124 @@
+//! A closed loop of keep-alive connections on one thread: each sends the same request again as
+//! soon as its reply is there. As cheap as can be, so that the server's core is the busy one.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+/// What came of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Outcome {
+    /// Replies with another status than 200.
+    pub failed: u64,
+    /// From the first request to the last reply.
+    pub elapsed: Duration,
+}
+
+struct Client {
+    stream: TcpStream,
+    sent: usize,
+    reply: Vec<u8>,
+}
+
+/// A POST of `body`.
+pub fn request(path: &str, body: &[u8]) -> Vec<u8> {
+    let mut request = format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nAccept: */*\r\n\
+         Content-Type: application/x-ndjson\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    request.extend_from_slice(body);
+    request
+}
+
+/// Sends `requests` over `connections` and waits for every reply.
+pub fn run(address: SocketAddr, request: &[u8], connections: usize, requests: u64) -> io::Result<Outcome> {
+    let mut poll = Poll::new()?;
+    let mut events = Events::with_capacity(connections.max(64));
+    let mut clients = Vec::new();
+    for index in 0..connections {
+        let mut stream = TcpStream::from_std({
+            let stream = std::net::TcpStream::connect(address)?;
+            stream.set_nodelay(true)?;
+            stream.set_nonblocking(true)?;
+            stream
+        });
+        poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
+        clients.push(Client { stream, sent: 0, reply: Vec::with_capacity(1024) });
+    }
+    let begun = Instant::now();
+    let mut begun_requests = (connections as u64).min(requests);
+    let (mut succeeded, mut failed) = (0, 0);
+    for client in clients.iter_mut().take(usize::try_from(begun_requests).unwrap_or(0)) {
+        client.send(request)?;
+    }
+    while succeeded + failed < requests {
+        poll.poll(&mut events, Some(Duration::from_secs(30)))?;
+        if events.is_empty() {
+            return Err(io::Error::other("no reply for 30 s"));
+        }
+        for event in &events {
+            let Some(client) = clients.get_mut(event.token().0) else { continue };
+            if event.is_writable() && client.sent > 0 {
+                client.send(request)?;
+            }
+            if event.is_readable() {
+                while let Some(status_is_200) = client.receive()? {
+                    if status_is_200 {
+                        succeeded += 1
+                    } else {
+                        failed += 1
+                    }
+                    if begun_requests < requests {
+                        begun_requests += 1;
+                        client.send(request)?;
+                    } else {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    Ok(Outcome { failed, elapsed: begun.elapsed() })
+}
+
+impl Client {
+    fn send(&mut self, request: &[u8]) -> io::Result<()> {
+        while self.sent < request.len() {
+            match self.stream.write(&request[self.sent..]) {
+                Ok(len) => self.sent += len,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        self.sent = 0;
+        Ok(())
+    }
+
+    /// Reads one reply; `Some` when it is complete, saying whether it is a 200.
+    fn receive(&mut self) -> io::Result<Option<bool>> {
+        let mut space = [0; 4096];
+        match self.stream.read(&mut space) {
+            Ok(0) => return Err(io::Error::other("the server closed a connection")),
+            Ok(len) => self.reply.extend_from_slice(&space[..len]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        let Some(head_len) = memchr::memmem::find(&self.reply, b"\r\n\r\n").map(|at| at + 4) else {
+            return Ok(None);
+        };
+        let head = String::from_utf8_lossy(&self.reply[..head_len]).to_ascii_lowercase();
+        let body_len: usize =
+            head.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next()?.parse().ok()).unwrap_or(0);
+        if self.reply.len() < head_len + body_len {
+            return Ok(None);
+        }
+        let succeeded = self.reply.starts_with(b"HTTP/1.1 200 ");
+        self.reply.clear();
+        Ok(Some(succeeded))
+    }
+}

@@ -1,0 +1,115 @@
+//! Processes under test: start, wait until they answer, CPU time, end.
+
+use std::error::Error;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A child process that ends with its handle.
+pub struct Child(std::process::Child);
+
+impl Child {
+    /// Starts `program` and waits until `address` accepts connections.
+    pub fn start(program: impl AsRef<OsStr>, arguments: &[&str], address: SocketAddr) -> Result<Self, Box<dyn Error>> {
+        let mut child = Self(Command::new(program).args(arguments).stdin(Stdio::piped()).spawn()?);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while TcpStream::connect(address).is_err() {
+            if let Some(status) = child.0.try_wait()? {
+                return Err(format!("{arguments:?} ended with {status}").into());
+            }
+            if Instant::now() > deadline {
+                return Err(format!("{arguments:?} does not answer at {address}").into());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(child)
+    }
+
+    /// CPU time of all its threads so far, from the scheduler's own accounts (nanoseconds, where
+    /// `/proc/PID/stat` counts ticks of 10 ms).
+    pub fn cpu_time(&self) -> Result<Duration, Box<dyn Error>> {
+        let mut nanoseconds = 0;
+        for task in fs::read_dir(format!("/proc/{}/task", self.0.id()))? {
+            let text = fs::read_to_string(task?.path().join("schedstat"))?;
+            nanoseconds += text.split(' ').next().unwrap_or("0").parse::<u64>()?;
+        }
+        Ok(Duration::from_nanos(nanoseconds))
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// An embedded ClickHouse on a folder of its own.
+pub struct ClickHouse {
+    url: String,
+    address: SocketAddr,
+    _child: Child,
+    folder: tempfile::TempDir,
+}
+
+impl ClickHouse {
+    /// Starts it and waits until it answers.
+    pub fn start() -> Result<Self, Box<dyn Error>> {
+        let folder = tempfile::tempdir()?;
+        let address = free_address()?;
+        let path = folder.path().join("clickhouse");
+        let arguments = ["clickhouse", "--path", &path.to_string_lossy(), "--http-port", &address.port().to_string()];
+        let child = Child::start(env!("CARGO_BIN_EXE_sluicegate"), &arguments, address)?;
+        Ok(Self { url: format!("http://{address}"), address, _child: child, folder })
+    }
+
+    /// Its HTTP interface.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A folder that goes when it goes.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Runs a statement and returns what it printed.
+    pub fn query(&self, statement: &str) -> Result<String, Box<dyn Error>> {
+        use std::io::Write;
+        let mut stream = TcpStream::connect(self.address)?;
+        write!(
+            stream,
+            "POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{statement}",
+            statement.len()
+        )?;
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply)?;
+        if !reply.starts_with("HTTP/1.1 200") {
+            return Err(reply.into());
+        }
+        Ok(reply)
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_address() -> std::io::Result<SocketAddr> {
+    TcpListener::bind("127.0.0.1:0")?.local_addr()
+}
+
+/// Pins the calling thread.
+pub fn pin(core: usize) {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    if let Some(core) = cores.get(core) {
+        core_affinity::set_for_current(*core);
+    }
+}
+
+/// The middle one.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}

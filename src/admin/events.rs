@@ -1,0 +1,111 @@
+//! `GET /api/<table>`: the newest events out of ClickHouse as NDJSON.
+//!
+//! Values travel as query parameters (`{name:Type}` and `param_name`), never inside the statement;
+//! names of columns are looked up in the table, and quoted.
+
+use super::{Admin, Page};
+use crate::http::{Status, query_pairs};
+use crate::insert::client::ClientError;
+use crate::insert::tables;
+
+const LIMIT_DEFAULT: u32 = 100;
+const LIMIT_MAX: u32 = 10_000;
+
+/// The page.
+pub(super) fn page(admin: &Admin, query: &str) -> Page {
+    match newest(admin, query) {
+        Ok(body) => Page { status: Status::Ok, content_type: "application/x-ndjson", body },
+        Err(Wrong::Query(message)) => Page::fault(Status::BadRequest, "bad_query", &message),
+        Err(Wrong::ClickHouse(error)) => {
+            Page::fault(Status::ServiceUnavailable, "clickhouse_failed", &error.to_string())
+        }
+    }
+}
+
+enum Wrong {
+    Query(String),
+    ClickHouse(ClientError),
+}
+
+impl From<ClientError> for Wrong {
+    fn from(error: ClientError) -> Self {
+        match error {
+            // A value that its column's type can't read.
+            ClientError::Refused { status: 400, message, .. } => Self::Query(message),
+            error => Self::ClickHouse(error),
+        }
+    }
+}
+
+fn newest(admin: &Admin, query: &str) -> Result<String, Wrong> {
+    let (mut limit, mut since, mut filters) = (LIMIT_DEFAULT, None, Vec::new());
+    for pair in query_pairs(query) {
+        let (name, value) = pair.map_err(|refusal| Wrong::Query(refusal.message().to_owned()))?;
+        match name.as_ref() {
+            "limit" => {
+                limit = value
+                    .parse()
+                    .ok()
+                    .filter(|limit| (1..=LIMIT_MAX).contains(limit))
+                    .ok_or_else(|| Wrong::Query(format!("limit must be from 1 to {LIMIT_MAX}")))?;
+            }
+            "since" => since = Some(value.into_owned()),
+            _ => filters.push((name.into_owned(), value.into_owned())),
+        }
+    }
+    let columns = columns(admin)?;
+    let mut conditions = Vec::new();
+    let mut parameters = vec![
+        ("output_format_json_quote_64bit_integers".to_owned(), "0".to_owned()),
+        ("readonly".to_owned(), "2".to_owned()),
+    ];
+    for (index, (name, value)) in filters.into_iter().enumerate() {
+        if !columns.contains(&name) {
+            return Err(Wrong::Query(format!("the table has no column `{name}`")));
+        }
+        // Compared as text: the filter works for a column of any type, by what it prints.
+        conditions.push(format!("toString({}) = {{filter{index}:String}}", tables::quote(&name)));
+        parameters.push((format!("param_filter{index}"), escaped(&value)));
+    }
+    let has_time = columns.iter().any(|name| name == "server_time");
+    if let Some(since) = since {
+        if !has_time {
+            return Err(Wrong::Query("the table has no column `server_time`, so `since` has no meaning".to_owned()));
+        }
+        conditions.push("server_time >= parseDateTime64BestEffort({since:String}, 3, 'UTC')".to_owned());
+        parameters.push(("param_since".to_owned(), escaped(&since)));
+    }
+    let condition = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
+    let order = if has_time { " ORDER BY server_time DESC" } else { "" };
+    let statement = format!(
+        "SELECT * FROM {}{condition}{order} LIMIT {limit} FORMAT JSONEachRow",
+        tables::quoted(&admin.database, &admin.table)
+    );
+    ask(admin, &statement, &parameters)
+}
+
+/// A parameter's value as ClickHouse reads it: in the escaped form of its TSV format.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n")
+}
+
+fn columns(admin: &Admin) -> Result<Vec<String>, Wrong> {
+    let statement =
+        format!("DESCRIBE TABLE {} FORMAT JSONCompactEachRow", tables::quoted(&admin.database, &admin.table));
+    let described = ask(admin, &statement, &[])?;
+    Ok(described.lines().filter_map(|line| sonic_rs::from_str::<Vec<String>>(line).ok()?.into_iter().next()).collect())
+}
+
+/// Asks the first server that answers.
+fn ask(admin: &Admin, statement: &str, parameters: &[(String, String)]) -> Result<String, Wrong> {
+    let parameters: Vec<(&str, &str)> =
+        parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let mut outcome = Err(ClientError::NoAnswer("no server is configured".to_owned()));
+    for server in &admin.clickhouse {
+        outcome = server.query(statement, &parameters);
+        if !matches!(outcome, Err(ClientError::NoAnswer(_))) {
+            break;
+        }
+    }
+    Ok(outcome?)
+}

@@ -1,0 +1,192 @@
+//! `/metrics`: every figure of the server as Prometheus text, read when it is asked for.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use super::{Admin, Page};
+use crate::figures::{Counter, REQUEST_SECONDS, Shed, WorkerFigures, unix_ms};
+use crate::http::Status;
+use crate::insert::figures::{ByOutcome, INSERT_SECONDS};
+use crate::insert::tables;
+use crate::ndjson::LineCode;
+use crate::spool::COMMIT_SECONDS;
+
+/// The page.
+pub(super) fn page(admin: &Admin) -> Page {
+    let mut registry = Registry::with_prefix("sluicegate");
+    registry.register_collector(Box::new(Snapshot::of(admin)));
+    let mut body = String::with_capacity(16 << 10);
+    if text::encode(&mut body, &registry).is_err() {
+        return Page::fault(Status::InternalServerError, "metrics_failed", "The metrics can't be written.");
+    }
+    Page { status: Status::Ok, content_type: "application/openmetrics-text; version=1.0.0; charset=utf-8", body }
+}
+
+type Labels = Vec<(String, String)>;
+
+/// A counter's name, help, and series.
+type Family = (&'static str, &'static str, Vec<(Labels, u64)>);
+
+/// Figures as they were at one moment, by metric.
+#[derive(Debug)]
+struct Snapshot {
+    counters: Vec<Family>,
+    gauges: Vec<(&'static str, &'static str, Labels, f64)>,
+    histograms: Vec<Histogram>,
+}
+
+#[derive(Debug)]
+struct Histogram {
+    name: &'static str,
+    help: &'static str,
+    sum: f64,
+    buckets: Vec<(f64, u64)>,
+}
+
+impl Histogram {
+    /// `counts` has one bucket more than `bounds`, for what is above them.
+    fn new(name: &'static str, help: &'static str, sum: f64, bounds: &[f64], counts: Vec<u64>) -> Self {
+        let bounds = bounds.iter().copied().chain([f64::INFINITY]);
+        Self { name, help, sum, buckets: bounds.zip(counts).collect() }
+    }
+}
+
+impl Snapshot {
+    fn of(admin: &Admin) -> Self {
+        Self { counters: counters(admin), gauges: gauges(admin), histograms: histograms(admin) }
+    }
+}
+
+fn counters(admin: &Admin) -> Vec<Family> {
+    let (workers, inserts) = (&admin.workers, &admin.inserts);
+    let total = |figure: fn(&WorkerFigures) -> &Counter| -> Vec<(Labels, u64)> {
+        vec![(Vec::new(), workers.iter().map(|worker| figure(worker).get()).sum())]
+    };
+    let mut replies = std::collections::BTreeMap::new();
+    for (status, count) in workers.iter().flat_map(|worker| worker.replies.sent()) {
+        *replies.entry(status).or_insert(0) += count;
+    }
+    let rejected = LineCode::ALL.iter().enumerate().map(|(index, code)| {
+        let count = workers.iter().filter_map(|worker| worker.rejected.get(index)).map(Counter::get).sum();
+        (label("code", code.as_str()), count)
+    });
+    let shed = Shed::ALL.iter().enumerate().map(|(index, reason)| {
+        let count = workers.iter().filter_map(|worker| worker.shed.get(index)).map(Counter::get).sum();
+        (label("reason", reason.code()), count)
+    });
+    let quarantine = tables::quarantine_of(&admin.table);
+    let mut outcomes = outcomes(&admin.table, &inserts.rows);
+    outcomes.extend(self::outcomes(&quarantine, &inserts.quarantine));
+    vec![
+        (
+            "requests",
+            "Replies by status",
+            replies.into_iter().map(|(status, count)| (label("code", &status.to_string()), count)).collect(),
+        ),
+        ("events_received", "Lines that were or should have been events", total(|worker| &worker.received)),
+        ("events_accepted", "Events that were promised with a 200", total(|worker| &worker.accepted)),
+        ("events_rejected", "Refused lines by reason", rejected.collect()),
+        (
+            "events_inserted",
+            "Rows that ClickHouse has confirmed",
+            vec![(label("table", &admin.table), inserts.inserted.load(Relaxed))],
+        ),
+        (
+            "events_quarantined",
+            "Refused lines that ClickHouse has confirmed in the quarantine table",
+            vec![(Vec::new(), inserts.quarantined.load(Relaxed))],
+        ),
+        ("inserts", "Attempts of inserts by outcome", outcomes),
+        ("shed", "Requests answered with 503 by reason", shed.collect()),
+    ]
+}
+
+fn outcomes(table: &str, by_outcome: &ByOutcome) -> Vec<(Labels, u64)> {
+    let of = |outcome: &str, count: &AtomicU64| {
+        let labels = vec![("table".to_owned(), table.to_owned()), ("outcome".to_owned(), outcome.to_owned())];
+        (labels, count.load(Relaxed))
+    };
+    vec![of("done", &by_outcome.done), of("retry", &by_outcome.retry), of("hold", &by_outcome.hold)]
+}
+
+fn gauges(admin: &Admin) -> Vec<(&'static str, &'static str, Labels, f64)> {
+    let spool = &admin.spool;
+    let oldest_ms = spool.oldest_unix_ms();
+    let oldest = if oldest_ms == 0 { 0.0 } else { unix_ms().saturating_sub(oldest_ms) as f64 / 1000.0 };
+    let connections: u64 = admin.workers.iter().map(|worker| worker.connections.get()).sum();
+    let build = vec![("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
+    vec![
+        ("events_spooled", "Events that are committed and not yet inserted", Vec::new(), spool.spooled_rows() as f64),
+        ("spool_bytes", "What the files of the spool occupy", Vec::new(), spool.spool_bytes() as f64),
+        ("spool_oldest_seconds", "Age of the oldest segment that is not yet inserted", Vec::new(), oldest),
+        ("connections", "Open connections on the public address", Vec::new(), connections as f64),
+        ("build_info", "The version that runs", build, 1.0),
+    ]
+}
+
+fn histograms(admin: &Admin) -> Vec<Histogram> {
+    let requests = (0..=REQUEST_SECONDS.len())
+        .map(|bucket| {
+            admin.workers.iter().filter_map(|worker| worker.request_buckets.get(bucket)).map(Counter::get).sum()
+        })
+        .collect();
+    let request_sum: u64 = admin.workers.iter().map(|worker| worker.request_nanoseconds.get()).sum();
+    let inserts = admin.inserts.buckets.iter().map(|bucket| bucket.load(Relaxed)).collect();
+    let insert_sum = admin.inserts.microseconds.load(Relaxed) as f64 / 1e6;
+    let (commits, commit_sum) = admin.spool.commits();
+    vec![
+        Histogram::new(
+            "request_seconds",
+            "From a request's last byte to its reply, for events",
+            request_sum as f64 / 1e9,
+            &REQUEST_SECONDS,
+            requests,
+        ),
+        Histogram::new(
+            "commit_seconds",
+            "Write and sync of one group of batches",
+            commit_sum,
+            &COMMIT_SECONDS,
+            commits,
+        ),
+        Histogram::new("insert_seconds", "One attempt of an insert", insert_sum, &INSERT_SECONDS, inserts),
+    ]
+}
+
+fn label(name: &str, value: &str) -> Labels {
+    vec![(name.to_owned(), value.to_owned())]
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, help, series) in &self.counters {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (labels, value) in series {
+                if labels.is_empty() {
+                    family.encode_counter::<NoLabelSet, u64, f64>(value, None)?;
+                } else {
+                    family.encode_family(labels)?.encode_counter::<NoLabelSet, u64, f64>(value, None)?;
+                }
+            }
+        }
+        for (name, help, labels, value) in &self.gauges {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            if labels.is_empty() {
+                family.encode_gauge(value)?;
+            } else {
+                family.encode_family(labels)?.encode_gauge(value)?;
+            }
+        }
+        for histogram in &self.histograms {
+            let mut family = encoder.encode_descriptor(histogram.name, histogram.help, None, MetricType::Histogram)?;
+            let count = histogram.buckets.iter().map(|(_, count)| count).sum();
+            family.encode_histogram::<NoLabelSet>(histogram.sum, count, &histogram.buckets, None)?;
+        }
+        Ok(())
+    }
+}

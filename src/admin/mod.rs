@@ -1,0 +1,167 @@
+//! The admin address: metrics, health, version, and the newest events out of ClickHouse.
+//!
+//! It has its own thread and may block; nothing here touches the way of an event. Each connection
+//! serves one request on a short-lived thread, so that a slow reader does not hold up the probe
+//! of an orchestrator.
+
+mod events;
+mod health;
+mod metrics;
+
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::api::Fault;
+use crate::figures::{WorkerFigures, unix_ms};
+use crate::health::Health;
+use crate::http::{self, DateCache, HeadLimits, Method, Parsed, Status};
+use crate::insert::client::ClickHouse;
+use crate::insert::figures::InsertFigures;
+use crate::limits;
+use crate::spool::SpoolFigures;
+
+/// What the admin address shows.
+pub struct Admin {
+    /// Would an event be taken?
+    pub health: Arc<Health>,
+    /// Of each worker.
+    pub workers: Vec<Arc<WorkerFigures>>,
+    /// Of the committer.
+    pub spool: Arc<SpoolFigures>,
+    /// Of the inserters.
+    pub inserts: Arc<InsertFigures>,
+    /// Where the events are.
+    pub clickhouse: Vec<ClickHouse>,
+    /// Of the target table.
+    pub database: String,
+    /// The target table.
+    pub table: String,
+}
+
+/// Requests at a time; a further one is closed unanswered.
+const REQUESTS_MAX: usize = 16;
+const HEAD_BYTES_MAX: usize = 16 << 10;
+const SOCKET_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a request is answered with: a status, the type of the body, and the body.
+struct Page {
+    status: Status,
+    content_type: &'static str,
+    body: String,
+}
+
+impl Page {
+    fn json(status: Status, body: String) -> Self {
+        Self { status, content_type: "application/json", body }
+    }
+
+    fn fault(status: Status, code: &'static str, message: &str) -> Self {
+        let message = sonic_rs::to_string(message).unwrap_or_default();
+        Self::json(status, format!("{{\"error\":\"{code}\",\"message\":{message}}}"))
+    }
+}
+
+impl Admin {
+    /// Serves until the process ends.
+    pub fn run(self: Arc<Self>, listener: TcpListener) {
+        let busy = Arc::new(AtomicUsize::new(0));
+        loop {
+            match listener.accept() {
+                Ok((stream, _)) => self.clone().spawn(stream, &busy),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection to the admin address can't be accepted");
+                    thread::sleep(Duration::from_millis(100));
+                }
+            }
+        }
+    }
+
+    fn spawn(self: Arc<Self>, stream: TcpStream, busy: &Arc<AtomicUsize>) {
+        if busy.fetch_add(1, Ordering::Relaxed) >= REQUESTS_MAX {
+            busy.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        let counter = busy.clone();
+        let spawned = thread::Builder::new().name("admin-request".into()).spawn(move || {
+            // A peer that went away is no news.
+            let _ = self.serve(stream);
+            counter.fetch_sub(1, Ordering::Relaxed);
+        });
+        if spawned.is_err() {
+            busy.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
+        stream.set_read_timeout(Some(SOCKET_TIMEOUT))?;
+        stream.set_write_timeout(Some(SOCKET_TIMEOUT))?;
+        let mut input = Vec::with_capacity(1024);
+        let mut space = [0; 4096];
+        loop {
+            let limits = HeadLimits { head_bytes_max: HEAD_BYTES_MAX, headers_max: limits::HEADERS_MAX };
+            let mut slots = http::NO_HEADERS;
+            match http::parse_head(&input, &limits, &mut slots) {
+                Parsed::Done(head) => {
+                    let page = self.page(head.method, head.path, head.query);
+                    return respond(&mut stream, &page, head.method == Method::Head);
+                }
+                Parsed::Refused(refusal) => {
+                    let fault = Fault::from(refusal);
+                    return respond(&mut stream, &Page::fault(fault.status, fault.code, fault.message), false);
+                }
+                Parsed::NeedMore => {}
+            }
+            let len = stream.read(&mut space)?;
+            if len == 0 {
+                return Ok(());
+            }
+            input.extend_from_slice(space.get(..len).unwrap_or_default());
+        }
+    }
+
+    fn page(&self, method: Method, path: &str, query: &str) -> Page {
+        if !matches!(method, Method::Get | Method::Head) {
+            return Page::fault(Status::MethodNotAllowed, "method_not_allowed", "The admin address has only GET.");
+        }
+        match path {
+            "/livez" => health::live(&self.workers, &self.spool),
+            "/readyz" | "/healthz" | "/health" | "/ping" => health::ready(&self.health, &self.inserts),
+            "/metrics" => metrics::page(self),
+            "/version" => version(),
+            _ => match path.strip_prefix("/api/") {
+                Some(table) if table == self.table || table == "events" => events::page(self, query),
+                _ => Page::fault(Status::NotFound, "not_found", "There is nothing at this path."),
+            },
+        }
+    }
+}
+
+fn version() -> Page {
+    Page::json(
+        Status::Ok,
+        format!(
+            "{{\"name\":\"sluicegate\",\"version\":\"{}\",\"arch\":\"{}\",\"os\":\"{}\"}}",
+            env!("CARGO_PKG_VERSION"),
+            std::env::consts::ARCH,
+            std::env::consts::OS
+        ),
+    )
+}
+
+fn respond(stream: &mut TcpStream, page: &Page, head_only: bool) -> io::Result<()> {
+    let mut date = DateCache::default();
+    date.update(unix_ms() / 1000);
+    let response = http::Response {
+        content_type: page.content_type,
+        close: true,
+        head_only,
+        ..http::Response::new(page.status, page.body.as_bytes())
+    };
+    let mut out = Vec::with_capacity(page.body.len() + 256);
+    response.append_to(&mut out, &date);
+    stream.write_all(&out)
+}

@@ -1,0 +1,244 @@
+//! Routes and replies of the public address: what a request means and what it is answered with.
+//! Knows no socket; both engines serve it.
+
+use crate::batch::Batch;
+use crate::figures::Shed;
+use crate::http::{ContentCoding, Head, Method, Refusal, Status, query_pairs};
+use crate::ndjson::{EncodeRefusal, LineError, Origin, Report, RowEncoder};
+
+/// What a head asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// Take the events of the body.
+    Events {
+        /// Answer the same, store nothing.
+        dry_run: bool,
+    },
+    /// Would an event be taken now?
+    Health,
+    /// Which methods the path has: these.
+    Options(&'static str),
+    /// Nothing of ours: read the body, then answer with this.
+    Refuse(Fault),
+}
+
+/// An error reply: `{"error":code,"message":message}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// Its status.
+    pub status: Status,
+    /// The `error` of its body.
+    pub code: &'static str,
+    /// The `message` of its body, a sentence.
+    pub message: &'static str,
+    /// The methods that the path has, for 405.
+    pub allow: Option<&'static str>,
+}
+
+impl Fault {
+    /// A fault with a code and a sentence.
+    pub const fn new(status: Status, code: &'static str, message: &'static str) -> Self {
+        Self { status, code, message, allow: None }
+    }
+
+    const fn with_allow(mut self, allow: &'static str) -> Self {
+        self.allow = Some(allow);
+        self
+    }
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(refusal.status(), refusal.code(), refusal.message())
+    }
+}
+
+impl From<Shed> for Fault {
+    fn from(reason: Shed) -> Self {
+        Self::new(Status::ServiceUnavailable, reason.code(), reason.message())
+    }
+}
+
+impl From<EncodeRefusal> for Fault {
+    fn from(refusal: EncodeRefusal) -> Self {
+        match refusal {
+            // Has a body of its own with the errors, see `Api::take_events`.
+            EncodeRefusal::TooManyBadLines => Self::new(
+                Status::UnprocessableContent,
+                "too_many_bad_lines",
+                "More than 1000 lines are bad; nothing was stored.",
+            ),
+            EncodeRefusal::TooManyEvents => Self::new(
+                Status::ContentTooLarge,
+                "too_many_events",
+                "The body has more events than one request may have; nothing was stored.",
+            ),
+            EncodeRefusal::EncodedTooLarge => Self::new(
+                Status::ContentTooLarge,
+                "too_many_events",
+                "The rows of the body take more bytes than one request may take; nothing was stored.",
+            ),
+        }
+    }
+}
+
+const NOT_FOUND: Fault = Fault::new(Status::NotFound, "not_found", "There is nothing at this path.");
+const EVENTS_ALLOW: &str = "POST, OPTIONS";
+const HEALTH_ALLOW: &str = "GET, HEAD, OPTIONS";
+const METHOD_NOT_ALLOWED: Fault =
+    Fault::new(Status::MethodNotAllowed, "method_not_allowed", "The path does not have this method; see Allow.");
+const UNSUPPORTED_CODING: Fault =
+    Fault::new(Status::UnsupportedMediaType, "unsupported_content_coding", "This Content-Encoding is not supported.");
+const BAD_QUERY: Fault = Fault::new(
+    Status::BadRequest,
+    "bad_query",
+    "The query is malformed, or a value in it is not one of those that are known.",
+);
+
+/// A reply before it is rendered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// All lines were accepted.
+    Accepted(u32),
+    /// A body that was made for this request.
+    Json(Status, Box<str>),
+    /// An error.
+    Fault(Fault),
+    /// No body; the value is `Allow`.
+    Allow(&'static str),
+}
+
+/// A reply, and whether it is a promise that has to wait for the commit.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// What to say.
+    pub reply: Reply,
+    /// True: only after the batch is durable. False: at once (in order).
+    pub after_commit: bool,
+}
+
+impl Answer {
+    /// An answer that promises nothing.
+    pub fn now(reply: Reply) -> Self {
+        Self { reply, after_commit: false }
+    }
+}
+
+/// One worker's way from a request to a reply.
+pub struct Api {
+    encoder: RowEncoder,
+    report: Report,
+    table_path: String,
+}
+
+impl Api {
+    /// The api of the stream into `table`.
+    pub fn new(encoder: RowEncoder, table: &str) -> Self {
+        Self { encoder, report: Report::default(), table_path: format!("/api/{table}") }
+    }
+
+    /// What a head asks for.
+    pub fn route(&self, head: &Head<'_>) -> Route {
+        let allow = if head.path == "/api/events" || head.path == self.table_path {
+            EVENTS_ALLOW
+        } else if head.path == "/health" {
+            HEALTH_ALLOW
+        } else if head.path == "*" && head.method == Method::Options {
+            return Route::Options(EVENTS_ALLOW);
+        } else {
+            return Route::Refuse(NOT_FOUND);
+        };
+        if head.content_coding != ContentCoding::Identity {
+            return Route::Refuse(UNSUPPORTED_CODING);
+        }
+        match head.method {
+            Method::Options => Route::Options(allow),
+            Method::Post if allow == EVENTS_ALLOW => match dry_run(head.query) {
+                Some(dry_run) => Route::Events { dry_run },
+                None => Route::Refuse(BAD_QUERY),
+            },
+            Method::Get | Method::Head if allow == HEALTH_ALLOW => Route::Health,
+            _ => Route::Refuse(METHOD_NOT_ALLOWED.with_allow(allow)),
+        }
+    }
+
+    /// Encodes the events of a whole body into `batch`. What is refused as a whole leaves no
+    /// trace there.
+    pub fn take_events(&mut self, body: &[u8], dry_run: bool, origin: &Origin, batch: &mut Batch) -> Answer {
+        let before = batch.mark();
+        self.report.clear();
+        if let Err(refusal) = self.encoder.encode(body, origin, batch, &mut self.report) {
+            debug_assert_eq!(before, batch.mark());
+            let fault = Fault::from(refusal);
+            return Answer::now(match refusal {
+                EncodeRefusal::TooManyBadLines => Reply::Json(fault.status, self.refused_body(&fault)),
+                _ => Reply::Fault(fault),
+            });
+        }
+        if dry_run {
+            batch.roll_back(before);
+        }
+        let Report { accepted, rejected, .. } = self.report;
+        let reply = if rejected == 0 {
+            Reply::Accepted(accepted)
+        } else {
+            let status = if accepted == 0 { Status::UnprocessableContent } else { Status::Ok };
+            Reply::Json(status, figures_body(accepted, rejected, &self.report.errors))
+        };
+        Answer { reply, after_commit: before != batch.mark() }
+    }
+
+    fn refused_body(&self, fault: &Fault) -> Box<str> {
+        let mut body = figures_body(0, self.report.rejected, &self.report.errors).into_string();
+        body.pop();
+        body.push_str(&format!(",\"error\":{},\"message\":{}}}", json(fault.code), json(fault.message)));
+        body.into_boxed_str()
+    }
+
+    /// What the last [`Api::take_events`] found.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+}
+
+/// The value of `dry_run`, with `ack` checked; `None` for an unknown value.
+fn dry_run(query: &str) -> Option<bool> {
+    let mut dry_run = false;
+    for pair in query_pairs(query) {
+        let (name, value) = pair.ok()?;
+        match (name.as_ref(), value.as_ref()) {
+            ("dry_run", "1") => dry_run = true,
+            ("dry_run", "0") | ("ack", "disk") => {}
+            ("dry_run" | "ack", _) => return None,
+            _ => {}
+        }
+    }
+    Some(dry_run)
+}
+
+fn figures_body(accepted: u32, rejected: u32, errors: &[LineError]) -> Box<str> {
+    let mut body = format!("{{\"accepted\":{accepted},\"rejected\":{rejected},\"errors\":");
+    push_errors(&mut body, errors);
+    body.push('}');
+    body.into_boxed_str()
+}
+
+fn push_errors(body: &mut String, errors: &[LineError]) {
+    body.push('[');
+    for (index, error) in errors.iter().enumerate() {
+        if index > 0 {
+            body.push(',');
+        }
+        body.push_str(&format!("{{\"line\":{}", error.line));
+        if let Some(column) = &error.column {
+            body.push_str(&format!(",\"column\":{}", json(column)));
+        }
+        body.push_str(&format!(",\"code\":{},\"message\":{}}}", json(error.code.as_str()), json(&error.message)));
+    }
+    body.push(']');
+}
+
+/// A JSON string. Serializing a `str` can't fail; an empty string stands for the impossible.
+fn json(text: &str) -> String {
+    sonic_rs::to_string(text).unwrap_or_else(|_| "\"\"".to_owned())
+}

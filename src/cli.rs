@@ -1,0 +1,228 @@
+//! The command line, and how flags, environment and file become one [`Settings`].
+//!
+//! The file is read through the same parser as the flags: each of its keys that neither a flag
+//! nor the environment gives is appended to the arguments, which are then parsed once more. So a
+//! setting has one definition, one default, and one error message, wherever its value comes from.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config::{ConfigError, Settings};
+
+/// Takes analytics events over HTTP and inserts every one into ClickHouse exactly once.
+#[derive(Debug, Parser)]
+#[command(name = "sluicegate", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server
+    Serve(Box<Settings>),
+    /// Connect as serve would, and print what will happen and which guarantee the table gives
+    Check(Box<Settings>),
+    /// Print the CREATE statements that serve would run
+    Schema(Box<Settings>),
+    /// Run the embedded ClickHouse alone, in the foreground
+    Clickhouse(ClickHouseArgs),
+}
+
+/// Arguments of `sluicegate clickhouse`.
+#[derive(Debug, Args)]
+pub struct ClickHouseArgs {
+    /// Folder of its tables; made if it is missing
+    #[arg(long, value_name = "DIR")]
+    pub path: PathBuf,
+    /// Port of its HTTP interface
+    #[arg(long, value_name = "N", default_value_t = 8123)]
+    pub http_port: u16,
+    /// Address of its HTTP interface
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub host: String,
+}
+
+/// Reads the process's arguments, environment and, where `--config` names one, file.
+///
+/// Ends the process for `--help`, `--version` and arguments that can't be read, as clap does.
+///
+/// # Errors
+///
+/// A sentence that names the key, and the file if it stands there.
+pub fn parse() -> Result<Cli, ConfigError> {
+    parse_from(std::env::args_os().collect())
+}
+
+fn parse_from(mut arguments: Vec<OsString>) -> Result<Cli, ConfigError> {
+    let matches = Cli::command().get_matches_from(&arguments);
+    let mut cli = read(&matches);
+    if let Some((name, sub)) = matches.subcommand()
+        && let Some(path) = configuration_file(sub)
+    {
+        let known = Cli::command();
+        let Some(known) = known.find_subcommand(name) else {
+            return Ok(cli);
+        };
+        arguments.extend(arguments_of_file(&path, known, sub)?);
+        let matches = Cli::command()
+            .try_get_matches_from(&arguments)
+            .map_err(|error| ConfigError(format!("{}: {}", path.display(), one_sentence(&error))))?;
+        cli = read(&matches);
+    }
+    match &cli.command {
+        Command::Serve(settings) | Command::Check(settings) | Command::Schema(settings) => settings.validate()?,
+        Command::Clickhouse(_) => {}
+    }
+    Ok(cli)
+}
+
+fn read(matches: &ArgMatches) -> Cli {
+    Cli::from_arg_matches(matches).unwrap_or_else(|error| error.exit())
+}
+
+fn configuration_file(matches: &ArgMatches) -> Option<PathBuf> {
+    matches.try_get_one::<PathBuf>("config").ok().flatten().cloned()
+}
+
+/// The file's keys as further arguments, less those that a flag or the environment gives.
+fn arguments_of_file(path: &Path, known: &ClapCommand, given: &ArgMatches) -> Result<Vec<OsString>, ConfigError> {
+    let wrong = |sentence: String| ConfigError(format!("{}: {sentence}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| wrong(error.to_string()))?;
+    let mut arguments = Vec::new();
+    for (key, value) in &table {
+        let argument = known
+            .get_arguments()
+            .find(|argument| argument.get_long() == Some(key) && key != "config" && key != "help")
+            .ok_or_else(|| wrong(unknown_key(key, known)))?;
+        let id = argument.get_id().as_str();
+        if matches!(given.value_source(id), Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
+            continue;
+        }
+        let repeatable = matches!(argument.get_action(), clap::ArgAction::Append);
+        let values = match value {
+            toml::Value::Array(values) if repeatable => values.as_slice(),
+            value => std::slice::from_ref(value),
+        };
+        for value in values {
+            let text = match value {
+                toml::Value::String(text) => text.clone(),
+                toml::Value::Integer(number) => number.to_string(),
+                toml::Value::Boolean(truth) => truth.to_string(),
+                _ => return Err(wrong(format!("`{key}` takes a string, a number or true/false"))),
+            };
+            arguments.push(format!("--{key}={text}").into());
+        }
+    }
+    Ok(arguments)
+}
+
+fn unknown_key(key: &str, known: &ClapCommand) -> String {
+    let nearest = known
+        .get_arguments()
+        .filter_map(|argument| argument.get_long())
+        .filter(|long| !matches!(*long, "help" | "config"))
+        .map(|long| (strsim::jaro_winkler(long, key), long))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match nearest {
+        Some((likeness, long)) if likeness > 0.7 => format!("unknown key `{key}`; did you mean `{long}`?"),
+        _ => format!("unknown key `{key}`; `sluicegate serve --help` lists the keys"),
+    }
+}
+
+/// clap's message without its decoration: the first paragraph, without the word before it.
+fn one_sentence(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let first = text.split("\n\n").next().unwrap_or(&text);
+    first.trim_start_matches("error: ").trim().replace("\n  ", " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn settings(arguments: &[&str]) -> Result<Settings, ConfigError> {
+        let mut all = vec!["sluicegate".into(), "serve".into()];
+        all.extend(arguments.iter().map(OsString::from));
+        match parse_from(all)?.command {
+            Command::Serve(settings) => Ok(*settings),
+            _ => panic!("serve was asked for"),
+        }
+    }
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file
+    }
+
+    fn with_file(text: &str, more: &[&str]) -> Result<Settings, ConfigError> {
+        let file = file(text);
+        let mut arguments = vec!["--config", file.path().to_str().unwrap()];
+        arguments.extend(more);
+        settings(&arguments)
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_contract() {
+        let defaults = settings(&[]).unwrap();
+        assert_eq!(defaults.listen, ["0.0.0.0:8080".parse().unwrap()]);
+        assert_eq!(defaults.batch_rows, 500_000);
+        assert_eq!(defaults.batch_bytes.0, 32 << 20);
+        assert_eq!(defaults.spool_bytes_max.0, 10 << 30);
+        assert_eq!(defaults.insert_timeout.as_secs(), 300);
+        assert!(defaults.create_table);
+    }
+
+    #[test]
+    fn a_flag_beats_the_file_and_the_file_beats_the_default() {
+        let text = "batch-rows = 7\ntable = \"t\"\ncreate-table = false\nbatch-age = \"250ms\"\n\
+                    listen = [\"127.0.0.1:1\", \"[::1]:2\"]\nclickhouse-setting = [\"insert_quorum=2\"]";
+        let merged = with_file(text, &["--table", "u"]).unwrap();
+        assert_eq!(merged.batch_rows, 7);
+        assert_eq!(merged.table, "u");
+        assert!(!merged.create_table);
+        assert_eq!(merged.batch_age.as_millis(), 250);
+        assert_eq!(merged.listen.len(), 2);
+        assert_eq!(merged.clickhouse_setting.first().unwrap().name, "insert_quorum");
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_nearest() {
+        let error = with_file("batch-row = 7", &[]).unwrap_err();
+        assert!(error.0.contains("`batch-row`") && error.0.contains("`batch-rows`"), "{error}");
+        let error = with_file("zzz = 7", &[]).unwrap_err();
+        assert!(error.0.contains("`zzz`"), "{error}");
+        assert!(with_file("config = \"x\"", &[]).is_err());
+    }
+
+    #[test]
+    fn a_bad_value_is_named_with_what_is_accepted() {
+        for (text, key) in [
+            ("batch-rows = \"many\"", "--batch-rows"),
+            ("durability = \"maybe\"", "--durability"),
+            ("batch-age = 5", "--batch-age"),
+            ("listen = \"here\"", "--listen"),
+            ("batch-rows = 1048449", "--batch-rows"),
+            ("table = \"a/b\"", "--table"),
+            ("clickhouse-url = \"ftp://x\"", "--clickhouse-url"),
+            ("head-timeout = \"0s\"", "--head-timeout"),
+            ("headers-max = 100000", "--headers-max"),
+        ] {
+            let error = with_file(text, &[]).unwrap_err();
+            assert!(error.0.contains(key), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! `sluicegate check`: connects as `serve` would, and says what will happen.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use crate::config::Settings;
+use crate::insert::client::ClickHouse;
+use crate::insert::guarantee::{Guarantee, TableFacts};
+use crate::insert::tables;
+use crate::insert::target::{Target, TargetError};
+
+/// Syncs that are timed.
+const SYNCS: usize = 21;
+
+/// Files that a connection, a segment or a thread needs, beside the connections themselves.
+const FILES_BESIDE_CONNECTIONS: u64 = 200;
+
+/// Prints what `serve` would find; true when it would work.
+///
+/// # Errors
+///
+/// Those of writing to `out`.
+pub fn run(settings: &Settings, out: &mut impl Write) -> io::Result<bool> {
+    let mut works = true;
+    match ClickHouse::of(settings) {
+        Ok(servers) => {
+            for server in &servers {
+                works &= check_server(server, settings, out)?;
+            }
+        }
+        Err(error) => {
+            works = false;
+            writeln!(out, "configuration: {error}")?;
+        }
+    }
+    works &= check_spool(&settings.spool_dir, out)?;
+    check_files(settings, out)?;
+    writeln!(out, "{}", if works { "serve would work" } else { "serve would NOT work" })?;
+    Ok(works)
+}
+
+fn check_server(server: &ClickHouse, settings: &Settings, out: &mut impl Write) -> io::Result<bool> {
+    let target = match Target::look(server, settings) {
+        Ok(target) => target,
+        Err(error) => {
+            writeln!(out, "{}: {error}", server.url())?;
+            return Ok(false);
+        }
+    };
+    writeln!(out, "ClickHouse {} at {}", target.version, server.url())?;
+    let plan = match target.plan() {
+        Ok(plan) => plan,
+        Err(error) => {
+            writeln!(out, "{}: {error}", tables::quoted(&settings.database, &settings.table))?;
+            return Ok(false);
+        }
+    };
+    writeln!(out, "columns of {}:", tables::quoted(&settings.database, &settings.table))?;
+    for column in plan.columns() {
+        writeln!(out, "  {} {}: {}", column.name, column.type_name, column.source)?;
+    }
+    for table in [settings.table.clone(), tables::quarantine_of(&settings.table)] {
+        match TableFacts::ask(server, &settings.database, &table).map_err(TargetError::Client) {
+            Ok(Some(facts)) => describe(&facts, settings, &table, out)?,
+            Ok(None) => writeln!(
+                out,
+                "{}: missing; `serve` would make it, or hold refused lines",
+                tables::quoted(&settings.database, &table)
+            )?,
+            Err(error) => {
+                writeln!(out, "{}: {error}", tables::quoted(&settings.database, &table))?;
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+fn describe(facts: &TableFacts, settings: &Settings, table: &str, out: &mut impl Write) -> io::Result<()> {
+    let name = tables::quoted(&settings.database, table);
+    writeln!(out, "{name}:")?;
+    writeln!(out, "  engine: {}", facts.engine)?;
+    let partition = if facts.partition_key.is_empty() { "none" } else { &facts.partition_key };
+    writeln!(out, "  partition key: {partition}")?;
+    match facts.window {
+        Some(window) => writeln!(out, "  deduplication window: {window} blocks")?,
+        None => writeln!(out, "  deduplication window: none")?,
+    }
+    let Guarantee { level, sentence, mend } = facts.guarantee(&name);
+    writeln!(out, "  guarantee: {level}: {sentence}")?;
+    if let Some(statement) = mend {
+        writeln!(out, "  to mend it: {statement}")?;
+    }
+    Ok(())
+}
+
+/// How long the spool's disk takes to make 4 KiB durable.
+fn check_spool(folder: &Path, out: &mut impl Write) -> io::Result<bool> {
+    let timed = || -> io::Result<Vec<u128>> {
+        fs::create_dir_all(folder)?;
+        let path = folder.join(format!("check-{}", std::process::id()));
+        let mut file = File::create(&path)?;
+        let times = (0..SYNCS)
+            .map(|_| {
+                let begun = Instant::now();
+                file.write_all(&[0; 4096])?;
+                file.sync_data()?;
+                Ok(begun.elapsed().as_micros())
+            })
+            .collect();
+        fs::remove_file(&path)?;
+        times
+    };
+    match timed() {
+        Ok(mut times) => {
+            times.sort_unstable();
+            let middle = times.get(SYNCS / 2).copied().unwrap_or_default();
+            let worst = times.last().copied().unwrap_or_default();
+            writeln!(
+                out,
+                "spool {}: a sync takes {middle} µs (median of {SYNCS}, worst {worst} µs)",
+                folder.display()
+            )?;
+            Ok(true)
+        }
+        Err(error) => {
+            writeln!(out, "spool {}: {error}", folder.display())?;
+            Ok(false)
+        }
+    }
+}
+
+fn check_files(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let needed = settings.connections_max as u64 + FILES_BESIDE_CONNECTIONS;
+    match limit {
+        Some(limit) if limit < needed => writeln!(
+            out,
+            "open files: {limit}, less than the {needed} that --connections-max {} needs; raise it with `ulimit -n` or LimitNOFILE=",
+            settings.connections_max
+        ),
+        Some(limit) => writeln!(out, "open files: {limit}, enough for --connections-max {}", settings.connections_max),
+        None => writeln!(out, "open files: no limit"),
+    }
+}

@@ -1,0 +1,4 @@
+//! What `sluicegate` does besides serving: looking at what it would do, and at what waits.
+
+pub mod check;
+pub mod schema;

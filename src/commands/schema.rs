@@ -1,0 +1,18 @@
+//! `sluicegate schema`: the statements that `serve` would run.
+
+use std::io::{self, Write};
+
+use crate::config::Settings;
+use crate::insert::tables;
+
+/// Prints the `CREATE` statements of the database, the default table and the quarantine.
+///
+/// # Errors
+///
+/// Those of writing to `out`.
+pub fn run(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
+    for statement in tables::statements(&settings.database, &settings.table) {
+        writeln!(out, "{statement};\n")?;
+    }
+    Ok(())
+}

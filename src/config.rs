@@ -1,0 +1,354 @@
+//! Every setting of the server: one struct, its defaults, and what must hold between settings.
+//!
+//! [`crate::cli`] fills it from flags, environment and file; nothing is read from anywhere else
+//! afterwards.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::{ArgAction, Args, ValueEnum};
+
+use crate::limits;
+use crate::spool::Durability;
+
+/// The settings of `serve` and of every command that works on the same spool and table.
+///
+/// The long flag, the key in the configuration file and (in capitals, with `SLUICEGATE_` before
+/// it and `_` for `-`) the environment variable of a setting have the same name.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Settings")]
+pub struct Settings {
+    /// A TOML file with settings; its keys are the flags' names
+    #[arg(long, env = "SLUICEGATE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Address for events; repeat it for more
+    #[arg(
+        long,
+        env = "SLUICEGATE_LISTEN",
+        value_name = "ADDRESS:PORT",
+        default_value = "0.0.0.0:8080",
+        value_delimiter = ','
+    )]
+    pub listen: Vec<SocketAddr>,
+
+    /// Address for metrics, health and queries
+    #[arg(long, env = "SLUICEGATE_ADMIN_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9080")]
+    pub admin_listen: SocketAddr,
+
+    /// Worker threads, each pinned to a core [default: one a core]
+    #[arg(long, env = "SLUICEGATE_WORKERS", value_name = "N")]
+    pub workers: Option<NonZeroUsize>,
+
+    /// Which HTTP loop serves events
+    #[arg(long, env = "SLUICEGATE_ENGINE", value_name = "ENGINE", default_value = "epoll")]
+    pub engine: Engine,
+
+    /// ClickHouse's HTTP interface; repeat it for replicas, the next one is tried when one fails
+    #[arg(
+        long,
+        env = "SLUICEGATE_CLICKHOUSE_URL",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8123",
+        value_delimiter = ','
+    )]
+    pub clickhouse_url: Vec<String>,
+
+    /// ClickHouse user; the password comes from --clickhouse-password-file or from
+    /// SLUICEGATE_CLICKHOUSE_PASSWORD
+    #[arg(long, env = "SLUICEGATE_CLICKHOUSE_USER", value_name = "NAME", default_value = "default")]
+    pub clickhouse_user: String,
+
+    /// File whose first line is the ClickHouse user's password
+    #[arg(long, env = "SLUICEGATE_CLICKHOUSE_PASSWORD_FILE", value_name = "FILE")]
+    pub clickhouse_password_file: Option<PathBuf>,
+
+    /// Run an embedded ClickHouse on this folder, listening where --clickhouse-url says
+    #[arg(long, env = "SLUICEGATE_EMBEDDED", value_name = "DIR")]
+    pub embedded: Option<PathBuf>,
+
+    /// A ClickHouse setting sent with every insert, such as insert_quorum=2; repeatable
+    #[arg(long, env = "SLUICEGATE_CLICKHOUSE_SETTING", value_name = "NAME=VALUE", value_delimiter = ',')]
+    pub clickhouse_setting: Vec<ClickHouseSetting>,
+
+    /// How long one attempt of an insert may take
+    #[arg(long, env = "SLUICEGATE_INSERT_TIMEOUT", value_name = "TIME", default_value = "300s")]
+    pub insert_timeout: humantime::Duration,
+
+    /// Database of the target table
+    #[arg(long, env = "SLUICEGATE_DATABASE", value_name = "NAME", default_value = "default")]
+    pub database: String,
+
+    /// The target table
+    #[arg(long, env = "SLUICEGATE_TABLE", value_name = "NAME", default_value = "events")]
+    pub table: String,
+
+    /// Create the database, the quarantine table and, named events, the default table if missing
+    #[arg(long, env = "SLUICEGATE_CREATE_TABLE", value_name = "BOOL", default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub create_table: bool,
+
+    /// Name of this node inside deduplication tokens [default: made once, kept in the spool]
+    #[arg(long, env = "SLUICEGATE_NODE_ID", value_name = "NAME")]
+    pub node_id: Option<String>,
+
+    /// Folder of the spool
+    #[arg(long, env = "SLUICEGATE_SPOOL_DIR", value_name = "DIR", default_value = "./data/spool")]
+    pub spool_dir: PathBuf,
+
+    /// The spool may occupy so much; then 503
+    #[arg(long, env = "SLUICEGATE_SPOOL_BYTES_MAX", value_name = "SIZE", default_value = "10GiB")]
+    pub spool_bytes_max: ByteSize,
+
+    /// The disk keeps so much free; then 503
+    #[arg(long, env = "SLUICEGATE_DISK_FREE_MIN", value_name = "SIZE", default_value = "1GiB")]
+    pub disk_free_min: ByteSize,
+
+    /// A reply that waits longer for the disk becomes 503
+    #[arg(long, env = "SLUICEGATE_COMMIT_TIMEOUT", value_name = "TIME", default_value = "5s")]
+    pub commit_timeout: humantime::Duration,
+
+    /// What a 200 means: on the disk (sync), or handed to the operating system (written)
+    #[arg(long, env = "SLUICEGATE_DURABILITY", value_name = "LEVEL", default_value = "sync")]
+    pub durability: Durability,
+
+    /// Rows that make an INSERT
+    #[arg(long, env = "SLUICEGATE_BATCH_ROWS", value_name = "N", default_value_t = 500_000)]
+    pub batch_rows: u64,
+
+    /// Bytes that make an INSERT
+    #[arg(long, env = "SLUICEGATE_BATCH_BYTES", value_name = "SIZE", default_value = "32MiB")]
+    pub batch_bytes: ByteSize,
+
+    /// Age that makes an INSERT
+    #[arg(long, env = "SLUICEGATE_BATCH_AGE", value_name = "TIME", default_value = "1s")]
+    pub batch_age: humantime::Duration,
+
+    /// Inserts at a time
+    #[arg(long, env = "SLUICEGATE_INSERTERS", value_name = "N", default_value = "2")]
+    pub inserters: NonZeroUsize,
+
+    /// The longest body of a request, after decompression too
+    #[arg(long, env = "SLUICEGATE_BODY_BYTES_MAX", value_name = "SIZE", default_value = "16MiB")]
+    pub body_bytes_max: ByteSize,
+
+    /// The longest line of a body
+    #[arg(long, env = "SLUICEGATE_LINE_BYTES_MAX", value_name = "SIZE", default_value = "1MiB")]
+    pub line_bytes_max: ByteSize,
+
+    /// The longest head of a request
+    #[arg(long, env = "SLUICEGATE_HEAD_BYTES_MAX", value_name = "SIZE", default_value = "16KiB")]
+    pub head_bytes_max: ByteSize,
+
+    /// The most headers of a request
+    #[arg(long, env = "SLUICEGATE_HEADERS_MAX", value_name = "N", default_value_t = 100)]
+    pub headers_max: usize,
+
+    /// The most events of one request
+    #[arg(long, env = "SLUICEGATE_EVENTS_MAX", value_name = "N", default_value_t = 100_000)]
+    pub events_max: u32,
+
+    /// The most bytes that the rows of one request may take
+    #[arg(long, env = "SLUICEGATE_ENCODED_BYTES_MAX", value_name = "SIZE", default_value = "64MiB")]
+    pub encoded_bytes_max: ByteSize,
+
+    /// Bodies and batches over all connections
+    #[arg(long, env = "SLUICEGATE_IN_FLIGHT_BYTES_MAX", value_name = "SIZE", default_value = "256MiB")]
+    pub in_flight_bytes_max: ByteSize,
+
+    /// Open connections
+    #[arg(long, env = "SLUICEGATE_CONNECTIONS_MAX", value_name = "N", default_value_t = 10_000)]
+    pub connections_max: usize,
+
+    /// From a request's first byte to the end of its head
+    #[arg(long, env = "SLUICEGATE_HEAD_TIMEOUT", value_name = "TIME", default_value = "10s")]
+    pub head_timeout: humantime::Duration,
+
+    /// Between two pieces of a body
+    #[arg(long, env = "SLUICEGATE_BODY_TIMEOUT", value_name = "TIME", default_value = "30s")]
+    pub body_timeout: humantime::Duration,
+
+    /// Between two requests of a connection
+    #[arg(long, env = "SLUICEGATE_IDLE_TIMEOUT", value_name = "TIME", default_value = "75s")]
+    pub idle_timeout: humantime::Duration,
+
+    /// One deadline for all of stopping
+    #[arg(long, env = "SLUICEGATE_SHUTDOWN_TIMEOUT", value_name = "TIME", default_value = "30s")]
+    pub shutdown_timeout: humantime::Duration,
+
+    /// How the log is written [default: text on a terminal, else json]
+    #[arg(long, env = "SLUICEGATE_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+
+    /// The least severe lines that are logged
+    #[arg(long, env = "SLUICEGATE_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    pub log_level: LogLevel,
+}
+
+/// Which HTTP loop serves events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Engine {
+    /// The server's own loop.
+    Epoll,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The least severe lines that are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// What ended the process or lost its way.
+    Error,
+    /// What waits for a person.
+    Warn,
+    /// Starts, stops, changes of state.
+    Info,
+    /// Each insert.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// `NAME=VALUE` of `--clickhouse-setting`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClickHouseSetting {
+    /// The setting's name, checked to be one word.
+    pub name: String,
+    /// Its value as ClickHouse reads it.
+    pub value: String,
+}
+
+impl std::str::FromStr for ClickHouseSetting {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = text.split_once('=').ok_or("a setting looks like insert_quorum=2")?;
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            return Err(format!("`{name}` is no name of a ClickHouse setting"));
+        }
+        Ok(Self { name: name.into(), value: value.into() })
+    }
+}
+
+/// Why a configuration can't be used: which setting, and what it accepts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError(pub String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// The longest head that may be configured: a head is parsed again when more of it arrives.
+const HEAD_BYTES_CEILING: u64 = 1 << 20;
+
+/// The most headers that may be configured: their places are on the worker's stack.
+const HEADERS_CEILING: usize = limits::HEADERS_MAX;
+
+impl Settings {
+    /// Checks what must hold between the settings.
+    ///
+    /// # Errors
+    ///
+    /// One sentence that names the setting and what it accepts.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let rule = |holds: bool, sentence: &dyn fmt::Display| {
+            if holds { Ok(()) } else { Err(ConfigError(sentence.to_string())) }
+        };
+        let positive = |key: &str, value: u64| rule(value > 0, &format_args!("--{key} must be more than 0"));
+        let some_time = |key: &str, value: humantime::Duration| {
+            rule(*value > Duration::ZERO, &format_args!("--{key} must be more than 0s"))
+        };
+        positive("batch-rows", self.batch_rows)?;
+        positive("batch-bytes", self.batch_bytes.0)?;
+        positive("body-bytes-max", self.body_bytes_max.0)?;
+        positive("line-bytes-max", self.line_bytes_max.0)?;
+        positive("events-max", self.events_max.into())?;
+        positive("encoded-bytes-max", self.encoded_bytes_max.0)?;
+        positive("connections-max", self.connections_max as u64)?;
+        some_time("batch-age", self.batch_age)?;
+        some_time("insert-timeout", self.insert_timeout)?;
+        some_time("commit-timeout", self.commit_timeout)?;
+        some_time("head-timeout", self.head_timeout)?;
+        some_time("body-timeout", self.body_timeout)?;
+        some_time("idle-timeout", self.idle_timeout)?;
+        some_time("shutdown-timeout", self.shutdown_timeout)?;
+        rule(
+            self.batch_rows.saturating_add(self.events_max.into()) < limits::ROWS_PER_INSERT_MAX,
+            &format_args!(
+                "--batch-rows plus --events-max must stay below {}: ClickHouse stores only so many rows as one block",
+                limits::ROWS_PER_INSERT_MAX
+            ),
+        )?;
+        rule(
+            (64..=HEAD_BYTES_CEILING).contains(&self.head_bytes_max.0),
+            &format_args!("--head-bytes-max must be from 64B to {}", ByteSize(HEAD_BYTES_CEILING)),
+        )?;
+        rule(
+            (1..=HEADERS_CEILING).contains(&self.headers_max),
+            &format_args!("--headers-max must be from 1 to {HEADERS_CEILING}"),
+        )?;
+        rule(self.encoded_bytes_max.0 <= 1 << 30, &"--encoded-bytes-max must be at most 1GiB")?;
+        rule(self.body_bytes_max.0 <= 1 << 30, &"--body-bytes-max must be at most 1GiB")?;
+        rule(self.batch_bytes.0 <= 1 << 30, &"--batch-bytes must be at most 1GiB")?;
+        rule(
+            self.in_flight_bytes_max.0 >= self.body_bytes_max.0 + self.head_bytes_max.0,
+            &"--in-flight-bytes-max must hold at least one request: --body-bytes-max and --head-bytes-max",
+        )?;
+        for (key, name) in [("database", &self.database), ("table", &self.table)] {
+            rule(
+                is_plain_name(name),
+                &format_args!("--{key} must consist of letters, digits, `_`, `-` and `.`, not `{name}`"),
+            )?;
+        }
+        if let Some(node_id) = &self.node_id {
+            rule(
+                is_plain_name(node_id) && node_id.len() <= 64,
+                &format_args!("--node-id must be 1 to 64 letters, digits, `_`, `-` or `.`, not `{node_id}`"),
+            )?;
+        }
+        for url in &self.clickhouse_url {
+            let parsed = reqwest::Url::parse(url).ok();
+            rule(
+                parsed.is_some_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()),
+                &format_args!("--clickhouse-url must look like http://host:8123, not `{url}`"),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The password of the ClickHouse user, from the file or the environment.
+    ///
+    /// # Errors
+    ///
+    /// When the file can't be read.
+    pub fn clickhouse_password(&self) -> Result<Option<String>, ConfigError> {
+        let Some(path) = &self.clickhouse_password_file else {
+            return Ok(std::env::var("SLUICEGATE_CLICKHOUSE_PASSWORD").ok());
+        };
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError(format!("--clickhouse-password-file {}: {error}", path.display())))?;
+        Ok(Some(text.lines().next().unwrap_or("").to_owned()))
+    }
+}
+
+/// A name that is safe as a folder, in a URL path and, quoted, in SQL.
+fn is_plain_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 200
+        && !name.starts_with('.')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+}

@@ -1,0 +1,188 @@
+//! Every input split at every byte gives the same requests and the same replies as unsplit.
+
+use super::*;
+
+/// Serves by noting the bodies; events wait for batch 1, 2, 3, …
+#[derive(Default)]
+struct Recorder {
+    bodies: Vec<Vec<u8>>,
+    full: bool,
+}
+
+impl Service for Recorder {
+    fn route(&self, head: &http::Head<'_>) -> Route {
+        match head.path {
+            "/api/events" => Route::Events { dry_run: false },
+            "/health" => Route::Health,
+            _ => Route::Refuse(Fault::new(Status::NotFound, "not_found", "Nothing here.")),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        !self.full
+    }
+
+    fn serve(&mut self, route: Route, body: &[u8]) -> (Answer, u64) {
+        match route {
+            Route::Events { .. } => {
+                self.bodies.push(body.to_vec());
+                let answer = Answer { reply: Reply::Accepted(body.len() as u32), after_commit: true };
+                (answer, self.bodies.len() as u64)
+            }
+            _ => (Answer::now(Reply::Json(Status::Ok, "{}".into())), 0),
+        }
+    }
+}
+
+const LIMITS: RequestLimits =
+    RequestLimits { head: HeadLimits { head_bytes_max: 1024, headers_max: 8 }, body_bytes_max: 64 };
+
+/// Feeds the pieces as a worker does: what is kept stands in front of the next piece.
+fn feed(connection: &mut Connection, service: &mut Recorder, pieces: &[&[u8]]) {
+    let mut kept = Vec::new();
+    for piece in pieces {
+        kept.extend_from_slice(piece);
+        let received = connection.receive(&mut kept, &LIMITS, service);
+        kept = kept[received.kept].to_vec();
+    }
+}
+
+fn render(connection: &mut Connection) -> String {
+    let mut out = Vec::new();
+    connection.render(&mut out, &DateCache::default(), false, |_| {});
+    String::from_utf8(out).unwrap()
+}
+
+fn replies_of(pieces: &[&[u8]]) -> (String, Vec<Vec<u8>>, bool) {
+    let (mut connection, mut service) = (Connection::default(), Recorder::default());
+    feed(&mut connection, &mut service, pieces);
+    for sequence in 1..=service.bodies.len() as u64 {
+        connection.settle(sequence, None);
+    }
+    let out = render(&mut connection);
+    (out, service.bodies, connection.is_finished())
+}
+
+const INPUTS: &[&[u8]] = &[
+    b"POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+    b"POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\nGET /health HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"POST /api/events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nT: x\r\n\r\n\
+      POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok",
+    b"POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET /late",
+    b"POST /api/events HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 1\r\n\r\nxPOST /api/events HTTP/1.0\r\nContent-Length: 1\r\n\r\ny",
+    b"POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 65\r\n\r\n",
+    b"POST /api/events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n40\r\n0123456789012345678901234567890123456789012345678901234567890123\r\n1\r\nx\r\n0\r\n\r\n",
+    b"POST /api/events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n;x\r\n",
+    b"BAD\x01 / HTTP/1.1\r\n\r\n",
+    b"GET /health HTTP/1.1\r\n\r\n",
+];
+
+#[test]
+fn an_input_split_at_every_byte_gives_the_same_replies() {
+    for input in INPUTS {
+        let whole = replies_of(&[input]);
+        for at in 0..=input.len() {
+            let (front, back) = input.split_at(at);
+            assert_eq!(replies_of(&[front, back]), whole, "{:?} at {at}", String::from_utf8_lossy(input));
+        }
+        let bytes: Vec<&[u8]> = input.chunks(1).collect();
+        assert_eq!(replies_of(&bytes), whole, "{:?} byte by byte", String::from_utf8_lossy(input));
+    }
+}
+
+#[test]
+fn the_replies_are_those_that_are_meant() {
+    let statuses = |input: &[u8]| -> Vec<u16> {
+        replies_of(&[input]).0.split("HTTP/1.1 ").skip(1).map(|reply| reply[..3].parse().unwrap()).collect()
+    };
+    let expected: [&[u16]; 10] =
+        [&[200], &[200, 200], &[200, 200], &[404, 200], &[200, 200], &[413], &[413], &[400], &[400], &[400]];
+    for (input, expected) in INPUTS.iter().zip(expected) {
+        assert_eq!(statuses(input), expected, "{:?}", String::from_utf8_lossy(input));
+    }
+    let (_, bodies, _) = replies_of(&[INPUTS[2]]);
+    assert_eq!(bodies, [b"abcde".to_vec(), b"ok".to_vec()]);
+    assert!(replies_of(&[INPUTS[4]]).0.contains("Connection: keep-alive"));
+}
+
+#[test]
+fn every_prefix_of_a_request_is_no_request_and_no_refusal() {
+    for input in [INPUTS[0], &INPUTS[2][..INPUTS[2].len() - 64]] {
+        for at in 0..input.len() - 1 {
+            let (replies, bodies, _) = replies_of(&[&input[..at]]);
+            assert!(!replies.contains(" 4"), "{at}: {replies}");
+            assert!(bodies.len() <= 1);
+        }
+    }
+}
+
+#[test]
+fn replies_leave_in_order_and_only_when_their_batch_is_settled() {
+    let (mut connection, mut service) = (Connection::default(), Recorder::default());
+    let request: &[u8] = b"POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx";
+    let health: &[u8] = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
+    feed(&mut connection, &mut service, &[request, request, health]);
+    assert_eq!(render(&mut connection), "");
+    connection.settle(2, None);
+    assert_eq!(render(&mut connection), "");
+    assert_eq!(connection.waiting(), Waiting::Reply);
+    connection.settle(1, Some(Shed::DiskFull));
+    let out = render(&mut connection);
+    let statuses: Vec<&str> = out.split("HTTP/1.1 ").skip(1).map(|reply| &reply[..3]).collect();
+    assert_eq!(statuses, ["503", "200", "200"]);
+    assert!(out.contains("Retry-After: "));
+    assert!(connection.is_idle());
+}
+
+#[test]
+fn without_room_nothing_is_served_and_nothing_is_lost() {
+    let (mut connection, mut service) = (Connection::default(), Recorder { full: true, ..Recorder::default() });
+    let mut input = INPUTS[0].to_vec();
+    let received = connection.receive(&mut input, &LIMITS, &mut service);
+    assert_eq!(received.kept, 0..input.len());
+    assert!(connection.is_paused() && service.bodies.is_empty());
+    service.full = false;
+    connection.receive(&mut input, &LIMITS, &mut service);
+    assert!(!connection.is_paused());
+    assert_eq!(service.bodies, [b"hello".to_vec()]);
+}
+
+#[test]
+fn pipelined_requests_are_bounded() {
+    let (mut connection, mut service) = (Connection::default(), Recorder::default());
+    let mut input = INPUTS[0].repeat(limits::PIPELINED_REQUESTS_MAX + 5);
+    let received = connection.receive(&mut input, &LIMITS, &mut service);
+    assert_eq!(service.bodies.len(), limits::PIPELINED_REQUESTS_MAX);
+    assert_eq!(received.kept.len(), INPUTS[0].len() * 5);
+    assert!(connection.is_paused());
+}
+
+#[test]
+fn a_client_that_asks_for_leave_gets_it_before_the_body_and_a_refusal_at_once() {
+    let head = b"POST /api/events HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+    let (mut connection, mut service) = (Connection::default(), Recorder::default());
+    feed(&mut connection, &mut service, &[head]);
+    assert_eq!(render(&mut connection), "HTTP/1.1 100 Continue\r\n\r\n");
+    let mut whole = [&head[..], b"ok"].concat();
+    let (mut connection, mut service) = (Connection::default(), Recorder::default());
+    connection.receive(&mut whole, &LIMITS, &mut service);
+    connection.settle(1, None);
+    assert!(render(&mut connection).starts_with("HTTP/1.1 200"));
+    let lost = b"POST /lost HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+    let (replies, _, finished) = replies_of(&[lost]);
+    assert!(replies.starts_with("HTTP/1.1 404") && replies.contains("Connection: close") && finished);
+}
+
+#[test]
+fn stopping_closes_after_the_last_reply_that_was_begun() {
+    let (mut connection, mut service) = (Connection::default(), Recorder::default());
+    feed(&mut connection, &mut service, &[INPUTS[0], INPUTS[0]]);
+    let mut out = Vec::new();
+    connection.settle(1, None);
+    connection.render(&mut out, &DateCache::default(), true, |_| {});
+    assert!(!String::from_utf8_lossy(&out).contains("Connection: close"));
+    connection.settle(2, None);
+    connection.render(&mut out, &DateCache::default(), true, |_| {});
+    assert!(String::from_utf8_lossy(&out).contains("Connection: close"));
+    assert!(connection.is_finished());
+}

@@ -1,0 +1,158 @@
+//! What each worker counts. One writer a struct: an addition is a load and a store, no locked
+//! instruction, and the reader (metrics) adds the workers up.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::ndjson::LineCode;
+
+/// Upper bounds of the buckets of `request_seconds`, in seconds.
+pub const REQUEST_SECONDS: [f64; 14] =
+    [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+
+/// Why a request was shed with 503 (`shed_total{reason}`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shed {
+    /// The spool holds `--spool-bytes-max`.
+    SpoolFull,
+    /// The disk has less than `--disk-free-min` left.
+    DiskFull,
+    /// A write failed.
+    WriteFailed,
+    /// The commit took longer than `--commit-timeout`.
+    CommitTimeout,
+    /// `--connections-max` are open.
+    Connections,
+    /// `--in-flight-bytes-max` are in flight.
+    InFlightBytes,
+}
+
+impl Shed {
+    /// All reasons, in the order of their counters.
+    pub const ALL: [Self; 6] = [
+        Self::SpoolFull,
+        Self::DiskFull,
+        Self::WriteFailed,
+        Self::CommitTimeout,
+        Self::Connections,
+        Self::InFlightBytes,
+    ];
+
+    /// The label in metrics, and the `error` of the reply.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::SpoolFull => "spool_full",
+            Self::DiskFull => "disk_full",
+            Self::WriteFailed => "write_failed",
+            Self::CommitTimeout => "commit_timeout",
+            Self::Connections => "too_many_connections",
+            Self::InFlightBytes => "too_many_bytes_in_flight",
+        }
+    }
+
+    /// What the reply says.
+    pub const fn message(self) -> &'static str {
+        match self {
+            Self::SpoolFull => "The spool is full; send the request again later.",
+            Self::DiskFull => "The disk is full; send the request again later.",
+            Self::WriteFailed => "The disk refused a write; send the request again later.",
+            Self::CommitTimeout => "The disk took too long; send the request again later.",
+            Self::Connections => "Too many connections are open; try again later.",
+            Self::InFlightBytes => "Too many bytes are in flight; send the request again later.",
+        }
+    }
+}
+
+/// A counter with one writer.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds; only the owning thread calls it.
+    pub fn add(&self, more: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(more), Relaxed);
+    }
+
+    /// Replaces; only the owning thread calls it.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
+    /// Reads, from any thread.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Replies by status.
+#[derive(Debug)]
+pub struct ByStatus([Counter; 600]);
+
+impl Default for ByStatus {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+impl ByStatus {
+    /// Counts a reply.
+    pub fn count(&self, status: u16) {
+        if let Some(counter) = self.0.get(usize::from(status)) {
+            counter.add(1);
+        }
+    }
+
+    /// The statuses that were sent, with how often.
+    pub fn sent(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
+        (0u16..).zip(&self.0).map(|(status, counter)| (status, counter.get())).filter(|(_, count)| *count > 0)
+    }
+}
+
+/// What one worker counts.
+#[derive(Debug, Default)]
+pub struct WorkerFigures {
+    /// Replies by status.
+    pub replies: ByStatus,
+    /// Lines that were events or should have been.
+    pub received: Counter,
+    /// Rows that a 200 promised.
+    pub accepted: Counter,
+    /// Refused lines, by code.
+    pub rejected: [Counter; LineCode::ALL.len()],
+    /// Shed requests, by reason.
+    pub shed: [Counter; Shed::ALL.len()],
+    /// Open connections.
+    pub connections: Counter,
+    /// Requests by time from the end of the body to the reply; one bucket more for the rest.
+    pub request_buckets: [Counter; REQUEST_SECONDS.len() + 1],
+    /// Sum of those times in nanoseconds.
+    pub request_nanoseconds: Counter,
+    /// Unix milliseconds of the loop's last turn.
+    pub heartbeat_ms: Counter,
+}
+
+impl WorkerFigures {
+    /// Counts requests that were answered after the same time.
+    pub fn request_took(&self, time: Duration, requests: u64) {
+        let seconds = time.as_secs_f64();
+        let bucket = REQUEST_SECONDS.iter().take_while(|bound| seconds > **bound).count();
+        if let Some(counter) = self.request_buckets.get(bucket) {
+            counter.add(requests);
+        }
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.request_nanoseconds.add(nanoseconds.saturating_mul(requests));
+    }
+
+    /// Counts a shed request.
+    pub fn shed(&self, reason: Shed, requests: u64) {
+        if let Some(counter) = self.shed.get(reason as usize) {
+            counter.add(requests);
+        }
+    }
+}
+
+/// Milliseconds since 1970, for heartbeats and ages.
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

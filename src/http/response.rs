@@ -1,0 +1,164 @@
+//! A whole response (RFC 9112, section 4), appended to the caller's buffer.
+
+use super::{DateCache, Status};
+
+/// Tells a client that waits for it to send its body (RFC 9110, section 15.2.1).
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// What the rest of a head takes at most, beside `extra`: room that is reserved at once.
+const HEAD_BYTES: usize = 256;
+
+/// A response with all of its body. The defaults of [`Response::new`] are those of a reply to an
+/// event on a connection that lives on.
+#[derive(Debug, Clone, Copy)]
+pub struct Response<'a> {
+    /// Its status.
+    pub status: Status,
+    /// The body; left out where [`Status::has_content`] says so.
+    pub body: &'a [u8],
+    /// The body's media type.
+    pub content_type: &'a str,
+    /// Whether the connection ends with this response: `Connection: close`.
+    pub close: bool,
+    /// Whether the client speaks HTTP/1.0 and has asked for the connection to live on, which it
+    /// has to be told (RFC 9112, section 9.3).
+    pub keep_alive_10: bool,
+    /// Whether this answers HEAD: the head as for GET, and no body (RFC 9110, section 9.3.2).
+    pub head_only: bool,
+    /// Further fields, as `Allow` and `Retry-After`. No CR or LF in them.
+    pub extra: &'a [(&'a str, &'a str)],
+}
+
+impl<'a> Response<'a> {
+    /// A response with a JSON body.
+    pub const fn new(status: Status, body: &'a [u8]) -> Self {
+        Self {
+            status,
+            body,
+            content_type: "application/json",
+            close: false,
+            keep_alive_10: false,
+            head_only: false,
+            extra: &[],
+        }
+    }
+
+    /// Appends it to `out`. Allocates only when `out` has to grow.
+    pub fn append_to(&self, out: &mut Vec<u8>, date: &DateCache) {
+        out.reserve(HEAD_BYTES + self.body.len());
+        out.extend_from_slice(self.status.line().as_bytes());
+        field(out, "Date", date.as_bytes());
+        if self.status.has_content() {
+            field(out, "Content-Type", self.content_type.as_bytes());
+            out.extend_from_slice(b"Content-Length: ");
+            decimal(out, self.body.len());
+            out.extend_from_slice(b"\r\n");
+        }
+        if self.close {
+            field(out, "Connection", b"close");
+        } else if self.keep_alive_10 {
+            field(out, "Connection", b"keep-alive");
+        }
+        for (name, value) in self.extra {
+            field(out, name, value.as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
+        if self.status.has_content() && !self.head_only {
+            out.extend_from_slice(self.body);
+        }
+    }
+}
+
+fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    debug_assert!(memchr::memchr2(b'\r', b'\n', value).is_none(), "{name}");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn decimal(out: &mut Vec<u8>, mut number: usize) {
+    let mut digits = [0; 20];
+    let mut count = 0;
+    for place in digits.iter_mut().rev() {
+        *place = b'0' + (number % 10) as u8;
+        number /= 10;
+        count += 1;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend(digits.iter().skip(digits.len() - count));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(response: Response<'_>) -> String {
+        let mut out = b"before|".to_vec();
+        response.append_to(&mut out, &DateCache::default());
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_usual_reply() {
+        assert_eq!(
+            text(Response::new(Status::Ok, br#"{"accepted":30,"rejected":0}"#)),
+            "before|HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
+             Content-Type: application/json\r\nContent-Length: 28\r\n\r\n\
+             {\"accepted\":30,\"rejected\":0}"
+        );
+    }
+
+    #[test]
+    fn the_last_reply_with_everything() {
+        let response = Response {
+            close: true,
+            keep_alive_10: true,
+            content_type: "text/plain",
+            extra: &[("Allow", "POST, OPTIONS"), ("Retry-After", "1")],
+            ..Response::new(Status::MethodNotAllowed, b"")
+        };
+        assert_eq!(
+            text(response),
+            "before|HTTP/1.1 405 Method Not Allowed\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
+             Content-Type: text/plain\r\nContent-Length: 0\r\nConnection: close\r\n\
+             Allow: POST, OPTIONS\r\nRetry-After: 1\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn head_has_the_length_and_not_the_body_and_204_has_neither() {
+        let head = text(Response { head_only: true, keep_alive_10: true, ..Response::new(Status::Ok, b"0123456789") });
+        assert!(head.contains("Content-Length: 10\r\n"), "{head}");
+        assert!(head.ends_with("Connection: keep-alive\r\n\r\n"), "{head}");
+        assert_eq!(
+            text(Response::new(Status::NoContent, b"lost")),
+            "before|HTTP/1.1 204 No Content\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn decimals() {
+        for number in [0, 9, 10, 99, 100, 12_345_678_901, usize::MAX] {
+            let mut out = Vec::new();
+            decimal(&mut out, number);
+            assert_eq!(String::from_utf8(out).unwrap(), number.to_string());
+        }
+    }
+
+    #[test]
+    fn the_room_reserved_is_enough() {
+        for &status in Status::ALL {
+            let mut out = Vec::new();
+            let longest = Response {
+                close: true,
+                content_type: "text/plain; version=0.0.4; charset=utf-8",
+                ..Response::new(status, b"")
+            };
+            longest.append_to(&mut out, &DateCache::default());
+            assert!(out.len() <= HEAD_BYTES, "{status:?}: {}", out.len());
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! From a sealed segment to proven rows in ClickHouse.
+//!
+//! ```text
+//! committer ── sealed segment ──▶ due ──▶ inserter i ──▶ client ──▶ ClickHouse
+//!                                  ▲          │ outcome
+//!                                  └── later ─┘ (back-off; nothing is ever dropped)
+//! ```
+//!
+//! One segment is one INSERT of one block, under a token that names its bytes; so an attempt whose
+//! outcome is unknown is simply made again. A segment leaves the spool only after ClickHouse has
+//! proven the insert (invariant 4).
+
+pub mod client;
+pub mod due;
+pub mod figures;
+pub mod guarantee;
+pub mod inserter;
+pub mod outcome;
+pub mod tables;
+pub mod target;

@@ -1,0 +1,139 @@
+//! The general way through a line, which alone decides what is refused and why: the line's
+//! grammar and depth first, then field by field as `sonic-rs` takes the object apart.
+//!
+//! It is for lines that [`super::walk`] does not take, and the twin of it in the tests: none of
+//! the guess, of the readers in place and of our own decoding of escapes is used here.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use sonic_rs::LazyValue;
+
+use super::LineCode;
+use super::row::{RowBuilder, ServerCells};
+use super::skip::{SkipError, skip_space, skip_value};
+use super::values::{self, Refusal, Token};
+use crate::limits;
+use crate::schema::{Field, Plan, Target};
+
+/// How much of a value a message shows.
+const EXCERPT_CHARS: usize = 64;
+
+/// Why a line is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) code: LineCode,
+    pub(crate) column: Option<Arc<str>>,
+    pub(crate) message: String,
+}
+
+impl Refused {
+    pub(crate) fn new(code: LineCode, message: impl Into<String>) -> Self {
+        Self { code, column: None, message: message.into() }
+    }
+
+    fn at_byte(at: usize) -> Self {
+        let message = format!("the line is not valid JSON from byte {} on", at + 1);
+        Self::new(LineCode::InvalidJson, message)
+    }
+
+    fn of_field(code: LineCode, field: &Field, message: String) -> Self {
+        Self { code, column: Some(Arc::clone(&field.name)), message }
+    }
+}
+
+/// Reads a line, which has no line feed, into a row. On a refusal an unfinished row is left to be
+/// taken back.
+pub(crate) fn encode_line(
+    plan: &Plan,
+    line: &[u8],
+    server: &ServerCells,
+    builder: &mut RowBuilder,
+) -> Result<(), Refused> {
+    builder.begin(server);
+    let text = std::str::from_utf8(line).map_err(|error| {
+        let message = format!("the line is not UTF-8 from byte {} on", error.valid_up_to() + 1);
+        Refused::new(LineCode::InvalidUtf8, message)
+    })?;
+    let start = skip_space(line, 0);
+    let end = skip_value(line, start, 0).map_err(|error| match error {
+        SkipError::Invalid(at) => Refused::at_byte(at),
+        SkipError::TooDeep => {
+            Refused::new(LineCode::TooDeep, format!("values are nested more than {} levels deep", limits::DEPTH_MAX))
+        }
+    })?;
+    let trailing = skip_space(line, end);
+    if trailing != line.len() {
+        return Err(Refused::at_byte(trailing));
+    }
+    if line.get(start) != Some(&b'{') {
+        let message = "the line is JSON, but no object";
+        return Err(Refused::new(LineCode::NotAnObject, message));
+    }
+    for entry in sonic_rs::to_object_iter(text) {
+        let (key, value) = entry.map_err(|error| {
+            let message = format!("the line is not valid JSON: {error}");
+            Refused::new(LineCode::InvalidJson, first_line(message))
+        })?;
+        let Target::Field(index) = plan.target(key.as_bytes()) else {
+            continue;
+        };
+        let index = usize::from(index);
+        if let Some(field) = plan.fields().get(index) {
+            encode_field(index, field, &value, server, builder)?;
+        }
+    }
+    builder.finish(plan.fields(), server);
+    Ok(())
+}
+
+fn encode_field(
+    index: usize,
+    field: &Field,
+    value: &LazyValue<'_>,
+    server: &ServerCells,
+    builder: &mut RowBuilder,
+) -> Result<(), Refused> {
+    if builder.check_new(index).is_err() {
+        let message = "the field is there more than once".to_owned();
+        return Err(Refused::of_field(LineCode::DuplicateField, field, message));
+    }
+    let raw = value.as_raw_str();
+    let text: Cow<'_, str>;
+    let token = match raw.as_bytes().first() {
+        Some(b'"') => {
+            text = sonic_rs::from_str(raw).map_err(|_| {
+                let message = format!("the text {} has an invalid escape", excerpt(raw));
+                Refused::of_field(LineCode::InvalidJson, field, message)
+            })?;
+            Token::Text(text.as_bytes())
+        }
+        Some(b'{' | b'[') => Token::Nested(raw.as_bytes()),
+        _ => Token::of_bare(raw.as_bytes()),
+    };
+    builder.put(index, server, |out| values::write(field, token, out)).map_err(|refusal| {
+        let type_name = &field.type_name;
+        let (code, message) = match refusal {
+            Refusal::Mismatch => (LineCode::TypeMismatch, format!("{} is no value of type {type_name}", excerpt(raw))),
+            Refusal::OutOfRange => {
+                (LineCode::OutOfRange, format!("{} is out of the range of type {type_name}", excerpt(raw)))
+            }
+        };
+        Refused::of_field(code, field, message)
+    })
+}
+
+/// The start of a value for a message.
+fn excerpt(raw: &str) -> Cow<'_, str> {
+    match raw.char_indices().nth(EXCERPT_CHARS) {
+        Some((end, _)) => Cow::Owned(format!("{}…", raw.get(..end).unwrap_or_default())),
+        None => Cow::Borrowed(raw),
+    }
+}
+
+fn first_line(mut message: String) -> String {
+    if let Some(end) = message.find('\n') {
+        message.truncate(end);
+    }
+    message
+}

@@ -1,0 +1,210 @@
+//! Whole bodies: lines, limits, the server's columns, what is refused.
+
+use super::*;
+
+const CORPUS: &[u8] = include_bytes!("../../../bench/corpus/events-30.ndjson");
+
+#[test]
+fn the_sample_events() {
+    let plan = plan(&EVENTS);
+    let outcome = encode(&plan, CORPUS);
+    assert_eq!((outcome.count, outcome.report.rejected), (30, 0));
+    let rows = decode(&plan, &outcome.rows);
+    assert_eq!(
+        rows[0],
+        [
+            Value::DateTime(1_606_864_194),
+            text("00000000-0000-4000-A000-000000000000"),
+            text("iOS 13.5.1"),
+            text("hoIf9bRIYQAk1pP1"),
+            Value::Int64(0),
+            text("app_stop"),
+            Value::Int64(501_926),
+            text("привет"),
+            text("8.8.8.8"),
+            Value::DateTime(1_606_864_194),
+        ]
+    );
+    // Every row against `serde_json`.
+    for (row, line) in rows.iter().zip(CORPUS.split(|byte| *byte == b'\n')) {
+        let object: serde_json::Value = serde_json::from_slice(line).unwrap();
+        for (value, (name, _)) in row.iter().zip(EVENTS) {
+            match (value, &object[name]) {
+                (Value::Int64(value), expected) => assert_eq!(expected.as_i64(), Some(*value)),
+                (Value::String(value), serde_json::Value::String(expected)) => {
+                    assert_eq!(value, expected.as_bytes());
+                }
+                _ => assert!(name.ends_with("time") || name == "ip"),
+            }
+        }
+    }
+}
+
+#[test]
+fn lines_are_counted_as_a_person_counts() {
+    let plan = plan(&[("x", "UInt8")]);
+    let body = "\n{\"x\":1}\r\n \t\n[]\n{\"x\":2} \n{\"x\":}\n\n  {\"x\":300}\r\n{\"x\":3}";
+    let outcome = encode(&plan, body.as_bytes());
+    let lines: Vec<(u32, LineCode)> = outcome.report.errors.iter().map(|error| (error.line, error.code)).collect();
+    assert_eq!(lines, [(4, LineCode::NotAnObject), (6, LineCode::InvalidJson), (8, LineCode::OutOfRange),]);
+    let values: Vec<Value> = decode(&plan, &outcome.rows).into_iter().flatten().collect();
+    assert_eq!(values, [Value::UInt8(1), Value::UInt8(2), Value::UInt8(3)]);
+}
+
+#[test]
+fn every_code() {
+    let plan = plan(&[("x", "UInt8"), ("s", "String")]);
+    let deep = format!("{{\"y\":{}1{}}}", "[".repeat(200), "]".repeat(200));
+    let long = format!("{{\"s\":\"{}\"}}", "a".repeat(LIMITS.line_bytes_max));
+    for (line, code) in [
+        (&b"{\"x\":1} x"[..], LineCode::InvalidJson),
+        (b"{\"x\":1}{\"x\":1}", LineCode::InvalidJson),
+        (b"{\"y\":nul}", LineCode::InvalidJson),
+        (b"{\"y\":\"\\x\"}", LineCode::InvalidJson),
+        (b"{\"\\ud800\":1}", LineCode::InvalidJson),
+        (b"x", LineCode::InvalidJson),
+        (b"\0", LineCode::InvalidJson),
+        (b"null", LineCode::NotAnObject),
+        (b"[{\"x\":1}]", LineCode::NotAnObject),
+        (b"{\"x\":[]}", LineCode::TypeMismatch),
+        (b"{\"x\":1,\"x\":1}", LineCode::DuplicateField),
+        (b"{\"s\":1,\"x\":1,\"s\":1}", LineCode::DuplicateField),
+        (b"{\"x\":1,\"\\u0078\":1}", LineCode::DuplicateField),
+        (b"{\"s\":\"\xff\"}", LineCode::InvalidUtf8),
+        (b"\xff", LineCode::InvalidUtf8),
+        (deep.as_bytes(), LineCode::TooDeep),
+        (long.as_bytes(), LineCode::LineTooLong),
+    ] {
+        let body = [b"{\"x\":1}\n", line, b"\n{\"x\":2}"].concat();
+        let outcome = encode(&plan, &body);
+        let shown = String::from_utf8_lossy(line.get(..40).unwrap_or(line)).into_owned();
+        assert_eq!((outcome.count, outcome.report.rejected), (2, 1), "{shown}");
+        assert_eq!(outcome.report.errors[0].code, code, "{shown}");
+        assert_eq!(outcome.report.errors[0].line, 2, "{shown}");
+        assert_eq!(outcome.report.rejected_by_code[code as usize], 1);
+    }
+}
+
+#[test]
+fn what_no_column_has_is_skipped() {
+    let plan = plan(&[("x", "UInt8"), ("ip", "String")]);
+    for line in [
+        r#"{"x":7}"#,
+        r#"{"y":1,"x":7,"y":"\ud800","y":{"x":[1,{"x":9}]}}"#,
+        r#"{"":null,"x":7}"#,
+        r#"{ "x" : 7 , "z" : [ ] }"#,
+        r#"{"\u0078":7}"#,
+        r#"{"X":9,"x":7}"#,
+        r#"{"ip":5,"x":7,"ip":{},"ip":"1.1.1.1"}"#,
+        "\t{\"x\":7\t}\r",
+    ] {
+        let outcome = encode(&plan, line.as_bytes());
+        let row = vec![Value::UInt8(7), text("8.8.8.8")];
+        assert_eq!(decode(&plan, &outcome.rows), [row], "{line}");
+    }
+}
+
+#[test]
+fn the_servers_columns_in_any_place_and_type() {
+    let client = |ip: &str, columns: &[(&str, &str)]| {
+        let plan = plan(columns);
+        let mut encoder = RowEncoder::new(Arc::clone(&plan), LIMITS);
+        let mut batch = Batch::new(0);
+        let origin = Origin { client_ip: ip.parse().unwrap(), ..origin() };
+        let body = b"{\"a\":1,\"b\":2}\n{\"b\":2,\"a\":1}";
+        encoder.encode(body, &origin, &mut batch, &mut Report::default()).unwrap();
+        let rows = decode(&plan, &batch.rows.bytes);
+        assert_eq!(rows[0], rows[1]);
+        rows[0].clone()
+    };
+    let between = [("ip", "IPv6"), ("a", "Int8"), ("server_time", "DateTime64(6)"), ("b", "Int8")];
+    assert_eq!(
+        client("8.8.8.8", &between),
+        [
+            Value::Ipv6("::ffff:8.8.8.8".parse().unwrap()),
+            Value::Int8(1),
+            Value::DateTime64(1_606_864_194_123_456),
+            Value::Int8(2),
+        ]
+    );
+    for (ip, written) in [("8.8.8.8", "8.8.8.8"), ("::ffff:8.8.8.8", "8.8.8.8"), ("2001:DB8::1", "2001:db8::1")] {
+        assert_eq!(client(ip, &[("ip", "LowCardinality(String)")]), [text(written)]);
+        let nullable = Value::Nullable(Some(Box::new(text(written))));
+        assert_eq!(client(ip, &[("ip", "Nullable(String)")]), [nullable]);
+    }
+    for (ip, written) in [("::ffff:8.8.8.8", "8.8.8.8"), ("2001:db8::1", "0.0.0.0")] {
+        assert_eq!(client(ip, &[("ip", "IPv4")]), [Value::Ipv4(written.parse().unwrap())]);
+    }
+    // A column of that name that can't hold it is a field like any other.
+    let odd = [("ip", "UInt8"), ("a", "Int8"), ("server_time", "String")];
+    assert_eq!(client("8.8.8.8", &odd), [Value::UInt8(0), Value::Int8(1), text("")]);
+}
+
+#[test]
+fn limits_at_nothing_one_and_the_limit() {
+    let plan = plan(&[("x", "UInt8")]);
+    let with = |limits: EncodeLimits, body: &str| {
+        let mut encoder = RowEncoder::new(Arc::clone(&plan), limits);
+        let quick = run(&mut encoder, true, body.as_bytes());
+        assert_eq!(quick.done, run(&mut encoder, false, body.as_bytes()).done);
+        quick
+    };
+    let line = "{\"x\":1}\n";
+    for events_max in [0, 1, 5] {
+        let limits = EncodeLimits { events_max, ..LIMITS };
+        let at_limit = line.repeat(events_max as usize) + "\n \n";
+        assert_eq!(with(limits, &at_limit).done, Ok(()));
+        for over in [at_limit.clone() + line, at_limit + "bad"] {
+            assert_eq!(with(limits, &over).done, Err(EncodeRefusal::TooManyEvents));
+        }
+    }
+    for encoded_bytes_max in [0, 1, 5] {
+        let limits = EncodeLimits { encoded_bytes_max, ..LIMITS };
+        let at_limit = line.repeat(encoded_bytes_max);
+        assert_eq!(with(limits, &at_limit).done, Ok(()));
+        for over in [at_limit.clone() + line, at_limit + "bad"] {
+            assert_eq!(with(limits, &over).done, Err(EncodeRefusal::EncodedTooLarge));
+        }
+    }
+    for (line_bytes_max, rejected) in [(0, 1), (1, 1), (6, 1), (7, 0)] {
+        let limits = EncodeLimits { line_bytes_max, ..LIMITS };
+        for body in ["{\"x\":1}", "{\"x\":1}\r\n", "  {\"x\":1} \n"] {
+            let report = with(limits, body).report;
+            assert_eq!(report.rejected_by_code[LineCode::LineTooLong as usize], rejected);
+        }
+    }
+    let bad = "x\n".repeat(limits::BAD_LINES_MAX as usize);
+    let outcome = with(LIMITS, &bad);
+    assert_eq!(outcome.done, Ok(()));
+    assert_eq!(outcome.report.errors.len(), limits::LINE_ERRORS_LISTED_MAX);
+    assert_eq!(outcome.report.rejected, limits::BAD_LINES_MAX);
+    assert_eq!(with(LIMITS, &(bad + "x")).done, Err(EncodeRefusal::TooManyBadLines));
+}
+
+#[test]
+fn a_refused_line_is_in_the_quarantine_with_its_reason() {
+    let plan = plan(&[("x", "UInt8")]);
+    let outcome = encode(&plan, b"{\"x\":1}\n{\"x\":\"a\"}\r\n");
+    let mut table = quarantine::rowbinary_header().unwrap();
+    table.extend_from_slice(&outcome.rejected);
+    let format = RowBinaryFormat::RowBinaryWithNamesAndTypes;
+    let mut reader = RowBinaryValueReader::new(&table[..], format).unwrap();
+    let row = reader.read_row().unwrap().unwrap();
+    assert_eq!(row[2], text("type_mismatch"));
+    assert_eq!(row[3], text("\"a\" is no value of type UInt8"));
+    assert_eq!(row[4], text("{\"x\":\"a\"}"));
+    assert!(reader.read_row().unwrap().is_none());
+}
+
+#[test]
+fn every_prefix_of_a_line_is_refused() {
+    let plan = plan(&EVENTS);
+    for line in CORPUS.split(|byte| *byte == b'\n').take(6) {
+        for end in 1..line.len() {
+            let body = [line.get(..end).unwrap(), b"\n", line].concat();
+            let outcome = encode(&plan, &body);
+            assert_eq!((outcome.count, outcome.report.rejected), (1, 1), "{end}");
+            assert_eq!(outcome.report.errors[0].code, LineCode::InvalidJson);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The quick way against its twin, the general one, on lines that are made up: both must give the
+//! same rows, the same refusals and the same words.
+
+use super::*;
+use proptest::prelude::*;
+
+const TABLE: [(&str, &str); 14] = [
+    ("t", "DateTime('UTC')"),
+    ("s", "String"),
+    ("ip", "IPv6"),
+    ("i", "Int8"),
+    ("u", "UInt32"),
+    ("f", "Float64"),
+    ("b", "Bool"),
+    ("id", "UUID"),
+    ("server_time", "DateTime"),
+    ("fixed", "FixedString(3)"),
+    ("m", "DateTime64(3,'UTC')"),
+    ("e", "Enum8('a'=1,'b'=2)"),
+    ("n", "Nullable(Int64)"),
+    ("d", "Nullable(Date)"),
+];
+
+fn key() -> impl Strategy<Value = String> {
+    prop_oneof![
+        12 => prop::sample::select(TABLE.map(|(name, _)| name.to_owned()).to_vec()),
+        1 => "[a-z]{1,3}",
+        1 => Just("\\u0073".to_owned()),
+        1 => Just("a_long_key_that_belongs_to_no_column_of_the_table".to_owned()),
+    ]
+}
+
+/// Values that some column takes in its usual form, ones it takes in another, and others.
+fn value() -> impl Strategy<Value = String> {
+    let usual = prop::sample::select(vec![
+        "\"2020-12-01 23:09:54\"",
+        "\"2020-12-01T23:09:54Z\"",
+        "\"2020-12-01 23:09:54.123\"",
+        "\"2021-02-29 00:00:00\"",
+        "\"2020-12-01\"",
+        "\"2020-12-01T23:09:54.123456789012Z\"",
+        "\"0287d9aa-4adf-4b37-a60f-3e9e645c821e\"",
+        "\"a\"",
+        "\"b\"",
+        "\"abc\"",
+        "\"abcd\"",
+        "null",
+        "true",
+        "false",
+        "\"\"",
+        "\"1.2.3.4\"",
+        "[]",
+        "{}",
+        "0",
+        "-0",
+        "-129",
+        "1.5",
+        "1e3",
+        "00",
+    ]);
+    let nested = prop::sample::select(vec![
+        "[1, {\"s\":[null]}]",
+        "{\"a\":{\"s\":\"\\ud800\"}}",
+        "[1,]",
+        "{\"a\" 1}",
+        "[\"\\q\"]",
+    ]);
+    prop_oneof![
+        8 => usual.prop_map(str::to_owned),
+        2 => any::<i64>().prop_map(|value| value.to_string()),
+        2 => (-300i32..300).prop_map(|value| value.to_string()),
+        1 => any::<u64>().prop_map(|value| format!("\"{value}\"")),
+        1 => any::<f64>().prop_map(|value| format!("{value:e}")),
+        1 => (0u32..4_000_000_000).prop_map(|value| format!("\"{value}\"")),
+        2 => "\"([ -!#-\\[\\]-~]|п|😀|\\\\n|\\\\u00e4|\\\\ud83d\\\\ude00){0,40}\"",
+        1 => nested.prop_map(str::to_owned),
+        1 => "[-0-9.eE+\"a\\\\u{}:,]{0,8}",
+    ]
+}
+
+/// A line: mostly one object, in one of a few spellings.
+fn line() -> impl Strategy<Value = String> {
+    let fields = prop::collection::vec((key(), value()), 0..7);
+    let space = || prop::sample::select(vec!["", "", "", " ", "\t", "  "]);
+    let object = (fields, space(), space(), space()).prop_map(|(fields, a, b, c)| {
+        let fields: Vec<String> =
+            fields.into_iter().map(|(key, value)| format!("{a}\"{key}\"{b}:{c}{value}")).collect();
+        format!("{{{}{b}}}{c}", fields.join(&format!("{c},")))
+    });
+    prop_oneof![
+        20 => object,
+        1 => "[{}\\[\\]\":, a1\\\\]{0,12}",
+        1 => Just(String::new()),
+    ]
+}
+
+/// Bodies as clients send them: a line several times, with other values, then another.
+fn body() -> impl Strategy<Value = Vec<u8>> {
+    let repeated = (line(), 1usize..4).prop_map(|(line, times)| vec![line; times].join("\n"));
+    prop::collection::vec(repeated, 0..8).prop_map(|lines| lines.join("\n").into_bytes())
+}
+
+/// Events with keys in the table's order, so that the quick way takes most lines to their end.
+fn orderly_body() -> impl Strategy<Value = Vec<u8>> {
+    let row = prop::collection::vec(prop::option::weighted(0.9, value()), TABLE.len());
+    prop::collection::vec(row, 0..8).prop_map(|rows| {
+        let lines = rows.into_iter().map(|row| {
+            let fields = row
+                .into_iter()
+                .zip(TABLE)
+                .filter_map(|(value, (name, _))| value.map(|value| format!("\"{name}\":{value}")));
+            format!("{{{}}}\n", fields.collect::<Vec<_>>().join(","))
+        });
+        lines.collect::<String>().into_bytes()
+    })
+}
+
+fn same(body: &[u8]) {
+    let plan = plan(&TABLE);
+    let outcome = encode(&plan, body);
+    if outcome.done.is_ok() {
+        assert_eq!(decode(&plan, &outcome.rows).len(), outcome.count as usize);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn on_bodies_of_lines(body in body()) {
+        same(&body);
+    }
+
+    #[test]
+    fn on_bodies_of_orderly_lines(body in orderly_body()) {
+        same(&body);
+    }
+
+    #[test]
+    fn on_damaged_bodies(body in body(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let mut body = body;
+        if !body.is_empty() {
+            let at = at.index(body.len());
+            body[at] = byte;
+        }
+        same(&body);
+    }
+
+    #[test]
+    fn on_any_bytes(body in prop::collection::vec(any::<u8>(), 0..200)) {
+        same(&body);
+    }
+
+    /// One type, one value, many times: the readers in place meet the values made for them.
+    #[test]
+    fn on_one_field((_, type_name) in prop::sample::select(TABLE.to_vec()), value in value()) {
+        let plan = plan(&[("x", type_name)]);
+        let line = format!("{{\"x\":{value}}}\n");
+        encode(&plan, line.repeat(3).as_bytes());
+    }
+}

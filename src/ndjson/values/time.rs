@@ -1,0 +1,188 @@
+//! Date, Date32, DateTime and DateTime64.
+
+use chrono::{Datelike, NaiveDate};
+
+use super::calendar::{days_of, seconds_of};
+use super::moment::{self, Moment};
+use super::number::signed;
+use super::{Refusal, Token};
+use crate::rowbinary::RowBuffer;
+use crate::schema::{Kind, Zone};
+
+/// Days from 1900-01-01 and to 2299-12-31: what Date32 is documented to hold.
+const DATE32_DAYS: std::ops::RangeInclusive<i64> = -25_567..=120_529;
+/// Seconds from 0001-01-01 to the end of 9999: beyond it ClickHouse can't write a time back.
+const DATE_TIME64_SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+const NANOSECONDS: u32 = 1_000_000_000;
+
+/// `"YYYY-MM-DD hh:mm:ss`, with `T` for the space, a fraction and a `Z` if they are there, and the
+/// closing quote: the moment and the place behind it. Without `Z` only for a column in UTC.
+#[inline(always)]
+fn read_moment(zone: Zone, body: &[u8], at: usize) -> Option<(Moment, usize)> {
+    let (head, rest) = body.get(at..)?.split_first_chunk::<20>()?;
+    let [b'"', head @ ..] = head else {
+        return None;
+    };
+    let (date, [b' ' | b'T', time @ ..]) = head.split_first_chunk::<10>()? else {
+        return None;
+    };
+    let seconds = days_of(date)? * 86_400 + seconds_of(time.first_chunk()?)?;
+    let (nanoseconds, end) = match rest {
+        [b'.', fraction @ ..] => {
+            let (nanoseconds, digits) = read_fraction(fraction)?;
+            (nanoseconds, at + 21 + digits)
+        }
+        _ => (0, at + 20),
+    };
+    let end = match (body.get(end)?, zone) {
+        (b'"', Zone::Utc) => end + 1,
+        (b'Z', _) if body.get(end + 1) == Some(&b'"') => end + 2,
+        _ => return None,
+    };
+    let moment = Moment { seconds, nanoseconds };
+    Some((moment, end))
+}
+
+/// One to nine digits as nanoseconds, and how many they are.
+#[inline]
+fn read_fraction(text: &[u8]) -> Option<(u32, usize)> {
+    let mut value = 0u32;
+    let mut count = 0;
+    for byte in text.iter().take(10) {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            break;
+        }
+        value = value.wrapping_mul(10).wrapping_add(u32::from(digit));
+        count += 1;
+    }
+    if count == 0 || count > 9 {
+        return None;
+    }
+    Some((value * 10u32.pow(9 - count), count as usize))
+}
+
+#[inline]
+pub(super) fn read_date_time(zone: Zone, body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
+    let (moment, end) = read_moment(zone, body, at)?;
+    out.put(u32::try_from(moment.seconds).ok()?.to_le_bytes());
+    Some(end)
+}
+
+#[inline]
+pub(super) fn read_date_time64(
+    precision: u8,
+    zone: Zone,
+    body: &[u8],
+    at: usize,
+    out: &mut RowBuffer,
+) -> Option<usize> {
+    let (moment, end) = read_moment(zone, body, at)?;
+    out.put(ticks(moment, precision).ok()?.to_le_bytes());
+    Some(end)
+}
+
+/// `"YYYY-MM-DD"`: the days since 1970 and the place behind it.
+fn read_days(body: &[u8], at: usize) -> Option<(i64, usize)> {
+    let [b'"', date @ .., b'"'] = body.get(at..)?.first_chunk::<12>()? else {
+        return None;
+    };
+    Some((days_of(date)?, at + 12))
+}
+
+pub(super) fn read_date(body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
+    let (days, end) = read_days(body, at)?;
+    out.put(u16::try_from(days).ok()?.to_le_bytes());
+    Some(end)
+}
+
+pub(super) fn read_date32(body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
+    let (days, end) = read_days(body, at).filter(|(days, _)| DATE32_DAYS.contains(days))?;
+    out.put((days as i32).to_le_bytes());
+    Some(end)
+}
+
+/// The ticks of a moment: what is finer than the column is cut, as ClickHouse does.
+fn ticks(moment: Moment, precision: u8) -> Result<i64, Refusal> {
+    if !DATE_TIME64_SECONDS.contains(&moment.seconds) {
+        return Err(Refusal::OutOfRange);
+    }
+    let per_second = 10i64.pow(u32::from(precision.min(9)));
+    let fraction = i64::from(moment.nanoseconds) / (i64::from(NANOSECONDS) / per_second);
+    moment.seconds.checked_mul(per_second).and_then(|ticks| ticks.checked_add(fraction)).ok_or(Refusal::OutOfRange)
+}
+
+/// A number is seconds since 1970.
+pub(super) fn write_date_time(zone: Zone, token: Token<'_>, out: &mut RowBuffer) -> Result<(), Refusal> {
+    let seconds = match token {
+        Token::Text(text) => moment::parse(text, zone, false)?.seconds,
+        Token::Number(_) => signed(token)?,
+        _ => return Err(Refusal::Mismatch),
+    };
+    let seconds = u32::try_from(seconds).map_err(|_| Refusal::OutOfRange)?;
+    out.put(seconds.to_le_bytes());
+    Ok(())
+}
+
+/// A number is ticks of the column since 1970, not seconds: as ClickHouse reads it.
+pub(super) fn write_date_time64(
+    precision: u8,
+    zone: Zone,
+    token: Token<'_>,
+    out: &mut RowBuffer,
+) -> Result<(), Refusal> {
+    let ticks = match token {
+        Token::Text(text) => ticks(moment::parse(text, zone, true)?, precision)?,
+        Token::Number(_) => {
+            let ticks = signed(token)?;
+            let seconds = ticks.div_euclid(10i64.pow(u32::from(precision.min(9))));
+            if !DATE_TIME64_SECONDS.contains(&seconds) {
+                return Err(Refusal::OutOfRange);
+            }
+            ticks
+        }
+        _ => return Err(Refusal::Mismatch),
+    };
+    out.put(ticks.to_le_bytes());
+    Ok(())
+}
+
+/// A number is days since 1970.
+fn write_days(token: Token<'_>) -> Result<i64, Refusal> {
+    match token {
+        Token::Text(text) => {
+            let date: NaiveDate = moment::parse_date(text)?;
+            // chrono counts from the day before 0001-01-01.
+            Ok(i64::from(date.num_days_from_ce()) - 719_163)
+        }
+        other => signed(other),
+    }
+}
+
+pub(super) fn write_date(token: Token<'_>, out: &mut RowBuffer) -> Result<(), Refusal> {
+    let days = u16::try_from(write_days(token)?).map_err(|_| Refusal::OutOfRange)?;
+    out.put(days.to_le_bytes());
+    Ok(())
+}
+
+pub(super) fn write_date32(token: Token<'_>, out: &mut RowBuffer) -> Result<(), Refusal> {
+    let days = write_days(token)?;
+    if !DATE32_DAYS.contains(&days) {
+        return Err(Refusal::OutOfRange);
+    }
+    out.put((days as i32).to_le_bytes());
+    Ok(())
+}
+
+/// Writes the server's time into a column of the server.
+pub(in crate::ndjson) fn put_server_time(unix_ns: i64, kind: &Kind, out: &mut RowBuffer) {
+    let nanoseconds = i64::from(NANOSECONDS);
+    let seconds = unix_ns.div_euclid(nanoseconds);
+    if let Kind::DateTime64 { precision, .. } = kind {
+        let ticks_ns = 10i64.pow(9 - u32::from(*precision.min(&9)));
+        out.put(unix_ns.div_euclid(ticks_ns).to_le_bytes());
+    } else {
+        let clamped = seconds.clamp(0, i64::from(u32::MAX)) as u32;
+        out.put(clamped.to_le_bytes());
+    }
+}

@@ -1,0 +1,111 @@
+//! UUID: its high and its low 64 bits, each little-endian.
+
+use super::{Refusal, Token};
+use crate::rowbinary::RowBuffer;
+
+/// What a byte is as a hexadecimal digit; 0xff for none.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+const DIGITS: [u8; 256] = {
+    let mut digits = [0xff; 256];
+    let mut value = 0;
+    while value < 16 {
+        let lower = b"0123456789abcdef"[value];
+        digits[lower as usize] = value as u8;
+        digits[lower.to_ascii_uppercase() as usize] = value as u8;
+        value += 1;
+    }
+    digits
+};
+
+#[inline]
+pub(super) fn read(body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
+    let [b'"', text @ .., b'"'] = body.get(at..)?.first_chunk::<38>()? else {
+        return None;
+    };
+    put(dashed(text)?, out);
+    Some(at + 38)
+}
+
+fn put((high, low): (u64, u64), out: &mut RowBuffer) {
+    out.put(high.to_le_bytes());
+    out.put(low.to_le_bytes());
+}
+
+/// 8-4-4-4-12 digits.
+#[inline]
+fn dashed(text: &[u8; 36]) -> Option<(u64, u64)> {
+    let [
+        a @ ..,
+        b'-',
+        b1,
+        b2,
+        b3,
+        b4,
+        b'-',
+        c1,
+        c2,
+        c3,
+        c4,
+        b'-',
+        d1,
+        d2,
+        d3,
+        d4,
+        b'-',
+        e1,
+        e2,
+        e3,
+        e4,
+        e5,
+        e6,
+        e7,
+        e8,
+        e9,
+        e10,
+        e11,
+        e12,
+    ] = text
+    else {
+        return None;
+    };
+    let a: &[u8; 8] = a;
+    let high = hex(a)? << 32 | hex(&[*b1, *b2, *b3, *b4, *c1, *c2, *c3, *c4])?;
+    let low =
+        hex(&[*d1, *d2, *d3, *d4, *e1, *e2, *e3, *e4])? << 32 | hex(&[*e5, *e6, *e7, *e8, *e9, *e10, *e11, *e12])?;
+    Some((high, low))
+}
+
+/// Eight digits.
+#[inline]
+fn hex(digits: &[u8; 8]) -> Option<u64> {
+    let mut value = 0u64;
+    let mut seen = 0;
+    for digit in digits {
+        let digit = DIGITS.get(usize::from(*digit)).copied().unwrap_or(0xff);
+        seen |= digit;
+        value = value << 4 | u64::from(digit & 0xf);
+    }
+    (seen < 16).then_some(value)
+}
+
+/// With dashes, or 32 digits without.
+pub(super) fn write(token: Token<'_>, out: &mut RowBuffer) -> Result<(), Refusal> {
+    let Token::Text(text) = token else {
+        return Err(Refusal::Mismatch);
+    };
+    let value = match text.len() {
+        36 => text.first_chunk::<36>().and_then(dashed),
+        32 => undashed(text),
+        _ => None,
+    };
+    put(value.ok_or(Refusal::Mismatch)?, out);
+    Ok(())
+}
+
+fn undashed(text: &[u8]) -> Option<(u64, u64)> {
+    let half = |at: usize| -> Option<u64> {
+        let first = hex(text.get(at..)?.first_chunk()?)?;
+        Some(first << 32 | hex(text.get(at + 8..)?.first_chunk()?)?)
+    };
+    Some((half(0)?, half(16)?))
+}

@@ -1,0 +1,291 @@
+//! Writing RowBinary: fixed-size cells, length-prefixed strings, nothing else.
+//!
+//! ClickHouse's RowBinary is the columns' bytes one behind the other, little-endian, without
+//! separators. Every write here goes into space that already exists: [`RowBuffer`] keeps a
+//! vector whose *length* is the reserved space and counts by itself how much of it is used. A
+//! cell is then one comparison and one store, and a short string is one fixed-size copy of more
+//! bytes than needed (the surplus is overwritten by the next cell). No `unsafe` is needed for
+//! that; a growth check per cell would cost as much as this bounds check does.
+
+use std::ops::Range;
+
+/// Strings up to this length are written as one block: one wide load and store.
+const SHORT: usize = 32;
+/// And those up to this one as two; a UUID as text has 36 bytes.
+const MEDIUM: usize = 64;
+
+/// Reserved space that is filled from its start. It is never given back to the allocator between
+/// rows, so in steady state nothing here allocates.
+#[derive(Debug, Default)]
+pub struct RowBuffer {
+    /// The reserved space. Bytes from `used` on are leftovers without meaning.
+    space: Vec<u8>,
+    /// Invariant: `used <= space.len()`.
+    used: usize,
+}
+
+impl RowBuffer {
+    /// A buffer with room for `bytes` before it has to grow.
+    pub fn with_space(bytes: usize) -> Self {
+        Self { space: vec![0; bytes], used: 0 }
+    }
+
+    /// What has been written.
+    pub fn written(&self) -> &[u8] {
+        self.space.get(..self.used).unwrap_or_default()
+    }
+
+    /// How many bytes have been written.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.used
+    }
+
+    /// True when nothing has been written.
+    pub fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
+    /// Takes back everything behind `length`.
+    #[inline]
+    pub fn truncate(&mut self, length: usize) {
+        self.used = self.used.min(length);
+    }
+
+    /// Empties the buffer and gives back space beyond `bytes_kept`.
+    pub fn reset(&mut self, bytes_kept: usize) {
+        self.used = 0;
+        if self.space.len() > bytes_kept {
+            self.space.truncate(bytes_kept);
+            self.space.shrink_to_fit();
+        }
+    }
+
+    /// Appends a cell of fixed size.
+    #[inline]
+    pub fn put<const N: usize>(&mut self, cell: [u8; N]) {
+        let room = self.space.get_mut(self.used..);
+        if let Some(place) = room.and_then(|room| room.first_chunk_mut::<N>()) {
+            *place = cell;
+            self.used += N;
+        } else {
+            self.put_growing(&cell);
+        }
+    }
+
+    /// Appends the first `width` bytes of a little-endian integer; `width` is at most 8.
+    #[inline]
+    pub fn put_integer(&mut self, value: u64, width: u8) {
+        debug_assert!(matches!(width, 1 | 2 | 4 | 8));
+        let width = usize::from(width);
+        let bytes = value.to_le_bytes();
+        let room = self.space.get_mut(self.used..);
+        if let Some(place) = room.and_then(|room| room.first_chunk_mut::<8>()) {
+            *place = bytes;
+            self.used += width;
+        } else {
+            self.put_growing(bytes.get(..width).unwrap_or_default());
+        }
+    }
+
+    /// Appends bytes as they are.
+    #[inline]
+    pub fn put_slice(&mut self, bytes: &[u8]) {
+        match self.space.get_mut(self.used..self.used + bytes.len()) {
+            Some(place) => {
+                place.copy_from_slice(bytes);
+                self.used += bytes.len();
+            }
+            None => self.put_growing(bytes),
+        }
+    }
+
+    /// Appends `count` zero bytes.
+    pub fn put_zeros(&mut self, count: usize) {
+        match self.space.get_mut(self.used..self.used + count) {
+            Some(place) => {
+                place.fill(0);
+                self.used += count;
+            }
+            None => {
+                self.grow(count);
+                self.used += count;
+            }
+        }
+    }
+
+    /// Appends a String cell: its length in LEB128, then its bytes.
+    pub fn put_string(&mut self, text: &[u8]) {
+        self.put_length(text.len());
+        self.put_slice(text);
+    }
+
+    /// Appends the String cell `source[start..start + length]`.
+    ///
+    /// It is handed the whole source because a short string is then copied as one block that may
+    /// read past the string's end: a load and a store in place of a call to `memcpy`. A range
+    /// outside the source appends what is inside of it.
+    #[inline]
+    pub fn put_string_of(&mut self, source: &[u8], start: usize, length: usize) {
+        let block = if length <= SHORT {
+            self.put_block::<SHORT>(source, start, length)
+        } else if length <= MEDIUM {
+            self.put_block::<MEDIUM>(source, start, length)
+        } else {
+            None
+        };
+        if block.is_none() {
+            self.put_string(source.get(start..start + length).unwrap_or_default());
+        }
+    }
+
+    /// Appends a range of what is written in `other`, short ones as one block as well.
+    #[inline]
+    pub fn put_range_of(&mut self, other: &Self, range: Range<usize>) {
+        let length = range.len();
+        if length <= SHORT && range.end <= other.used {
+            let block = other.space.get(range.start..).and_then(|rest| rest.first_chunk::<SHORT>());
+            let room = self.space.get_mut(self.used..);
+            let place = room.and_then(|room| room.first_chunk_mut::<SHORT>());
+            if let (Some(block), Some(place)) = (block, place) {
+                *place = *block;
+                self.used += length;
+                return;
+            }
+        }
+        self.put_slice(other.written().get(range).unwrap_or_default());
+    }
+
+    /// A length below 128, which is one byte of LEB128, and a block of `N` bytes, of which
+    /// `length` are meant; nothing if source or space are too short for the block.
+    #[inline]
+    fn put_block<const N: usize>(&mut self, source: &[u8], start: usize, length: usize) -> Option<()> {
+        debug_assert!(length <= N && N < 0x80);
+        let block = source.get(start..)?.first_chunk::<N>()?;
+        let (prefix, room) = self.space.get_mut(self.used..)?.split_first_mut()?;
+        let place = room.first_chunk_mut::<N>()?;
+        *prefix = length as u8;
+        *place = *block;
+        self.used += 1 + length;
+        Some(())
+    }
+
+    /// Appends a length in LEB128: seven bits a byte, the lowest first, the top bit says that
+    /// another byte follows.
+    pub fn put_length(&mut self, length: usize) {
+        let mut rest = length;
+        while rest >= 0x80 {
+            self.put([(rest as u8) | 0x80]);
+            rest >>= 7;
+        }
+        self.put([rest as u8]);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn put_growing(&mut self, bytes: &[u8]) {
+        self.grow(bytes.len());
+        if let Some(place) = self.space.get_mut(self.used..self.used + bytes.len()) {
+            place.copy_from_slice(bytes);
+            self.used += bytes.len();
+        }
+    }
+
+    /// Makes room for `more` bytes, zeroed, and for as much again as there is already.
+    #[cold]
+    fn grow(&mut self, more: usize) {
+        self.space.truncate(self.used);
+        self.space.resize(self.used * 2 + more + 64, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Debug, Clone)]
+    enum Write {
+        Fixed([u8; 4]),
+        Integer(u64, u8),
+        Slice(Vec<u8>),
+        Zeros(usize),
+        Text(Vec<u8>),
+        Window(Vec<u8>, usize, usize),
+        Range(Vec<u8>, usize, usize),
+        Truncate(usize),
+    }
+
+    fn writes() -> impl Strategy<Value = Write> {
+        prop_oneof![
+            any::<[u8; 4]>().prop_map(Write::Fixed),
+            (any::<u64>(), prop_oneof![Just(1u8), Just(2), Just(4), Just(8)])
+                .prop_map(|(value, width)| Write::Integer(value, width)),
+            prop::collection::vec(any::<u8>(), 0..70).prop_map(Write::Slice),
+            (0usize..40).prop_map(Write::Zeros),
+            prop::collection::vec(any::<u8>(), 0..300).prop_map(Write::Text),
+            (prop::collection::vec(any::<u8>(), 150..250), 0usize..60, 0usize..90)
+                .prop_map(|(source, start, length)| Write::Window(source, start, length)),
+            (prop::collection::vec(any::<u8>(), 0..90), 0usize..60, 0usize..60)
+                .prop_map(|(other, start, length)| Write::Range(other, start, length)),
+            (0usize..200).prop_map(Write::Truncate),
+        ]
+    }
+
+    fn leb128(out: &mut Vec<u8>, length: usize) {
+        clickhouse_rowbinary::io::write_uvarint(length as u64, out).unwrap();
+    }
+
+    proptest! {
+        /// The naive twin is a plain vector that is appended to.
+        #[test]
+        fn it_writes_what_a_plain_vector_would_hold(
+            space in 0usize..100,
+            writes in prop::collection::vec(writes(), 0..40),
+        ) {
+            let mut buffer = RowBuffer::with_space(space);
+            let mut twin = Vec::new();
+            for write in writes {
+                match write {
+                    Write::Fixed(cell) => { buffer.put(cell); twin.extend_from_slice(&cell); }
+                    Write::Integer(value, width) => {
+                        buffer.put_integer(value, width);
+                        twin.extend_from_slice(&value.to_le_bytes()[..usize::from(width)]);
+                    }
+                    Write::Slice(bytes) => { buffer.put_slice(&bytes); twin.extend_from_slice(&bytes); }
+                    Write::Zeros(count) => { buffer.put_zeros(count); twin.resize(twin.len() + count, 0); }
+                    Write::Text(text) => {
+                        buffer.put_string(&text);
+                        leb128(&mut twin, text.len());
+                        twin.extend_from_slice(&text);
+                    }
+                    Write::Window(source, start, length) => {
+                        buffer.put_string_of(&source, start, length);
+                        leb128(&mut twin, length);
+                        twin.extend_from_slice(&source[start..start + length]);
+                    }
+                    Write::Range(bytes, start, length) => {
+                        let mut other = RowBuffer::default();
+                        other.put_slice(&bytes);
+                        let range = start..start + length;
+                        buffer.put_range_of(&other, range.clone());
+                        twin.extend_from_slice(bytes.get(range).unwrap_or_default());
+                    }
+                    Write::Truncate(length) => { buffer.truncate(length); twin.truncate(length); }
+                }
+                prop_assert_eq!(buffer.written(), &twin[..]);
+                prop_assert_eq!(buffer.len(), twin.len());
+            }
+        }
+    }
+
+    #[test]
+    fn reset_keeps_no_more_than_it_was_told() {
+        let mut buffer = RowBuffer::with_space(16);
+        buffer.put_slice(&[7; 5000]);
+        buffer.reset(100);
+        assert!(buffer.is_empty() && buffer.space.capacity() < 5000);
+        buffer.put_string(b"again");
+        assert_eq!(buffer.written(), b"\x05again");
+    }
+}

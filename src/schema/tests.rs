@@ -1,0 +1,111 @@
+use super::*;
+
+fn column(name: &str, type_name: &str, default_kind: &str) -> ColumnDescription {
+    ColumnDescription {
+        name: name.to_owned(),
+        type_name: type_name.to_owned(),
+        default_kind: default_kind.to_owned(),
+        default_expression: "now()".to_owned(),
+    }
+}
+
+fn compile(columns: &[ColumnDescription]) -> Result<Plan, SchemaError> {
+    Plan::compile(columns, "UTC")
+}
+
+#[test]
+fn columns_and_where_they_come_from() {
+    let plan = compile(&[
+        column("a", "Int8", ""),
+        column("m", "DateTime", "MATERIALIZED"),
+        column("ip", "LowCardinality(String)", ""),
+        column("l", "JSON", "ALIAS"),
+        column("e", "String", "EPHEMERAL"),
+        column("server_time", "DateTime64(3)", ""),
+        column("b", "Nullable(String)", ""),
+    ])
+    .unwrap();
+    let columns: Vec<(&str, Source)> =
+        plan.columns().iter().map(|column| (column.name.as_str(), column.source)).collect();
+    assert_eq!(
+        columns,
+        [
+            ("a", Source::Field),
+            ("ip", Source::ClientAddress),
+            ("server_time", Source::ServerTime),
+            ("b", Source::Field),
+        ]
+    );
+    let runs: Vec<usize> = plan.server_runs().iter().map(Vec::len).collect();
+    assert_eq!(runs, [0, 2, 0]);
+    assert_eq!(plan.target(b"b"), Target::Field(1));
+    for key in ["ip", "server_time", "m", "l", "e", "A", ""] {
+        assert_eq!(plan.target(key.as_bytes()), Target::Unknown, "{key}");
+    }
+}
+
+#[test]
+fn the_header_has_the_names_and_types() {
+    let plan = compile(&[column("a", "Int8", ""), column("ip", "String", "")]).unwrap();
+    assert_eq!(plan.rowbinary_header().unwrap(), b"\x02\x01a\x02ip\x04Int8\x06String");
+}
+
+#[test]
+fn the_headers_types_are_clickhouses_own_words() {
+    let type_name = r"Enum8('it\'s' = 1, 'b\\c' = 2, 'x,y' = 3, 'q = 4' = 5)";
+    let plan = compile(&[column("a", type_name, "")]).unwrap();
+    assert!(plan.rowbinary_header().unwrap().ends_with(type_name.as_bytes()));
+    let Kind::Enum8(elements) = &plan.fields()[0].kind else {
+        panic!("{:?}", plan.fields());
+    };
+    for (name, value) in [("it's", 1), ("b\\c", 2), ("x,y", 3), ("q = 4", 5)] {
+        assert_eq!(elements.value(name.as_bytes()), Some(value), "{name}");
+    }
+}
+
+#[test]
+fn what_is_not_supported_is_said_with_its_name() {
+    for type_name in [
+        "Array(String)",
+        "Map(String, String)",
+        "Tuple(a Int8)",
+        "JSON",
+        "Int128",
+        "UInt256",
+        "Decimal(9, 2)",
+        "Nothing",
+        "Dynamic",
+        "Variant(String, Int8)",
+        "Point",
+        "gibberish(",
+        "DateTime('Mars/Olympus')",
+        "LowCardinality(Array(String))",
+        "BFloat16",
+        "",
+    ] {
+        let error = compile(&[column("the_column", type_name, "")]).unwrap_err();
+        let message = error.to_string();
+        assert!(matches!(error, SchemaError::UnsupportedType { .. }), "{message}");
+        assert!(message.contains("the_column") && message.contains("UUID"), "{message}");
+    }
+    let error = compile(&[column("the_column", "DateTime", "DEFAULT")]).unwrap_err();
+    assert!(error.to_string().contains("`the_column` has DEFAULT now()"), "{error}");
+    assert_eq!(compile(&[]).unwrap_err(), SchemaError::NoColumns);
+    let only = [column("m", "Int8", "MATERIALIZED")];
+    assert_eq!(compile(&only).unwrap_err(), SchemaError::NoColumns);
+    let many: Vec<_> = (0..=limits::COLUMNS_MAX).map(|index| column(&format!("c{index}"), "Int8", "")).collect();
+    assert_eq!(compile(&many).unwrap_err(), SchemaError::TooManyColumns(many.len()));
+    assert!(compile(many.get(1..).unwrap()).is_ok());
+}
+
+#[test]
+fn a_column_without_a_zone_takes_the_servers() {
+    let kind_of = |type_name: &str, zone: &str| {
+        let plan = Plan::compile(&[column("x", type_name, "")], zone);
+        plan.map(|plan| plan.fields()[0].kind.clone())
+    };
+    assert_eq!(kind_of("DateTime", "Etc/UTC"), Ok(Kind::DateTime(Zone::Utc)));
+    assert_eq!(kind_of("DateTime", "Europe/Berlin"), Ok(Kind::DateTime(Zone::Named(chrono_tz::Tz::Europe__Berlin))));
+    assert_eq!(kind_of("DateTime('UTC')", "Europe/Berlin"), Ok(Kind::DateTime(Zone::Utc)));
+    assert!(kind_of("DateTime", "Nowhere").is_err());
+}

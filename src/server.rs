@@ -1,0 +1,350 @@
+//! The start in its order, and the stop in the opposite one.
+//!
+//! Start: lock and recover the spool → the table's columns → inserters → committer → workers.
+//! Whatever is downstream runs before the first event can come.
+//! Stop: workers stop accepting and answer what was begun → the committer stores what they handed
+//! over and seals → the inserters insert what is spooled; all within one deadline.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel;
+
+use crate::admin::Admin;
+use crate::api::Api;
+use crate::config::Settings;
+use crate::connection::RequestLimits;
+use crate::embedded::{Embedded, EmbeddedOptions};
+use crate::figures::WorkerFigures;
+use crate::handoff::{Handoff, Mailbox};
+use crate::health::Health;
+use crate::http::HeadLimits;
+use crate::insert::client::ClickHouse;
+use crate::insert::due::Due;
+use crate::insert::figures::InsertFigures;
+use crate::insert::inserter::Inserts;
+use crate::insert::target::Target;
+use crate::listener;
+use crate::ndjson::{EncodeLimits, RowEncoder};
+use crate::slot::InFlight;
+use crate::spool::{Committer, Spool, SpoolConfig};
+use crate::worker::{Shared, Timeouts, WAKE, Worker};
+
+/// Why the server did not start, or ended: one sentence.
+#[derive(Debug)]
+pub struct ServerError(String);
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ServerError {}
+
+/// Any error becomes the sentence it is printed as.
+macro_rules! said {
+    ($($error:ty),+ $(,)?) => {
+        $(impl From<$error> for ServerError {
+            fn from(error: $error) -> Self {
+                Self(error.to_string())
+            }
+        })+
+    };
+}
+
+said!(
+    crate::config::ConfigError,
+    crate::embedded::EmbeddedError,
+    crate::insert::target::TargetError,
+    crate::listener::ListenError,
+    crate::schema::SchemaError,
+    crate::spool::SpoolError,
+);
+
+/// Set by the first signal; [`signals`] ends the process at the second.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// How often the main thread looks whether it should stop.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Between two tries to reach ClickHouse for the first time.
+const DISCOVER_AGAIN: Duration = Duration::from_secs(1);
+
+/// Runs the server until a signal stops it.
+///
+/// # Errors
+///
+/// A sentence that says why it could not start.
+pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
+    install_signals()?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), ?settings, "starting");
+    let (spool, recovered) = Spool::open(spool_config(settings))?;
+    let spool_figures = spool.figures();
+    let health = Arc::new(Health::new(spool_figures.clone()));
+    let servers = ClickHouse::of(settings)?;
+    let inserts = Arc::new(InsertFigures::default());
+    let workers: Vec<Arc<WorkerFigures>> = (0..worker_count(settings)).map(|_| Arc::default()).collect();
+    // Listening before ClickHouse is there: an address in use is said at once, not after a wait.
+    let mut sockets = Vec::new();
+    for address in &settings.listen {
+        sockets.push(listener::bind(*address, workers.len())?);
+    }
+    let admin = Arc::new(Admin {
+        health: health.clone(),
+        workers: workers.clone(),
+        spool: spool_figures.clone(),
+        inserts: inserts.clone(),
+        clickhouse: servers.clone(),
+        database: settings.database.clone(),
+        table: settings.table.clone(),
+    });
+    start_admin(admin, settings.admin_listen)?;
+    // Before any thread is pinned: the child inherits the processors of the thread that starts it.
+    let embedded = settings.embedded.as_deref().map(|path| start_embedded(path, settings)).transpose()?;
+
+    let Some(target) = known_target(&servers, settings, &spool)? else {
+        tracing::info!("stopped before ClickHouse was there");
+        return Ok(ExitCode::SUCCESS);
+    };
+    let plan = Arc::new(target.plan()?);
+    let (sealed_sender, sealed) = channel::unbounded();
+    for segment in recovered.segments {
+        // The receiver is in our hands.
+        let _ = sealed_sender.send(segment);
+    }
+    let inserting = Arc::new(Inserts {
+        due: Due::new(sealed),
+        servers,
+        database: settings.database.clone(),
+        table: settings.table.clone(),
+        timeout: *settings.insert_timeout,
+        pool: spool.pool(),
+        figures: inserts,
+    });
+    let mut polls = Vec::new();
+    let mut mailboxes = Vec::new();
+    for _ in &workers {
+        let poll = mio::Poll::new().map_err(os("an event queue can't be made"))?;
+        mailboxes.push(Mailbox::new(poll.registry(), WAKE).map_err(os("a waker can't be made"))?);
+        polls.push(poll);
+    }
+    let handoff = Arc::new(Handoff::new(mailboxes));
+    let frozen = target.freeze(&plan).to_bytes();
+    let committer = Committer::new(spool, handoff.clone(), frozen, sealed_sender, settings.inserters.get());
+    let inserter_threads = (0..settings.inserters.get())
+        .map(|index| {
+            let inserting = inserting.clone();
+            spawn(format!("inserter-{index}"), move || inserting.run())
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let committer_thread = spawn("committer".into(), move || committer.run())?;
+    let shared = Arc::new(Shared {
+        handoff: handoff.clone(),
+        health: health.clone(),
+        stopping: AtomicBool::new(false),
+        in_flight: InFlight::new(settings.in_flight_bytes_max.0),
+        connections_max: settings.connections_max,
+        request_limits: RequestLimits {
+            head: HeadLimits { head_bytes_max: bounded(settings.head_bytes_max.0), headers_max: settings.headers_max },
+            body_bytes_max: settings.body_bytes_max.0,
+        },
+        timeouts: Timeouts {
+            head: *settings.head_timeout,
+            body: *settings.body_timeout,
+            idle: *settings.idle_timeout,
+            commit: *settings.commit_timeout,
+        },
+    });
+    let ended = Arc::new(AtomicUsize::new(0));
+    let mut worker_threads = Vec::new();
+    for (index, (poll, figures)) in polls.into_iter().zip(&workers).enumerate() {
+        let listeners = sockets.iter_mut().filter_map(Vec::pop).collect();
+        let api = Api::new(RowEncoder::new(plan.clone(), encode_limits(settings)), &settings.table);
+        let worker = Worker::new(index, poll, listeners, api, shared.clone(), figures.clone())
+            .map_err(os("a listening socket can't be watched"))?;
+        let ended = ended.clone();
+        worker_threads.push(spawn(format!("worker-{index}"), move || {
+            pin(index);
+            if let Err(error) = worker.run() {
+                tracing::error!(%error, "a worker can't wait for events any more");
+                std::process::abort();
+            }
+            ended.fetch_add(1, Ordering::Relaxed);
+        })?);
+    }
+    health.serving();
+    tracing::info!(listen = ?settings.listen, admin = %settings.admin_listen, workers = workers.len(), "serving");
+
+    while !STOP.load(Ordering::Relaxed) {
+        thread::sleep(LOOK);
+    }
+    let deadline = Instant::now() + *settings.shutdown_timeout;
+    tracing::info!(within = %settings.shutdown_timeout, "stopping");
+    health.stopping();
+    shared.stopping.store(true, Ordering::Relaxed);
+    handoff.wake_workers();
+    let drained = wait_until(deadline, || ended.load(Ordering::Relaxed) == workers.len());
+    if drained {
+        handoff.finish();
+        inserting.due.end_at(deadline);
+        join(worker_threads);
+        join(vec![committer_thread]);
+        join(inserter_threads);
+    } else {
+        tracing::warn!("requests were still under way at --shutdown-timeout; they are cut off unanswered");
+    }
+    match spool_figures.spooled_rows() {
+        0 => tracing::info!("stopped; every event is in ClickHouse"),
+        events => tracing::warn!(events, "stopped; what is spooled goes out at the next start"),
+    }
+    if let Some(embedded) = embedded {
+        embedded.stop();
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn spool_config(settings: &Settings) -> SpoolConfig {
+    SpoolConfig {
+        dir: settings.spool_dir.clone(),
+        table: settings.table.clone(),
+        node_id: settings.node_id.clone(),
+        spool_bytes_max: settings.spool_bytes_max.0,
+        disk_free_min: settings.disk_free_min.0,
+        batch_rows: settings.batch_rows,
+        batch_bytes: settings.batch_bytes.0,
+        batch_age: *settings.batch_age,
+        durability: settings.durability,
+    }
+}
+
+fn encode_limits(settings: &Settings) -> EncodeLimits {
+    EncodeLimits {
+        line_bytes_max: bounded(settings.line_bytes_max.0),
+        events_max: settings.events_max,
+        encoded_bytes_max: bounded(settings.encoded_bytes_max.0),
+    }
+}
+
+fn bounded(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+fn worker_count(settings: &Settings) -> usize {
+    let cores = || thread::available_parallelism().map_or(1, usize::from);
+    settings.workers.map_or_else(cores, usize::from)
+}
+
+/// Asks ClickHouse, or takes the last known columns while it is away. `None` when a signal came
+/// while it was waited for.
+fn known_target(servers: &[ClickHouse], settings: &Settings, spool: &Spool) -> Result<Option<Target>, ServerError> {
+    let path = spool.schema_path();
+    let mut said = false;
+    while !STOP.load(Ordering::Relaxed) {
+        let mut reasons = Vec::new();
+        for server in servers {
+            match Target::discover(server, settings) {
+                Ok(target) => {
+                    if let Err(error) = target.save(&path) {
+                        tracing::warn!(%error, path = %path.display(), "the columns can't be kept for a start without ClickHouse");
+                    }
+                    tracing::info!(
+                        url = server.url(),
+                        version = target.version,
+                        columns = target.columns.len(),
+                        "ClickHouse is there"
+                    );
+                    return Ok(Some(target));
+                }
+                Err(error) if error.may_pass() => reasons.push(format!("{}: {error}", server.url())),
+                Err(error) => return Err(ServerError(format!("{}: {error}", server.url()))),
+            }
+        }
+        let reason = reasons.join("; ");
+        match Target::load(&path) {
+            Ok(Some(target)) => {
+                tracing::warn!(reason, "ClickHouse is away; events are taken for the columns that the table had last");
+                return Ok(Some(target));
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, path = %path.display(), "the last known columns can't be read"),
+        }
+        if !said {
+            tracing::warn!(reason, "waiting for ClickHouse: the columns of the table are not known yet");
+            said = true;
+        }
+        wait_until(Instant::now() + DISCOVER_AGAIN, || STOP.load(Ordering::Relaxed));
+    }
+    Ok(None)
+}
+
+fn start_embedded(path: &std::path::Path, settings: &Settings) -> Result<Embedded, ServerError> {
+    let url = settings.clickhouse_url.first().and_then(|url| reqwest::Url::parse(url).ok());
+    let (host, http_port) = url
+        .as_ref()
+        .and_then(|url| Some((url.host_str()?.to_owned(), url.port_or_known_default()?)))
+        .ok_or_else(|| ServerError("--embedded needs a --clickhouse-url with a host and a port".to_owned()))?;
+    tracing::info!(path = %path.display(), host, http_port, "starting the embedded ClickHouse");
+    Ok(Embedded::start(&EmbeddedOptions { path: path.to_owned(), host, http_port })?)
+}
+
+fn start_admin(admin: Arc<Admin>, address: SocketAddr) -> Result<(), ServerError> {
+    let listener = TcpListener::bind(address)
+        .map_err(|error| ServerError(format!("--admin-listen {address} can't be listened on: {error}")))?;
+    spawn("admin".into(), move || admin.run(listener))?;
+    Ok(())
+}
+
+fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ServerError> {
+    thread::Builder::new().name(name).spawn(body).map_err(os("a thread can't be started"))
+}
+
+fn os(what: &'static str) -> impl Fn(io::Error) -> ServerError {
+    move |error| ServerError(format!("{what}: {error}"))
+}
+
+/// Pins the calling thread to the core of its number, as far as the process may use it.
+fn pin(index: usize) {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    let core = index.checked_rem(cores.len()).and_then(|index| cores.get(index));
+    if !core.is_some_and(|core| core_affinity::set_for_current(*core)) {
+        tracing::warn!(worker = index, "the worker can't be pinned to a core");
+    }
+}
+
+fn wait_until(deadline: Instant, mut done: impl FnMut() -> bool) -> bool {
+    while !done() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(LOOK);
+    }
+    true
+}
+
+fn join(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            // Only where panics unwind, in tests: in a release a panic has ended the process.
+            std::process::abort();
+        }
+    }
+}
+
+/// The first SIGTERM or SIGINT stops in order, the second ends at once; what was acknowledged is
+/// on the disk in either case.
+fn install_signals() -> Result<(), ServerError> {
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::Relaxed) {
+            tracing::warn!("second signal: ending at once");
+            std::process::exit(130);
+        }
+    })
+    .map_err(|error| ServerError(format!("signals can't be handled: {error}")))
+}

@@ -1,0 +1,204 @@
+//! The blocks in front of a segment's frames: identity, seal, progress.
+
+use super::frame::{get, get_u32, get_u64};
+
+/// Blocks are whole pages, so that writing one never touches another.
+pub(super) const BLOCK: usize = 4096;
+
+const IDENTITY_MAGIC: &[u8; 8] = b"SLUICEG1";
+const VERSION: u32 = 1;
+const IDENTITY_FIXED: usize = 60;
+/// The longest node id and frozen text that are believed.
+const IDENTITY_BYTES_MAX: usize = 4 << 20;
+const SEAL_MAGIC: &[u8; 8] = b"SEALED 1";
+const PROGRESS_MAGIC: &[u8; 8] = b"ROWSDONE";
+
+/// What a segment is, from its opening to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) node_id: String,
+    pub(super) epoch: u64,
+    pub(super) number: u64,
+    pub(super) created_ms: u64,
+    /// The position that its first frame has.
+    pub(super) first_position: u64,
+    /// What the caller fixes for the insert: not looked at here.
+    pub(super) frozen: Vec<u8>,
+}
+
+impl Identity {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let len = (IDENTITY_FIXED + self.node_id.len() + self.frozen.len()).next_multiple_of(BLOCK);
+        let mut block = Vec::with_capacity(len);
+        block.extend_from_slice(IDENTITY_MAGIC);
+        block.extend_from_slice(&VERSION.to_le_bytes());
+        block.extend_from_slice(&(len as u32).to_le_bytes());
+        for number in [self.epoch, self.number, self.created_ms, self.first_position] {
+            block.extend_from_slice(&number.to_le_bytes());
+        }
+        block.extend_from_slice(&(self.node_id.len() as u32).to_le_bytes());
+        block.extend_from_slice(&(self.frozen.len() as u32).to_le_bytes());
+        let checksum = identity_checksum(&block, self.node_id.as_bytes(), &self.frozen);
+        block.extend_from_slice(&checksum.to_le_bytes());
+        block.extend_from_slice(self.node_id.as_bytes());
+        block.extend_from_slice(&self.frozen);
+        block.resize(len, 0);
+        block
+    }
+
+    /// The block's length, from its first bytes, if they look like one.
+    pub(super) fn length(start: &[u8]) -> Option<usize> {
+        let len = get_u32(start, 12)? as usize;
+        let plausible = start.starts_with(IDENTITY_MAGIC)
+            && get_u32(start, 8)? == VERSION
+            && len.is_multiple_of(BLOCK)
+            && (BLOCK..=IDENTITY_BYTES_MAX).contains(&len);
+        plausible.then_some(len)
+    }
+
+    pub(super) fn decode(block: &[u8]) -> Option<Self> {
+        Self::length(block)?;
+        let (node_len, frozen_len) = (get_u32(block, 48)? as usize, get_u32(block, 52)? as usize);
+        let node_id = get(block, IDENTITY_FIXED, node_len)?;
+        let frozen = get(block, IDENTITY_FIXED.checked_add(node_len)?, frozen_len)?;
+        if identity_checksum(get(block, 0, 56)?, node_id, frozen) != get_u32(block, 56)? {
+            return None;
+        }
+        Some(Self {
+            node_id: String::from_utf8(node_id.to_vec()).ok()?,
+            epoch: get_u64(block, 16)?,
+            number: get_u64(block, 24)?,
+            created_ms: get_u64(block, 32)?,
+            first_position: get_u64(block, 40)?,
+            frozen: frozen.to_vec(),
+        })
+    }
+}
+
+fn identity_checksum(fixed: &[u8], node_id: &[u8], frozen: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(fixed), node_id), frozen)
+}
+
+/// What is in a segment: final once it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Seal {
+    pub(super) end: u64,
+    pub(super) frames: u64,
+    pub(super) rows: u64,
+    pub(super) rejected: u64,
+    pub(super) rows_bytes: u64,
+    pub(super) rejected_bytes: u64,
+    pub(super) sealed_ms: u64,
+    /// CRC-32C over the payload checksums of the frames: names the bytes, at the cost of 4 a frame.
+    pub(super) checksum: u32,
+}
+
+impl Seal {
+    pub(super) fn encode(&self, epoch: u64, number: u64) -> Vec<u8> {
+        let mut block = Vec::with_capacity(BLOCK);
+        block.extend_from_slice(SEAL_MAGIC);
+        for value in [
+            epoch,
+            number,
+            self.end,
+            self.frames,
+            self.rows,
+            self.rejected,
+            self.rows_bytes,
+            self.rejected_bytes,
+            self.sealed_ms,
+        ] {
+            block.extend_from_slice(&value.to_le_bytes());
+        }
+        block.extend_from_slice(&self.checksum.to_le_bytes());
+        finish(block)
+    }
+
+    pub(super) fn decode(block: &[u8], epoch: u64, number: u64) -> Option<Self> {
+        let whole = check(block, SEAL_MAGIC, 84)?;
+        let owned = get_u64(whole, 8)? == epoch && get_u64(whole, 16)? == number;
+        owned.then_some(Self {
+            end: get_u64(whole, 24)?,
+            frames: get_u64(whole, 32)?,
+            rows: get_u64(whole, 40)?,
+            rejected: get_u64(whole, 48)?,
+            rows_bytes: get_u64(whole, 56)?,
+            rejected_bytes: get_u64(whole, 64)?,
+            sealed_ms: get_u64(whole, 72)?,
+            checksum: get_u32(whole, 80)?,
+        })
+    }
+}
+
+/// The block that says: the rows are inserted, the rejected lines are not.
+pub(super) fn encode_progress(epoch: u64, number: u64) -> Vec<u8> {
+    let mut block = Vec::with_capacity(BLOCK);
+    block.extend_from_slice(PROGRESS_MAGIC);
+    block.extend_from_slice(&epoch.to_le_bytes());
+    block.extend_from_slice(&number.to_le_bytes());
+    finish(block)
+}
+
+/// True for the progress block of this very segment.
+pub(super) fn is_progress(block: &[u8], epoch: u64, number: u64) -> bool {
+    check(block, PROGRESS_MAGIC, 24)
+        .is_some_and(|whole| get_u64(whole, 8) == Some(epoch) && get_u64(whole, 16) == Some(number))
+}
+
+fn finish(mut block: Vec<u8>) -> Vec<u8> {
+    let checksum = crc32c::crc32c(&block);
+    block.extend_from_slice(&checksum.to_le_bytes());
+    block.resize(BLOCK, 0);
+    block
+}
+
+/// The first `len` bytes, if their checksum follows them and they begin with `magic`.
+fn check<'a>(block: &'a [u8], magic: &[u8], len: usize) -> Option<&'a [u8]> {
+    let whole = get(block, 0, len)?;
+    (whole.starts_with(magic) && get_u32(block, len)? == crc32c::crc32c(whole)).then_some(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_come_back_and_no_changed_byte_is_believed() {
+        let identity = Identity {
+            node_id: "node".into(),
+            epoch: 5,
+            number: 6,
+            created_ms: 7,
+            first_position: 8,
+            frozen: vec![9; 5000],
+        };
+        let block = identity.encode();
+        assert_eq!((block.len(), Identity::length(&block)), (2 * BLOCK, Some(2 * BLOCK)));
+        assert_eq!(Identity::decode(&block), Some(identity.clone()));
+        for at in (0..IDENTITY_FIXED + 4 + 5000).step_by(7) {
+            let mut bad = block.clone();
+            bad[at] ^= 1;
+            assert_eq!(Identity::decode(&bad), None, "{at}");
+        }
+        let seal = Seal {
+            end: 1,
+            frames: 2,
+            rows: 3,
+            rejected: 4,
+            rows_bytes: 5,
+            rejected_bytes: 6,
+            sealed_ms: 7,
+            checksum: 8,
+        };
+        let block = seal.encode(5, 6);
+        assert_eq!(Seal::decode(&block, 5, 6), Some(seal));
+        assert_eq!((Seal::decode(&block, 4, 6), Seal::decode(&block, 5, 7)), (None, None));
+        for at in 0..88 {
+            let mut bad = block.clone();
+            bad[at] ^= 0x10;
+            assert_eq!(Seal::decode(&bad, 5, 6), None, "{at}");
+        }
+        let block = encode_progress(5, 6);
+        assert!(is_progress(&block, 5, 6) && !is_progress(&block, 6, 5) && !is_progress(&[0; BLOCK], 5, 6));
+    }
+}

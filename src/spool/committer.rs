@@ -1,0 +1,358 @@
+//! The one thread that writes: it gathers the batches of all workers, appends them as frames with
+//! one call, syncs once for all of them, and sends every batch home with its outcome.
+
+use std::fs;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::Sender;
+
+use super::frame::HEADER;
+use super::segment::{OpenSegment, SealError, SealedSegment};
+use super::{Durability, Spool};
+use crate::batch::Batch;
+use crate::figures::unix_ms;
+use crate::handoff::{CommitOutcome, CommitRefusal, Handoff, Returned};
+use crate::limits;
+
+/// Sleeps no longer than this, for its heartbeat and to see room on the disk.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How soon it looks again whether an inserter is free for a segment whose age is over.
+const LOOK_FOR_INSERTER: Duration = Duration::from_millis(10);
+
+/// See the module.
+pub struct Committer {
+    spool: Spool,
+    handoff: Arc<Handoff>,
+    frozen: Vec<u8>,
+    sealed: Sender<SealedSegment>,
+    inserters: u64,
+    open: Option<OpenSegment>,
+    age_from: Instant,
+    /// The last position that was given out, and the last that is durable.
+    position: u64,
+    durable: u64,
+    group: Vec<Batch>,
+    headers: Vec<[u8; HEADER]>,
+    /// The open segment must be sealed before anything is appended to it.
+    must_seal: bool,
+}
+
+impl Committer {
+    /// A committer that freezes `frozen` into each segment, sends sealed ones to `sealed`, and
+    /// seals by age only while fewer than `inserters` wait there.
+    pub fn new(
+        spool: Spool,
+        handoff: Arc<Handoff>,
+        frozen: Vec<u8>,
+        sealed: Sender<SealedSegment>,
+        inserters: usize,
+    ) -> Self {
+        Self {
+            spool,
+            handoff,
+            frozen,
+            sealed,
+            inserters: inserters as u64,
+            open: None,
+            age_from: Instant::now(),
+            position: 0,
+            durable: 0,
+            group: Vec::with_capacity(limits::GROUP_BATCHES_MAX),
+            headers: Vec::with_capacity(limits::GROUP_BATCHES_MAX),
+            must_seal: false,
+        }
+    }
+
+    /// Commits until the hand-off is finished and empty; then seals what is open.
+    pub fn run(mut self) {
+        self.handoff.register_committer();
+        loop {
+            // Read before the queue is drained: what is submitted afterwards isn't lost.
+            let finished = self.handoff.is_finished();
+            let mut pending = self.handoff.next();
+            let idle = pending.is_none();
+            while let Some(batch) = pending.take() {
+                pending = self.commit_group(batch);
+            }
+            self.spool.figures.beat(unix_ms());
+            self.seal_if_due();
+            if finished && idle {
+                break;
+            }
+            if idle {
+                self.look_for_room();
+                self.handoff.wait(self.wait());
+            }
+        }
+        if self.open.as_ref().is_some_and(|open| !open.is_empty()) {
+            self.seal();
+        }
+    }
+
+    /// Commits `first` and what else is there and fits into the open segment. Returns a batch that
+    /// does not fit.
+    fn commit_group(&mut self, first: Batch) -> Option<Batch> {
+        self.seal_if_full(&first);
+        if let Err(error) = self.open_segment() {
+            self.refuse(first, error);
+            return None;
+        }
+        let mut left_over = None;
+        let (mut rows, mut bytes) = (0, 0);
+        let mut next = Some(first);
+        while let Some(batch) = next.take() {
+            if batch.is_empty() {
+                self.home(batch, CommitOutcome::Committed { segment: self.number() });
+            } else if !self.group.is_empty() && !self.fits(rows, bytes, &batch) {
+                left_over = Some(batch);
+                break;
+            } else {
+                rows += u64::from(batch.rows.count.max(batch.rejected.count));
+                bytes += batch.len() as u64 + HEADER as u64;
+                self.group.push(batch);
+            }
+            if self.group.len() < limits::GROUP_BATCHES_MAX {
+                next = self.handoff.next();
+            }
+        }
+        if !self.group.is_empty() {
+            self.write_group(bytes);
+        }
+        left_over
+    }
+
+    fn write_group(&mut self, bytes: u64) {
+        let Some(open) = &mut self.open else { return };
+        let begun = Instant::now();
+        let grows = (open.totals.end + bytes).saturating_sub(open.capacity);
+        let first_position = self.position + 1;
+        let was_empty = open.is_empty();
+        let outcome = open.append(&self.group, first_position, self.durable, &mut self.headers);
+        if let Err(error) = outcome {
+            tracing::error!(%error, "a write to the spool failed; its requests are answered with 503");
+            let refusal = refusal_of(&error);
+            // What lies behind the end is unknown: nothing may be appended to it.
+            self.must_seal = true;
+            self.spool.figures.refuse(Some(refusal));
+            self.return_group(CommitOutcome::Refused(refusal));
+            return;
+        }
+        if self.spool.config.durability == Durability::Sync {
+            if let Err(error) = open.sync() {
+                die(&error);
+            }
+            self.durable = self.position + self.group.len() as u64;
+        }
+        open.capacity += grows;
+        self.spool.figures.occupy(grows);
+        self.position += self.group.len() as u64;
+        if was_empty {
+            self.age_from = begun;
+            self.spool.figures.opened(open.number(), open.created_ms());
+        }
+        let rows = self.group.iter().map(|batch| u64::from(batch.rows.count)).sum();
+        let rejected = self.group.iter().map(|batch| u64::from(batch.rejected.count)).sum();
+        self.spool.figures.committed(rows, rejected, self.position, begun.elapsed());
+        self.spool.figures.refuse(None);
+        let segment = self.number();
+        self.return_group(CommitOutcome::Committed { segment });
+    }
+
+    /// Sends the group's batches home, and wakes each worker once.
+    fn return_group(&mut self, outcome: CommitOutcome) {
+        let mut wake = 0u128;
+        for batch in self.group.drain(..) {
+            let worker = batch.worker;
+            if let Some(mailbox) = self.handoff.mailbox(worker) {
+                mailbox.give_back(Returned { batch, outcome });
+                if worker < 128 {
+                    wake |= 1 << worker;
+                } else {
+                    mailbox.wake();
+                }
+            }
+        }
+        while wake != 0 {
+            if let Some(mailbox) = self.handoff.mailbox(wake.trailing_zeros() as usize) {
+                mailbox.wake();
+            }
+            wake &= wake - 1;
+        }
+    }
+
+    fn home(&self, batch: Batch, outcome: CommitOutcome) {
+        if let Some(mailbox) = self.handoff.mailbox(batch.worker) {
+            mailbox.give_back(Returned { batch, outcome });
+            mailbox.wake();
+        }
+    }
+
+    fn refuse(&self, batch: Batch, refusal: CommitRefusal) {
+        self.spool.figures.refuse(Some(refusal));
+        self.home(batch, CommitOutcome::Refused(refusal));
+    }
+
+    fn number(&self) -> u64 {
+        self.open.as_ref().map_or(0, OpenSegment::number)
+    }
+
+    /// Would the open segment, with `rows` and `bytes` more, still take `batch`?
+    fn fits(&self, rows: u64, bytes: u64, batch: &Batch) -> bool {
+        let Some(open) = &self.open else { return true };
+        let more = u64::from(batch.rows.count.max(batch.rejected.count));
+        open.totals.rows.max(open.totals.rejected) + rows + more <= self.spool.config.batch_rows
+            && open.totals.end + bytes + batch.len() as u64 + HEADER as u64 <= open.capacity
+    }
+
+    /// Makes sure that there is a segment to append to.
+    fn open_segment(&mut self) -> Result<(), CommitRefusal> {
+        if self.must_seal {
+            return Err(CommitRefusal::WriteFailed);
+        }
+        if self.open.is_some() {
+            return Ok(());
+        }
+        let recycled = match self.room() {
+            Ok(()) => self.spool.pool.take(),
+            // An old file takes no more of the disk.
+            Err(refusal) => Some(self.spool.pool.take().ok_or(refusal)?),
+        };
+        let capacity = self.capacity();
+        let number = self.spool.next_number;
+        self.spool.next_number += 1;
+        let from = recycled.as_ref().map(|(path, len)| (path.as_path(), *len));
+        match OpenSegment::create(&self.spool.layout, number, self.position + 1, &self.frozen, capacity, from) {
+            Ok(open) => {
+                if recycled.is_none() {
+                    self.spool.figures.occupy(capacity);
+                }
+                self.open = Some(open);
+                Ok(())
+            }
+            Err(error) => {
+                tracing::error!(%error, "a segment can't be opened; requests are answered with 503");
+                if let Some((path, len)) = recycled {
+                    // It was removed, under one name or the other.
+                    let _ = fs::remove_file(path);
+                    self.spool.figures.release(len);
+                }
+                Err(refusal_of(&error))
+            }
+        }
+    }
+
+    /// Bytes of a fresh segment's file: what seals it, and its blocks.
+    fn capacity(&self) -> u64 {
+        self.spool.config.batch_bytes + self.frozen.len() as u64 + limits::SEGMENT_BLOCKS_BYTES
+    }
+
+    /// May another file be made?
+    fn room(&self) -> Result<(), CommitRefusal> {
+        let capacity = self.capacity();
+        if self.spool.figures.spool_bytes() + capacity > self.spool.config.spool_bytes_max {
+            return Err(CommitRefusal::SpoolFull);
+        }
+        match rustix::fs::statvfs(self.spool.layout.table_dir()) {
+            Ok(disk)
+                if disk.f_bavail.saturating_mul(disk.f_frsize)
+                    < self.spool.config.disk_free_min.saturating_add(capacity) =>
+            {
+                Err(CommitRefusal::DiskFull)
+            }
+            Ok(_) => Ok(()),
+            Err(_) => Err(CommitRefusal::WriteFailed),
+        }
+    }
+
+    /// Without a segment, nobody would find out that there is room again, or none any more.
+    fn look_for_room(&mut self) {
+        if self.must_seal {
+            self.seal();
+        }
+        if self.open.is_none() && !self.must_seal {
+            self.spool.figures.refuse(self.room().err());
+        }
+    }
+
+    fn seal_if_full(&mut self, next: &Batch) {
+        let full = self.open.as_ref().is_some_and(|open| !open.is_empty()) && !self.fits(0, 0, next);
+        if full || self.must_seal {
+            self.seal();
+        }
+    }
+
+    fn seal_if_due(&mut self) {
+        let Some(open) = self.open.as_ref().filter(|open| !open.is_empty()) else { return };
+        let config = &self.spool.config;
+        let full = open.totals.rows.max(open.totals.rejected) >= config.batch_rows || open.totals.end >= open.capacity;
+        let old = self.age_from.elapsed() >= config.batch_age && self.spool.figures.outstanding() < self.inserters;
+        if full || old {
+            self.seal();
+        }
+    }
+
+    fn seal(&mut self) {
+        let Some(open) = self.open.take() else {
+            self.must_seal = false;
+            return;
+        };
+        if open.is_empty() {
+            // Only after a failed write: what lies in it is nothing.
+            self.abandon(&open);
+            return;
+        }
+        match open.seal() {
+            Ok(segment) => {
+                self.must_seal = false;
+                self.spool.figures.sealed();
+                // The inserters hold the other end as long as they live; without them it waits for
+                // the next start.
+                let _ = self.sealed.send(segment);
+            }
+            Err(failure) => match *failure {
+                (open, SealError::Write(error)) => {
+                    tracing::error!(%error, "a segment can't be sealed; it is tried again");
+                    self.must_seal = true;
+                    self.open = Some(open);
+                }
+                (_, SealError::Sync(error)) => die(&error),
+            },
+        }
+    }
+
+    fn abandon(&mut self, open: &OpenSegment) {
+        let path = self.spool.layout.path(open.number(), super::layout::Kind::Segment);
+        if let Err(error) = fs::remove_file(&path) {
+            tracing::warn!(%error, path = %path.display(), "an unused segment can't be removed");
+        }
+        self.spool.figures.release(open.capacity);
+        self.spool.figures.abandoned(open.number());
+        self.must_seal = false;
+    }
+
+    fn wait(&self) -> Duration {
+        let Some(open) = &self.open else { return LOOK };
+        if open.is_empty() {
+            return LOOK;
+        }
+        let left = self.spool.config.batch_age.saturating_sub(self.age_from.elapsed());
+        if left.is_zero() { LOOK_FOR_INSERTER } else { left.min(LOOK) }
+    }
+}
+
+fn refusal_of(error: &io::Error) -> CommitRefusal {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => CommitRefusal::DiskFull,
+        _ => CommitRefusal::WriteFailed,
+    }
+}
+
+/// A failed sync: the kernel may have dropped what it could not write, and would say nothing the
+/// next time. Nobody may believe this process any more; the next start reads the disk.
+fn die(error: &io::Error) -> ! {
+    tracing::error!(%error, "a sync of the spool failed: ending, so that nothing is acknowledged that the disk does not have");
+    std::process::exit(74)
+}

@@ -1,0 +1,161 @@
+//! What the spool counts. The committer and the inserters write, a few times per commit or insert;
+//! the admin address and the workers' health check read.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::handoff::CommitRefusal;
+
+/// Upper bounds of the buckets of `commit_seconds`, in seconds.
+pub const COMMIT_SECONDS: [f64; 13] =
+    [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct SpoolFigures {
+    recovered: Pair,
+    committed: Pair,
+    inserted: Pair,
+    bytes: AtomicU64,
+    durable: AtomicU64,
+    heartbeat_ms: AtomicU64,
+    refusal: AtomicU8,
+    commit_buckets: [AtomicU64; COMMIT_SECONDS.len() + 1],
+    commit_nanoseconds: AtomicU64,
+    /// Segments that hold something and are not inserted: number → created, Unix ms. Touched once
+    /// when a segment is opened and once when it is retired.
+    waiting: Mutex<BTreeMap<u64, u64>>,
+    sealed: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Pair {
+    rows: AtomicU64,
+    rejected: AtomicU64,
+}
+
+impl Pair {
+    fn add(&self, rows: u64, rejected: u64) {
+        self.rows.fetch_add(rows, Relaxed);
+        self.rejected.fetch_add(rejected, Relaxed);
+    }
+}
+
+impl SpoolFigures {
+    /// Rows that are committed and not yet inserted.
+    pub fn spooled_rows(&self) -> u64 {
+        let all = self.recovered.rows.load(Relaxed) + self.committed.rows.load(Relaxed);
+        all.saturating_sub(self.inserted.rows.load(Relaxed))
+    }
+
+    /// Rejected lines that are committed and not yet in the quarantine table.
+    pub fn spooled_rejected(&self) -> u64 {
+        let all = self.recovered.rejected.load(Relaxed) + self.committed.rejected.load(Relaxed);
+        all.saturating_sub(self.inserted.rejected.load(Relaxed))
+    }
+
+    /// What the files of the spool occupy.
+    pub fn spool_bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
+
+    /// The position up to which every frame is as durable as was asked for.
+    pub fn durable_position(&self) -> u64 {
+        self.durable.load(Relaxed)
+    }
+
+    /// When the oldest segment that waits was opened, Unix ms; 0 when none waits.
+    pub fn oldest_unix_ms(&self) -> u64 {
+        self.waiting().values().min().copied().unwrap_or(0)
+    }
+
+    /// Sealed segments that are not inserted.
+    pub fn outstanding(&self) -> u64 {
+        self.sealed.load(Relaxed)
+    }
+
+    /// Unix milliseconds of the committer's last turn; 0 before its first.
+    pub fn heartbeat_ms(&self) -> u64 {
+        self.heartbeat_ms.load(Relaxed)
+    }
+
+    /// Why events would be refused now, if they would.
+    pub fn refusal(&self) -> Option<CommitRefusal> {
+        match self.refusal.load(Relaxed) {
+            0 => None,
+            1 => Some(CommitRefusal::SpoolFull),
+            2 => Some(CommitRefusal::DiskFull),
+            _ => Some(CommitRefusal::WriteFailed),
+        }
+    }
+
+    /// Commits by duration, one bucket more than [`COMMIT_SECONDS`], and the sum in seconds.
+    pub fn commits(&self) -> (Vec<u64>, f64) {
+        let buckets = self.commit_buckets.iter().map(|bucket| bucket.load(Relaxed)).collect();
+        (buckets, self.commit_nanoseconds.load(Relaxed) as f64 / 1e9)
+    }
+
+    pub(super) fn recovered(&self, rows: u64, rejected: u64) {
+        self.recovered.add(rows, rejected);
+    }
+
+    pub(super) fn committed(&self, rows: u64, rejected: u64, position: u64, took: Duration) {
+        self.committed.add(rows, rejected);
+        self.durable.store(position, Relaxed);
+        let seconds = took.as_secs_f64();
+        let bucket = COMMIT_SECONDS.iter().take_while(|bound| seconds > **bound).count();
+        if let Some(bucket) = self.commit_buckets.get(bucket) {
+            bucket.fetch_add(1, Relaxed);
+        }
+        self.commit_nanoseconds.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    pub(super) fn inserted(&self, rows: u64, rejected: u64) {
+        self.inserted.add(rows, rejected);
+    }
+
+    pub(super) fn opened(&self, number: u64, created_ms: u64) {
+        self.waiting().insert(number, created_ms);
+    }
+
+    pub(super) fn sealed(&self) {
+        self.sealed.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn retired(&self, number: u64) {
+        self.sealed.fetch_sub(1, Relaxed);
+        self.waiting().remove(&number);
+    }
+
+    pub(super) fn abandoned(&self, number: u64) {
+        self.waiting().remove(&number);
+    }
+
+    pub(super) fn occupy(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    pub(super) fn release(&self, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Relaxed);
+    }
+
+    pub(super) fn beat(&self, unix_ms: u64) {
+        self.heartbeat_ms.store(unix_ms, Relaxed);
+    }
+
+    pub(super) fn refuse(&self, refusal: Option<CommitRefusal>) {
+        let code = match refusal {
+            None => 0,
+            Some(CommitRefusal::SpoolFull) => 1,
+            Some(CommitRefusal::DiskFull) => 2,
+            Some(CommitRefusal::WriteFailed) => 3,
+        };
+        self.refusal.store(code, Relaxed);
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

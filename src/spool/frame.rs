@@ -1,0 +1,139 @@
+//! A frame's header, written and read. The payload, rows and rejected lines, follows it.
+
+use crate::batch::Batch;
+
+/// Bytes of a header.
+pub(super) const HEADER: usize = 68;
+
+pub(super) const MAGIC: &[u8; 4] = b"FRAM";
+
+/// See the byte table in the parent module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) rows: u32,
+    pub(super) rejected: u32,
+    pub(super) rows_bytes: u32,
+    pub(super) rejected_bytes: u32,
+    pub(super) checksum: u32,
+    pub(super) position: u64,
+    pub(super) durable: u64,
+    pub(super) epoch: u64,
+    pub(super) number: u64,
+    pub(super) offset: u64,
+}
+
+impl Header {
+    /// The header of a closed batch. `None` when a section is longer than a frame can say, which
+    /// the limits of a request exclude.
+    pub(super) fn of(batch: &Batch, position: u64, durable: u64, place: Place) -> Option<Self> {
+        Some(Self {
+            rows: batch.rows.count,
+            rejected: batch.rejected.count,
+            rows_bytes: u32::try_from(batch.rows.bytes.len()).ok()?,
+            rejected_bytes: u32::try_from(batch.rejected.bytes.len()).ok()?,
+            checksum: batch.checksum,
+            position,
+            durable,
+            epoch: place.epoch,
+            number: place.number,
+            offset: place.offset,
+        })
+    }
+
+    /// Bytes of rows and rejected lines.
+    pub(super) fn payload(&self) -> u64 {
+        u64::from(self.rows_bytes) + u64::from(self.rejected_bytes)
+    }
+
+    /// Bytes of the whole frame.
+    pub(super) fn len(&self) -> u64 {
+        HEADER as u64 + self.payload()
+    }
+
+    pub(super) fn encode(&self) -> [u8; HEADER] {
+        let mut header = [0; HEADER];
+        let words = [self.rows, self.rejected, self.rows_bytes, self.rejected_bytes, self.checksum];
+        let longs = [self.position, self.durable, self.epoch, self.number, self.offset];
+        let fields = MAGIC
+            .iter()
+            .copied()
+            .chain(words.into_iter().flat_map(u32::to_le_bytes))
+            .chain(longs.into_iter().flat_map(u64::to_le_bytes));
+        for (place, byte) in header.iter_mut().zip(fields) {
+            *place = byte;
+        }
+        if let Some((fields, checksum)) = header.split_last_chunk_mut::<4>() {
+            *checksum = crc32c::crc32c(fields).to_le_bytes();
+        }
+        header
+    }
+
+    /// The header that stands at this place, if one does: every byte counts, and it must have been
+    /// written for this epoch, segment and offset.
+    pub(super) fn decode(bytes: &[u8], place: Place) -> Option<Self> {
+        let fields = get(bytes, 0, HEADER - 4)?;
+        if !fields.starts_with(MAGIC) || get_u32(bytes, HEADER - 4)? != crc32c::crc32c(fields) {
+            return None;
+        }
+        let header = Self {
+            rows: get_u32(fields, 4)?,
+            rejected: get_u32(fields, 8)?,
+            rows_bytes: get_u32(fields, 12)?,
+            rejected_bytes: get_u32(fields, 16)?,
+            checksum: get_u32(fields, 20)?,
+            position: get_u64(fields, 24)?,
+            durable: get_u64(fields, 32)?,
+            epoch: get_u64(fields, 40)?,
+            number: get_u64(fields, 48)?,
+            offset: get_u64(fields, 56)?,
+        };
+        (Place { epoch: header.epoch, number: header.number, offset: header.offset } == place).then_some(header)
+    }
+}
+
+/// Where a frame stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) epoch: u64,
+    pub(super) number: u64,
+    pub(super) offset: u64,
+}
+
+pub(super) fn get(bytes: &[u8], at: usize, len: usize) -> Option<&[u8]> {
+    bytes.get(at..at.checked_add(len)?)
+}
+
+pub(super) fn get_u32(bytes: &[u8], at: usize) -> Option<u32> {
+    get(bytes, at, 4)?.try_into().ok().map(u32::from_le_bytes)
+}
+
+pub(super) fn get_u64(bytes: &[u8], at: usize) -> Option<u64> {
+    get(bytes, at, 8)?.try_into().ok().map(u64::from_le_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_comes_back_and_only_at_its_place() {
+        let mut batch = Batch::new(0);
+        batch.rows.bytes.extend_from_slice(b"rows");
+        batch.rows.count = 2;
+        batch.close(1);
+        let place = Place { epoch: 1, number: 2, offset: 3 };
+        let header = Header::of(&batch, 4, 5, place).unwrap();
+        let bytes = header.encode();
+        assert_eq!(Header::decode(&bytes, place), Some(header));
+        assert_eq!(header.len(), HEADER as u64 + 4);
+        for other in [Place { epoch: 9, ..place }, Place { number: 9, ..place }, Place { offset: 9, ..place }] {
+            assert_eq!(Header::decode(&bytes, other), None);
+        }
+        for at in 0..HEADER {
+            let mut bad = bytes;
+            bad[at] ^= 0x40;
+            assert_eq!(Header::decode(&bad, place), None, "{at}");
+            assert_eq!(Header::decode(&bytes[..at], place), None, "{at}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The durable log: one folder a table, a file a segment, a frame a batch.
+//!
+//! # Folders and files
+//!
+//! | path | |
+//! |---|---|
+//! | `<spool-dir>/lock` | held by the process that owns the spool |
+//! | `<spool-dir>/node-id` | the node's name in tokens |
+//! | `<spool-dir>/<table>/schema.json` | the last known columns (not ours: [`crate::insert::target`]) |
+//! | `<spool-dir>/<table>/<number>.segment` | open, or sealed and never sent |
+//! | `<spool-dir>/<table>/<number>.sent` | sealed, and ClickHouse may have it |
+//! | `<spool-dir>/<table>/<number>.copy` | a recovery that was interrupted; nothing in it counts |
+//! | `<spool-dir>/<table>/damaged/` | what a start could not read whole |
+//! | `<spool-dir>/<table>/free/` | files of inserted segments, to be overwritten |
+//!
+//! Files have mode 0600, folders 0700. Numbers have 20 digits and are never used twice.
+//!
+//! # A segment, version 1, byte by byte
+//!
+//! All integers are little-endian; every checksum is CRC-32C.
+//!
+//! ```text
+//! identity block, a multiple of 4096 bytes, written when the segment is opened
+//!   0  8  "SLUICEG1"            8  4  version = 1        12  4  length I of this block
+//!  16  8  epoch                24  8  number             32  8  created, Unix ms
+//!  40  8  position of its first frame
+//!  48  4  length of node id    52  4  length of frozen   56  4  checksum of bytes 0..56, node id, frozen
+//!  60  …  node id, frozen (what the caller fixes for the insert), zeros
+//!
+//! seal block, 4096 bytes at I, written when the segment is sealed
+//!   0  8  "SEALED 1"            8  8  epoch              16  8  number
+//!  24  8  end offset           32  8  frames             40  8  rows
+//!  48  8  rejected             56  8  bytes of rows      64  8  bytes of rejected
+//!  72  8  sealed, Unix ms      80  4  checksum over the frames' payload checksums
+//!  84  4  checksum of bytes 0..84
+//!
+//! progress block, 4096 bytes at I + 4096, written when the rows are inserted and the rejected are not
+//!   0  8  "ROWSDONE"            8  8  epoch              16  8  number    24  4  checksum of bytes 0..24
+//!
+//! frames from I + 8192 to the end offset
+//!   0  4  "FRAM"                4  4  rows                8  4  rejected
+//!  12  4  bytes of rows        16  4  bytes of rejected  20  4  checksum of the payload
+//!  24  8  position             32  8  durable mark       40  8  epoch
+//!  48  8  number               56  8  offset of this frame in the file
+//!  64  4  checksum of bytes 0..64
+//!  68  …  rows, rejected
+//! ```
+//!
+//! Files are overwritten from their start ([`pool`]), so old bytes lie behind the end, and in the
+//! blocks. None of them is believed: every block and frame names the epoch and the number that it
+//! belongs to. The *position* counts the frames of an epoch from 1 without a gap; the *durable mark*
+//! is the position that was known to be on the disk when the frame was written. So a bad frame
+//! below a later frame's mark is damage, and above it a torn tail ([`recovery`]).
+//!
+//! # What is durable when
+//!
+//! A segment's identity, and the folder entry that names it, are synced before its first frame is
+//! acknowledged; a frame before its batch is (`sync`), or when its segment is sealed (`written`); a
+//! seal before the segment is handed to an inserter; the new name `.sent` before its first byte
+//! goes out.
+
+mod block;
+mod committer;
+mod figures;
+mod frame;
+mod layout;
+mod pool;
+mod reader;
+mod recovery;
+mod segment;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use committer::Committer;
+pub use figures::{COMMIT_SECONDS, SpoolFigures};
+pub use pool::SegmentPool;
+pub use reader::{Part, SegmentReader};
+pub use recovery::Recovered;
+pub use segment::SealedSegment;
+
+use layout::Layout;
+
+/// What an acknowledgement means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Durability {
+    /// On the disk: survives a loss of power.
+    Sync,
+    /// Handed to the operating system: survives a crash of the process.
+    Written,
+}
+
+/// How a spool is kept.
+#[derive(Debug, Clone)]
+pub struct SpoolConfig {
+    /// The spool's folder.
+    pub dir: PathBuf,
+    /// The table whose events it holds.
+    pub table: String,
+    /// The node's name in tokens; without it one is made once and kept.
+    pub node_id: Option<String>,
+    /// What all files of the spool may occupy.
+    pub spool_bytes_max: u64,
+    /// What the disk keeps free.
+    pub disk_free_min: u64,
+    /// Rows that seal a segment.
+    pub batch_rows: u64,
+    /// Bytes that seal a segment.
+    pub batch_bytes: u64,
+    /// Age that seals a segment.
+    pub batch_age: Duration,
+    /// What an acknowledgement means.
+    pub durability: Durability,
+}
+
+/// Why a spool can't be opened: what was tried, and what went wrong.
+#[derive(Debug)]
+pub enum SpoolError {
+    /// Another process has it.
+    Locked(PathBuf),
+    /// The file system refused.
+    Io {
+        /// What was tried.
+        what: String,
+        /// What it said.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for SpoolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Locked(path) => write!(f, "another process holds the spool: {} is locked", path.display()),
+            Self::Io { what, error } => write!(f, "the spool can't be used: {what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for SpoolError {}
+
+/// An open spool: locked, and recovered.
+pub struct Spool {
+    layout: Arc<Layout>,
+    config: SpoolConfig,
+    figures: Arc<SpoolFigures>,
+    pool: Arc<SegmentPool>,
+    next_number: u64,
+}
+
+impl Spool {
+    /// Takes the spool, and brings what is in it into order. Quick whatever the backlog: of sealed
+    /// segments only the first blocks are read.
+    ///
+    /// # Errors
+    ///
+    /// Another process has it, or the file system refuses.
+    pub fn open(config: SpoolConfig) -> Result<(Self, Recovered), SpoolError> {
+        let layout = Arc::new(Layout::open(&config.dir, &config.table, config.node_id.as_deref())?);
+        let figures = Arc::new(SpoolFigures::default());
+        let recovered = recovery::recover(&layout, &figures)?;
+        let pool = Arc::new(SegmentPool::new(layout.clone(), figures.clone(), config.batch_bytes));
+        let next_number = recovered.next_number;
+        Ok((Self { layout, config, figures, pool, next_number }, recovered))
+    }
+
+    /// What is counted.
+    pub fn figures(&self) -> Arc<SpoolFigures> {
+        self.figures.clone()
+    }
+
+    /// Where the files of inserted segments go.
+    pub fn pool(&self) -> Arc<SegmentPool> {
+        self.pool.clone()
+    }
+
+    /// Where the last known columns are kept.
+    pub fn schema_path(&self) -> PathBuf {
+        self.layout.table_dir().join("schema.json")
+    }
+}

@@ -1,0 +1,69 @@
+//! The files of inserted segments, kept to be overwritten.
+//!
+//! A recycled file's blocks are already written, so a sync of frames in it has no metadata to
+//! commit. Inserters put files in, the committer takes them out; neither waits for the other.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crossbeam::queue::ArrayQueue;
+
+use super::figures::SpoolFigures;
+use super::layout::Layout;
+use super::segment::SealedSegment;
+use crate::limits;
+
+/// See the module.
+#[derive(Debug)]
+pub struct SegmentPool {
+    free: ArrayQueue<(PathBuf, u64)>,
+    names: AtomicU64,
+    layout: Arc<Layout>,
+    figures: Arc<SpoolFigures>,
+    /// A file that grew far beyond a usual segment is not kept.
+    bytes_max: u64,
+}
+
+impl SegmentPool {
+    pub(super) fn new(layout: Arc<Layout>, figures: Arc<SpoolFigures>, batch_bytes: u64) -> Self {
+        Self {
+            free: ArrayQueue::new(limits::FREE_SEGMENTS_MAX),
+            names: AtomicU64::new(0),
+            layout,
+            figures,
+            bytes_max: batch_bytes.saturating_mul(2),
+        }
+    }
+
+    /// A file to overwrite, and its length.
+    pub(super) fn take(&self) -> Option<(PathBuf, u64)> {
+        self.free.pop()
+    }
+
+    /// Takes the file of a segment whose insert is proven out of the spool.
+    pub(super) fn retire(&self, segment: &SealedSegment) -> io::Result<()> {
+        let len = fs::metadata(segment.path())?.len();
+        let usual = len <= self.bytes_max && len > limits::FREE_SEGMENT_BYTES_MIN;
+        if usual && !self.free.is_full() {
+            let path = self.layout.free_dir().join(format!("{:020}.free", self.names.fetch_add(1, Relaxed)));
+            fs::rename(segment.path(), &path)?;
+            if let Err((path, len)) = self.free.push((path, len)) {
+                self.remove(&path, len)?;
+            }
+        } else {
+            self.remove(segment.path(), len)?;
+        }
+        self.figures.inserted(segment.rows(), segment.rejected());
+        self.figures.retired(segment.number());
+        Ok(())
+    }
+
+    fn remove(&self, path: &std::path::Path, len: u64) -> io::Result<()> {
+        fs::remove_file(path)?;
+        self.figures.release(len);
+        Ok(())
+    }
+}

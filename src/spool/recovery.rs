@@ -1,0 +1,244 @@
+//! What a start finds, brought into order.
+//!
+//! Sealed segments are taken as they are; what is in them is verified when it is sent, so a start
+//! is quick whatever the backlog. Of an unsealed one the valid frames are copied to a new file,
+//! which is synced and sealed before it takes the old one's place in one rename: never is a frame
+//! in none of them, or in both. It is not appended to, and not believed where it lies: after a
+//! failed sync the page cache may show what the disk does not have.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::SpoolError;
+use super::block::{BLOCK, Identity, Seal};
+use super::figures::SpoolFigures;
+use super::frame::{HEADER, Header, MAGIC, Place};
+use super::layout::{self, Kind, Layout, failed};
+use super::reader::read_frame;
+use super::segment::{Opened, SealedSegment, read_up_to};
+
+/// What a start found.
+#[derive(Debug)]
+pub struct Recovered {
+    /// Segments that wait for their insert, the oldest first.
+    pub segments: Vec<SealedSegment>,
+    /// The first number that was never used.
+    pub next_number: u64,
+}
+
+pub(super) fn recover(layout: &Arc<Layout>, figures: &SpoolFigures) -> Result<Recovered, SpoolError> {
+    let whole = |error| failed(format!("recovering {}", layout.table_dir().display()))(error);
+    empty_folder(&layout.free_dir()).map_err(whole)?;
+    let mut next_number = 1 + highest_number(&layout.damaged_dir()).map_err(whole)?;
+    let mut segments = Vec::new();
+    for (number, kind) in layout.list().map_err(whole)? {
+        next_number = next_number.max(number + 1);
+        let path = layout.path(number, kind);
+        let one = |error| failed(format!("recovering {}", path.display()))(error);
+        if kind == Kind::Copy {
+            fs::remove_file(&path).map_err(one)?;
+            continue;
+        }
+        match SealedSegment::open(layout, number, kind).map_err(one)? {
+            Opened::Sealed(segment) => segments.push(*segment),
+            Opened::Unsealed { identity, frames_start } if kind == Kind::Segment => {
+                segments.extend(recover_unsealed(layout, &path, &identity, frames_start).map_err(one)?);
+            }
+            Opened::Empty if kind == Kind::Segment => fs::remove_file(&path).map_err(one)?,
+            Opened::Empty | Opened::Unreadable | Opened::Unsealed { .. } => {
+                tracing::error!(path = %path.display(), "a segment can't be read and is set aside as damaged");
+                set_aside(layout, &path, false).map_err(one)?;
+            }
+        }
+    }
+    layout::sync_folder(layout.table_dir()).map_err(whole)?;
+    for segment in &segments {
+        let rows = if segment.rows_are_inserted() { 0 } else { segment.rows() };
+        figures.recovered(rows, segment.rejected());
+        if segment.rows_are_inserted() {
+            // Retiring it counts all of its rows as inserted.
+            figures.recovered(segment.rows(), 0);
+            figures.inserted(segment.rows(), 0);
+        }
+        figures.opened(segment.number(), segment.created_ms());
+        figures.sealed();
+    }
+    figures.occupy(occupied(layout.table_dir()).map_err(whole)?);
+    Ok(Recovered { segments, next_number })
+}
+
+/// The valid frames of an unsealed segment.
+struct Scan {
+    frames: Vec<(u64, Header)>,
+    /// A frame that had been durable can't be read.
+    damaged: bool,
+}
+
+fn recover_unsealed(
+    layout: &Arc<Layout>,
+    path: &Path,
+    identity: &Identity,
+    frames_start: u64,
+) -> io::Result<Option<SealedSegment>> {
+    let file = File::open(path)?;
+    let end = file.metadata()?.len();
+    let start = Place { epoch: identity.epoch, number: identity.number, offset: frames_start };
+    let scan = scan(&file, start, identity.first_position, end)?;
+    if scan.damaged {
+        tracing::error!(
+            path = %path.display(), readable_frames = scan.frames.len(),
+            "a segment lacks frames that were on the disk; it is kept in damaged/, and what is readable goes in"
+        );
+        set_aside(layout, path, true)?;
+    }
+    if scan.frames.is_empty() {
+        fs::remove_file(path)?;
+        return Ok(None);
+    }
+    let number = identity.number;
+    let copy_path = layout.path(number, Kind::Copy);
+    // The same number, another epoch: no token can be that of the original.
+    let copy_identity =
+        Identity { node_id: layout.node_id().to_owned(), epoch: layout.epoch(), first_position: 1, ..identity.clone() };
+    write_copy(&file, &scan.frames, start, end, &copy_identity, &copy_path)?;
+    fs::rename(&copy_path, path)?;
+    layout::sync_folder(layout.table_dir())?;
+    match SealedSegment::open(layout, number, Kind::Segment)? {
+        Opened::Sealed(segment) => Ok(Some(*segment)),
+        _ => Err(io::Error::other("what was just written can't be read")),
+    }
+}
+
+/// Writes the frames to a new segment, sealed and synced.
+fn write_copy(
+    from: &File,
+    frames: &[(u64, Header)],
+    start: Place,
+    end: u64,
+    identity: &Identity,
+    path: &Path,
+) -> io::Result<()> {
+    use std::os::unix::fs::FileExt;
+
+    let to = layout::create(path)?;
+    to.set_len(0)?;
+    let block = identity.encode();
+    to.write_all_at(&block, 0)?;
+    let mut totals = Seal { end: (block.len() + 2 * BLOCK) as u64, ..Seal::default() };
+    let mut payload = Vec::new();
+    for ((offset, header), position) in frames.iter().zip(1..) {
+        let found = read_frame(from, Place { offset: *offset, ..start }, end, &mut payload)?;
+        if found != Some(*header) {
+            return Err(io::Error::other("a frame changed while it was read"));
+        }
+        let header = Header {
+            position,
+            durable: 0,
+            epoch: identity.epoch,
+            number: identity.number,
+            offset: totals.end,
+            ..*header
+        };
+        to.write_all_at(&header.encode(), totals.end)?;
+        to.write_all_at(&payload, totals.end + HEADER as u64)?;
+        totals.add(&header);
+    }
+    to.sync_data()?;
+    totals.sealed_ms = crate::figures::unix_ms();
+    to.write_all_at(&totals.encode(identity.epoch, identity.number), block.len() as u64)?;
+    to.sync_all()
+}
+
+/// Reads frames until one is bad; then looks for later ones that say whether that was the end.
+fn scan(file: &File, start: Place, first_position: u64, end: u64) -> io::Result<Scan> {
+    let mut scan = Scan { frames: Vec::new(), damaged: false };
+    let mut payload = Vec::new();
+    let (mut place, mut expected) = (start, first_position);
+    loop {
+        let here = read_frame(file, place, end, &mut payload)?.filter(|header| header.position == expected);
+        let (offset, header) = match here {
+            Some(header) => (place.offset, header),
+            None => match later_frame(file, place, end, &mut payload)? {
+                // It was written when the missing frame was on the disk: that one is damaged.
+                Some((offset, header)) if header.durable >= expected => {
+                    scan.damaged = true;
+                    (offset, header)
+                }
+                // Nothing behind it, or nothing that was ever acknowledged: a torn tail.
+                _ => return Ok(scan),
+            },
+        };
+        scan.frames.push((offset, header));
+        expected = header.position.saturating_add(1);
+        place.offset = offset + header.len();
+    }
+}
+
+/// The next correct frame behind `from`, searched byte by byte.
+fn later_frame(file: &File, from: Place, end: u64, payload: &mut Vec<u8>) -> io::Result<Option<(u64, Header)>> {
+    const STEP: usize = 1 << 20;
+    let mut window = vec![0; STEP + HEADER];
+    let mut offset = from.offset + 1;
+    while offset < end {
+        let len = read_up_to(file, &mut window, offset)?;
+        let bytes = window.get(..len).unwrap_or_default();
+        for at in memchr::memmem::find_iter(bytes, MAGIC).take_while(|at| *at < STEP) {
+            let place = Place { offset: offset + at as u64, ..from };
+            let looks_right = bytes.get(at..).is_some_and(|rest| Header::decode(rest, place).is_some());
+            if looks_right && let Some(header) = read_frame(file, place, end, payload)? {
+                return Ok(Some((place.offset, header)));
+            }
+        }
+        offset += STEP as u64;
+    }
+    Ok(None)
+}
+
+/// Keeps a file in `damaged/`, durably; with `keep` under its own name too.
+fn set_aside(layout: &Layout, path: &Path, keep: bool) -> io::Result<()> {
+    let folder = layout.damaged_dir();
+    let mut to = folder.join(path.file_name().unwrap_or_default());
+    for copy in 1.. {
+        if !to.exists() {
+            break;
+        }
+        to = folder.join(path.file_name().unwrap_or_default()).with_extension(format!("damaged-{copy}"));
+    }
+    fs::hard_link(path, &to)?;
+    layout::sync_folder(&folder)?;
+    if !keep {
+        fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+fn empty_folder(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        fs::remove_file(entry?.path())?;
+    }
+    Ok(())
+}
+
+/// The highest number in a folder, whatever the ending; 0 without any.
+fn highest_number(path: &Path) -> io::Result<u64> {
+    let mut highest = 0;
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.split('.').next()?.parse().ok());
+        highest = highest.max(number.unwrap_or(0));
+    }
+    Ok(highest)
+}
+
+/// Bytes of all files in the table's folder and those below it.
+fn occupied(path: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        bytes += if metadata.is_dir() { occupied(&entry.path())? } else { metadata.len() };
+    }
+    Ok(bytes)
+}

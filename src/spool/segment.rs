@@ -1,0 +1,422 @@
+//! A segment: the open one that the committer appends to, and a sealed one that waits for its
+//! insert.
+
+use std::fs::{self, File};
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::block::{self, BLOCK, Identity, Seal};
+use super::frame::{HEADER, Header, Place};
+use super::layout::{self, Kind, Layout};
+use super::pool::SegmentPool;
+use super::reader::{Part, SegmentReader};
+use crate::batch::Batch;
+use crate::figures::unix_ms;
+
+/// What the kernel takes in one call (`IOV_MAX`).
+const SLICES_MAX: usize = 1024;
+
+/// The segment that frames are appended to.
+pub(super) struct OpenSegment {
+    layout: Arc<Layout>,
+    file: File,
+    identity: Identity,
+    identity_len: u64,
+    /// Bytes that the file has on the disk without growing.
+    pub(super) capacity: u64,
+    /// What is committed: becomes the seal.
+    pub(super) totals: Seal,
+}
+
+/// Where frames begin behind an identity block.
+fn frames_start(identity_len: u64) -> u64 {
+    identity_len + 2 * BLOCK as u64
+}
+
+impl OpenSegment {
+    /// Opens a segment in a fresh file of `capacity` bytes, or in one to be overwritten. Both the
+    /// file and the folder are synced before it is given out: were the folder not, a crash could
+    /// leave acknowledged frames in a file that still has its old name.
+    pub(super) fn create(
+        layout: &Arc<Layout>,
+        number: u64,
+        first_position: u64,
+        frozen: &[u8],
+        capacity: u64,
+        recycled: Option<(&Path, u64)>,
+    ) -> io::Result<Self> {
+        let path = layout.path(number, Kind::Segment);
+        let identity = Identity {
+            node_id: layout.node_id().to_owned(),
+            epoch: layout.epoch(),
+            number,
+            created_ms: unix_ms(),
+            first_position,
+            frozen: frozen.to_vec(),
+        };
+        if let Some((from, _)) = recycled {
+            fs::rename(from, &path)?;
+        }
+        match Self::prepare(layout, &path, identity, capacity, recycled.map(|(_, len)| len)) {
+            Ok(segment) => Ok(segment),
+            Err(error) => {
+                // Nothing was acknowledged in it. If it can't be removed either, the next start
+                // finds it empty.
+                let _ = fs::remove_file(&path);
+                Err(error)
+            }
+        }
+    }
+
+    fn prepare(
+        layout: &Arc<Layout>,
+        path: &Path,
+        identity: Identity,
+        capacity: u64,
+        recycled: Option<u64>,
+    ) -> io::Result<Self> {
+        let file = layout::create(path)?;
+        let block = identity.encode();
+        let capacity = match recycled {
+            Some(len) => len,
+            None => {
+                preallocate(&file, capacity)?;
+                capacity
+            }
+        };
+        file.write_all_at(&block, 0)?;
+        file.sync_data()?;
+        if recycled.is_some() {
+            layout::sync_folder(&layout.free_dir())?;
+        }
+        layout::sync_folder(layout.table_dir())?;
+        let identity_len = block.len() as u64;
+        Ok(Self {
+            layout: layout.clone(),
+            file,
+            identity,
+            identity_len,
+            capacity,
+            totals: Seal { end: frames_start(identity_len), ..Seal::default() },
+        })
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.identity.number
+    }
+
+    pub(super) fn created_ms(&self) -> u64 {
+        self.identity.created_ms
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.totals.frames == 0
+    }
+
+    /// Appends a frame for each batch, with as few calls as the kernel allows. `headers` is memory
+    /// for the headers. Nothing counts until it returns; after an error the place where it began
+    /// is made unreadable, so that no frame of a refused batch is found there later.
+    pub(super) fn append(
+        &mut self,
+        batches: &[Batch],
+        first_position: u64,
+        durable: u64,
+        headers: &mut Vec<[u8; HEADER]>,
+    ) -> io::Result<()> {
+        let mut totals = self.totals;
+        headers.clear();
+        for (batch, position) in batches.iter().zip(first_position..) {
+            let place = Place { epoch: self.identity.epoch, number: self.identity.number, offset: totals.end };
+            let header = Header::of(batch, position, durable, place)
+                .ok_or_else(|| io::Error::other("a batch is longer than a frame can be"))?;
+            headers.push(header.encode());
+            totals.add(&header);
+        }
+        let mut slices = Vec::with_capacity(batches.len() * 3);
+        for (batch, header) in batches.iter().zip(headers.iter()) {
+            slices.push(IoSlice::new(header));
+            for section in [&batch.rows.bytes, &batch.rejected.bytes] {
+                if !section.is_empty() {
+                    slices.push(IoSlice::new(section));
+                }
+            }
+        }
+        if let Err(error) = write_all_vectored(&self.file, &mut slices, self.totals.end) {
+            let _ = self.file.write_all_at(&[0; HEADER], self.totals.end);
+            return Err(error);
+        }
+        self.totals = totals;
+        Ok(())
+    }
+
+    /// Makes what was appended durable.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Writes the seal, behind which nothing is read, and syncs it.
+    pub(super) fn seal(mut self) -> Result<SealedSegment, Box<(Self, SealError)>> {
+        self.totals.sealed_ms = unix_ms();
+        let block = self.totals.encode(self.identity.epoch, self.identity.number);
+        // The frames first: a seal on the disk says that all of them are there.
+        if let Err(error) = self.file.sync_data() {
+            return Err(Box::new((self, SealError::Sync(error))));
+        }
+        if let Err(error) = self.file.write_all_at(&block, self.identity_len) {
+            return Err(Box::new((self, SealError::Write(error))));
+        }
+        if let Err(error) = self.file.sync_data() {
+            return Err(Box::new((self, SealError::Sync(error))));
+        }
+        Ok(SealedSegment {
+            path: self.layout.path(self.identity.number, Kind::Segment),
+            layout: self.layout,
+            attempted: false,
+            rows_inserted: false,
+            identity: self.identity,
+            identity_len: self.identity_len,
+            seal: self.totals,
+        })
+    }
+}
+
+/// Why a segment is not sealed. Only the write may be tried again.
+pub(super) enum SealError {
+    Write(io::Error),
+    Sync(io::Error),
+}
+
+impl Seal {
+    /// Counts a frame.
+    pub(super) fn add(&mut self, header: &Header) {
+        self.end += header.len();
+        self.frames += 1;
+        self.rows += u64::from(header.rows);
+        self.rejected += u64::from(header.rejected);
+        self.rows_bytes += u64::from(header.rows_bytes);
+        self.rejected_bytes += u64::from(header.rejected_bytes);
+        self.checksum = crc32c::crc32c_append(self.checksum, &header.checksum.to_le_bytes());
+    }
+}
+
+/// A segment that waits for its insert. Nothing in it changes any more (invariant 3).
+#[derive(Debug)]
+pub struct SealedSegment {
+    layout: Arc<Layout>,
+    path: PathBuf,
+    attempted: bool,
+    rows_inserted: bool,
+    identity: Identity,
+    identity_len: u64,
+    seal: Seal,
+}
+
+impl SealedSegment {
+    /// Reads a segment's blocks. `None` for the seal when it has none.
+    pub(super) fn open(layout: &Arc<Layout>, number: u64, kind: Kind) -> io::Result<Opened> {
+        let path = layout.path(number, kind);
+        let file = File::open(&path)?;
+        let mut start = vec![0; BLOCK];
+        let len = read_up_to(&file, &mut start, 0)?;
+        start.truncate(len);
+        if start.iter().all(|byte| *byte == 0) {
+            return Ok(Opened::Empty);
+        }
+        let Some(identity_len) = Identity::length(&start) else {
+            return Ok(Opened::Unreadable);
+        };
+        let mut blocks = vec![0; identity_len + 2 * BLOCK];
+        let len = read_up_to(&file, &mut blocks, 0)?;
+        blocks.truncate(len);
+        let Some(identity) = Identity::decode(&blocks) else {
+            return Ok(Opened::Unreadable);
+        };
+        if identity.number != number {
+            return Ok(Opened::Empty);
+        }
+        let rest = blocks.get(identity_len..).unwrap_or_default();
+        let (seal, progress) = rest.split_at_checked(BLOCK).unwrap_or((rest, &[]));
+        let (epoch, identity_len) = (identity.epoch, identity_len as u64);
+        Ok(match Seal::decode(seal, epoch, number) {
+            Some(seal) => Opened::Sealed(Box::new(Self {
+                layout: layout.clone(),
+                path,
+                attempted: kind == Kind::Sent,
+                rows_inserted: block::is_progress(progress, epoch, number),
+                identity,
+                identity_len,
+                seal,
+            })),
+            None => Opened::Unsealed { identity, frames_start: frames_start(identity_len) },
+        })
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u64 {
+        self.identity.number
+    }
+
+    /// When it was opened, Unix ms.
+    pub fn created_ms(&self) -> u64 {
+        self.identity.created_ms
+    }
+
+    /// What the caller fixed for the insert when it was opened.
+    pub fn frozen(&self) -> &[u8] {
+        &self.identity.frozen
+    }
+
+    /// Rows for the target table.
+    pub fn rows(&self) -> u64 {
+        self.seal.rows
+    }
+
+    /// Rows for the quarantine table.
+    pub fn rejected(&self) -> u64 {
+        self.seal.rejected
+    }
+
+    /// Bytes of the rows.
+    pub fn rows_bytes(&self) -> u64 {
+        self.seal.rows_bytes
+    }
+
+    /// Bytes of the rejected lines' rows.
+    pub fn rejected_bytes(&self) -> u64 {
+        self.seal.rejected_bytes
+    }
+
+    /// True when ClickHouse may have it.
+    pub fn is_attempted(&self) -> bool {
+        self.attempted
+    }
+
+    /// True when its rows are proven to be inserted and only the rejected lines are not.
+    pub fn rows_are_inserted(&self) -> bool {
+        self.rows_inserted
+    }
+
+    /// Names these bytes and no others: who wrote them, when, and what they are.
+    pub fn token(&self) -> String {
+        let Identity { node_id, epoch, number, .. } = &self.identity;
+        let Seal { rows, checksum, .. } = &self.seal;
+        format!("{node_id}-{epoch:016x}-{number}-{rows}-{checksum:08x}")
+    }
+
+    /// Notes, durably, that ClickHouse may have it: before the first byte is sent.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system; nothing may be sent then.
+    pub fn mark_attempted(&mut self) -> io::Result<()> {
+        if !self.attempted {
+            let sent = self.layout.path(self.identity.number, Kind::Sent);
+            fs::rename(&self.path, &sent)?;
+            self.path = sent;
+            layout::sync_folder(self.layout.table_dir())?;
+            self.attempted = true;
+        }
+        Ok(())
+    }
+
+    /// Notes, durably, that the rows are inserted: the rejected lines may wait long for a missing
+    /// table, longer than ClickHouse remembers the rows' token.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn mark_rows_inserted(&mut self) -> io::Result<()> {
+        if !self.rows_inserted {
+            let file = File::options().write(true).open(&self.path)?;
+            let block = block::encode_progress(self.identity.epoch, self.identity.number);
+            file.write_all_at(&block, self.identity_len + BLOCK as u64)?;
+            file.sync_data()?;
+            self.rows_inserted = true;
+        }
+        Ok(())
+    }
+
+    /// Streams one part of it.
+    ///
+    /// # Errors
+    ///
+    /// When the file can't be opened.
+    pub fn read(&self, part: Part) -> io::Result<SegmentReader> {
+        let place =
+            Place { epoch: self.identity.epoch, number: self.identity.number, offset: frames_start(self.identity_len) };
+        Ok(SegmentReader::new(File::open(&self.path)?, part, place, self.seal.end))
+    }
+
+    /// The insert is proven: takes the file out of the spool.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system; the next start finds the segment again.
+    pub fn retire(self, pool: &SegmentPool) -> io::Result<()> {
+        pool.retire(&self)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// What a segment's blocks say.
+pub(super) enum Opened {
+    /// No frame in it was ever acknowledged under this name.
+    Empty,
+    /// Its first block is not what was written.
+    Unreadable,
+    Sealed(Box<SealedSegment>),
+    Unsealed {
+        identity: Identity,
+        frames_start: u64,
+    },
+}
+
+/// Reads until `space` is full or the file ends.
+pub(super) fn read_up_to(file: &File, space: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut len = 0;
+    while let Some(rest) = space.get_mut(len..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + len as u64) {
+            Ok(0) => break,
+            Ok(more) => len += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(len)
+}
+
+/// Reserves the file's blocks: no append fails for want of space, and its length never changes.
+#[cfg(target_os = "linux")]
+fn preallocate(file: &File, len: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
+        // A file system that can't reserve gets a file that grows.
+        Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(len),
+        outcome => Ok(outcome?),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn preallocate(file: &File, len: u64) -> io::Result<()> {
+    file.set_len(len)
+}
+
+fn write_all_vectored(file: &File, mut slices: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+    while !slices.is_empty() {
+        let some = slices.get(..SLICES_MAX).unwrap_or(slices);
+        match rustix::io::pwritev(file, some, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(len) => {
+                offset += len as u64;
+                IoSlice::advance_slices(&mut slices, len);
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

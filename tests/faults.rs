@@ -1,0 +1,164 @@
+//! ClickHouse away, killed, restarted; the server killed: every acknowledged event arrives once.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use support::{ClickHouse, Connection, Server, post};
+
+fn event(name: &str, sequence: u64) -> String {
+    format!("{{\"event\":\"{name}\",\"sequence\":{sequence}}}\n")
+}
+
+#[test]
+fn events_are_taken_while_clickhouse_is_away_and_go_out_when_it_is_back() {
+    let mut clickhouse = ClickHouse::start();
+    let database = clickhouse.database();
+    let server = Server::start(&clickhouse, &database, &[]);
+    assert_eq!(post(server.address(), "/api/events", event("before", 1).as_bytes()).status, 200);
+    server.wait_for_rows(&clickhouse, &format!("{database}.events"), 1);
+    clickhouse.kill();
+    assert_eq!(post(server.address(), "/api/events", event("away", 2).as_bytes()).status, 200);
+    assert_eq!(post(server.address(), "/api/events", b"not json").status, 422);
+    thread::sleep(Duration::from_millis(1500));
+    assert_eq!(server.admin_get("/readyz").status, 200);
+    // A start while it is away: the columns are known from the last time.
+    let server = server.restart();
+    assert_eq!(post(server.address(), "/api/events", event("restarted", 3).as_bytes()).status, 200);
+    clickhouse.restart();
+    server.wait_for_rows(&clickhouse, &format!("{database}.events"), 3);
+    server.wait_for_rows(&clickhouse, &format!("{database}.events_quarantine"), 1);
+    let events = clickhouse.query(&format!("SELECT event FROM {database}.events ORDER BY sequence FORMAT TSV"));
+    assert_eq!(events.trim(), "before\naway\nrestarted");
+    assert!(server.stop().success());
+}
+
+#[test]
+fn a_first_start_without_clickhouse_waits_and_says_so() {
+    let mut clickhouse = ClickHouse::start();
+    let database = clickhouse.database();
+    clickhouse.kill();
+    let server = Server::start_unready(&clickhouse, &database, &[]);
+    let ready = server.admin_get("/readyz");
+    assert_eq!(ready.status, 503);
+    assert!(ready.text().contains("ClickHouse"), "{}", ready.text());
+    assert_eq!(server.admin_get("/livez").status, 200);
+    assert!(server.log().contains("waiting for ClickHouse"), "{}", server.log());
+    clickhouse.restart();
+    server.wait_until_ready();
+    assert_eq!(post(server.address(), "/api/events", event("late", 1).as_bytes()).status, 200);
+    assert!(server.stop().success());
+    assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events")).trim(), "1");
+}
+
+/// Sends numbered events over one connection until told to stop, and notes every number that was
+/// acknowledged. Connects again when the server is killed.
+fn send_events(address: impl Fn() -> SocketAddr, client: u64, stop: &AtomicBool, acknowledged: &Mutex<HashSet<u64>>) {
+    let mut sequence = client << 32;
+    while !stop.load(Ordering::Relaxed) {
+        let Some(mut connection) = Connection::try_open(address()) else {
+            thread::sleep(Duration::from_millis(20));
+            continue;
+        };
+        while !stop.load(Ordering::Relaxed) {
+            let numbers: Vec<u64> = (0..10).map(|offset| sequence + offset).collect();
+            sequence += 10;
+            let body: String = numbers.iter().map(|number| event("load", *number)).collect();
+            let request =
+                format!("POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            if !connection.try_send(request.as_bytes()) {
+                break;
+            }
+            match connection.try_read_response() {
+                Some(response) if response.status == 200 => acknowledged.lock().unwrap().extend(numbers),
+                Some(_) => {}
+                None => break,
+            }
+        }
+    }
+}
+
+/// Every acknowledged event is there once; what was not acknowledged is there at most once.
+fn exactly_once(clickhouse: &ClickHouse, database: &str, acknowledged: &HashSet<u64>) {
+    let rows = clickhouse.query(&format!(
+        "SELECT sequence, count() FROM {database}.events WHERE event = 'load' GROUP BY sequence FORMAT TSV"
+    ));
+    let mut stored = HashSet::new();
+    for row in rows.lines() {
+        let (sequence, count) = row.split_once('\t').unwrap();
+        assert_eq!(count, "1", "event {sequence} is stored {count} times");
+        stored.insert(sequence.parse::<u64>().unwrap());
+    }
+    let lost: Vec<&u64> = acknowledged.difference(&stored).collect();
+    assert!(
+        lost.is_empty(),
+        "{} of {} acknowledged events are lost: {:?}",
+        lost.len(),
+        acknowledged.len(),
+        lost.first()
+    );
+}
+
+#[test]
+fn a_killed_server_loses_and_doubles_nothing() {
+    for durability in ["sync", "written"] {
+        let clickhouse = ClickHouse::start();
+        let database = clickhouse.database();
+        let flags = ["--durability", durability, "--batch-age", "50ms", "--batch-rows", "2000"];
+        let mut server = Server::start(&clickhouse, &database, &flags);
+        let address = server.address();
+        let (stop, acknowledged) = (AtomicBool::new(false), Mutex::new(HashSet::new()));
+        thread::scope(|scope| {
+            for client in 1..=4 {
+                let (stop, acknowledged) = (&stop, &acknowledged);
+                scope.spawn(move || send_events(|| address, client, stop, acknowledged));
+            }
+            for round in 0..5 {
+                thread::sleep(Duration::from_millis(250 + 130 * round));
+                server.kill9();
+                server = server.start_again();
+            }
+            thread::sleep(Duration::from_millis(300));
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert!(server.stop().success());
+        let acknowledged = acknowledged.into_inner().unwrap();
+        assert!(acknowledged.len() > 100, "only {} events were acknowledged", acknowledged.len());
+        exactly_once(&clickhouse, &database, &acknowledged);
+    }
+}
+
+#[test]
+fn a_killed_clickhouse_loses_and_doubles_nothing() {
+    let mut clickhouse = ClickHouse::start();
+    let database = clickhouse.database();
+    let flags = ["--batch-age", "50ms", "--batch-rows", "2000", "--shutdown-timeout", "60s"];
+    let server = Server::start(&clickhouse, &database, &flags);
+    let address = server.address();
+    let (stop, acknowledged) = (AtomicBool::new(false), Mutex::new(HashSet::new()));
+    thread::scope(|scope| {
+        for client in 1..=4 {
+            let (stop, acknowledged) = (&stop, &acknowledged);
+            scope.spawn(move || send_events(|| address, client, stop, acknowledged));
+        }
+        for round in 0..3 {
+            thread::sleep(Duration::from_millis(400 + 110 * round));
+            clickhouse.kill();
+            thread::sleep(Duration::from_millis(200));
+            clickhouse.restart();
+        }
+        thread::sleep(Duration::from_millis(300));
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(server.stop().success());
+    let acknowledged = acknowledged.into_inner().unwrap();
+    assert!(acknowledged.len() > 100, "only {} events were acknowledged", acknowledged.len());
+    exactly_once(&clickhouse, &database, &acknowledged);
+}

@@ -1,0 +1,179 @@
+//! Starts, stops, settings, and the admin address.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::thread;
+use std::time::Duration;
+
+use support::{Connection, Server, post, shared_clickhouse};
+
+#[test]
+fn a_stop_answers_what_was_begun_and_inserts_what_is_spooled() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    let server = Server::start(clickhouse, &database, &["--batch-age", "1h"]);
+    let mut begun = Connection::open(server.address());
+    let mut idle = Connection::open(server.address());
+    begun.send(b"POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 17\r\n\r\n{\"event\":");
+    idle.send(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(idle.read_response().status, 200);
+    let stopping = server.begin_stop();
+    stopping.wait_until_unready();
+    begun.send(b"\"begun\"}");
+    let reply = begun.read_response();
+    assert_eq!((reply.status, reply.header("connection")), (200, Some("close")));
+    assert!(idle.is_closed_within(Duration::from_secs(5)));
+    assert!(stopping.wait().success());
+    let events = clickhouse.query(&format!("SELECT event FROM {database}.events FORMAT TSV"));
+    assert_eq!(events.trim(), "begun");
+}
+
+#[test]
+fn a_request_on_an_open_connection_is_served_while_stopping() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    let server = Server::start(clickhouse, &database, &[]);
+    let mut open = Connection::open(server.address());
+    open.send(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(open.read_response().status, 200);
+    let stopping = server.begin_stop();
+    stopping.wait_until_unready();
+    open.send(b"POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 15\r\n\r\n{\"event\":\"end\"}");
+    let reply = open.read_response();
+    assert_eq!((reply.status, reply.header("connection")), (200, Some("close")));
+    assert!(stopping.wait().success());
+    assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events")).trim(), "1");
+}
+
+#[test]
+fn a_second_server_on_the_port_or_the_spool_stops_with_a_sentence() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    let server = Server::start(clickhouse, &database, &[]);
+    let (status, log) = Server::expect_failure(clickhouse, &database, &["--listen", &server.address().to_string()]);
+    assert!(!status.success() && log.contains("in use"), "{log}");
+    let spool = server.spool_dir().to_string_lossy().into_owned();
+    let (status, log) = Server::expect_failure(clickhouse, &database, &["--spool-dir", &spool]);
+    assert!(!status.success() && log.contains("lock"), "{log}");
+}
+
+#[test]
+fn settings_come_from_flag_environment_and_file_in_that_order() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "events-max = 2\nline-bytes-max = \"30B\"\nbody-bytes-max = \"1KiB\"\n").unwrap();
+    let path = file.path().to_str().unwrap().to_owned();
+    let server = Server::start_with_environment(
+        clickhouse,
+        &database,
+        &["--config", &path, "--body-bytes-max", "64B"],
+        &[("SLUICEGATE_EVENTS_MAX", "3"), ("SLUICEGATE_BODY_BYTES_MAX", "128B")],
+    );
+    let status = |body: &[u8]| post(server.address(), "/api/events", body).status;
+    assert_eq!(status(b"{}\n{}\n{}"), 200);
+    assert_eq!(status(b"{}\n{}\n{}\n{}"), 413);
+    assert_eq!(status(&[b' '; 65]), 413);
+    let long = post(server.address(), "/api/events", b"{\"event\":\"0123456789012345678901234\"}");
+    assert!(long.text().contains("line_too_long"), "{}", long.text());
+    std::fs::write(file.path(), "event-max = 2\n").unwrap();
+    let (status, log) = Server::expect_failure(clickhouse, &database, &["--config", &path]);
+    assert!(!status.success() && log.contains("`event-max`") && log.contains("`events-max`"), "{log}");
+    let (status, log) = Server::expect_failure(clickhouse, &database, &["--batch-rows", "2000000"]);
+    assert!(!status.success() && log.contains("--batch-rows"), "{log}");
+}
+
+#[test]
+fn the_admin_address_shows_what_happened() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    let server = Server::start(clickhouse, &database, &[]);
+    let body =
+        b"{\"event\":\"a\",\"sequence\":1}\n{\"event\":\"b\",\"sequence\":2}\n{\"event\":\"b\",\"sequence\":3}\nbad";
+    assert_eq!(post(server.address(), "/api/events", body).status, 200);
+    server.wait_for_rows(clickhouse, &format!("{database}.events"), 3);
+    server.wait_for_rows(clickhouse, &format!("{database}.events_quarantine"), 1);
+
+    for path in ["/livez", "/readyz", "/healthz", "/health", "/ping", "/version"] {
+        assert_eq!(server.admin_get(path).status, 200, "{path}");
+    }
+    assert!(server.admin_get("/readyz").text().contains("\"warnings\":[]"));
+    assert!(server.admin_get("/version").text().contains(env!("CARGO_PKG_VERSION")));
+    assert_eq!(server.admin_get("/nothing").status, 404);
+
+    let newest = |query: &str| server.admin_get(&format!("/api/events{query}"));
+    assert_eq!(newest("").text().lines().count(), 3);
+    assert_eq!(newest("?limit=2").text().lines().count(), 2);
+    let filtered = newest("?event=b&sequence=3");
+    let row: serde_json::Value = serde_json::from_str(filtered.text().trim()).unwrap();
+    assert_eq!(
+        (row["event"].as_str(), row["sequence"].as_i64(), row["ip"].as_str()),
+        (Some("b"), Some(3), Some("127.0.0.1"))
+    );
+    assert_eq!(newest("?since=2020-01-01T00:00:00Z").text().lines().count(), 3);
+    assert_eq!(newest("?since=2100-01-01T00:00:00Z").text().lines().count(), 0);
+    assert_eq!(newest("?event=%27%20OR%201=1%20--").text(), "");
+    for wrong in ["?limit=0", "?limit=10001", "?limit=x", "?nocolumn=1", "?since=never", "?event=%zz"] {
+        assert_eq!(newest(wrong).status, 400, "{wrong}: {}", newest(wrong).text());
+    }
+
+    let metrics = server.metrics();
+    let value =
+        |series: &str| metrics.get(series).copied().unwrap_or_else(|| panic!("{series} is missing: {metrics:?}"));
+    assert_eq!(value("sluicegate_requests_total{code=\"200\"}"), 1.0);
+    assert_eq!(value("sluicegate_events_received_total"), 4.0);
+    assert_eq!(value("sluicegate_events_accepted_total"), 3.0);
+    assert_eq!(value("sluicegate_events_rejected_total{code=\"invalid_json\"}"), 1.0);
+    assert_eq!(value("sluicegate_events_inserted_total{table=\"events\"}"), 3.0);
+    assert_eq!(value("sluicegate_events_quarantined_total"), 1.0);
+    assert_eq!(value("sluicegate_events_spooled"), 0.0);
+    assert!(value("sluicegate_inserts_total{table=\"events\",outcome=\"done\"}") >= 1.0);
+    assert!(value("sluicegate_spool_bytes") > 0.0);
+    assert_eq!(value("sluicegate_shed_total{reason=\"spool_full\"}"), 0.0);
+    for histogram in ["request", "commit", "insert"] {
+        assert!(value(&format!("sluicegate_{histogram}_seconds_count")) >= 1.0);
+    }
+    assert_eq!(value(&format!("sluicegate_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"))), 1.0);
+    value("sluicegate_spool_oldest_seconds");
+    value("sluicegate_connections");
+}
+
+#[test]
+fn a_full_spool_is_503_and_takes_events_again_by_itself() {
+    let mut clickhouse = support::ClickHouse::start();
+    let database = clickhouse.database();
+    let server = Server::start(
+        &clickhouse,
+        &database,
+        &["--spool-bytes-max", "3MiB", "--batch-bytes", "1MiB", "--disk-free-min", "1B"],
+    );
+    clickhouse.kill();
+    let body = format!("{{\"event\":\"full\",\"param_str\":\"{}\"}}\n", "x".repeat(1000)).repeat(200);
+    let mut accepted = 0;
+    let refused = (0..100).find_map(|_| {
+        let reply = post(server.address(), "/api/events", body.as_bytes());
+        accepted += u64::from(reply.status == 200) * 200;
+        (reply.status != 200).then_some(reply)
+    });
+    let refused = refused.expect("the spool never fills");
+    assert_eq!(refused.status, 503);
+    assert!(refused.text().contains("spool_full") && refused.header("retry-after").is_some());
+    assert_eq!(server.admin_get("/readyz").status, 503);
+    assert!(accepted > 0);
+    clickhouse.restart();
+    for _ in 0..200 {
+        let reply = post(server.address(), "/api/events", body.as_bytes());
+        if reply.status == 200 {
+            accepted += 200;
+            assert_eq!(server.admin_get("/readyz").status, 200);
+            assert!(server.stop().success());
+            let count = clickhouse.query(&format!("SELECT count() FROM {database}.events"));
+            assert_eq!(count.trim(), accepted.to_string());
+            return;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    panic!("the server takes no events again:\n{}", server.log());
+}

@@ -1,0 +1,124 @@
+//! A real ClickHouse: the embedded one, as its own process.
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::{free_address, wait_for};
+
+/// Ends with its value; a static one ends with the test's process, whose end closes the pipe.
+pub struct ClickHouse {
+    folder: tempfile::TempDir,
+    address: SocketAddr,
+    child: Child,
+}
+
+/// One for all tests of a file.
+pub fn shared_clickhouse() -> &'static ClickHouse {
+    static SHARED: OnceLock<ClickHouse> = OnceLock::new();
+    SHARED.get_or_init(ClickHouse::start)
+}
+
+impl ClickHouse {
+    /// Starts one on an empty folder.
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let address = free_address();
+        let child = spawn(&folder.path().join("clickhouse"), address);
+        let clickhouse = Self { folder, address, child };
+        clickhouse.wait();
+        clickhouse
+    }
+
+    /// Its HTTP interface.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// A new, empty database.
+    pub fn database(&self) -> String {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        self.query(&format!("CREATE DATABASE {name}"));
+        name
+    }
+
+    /// Runs a statement; panics with ClickHouse's text when it fails.
+    pub fn query(&self, statement: &str) -> String {
+        self.try_query(statement).unwrap_or_else(|error| panic!("{statement}: {error}"))
+    }
+
+    pub fn try_query(&self, statement: &str) -> Result<String, String> {
+        let client = http_client();
+        let response =
+            client.post(self.url()).body(statement.to_owned()).send().map_err(|error| format!("{error:?}"))?;
+        let succeeded = response.status() == 200;
+        let text = response.text().map_err(|error| error.to_string())?;
+        if succeeded { Ok(text) } else { Err(text) }
+    }
+
+    /// SIGKILL, to the process that is the engine.
+    pub fn kill(&mut self) {
+        let engine = self.engine_pid();
+        rustix::process::kill_process(engine, rustix::process::Signal::KILL).unwrap();
+        // The foreground process sees that its engine ended, and ends too.
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again on the same folder and port.
+    pub fn restart(&mut self) {
+        self.child = spawn(&self.path(), self.address);
+        self.wait();
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("clickhouse")
+    }
+
+    /// The engine is the foreground process's only child.
+    fn engine_pid(&self) -> rustix::process::Pid {
+        let id = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+        let pid = children.split_whitespace().next().expect("the engine runs").parse().unwrap();
+        rustix::process::Pid::from_raw(pid).unwrap()
+    }
+
+    fn wait(&self) {
+        let log = || std::fs::read_to_string(self.path().join("clickhouse.log")).unwrap_or_default();
+        wait_for(|| format!("ClickHouse does not answer: {}", log()), || self.try_query("SELECT 1").ok());
+    }
+}
+
+impl Drop for ClickHouse {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+fn http_client() -> &'static reqwest::blocking::Client {
+    static CLIENT: OnceLock<reqwest::blocking::Client> = OnceLock::new();
+    CLIENT.get_or_init(|| {
+        rustls::crypto::ring::default_provider().install_default().unwrap();
+        reqwest::blocking::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap()
+    })
+}
+
+fn spawn(path: &std::path::Path, address: SocketAddr) -> Child {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sluicegate"))
+        .args(["clickhouse", "--http-port", &address.port().to_string(), "--path"])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Its one line comes when it is ready, or nothing when it can't start.
+    let mut said = [0; 1];
+    let read = child.stdout.take().unwrap().read(&mut said).unwrap();
+    assert_eq!(read, 1, "ClickHouse did not start on {}: {:?}", path.display(), child.wait());
+    child
+}

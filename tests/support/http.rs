@@ -1,0 +1,127 @@
+//! A raw HTTP client: sends the bytes that it is given.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use super::PATIENCE;
+
+/// A reply.
+#[derive(Debug)]
+pub struct Response {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// A header's value, by its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// A connection that is used by hand.
+pub struct Connection {
+    stream: TcpStream,
+    received: Vec<u8>,
+}
+
+impl Connection {
+    pub fn open(address: SocketAddr) -> Self {
+        Self::try_open(address).unwrap_or_else(|| panic!("nobody listens at {address}"))
+    }
+
+    pub fn try_open(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).ok()?;
+        stream.set_nodelay(true).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        Some(Self { stream, received: Vec::new() })
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    pub fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    /// Ends our side of it.
+    pub fn finish(&mut self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// The next reply, by its Content-Length.
+    pub fn read_response(&mut self) -> Response {
+        self.try_read_response().expect("the connection ended before a reply")
+    }
+
+    pub fn try_read_response(&mut self) -> Option<Response> {
+        let head_len = loop {
+            if let Some(at) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
+                break at + 4;
+            }
+            self.receive()?;
+        };
+        let head = String::from_utf8(self.received[..head_len].to_vec()).unwrap();
+        let mut lines = head.lines();
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let headers: Vec<(String, String)> = lines
+            .filter_map(|line| line.split_once(": "))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+            .collect();
+        let length = headers.iter().find(|(name, _)| name == "content-length");
+        let body_len: usize = length.map_or(0, |(_, value)| value.parse().unwrap());
+        while self.received.len() < head_len + body_len {
+            self.receive()?;
+        }
+        let body = self.received[head_len..head_len + body_len].to_vec();
+        self.received.drain(..head_len + body_len);
+        Some(Response { status, headers, body })
+    }
+
+    /// True when the server ends the connection without another byte.
+    pub fn is_closed_within(&mut self, time: Duration) -> bool {
+        let deadline = Instant::now() + time;
+        self.stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        while Instant::now() < deadline {
+            match self.stream.read(&mut [0; 64]) {
+                Ok(len) => return len == 0,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => return true,
+            }
+        }
+        false
+    }
+
+    fn receive(&mut self) -> Option<()> {
+        let mut space = [0; 16 << 10];
+        match self.stream.read(&mut space) {
+            Ok(0) | Err(_) => None,
+            Ok(len) => {
+                self.received.extend_from_slice(&space[..len]);
+                Some(())
+            }
+        }
+    }
+}
+
+/// One POST on a connection of its own.
+pub fn post(address: SocketAddr, target: &str, body: &[u8]) -> Response {
+    let mut connection = Connection::open(address);
+    let head = format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
+    connection.send(&[head.as_bytes(), body].concat());
+    connection.read_response()
+}
+
+/// One GET on a connection of its own.
+pub fn get(address: SocketAddr, target: &str) -> Response {
+    let mut connection = Connection::open(address);
+    connection.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
+    connection.read_response()
+}

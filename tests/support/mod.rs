@@ -1,0 +1,37 @@
+//! The real parts that the tests work with: ClickHouse, the server's binary, a raw HTTP client.
+//!
+//! Every wait is bounded and panics with the log of whom it waited for.
+
+// Each test file is a crate of its own and uses its share of this.
+#![allow(dead_code, unused_imports)]
+
+mod clickhouse;
+mod http;
+mod server;
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+pub use clickhouse::{ClickHouse, shared_clickhouse};
+pub use http::{Connection, Response, get, post};
+pub use server::{Server, Stopping};
+
+/// The longest that anything may take on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A port that was free a moment ago.
+pub fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Looks again and again until `look` finds something; panics with `otherwise` when it does not.
+pub fn wait_for<T>(otherwise: impl Fn() -> String, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{}", otherwise());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,201 @@
+//! The server's real binary as a process.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{ClickHouse, Response, free_address, get, wait_for};
+
+/// A running server; killed with its value.
+pub struct Server {
+    child: Child,
+    setup: Setup,
+}
+
+#[derive(Clone)]
+struct Setup {
+    folder: Arc<tempfile::TempDir>,
+    address: SocketAddr,
+    admin: SocketAddr,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+}
+
+/// A server that was told to stop.
+pub struct Stopping(Server);
+
+impl Server {
+    /// Starts it with a spool of its own, and waits until it takes events.
+    pub fn start(clickhouse: &ClickHouse, database: &str, flags: &[&str]) -> Self {
+        Self::start_with_environment(clickhouse, database, flags, &[])
+    }
+
+    pub fn start_with_environment(
+        clickhouse: &ClickHouse,
+        database: &str,
+        flags: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let server = Setup::new(clickhouse, database, flags, environment).spawn();
+        server.wait_until_ready();
+        server
+    }
+
+    /// Starts it and waits only until the admin address answers.
+    pub fn start_unready(clickhouse: &ClickHouse, database: &str, flags: &[&str]) -> Self {
+        let server = Setup::new(clickhouse, database, flags, &[]).spawn();
+        wait_for(|| server.log(), || TcpStream::connect(server.setup.admin).ok());
+        server
+    }
+
+    /// Starts one that has to end by itself; how it ended, and what it said.
+    pub fn expect_failure(clickhouse: &ClickHouse, database: &str, flags: &[&str]) -> (ExitStatus, String) {
+        let mut server = Setup::new(clickhouse, database, flags, &[]).spawn();
+        let status = wait_for(|| "the server runs".to_owned(), || server.child.try_wait().unwrap());
+        (status, server.log())
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.setup.address
+    }
+
+    pub fn spool_dir(&self) -> PathBuf {
+        self.setup.spool_dir()
+    }
+
+    /// Everything that it wrote to standard error, over its restarts.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.setup.log_path()).unwrap_or_default()
+    }
+
+    pub fn admin_get(&self, target: &str) -> Response {
+        get(self.setup.admin, target)
+    }
+
+    pub fn wait_until_ready(&self) {
+        wait_for(
+            || format!("the server is not ready:\n{}", self.log()),
+            || {
+                TcpStream::connect(self.setup.admin).ok()?;
+                (self.admin_get("/readyz").status == 200).then_some(())
+            },
+        );
+    }
+
+    /// Waits until a table has so many rows.
+    pub fn wait_for_rows(&self, clickhouse: &ClickHouse, table: &str, rows: u64) {
+        let count = || clickhouse.query(&format!("SELECT count() FROM {table}")).trim().to_owned();
+        wait_for(
+            || format!("{table} has {} rows instead of {rows}:\n{}", count(), self.log()),
+            || (count() == rows.to_string()).then_some(()),
+        );
+    }
+
+    /// Samples of `/metrics` by series.
+    pub fn metrics(&self) -> HashMap<String, f64> {
+        let text = self.admin_get("/metrics").text();
+        let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
+        samples.map(|(series, value)| (series.to_owned(), value.parse().unwrap())).collect()
+    }
+
+    pub fn kill9(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again after its end, on the same spool and addresses.
+    pub fn start_again(&self) -> Self {
+        let server = self.setup.spawn();
+        server.wait_until_ready();
+        server
+    }
+
+    /// Stops it in order, without waiting for ClickHouse, and starts it again.
+    pub fn restart(mut self) -> Self {
+        self.kill9();
+        self.start_again()
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn stop(self) -> ExitStatus {
+        self.begin_stop().wait()
+    }
+
+    pub fn begin_stop(self) -> Stopping {
+        let pid = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        Stopping(self)
+    }
+}
+
+impl Stopping {
+    /// Waits until the server knows that it stops.
+    pub fn wait_until_unready(&self) {
+        wait_for(|| "the server stays ready".to_owned(), || (self.0.admin_get("/readyz").status == 503).then_some(()));
+    }
+
+    pub fn wait(mut self) -> ExitStatus {
+        let child = &mut self.0.child;
+        let log_path = self.0.setup.log_path();
+        let log = || std::fs::read_to_string(&log_path).unwrap_or_default();
+        wait_for(|| format!("the server does not stop:\n{}", log()), || child.try_wait().unwrap())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Setup {
+    fn new(clickhouse: &ClickHouse, database: &str, flags: &[&str], environment: &[(&str, &str)]) -> Self {
+        let (address, admin) = (free_address(), free_address());
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let spool = folder.path().join("spool");
+        let mut arguments: Vec<String> = Vec::new();
+        let defaults = [
+            ("--listen", address.to_string()),
+            ("--admin-listen", admin.to_string()),
+            ("--clickhouse-url", clickhouse.url()),
+            ("--database", database.to_owned()),
+            ("--spool-dir", spool.to_string_lossy().into_owned()),
+            ("--batch-age", "100ms".to_owned()),
+            ("--log-format", "json".to_owned()),
+        ];
+        for (flag, value) in defaults.into_iter().filter(|(flag, _)| !flags.contains(flag)) {
+            arguments.extend([flag.to_owned(), value]);
+        }
+        arguments.extend(flags.iter().map(|&flag| flag.to_owned()));
+        let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Self { folder, address, admin, arguments, environment }
+    }
+
+    fn spawn(&self) -> Server {
+        let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_sluicegate"))
+            .arg("serve")
+            .args(&self.arguments)
+            .envs(self.environment.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Server { child, setup: self.clone() }
+    }
+
+    fn spool_dir(&self) -> PathBuf {
+        self.folder.path().join("spool")
+    }
+
+    fn log_path(&self) -> PathBuf {
+        Path::new(self.folder.path()).join("log")
+    }
+}
