@@ -29,6 +29,7 @@ use crate::insert::client::ClickHouse;
 use crate::insert::due::Due;
 use crate::insert::figures::InsertFigures;
 use crate::insert::inserter::Inserts;
+use crate::insert::stream::InsertClient;
 use crate::insert::target::Target;
 use crate::listener;
 use crate::ndjson::{EncodeLimits, RowEncoder};
@@ -141,7 +142,8 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     let inserter_threads = (0..settings.inserters.get())
         .map(|index| {
             let inserting = inserting.clone();
-            spawn(format!("inserter-{index}"), move || inserting.run())
+            let client = InsertClient::new().map_err(os("an inserter can't be set up"))?;
+            spawn(format!("inserter-{index}"), move || inserting.run(&client))
         })
         .collect::<Result<Vec<_>, _>>()?;
     let committer_thread = spawn("committer".into(), move || committer.run())?;

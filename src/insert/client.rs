@@ -5,12 +5,10 @@ use std::io::Read;
 use std::time::Duration;
 
 use reqwest::Url;
-use reqwest::blocking::{Body, Client, Response};
+use reqwest::blocking::{Client, Response};
+use reqwest::header::HeaderMap;
 
 use crate::config::{ConfigError, Settings};
-
-/// How long a connection may take to open; a host that is gone should not hold an inserter.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a question about tables and settings may take.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -20,7 +18,7 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
 /// How much of an error's text is kept.
-const MESSAGE_BYTES_MAX: u64 = 4 << 10;
+const MESSAGE_BYTES_MAX: usize = 4 << 10;
 
 /// Why ClickHouse did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +50,19 @@ impl fmt::Display for ClientError {
 
 impl std::error::Error for ClientError {}
 
+/// What both of `reqwest`'s builders are told: no proxy from the environment and no redirects
+/// stand between a segment and its ClickHouse.
+macro_rules! http_settings {
+    ($builder:expr) => {
+        $builder
+            .connect_timeout(std::time::Duration::from_secs(5))
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .tcp_nodelay(true)
+    };
+}
+pub(super) use http_settings;
+
 /// One ClickHouse server.
 #[derive(Clone)]
 pub struct ClickHouse {
@@ -70,12 +81,8 @@ impl ClickHouse {
     pub fn of(settings: &Settings) -> Result<Vec<Self>, ConfigError> {
         // The provider of TLS is process-wide; a second call finds it set, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(None)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .tcp_nodelay(true)
+        let http = http_settings!(Client::builder())
+            .timeout(QUERY_TIMEOUT)
             .build()
             .map_err(|error| ConfigError(format!("the HTTP client can't be set up: {error}")))?;
         let password = settings.clickhouse_password()?;
@@ -101,58 +108,80 @@ impl ClickHouse {
     ///
     /// No answer, or a refusal with ClickHouse's code.
     pub fn query(&self, statement: &str, parameters: &[(&str, &str)]) -> Result<String, ClientError> {
-        let response = self.send(parameters, Body::from(statement.to_owned()), QUERY_TIMEOUT)?;
-        let mut text = String::new();
-        response.take(ANSWER_BYTES_MAX).read_to_string(&mut text).map_err(no_answer)?;
-        Ok(text)
-    }
-
-    /// Sends an INSERT whose rows are `body`, and believes it only when everything says that it
-    /// was done: status 200, no exception code in the header, and an empty body, read to its end.
-    /// (A 200 with an exception has lost data elsewhere: ClickHouse issue 65117.)
-    ///
-    /// # Errors
-    ///
-    /// No answer, or a refusal with ClickHouse's code.
-    pub fn insert(&self, parameters: &[(&str, &str)], body: Body, timeout: Duration) -> Result<(), ClientError> {
-        let response = self.send(parameters, body, timeout)?;
-        let status = response.status().as_u16();
-        let message = first_line(response)?;
-        if message.is_empty() {
-            return Ok(());
+        let request = self.http.post(self.address(parameters)).body(statement.to_owned());
+        let request =
+            self.credentials().into_iter().fold(request, |request, (name, value)| request.header(name, value));
+        let mut response = request.send().map_err(|error| ClientError::NoAnswer(causes(&error)))?;
+        let mut verdict = Verdict::new(response.status().as_u16(), response.headers());
+        if verdict.refused {
+            let mut text = Vec::new();
+            response.take(MESSAGE_BYTES_MAX as u64).read_to_end(&mut text).map_err(broke_off)?;
+            verdict.read(&text);
+            return Err(verdict.refusal());
         }
-        Err(ClientError::Refused { status, code: code_in(&message), message })
+        read_text(&mut response)
     }
 
-    fn send(&self, parameters: &[(&str, &str)], body: Body, timeout: Duration) -> Result<Response, ClientError> {
+    /// Where to send a request with these parameters.
+    pub(super) fn address(&self, parameters: &[(&str, &str)]) -> Url {
         let mut url = self.url.clone();
         url.query_pairs_mut().extend_pairs(parameters);
-        let mut request = self.http.post(url).timeout(timeout).header("X-ClickHouse-User", &self.user).body(body);
-        if let Some(password) = &self.password {
-            request = request.header("X-ClickHouse-Key", password);
-        }
-        let response = request.send().map_err(|error| ClientError::NoAnswer(causes(&error)))?;
-        let status = response.status().as_u16();
-        let code = response
-            .headers()
-            .get("X-ClickHouse-Exception-Code")
-            .map(|value| value.to_str().ok().and_then(|text| text.parse().ok()));
-        if status == 200 && code.is_none() {
-            return Ok(response);
-        }
-        let message = first_line(response).unwrap_or_default();
-        let code = code.flatten().or_else(|| code_in(&message));
-        Err(ClientError::Refused { status, code, message })
+        url
+    }
+
+    /// Headers that say who asks.
+    pub(super) fn credentials(&self) -> Vec<(&'static str, &str)> {
+        let mut headers = vec![("X-ClickHouse-User", self.user.as_str())];
+        headers.extend(self.password.as_deref().map(|password| ("X-ClickHouse-Key", password)));
+        headers
     }
 }
 
-/// The first line of a body that should be empty or an error's text; the body is read to its end,
-/// within bounds.
-fn first_line(response: Response) -> Result<String, ClientError> {
-    let mut text = Vec::new();
-    response.take(MESSAGE_BYTES_MAX).read_to_end(&mut text).map_err(no_answer)?;
-    let text = String::from_utf8_lossy(&text);
-    Ok(text.lines().next().unwrap_or_default().to_owned())
+/// What a reply says, gathered while its body is read.
+///
+/// An insert was done when the status is 200, there is no exception code in the header, and the
+/// body, read to its end, is empty. (A 200 with an exception has lost data elsewhere: ClickHouse
+/// issue 65117.)
+pub(super) struct Verdict {
+    status: u16,
+    code: Option<u32>,
+    refused: bool,
+    text: Vec<u8>,
+}
+
+impl Verdict {
+    pub(super) fn new(status: u16, headers: &HeaderMap) -> Self {
+        let code = headers.get("X-ClickHouse-Exception-Code");
+        Self {
+            status,
+            refused: status != 200 || code.is_some(),
+            code: code.and_then(|code| code.to_str().ok()?.parse().ok()),
+            text: Vec::new(),
+        }
+    }
+
+    /// Takes the next piece of the body, of which only the front is kept.
+    pub(super) fn read(&mut self, piece: &[u8]) {
+        let room = MESSAGE_BYTES_MAX - self.text.len();
+        self.text.extend_from_slice(piece.get(..room).unwrap_or(piece));
+    }
+
+    /// The whole body of an insert's reply is read.
+    pub(super) fn of_insert(self) -> Result<(), ClientError> {
+        if self.refused || !self.text.is_empty() { Err(self.refusal()) } else { Ok(()) }
+    }
+
+    fn refusal(self) -> ClientError {
+        let text = String::from_utf8_lossy(&self.text);
+        let message = text.lines().next().unwrap_or_default().to_owned();
+        ClientError::Refused { status: self.status, code: self.code.or_else(|| code_in(&message)), message }
+    }
+}
+
+fn read_text(response: &mut Response) -> Result<String, ClientError> {
+    let mut text = String::new();
+    response.take(ANSWER_BYTES_MAX).read_to_string(&mut text).map_err(broke_off)?;
+    Ok(text)
 }
 
 /// The number in `Code: 60. DB::Exception: …`.
@@ -161,12 +190,12 @@ fn code_in(message: &str) -> Option<u32> {
     digits.split('.').next()?.parse().ok()
 }
 
-fn no_answer(error: std::io::Error) -> ClientError {
+fn broke_off(error: std::io::Error) -> ClientError {
     ClientError::NoAnswer(error.to_string())
 }
 
 /// An error with what caused it, without the URL: its parameters are long and known.
-fn causes(error: &reqwest::Error) -> String {
+pub(super) fn causes(error: &reqwest::Error) -> String {
     let mut text = match (error.is_timeout(), error.is_connect()) {
         (true, _) => "time-out".to_owned(),
         (_, true) => "no connection".to_owned(),
@@ -184,6 +213,30 @@ fn causes(error: &reqwest::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn verdict(status: u16, code: Option<&'static str>, body: &[u8]) -> Result<(), ClientError> {
+        let mut headers = HeaderMap::new();
+        headers.extend(code.map(|code| {
+            let name = reqwest::header::HeaderName::from_static("x-clickhouse-exception-code");
+            (name, reqwest::header::HeaderValue::from_static(code))
+        }));
+        let mut verdict = Verdict::new(status, &headers);
+        body.chunks(3).for_each(|piece| verdict.read(piece));
+        verdict.of_insert()
+    }
+
+    #[test]
+    fn only_an_empty_200_without_an_exception_proves_an_insert() {
+        assert_eq!(verdict(200, None, b""), Ok(()));
+        let refused =
+            |status, code, message: &str| Err(ClientError::Refused { status, code, message: message.to_owned() });
+        assert_eq!(verdict(200, Some("241"), b""), refused(200, Some(241), ""));
+        assert_eq!(verdict(200, Some("odd"), b""), refused(200, None, ""));
+        assert_eq!(verdict(200, None, b"Code: 60. DB"), refused(200, Some(60), "Code: 60. DB"));
+        assert_eq!(verdict(500, None, b""), refused(500, None, ""));
+        assert_eq!(verdict(404, Some("60"), b"a\nb"), refused(404, Some(60), "a"));
+        assert!(verdict(500, None, &[b'x'; 100_000]).is_err());
+    }
 
     #[test]
     fn the_code_is_read_from_the_text() {

@@ -1,16 +1,15 @@
 //! An inserter: takes the segment that is due, streams it as one INSERT (two, if it holds rejected
 //! lines), and retires it when ClickHouse has proven them.
 
-use std::io::{self, Cursor, Read};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use reqwest::blocking::Body;
 
 use super::client::{ClickHouse, ClientError};
 use super::due::{Due, Work};
 use super::figures::InsertFigures;
 use super::outcome::{Class, classify};
+use super::stream::{InsertClient, SegmentBody};
 use super::tables;
 use super::target::Frozen;
 use crate::spool::{Part, SealedSegment, SegmentPool};
@@ -41,10 +40,10 @@ struct Failure {
 
 impl Inserts {
     /// An inserter's life: until nothing is left to insert, or the deadline of a stop.
-    pub fn run(&self) {
+    pub fn run(&self, client: &InsertClient) {
         while let Some(mut work) = self.due.next() {
             work.attempts = work.attempts.saturating_add(1);
-            match self.attempt(&mut work) {
+            match self.attempt(client, &mut work) {
                 Ok(()) => self.retire(work.segment),
                 Err(failure) => {
                     self.report(&work, &failure);
@@ -55,7 +54,7 @@ impl Inserts {
         }
     }
 
-    fn attempt(&self, work: &mut Work) -> Result<(), Failure> {
+    fn attempt(&self, client: &InsertClient, work: &mut Work) -> Result<(), Failure> {
         let on_disk = |error: io::Error| Failure { class: Class::Hold, reason: format!("the segment's file: {error}") };
         let segment = &mut work.segment;
         let frozen = Frozen::from_bytes(segment.frozen()).map_err(on_disk)?;
@@ -63,20 +62,21 @@ impl Inserts {
         segment.mark_attempted().map_err(on_disk)?;
         let token = segment.token();
         if segment.rows() > 0 && !segment.rows_are_inserted() {
-            self.insert(segment, Part::Rows, &frozen, &token, work.attempts)?;
+            self.insert(client, segment, Part::Rows, &frozen, &token, work.attempts)?;
             if segment.rejected() > 0 {
                 segment.mark_rows_inserted().map_err(on_disk)?;
             }
         }
         if segment.rejected() > 0 {
             let token = format!("{token}-q");
-            self.insert(segment, Part::Rejected, &frozen.of_quarantine(), &token, work.attempts)?;
+            self.insert(client, segment, Part::Rejected, &frozen.of_quarantine(), &token, work.attempts)?;
         }
         Ok(())
     }
 
     fn insert(
         &self,
+        client: &InsertClient,
         segment: &SealedSegment,
         part: Part,
         frozen: &Frozen,
@@ -101,13 +101,12 @@ impl Inserts {
             vec![("query", statement.as_str()), ("query_id", &query_id), ("insert_deduplication_token", token)];
         parameters.extend(frozen.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let header = frozen.rowbinary_header().map_err(|error| hold(error.to_string()))?;
-        let size = header.len() as u64 + bytes;
         let reader = segment.read(part).map_err(|error| hold(format!("the segment's file: {error}")))?;
-        let body = Body::sized(Cursor::new(header).chain(reader), size);
+        let body = SegmentBody::new(header, reader, bytes);
 
         let server = self.server(segment, attempts).ok_or_else(|| hold("no server is configured".to_owned()))?;
         let begun = Instant::now();
-        let outcome = server.insert(&parameters, body, self.timeout);
+        let outcome = client.insert(server, &parameters, body, self.timeout);
         let class = outcome.as_ref().err().map(classify);
         self.figures.attempted(quarantine, rows, begun.elapsed(), class);
         match outcome {

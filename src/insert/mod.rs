@@ -1,7 +1,7 @@
 //! From a sealed segment to proven rows in ClickHouse.
 //!
 //! ```text
-//! committer ── sealed segment ──▶ due ──▶ inserter i ──▶ client ──▶ ClickHouse
+//! committer ── sealed segment ──▶ due ──▶ inserter i ──▶ stream ──▶ ClickHouse
 //!                                  ▲          │ outcome
 //!                                  └── later ─┘ (back-off; nothing is ever dropped)
 //! ```
@@ -16,5 +16,6 @@ pub mod figures;
 pub mod guarantee;
 pub mod inserter;
 pub mod outcome;
+pub mod stream;
 pub mod tables;
 pub mod target;

@@ -2,7 +2,9 @@
 //! all of it is checked.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
+
+use bytes::{Bytes, BytesMut};
 
 use super::frame::{HEADER, Header, Place};
 use super::segment::read_up_to;
@@ -26,21 +28,39 @@ pub struct SegmentReader {
     place: Place,
     end: u64,
     position: Option<u64>,
-    payload: Vec<u8>,
-    /// What of `payload` is still to be given out.
-    due: std::ops::Range<usize>,
+    payload: BytesMut,
 }
 
 impl SegmentReader {
     pub(super) fn new(file: File, part: Part, place: Place, end: u64) -> Self {
-        Self { file, part, place, end, position: None, payload: Vec::new(), due: 0..0 }
+        Self { file, part, place, end, position: None, payload: BytesMut::new() }
     }
 
-    /// Loads the next frame; false at the end.
-    fn next_frame(&mut self) -> io::Result<bool> {
+    /// What the next frame has of the part; `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// The segment is not what was sealed, or can't be read.
+    pub fn next_piece(&mut self) -> io::Result<Option<Bytes>> {
+        while let Some(header) = self.next_frame()? {
+            let mut piece = self.payload.split();
+            let rejected = piece.split_off(piece.len().min(header.rows_bytes as usize));
+            let piece = match self.part {
+                Part::Rows => piece,
+                Part::Rejected => rejected,
+            };
+            if !piece.is_empty() {
+                return Ok(Some(piece.freeze()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Loads the next frame's payload.
+    fn next_frame(&mut self) -> io::Result<Option<Header>> {
         let offset = self.place.offset;
         if offset >= self.end {
-            return Ok(false);
+            return Ok(None);
         }
         let damaged = |what: &str| {
             let number = self.place.number;
@@ -53,35 +73,13 @@ impl SegmentReader {
         }
         self.position = Some(header.position);
         self.place.offset += header.len();
-        let rows = header.rows_bytes as usize;
-        self.due = match self.part {
-            Part::Rows => 0..rows,
-            Part::Rejected => rows..self.payload.len(),
-        };
-        Ok(true)
-    }
-}
-
-impl Read for SegmentReader {
-    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
-        while self.due.is_empty() {
-            if !self.next_frame()? {
-                return Ok(0);
-            }
-        }
-        let due = self.payload.get(self.due.clone()).unwrap_or_default();
-        let len = due.len().min(space.len());
-        for (place, byte) in space.iter_mut().zip(due) {
-            *place = *byte;
-        }
-        self.due.start += len;
-        Ok(len)
+        Ok(Some(header))
     }
 }
 
 /// Reads the frame at a place into `payload`. `None` when no whole, correct frame of this segment
 /// stands there before `end`.
-pub(super) fn read_frame(file: &File, place: Place, end: u64, payload: &mut Vec<u8>) -> io::Result<Option<Header>> {
+pub(super) fn read_frame(file: &File, place: Place, end: u64, payload: &mut BytesMut) -> io::Result<Option<Header>> {
     let mut bytes = [0; HEADER];
     if read_up_to(file, &mut bytes, place.offset)? < HEADER {
         return Ok(None);

@@ -11,6 +11,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::BytesMut;
+
 use super::SpoolError;
 use super::block::{BLOCK, Identity, Seal};
 use super::figures::SpoolFigures;
@@ -127,7 +129,7 @@ fn write_copy(
     let block = identity.encode();
     to.write_all_at(&block, 0)?;
     let mut totals = Seal { end: (block.len() + 2 * BLOCK) as u64, ..Seal::default() };
-    let mut payload = Vec::new();
+    let mut payload = BytesMut::new();
     for ((offset, header), position) in frames.iter().zip(1..) {
         let found = read_frame(from, Place { offset: *offset, ..start }, end, &mut payload)?;
         if found != Some(*header) {
@@ -154,7 +156,7 @@ fn write_copy(
 /// Reads frames until one is bad; then looks for later ones that say whether that was the end.
 fn scan(file: &File, start: Place, first_position: u64, end: u64) -> io::Result<Scan> {
     let mut scan = Scan { frames: Vec::new(), damaged: false };
-    let mut payload = Vec::new();
+    let mut payload = BytesMut::new();
     let (mut place, mut expected) = (start, first_position);
     loop {
         let here = read_frame(file, place, end, &mut payload)?.filter(|header| header.position == expected);
@@ -177,7 +179,7 @@ fn scan(file: &File, start: Place, first_position: u64, end: u64) -> io::Result<
 }
 
 /// The next correct frame behind `from`, searched byte by byte.
-fn later_frame(file: &File, from: Place, end: u64, payload: &mut Vec<u8>) -> io::Result<Option<(u64, Header)>> {
+fn later_frame(file: &File, from: Place, end: u64, payload: &mut BytesMut) -> io::Result<Option<(u64, Header)>> {
     const STEP: usize = 1 << 20;
     let mut window = vec![0; STEP + HEADER];
     let mut offset = from.offset + 1;
