@@ -38,7 +38,10 @@ echo "Fetching $package $version (about 180 MB) …"
     exit 1
 }
 archive="$work/$(tail -n 1 "$work/packed")"
-found="sha512-$(openssl dgst -sha512 -binary "$archive" | openssl base64 -A)"
+# npm comes with node, which can hash; openssl may not be there.
+found=$(node -e 'const h = require("crypto").createHash("sha512");
+    h.update(require("fs").readFileSync(process.argv[1]));
+    console.log("sha512-" + h.digest("base64"))' "$archive")
 if [ "$found" != "$integrity" ]; then
     echo "What npm fetched is not what was pinned: $found" >&2
     exit 1

@@ -66,7 +66,8 @@ pub enum Waiting {
 #[derive(Debug, Default)]
 pub struct Connection {
     stage: Stage,
-    partial_head: bool,
+    /// Bytes of an incomplete head that were looked at; 0 without one.
+    partial_head: usize,
     paused: bool,
     refused: bool,
     replies: VecDeque<Pending>,
@@ -149,7 +150,7 @@ impl Connection {
                 }
             }
         }
-        self.partial_head = false;
+        self.partial_head = 0;
         Received { kept: 0..0, expected: 0 }
     }
 
@@ -236,7 +237,7 @@ impl Connection {
     pub fn waiting(&self) -> Waiting {
         match &self.stage {
             Stage::Body(_) => Waiting::Body,
-            Stage::Head if self.partial_head => Waiting::Head,
+            Stage::Head if self.partial_head > 0 => Waiting::Head,
             _ if !self.replies.is_empty() => Waiting::Reply,
             Stage::Head => Waiting::Request,
             Stage::Closing => Waiting::Reply,
@@ -248,15 +249,18 @@ impl Connection {
         let request = match &mut self.stage {
             Stage::Body(request) => request,
             Stage::Closing => return Step::Consumed(total),
+            Stage::Head if !http::is_worth_parsing(input, self.partial_head, &limits.head) => {
+                return Step::NeedMore { keep: total, expected: 0 };
+            }
             Stage::Head => match self.read_head(input, limits, service) {
                 Ok(Some(request)) => {
-                    self.partial_head = false;
+                    self.partial_head = 0;
                     self.stage = Stage::Body(request);
                     // Straight on to the body, which is usually there already.
                     return self.step(input, limits, service);
                 }
                 Ok(None) => {
-                    self.partial_head = true;
+                    self.partial_head = total;
                     return Step::NeedMore { keep: total, expected: 0 };
                 }
                 Err(fault) => {

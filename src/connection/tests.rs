@@ -93,7 +93,7 @@ fn an_input_split_at_every_byte_gives_the_same_replies() {
 #[test]
 fn the_replies_are_those_that_are_meant() {
     let statuses = |input: &[u8]| -> Vec<u16> {
-        replies_of(&[input]).0.split("HTTP/1.1 ").skip(1).map(|reply| reply[..3].parse().unwrap()).collect()
+        replies_of(&[input]).0.split("HTTP/1.1 ").filter_map(|reply| reply.get(..3)?.parse().ok()).collect()
     };
     let expected: [&[u16]; 10] =
         [&[200], &[200, 200], &[200, 200], &[404, 200], &[200, 200], &[413], &[413], &[400], &[400], &[400]];

@@ -181,3 +181,6 @@ impl Spool {
         self.layout.table_dir().join("schema.json")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +12,9 @@ use super::{free_address, wait_for};
 
 /// Ends with its value; a static one ends with the test's process, whose end closes the pipe.
 pub struct ClickHouse {
-    folder: tempfile::TempDir,
+    /// Goes when this goes, if it was made for it.
+    folder: Option<tempfile::TempDir>,
+    path: PathBuf,
     address: SocketAddr,
     child: Child,
 }
@@ -27,9 +29,16 @@ impl ClickHouse {
     /// Starts one on an empty folder.
     pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("clickhouse");
+        let mut clickhouse = Self::on(&path);
+        clickhouse.folder = Some(folder);
+        clickhouse
+    }
+
+    /// Starts one on a folder that may have tables.
+    pub fn on(path: &Path) -> Self {
         let address = free_address();
-        let child = spawn(&folder.path().join("clickhouse"), address);
-        let clickhouse = Self { folder, address, child };
+        let clickhouse = Self { folder: None, path: path.to_owned(), address, child: spawn(path, address) };
         clickhouse.wait();
         clickhouse
     }
@@ -75,8 +84,8 @@ impl ClickHouse {
         self.wait();
     }
 
-    fn path(&self) -> PathBuf {
-        self.folder.path().join("clickhouse")
+    pub fn path(&self) -> PathBuf {
+        self.path.clone()
     }
 
     /// The engine is the foreground process's only child.
@@ -108,7 +117,7 @@ fn http_client() -> &'static reqwest::blocking::Client {
     })
 }
 
-fn spawn(path: &std::path::Path, address: SocketAddr) -> Child {
+fn spawn(path: &Path, address: SocketAddr) -> Child {
     let mut child = Command::new(env!("CARGO_BIN_EXE_sluicegate"))
         .args(["clickhouse", "--http-port", &address.port().to_string(), "--path"])
         .arg(path)

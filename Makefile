@@ -1,0 +1,49 @@
+# sluicegate: `make help` lists what there is.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+URL ?= http://127.0.0.1:8080/api/events
+CONNECTIONS ?= 64
+DURATION ?= 10s
+REQUESTS ?= 20000
+BODY ?= bench/corpus/events-30.ndjson
+
+.PHONY: help build clickhouse run test check bench load-wrk load-ab clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## the release binary, target/release/sluicegate
+	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
+	cargo build --release --locked
+
+clickhouse: ## fetch the embedded ClickHouse, once
+	@scripts/fetch-clickhouse.sh
+
+run: build clickhouse ## build and serve on port 8080, with an embedded ClickHouse on 8123
+	target/release/sluicegate serve --embedded ./data/clickhouse
+
+test: clickhouse ## every test, those against a real ClickHouse included
+	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
+	cargo test --locked --no-fail-fast
+
+check: clickhouse ## format, clippy with warnings denied, tests
+	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo test --locked --no-fail-fast
+
+bench: clickhouse ## the encoder, and the server beside a bare read-and-answer loop
+	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
+	cargo bench --locked --bench encoder
+	cargo bench --locked --bench server
+
+load-wrk: ## send events with wrk: URL, CONNECTIONS, DURATION, BODY
+	@scripts/load-wrk.sh "$(URL)" "$(CONNECTIONS)" "$(DURATION)" "$(BODY)"
+
+load-ab: ## send events with ab, with and without keep-alive: URL, CONNECTIONS, REQUESTS, BODY
+	@scripts/load-ab.sh "$(URL)" "$(CONNECTIONS)" "$(REQUESTS)" "$(BODY)"
+
+clean: ## what was built; ./data stays
+	cargo clean

@@ -1,0 +1,38 @@
+-- wrk's side of scripts/load-wrk.sh: the same POST again and again, and a count of the replies
+-- that are not 200.
+local file = assert(io.open(os.getenv("BODY"), "rb"))
+wrk.method = "POST"
+wrk.body = file:read("*a")
+wrk.headers["Content-Type"] = "application/x-ndjson"
+file:close()
+
+local threads = {}
+
+function setup(thread)
+    table.insert(threads, thread)
+end
+
+function init()
+    refused = 0
+end
+
+function response(status)
+    if status ~= 200 then
+        refused = refused + 1
+    end
+end
+
+function done(summary, latency)
+    local refused_in_all = 0
+    for _, thread in ipairs(threads) do
+        refused_in_all = refused_in_all + thread:get("refused")
+    end
+    local seconds = summary.duration / 1e6
+    local events = tonumber(os.getenv("EVENTS"))
+    local errors = summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout
+    print(string.format("requests: %d (%.0f a second)", summary.requests, summary.requests / seconds))
+    print(string.format("events:   %d (%.0f a second)", summary.requests * events, summary.requests * events / seconds))
+    print(string.format("latency:  p50 %.2f ms, p99 %.2f ms, max %.2f ms",
+        latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, latency.max / 1e3))
+    print(string.format("failed:   %d replies other than 200, %d broken connections", refused_in_all, errors))
+end

@@ -1,0 +1,173 @@
+//! The committer with a real hand-over.
+
+use std::thread;
+
+use crossbeam::channel::{Receiver, unbounded};
+
+use super::*;
+use crate::handoff::{CommitOutcome, CommitRefusal, Handoff, Mailbox};
+
+/// A worker's side: submits batches and waits for their outcomes.
+struct Bench {
+    handoff: Arc<Handoff>,
+    sealed: Receiver<SealedSegment>,
+    pool: Arc<SegmentPool>,
+    figures: Arc<SpoolFigures>,
+    thread: thread::JoinHandle<()>,
+    poll: mio::Poll,
+    sequence: u64,
+}
+
+impl Bench {
+    fn start(config: SpoolConfig, inserters: usize) -> Self {
+        let poll = mio::Poll::new().unwrap();
+        let handoff = Arc::new(Handoff::new(vec![Mailbox::new(poll.registry(), mio::Token(0)).unwrap()]));
+        let (sender, sealed) = unbounded();
+        let (spool, recovered) = Spool::open(config).unwrap();
+        for segment in recovered.segments {
+            sender.send(segment).unwrap();
+        }
+        let (pool, figures) = (spool.pool(), spool.figures());
+        let committer = Committer::new(spool, handoff.clone(), b"frozen".to_vec(), sender, inserters);
+        let thread = thread::spawn(|| committer.run());
+        Self { handoff, sealed, pool, figures, thread, poll, sequence: 0 }
+    }
+
+    fn commit(&mut self, rows: &[&str]) -> CommitOutcome {
+        let mut batch = batch(rows, &[]);
+        self.sequence += 1;
+        batch.close(self.sequence);
+        self.handoff.submit(batch);
+        let mailbox = self.handoff.mailbox(0).unwrap();
+        let mut events = mio::Events::with_capacity(1);
+        loop {
+            if let Some(returned) = mailbox.take() {
+                assert_eq!(returned.batch.sequence, self.sequence);
+                return returned.outcome;
+            }
+            if mailbox.may_sleep() {
+                self.poll.poll(&mut events, Some(Duration::from_secs(60))).unwrap();
+            }
+            mailbox.awake();
+        }
+    }
+
+    fn next_sealed(&self) -> SealedSegment {
+        self.sealed.recv_timeout(Duration::from_secs(60)).unwrap()
+    }
+
+    fn finish(self) -> Vec<SealedSegment> {
+        self.handoff.finish();
+        self.thread.join().unwrap();
+        self.sealed.try_iter().collect()
+    }
+}
+
+fn rows_of(segments: &[SealedSegment]) -> Vec<String> {
+    segments.iter().map(|segment| contents(segment).unwrap().0).collect()
+}
+
+#[test]
+fn rows_seal_a_segment_before_they_are_too_many() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bench = Bench::start(SpoolConfig { batch_rows: 3, ..config(folder.path()) }, 1);
+    for rows in [&["a", "b"][..], &["c", "d"], &["e"], &["f", "g", "h", "i"], &["j"]] {
+        assert!(matches!(bench.commit(rows), CommitOutcome::Committed { .. }));
+    }
+    assert_eq!(rows_of(&bench.finish()), ["ab", "cde", "fghi", "j"]);
+}
+
+#[test]
+fn bytes_seal_a_segment_and_a_large_batch_has_one_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bench = Bench::start(SpoolConfig { batch_bytes: 4096, ..config(folder.path()) }, 1);
+    let (large, small) = ("x".repeat(100_000), "y".repeat(3000));
+    for row in [&small, &large, &small] {
+        assert!(matches!(bench.commit(&[row]), CommitOutcome::Committed { .. }));
+    }
+    let bytes = bench.figures.spool_bytes();
+    assert!(bytes > 100_000, "{bytes}");
+    let segments = bench.finish();
+    assert!(segments.len() >= 2, "{}", segments.len());
+    assert_eq!(rows_of(&segments).concat(), format!("{small}{large}{small}"));
+}
+
+#[test]
+fn age_seals_only_while_an_inserter_is_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bench = Bench::start(SpoolConfig { batch_age: Duration::from_millis(20), ..config(folder.path()) }, 1);
+    bench.commit(&["a"]);
+    let first = bench.next_sealed();
+    bench.commit(&["b"]);
+    bench.commit(&["c"]);
+    assert!(bench.sealed.recv_timeout(Duration::from_millis(300)).is_err(), "sealed without a free inserter");
+    assert_eq!(bench.figures.outstanding(), 1);
+    first.retire(&bench.pool).unwrap();
+    assert_eq!(contents(&bench.next_sealed()).unwrap().0, "bc");
+}
+
+#[test]
+fn a_full_spool_refuses_until_there_is_room() {
+    let folder = tempfile::tempdir().unwrap();
+    // Room for two files.
+    let bytes_max = 2 * (64 << 10) + 2 * crate::limits::SEGMENT_BLOCKS_BYTES + 100;
+    let mut bench = Bench::start(SpoolConfig { batch_rows: 1, spool_bytes_max: bytes_max, ..config(folder.path()) }, 1);
+    assert!(matches!(bench.commit(&["a"]), CommitOutcome::Committed { .. }));
+    assert!(matches!(bench.commit(&["b"]), CommitOutcome::Committed { .. }));
+    assert_eq!(bench.commit(&["c"]), CommitOutcome::Refused(CommitRefusal::SpoolFull));
+    assert_eq!(bench.figures.refusal(), Some(CommitRefusal::SpoolFull));
+    let first = bench.next_sealed();
+    assert_eq!(contents(&first).unwrap().0, "a");
+    first.retire(&bench.pool).unwrap();
+    // The file of the inserted segment is taken again.
+    assert!(matches!(bench.commit(&["d"]), CommitOutcome::Committed { .. }));
+    assert_eq!(bench.figures.refusal(), None);
+    assert!(bench.figures.spool_bytes() <= bytes_max);
+    assert_eq!(rows_of(&bench.finish()), ["b", "d"]);
+}
+
+#[test]
+fn a_disk_without_room_refuses() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bench = Bench::start(SpoolConfig { disk_free_min: u64::MAX, ..config(folder.path()) }, 1);
+    assert_eq!(bench.commit(&["a"]), CommitOutcome::Refused(CommitRefusal::DiskFull));
+    assert!(bench.finish().is_empty());
+}
+
+#[test]
+fn what_was_committed_and_not_sealed_is_there_at_the_next_start() {
+    for durability in [Durability::Sync, Durability::Written] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = SpoolConfig { durability, ..config(folder.path()) };
+        let mut bench = Bench::start(config.clone(), 1);
+        bench.commit(&["a"]);
+        bench.commit(&["b"]);
+        // As a crash leaves it: nothing is sealed.
+        let copy = folder.path().join("crashed");
+        fs::create_dir_all(copy.join("t")).unwrap();
+        let name = "00000000000000000001.segment";
+        fs::copy(config.dir.join("t").join(name), copy.join("t").join(name)).unwrap();
+        bench.finish();
+        let again = Bench::start(SpoolConfig { dir: copy, ..config }, 1);
+        assert_eq!(again.figures.spooled_rows(), 2);
+        assert_eq!(rows_of(&again.finish()), ["ab"]);
+    }
+}
+
+#[test]
+fn positions_and_figures_add_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bench = Bench::start(config(folder.path()), 1);
+    for _ in 0..10 {
+        bench.commit(&["a", "b"]);
+    }
+    assert_eq!((bench.figures.durable_position(), bench.figures.spooled_rows()), (10, 20));
+    let (commits, seconds) = bench.figures.commits();
+    assert!(commits.iter().sum::<u64>() == 10 && seconds > 0.0);
+    assert!(bench.figures.heartbeat_ms() > 0 && bench.figures.oldest_unix_ms() > 0);
+    let (pool, figures) = (bench.pool.clone(), bench.figures.clone());
+    for segment in bench.finish() {
+        segment.retire(&pool).unwrap();
+    }
+    assert_eq!((figures.spooled_rows(), figures.outstanding(), figures.oldest_unix_ms()), (0, 0, 0));
+}

@@ -1,0 +1,97 @@
+//! The log on a real file system: what is written is recovered, whatever is cut off or changed.
+
+mod committing;
+mod recovering;
+
+use std::fs;
+use std::path::Path;
+
+use super::layout::Kind;
+use super::segment::OpenSegment;
+use super::*;
+use crate::batch::Batch;
+
+/// A spool that seals only when it is told to.
+fn config(dir: &Path) -> SpoolConfig {
+    SpoolConfig {
+        dir: dir.join("spool"),
+        table: "t".into(),
+        node_id: Some("node".into()),
+        spool_bytes_max: 1 << 30,
+        disk_free_min: 1,
+        batch_rows: 1000,
+        batch_bytes: 64 << 10,
+        batch_age: Duration::from_secs(3600),
+        durability: Durability::Sync,
+    }
+}
+
+fn batch(rows: &[&str], rejected: &[&str]) -> Batch {
+    let mut batch = Batch::new(0);
+    for (section, texts) in [(&mut batch.rows, rows), (&mut batch.rejected, rejected)] {
+        for text in texts {
+            section.bytes.extend_from_slice(text.as_bytes());
+            section.count += 1;
+        }
+    }
+    batch.close(1);
+    batch
+}
+
+/// Rows and rejected lines of a segment, as one text each.
+fn contents(segment: &SealedSegment) -> io::Result<(String, String)> {
+    let read = |part| -> io::Result<String> {
+        let (mut reader, mut bytes) = (segment.read(part)?, Vec::new());
+        while let Some(piece) = reader.next_piece()? {
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let (rows, rejected) = (read(Part::Rows)?, read(Part::Rejected)?);
+    assert_eq!((rows.len() as u64, rejected.len() as u64), (segment.rows_bytes(), segment.rejected_bytes()));
+    Ok((rows, rejected))
+}
+
+/// An open segment of a spool's folder with these batches in it, each durable before the next.
+fn write_segment(spool: &Spool, number: u64, recycled: Option<(&Path, u64)>, batches: &[Batch]) -> OpenSegment {
+    let mut open = OpenSegment::create(&spool.layout, number, 1, b"frozen", 4096, recycled).unwrap();
+    let mut headers = Vec::new();
+    for (batch, position) in batches.iter().zip(1..) {
+        open.append(std::slice::from_ref(batch), position, position - 1, &mut headers).unwrap();
+    }
+    open
+}
+
+/// The bytes of an unsealed segment with three frames, and where each of them ends.
+fn three_frames(dir: &Path) -> (Vec<u8>, [usize; 3]) {
+    let (spool, _) = Spool::open(config(dir)).unwrap();
+    let batches = [batch(&["one"], &[]), batch(&["two", "deux"], &["bad"]), batch(&[], &["worse"])];
+    let mut ends = [0; 3];
+    for (count, end) in (1..).zip(&mut ends) {
+        let open = write_segment(&spool, 1, None, &batches[..count]);
+        *end = open.totals.end as usize;
+    }
+    let bytes = fs::read(spool.layout.path(1, Kind::Segment)).unwrap();
+    (bytes, ends)
+}
+
+/// What a start makes of a folder whose only segment has these bytes.
+fn recover(bytes: &[u8], name: &str) -> (tempfile::TempDir, Spool, Vec<SealedSegment>) {
+    let folder = tempfile::tempdir().unwrap();
+    let table_dir = folder.path().join("spool/t");
+    fs::create_dir_all(&table_dir).unwrap();
+    fs::write(table_dir.join(name), bytes).unwrap();
+    let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
+    (folder, spool, recovered.segments)
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.file_type().unwrap().is_file())
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}

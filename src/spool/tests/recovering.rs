@@ -1,0 +1,180 @@
+//! What a start finds after a crash.
+
+use super::*;
+use crate::spool::frame::{HEADER, Header, Place};
+
+const NAME: &str = "00000000000000000001.segment";
+const CONTENTS: [(&str, &str); 4] = [("", ""), ("one", ""), ("onetwodeux", "bad"), ("onetwodeux", "badworse")];
+
+#[test]
+fn a_segment_cut_at_every_byte_gives_its_whole_frames() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bytes, ends) = three_frames(folder.path());
+    let frames = ends[0] - HEADER - 3;
+    // Between the identity and the frames there are only zeros.
+    for cut in (0..80).chain(frames..=ends[2]) {
+        // What is cut off reads as zeros, as in a preallocated file, or is not there at all.
+        for padded in [true, false] {
+            let mut torn = bytes[..cut].to_vec();
+            if padded {
+                torn.resize(bytes.len(), 0);
+            }
+            let (_folder, spool, segments) = recover(&torn, NAME);
+            let whole = ends.iter().filter(|end| **end <= cut).count();
+            let found: Vec<_> = segments.iter().map(|segment| contents(segment).unwrap()).collect();
+            let expected: Vec<_> = (whole > 0).then(|| CONTENTS[whole]).into_iter().collect();
+            let found: Vec<_> = found.iter().map(|(rows, rejected)| (rows.as_str(), rejected.as_str())).collect();
+            assert_eq!(found, expected, "cut at {cut}, padded: {padded}");
+            assert_eq!(spool.figures().spooled_rows(), segments.iter().map(SealedSegment::rows).sum::<u64>());
+        }
+    }
+}
+
+#[test]
+fn a_changed_byte_never_gives_other_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bytes, ends) = three_frames(folder.path());
+    for at in (0..64).chain(ends[0] - HEADER - 3..ends[2]) {
+        let mut changed = bytes.clone();
+        changed[at] ^= 0x20;
+        let (_folder, _spool, segments) = recover(&changed, NAME);
+        for segment in &segments {
+            let (rows, rejected) = contents(segment).unwrap();
+            for (found, written) in [(rows, ["one", "twodeux", ""]), (rejected, ["", "bad", "worse"])] {
+                let rest = written.iter().fold(found.as_str(), |rest, part| rest.strip_prefix(part).unwrap_or(rest));
+                assert_eq!(rest, "", "{found:?} was never written; byte {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bad_frame_below_a_durable_mark_is_damage_and_above_it_a_torn_tail() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bytes, ends) = three_frames(folder.path());
+    // The third frame was written when the second was durable: the second is damaged.
+    let mut damaged = bytes.clone();
+    damaged[ends[0] + HEADER] ^= 1;
+    let (_folder, spool, segments) = recover(&damaged, NAME);
+    assert_eq!(contents(&segments[0]).unwrap(), ("one".into(), "worse".into()));
+    assert_eq!(files(&spool.layout.damaged_dir()), [NAME]);
+    // The same, but nothing says that the second was ever durable.
+    let mut torn = damaged.clone();
+    let place = Place { epoch: spool_epoch(&bytes), number: 1, offset: ends[1] as u64 };
+    let third = Header { durable: 1, ..Header::decode(&bytes[ends[1]..], place).unwrap() };
+    torn[ends[1]..ends[1] + HEADER].copy_from_slice(&third.encode());
+    let (_folder, spool, segments) = recover(&torn, NAME);
+    assert_eq!(contents(&segments[0]).unwrap(), ("one".into(), String::new()));
+    assert!(files(&spool.layout.damaged_dir()).is_empty());
+}
+
+fn spool_epoch(bytes: &[u8]) -> u64 {
+    u64::from_le_bytes(bytes[16..24].try_into().unwrap())
+}
+
+#[test]
+fn frames_of_a_files_former_life_do_not_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(config(folder.path())).unwrap();
+    let old = [batch(&["old1"], &[]), batch(&["old2"], &[]), batch(&["old3"], &[])];
+    write_segment(&spool, 1, None, &old).seal().map_err(|_| ()).unwrap();
+    let path = spool.layout.path(1, Kind::Segment);
+    let len = fs::metadata(&path).unwrap().len();
+    // As long as the old first frame, so that the old second one follows without a seam.
+    write_segment(&spool, 2, Some((&path, len)), &[batch(&["new1"], &[])]);
+    drop(spool);
+    let (_spool, recovered) = Spool::open(config(folder.path())).unwrap();
+    let found: Vec<_> = recovered.segments.iter().map(|segment| contents(segment).unwrap().0).collect();
+    assert_eq!(found, ["new1"]);
+}
+
+#[test]
+fn sealed_segments_keep_their_token_and_what_is_known_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(config(folder.path())).unwrap();
+    let open = write_segment(&spool, 7, None, &[batch(&["a"], &["b"])]);
+    let mut sealed = open.seal().map_err(|_| ()).unwrap();
+    let token = sealed.token();
+    sealed.mark_attempted().unwrap();
+    drop((spool, sealed));
+    let (spool, mut recovered) = Spool::open(config(folder.path())).unwrap();
+    assert_eq!(recovered.next_number, 8);
+    let mut segment = recovered.segments.remove(0);
+    assert_eq!((segment.token(), segment.frozen()), (token.clone(), &b"frozen"[..]));
+    assert!(segment.is_attempted() && !segment.rows_are_inserted());
+    assert_eq!((spool.figures().spooled_rows(), spool.figures().spooled_rejected()), (1, 1));
+    segment.mark_rows_inserted().unwrap();
+    drop((spool, segment));
+    let (spool, mut recovered) = Spool::open(config(folder.path())).unwrap();
+    let segment = recovered.segments.remove(0);
+    assert!(segment.rows_are_inserted() && segment.token() == token);
+    assert_eq!((spool.figures().spooled_rows(), spool.figures().spooled_rejected()), (0, 1));
+    assert_eq!(contents(&segment).unwrap(), ("a".into(), "b".into()));
+    segment.retire(&spool.pool()).unwrap();
+    assert_eq!((spool.figures().spooled_rows(), spool.figures().spooled_rejected()), (0, 0));
+    assert!(files(spool.layout.table_dir()).is_empty());
+}
+
+#[test]
+fn a_recovered_segment_has_another_token_and_is_found_again_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bytes, _) = three_frames(folder.path());
+    let (folder, spool, segments) = recover(&bytes, NAME);
+    let token = segments[0].token();
+    assert!(!token.contains(&format!("{:016x}", spool_epoch(&bytes))), "{token}");
+    drop((spool, segments));
+    let (_spool, again) = Spool::open(config(folder.path())).unwrap();
+    assert_eq!(again.segments[0].token(), token);
+    assert_eq!(contents(&again.segments[0]).unwrap(), ("onetwodeux".into(), "badworse".into()));
+}
+
+#[test]
+fn an_interrupted_recovery_doubles_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bytes, _) = three_frames(folder.path());
+    let (folder, spool, segments) = recover(&bytes, NAME);
+    drop((spool, segments));
+    let table_dir = folder.path().join("spool/t");
+    // The copy was complete, and had not yet taken the original's place.
+    fs::rename(table_dir.join(NAME), table_dir.join("00000000000000000001.copy")).unwrap();
+    fs::write(table_dir.join(NAME), &bytes).unwrap();
+    let (_spool, recovered) = Spool::open(config(folder.path())).unwrap();
+    assert_eq!(recovered.segments.len(), 1);
+    assert_eq!(contents(&recovered.segments[0]).unwrap(), ("onetwodeux".into(), "badworse".into()));
+}
+
+#[test]
+fn a_sealed_segment_that_changed_is_not_streamed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(config(folder.path())).unwrap();
+    let open = write_segment(&spool, 1, None, &[batch(&["first"], &[]), batch(&["second"], &[])]);
+    let end = open.totals.end as usize;
+    let sealed = open.seal().map_err(|_| ()).unwrap();
+    let path = spool.layout.path(1, Kind::Segment);
+    let bytes = fs::read(&path).unwrap();
+    let second = end - HEADER - 6;
+    for at in second..end {
+        let mut changed = bytes.clone();
+        changed[at] ^= 4;
+        fs::write(&path, &changed).unwrap();
+        let mut reader = sealed.read(Part::Rows).unwrap();
+        assert_eq!(reader.next_piece().unwrap().as_deref(), Some(&b"first"[..]));
+        assert_eq!(reader.next_piece().unwrap_err().kind(), io::ErrorKind::InvalidData, "{at}");
+    }
+}
+
+#[test]
+fn what_can_not_be_read_is_kept_as_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut bytes, _) = three_frames(folder.path());
+    bytes[20] ^= 1;
+    let (_folder, spool, segments) = recover(&bytes, NAME);
+    assert!(segments.is_empty());
+    assert_eq!(files(&spool.layout.damaged_dir()), [NAME]);
+    // A segment that was sent and has no seal can't be.
+    let (bytes, _) = three_frames(tempfile::tempdir().unwrap().path());
+    let (_folder, spool, segments) = recover(&bytes, "00000000000000000001.sent");
+    assert!(segments.is_empty());
+    assert_eq!(files(&spool.layout.damaged_dir()), ["00000000000000000001.sent"]);
+    assert_eq!(spool.next_number, 2);
+}
