@@ -184,6 +184,8 @@ impl Connection {
                 return;
             }
         }
+        // The peer ended its side, and now has everything.
+        self.finished |= matches!(self.stage, Stage::Closing) && self.replies.is_empty();
     }
 
     /// Refuses whatever comes: this reply, behind those that wait, is the last one.
@@ -236,6 +238,8 @@ impl Connection {
     /// What it waits for.
     pub fn waiting(&self) -> Waiting {
         match &self.stage {
+            // The peer has done its part.
+            _ if self.paused => Waiting::Reply,
             Stage::Body(_) => Waiting::Body,
             Stage::Head if self.partial_head > 0 => Waiting::Head,
             _ if !self.replies.is_empty() => Waiting::Reply,

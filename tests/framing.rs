@@ -132,3 +132,17 @@ fn connections_above_the_limit_are_told_so() {
     }
     panic!("connections are still refused: {}", accepted.status);
 }
+
+#[test]
+fn a_client_that_ends_its_side_gets_its_reply() {
+    let clickhouse = shared_clickhouse();
+    let server = Server::start(clickhouse, &clickhouse.database(), &[]);
+    let mut connection = Connection::open(server.address());
+    let request = b"POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}";
+    connection.send(&request.repeat(200));
+    connection.finish();
+    for _ in 0..200 {
+        assert_eq!(connection.read_response().status, 200);
+    }
+    assert!(connection.is_closed_within(Duration::from_secs(5)));
+}

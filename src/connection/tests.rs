@@ -186,3 +186,17 @@ fn stopping_closes_after_the_last_reply_that_was_begun() {
     assert!(String::from_utf8_lossy(&out).contains("Connection: close"));
     assert!(connection.is_finished());
 }
+
+#[test]
+fn a_peer_that_ended_its_side_gets_its_replies_and_then_the_end() {
+    let (mut connection, mut service) = (Connection::default(), Recorder::default());
+    feed(&mut connection, &mut service, &[INPUTS[0]]);
+    connection.end_of_input();
+    assert!(!connection.is_finished());
+    connection.settle(1, None);
+    assert!(render(&mut connection).starts_with("HTTP/1.1 200"));
+    assert!(connection.is_finished());
+    let mut silent = Connection::default();
+    silent.end_of_input();
+    assert!(silent.is_finished());
+}

@@ -133,7 +133,7 @@ impl Inserts {
 
     fn retire(&self, segment: SealedSegment) {
         let number = segment.number();
-        if let Err(error) = segment.retire(&self.pool) {
+        if let Err(error) = self.pool.retire(segment) {
             // Its rows are in ClickHouse; the next start sends it again under the same token.
             tracing::warn!(segment = number, %error, "an inserted segment's file can't be taken away");
         }

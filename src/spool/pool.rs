@@ -43,8 +43,12 @@ impl SegmentPool {
         self.free.pop()
     }
 
-    /// Takes the file of a segment whose insert is proven out of the spool.
-    pub(super) fn retire(&self, segment: &SealedSegment) -> io::Result<()> {
+    /// Takes a segment whose insert is proven out of the spool (invariant 4).
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system; the next start finds the segment again.
+    pub fn retire(&self, segment: SealedSegment) -> io::Result<()> {
         let len = fs::metadata(segment.path())?.len();
         let usual = len <= self.bytes_max && len > limits::FREE_SEGMENT_BYTES_MIN;
         if usual && !self.free.is_full() {

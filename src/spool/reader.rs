@@ -3,11 +3,11 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 
 use bytes::{Bytes, BytesMut};
 
 use super::frame::{HEADER, Header, Place};
-use super::segment::read_up_to;
 use crate::batch;
 
 /// Which rows of a segment.
@@ -96,4 +96,18 @@ pub(super) fn read_frame(file: &File, place: Place, end: u64, payload: &mut Byte
     }
     let (rows, rejected) = payload.split_at_checked(header.rows_bytes as usize).unwrap_or_default();
     Ok((batch::checksum(rows, rejected) == header.checksum).then_some(header))
+}
+
+/// Reads until `space` is full or the file ends.
+pub(super) fn read_up_to(file: &File, space: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut len = 0;
+    while let Some(rest) = space.get_mut(len..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + len as u64) {
+            Ok(0) => break,
+            Ok(more) => len += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(len)
 }

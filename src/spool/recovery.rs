@@ -18,8 +18,8 @@ use super::block::{BLOCK, Identity, Seal};
 use super::figures::SpoolFigures;
 use super::frame::{HEADER, Header, MAGIC, Place};
 use super::layout::{self, Kind, Layout, failed};
-use super::reader::read_frame;
-use super::segment::{Opened, SealedSegment, read_up_to};
+use super::reader::{read_frame, read_up_to};
+use super::segment::{Opened, SealedSegment};
 
 /// What a start found.
 #[derive(Debug)]

@@ -10,8 +10,7 @@ use std::sync::Arc;
 use super::block::{self, BLOCK, Identity, Seal};
 use super::frame::{HEADER, Header, Place};
 use super::layout::{self, Kind, Layout};
-use super::pool::SegmentPool;
-use super::reader::{Part, SegmentReader};
+use super::reader::{Part, SegmentReader, read_up_to};
 use crate::batch::Batch;
 use crate::figures::unix_ms;
 
@@ -349,15 +348,6 @@ impl SealedSegment {
         Ok(SegmentReader::new(File::open(&self.path)?, part, place, self.seal.end))
     }
 
-    /// The insert is proven: takes the file out of the spool.
-    ///
-    /// # Errors
-    ///
-    /// Those of the file system; the next start finds the segment again.
-    pub fn retire(self, pool: &SegmentPool) -> io::Result<()> {
-        pool.retire(&self)
-    }
-
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -374,20 +364,6 @@ pub(super) enum Opened {
         identity: Identity,
         frames_start: u64,
     },
-}
-
-/// Reads until `space` is full or the file ends.
-pub(super) fn read_up_to(file: &File, space: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut len = 0;
-    while let Some(rest) = space.get_mut(len..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, offset + len as u64) {
-            Ok(0) => break,
-            Ok(more) => len += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(len)
 }
 
 /// Reserves the file's blocks: no append fails for want of space, and its length never changes.

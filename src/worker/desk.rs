@@ -1,0 +1,62 @@
+//! What a connection sees of its worker while a request of it is served.
+
+use std::net::IpAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::Shared;
+use crate::api::{Answer, Api, Reply, Route};
+use crate::connection::Service;
+use crate::figures::{Shed, WorkerFigures};
+use crate::http::Head;
+use crate::ndjson::Origin;
+use crate::outbox::{Outbox, Waiter};
+
+/// See the module.
+pub(super) struct Desk<'a> {
+    pub(super) api: &'a mut Api,
+    pub(super) outbox: &'a mut Outbox,
+    pub(super) shared: &'a Shared,
+    pub(super) figures: &'a WorkerFigures,
+    pub(super) waiter: Waiter,
+    pub(super) client_ip: IpAddr,
+}
+
+impl Service for Desk<'_> {
+    fn route(&self, head: &Head<'_>) -> Route {
+        self.api.route(head)
+    }
+
+    fn has_room(&self) -> bool {
+        self.outbox.has_room()
+    }
+
+    fn serve(&mut self, route: Route, body: &[u8]) -> (Answer, u64) {
+        let dry_run = match route {
+            Route::Events { dry_run } => dry_run,
+            Route::Health => return (Answer::now(self.shared.health.reply()), 0),
+            Route::Options(allow) => return (Answer::now(Reply::Allow(allow)), 0),
+            Route::Refuse(fault) => return (Answer::now(Reply::Fault(fault)), 0),
+        };
+        let origin = Origin { client_ip: self.client_ip, server_time_unix_ns: unix_ns() };
+        let Some((batch, sequence)) = self.outbox.filling() else {
+            return (Answer::now(Reply::Fault(Shed::InFlightBytes.into())), 0);
+        };
+        let answer = self.api.take_events(body, dry_run, &origin, batch);
+        let report = self.api.report();
+        self.figures.received.add(u64::from(report.accepted) + u64::from(report.rejected));
+        if !dry_run && report.rejected > 0 {
+            for (counter, count) in self.figures.rejected.iter().zip(&report.rejected_by_code) {
+                counter.add(u64::from(*count));
+            }
+        }
+        if answer.after_commit {
+            self.outbox.wait_for_filling(self.waiter, &self.shared.handoff);
+        }
+        (answer, sequence)
+    }
+}
+
+fn unix_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,296 @@
+//! The event loop of one pinned core.
+//!
+//! A turn: wait for the kernel, take back what the committer has decided and send those replies,
+//! then visit every connection that has input once (one read of at most
+//! [`limits::READ_SCRATCH_BYTES`] each, so that no client holds up the others), and hand over the
+//! batch that came together. `mio` is edge-triggered: a connection that was not read to its end is
+//! queued and visited in the next turn.
+
+mod connections;
+mod desk;
+mod exchange;
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use mio::event::Event;
+use mio::net::TcpListener;
+use mio::{Events, Interest, Poll, Token};
+
+use crate::api::Api;
+use crate::connection::RequestLimits;
+use crate::figures::{Shed, WorkerFigures, unix_ms};
+use crate::handoff::{CommitOutcome, Handoff};
+use crate::health::Health;
+use crate::http::DateCache;
+use crate::limits;
+use crate::outbox::{Outbox, Settled};
+use crate::slot::{BufferPool, InFlight, Slot};
+
+/// The mailbox's waker.
+pub const WAKE: Token = Token(0);
+const FIRST_LISTENER: usize = 1;
+
+/// Time-outs of a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// From a request's first byte to the end of its head.
+    pub head: Duration,
+    /// Between two pieces of a body.
+    pub body: Duration,
+    /// Between two requests, and for a peer that does not read its replies.
+    pub idle: Duration,
+    /// From a served request to the outcome of its commit.
+    pub commit: Duration,
+}
+
+/// What all workers share.
+pub struct Shared {
+    /// The way to the committer.
+    pub handoff: Arc<Handoff>,
+    /// Would an event be taken?
+    pub health: Arc<Health>,
+    /// Set when the server stops; wake the mailboxes afterwards.
+    pub stopping: AtomicBool,
+    /// The budget of buffers.
+    pub in_flight: Arc<InFlight>,
+    /// `--connections-max`.
+    pub connections_max: usize,
+    /// Bounds of a request.
+    pub request_limits: RequestLimits,
+    /// Time-outs of connections.
+    pub timeouts: Timeouts,
+}
+
+/// One worker.
+pub struct Worker {
+    index: usize,
+    shared: Arc<Shared>,
+    figures: Arc<WorkerFigures>,
+    poll: Poll,
+    listeners: Vec<TcpListener>,
+    slots: Vec<Option<Slot>>,
+    vacant: Vec<usize>,
+    open: usize,
+    generation: u64,
+    visits: VecDeque<usize>,
+    api: Api,
+    outbox: Outbox,
+    buffers: BufferPool,
+    scratch: Box<[u8]>,
+    out: Vec<u8>,
+    date: DateCache,
+    /// When this turn began: exact enough for every time-out.
+    now: Instant,
+    swept: Instant,
+    stopping_since: Option<Instant>,
+}
+
+impl Worker {
+    /// A worker on `poll`, whose waker is its mailbox's, with its own listening sockets.
+    ///
+    /// # Errors
+    ///
+    /// When the listeners can't be registered.
+    pub fn new(
+        index: usize,
+        poll: Poll,
+        mut listeners: Vec<TcpListener>,
+        api: Api,
+        shared: Arc<Shared>,
+        figures: Arc<WorkerFigures>,
+    ) -> io::Result<Self> {
+        for (listener, token) in listeners.iter_mut().zip(FIRST_LISTENER..) {
+            poll.registry().register(listener, Token(token), Interest::READABLE)?;
+        }
+        let mut date = DateCache::default();
+        date.update(unix_ms() / 1000);
+        Ok(Self {
+            index,
+            figures,
+            poll,
+            listeners,
+            slots: Vec::new(),
+            vacant: Vec::new(),
+            open: 0,
+            generation: 0,
+            visits: VecDeque::new(),
+            api,
+            outbox: Outbox::new(index),
+            buffers: BufferPool::new(shared.in_flight.clone()),
+            scratch: vec![0; limits::READ_SCRATCH_BYTES].into_boxed_slice(),
+            out: Vec::with_capacity(16 << 10),
+            date,
+            now: Instant::now(),
+            swept: Instant::now(),
+            stopping_since: None,
+            shared,
+        })
+    }
+
+    /// Serves until the server stops and every request that was begun is answered.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to wait for events: nothing can be served then.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        // A connection may have come between binding and registering.
+        self.accept_all();
+        while !self.is_done() {
+            self.wait(&mut events)?;
+            self.now = Instant::now();
+            for event in &events {
+                self.notice(event);
+            }
+            self.take_arrivals();
+            self.take_returned();
+            for _ in 0..self.visits.len() {
+                if let Some(slot) = self.visits.pop_front() {
+                    self.visit(slot);
+                }
+            }
+            self.outbox.hand_over(&self.shared.handoff);
+            self.sweep();
+        }
+        Ok(())
+    }
+
+    fn is_done(&mut self) -> bool {
+        if !self.shared.stopping.load(Ordering::Relaxed) {
+            return false;
+        }
+        if self.stopping_since.is_none() {
+            self.stopping_since = Some(Instant::now());
+            self.accept_all();
+            self.listeners.clear();
+        }
+        self.take_arrivals();
+        self.open == 0 && self.outbox.is_empty()
+    }
+
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        let mailbox = self.shared.handoff.mailbox(self.index);
+        let busy = !self.visits.is_empty() && self.outbox.has_room();
+        let sleep = !busy && mailbox.is_none_or(|mailbox| mailbox.may_sleep());
+        let timeout = if sleep { Duration::from_millis(limits::SWEEP_MS) } else { Duration::ZERO };
+        let waited = self.poll.poll(events, Some(timeout));
+        if let Some(mailbox) = mailbox {
+            mailbox.awake();
+        }
+        match waited {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            waited => waited,
+        }
+    }
+
+    fn notice(&mut self, event: &Event) {
+        let Token(token) = event.token();
+        let first_slot = FIRST_LISTENER + limits::LISTENERS_MAX;
+        if token == WAKE.0 {
+            return;
+        }
+        if token < first_slot {
+            self.accept_all();
+            return;
+        }
+        let index = token - first_slot;
+        let Some(Some(slot)) = self.slots.get_mut(index) else {
+            return;
+        };
+        if event.is_readable() || event.is_read_closed() {
+            slot.readable = true;
+            slot.read_closed |= event.is_read_closed();
+        }
+        if !slot.queued {
+            slot.queued = true;
+            self.visits.push_back(index);
+        }
+    }
+
+    /// Sends the replies of every batch that the committer has decided.
+    fn take_returned(&mut self) {
+        while let Some(returned) = self.shared.handoff.mailbox(self.index).and_then(|mailbox| mailbox.take()) {
+            if let Some(settled) = self.outbox.settle(returned) {
+                self.settle(settled);
+            }
+        }
+    }
+
+    fn settle(&mut self, settled: Settled) {
+        let refused = match settled.outcome {
+            Some(CommitOutcome::Committed { .. }) => {
+                self.figures.accepted.add(u64::from(settled.rows));
+                None
+            }
+            Some(CommitOutcome::Refused(refusal)) => Some(refusal.into()),
+            None => Some(Shed::CommitTimeout),
+        };
+        let requests = settled.waiters.len() as u64;
+        if let Some(reason) = refused {
+            self.figures.shed(reason, requests);
+        }
+        self.figures.request_took(settled.elapsed, requests);
+        for waiter in &settled.waiters {
+            let Some(Some(slot)) = self.slots.get_mut(waiter.slot) else {
+                continue;
+            };
+            if slot.generation != waiter.generation {
+                continue;
+            }
+            slot.connection.settle(settled.sequence, refused);
+            let stalled = slot.readable || !slot.kept.is_empty();
+            if !self.send(waiter.slot) {
+                continue;
+            }
+            // It may have stopped reading for the want of room for replies.
+            if stalled {
+                self.enqueue(waiter.slot);
+            }
+        }
+        self.outbox.recycle(settled.waiters);
+    }
+
+    fn enqueue(&mut self, index: usize) {
+        if let Some(Some(slot)) = self.slots.get_mut(index)
+            && !slot.queued
+        {
+            slot.queued = true;
+            self.visits.push_back(index);
+        }
+    }
+
+    /// Once in a while: the date, the heartbeat, time-outs, and what a stop closes.
+    fn sweep(&mut self) {
+        let now = self.now;
+        if now.duration_since(self.swept) < Duration::from_millis(limits::SWEEP_MS) {
+            return;
+        }
+        self.swept = now;
+        let unix_ms = unix_ms();
+        self.date.update(unix_ms / 1000);
+        self.figures.heartbeat_ms.set(unix_ms);
+        while let Some(settled) = self.outbox.overdue(self.shared.timeouts.commit) {
+            self.settle(settled);
+        }
+        // Where accepting failed for the want of files, the edge is gone: look again.
+        self.accept_all();
+        let idle_is_over = self
+            .stopping_since
+            .is_some_and(|since| now.duration_since(since) > Duration::from_millis(limits::STOPPING_IDLE_MS));
+        for index in 0..self.slots.len() {
+            let Some(Some(slot)) = self.slots.get_mut(index) else {
+                continue;
+            };
+            let idle = slot.connection.is_idle() && slot.unsent.is_empty() && !slot.readable;
+            if idle && idle_is_over {
+                self.close(index);
+            } else if slot.deadline.1 <= now {
+                self.time_out(index);
+            }
+        }
+    }
+}
