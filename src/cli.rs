@@ -30,8 +30,35 @@ pub enum Command {
     Check(Box<Settings>),
     /// Print the CREATE statements that serve would run
     Schema(Box<Settings>),
+    /// Insert all that a spool holds without opening a port
+    Drain(Box<Settings>),
+    /// Look at what waits in a spool
+    #[command(subcommand)]
+    Spool(SpoolCommand),
     /// Run the embedded ClickHouse alone, in the foreground
     Clickhouse(ClickHouseArgs),
+}
+
+/// What to do with a spool.
+#[derive(Debug, Subcommand)]
+pub enum SpoolCommand {
+    /// A line for each segment
+    List(Box<Settings>),
+    /// Read every sealed segment to its end
+    Verify(Box<Settings>),
+}
+
+impl Command {
+    /// The settings that it works with, if it has any.
+    pub fn settings_mut(&mut self) -> Option<&mut Settings> {
+        match self {
+            Self::Serve(settings) | Self::Check(settings) | Self::Schema(settings) | Self::Drain(settings) => {
+                Some(settings)
+            }
+            Self::Spool(SpoolCommand::List(settings) | SpoolCommand::Verify(settings)) => Some(settings),
+            Self::Clickhouse(_) => None,
+        }
+    }
 }
 
 /// Arguments of `sluicegate clickhouse`.
@@ -60,34 +87,49 @@ pub fn parse() -> Result<Cli, ConfigError> {
 }
 
 fn parse_from(mut arguments: Vec<OsString>) -> Result<Cli, ConfigError> {
-    let matches = Cli::command().get_matches_from(&arguments);
-    let mut cli = read(&matches);
-    if let Some((name, sub)) = matches.subcommand()
-        && let Some(path) = configuration_file(sub)
-    {
-        let known = Cli::command();
-        let Some(known) = known.find_subcommand(name) else {
-            return Ok(cli);
-        };
-        arguments.extend(arguments_of_file(&path, known, sub)?);
-        let matches = Cli::command()
+    let known = Cli::command();
+    let mut matches = known.clone().get_matches_from(&arguments);
+    if let Some(path) = innermost(&known, &matches).1.try_get_one::<PathBuf>("config").ok().flatten().cloned() {
+        let (command, given) = innermost(&known, &matches);
+        arguments.extend(arguments_of_file(&path, command, given)?);
+        matches = known
+            .clone()
             .try_get_matches_from(&arguments)
             .map_err(|error| ConfigError(format!("{}: {}", path.display(), one_sentence(&error))))?;
-        cli = read(&matches);
     }
-    match &cli.command {
-        Command::Serve(settings) | Command::Check(settings) | Command::Schema(settings) => settings.validate()?,
-        Command::Clickhouse(_) => {}
+    let mut cli = read(&matches);
+    if let Some(settings) = cli.command.settings_mut() {
+        settings.validate()?;
+        let (command, given) = innermost(&known, &matches);
+        settings.effective = effective(command, given);
     }
     Ok(cli)
 }
 
-fn read(matches: &ArgMatches) -> Cli {
-    Cli::from_arg_matches(matches).unwrap_or_else(|error| error.exit())
+/// The subcommand's subcommand, as deep as it goes, and what it was given.
+fn innermost<'a>(mut command: &'a ClapCommand, mut matches: &'a ArgMatches) -> (&'a ClapCommand, &'a ArgMatches) {
+    while let Some((name, inner)) = matches.subcommand()
+        && let Some(subcommand) = command.find_subcommand(name)
+    {
+        (command, matches) = (subcommand, inner);
+    }
+    (command, matches)
 }
 
-fn configuration_file(matches: &ArgMatches) -> Option<PathBuf> {
-    matches.try_get_one::<PathBuf>("config").ok().flatten().cloned()
+/// Every setting that has a value, as `key=value`.
+fn effective(command: &ClapCommand, given: &ArgMatches) -> Vec<String> {
+    let mut settings = Vec::new();
+    for argument in command.get_arguments() {
+        let Some(key) = argument.get_long() else { continue };
+        let Ok(Some(values)) = given.try_get_raw(argument.get_id().as_str()) else { continue };
+        let values: Vec<String> = values.map(|value| value.to_string_lossy().into_owned()).collect();
+        settings.push(format!("{key}={}", values.join(",")));
+    }
+    settings
+}
+
+fn read(matches: &ArgMatches) -> Cli {
+    Cli::from_arg_matches(matches).unwrap_or_else(|error| error.exit())
 }
 
 /// The file's keys as further arguments, less those that a flag or the environment gives.

@@ -13,7 +13,7 @@ use bytesize::ByteSize;
 use clap::{ArgAction, Args, ValueEnum};
 
 use crate::limits;
-use crate::spool::Durability;
+use crate::spool::{Durability, SpoolConfig};
 
 /// The settings of `serve` and of every command that works on the same spool and table.
 ///
@@ -186,6 +186,10 @@ pub struct Settings {
     /// The least severe lines that are logged
     #[arg(long, env = "SLUICEGATE_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     pub log_level: LogLevel,
+
+    /// Every setting as it came out, `key=value`, for the log at the start.
+    #[arg(skip)]
+    pub effective: Vec<String>,
 }
 
 /// Which HTTP loop serves events.
@@ -323,11 +327,30 @@ impl Settings {
         for url in &self.clickhouse_url {
             let parsed = reqwest::Url::parse(url).ok();
             rule(
-                parsed.is_some_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()),
+                parsed.as_ref().is_some_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()),
                 &format_args!("--clickhouse-url must look like http://host:8123, not `{url}`"),
+            )?;
+            rule(
+                parsed.is_some_and(|url| url.username().is_empty() && url.password().is_none()),
+                &"--clickhouse-url must not hold a user or a password: name them with --clickhouse-user and --clickhouse-password-file",
             )?;
         }
         Ok(())
+    }
+
+    /// How the spool is kept.
+    pub fn spool(&self) -> SpoolConfig {
+        SpoolConfig {
+            dir: self.spool_dir.clone(),
+            table: self.table.clone(),
+            node_id: self.node_id.clone(),
+            spool_bytes_max: self.spool_bytes_max.0,
+            disk_free_min: self.disk_free_min.0,
+            batch_rows: self.batch_rows,
+            batch_bytes: self.batch_bytes.0,
+            batch_age: *self.batch_age,
+            durability: self.durability,
+        }
     }
 
     /// The password of the ClickHouse user, from the file or the environment.

@@ -3,8 +3,8 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use sluicegate::cli::{self, ClickHouseArgs, Command};
-use sluicegate::commands::{check, schema};
+use sluicegate::cli::{self, ClickHouseArgs, Command, SpoolCommand};
+use sluicegate::commands::{check, drain, schema, spool};
 use sluicegate::config::{LogFormat, LogLevel, Settings};
 use sluicegate::embedded::{self, EmbeddedOptions};
 use sluicegate::{cpu, server};
@@ -33,6 +33,19 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
         Command::Schema(settings) => {
             schema::run(&settings, &mut std::io::stdout().lock())?;
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Drain(settings) => {
+            start_log(&settings);
+            drain::run(&settings)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Spool(SpoolCommand::List(settings)) => {
+            spool::list(&settings, &mut std::io::stdout().lock())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Spool(SpoolCommand::Verify(settings)) => {
+            let whole = spool::verify(&settings, &mut std::io::stdout().lock())?;
+            Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Clickhouse(arguments) => {
             let ClickHouseArgs { path, host, http_port } = arguments;

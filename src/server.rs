@@ -10,7 +10,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,6 @@ use crate::handoff::{Handoff, Mailbox};
 use crate::health::Health;
 use crate::http::HeadLimits;
 use crate::insert::client::ClickHouse;
-use crate::insert::due::Due;
 use crate::insert::figures::InsertFigures;
 use crate::insert::inserter::Inserts;
 use crate::insert::stream::InsertClient;
@@ -34,7 +33,7 @@ use crate::insert::target::Target;
 use crate::listener;
 use crate::ndjson::{EncodeLimits, RowEncoder};
 use crate::slot::InFlight;
-use crate::spool::{Committer, Spool, SpoolConfig};
+use crate::spool::{Committer, Spool};
 use crate::worker::{Shared, Timeouts, WAKE, Worker};
 
 /// Why the server did not start, or ended: one sentence.
@@ -85,8 +84,8 @@ const DISCOVER_AGAIN: Duration = Duration::from_secs(1);
 /// A sentence that says why it could not start.
 pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     install_signals()?;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), ?settings, "starting");
-    let (spool, recovered) = Spool::open(spool_config(settings))?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), settings = settings.effective.join(" "), "starting");
+    let (spool, recovered) = Spool::open(settings.spool())?;
     let spool_figures = spool.figures();
     let health = Arc::new(Health::new(spool_figures.clone()));
     let servers = ClickHouse::of(settings)?;
@@ -120,15 +119,7 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
         // The receiver is in our hands.
         let _ = sealed_sender.send(segment);
     }
-    let inserting = Arc::new(Inserts {
-        due: Due::new(sealed),
-        servers,
-        database: settings.database.clone(),
-        table: settings.table.clone(),
-        timeout: *settings.insert_timeout,
-        pool: spool.pool(),
-        figures: inserts,
-    });
+    let inserting = Arc::new(Inserts::new(settings, servers, sealed, spool.pool(), inserts));
     let mut polls = Vec::new();
     let mut mailboxes = Vec::new();
     for _ in &workers {
@@ -164,21 +155,18 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
             commit: *settings.commit_timeout,
         },
     });
-    let ended = Arc::new(AtomicUsize::new(0));
     let mut worker_threads = Vec::new();
     for (index, (poll, figures)) in polls.into_iter().zip(&workers).enumerate() {
         let listeners = sockets.iter_mut().filter_map(Vec::pop).collect();
         let api = Api::new(RowEncoder::new(plan.clone(), encode_limits(settings)), &settings.table);
         let worker = Worker::new(index, poll, listeners, api, shared.clone(), figures.clone())
             .map_err(os("a listening socket can't be watched"))?;
-        let ended = ended.clone();
         worker_threads.push(spawn(format!("worker-{index}"), move || {
             pin(index);
             if let Err(error) = worker.run() {
                 tracing::error!(%error, "a worker can't wait for events any more");
                 std::process::abort();
             }
-            ended.fetch_add(1, Ordering::Relaxed);
         })?);
     }
     health.serving();
@@ -187,21 +175,21 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     while !STOP.load(Ordering::Relaxed) {
         thread::sleep(LOOK);
     }
-    let deadline = Instant::now() + *settings.shutdown_timeout;
     tracing::info!(within = %settings.shutdown_timeout, "stopping");
+    let (begun, within) = (Instant::now(), *settings.shutdown_timeout);
     health.stopping();
     shared.stopping.store(true, Ordering::Relaxed);
     handoff.wake_workers();
-    let drained = wait_until(deadline, || ended.load(Ordering::Relaxed) == workers.len());
-    if drained {
-        handoff.finish();
-        inserting.due.end_at(deadline);
-        join(worker_threads);
-        join(vec![committer_thread]);
-        join(inserter_threads);
-    } else {
-        tracing::warn!("requests were still under way at --shutdown-timeout; they are cut off unanswered");
+    // Slow clients don't get the time that the inserts need.
+    if !wait_until(begun + within * 2 / 3, || all_ended(&worker_threads)) {
+        tracing::warn!(
+            "requests were still under way at two thirds of --shutdown-timeout; they are cut off unanswered"
+        );
     }
+    inserting.due.end_at(begun + within);
+    handoff.finish();
+    // An insert that hangs holds up nothing: its segment is sent again, under the same token.
+    wait_until(begun + within, || committer_thread.is_finished() && all_ended(&inserter_threads));
     match spool_figures.spooled_rows() {
         0 => tracing::info!("stopped; every event is in ClickHouse"),
         events => tracing::warn!(events, "stopped; what is spooled goes out at the next start"),
@@ -210,20 +198,6 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
         embedded.stop();
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn spool_config(settings: &Settings) -> SpoolConfig {
-    SpoolConfig {
-        dir: settings.spool_dir.clone(),
-        table: settings.table.clone(),
-        node_id: settings.node_id.clone(),
-        spool_bytes_max: settings.spool_bytes_max.0,
-        disk_free_min: settings.disk_free_min.0,
-        batch_rows: settings.batch_rows,
-        batch_bytes: settings.batch_bytes.0,
-        batch_age: *settings.batch_age,
-        durability: settings.durability,
-    }
 }
 
 fn encode_limits(settings: &Settings) -> EncodeLimits {
@@ -330,13 +304,8 @@ fn wait_until(deadline: Instant, mut done: impl FnMut() -> bool) -> bool {
     true
 }
 
-fn join(threads: Vec<JoinHandle<()>>) {
-    for thread in threads {
-        if thread.join().is_err() {
-            // Only where panics unwind, in tests: in a release a panic has ended the process.
-            std::process::abort();
-        }
-    }
+fn all_ended(threads: &[JoinHandle<()>]) -> bool {
+    threads.iter().all(JoinHandle::is_finished)
 }
 
 /// The first SIGTERM or SIGINT stops in order, the second ends at once; what was acknowledged is

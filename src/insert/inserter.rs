@@ -5,6 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam::channel::Receiver;
+
 use super::client::{ClickHouse, ClientError};
 use super::due::{Due, Work};
 use super::figures::InsertFigures;
@@ -12,24 +14,19 @@ use super::outcome::{Class, classify};
 use super::stream::{InsertClient, SegmentBody};
 use super::tables;
 use super::target::Frozen;
+use crate::config::Settings;
 use crate::spool::{Part, SealedSegment, SegmentPool};
 
 /// What all inserters share.
 pub struct Inserts {
     /// The segments.
     pub due: Due,
-    /// The servers; the next one is tried when one does not answer.
-    pub servers: Vec<ClickHouse>,
-    /// Of the target table.
-    pub database: String,
-    /// The target table.
-    pub table: String,
-    /// `--insert-timeout`.
-    pub timeout: Duration,
-    /// Where the files of inserted segments go.
-    pub pool: Arc<SegmentPool>,
-    /// What is counted.
-    pub figures: Arc<InsertFigures>,
+    servers: Vec<ClickHouse>,
+    database: String,
+    table: String,
+    timeout: Duration,
+    pool: Arc<SegmentPool>,
+    figures: Arc<InsertFigures>,
 }
 
 /// A failed attempt.
@@ -39,6 +36,26 @@ struct Failure {
 }
 
 impl Inserts {
+    /// Inserts of the segments that come out of `sealed`; the files of those that are proven go to
+    /// `pool`.
+    pub fn new(
+        settings: &Settings,
+        servers: Vec<ClickHouse>,
+        sealed: Receiver<SealedSegment>,
+        pool: Arc<SegmentPool>,
+        figures: Arc<InsertFigures>,
+    ) -> Self {
+        Self {
+            due: Due::new(sealed),
+            servers,
+            database: settings.database.clone(),
+            table: settings.table.clone(),
+            timeout: *settings.insert_timeout,
+            pool,
+            figures,
+        }
+    }
+
     /// An inserter's life: until nothing is left to insert, or the deadline of a stop.
     pub fn run(&self, client: &InsertClient) {
         while let Some(mut work) = self.due.next() {
@@ -116,7 +133,7 @@ impl Inserts {
             }
             Err(error) => Err(Failure {
                 class: class.unwrap_or(Class::Retry),
-                reason: format!("{}: {}", self.place(server), describe(&error)),
+                reason: format!("{table} at {} ({query_id}): {}", server.url(), describe(&error)),
             }),
         }
     }
@@ -125,10 +142,6 @@ impl Inserts {
     fn server(&self, _segment: &SealedSegment, attempts: u32) -> Option<&ClickHouse> {
         let index = (attempts.saturating_sub(1) as usize).checked_rem(self.servers.len())?;
         self.servers.get(index)
-    }
-
-    fn place(&self, server: &ClickHouse) -> String {
-        format!("{} at {}", tables::quoted(&self.database, &self.table), server.url())
     }
 
     fn retire(&self, segment: SealedSegment) {

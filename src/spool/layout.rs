@@ -32,7 +32,8 @@ pub(super) struct Layout {
     table_dir: PathBuf,
     node_id: String,
     epoch: u64,
-    _lock: File,
+    /// `None` for one who only looks.
+    _lock: Option<File>,
 }
 
 impl Layout {
@@ -55,7 +56,12 @@ impl Layout {
         for folder in [dir, &table_dir] {
             sync_folder(folder).map_err(failed(format!("syncing {}", folder.display())))?;
         }
-        Ok(Self { table_dir, node_id, epoch, _lock: lock })
+        Ok(Self { table_dir, node_id, epoch, _lock: Some(lock) })
+    }
+
+    /// A layout to look at, without the lock: nothing may be changed through it.
+    pub(super) fn look(dir: &Path, table: &str) -> Self {
+        Self { table_dir: dir.join(table), node_id: String::new(), epoch: 0, _lock: None }
     }
 
     pub(super) fn table_dir(&self) -> &Path {

@@ -71,7 +71,7 @@ mod segment;
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ pub use committer::Committer;
 pub use figures::{COMMIT_SECONDS, SpoolFigures};
 pub use pool::SegmentPool;
 pub use reader::{Part, SegmentReader};
-pub use recovery::Recovered;
+pub use recovery::{Inspected, Recovered};
 pub use segment::SealedSegment;
 
 use layout::Layout;
@@ -180,6 +180,15 @@ impl Spool {
     pub fn schema_path(&self) -> PathBuf {
         self.layout.table_dir().join("schema.json")
     }
+}
+
+/// Looks at a table's segments, the oldest first, and changes nothing: a server may be running.
+///
+/// # Errors
+///
+/// The folder can't be read.
+pub fn inspect(dir: &Path, table: &str) -> Result<Vec<Inspected>, SpoolError> {
+    recovery::inspect(&Arc::new(Layout::look(dir, table)))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -28,6 +28,42 @@ pub struct Recovered {
     pub segments: Vec<SealedSegment>,
     /// The first number that was never used.
     pub next_number: u64,
+}
+
+/// A segment as it lies there.
+#[derive(Debug)]
+pub enum Inspected {
+    /// It waits for its insert.
+    Sealed(Box<SealedSegment>),
+    /// It is being written, or a crash left it so.
+    Unsealed {
+        /// Its number.
+        number: u64,
+        /// Its file.
+        path: PathBuf,
+    },
+    /// Its first block is not what was written.
+    Unreadable {
+        /// Its file.
+        path: PathBuf,
+    },
+}
+
+pub(super) fn inspect(layout: &Arc<Layout>) -> Result<Vec<Inspected>, SpoolError> {
+    let whole = |error| failed(format!("reading {}", layout.table_dir().display()))(error);
+    let mut found = Vec::new();
+    for (number, kind) in layout.list().map_err(whole)? {
+        let path = layout.path(number, kind);
+        match SealedSegment::open(layout, number, kind) {
+            Ok(Opened::Sealed(segment)) => found.push(Inspected::Sealed(segment)),
+            Ok(Opened::Unsealed { .. } | Opened::Empty) => found.push(Inspected::Unsealed { number, path }),
+            Ok(Opened::Unreadable) => found.push(Inspected::Unreadable { path }),
+            // A server that runs has inserted it meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(format!("reading {}", path.display()))(error)),
+        }
+    }
+    Ok(found)
 }
 
 pub(super) fn recover(layout: &Arc<Layout>, figures: &SpoolFigures) -> Result<Recovered, SpoolError> {

@@ -35,3 +35,10 @@ pub fn wait_for<T>(otherwise: impl Fn() -> String, mut look: impl FnMut() -> Opt
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// Runs the binary to its end: exit status, standard output, standard error.
+pub fn run(arguments: &[&str]) -> (bool, String, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_sluicegate")).args(arguments).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}

@@ -4,7 +4,6 @@ mod committing;
 mod recovering;
 
 use std::fs;
-use std::path::Path;
 
 use super::layout::Kind;
 use super::segment::OpenSegment;

@@ -1,0 +1,59 @@
+//! `sluicegate drain`: inserts all that a spool holds, without opening a port.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crossbeam::channel;
+
+use crate::config::{ConfigError, Settings};
+use crate::insert::client::ClickHouse;
+use crate::insert::figures::InsertFigures;
+use crate::insert::inserter::Inserts;
+use crate::insert::stream::InsertClient;
+use crate::spool::{Spool, SpoolError};
+
+/// Why a spool is not drained: one sentence.
+#[derive(Debug)]
+pub enum DrainError {
+    /// The spool can't be used.
+    Spool(SpoolError),
+    /// The settings can't be used.
+    Config(ConfigError),
+    /// The operating system refuses what an inserter needs.
+    Io(std::io::Error),
+}
+
+impl fmt::Display for DrainError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Spool(error) => error.fmt(f),
+            Self::Config(error) => error.fmt(f),
+            Self::Io(error) => write!(f, "an inserter can't be set up: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for DrainError {}
+
+/// Inserts until the spool is empty; what ClickHouse refuses or is away for is tried again, as in
+/// `serve`. Ends early only by a signal, which leaves the rest where it is.
+///
+/// # Errors
+///
+/// A sentence that says why it could not begin.
+pub fn run(settings: &Settings) -> Result<(), DrainError> {
+    let (spool, recovered) = Spool::open(settings.spool()).map_err(DrainError::Spool)?;
+    let servers = ClickHouse::of(settings).map_err(DrainError::Config)?;
+    tracing::info!(segments = recovered.segments.len(), events = spool.figures().spooled_rows(), "draining");
+    let (sender, sealed) = channel::unbounded();
+    for segment in recovered.segments {
+        // The receiver is in our hands.
+        let _ = sender.send(segment);
+    }
+    drop(sender);
+    let inserts = Inserts::new(settings, servers, sealed, spool.pool(), Arc::new(InsertFigures::default()));
+    let client = InsertClient::new().map_err(DrainError::Io)?;
+    inserts.run(&client);
+    tracing::info!("the spool is empty");
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! `sluicegate spool list|verify`: looks at what waits, and changes nothing.
+
+use std::io::{self, Write};
+
+use crate::config::Settings;
+use crate::figures::unix_ms;
+use crate::spool::{Inspected, Part, SealedSegment, SpoolError, inspect};
+
+/// Prints a line for each segment.
+///
+/// # Errors
+///
+/// When the folder can't be read, or `out` not be written.
+pub fn list(settings: &Settings, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
+    let (mut rows, mut rejected) = (0, 0);
+    for inspected in look(settings)? {
+        match inspected {
+            Inspected::Sealed(segment) => {
+                rows += segment.rows();
+                rejected += segment.rejected();
+                writeln!(out, "{}", describe(&segment))?;
+            }
+            Inspected::Unsealed { number, path } => {
+                writeln!(out, "{number}: not sealed; the next start recovers what is in it ({})", path.display())?;
+            }
+            Inspected::Unreadable { path } => writeln!(out, "{}: can't be read", path.display())?,
+        }
+    }
+    writeln!(out, "{rows} events and {rejected} refused lines wait in sealed segments")?;
+    Ok(())
+}
+
+/// Reads every sealed segment to its end; true when each is what was sealed.
+///
+/// # Errors
+///
+/// When the folder can't be read, or `out` not be written.
+pub fn verify(settings: &Settings, out: &mut impl Write) -> Result<bool, Box<dyn std::error::Error>> {
+    let mut whole = true;
+    for inspected in look(settings)? {
+        let (name, outcome) = match &inspected {
+            Inspected::Sealed(segment) => (segment.number().to_string(), read_through(segment)),
+            Inspected::Unsealed { number, .. } => (number.to_string(), Ok("not sealed")),
+            Inspected::Unreadable { path } => (path.display().to_string(), Err(io::Error::other("can't be read"))),
+        };
+        match outcome {
+            Ok(sentence) => writeln!(out, "{name}: {sentence}")?,
+            Err(error) => {
+                whole = false;
+                writeln!(out, "{name}: DAMAGED: {error}")?;
+            }
+        }
+    }
+    Ok(whole)
+}
+
+fn look(settings: &Settings) -> Result<Vec<Inspected>, SpoolError> {
+    inspect(&settings.spool_dir, &settings.table)
+}
+
+fn describe(segment: &SealedSegment) -> String {
+    let state = match (segment.is_attempted(), segment.rows_are_inserted()) {
+        (_, true) => "rows inserted, refused lines wait",
+        (true, false) => "sent, not proven",
+        (false, false) => "never sent",
+    };
+    format!(
+        "{}: {state}; {} events, {} refused lines, {} bytes, {} s old, token {}",
+        segment.number(),
+        segment.rows(),
+        segment.rejected(),
+        segment.rows_bytes() + segment.rejected_bytes(),
+        unix_ms().saturating_sub(segment.created_ms()) / 1000,
+        segment.token()
+    )
+}
+
+fn read_through(segment: &SealedSegment) -> io::Result<&'static str> {
+    for (part, expected) in [(Part::Rows, segment.rows_bytes()), (Part::Rejected, segment.rejected_bytes())] {
+        let (mut reader, mut bytes) = (segment.read(part)?, 0);
+        while let Some(piece) = reader.next_piece()? {
+            bytes += piece.len() as u64;
+        }
+        if bytes != expected {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "its length is not what its seal says"));
+        }
+    }
+    Ok("whole")
+}

@@ -1,0 +1,136 @@
+//! What the program does besides serving.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use support::{ClickHouse, Server, post, run, shared_clickhouse};
+
+fn arguments<'a>(command: &[&'a str], url: &'a str, database: &'a str, spool: &'a str) -> Vec<&'a str> {
+    let settings = ["--clickhouse-url", url, "--database", database, "--spool-dir", spool];
+    [command, &settings].concat()
+}
+
+#[test]
+fn version_and_help_say_what_this_is() {
+    let (ok, version, _) = run(&["--version"]);
+    assert!(ok && version.trim() == format!("sluicegate {}", env!("CARGO_PKG_VERSION")), "{version}");
+    let (ok, help, _) = run(&["--help"]);
+    for command in ["serve", "check", "schema", "drain", "spool", "clickhouse"] {
+        assert!(ok && help.contains(command), "{help}");
+    }
+    let (ok, help, _) = run(&["serve", "--help"]);
+    assert!(ok && help.contains("--batch-rows") && help.contains("500000"), "{help}");
+}
+
+#[test]
+fn schema_prints_statements_that_clickhouse_takes() {
+    let clickhouse = shared_clickhouse();
+    let database = format!("{}_schema", clickhouse.database());
+    let (ok, statements, _) = run(&["schema", "--database", &database]);
+    assert!(ok);
+    let statements: Vec<&str> = statements.split(";\n").map(str::trim).filter(|text| !text.is_empty()).collect();
+    assert_eq!(statements.len(), 3, "{statements:?}");
+    for statement in statements {
+        clickhouse.query(statement);
+    }
+    assert_eq!(clickhouse.query(&format!("SHOW TABLES FROM {database}")).trim(), "events\nevents_quarantine");
+    let (ok, statements, _) = run(&["schema", "--database", &database, "--table", "other"]);
+    assert!(ok && statements.contains("`other_quarantine`") && !statements.contains("`events`"), "{statements}");
+}
+
+#[test]
+fn check_says_what_will_happen_and_which_guarantee_the_table_gives() {
+    let clickhouse = shared_clickhouse();
+    let (url, database) = (clickhouse.url(), clickhouse.database());
+    let folder = tempfile::tempdir().unwrap();
+    let spool = folder.path().join("spool").to_string_lossy().into_owned();
+    let check = |table: &str| {
+        let mut all = arguments(&["check"], &url, &database, &spool);
+        all.extend(["--table", table]);
+        run(&all)
+    };
+    let columns = "event String, ip String, server_time DateTime('UTC')";
+    let engine = "ENGINE = MergeTree PARTITION BY toYYYYMM(server_time) ORDER BY event";
+    clickhouse.query(&format!("CREATE TABLE {database}.weak ({columns}) {engine}"));
+    let (ok, said, _) = check("weak");
+    assert!(ok, "{said}");
+    for part in [
+        "ClickHouse 26.",
+        "event String: the event's field",
+        "ip String: the client's address",
+        "MergeTree",
+        "toYYYYMM(server_time)",
+        "deduplication window: none",
+        "at least once",
+        "MODIFY SETTING non_replicated_deduplication_window",
+        "a sync takes",
+        "open files",
+        "serve would work",
+    ] {
+        assert!(said.contains(part), "{part} is missing:\n{said}");
+    }
+    // The statement that it names does mend it.
+    let statement = said.lines().find_map(|line| line.trim().strip_prefix("to mend it: ")).unwrap();
+    clickhouse.query(statement);
+    let (_, said, _) = check("weak");
+    assert!(said.contains("deduplication window: 10000 blocks") && said.contains("exactly once"), "{said}");
+    let (ok, said, _) = check("missing");
+    assert!(!ok && said.contains("would NOT work"), "{said}");
+    let gone = "http://127.0.0.1:1";
+    let (ok, said, _) = run(&arguments(&["check"], gone, &database, &spool));
+    assert!(!ok && said.contains(gone), "{said}");
+    // Looking changes nothing.
+    assert_eq!(clickhouse.query(&format!("SHOW TABLES FROM {database}")).trim(), "weak");
+}
+
+#[test]
+fn what_waits_is_listed_verified_and_drained() {
+    let mut clickhouse = ClickHouse::start();
+    let database = clickhouse.database();
+    let mut server = Server::start(&clickhouse, &database, &["--inserters", "1"]);
+    clickhouse.kill();
+    assert_eq!(post(server.address(), "/api/events", b"{\"event\":\"a\"}\n{\"event\":\"b\"}\nbad").status, 200);
+    support::wait_for(
+        || server.log(),
+        || (server.metrics()["sluicegate_inserts_total{table=\"events\",outcome=\"retry\"}"] > 0.0).then_some(()),
+    );
+    assert_eq!(post(server.address(), "/api/events", b"{\"event\":\"c\"}").status, 200);
+    server.kill9();
+
+    let (url, spool) = (clickhouse.url(), server.spool_dir().to_string_lossy().into_owned());
+    let command = |words: &[&str]| run(&arguments(words, &url, &database, &spool));
+    let (ok, listed, _) = command(&["spool", "list"]);
+    assert!(ok && listed.contains("1: sent, not proven; 2 events, 1 refused lines"), "{listed}");
+    assert!(listed.contains("2: not sealed"), "{listed}");
+    let (ok, verified, _) = command(&["spool", "verify"]);
+    assert!(ok && verified.contains("1: whole"), "{verified}");
+
+    clickhouse.restart();
+    let (ok, _, log) = command(&["drain", "--log-format", "json"]);
+    assert!(ok, "{log}");
+    let events = clickhouse.query(&format!("SELECT event FROM {database}.events ORDER BY event FORMAT TSV"));
+    assert_eq!(events.trim(), "a\nb\nc");
+    assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events_quarantine")).trim(), "1");
+    let (ok, listed, _) = command(&["spool", "list"]);
+    assert!(ok && listed.trim() == "0 events and 0 refused lines wait in sealed segments", "{listed}");
+}
+
+#[test]
+fn verify_finds_a_changed_byte() {
+    let mut clickhouse = ClickHouse::start();
+    let database = clickhouse.database();
+    let mut server = Server::start(&clickhouse, &database, &[]);
+    clickhouse.kill();
+    assert_eq!(post(server.address(), "/api/events", b"{\"event\":\"changed\"}").status, 200);
+    let file = server.spool_dir().join("events/00000000000000000001.sent");
+    support::wait_for(|| server.log(), || file.exists().then_some(()));
+    server.kill9();
+    let mut bytes = std::fs::read(&file).unwrap();
+    let at = bytes.windows(7).position(|seven| seven == b"changed").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let spool = server.spool_dir().to_string_lossy().into_owned();
+    let (ok, verified, _) = run(&arguments(&["spool", "verify"], &clickhouse.url(), &database, &spool));
+    assert!(!ok && verified.contains("1: DAMAGED"), "{verified}");
+}
