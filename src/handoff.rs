@@ -324,4 +324,23 @@ mod tests {
         mailbox.give_back(Returned { batch: Batch::new(0), outcome: CommitOutcome::Refused(CommitRefusal::SpoolFull) });
         assert!(!mailbox.may_sleep());
     }
+
+    #[test]
+    fn connections_are_spread_over_the_workers() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = listener.local_addr().unwrap();
+        let polls: Vec<mio::Poll> = (0..4).map(|_| mio::Poll::new().unwrap()).collect();
+        let handoff = Handoff::new(polls.iter().map(|poll| Mailbox::new(poll.registry(), WAKE).unwrap()).collect());
+        // All of them are accepted by one worker, as a hash may have it.
+        for _ in 0..64 {
+            let stream = mio::net::TcpStream::connect(peer).unwrap();
+            handoff.place(2, Arrival { stream, peer });
+        }
+        let held = |worker: usize| std::iter::from_fn(|| handoff.mailbox(worker).unwrap().arrival()).count();
+        assert_eq!([held(0), held(1), held(2), held(3)], [16; 4]);
+        assert_eq!(handoff.connections(), 64);
+        handoff.leave(1);
+        handoff.place(2, Arrival { stream: mio::net::TcpStream::connect(peer).unwrap(), peer });
+        assert_eq!(held(1), 1);
+    }
 }

@@ -68,10 +68,10 @@ said!(
     crate::spool::SpoolError,
 );
 
-/// Set by the first signal; [`signals`] ends the process at the second.
+/// Set by the first signal; the second ends the process.
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// How often the main thread looks whether it should stop.
+/// How often the main thread looks whether something that it waits for has happened.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Between two tries to reach ClickHouse for the first time.
@@ -173,7 +173,7 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     tracing::info!(listen = ?settings.listen, admin = %settings.admin_listen, workers = workers.len(), "serving");
 
     while !STOP.load(Ordering::Relaxed) {
-        thread::sleep(LOOK);
+        thread::park();
     }
     tracing::info!(within = %settings.shutdown_timeout, "stopping");
     let (begun, within) = (Instant::now(), *settings.shutdown_timeout);
@@ -311,11 +311,13 @@ fn all_ended(threads: &[JoinHandle<()>]) -> bool {
 /// The first SIGTERM or SIGINT stops in order, the second ends at once; what was acknowledged is
 /// on the disk in either case.
 fn install_signals() -> Result<(), ServerError> {
-    ctrlc::set_handler(|| {
+    let main = thread::current();
+    ctrlc::set_handler(move || {
         if STOP.swap(true, Ordering::Relaxed) {
             tracing::warn!("second signal: ending at once");
             std::process::exit(130);
         }
+        main.unpark();
     })
     .map_err(|error| ServerError(format!("signals can't be handled: {error}")))
 }

@@ -294,3 +294,6 @@ impl Worker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

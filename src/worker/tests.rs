@@ -1,0 +1,208 @@
+//! A worker on a real socket, with the test as its committer.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread::{self, JoinHandle};
+
+use super::*;
+use crate::handoff::{CommitRefusal, Mailbox, Returned};
+use crate::http::HeadLimits;
+use crate::ndjson::{EncodeLimits, RowEncoder};
+use crate::schema::{ColumnDescription, Plan};
+use crate::spool::SpoolFigures;
+
+struct Bench {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl Bench {
+    fn start(commit_timeout: Duration) -> Self {
+        let poll = Poll::new().unwrap();
+        let handoff = Arc::new(Handoff::new(vec![Mailbox::new(poll.registry(), WAKE).unwrap()]));
+        let health = Arc::new(Health::new(Arc::new(SpoolFigures::default())));
+        health.serving();
+        let minute = Duration::from_secs(60);
+        let shared = Arc::new(Shared {
+            handoff,
+            health,
+            stopping: AtomicBool::new(false),
+            in_flight: InFlight::new(1 << 20),
+            connections_max: 100,
+            request_limits: RequestLimits {
+                head: HeadLimits { head_bytes_max: 1024, headers_max: 16 },
+                body_bytes_max: 8 << 20,
+            },
+            timeouts: Timeouts { head: minute, body: minute, idle: minute, commit: commit_timeout },
+        });
+        let column = ColumnDescription {
+            name: "event".into(),
+            type_name: "String".into(),
+            default_kind: String::new(),
+            default_expression: String::new(),
+        };
+        let limits = EncodeLimits { line_bytes_max: 8 << 20, events_max: 1000, encoded_bytes_max: 8 << 20 };
+        let encoder = RowEncoder::new(Arc::new(Plan::compile(&[column], "UTC").unwrap()), limits);
+        let listeners = crate::listener::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let address = listeners[0].local_addr().unwrap();
+        let api = Api::new(encoder, "events");
+        let worker = Worker::new(0, poll, listeners, api, shared.clone(), Arc::default()).unwrap();
+        Self { shared, address, thread: thread::spawn(|| worker.run()) }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream
+    }
+
+    /// The next batch that the worker hands over.
+    fn batch(&self) -> crate::batch::Batch {
+        loop {
+            if let Some(batch) = self.shared.handoff.next() {
+                return batch;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn give_back(&self, batch: crate::batch::Batch, outcome: CommitOutcome) {
+        let mailbox = self.shared.handoff.mailbox(0).unwrap();
+        mailbox.give_back(Returned { batch, outcome });
+        mailbox.wake();
+    }
+
+    fn stop(self) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        self.shared.handoff.wake_workers();
+        self.thread.join().unwrap().unwrap();
+    }
+}
+
+const COMMITTED: CommitOutcome = CommitOutcome::Committed { segment: 1 };
+
+fn post(stream: &mut TcpStream, event: &str) {
+    let body = format!("{{\"event\":\"{event}\"}}");
+    write!(stream, "POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+}
+
+/// The status of the next reply; its body is small and arrives with it.
+fn status(stream: &mut TcpStream) -> u16 {
+    let mut bytes = Vec::new();
+    loop {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        bytes.push(byte[0]);
+        if bytes.ends_with(b"\r\n\r\n") {
+            let head = String::from_utf8(bytes).unwrap();
+            let length = head.split("Content-Length: ").nth(1).unwrap().split("\r\n").next().unwrap();
+            stream.read_exact(&mut vec![0; length.parse().unwrap()]).unwrap();
+            return head[9..12].parse().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_late_reply_never_reaches_the_next_client_of_a_slot() {
+    let bench = Bench::start(Duration::from_secs(60));
+    let mut first = bench.connect();
+    post(&mut first, "first");
+    let batch = bench.batch();
+    // A reset: after a mere end of input the reply would still be owed.
+    socket2::SockRef::from(&first).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(first);
+    while bench.shared.handoff.connections() > 0 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let mut second = bench.connect();
+    post(&mut second, "second");
+    let later = bench.batch();
+    bench.give_back(batch, COMMITTED);
+    thread::sleep(Duration::from_millis(100));
+    bench.give_back(later, CommitOutcome::Refused(CommitRefusal::DiskFull));
+    // Were the first client's reply sent to the second, it would be a 200.
+    assert_eq!(status(&mut second), 503);
+    drop(second);
+    bench.stop();
+}
+
+#[test]
+fn a_reply_leaves_only_after_its_batch_is_committed() {
+    let bench = Bench::start(Duration::from_secs(60));
+    let mut client = bench.connect();
+    post(&mut client, "waits");
+    let batch = bench.batch();
+    client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    assert!(client.read(&mut [0]).is_err(), "a reply came before the commit");
+    client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    bench.give_back(batch, COMMITTED);
+    assert_eq!(status(&mut client), 200);
+    drop(client);
+    bench.stop();
+}
+
+#[test]
+fn a_commit_that_takes_too_long_is_503_and_its_outcome_reaches_nobody() {
+    let bench = Bench::start(Duration::from_millis(300));
+    let mut client = bench.connect();
+    post(&mut client, "late");
+    let batch = bench.batch();
+    assert_eq!(status(&mut client), 503);
+    post(&mut client, "next");
+    let next = bench.batch();
+    bench.give_back(batch, COMMITTED);
+    bench.give_back(next, COMMITTED);
+    assert_eq!(status(&mut client), 200);
+    client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    assert!(client.read(&mut [0]).is_err(), "a second reply came for one request");
+    drop(client);
+    bench.stop();
+}
+
+#[test]
+fn with_all_batches_under_way_requests_wait_and_none_is_lost() {
+    let bench = Bench::start(Duration::from_secs(60));
+    let count = limits::BATCHES_PER_WORKER * 2;
+    let mut clients: Vec<TcpStream> = (0..count).map(|_| bench.connect()).collect();
+    let mut held = Vec::new();
+    for (index, client) in clients.iter_mut().enumerate() {
+        post(client, "held");
+        if index < limits::BATCHES_PER_WORKER {
+            // One at a time, so that each has a batch of its own.
+            held.push(bench.batch());
+        }
+    }
+    thread::sleep(Duration::from_millis(200));
+    assert!(bench.shared.handoff.next().is_none(), "there are more batches than there may be");
+    for batch in held {
+        bench.give_back(batch, COMMITTED);
+    }
+    let mut rows = limits::BATCHES_PER_WORKER;
+    while rows < count {
+        let batch = bench.batch();
+        rows += batch.rows.count as usize;
+        bench.give_back(batch, COMMITTED);
+    }
+    assert!(clients.iter_mut().all(|client| status(client) == 200));
+    drop(clients);
+    bench.stop();
+}
+
+#[test]
+fn more_bytes_in_flight_than_the_budget_are_refused_and_given_back() {
+    let bench = Bench::start(Duration::from_secs(60));
+    for _ in 0..3 {
+        let mut client = bench.connect();
+        client.write_all(b"POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 8000000\r\n\r\n").unwrap();
+        // The budget is 1 MiB; the server stops reading where it ends.
+        let _ = client.write_all(&vec![b' '; 3 << 20]);
+        assert_eq!(status(&mut client), 503);
+    }
+    let mut client = bench.connect();
+    client.write_all(b"POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 500000\r\n\r\n").unwrap();
+    client.write_all(&vec![b'\n'; 500_000]).unwrap();
+    assert_eq!(status(&mut client), 200);
+    drop(client);
+    bench.stop();
+}
