@@ -20,7 +20,7 @@
 //! |---|---|
 //! | [`cpu`], [`cli`], [`config`], [`limits`] | does the processor fit; flags, environment and file → one checked [`config::Settings`]; every other maximum |
 //! | [`server`] | the start in its order, the stop in the opposite one |
-//! | [`listener`], [`worker`], [`slot`], [`outbox`] | sockets of a worker; its event loop; a connection's socket and buffers; its batches under way |
+//! | [`listener`], [`worker`], [`slot`], [`outbox`], [`in_flight`] | sockets of a worker; its event loop; a connection's socket and buffers; its batches under way; the budget of both |
 //! | [`connection`] | one connection's state machine, without a socket |
 //! | [`http`] | framing, without I/O: head, chunks, response |
 //! | [`api`] | routes → replies |
@@ -30,6 +30,7 @@
 //! | [`insert`] | segments → proven rows in ClickHouse |
 //! | [`figures`], [`health`], [`admin`] | what is counted; would an event be taken; the admin address |
 //! | [`embedded`] | ClickHouse as a child process |
+//! | [`commands`] | what `check`, `schema`, `drain` and `spool` do |
 //!
 //! # Threads
 //!
@@ -76,6 +77,7 @@ pub mod figures;
 pub mod handoff;
 pub mod health;
 pub mod http;
+pub mod in_flight;
 pub mod insert;
 pub mod limits;
 pub mod listener;

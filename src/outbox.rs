@@ -1,14 +1,17 @@
 //! A worker's side of the hand-over: the batch that fills in this turn, the batches under way with
 //! the requests that wait for them, and the spare ones.
 //!
-//! The number of batches is fixed. While none is spare and none fills, the worker takes no
-//! requests: that is the back-pressure which the kernel's windows pass on to the clients.
+//! The number of batches is fixed, and their bytes count in the budget of what is in flight. While
+//! no batch is spare, or the budget is used up and another batch is still to come back, the worker
+//! takes no requests: that is the back-pressure which the kernel's windows pass on to the clients.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::batch::Batch;
 use crate::handoff::{CommitOutcome, Handoff, Returned};
+use crate::in_flight::InFlight;
 use crate::limits;
 
 /// A request's connection: its slot, and the generation that tells it from the slot's next one.
@@ -46,6 +49,7 @@ struct UnderWay {
 /// See the module.
 #[derive(Debug)]
 pub struct Outbox {
+    in_flight: Arc<InFlight>,
     filling: Option<(Batch, UnderWay)>,
     under_way: VecDeque<UnderWay>,
     spare: Vec<Batch>,
@@ -54,9 +58,11 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// The outbox of `worker`, with all batches that it will ever have.
-    pub fn new(worker: usize) -> Self {
+    /// The outbox of `worker`, with all batches that it will ever have, counted in `in_flight`
+    /// while they are under way.
+    pub fn new(worker: usize, in_flight: Arc<InFlight>) -> Self {
         Self {
+            in_flight,
             filling: None,
             under_way: VecDeque::with_capacity(limits::BATCHES_PER_WORKER),
             spare: (0..limits::BATCHES_PER_WORKER).map(|_| Batch::new(worker)).collect(),
@@ -67,7 +73,8 @@ impl Outbox {
 
     /// True while the events of another request have a place.
     pub fn has_room(&self) -> bool {
-        self.filling.is_some() || !self.spare.is_empty()
+        self.filling.is_some()
+            || (!self.spare.is_empty() && (self.under_way.is_empty() || !self.in_flight.is_used_up()))
     }
 
     /// The batch that fills, and the sequence it will have; `None` without room.
@@ -104,6 +111,7 @@ impl Outbox {
         }
         if let Some((mut batch, under_way)) = self.filling.take() {
             batch.close(under_way.sequence);
+            self.in_flight.add(batch.len());
             self.under_way.push_back(under_way);
             handoff.submit(batch);
         }
@@ -113,6 +121,7 @@ impl Outbox {
     pub fn settle(&mut self, returned: Returned) -> Option<Settled> {
         let Returned { mut batch, outcome } = returned;
         let (sequence, rows) = (batch.sequence, batch.rows.count);
+        self.in_flight.release(batch.len());
         batch.clear();
         self.spare.push(batch);
         let under_way = self.under_way.pop_front()?;
@@ -171,7 +180,7 @@ mod tests {
 
     #[test]
     fn there_is_room_until_all_batches_are_under_way() {
-        let (mut outbox, handoff) = (Outbox::new(0), handoff());
+        let (mut outbox, handoff) = (Outbox::new(0, InFlight::new(1 << 20)), handoff());
         for sequence in 1..=limits::BATCHES_PER_WORKER as u64 {
             assert!(outbox.has_room());
             assert_eq!(outbox.filling().unwrap().1, sequence);
@@ -189,8 +198,24 @@ mod tests {
     }
 
     #[test]
+    fn a_used_up_budget_stops_all_but_the_last_batch() {
+        let in_flight = InFlight::new(1 << 20);
+        let (mut outbox, handoff) = (Outbox::new(0, in_flight.clone()), handoff());
+        outbox.filling().unwrap().0.rows.bytes.resize(1 << 20, 0);
+        outbox.wait_for_filling(waiter(0), &handoff);
+        assert_eq!(in_flight.bytes(), 1 << 20);
+        assert!(!outbox.has_room());
+        let returned = Returned { batch: handoff.next().unwrap(), outcome: CommitOutcome::Committed { segment: 1 } };
+        outbox.settle(returned).unwrap();
+        assert_eq!(in_flight.bytes(), 0);
+        // Whoever else has used it up: a worker with nothing under way would wait for ever.
+        in_flight.add(2 << 20);
+        assert!(outbox.has_room());
+    }
+
+    #[test]
     fn a_batch_leaves_when_the_turns_share_is_used_up() {
-        let (mut outbox, handoff) = (Outbox::new(0), handoff());
+        let (mut outbox, handoff) = (Outbox::new(0, InFlight::new(1 << 20)), handoff());
         for _ in 0..limits::TURN_REQUESTS_MAX {
             assert!(handoff.next().is_none());
             outbox.filling().unwrap();
@@ -204,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_batch_without_waiters_is_not_handed_over() {
-        let (mut outbox, handoff) = (Outbox::new(0), handoff());
+        let (mut outbox, handoff) = (Outbox::new(0, InFlight::new(1 << 20)), handoff());
         outbox.filling().unwrap();
         outbox.hand_over(&handoff);
         assert!(handoff.next().is_none());
@@ -213,7 +238,7 @@ mod tests {
 
     #[test]
     fn an_overdue_batch_is_reported_once_and_its_outcome_finds_nobody() {
-        let (mut outbox, handoff) = (Outbox::new(0), handoff());
+        let (mut outbox, handoff) = (Outbox::new(0, InFlight::new(1 << 20)), handoff());
         outbox.filling().unwrap();
         outbox.wait_for_filling(waiter(3), &handoff);
         outbox.hand_over(&handoff);

@@ -25,6 +25,7 @@ use crate::figures::WorkerFigures;
 use crate::handoff::{Handoff, Mailbox};
 use crate::health::Health;
 use crate::http::HeadLimits;
+use crate::in_flight::InFlight;
 use crate::insert::client::ClickHouse;
 use crate::insert::figures::InsertFigures;
 use crate::insert::inserter::Inserts;
@@ -32,7 +33,6 @@ use crate::insert::stream::InsertClient;
 use crate::insert::target::Target;
 use crate::listener;
 use crate::ndjson::{EncodeLimits, RowEncoder};
-use crate::slot::InFlight;
 use crate::spool::{Committer, Spool};
 use crate::worker::{Shared, Timeouts, WAKE, Worker};
 

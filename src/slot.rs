@@ -7,12 +7,12 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use mio::net::TcpStream;
 
 use crate::connection::{Connection, Waiting};
+use crate::in_flight::InFlight;
 use crate::limits;
 
 /// One connection of a worker.
@@ -107,34 +107,6 @@ impl Slot {
     }
 }
 
-/// The budget of `--in-flight-bytes-max`, shared by all workers: touched when a buffer grows or is
-/// given back, not per request.
-#[derive(Debug)]
-pub struct InFlight {
-    bytes: AtomicU64,
-    max: u64,
-}
-
-impl InFlight {
-    /// A budget of `max` bytes.
-    pub fn new(max: u64) -> Arc<Self> {
-        Arc::new(Self { bytes: AtomicU64::new(0), max })
-    }
-
-    fn charge(&self, bytes: usize) -> bool {
-        let bytes = bytes as u64;
-        if self.bytes.fetch_add(bytes, Relaxed).saturating_add(bytes) > self.max {
-            self.bytes.fetch_sub(bytes, Relaxed);
-            return false;
-        }
-        true
-    }
-
-    fn release(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes as u64, Relaxed);
-    }
-}
-
 /// A worker's spare buffers for incomplete requests.
 #[derive(Debug)]
 pub struct BufferPool {
@@ -171,7 +143,7 @@ impl BufferPool {
             }
             buffer.reserve_exact(wanted - buffer.len());
             // The allocator may give more than was asked for.
-            self.in_flight.bytes.fetch_add((buffer.capacity() - wanted) as u64, Relaxed);
+            self.in_flight.add(buffer.capacity() - wanted);
         }
         buffer.extend_from_slice(bytes);
         true
@@ -211,12 +183,12 @@ mod tests {
         let mut buffer = Vec::new();
         for _ in 0..3 {
             while pool.append(&mut buffer, &[7; 1000], 0) {
-                assert_eq!(in_flight.bytes.load(Relaxed), buffer.capacity() as u64);
+                assert_eq!(in_flight.bytes(), buffer.capacity() as u64);
             }
             assert!(buffer.len() > limits::KEPT_BYTES_FIRST && buffer.iter().all(|byte| *byte == 7));
-            assert!(buffer.capacity() as u64 <= in_flight.max);
+            assert!(buffer.capacity() as u64 <= 10 * limits::KEPT_BYTES_FIRST as u64);
             pool.give_back(&mut buffer);
-            assert_eq!(in_flight.bytes.load(Relaxed), 0);
+            assert_eq!(in_flight.bytes(), 0);
         }
     }
 

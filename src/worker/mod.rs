@@ -26,9 +26,10 @@ use crate::figures::{Shed, WorkerFigures, unix_ms};
 use crate::handoff::{CommitOutcome, Handoff};
 use crate::health::Health;
 use crate::http::DateCache;
+use crate::in_flight::InFlight;
 use crate::limits;
 use crate::outbox::{Outbox, Settled};
-use crate::slot::{BufferPool, InFlight, Slot};
+use crate::slot::{BufferPool, Slot};
 
 /// The mailbox's waker.
 pub const WAKE: Token = Token(0);
@@ -55,7 +56,7 @@ pub struct Shared {
     pub health: Arc<Health>,
     /// Set when the server stops; wake the mailboxes afterwards.
     pub stopping: AtomicBool,
-    /// The budget of buffers.
+    /// The budget of buffers and batches.
     pub in_flight: Arc<InFlight>,
     /// `--connections-max`.
     pub connections_max: usize,
@@ -119,7 +120,7 @@ impl Worker {
             generation: 0,
             visits: VecDeque::new(),
             api,
-            outbox: Outbox::new(index),
+            outbox: Outbox::new(index, shared.in_flight.clone()),
             buffers: BufferPool::new(shared.in_flight.clone()),
             scratch: vec![0; limits::READ_SCRATCH_BYTES].into_boxed_slice(),
             out: Vec::with_capacity(16 << 10),
