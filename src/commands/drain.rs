@@ -21,6 +21,8 @@ pub enum DrainError {
     Config(ConfigError),
     /// The operating system refuses what an inserter needs.
     Io(std::io::Error),
+    /// So many segments can't be recovered: the disk has no room.
+    NoRoom(usize),
 }
 
 impl fmt::Display for DrainError {
@@ -29,6 +31,10 @@ impl fmt::Display for DrainError {
             Self::Spool(error) => error.fmt(f),
             Self::Config(error) => error.fmt(f),
             Self::Io(error) => write!(f, "an inserter can't be set up: {error}"),
+            Self::NoRoom(segments) => write!(
+                f,
+                "{segments} segments that a crash left open can't be recovered: the spool's disk is full; make room, and drain again"
+            ),
         }
     }
 }
@@ -40,7 +46,7 @@ impl std::error::Error for DrainError {}
 ///
 /// # Errors
 ///
-/// A sentence that says why it could not begin.
+/// A sentence that says why it could not begin, or what is left.
 pub fn run(settings: &Settings) -> Result<(), DrainError> {
     let (spool, recovered) = Spool::open(settings.spool()).map_err(DrainError::Spool)?;
     let servers = ClickHouse::of(settings).map_err(DrainError::Config)?;
@@ -54,6 +60,9 @@ pub fn run(settings: &Settings) -> Result<(), DrainError> {
     let inserts = Inserts::new(settings, servers, sealed, spool.pool(), Arc::new(InsertFigures::default()));
     let client = InsertClient::new().map_err(DrainError::Io)?;
     inserts.run(&client);
-    tracing::info!("the spool is empty");
+    match spool.postponed() {
+        0 => tracing::info!("the spool is empty"),
+        segments => return Err(DrainError::NoRoom(segments)),
+    }
     Ok(())
 }

@@ -81,7 +81,7 @@ impl Inserts {
         if segment.rows() > 0 && !segment.rows_are_inserted() {
             self.insert(client, segment, Part::Rows, &frozen, &token, work.attempts)?;
             if segment.rejected() > 0 {
-                segment.mark_rows_inserted().map_err(on_disk)?;
+                self.pool.rows_are_inserted(segment).map_err(on_disk)?;
             }
         }
         if segment.rejected() > 0 {

@@ -1,7 +1,6 @@
 //! The one thread that writes: it gathers the batches of all workers, appends them as frames with
 //! one call, syncs once for all of them, and sends every batch home with its outcome.
 
-use std::fs;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::Sender;
 
 use super::frame::HEADER;
+use super::recovery::is_want_of_room;
 use super::segment::{OpenSegment, SealError, SealedSegment};
 use super::{Durability, Spool};
 use crate::batch::Batch;
@@ -38,6 +38,8 @@ pub struct Committer {
     headers: Vec<[u8; HEADER]>,
     /// The open segment must be sealed before anything is appended to it.
     must_seal: bool,
+    /// When what a former run left was last tried to be recovered.
+    tried_postponed: Instant,
 }
 
 impl Committer {
@@ -63,6 +65,7 @@ impl Committer {
             group: Vec::with_capacity(limits::GROUP_BATCHES_MAX),
             headers: Vec::with_capacity(limits::GROUP_BATCHES_MAX),
             must_seal: false,
+            tried_postponed: Instant::now(),
         }
     }
 
@@ -215,6 +218,7 @@ impl Committer {
         if self.open.is_some() {
             return Ok(());
         }
+        self.recover_postponed()?;
         let recycled = match self.room() {
             Ok(()) => self.spool.pool.take(),
             // An old file takes no more of the disk.
@@ -236,7 +240,7 @@ impl Committer {
                 tracing::error!(%error, "a segment can't be opened; requests are answered with 503");
                 if let Some((path, len)) = recycled {
                     // It was removed, under one name or the other.
-                    let _ = fs::remove_file(path);
+                    let _ = self.spool.layout.storage().remove(&path);
                     self.spool.figures.release(len);
                 }
                 Err(refusal_of(&error))
@@ -255,13 +259,8 @@ impl Committer {
         if self.spool.figures.spool_bytes() + capacity > self.spool.config.spool_bytes_max {
             return Err(CommitRefusal::SpoolFull);
         }
-        match rustix::fs::statvfs(self.spool.layout.table_dir()) {
-            Ok(disk)
-                if disk.f_bavail.saturating_mul(disk.f_frsize)
-                    < self.spool.config.disk_free_min.saturating_add(capacity) =>
-            {
-                Err(CommitRefusal::DiskFull)
-            }
+        match self.spool.layout.storage().free_bytes(self.spool.layout.table_dir()) {
+            Ok(free) if free < self.spool.config.disk_free_min.saturating_add(capacity) => Err(CommitRefusal::DiskFull),
             Ok(_) => Ok(()),
             Err(_) => Err(CommitRefusal::WriteFailed),
         }
@@ -273,7 +272,34 @@ impl Committer {
             self.seal();
         }
         if self.open.is_none() && !self.must_seal {
-            self.spool.figures.refuse(self.room().err());
+            let room = self.recover_postponed().and_then(|()| self.room());
+            self.spool.figures.refuse(room.err());
+        }
+    }
+
+    /// Recovers what a former run left and the start had no room for: older events first, and no
+    /// new ones before. Copies at most once in [`LOOK`].
+    fn recover_postponed(&mut self) -> Result<(), CommitRefusal> {
+        if self.spool.postponed() == 0 {
+            return Ok(());
+        }
+        if self.tried_postponed.elapsed() < LOOK {
+            return Err(CommitRefusal::DiskFull);
+        }
+        self.tried_postponed = Instant::now();
+        loop {
+            match self.spool.recover_postponed() {
+                Ok(None) => return Ok(()),
+                Ok(Some(segment)) => {
+                    tracing::info!(segment = segment.number(), events = segment.rows(), "recovered");
+                    // As in `seal`.
+                    let _ = self.sealed.send(segment);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "what a former run left can't be recovered yet");
+                    return Err(refusal_of(&error));
+                }
+            }
         }
     }
 
@@ -325,7 +351,7 @@ impl Committer {
 
     fn abandon(&mut self, open: &OpenSegment) {
         let path = self.spool.layout.path(open.number(), super::layout::Kind::Segment);
-        if let Err(error) = fs::remove_file(&path) {
+        if let Err(error) = self.spool.layout.storage().remove(&path) {
             tracing::warn!(%error, path = %path.display(), "an unused segment can't be removed");
         }
         self.spool.figures.release(open.capacity);
@@ -344,10 +370,7 @@ impl Committer {
 }
 
 fn refusal_of(error: &io::Error) -> CommitRefusal {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => CommitRefusal::DiskFull,
-        _ => CommitRefusal::WriteFailed,
-    }
+    if is_want_of_room(error) { CommitRefusal::DiskFull } else { CommitRefusal::WriteFailed }
 }
 
 /// A failed sync: the kernel may have dropped what it could not write, and would say nothing the

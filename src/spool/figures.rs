@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::segment::SealedSegment;
 use crate::handoff::CommitRefusal;
 
 /// Upper bounds of the buckets of `commit_seconds`, in seconds.
@@ -97,8 +98,11 @@ impl SpoolFigures {
         (buckets, self.commit_nanoseconds.load(Relaxed) as f64 / 1e9)
     }
 
-    pub(super) fn recovered(&self, rows: u64, rejected: u64) {
-        self.recovered.add(rows, rejected);
+    /// A start found a segment that waits for its insert.
+    pub(super) fn found(&self, segment: &SealedSegment) {
+        self.recovered.add(segment.rows_waiting(), segment.rejected());
+        self.opened(segment.number(), segment.created_ms());
+        self.sealed();
     }
 
     pub(super) fn committed(&self, rows: u64, rejected: u64, position: u64, took: Duration) {

@@ -1,11 +1,13 @@
 //! Folders, names, the lock, and the node's id.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::any::Any;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::SpoolError;
+use super::storage::{self, Storage};
 
 /// A file's name by what is in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,39 +31,81 @@ impl Kind {
 /// Where things are, with the lock that makes them ours.
 #[derive(Debug)]
 pub(super) struct Layout {
+    storage: Arc<dyn Storage>,
+    dir: PathBuf,
     table_dir: PathBuf,
     node_id: String,
+    node_id_is_kept: AtomicBool,
     epoch: u64,
     /// `None` for one who only looks.
-    _lock: Option<File>,
+    _lock: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl Layout {
     /// Makes the folders, takes the lock, reads or makes the node's id, and draws an epoch.
-    pub(super) fn open(dir: &Path, table: &str, node_id: Option<&str>) -> Result<Self, SpoolError> {
+    pub(super) fn open(
+        storage: Arc<dyn Storage>,
+        dir: &Path,
+        table: &str,
+        node_id: Option<&str>,
+    ) -> Result<Self, SpoolError> {
         let table_dir = dir.join(table);
         for folder in [dir, &table_dir, &table_dir.join("free"), &table_dir.join("damaged")] {
-            make_folder(folder).map_err(failed(format!("making {}", folder.display())))?;
+            storage.make_folder(folder).map_err(failed(format!("making {}", folder.display())))?;
         }
         let lock_path = dir.join("lock");
-        let lock = create(&lock_path).map_err(failed(format!("opening {}", lock_path.display())))?;
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| SpoolError::Locked(lock_path))?;
-        let node_path = dir.join("node-id");
-        let node_id = match node_id {
-            Some(node_id) => node_id.to_owned(),
-            None => kept_node_id(&node_path).map_err(failed(format!("reading {}", node_path.display())))?,
+        let lock = storage.lock(&lock_path).map_err(failed(format!("locking {}", lock_path.display())))?;
+        let lock = lock.ok_or(SpoolError::Locked(lock_path))?;
+        let node_path = node_path(dir);
+        let kept = match node_id {
+            Some(node_id) => Some(node_id.to_owned()),
+            None => kept_node_id(&*storage, &node_path).map_err(failed(format!("reading {}", node_path.display())))?,
         };
-        let epoch = random().map_err(failed("drawing a random number".to_owned()))?;
+        let unrandom = |error| failed("drawing a random number".to_owned())(error);
+        let node_id_is_kept = AtomicBool::new(kept.is_some());
+        let node_id = match kept {
+            Some(node_id) => node_id,
+            None => format!("{:016x}", random().map_err(unrandom)?),
+        };
+        let epoch = random().map_err(unrandom)?;
         for folder in [dir, &table_dir] {
-            sync_folder(folder).map_err(failed(format!("syncing {}", folder.display())))?;
+            storage.sync_folder(folder).map_err(failed(format!("syncing {}", folder.display())))?;
         }
-        Ok(Self { table_dir, node_id, epoch, _lock: Some(lock) })
+        Ok(Self { storage, dir: dir.to_owned(), table_dir, node_id, node_id_is_kept, epoch, _lock: Some(lock) })
     }
 
     /// A layout to look at, without the lock: nothing may be changed through it.
-    pub(super) fn look(dir: &Path, table: &str) -> Self {
-        Self { table_dir: dir.join(table), node_id: String::new(), epoch: 0, _lock: None }
+    pub(super) fn look(storage: Arc<dyn Storage>, dir: &Path, table: &str) -> Self {
+        Self {
+            storage,
+            dir: dir.to_owned(),
+            table_dir: dir.join(table),
+            node_id: String::new(),
+            node_id_is_kept: AtomicBool::new(true),
+            epoch: 0,
+            _lock: None,
+        }
+    }
+
+    /// The file system it is on.
+    pub(super) fn storage(&self) -> &dyn Storage {
+        &*self.storage
+    }
+
+    /// Writes a fresh node's id down. Not at the start, which has to come up on a full disk too, but
+    /// before the first segment is made.
+    pub(super) fn keep_node_id(&self) -> io::Result<()> {
+        if !self.node_id_is_kept.load(Relaxed) {
+            storage::replace(&*self.storage, &node_path(&self.dir), self.node_id.as_bytes())?;
+            self.storage.sync_folder(&self.dir)?;
+            self.node_id_is_kept.store(true, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Makes the names in the table's folder durable.
+    pub(super) fn sync_table_dir(&self) -> io::Result<()> {
+        self.storage.sync_folder(&self.table_dir)
     }
 
     pub(super) fn table_dir(&self) -> &Path {
@@ -90,10 +134,8 @@ impl Layout {
 
     /// Segments in the table's folder, by number.
     pub(super) fn list(&self) -> io::Result<Vec<(u64, Kind)>> {
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&self.table_dir)? {
-            found.extend(entry?.file_name().to_str().and_then(parse_name));
-        }
+        let entries = self.storage.list(&self.table_dir)?;
+        let mut found: Vec<_> = entries.iter().filter_map(|entry| parse_name(&entry.name)).collect();
         found.sort_unstable_by_key(|(number, _)| *number);
         Ok(found)
     }
@@ -106,39 +148,25 @@ pub(super) fn parse_name(name: &str) -> Option<(u64, Kind)> {
     Some((stem.parse().ok()?, *kind))
 }
 
-/// A file of ours, made if it is missing, for reading and writing.
-pub(super) fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
-}
-
-/// Makes a folder's entries durable.
-pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
 pub(super) fn failed(what: String) -> impl FnOnce(io::Error) -> SpoolError {
     move |error| SpoolError::Io { what, error }
 }
 
-fn make_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+fn node_path(dir: &Path) -> PathBuf {
+    dir.join("node-id")
 }
 
-fn kept_node_id(path: &Path) -> io::Result<String> {
-    match fs::read_to_string(path) {
-        Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+fn kept_node_id(storage: &dyn Storage, path: &Path) -> io::Result<Option<String>> {
+    const BYTES_MAX: usize = 256;
+    let file = match storage.open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
-    }
-    let node_id = format!("{:016x}", random()?);
-    let beside = path.with_extension("new");
-    let mut file = create(&beside)?;
-    file.set_len(0)?;
-    file.write_all(node_id.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    Ok(node_id)
+    };
+    let mut text = [0; BYTES_MAX];
+    let len = storage::read_up_to(&*file, &mut text, 0)?;
+    let text = String::from_utf8_lossy(text.get(..len).unwrap_or_default());
+    Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
 }
 
 fn random() -> io::Result<u64> {
@@ -150,7 +178,13 @@ fn random() -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spool::storage::Disk;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
+
+    fn open(dir: &Path, node_id: Option<&str>) -> Result<Layout, SpoolError> {
+        Layout::open(Arc::new(Disk), dir, "t", node_id)
+    }
 
     #[test]
     fn names_are_read_back_and_others_are_not() {
@@ -164,15 +198,16 @@ mod tests {
     fn a_spool_belongs_to_one_process_and_keeps_its_name() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("spool");
-        let first = Layout::open(&dir, "t", None).unwrap();
-        assert!(matches!(Layout::open(&dir, "t", None), Err(SpoolError::Locked(_))));
+        let first = open(&dir, None).unwrap();
+        assert!(matches!(open(&dir, None), Err(SpoolError::Locked(_))));
+        first.keep_node_id().unwrap();
         let (node_id, epoch) = (first.node_id().to_owned(), first.epoch());
         drop(first);
-        let second = Layout::open(&dir, "t", None).unwrap();
+        let second = open(&dir, None).unwrap();
         assert_eq!(second.node_id(), node_id);
         assert_ne!(second.epoch(), epoch);
         drop(second);
-        assert_eq!(Layout::open(&dir, "t", Some("given")).unwrap().node_id(), "given");
+        assert_eq!(open(&dir, Some("given")).unwrap().node_id(), "given");
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&dir), mode(&dir.join("t/free")), mode(&dir.join("node-id"))), (0o700, 0o700, 0o600));
     }

@@ -68,6 +68,7 @@ mod pool;
 mod reader;
 mod recovery;
 mod segment;
+mod storage;
 
 use std::fmt;
 use std::io;
@@ -83,6 +84,7 @@ pub use recovery::{Inspected, Recovered};
 pub use segment::SealedSegment;
 
 use layout::Layout;
+use storage::{Disk, Storage};
 
 /// What an acknowledgement means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -148,6 +150,7 @@ pub struct Spool {
     figures: Arc<SpoolFigures>,
     pool: Arc<SegmentPool>,
     next_number: u64,
+    postponed: Vec<u64>,
 }
 
 impl Spool {
@@ -158,12 +161,39 @@ impl Spool {
     ///
     /// Another process has it, or the file system refuses.
     pub fn open(config: SpoolConfig) -> Result<(Self, Recovered), SpoolError> {
-        let layout = Arc::new(Layout::open(&config.dir, &config.table, config.node_id.as_deref())?);
+        Self::open_on(Arc::new(Disk), config)
+    }
+
+    fn open_on(storage: Arc<dyn Storage>, config: SpoolConfig) -> Result<(Self, Recovered), SpoolError> {
+        let layout = Arc::new(Layout::open(storage, &config.dir, &config.table, config.node_id.as_deref())?);
         let figures = Arc::new(SpoolFigures::default());
-        let recovered = recovery::recover(&layout, &figures)?;
+        let mut recovered = recovery::recover(&layout, &figures)?;
         let pool = Arc::new(SegmentPool::new(layout.clone(), figures.clone(), config.batch_bytes));
         let next_number = recovered.next_number;
-        Ok((Self { layout, config, figures, pool, next_number }, recovered))
+        let postponed = std::mem::take(&mut recovered.postponed);
+        Ok((Self { layout, config, figures, pool, next_number, postponed }, recovered))
+    }
+
+    /// Segments of a former run whose recovery waits for room on the disk.
+    pub fn postponed(&self) -> usize {
+        self.postponed.len()
+    }
+
+    /// Recovers what waited for room, the oldest first, and returns the next segment.
+    ///
+    /// # Errors
+    ///
+    /// There is still no room, or the disk fails.
+    fn recover_postponed(&mut self) -> io::Result<Option<SealedSegment>> {
+        while let Some(number) = self.postponed.first().copied() {
+            let recovered = recovery::recover_one(&self.layout, number, layout::Kind::Segment)?;
+            self.postponed.remove(0);
+            if let Some(segment) = recovered {
+                self.figures.found(&segment);
+                return Ok(Some(segment));
+            }
+        }
+        Ok(None)
     }
 
     /// What is counted.
@@ -188,7 +218,7 @@ impl Spool {
 ///
 /// The folder can't be read.
 pub fn inspect(dir: &Path, table: &str) -> Result<Vec<Inspected>, SpoolError> {
-    recovery::inspect(&Arc::new(Layout::look(dir, table)))
+    recovery::inspect(&Arc::new(Layout::look(Arc::new(Disk), dir, table)))
 }
 
 #[cfg(test)]

@@ -3,9 +3,8 @@
 //! A recycled file's blocks are already written, so a sync of frames in it has no metadata to
 //! commit. Inserters put files in, the committer takes them out; neither waits for the other.
 
-use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -49,24 +48,37 @@ impl SegmentPool {
     ///
     /// Those of the file system; the next start finds the segment again.
     pub fn retire(&self, segment: SealedSegment) -> io::Result<()> {
-        let len = fs::metadata(segment.path())?.len();
+        let len = segment.file_len()?;
         let usual = len <= self.bytes_max && len > limits::FREE_SEGMENT_BYTES_MIN;
         if usual && !self.free.is_full() {
             let path = self.layout.free_dir().join(format!("{:020}.free", self.names.fetch_add(1, Relaxed)));
-            fs::rename(segment.path(), &path)?;
+            self.layout.storage().rename(segment.path(), &path)?;
             if let Err((path, len)) = self.free.push((path, len)) {
                 self.remove(&path, len)?;
             }
         } else {
             self.remove(segment.path(), len)?;
         }
-        self.figures.inserted(segment.rows(), segment.rejected());
+        self.figures.inserted(segment.rows_waiting(), segment.rejected());
         self.figures.retired(segment.number());
         Ok(())
     }
 
-    fn remove(&self, path: &std::path::Path, len: u64) -> io::Result<()> {
-        fs::remove_file(path)?;
+    /// Notes, durably, that a segment's rows are proven and its rejected lines are not: those may
+    /// wait long for a missing table, longer than ClickHouse remembers the rows' token.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn rows_are_inserted(&self, segment: &mut SealedSegment) -> io::Result<()> {
+        let rows = segment.rows_waiting();
+        segment.mark_rows_inserted()?;
+        self.figures.inserted(rows, 0);
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path, len: u64) -> io::Result<()> {
+        self.layout.storage().remove(path)?;
         self.figures.release(len);
         Ok(())
     }

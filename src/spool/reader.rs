@@ -1,13 +1,12 @@
 //! Streams one part of a sealed segment, frame by frame, and gives out no byte of a frame before
 //! all of it is checked.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use bytes::{Bytes, BytesMut};
 
 use super::frame::{HEADER, Header, Place};
+use super::storage::{StorageFile, read_up_to};
 use crate::batch;
 
 /// Which rows of a segment.
@@ -23,7 +22,7 @@ pub enum Part {
 /// sealed. Holds one frame in memory.
 #[derive(Debug)]
 pub struct SegmentReader {
-    file: File,
+    file: Box<dyn StorageFile>,
     part: Part,
     place: Place,
     end: u64,
@@ -32,7 +31,7 @@ pub struct SegmentReader {
 }
 
 impl SegmentReader {
-    pub(super) fn new(file: File, part: Part, place: Place, end: u64) -> Self {
+    pub(super) fn new(file: Box<dyn StorageFile>, part: Part, place: Place, end: u64) -> Self {
         Self { file, part, place, end, position: None, payload: BytesMut::new() }
     }
 
@@ -66,7 +65,7 @@ impl SegmentReader {
             let number = self.place.number;
             io::Error::new(io::ErrorKind::InvalidData, format!("segment {number} is damaged at byte {offset}: {what}"))
         };
-        let header = read_frame(&self.file, self.place, self.end, &mut self.payload)?
+        let header = read_frame(&*self.file, self.place, self.end, &mut self.payload)?
             .ok_or_else(|| damaged("there is no valid frame"))?;
         if self.position.is_some_and(|position| header.position != position + 1) {
             return Err(damaged("a frame is missing"));
@@ -79,7 +78,12 @@ impl SegmentReader {
 
 /// Reads the frame at a place into `payload`. `None` when no whole, correct frame of this segment
 /// stands there before `end`.
-pub(super) fn read_frame(file: &File, place: Place, end: u64, payload: &mut BytesMut) -> io::Result<Option<Header>> {
+pub(super) fn read_frame(
+    file: &dyn StorageFile,
+    place: Place,
+    end: u64,
+    payload: &mut BytesMut,
+) -> io::Result<Option<Header>> {
     let mut bytes = [0; HEADER];
     if read_up_to(file, &mut bytes, place.offset)? < HEADER {
         return Ok(None);
@@ -96,18 +100,4 @@ pub(super) fn read_frame(file: &File, place: Place, end: u64, payload: &mut Byte
     }
     let (rows, rejected) = payload.split_at_checked(header.rows_bytes as usize).unwrap_or_default();
     Ok((batch::checksum(rows, rejected) == header.checksum).then_some(header))
-}
-
-/// Reads until `space` is full or the file ends.
-pub(super) fn read_up_to(file: &File, space: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut len = 0;
-    while let Some(rest) = space.get_mut(len..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, offset + len as u64) {
-            Ok(0) => break,
-            Ok(more) => len += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(len)
 }

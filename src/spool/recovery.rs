@@ -6,7 +6,6 @@
 //! in none of them, or in both. It is not appended to, and not believed where it lies: after a
 //! failed sync the page cache may show what the disk does not have.
 
-use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,15 +16,18 @@ use super::SpoolError;
 use super::block::{BLOCK, Identity, Seal};
 use super::figures::SpoolFigures;
 use super::frame::{HEADER, Header, MAGIC, Place};
-use super::layout::{self, Kind, Layout, failed};
-use super::reader::{read_frame, read_up_to};
+use super::layout::{Kind, Layout, failed};
+use super::reader::read_frame;
 use super::segment::{Opened, SealedSegment};
+use super::storage::{StorageFile, read_up_to, write_all};
 
 /// What a start found.
 #[derive(Debug)]
 pub struct Recovered {
     /// Segments that wait for their insert, the oldest first.
     pub segments: Vec<SealedSegment>,
+    /// Numbers of segments whose recovery waits for room on the disk.
+    pub(super) postponed: Vec<u64>,
     /// The first number that was never used.
     pub next_number: u64,
 }
@@ -68,43 +70,57 @@ pub(super) fn inspect(layout: &Arc<Layout>) -> Result<Vec<Inspected>, SpoolError
 
 pub(super) fn recover(layout: &Arc<Layout>, figures: &SpoolFigures) -> Result<Recovered, SpoolError> {
     let whole = |error| failed(format!("recovering {}", layout.table_dir().display()))(error);
-    empty_folder(&layout.free_dir()).map_err(whole)?;
-    let mut next_number = 1 + highest_number(&layout.damaged_dir()).map_err(whole)?;
-    let mut segments = Vec::new();
+    empty_folder(layout, &layout.free_dir()).map_err(whole)?;
+    let mut next_number = 1 + highest_number(layout, &layout.damaged_dir()).map_err(whole)?;
+    let (mut segments, mut postponed) = (Vec::new(), Vec::new());
     for (number, kind) in layout.list().map_err(whole)? {
         next_number = next_number.max(number + 1);
         let path = layout.path(number, kind);
         let one = |error| failed(format!("recovering {}", path.display()))(error);
         if kind == Kind::Copy {
-            fs::remove_file(&path).map_err(one)?;
+            layout.storage().remove(&path).map_err(one)?;
             continue;
         }
-        match SealedSegment::open(layout, number, kind).map_err(one)? {
-            Opened::Sealed(segment) => segments.push(*segment),
-            Opened::Unsealed { identity, frames_start } if kind == Kind::Segment => {
-                segments.extend(recover_unsealed(layout, &path, &identity, frames_start).map_err(one)?);
+        match recover_one(layout, number, kind) {
+            Ok(segment) => segments.extend(segment),
+            Err(error) if is_want_of_room(&error) => {
+                tracing::warn!(
+                    path = %path.display(), %error,
+                    "a segment that a crash left open waits for room on the disk to be copied"
+                );
+                postponed.push(number);
             }
-            Opened::Empty if kind == Kind::Segment => fs::remove_file(&path).map_err(one)?,
-            Opened::Empty | Opened::Unreadable | Opened::Unsealed { .. } => {
-                tracing::error!(path = %path.display(), "a segment can't be read and is set aside as damaged");
-                set_aside(layout, &path, false).map_err(one)?;
-            }
+            Err(error) => return Err(one(error)),
         }
     }
-    layout::sync_folder(layout.table_dir()).map_err(whole)?;
+    layout.sync_table_dir().map_err(whole)?;
     for segment in &segments {
-        let rows = if segment.rows_are_inserted() { 0 } else { segment.rows() };
-        figures.recovered(rows, segment.rejected());
-        if segment.rows_are_inserted() {
-            // Retiring it counts all of its rows as inserted.
-            figures.recovered(segment.rows(), 0);
-            figures.inserted(segment.rows(), 0);
-        }
-        figures.opened(segment.number(), segment.created_ms());
-        figures.sealed();
+        figures.found(segment);
     }
-    figures.occupy(occupied(layout.table_dir()).map_err(whole)?);
-    Ok(Recovered { segments, next_number })
+    figures.occupy(occupied(layout, layout.table_dir()).map_err(whole)?);
+    Ok(Recovered { segments, postponed, next_number })
+}
+
+/// What is readable of one segment, sealed. Nothing if no frame of it was ever acknowledged.
+pub(super) fn recover_one(layout: &Arc<Layout>, number: u64, kind: Kind) -> io::Result<Option<SealedSegment>> {
+    let path = layout.path(number, kind);
+    match SealedSegment::open(layout, number, kind)? {
+        Opened::Sealed(segment) => return Ok(Some(*segment)),
+        Opened::Unsealed { identity, frames_start } if kind == Kind::Segment => {
+            return recover_unsealed(layout, &path, &identity, frames_start);
+        }
+        Opened::Empty if kind == Kind::Segment => layout.storage().remove(&path)?,
+        Opened::Empty | Opened::Unreadable | Opened::Unsealed { .. } => {
+            tracing::error!(path = %path.display(), "a segment can't be read and is set aside as damaged");
+            set_aside(layout, &path, false)?;
+        }
+    }
+    Ok(None)
+}
+
+/// The disk is full: what failed can be done later.
+pub(super) fn is_want_of_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// The valid frames of an unsealed segment.
@@ -120,10 +136,11 @@ fn recover_unsealed(
     identity: &Identity,
     frames_start: u64,
 ) -> io::Result<Option<SealedSegment>> {
-    let file = File::open(path)?;
-    let end = file.metadata()?.len();
+    let file = layout.storage().open(path)?;
+    let file = &*file;
+    let end = file.len()?;
     let start = Place { epoch: identity.epoch, number: identity.number, offset: frames_start };
-    let scan = scan(&file, start, identity.first_position, end)?;
+    let scan = scan(file, start, identity.first_position, end)?;
     if scan.damaged {
         tracing::error!(
             path = %path.display(), readable_frames = scan.frames.len(),
@@ -132,7 +149,7 @@ fn recover_unsealed(
         set_aside(layout, path, true)?;
     }
     if scan.frames.is_empty() {
-        fs::remove_file(path)?;
+        layout.storage().remove(path)?;
         return Ok(None);
     }
     let number = identity.number;
@@ -140,9 +157,14 @@ fn recover_unsealed(
     // The same number, another epoch: no token can be that of the original.
     let copy_identity =
         Identity { node_id: layout.node_id().to_owned(), epoch: layout.epoch(), first_position: 1, ..identity.clone() };
-    write_copy(&file, &scan.frames, start, end, &copy_identity, &copy_path)?;
-    fs::rename(&copy_path, path)?;
-    layout::sync_folder(layout.table_dir())?;
+    let copy = layout.storage().create(&copy_path)?;
+    if let Err(error) = write_copy(file, &scan.frames, start, end, &copy_identity, &*copy) {
+        // Half a copy takes room that is wanted. The next start removes what can't be removed now.
+        let _ = layout.storage().remove(&copy_path);
+        return Err(error);
+    }
+    layout.storage().rename(&copy_path, path)?;
+    layout.sync_table_dir()?;
     match SealedSegment::open(layout, number, Kind::Segment)? {
         Opened::Sealed(segment) => Ok(Some(*segment)),
         _ => Err(io::Error::other("what was just written can't be read")),
@@ -151,19 +173,16 @@ fn recover_unsealed(
 
 /// Writes the frames to a new segment, sealed and synced.
 fn write_copy(
-    from: &File,
+    from: &dyn StorageFile,
     frames: &[(u64, Header)],
     start: Place,
     end: u64,
     identity: &Identity,
-    path: &Path,
+    to: &dyn StorageFile,
 ) -> io::Result<()> {
-    use std::os::unix::fs::FileExt;
-
-    let to = layout::create(path)?;
     to.set_len(0)?;
     let block = identity.encode();
-    to.write_all_at(&block, 0)?;
+    write_all(to, &block, 0)?;
     let mut totals = Seal { end: (block.len() + 2 * BLOCK) as u64, ..Seal::default() };
     let mut payload = BytesMut::new();
     for ((offset, header), position) in frames.iter().zip(1..) {
@@ -179,18 +198,18 @@ fn write_copy(
             offset: totals.end,
             ..*header
         };
-        to.write_all_at(&header.encode(), totals.end)?;
-        to.write_all_at(&payload, totals.end + HEADER as u64)?;
+        write_all(to, &header.encode(), totals.end)?;
+        write_all(to, &payload, totals.end + HEADER as u64)?;
         totals.add(&header);
     }
-    to.sync_data()?;
+    to.sync()?;
     totals.sealed_ms = crate::figures::unix_ms();
-    to.write_all_at(&totals.encode(identity.epoch, identity.number), block.len() as u64)?;
-    to.sync_all()
+    write_all(to, &totals.encode(identity.epoch, identity.number), block.len() as u64)?;
+    to.sync()
 }
 
 /// Reads frames until one is bad; then looks for later ones that say whether that was the end.
-fn scan(file: &File, start: Place, first_position: u64, end: u64) -> io::Result<Scan> {
+fn scan(file: &dyn StorageFile, start: Place, first_position: u64, end: u64) -> io::Result<Scan> {
     let mut scan = Scan { frames: Vec::new(), damaged: false };
     let mut payload = BytesMut::new();
     let (mut place, mut expected) = (start, first_position);
@@ -215,7 +234,12 @@ fn scan(file: &File, start: Place, first_position: u64, end: u64) -> io::Result<
 }
 
 /// The next correct frame behind `from`, searched byte by byte.
-fn later_frame(file: &File, from: Place, end: u64, payload: &mut BytesMut) -> io::Result<Option<(u64, Header)>> {
+fn later_frame(
+    file: &dyn StorageFile,
+    from: Place,
+    end: u64,
+    payload: &mut BytesMut,
+) -> io::Result<Option<(u64, Header)>> {
     const STEP: usize = 1 << 20;
     let mut window = vec![0; STEP + HEADER];
     let mut offset = from.offset + 1;
@@ -237,46 +261,38 @@ fn later_frame(file: &File, from: Place, end: u64, payload: &mut BytesMut) -> io
 /// Keeps a file in `damaged/`, durably; with `keep` under its own name too.
 fn set_aside(layout: &Layout, path: &Path, keep: bool) -> io::Result<()> {
     let folder = layout.damaged_dir();
-    let mut to = folder.join(path.file_name().unwrap_or_default());
-    for copy in 1.. {
-        if !to.exists() {
-            break;
-        }
-        to = folder.join(path.file_name().unwrap_or_default()).with_extension(format!("damaged-{copy}"));
+    let there = layout.storage().list(&folder)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let names = std::iter::once(name.clone()).chain((1..).map(|copy| format!("{name}.{copy}")));
+    for free in names.filter(|name| there.iter().all(|entry| entry.name != *name)).take(1) {
+        layout.storage().link(path, &folder.join(free))?;
     }
-    fs::hard_link(path, &to)?;
-    layout::sync_folder(&folder)?;
+    layout.storage().sync_folder(&folder)?;
     if !keep {
-        fs::remove_file(path)?;
+        layout.storage().remove(path)?;
     }
     Ok(())
 }
 
-fn empty_folder(path: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(path)? {
-        fs::remove_file(entry?.path())?;
+fn empty_folder(layout: &Layout, path: &Path) -> io::Result<()> {
+    for entry in layout.storage().list(path)? {
+        layout.storage().remove(&path.join(entry.name))?;
     }
     Ok(())
 }
 
 /// The highest number in a folder, whatever the ending; 0 without any.
-fn highest_number(path: &Path) -> io::Result<u64> {
-    let mut highest = 0;
-    for entry in fs::read_dir(path)? {
-        let name = entry?.file_name();
-        let number = name.to_str().and_then(|name| name.split('.').next()?.parse().ok());
-        highest = highest.max(number.unwrap_or(0));
-    }
-    Ok(highest)
+fn highest_number(layout: &Layout, path: &Path) -> io::Result<u64> {
+    let entries = layout.storage().list(path)?;
+    let numbers = entries.iter().filter_map(|entry| entry.name.split('.').next()?.parse().ok());
+    Ok(numbers.max().unwrap_or(0))
 }
 
 /// Bytes of all files in the table's folder and those below it.
-fn occupied(path: &Path) -> io::Result<u64> {
+fn occupied(layout: &Layout, path: &Path) -> io::Result<u64> {
     let mut bytes = 0;
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        let metadata = entry.metadata()?;
-        bytes += if metadata.is_dir() { occupied(&entry.path())? } else { metadata.len() };
+    for entry in layout.storage().list(path)? {
+        bytes += if entry.is_folder { occupied(layout, &path.join(&entry.name))? } else { entry.len };
     }
     Ok(bytes)
 }

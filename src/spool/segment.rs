@@ -1,26 +1,22 @@
 //! A segment: the open one that the committer appends to, and a sealed one that waits for its
 //! insert.
 
-use std::fs::{self, File};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::block::{self, BLOCK, Identity, Seal};
 use super::frame::{HEADER, Header, Place};
-use super::layout::{self, Kind, Layout};
-use super::reader::{Part, SegmentReader, read_up_to};
+use super::layout::{Kind, Layout};
+use super::reader::{Part, SegmentReader};
+use super::storage::{StorageFile, read_up_to, write_all, write_all_slices};
 use crate::batch::Batch;
 use crate::figures::unix_ms;
-
-/// What the kernel takes in one call (`IOV_MAX`).
-const SLICES_MAX: usize = 1024;
 
 /// The segment that frames are appended to.
 pub(super) struct OpenSegment {
     layout: Arc<Layout>,
-    file: File,
+    file: Box<dyn StorageFile>,
     identity: Identity,
     identity_len: u64,
     /// Bytes that the file has on the disk without growing.
@@ -55,15 +51,16 @@ impl OpenSegment {
             first_position,
             frozen: frozen.to_vec(),
         };
+        layout.keep_node_id()?;
         if let Some((from, _)) = recycled {
-            fs::rename(from, &path)?;
+            layout.storage().rename(from, &path)?;
         }
         match Self::prepare(layout, &path, identity, capacity, recycled.map(|(_, len)| len)) {
             Ok(segment) => Ok(segment),
             Err(error) => {
                 // Nothing was acknowledged in it. If it can't be removed either, the next start
                 // finds it empty.
-                let _ = fs::remove_file(&path);
+                let _ = layout.storage().remove(&path);
                 Err(error)
             }
         }
@@ -76,21 +73,21 @@ impl OpenSegment {
         capacity: u64,
         recycled: Option<u64>,
     ) -> io::Result<Self> {
-        let file = layout::create(path)?;
+        let file = layout.storage().create(path)?;
         let block = identity.encode();
         let capacity = match recycled {
             Some(len) => len,
             None => {
-                preallocate(&file, capacity)?;
+                file.reserve(capacity)?;
                 capacity
             }
         };
-        file.write_all_at(&block, 0)?;
-        file.sync_data()?;
+        write_all(&*file, &block, 0)?;
+        file.sync()?;
         if recycled.is_some() {
-            layout::sync_folder(&layout.free_dir())?;
+            layout.storage().sync_folder(&layout.free_dir())?;
         }
-        layout::sync_folder(layout.table_dir())?;
+        layout.sync_table_dir()?;
         let identity_len = block.len() as u64;
         Ok(Self {
             layout: layout.clone(),
@@ -142,8 +139,8 @@ impl OpenSegment {
                 }
             }
         }
-        if let Err(error) = write_all_vectored(&self.file, &mut slices, self.totals.end) {
-            let _ = self.file.write_all_at(&[0; HEADER], self.totals.end);
+        if let Err(error) = write_all_slices(&*self.file, &mut slices, self.totals.end) {
+            let _ = write_all(&*self.file, &[0; HEADER], self.totals.end);
             return Err(error);
         }
         self.totals = totals;
@@ -152,7 +149,7 @@ impl OpenSegment {
 
     /// Makes what was appended durable.
     pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.file.sync()
     }
 
     /// Writes the seal, behind which nothing is read, and syncs it.
@@ -160,13 +157,13 @@ impl OpenSegment {
         self.totals.sealed_ms = unix_ms();
         let block = self.totals.encode(self.identity.epoch, self.identity.number);
         // The frames first: a seal on the disk says that all of them are there.
-        if let Err(error) = self.file.sync_data() {
+        if let Err(error) = self.file.sync() {
             return Err(Box::new((self, SealError::Sync(error))));
         }
-        if let Err(error) = self.file.write_all_at(&block, self.identity_len) {
+        if let Err(error) = write_all(&*self.file, &block, self.identity_len) {
             return Err(Box::new((self, SealError::Write(error))));
         }
-        if let Err(error) = self.file.sync_data() {
+        if let Err(error) = self.file.sync() {
             return Err(Box::new((self, SealError::Sync(error))));
         }
         Ok(SealedSegment {
@@ -216,9 +213,9 @@ impl SealedSegment {
     /// Reads a segment's blocks. `None` for the seal when it has none.
     pub(super) fn open(layout: &Arc<Layout>, number: u64, kind: Kind) -> io::Result<Opened> {
         let path = layout.path(number, kind);
-        let file = File::open(&path)?;
+        let file = layout.storage().open(&path)?;
         let mut start = vec![0; BLOCK];
-        let len = read_up_to(&file, &mut start, 0)?;
+        let len = read_up_to(&*file, &mut start, 0)?;
         start.truncate(len);
         if start.iter().all(|byte| *byte == 0) {
             return Ok(Opened::Empty);
@@ -227,7 +224,7 @@ impl SealedSegment {
             return Ok(Opened::Unreadable);
         };
         let mut blocks = vec![0; identity_len + 2 * BLOCK];
-        let len = read_up_to(&file, &mut blocks, 0)?;
+        let len = read_up_to(&*file, &mut blocks, 0)?;
         blocks.truncate(len);
         let Some(identity) = Identity::decode(&blocks) else {
             return Ok(Opened::Unreadable);
@@ -272,6 +269,11 @@ impl SealedSegment {
         self.seal.rows
     }
 
+    /// Rows that are not proven to be inserted.
+    pub fn rows_waiting(&self) -> u64 {
+        if self.rows_inserted { 0 } else { self.seal.rows }
+    }
+
     /// Rows for the quarantine table.
     pub fn rejected(&self) -> u64 {
         self.seal.rejected
@@ -312,26 +314,20 @@ impl SealedSegment {
     pub fn mark_attempted(&mut self) -> io::Result<()> {
         if !self.attempted {
             let sent = self.layout.path(self.identity.number, Kind::Sent);
-            fs::rename(&self.path, &sent)?;
+            self.layout.storage().rename(&self.path, &sent)?;
             self.path = sent;
-            layout::sync_folder(self.layout.table_dir())?;
+            self.layout.sync_table_dir()?;
             self.attempted = true;
         }
         Ok(())
     }
 
-    /// Notes, durably, that the rows are inserted: the rejected lines may wait long for a missing
-    /// table, longer than ClickHouse remembers the rows' token.
-    ///
-    /// # Errors
-    ///
-    /// Those of the file system.
-    pub fn mark_rows_inserted(&mut self) -> io::Result<()> {
+    pub(super) fn mark_rows_inserted(&mut self) -> io::Result<()> {
         if !self.rows_inserted {
-            let file = File::options().write(true).open(&self.path)?;
+            let file = self.layout.storage().open(&self.path)?;
             let block = block::encode_progress(self.identity.epoch, self.identity.number);
-            file.write_all_at(&block, self.identity_len + BLOCK as u64)?;
-            file.sync_data()?;
+            write_all(&*file, &block, self.identity_len + BLOCK as u64)?;
+            file.sync()?;
             self.rows_inserted = true;
         }
         Ok(())
@@ -345,11 +341,16 @@ impl SealedSegment {
     pub fn read(&self, part: Part) -> io::Result<SegmentReader> {
         let place =
             Place { epoch: self.identity.epoch, number: self.identity.number, offset: frames_start(self.identity_len) };
-        Ok(SegmentReader::new(File::open(&self.path)?, part, place, self.seal.end))
+        Ok(SegmentReader::new(self.layout.storage().open(&self.path)?, part, place, self.seal.end))
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What its file occupies.
+    pub(super) fn file_len(&self) -> io::Result<u64> {
+        self.layout.storage().open(&self.path)?.len()
     }
 }
 
@@ -364,35 +365,4 @@ pub(super) enum Opened {
         identity: Identity,
         frames_start: u64,
     },
-}
-
-/// Reserves the file's blocks: no append fails for want of space, and its length never changes.
-#[cfg(target_os = "linux")]
-fn preallocate(file: &File, len: u64) -> io::Result<()> {
-    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
-        // A file system that can't reserve gets a file that grows.
-        Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(len),
-        outcome => Ok(outcome?),
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn preallocate(file: &File, len: u64) -> io::Result<()> {
-    file.set_len(len)
-}
-
-fn write_all_vectored(file: &File, mut slices: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
-    while !slices.is_empty() {
-        let some = slices.get(..SLICES_MAX).unwrap_or(slices);
-        match rustix::io::pwritev(file, some, offset) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(len) => {
-                offset += len as u64;
-                IoSlice::advance_slices(&mut slices, len);
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }

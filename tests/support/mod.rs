@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports)]
 
 mod clickhouse;
+mod disk;
 mod http;
 mod server;
 
@@ -13,6 +14,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 pub use clickhouse::{ClickHouse, shared_clickhouse};
+pub use disk::SmallDisk;
 pub use http::{Connection, Response, get, post};
 pub use server::{Server, Stopping};
 

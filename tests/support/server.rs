@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{ClickHouse, Response, free_address, get, wait_for};
+use super::{ClickHouse, Response, SmallDisk, free_address, get, wait_for};
 
 /// A running server; killed with its value.
 pub struct Server {
@@ -24,6 +24,7 @@ struct Setup {
     admin: SocketAddr,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    disk: Option<Arc<SmallDisk>>,
 }
 
 /// A server that was told to stop.
@@ -49,8 +50,22 @@ impl Server {
     /// Starts it and waits only until the admin address answers.
     pub fn start_unready(clickhouse: &ClickHouse, database: &str, flags: &[&str]) -> Self {
         let server = Setup::new(clickhouse, database, flags, &[]).spawn();
-        wait_for(|| server.log(), || TcpStream::connect(server.setup.admin).ok());
+        server.wait_until_there();
         server
+    }
+
+    /// Starts it with its spool on a small disk, and waits only until the admin address answers.
+    pub fn start_on(disk: &Arc<SmallDisk>, clickhouse: &ClickHouse, database: &str, flags: &[&str]) -> Self {
+        let spool = disk.path().join("spool").to_string_lossy().into_owned();
+        let flags = [&["--spool-dir", &spool, "--disk-free-min", "0B"], flags].concat();
+        let setup = Setup { disk: Some(disk.clone()), ..Setup::new(clickhouse, database, &flags, &[]) };
+        let server = setup.spawn();
+        server.wait_until_there();
+        server
+    }
+
+    fn wait_until_there(&self) {
+        wait_for(|| self.log(), || TcpStream::connect(self.setup.admin).ok());
     }
 
     /// Starts one that has to end by itself; how it ended, and what it said.
@@ -115,6 +130,13 @@ impl Server {
         server
     }
 
+    /// The same, without waiting until it takes events.
+    pub fn start_again_unready(&self) -> Self {
+        let server = self.setup.spawn();
+        server.wait_until_there();
+        server
+    }
+
     /// Stops it in order, without waiting for ClickHouse, and starts it again.
     pub fn restart(mut self) -> Self {
         self.kill9();
@@ -174,12 +196,14 @@ impl Setup {
         }
         arguments.extend(flags.iter().map(|&flag| flag.to_owned()));
         let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-        Self { folder, address, admin, arguments, environment }
+        Self { folder, address, admin, arguments, environment, disk: None }
     }
 
     fn spawn(&self) -> Server {
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_sluicegate"))
+        let program = env!("CARGO_BIN_EXE_sluicegate");
+        let mut command = self.disk.as_ref().map_or_else(|| Command::new(program), |disk| disk.command(program));
+        let child = command
             .arg("serve")
             .args(&self.arguments)
             .envs(self.environment.iter().cloned())
