@@ -46,6 +46,25 @@ pub enum SpoolCommand {
     List(Box<Settings>),
     /// Read every sealed segment to its end
     Verify(Box<Settings>),
+    /// Send held segments again now: through the running server, or at the next start
+    Requeue(Box<RequeueArgs>),
+}
+
+/// Arguments of `sluicegate spool requeue`.
+#[derive(Debug, Args)]
+pub struct RequeueArgs {
+    /// Only this segment, by its number in `spool list`
+    #[arg(long, value_name = "N")]
+    pub segment: Option<u64>,
+    /// Also where ClickHouse may have it and may not know its token any more: may double its rows
+    #[arg(long)]
+    pub force: bool,
+    /// Let ClickHouse convert the segment's columns into those that the table has now
+    #[arg(long)]
+    pub convert: bool,
+    /// Where the spool and the server are.
+    #[command(flatten)]
+    pub settings: Settings,
 }
 
 impl Command {
@@ -56,6 +75,7 @@ impl Command {
                 Some(settings)
             }
             Self::Spool(SpoolCommand::List(settings) | SpoolCommand::Verify(settings)) => Some(settings),
+            Self::Spool(SpoolCommand::Requeue(arguments)) => Some(&mut arguments.settings),
             Self::Clickhouse(_) => None,
         }
     }

@@ -87,6 +87,10 @@ pub struct Settings {
     #[arg(long, env = "SLUICEGATE_TABLE", value_name = "NAME", default_value = "events")]
     pub table: String,
 
+    /// Servers like this one that insert into the table: they share what it remembers of tokens
+    #[arg(long, env = "SLUICEGATE_WRITERS", value_name = "N", default_value = "1")]
+    pub writers: NonZeroUsize,
+
     /// Create the database, the quarantine table and, named events, the default table if missing
     #[arg(long, env = "SLUICEGATE_CREATE_TABLE", value_name = "BOOL", default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub create_table: bool,

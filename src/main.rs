@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use sluicegate::cli::{self, ClickHouseArgs, Command, SpoolCommand};
-use sluicegate::commands::{check, drain, schema, spool};
+use sluicegate::commands::{check, drain, requeue, schema, spool};
 use sluicegate::config::{LogFormat, LogLevel, Settings};
 use sluicegate::embedded::{self, EmbeddedOptions};
 use sluicegate::{cpu, server};
@@ -46,6 +46,10 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
         Command::Spool(SpoolCommand::Verify(settings)) => {
             let whole = spool::verify(&settings, &mut std::io::stdout().lock())?;
             Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Spool(SpoolCommand::Requeue(arguments)) => {
+            requeue::run(&arguments, &mut std::io::stdout().lock())?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::Clickhouse(arguments) => {
             let ClickHouseArgs { path, host, http_port } = arguments;

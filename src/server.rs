@@ -9,8 +9,8 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -104,8 +104,9 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
         clickhouse: servers.clone(),
         database: settings.database.clone(),
         table: settings.table.clone(),
+        inserting: OnceLock::new(),
     });
-    start_admin(admin, settings.admin_listen)?;
+    start_admin(admin.clone(), settings.admin_listen)?;
     // Before any thread is pinned: the child inherits the processors of the thread that starts it.
     let embedded = settings.embedded.as_deref().map(|path| start_embedded(path, settings)).transpose()?;
 
@@ -119,7 +120,8 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
         // The receiver is in our hands.
         let _ = sealed_sender.send(segment);
     }
-    let inserting = Arc::new(Inserts::new(settings, servers, sealed, spool.pool(), inserts));
+    let inserting = Arc::new(Inserts::new(settings, servers, sealed, spool.pool(), spool_figures.clone(), inserts));
+    let _ = admin.inserting.set(inserting.clone());
     let mut polls = Vec::new();
     let mut mailboxes = Vec::new();
     for _ in &workers {

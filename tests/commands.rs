@@ -101,7 +101,7 @@ fn what_waits_is_listed_verified_and_drained() {
     let (url, spool) = (clickhouse.url(), server.spool_dir().to_string_lossy().into_owned());
     let command = |words: &[&str]| run(&arguments(words, &url, &database, &spool));
     let (ok, listed, _) = command(&["spool", "list"]);
-    assert!(ok && listed.contains("1: sent, not proven; 2 events, 1 refused lines"), "{listed}");
+    assert!(ok && listed.contains("1: never sent; 2 events, 1 refused lines"), "{listed}");
     assert!(listed.contains("2: not sealed"), "{listed}");
     let (ok, verified, _) = command(&["spool", "verify"]);
     assert!(ok && verified.contains("1: whole"), "{verified}");
@@ -123,8 +123,11 @@ fn verify_finds_a_changed_byte() {
     let mut server = Server::start(&clickhouse, &database, &[]);
     clickhouse.kill();
     assert_eq!(post(server.address(), "/api/events", b"{\"event\":\"changed\"}").status, 200);
-    let file = server.spool_dir().join("events/00000000000000000001.sent");
-    support::wait_for(|| server.log(), || file.exists().then_some(()));
+    let file = server.spool_dir().join("events/00000000000000000001.segment");
+    support::wait_for(
+        || server.log(),
+        || (server.metrics()["sluicegate_inserts_total{table=\"events\",outcome=\"retry\"}"] > 0.0).then_some(()),
+    );
     server.kill9();
     let mut bytes = std::fs::read(&file).unwrap();
     let at = bytes.windows(7).position(|seven| seven == b"changed").unwrap();

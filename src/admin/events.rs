@@ -100,10 +100,10 @@ fn columns(admin: &Admin) -> Result<Vec<String>, Wrong> {
 fn ask(admin: &Admin, statement: &str, parameters: &[(String, String)]) -> Result<String, Wrong> {
     let parameters: Vec<(&str, &str)> =
         parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let mut outcome = Err(ClientError::NoAnswer("no server is configured".to_owned()));
+    let mut outcome = Err(ClientError::NoConnection("no server is configured".to_owned()));
     for server in &admin.clickhouse {
         outcome = server.query(statement, &parameters);
-        if !matches!(outcome, Err(ClientError::NoAnswer(_))) {
+        if !outcome.as_ref().is_err_and(ClientError::is_no_answer) {
             break;
         }
     }

@@ -1,7 +1,6 @@
 //! `/livez` and `/readyz`.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use super::Page;
 use crate::figures::{WorkerFigures, unix_ms};
@@ -12,6 +11,9 @@ use crate::spool::SpoolFigures;
 
 /// A thread that has not come round for so long is stuck. A sync of a slow disk may take seconds.
 const HEARTBEAT_AGE_MAX_MS: u64 = 30_000;
+
+/// Held segments that `/readyz` names.
+const WARNINGS_MAX: usize = 10;
 
 /// Alive while every worker's and the committer's heartbeat is fresh. Never looks at ClickHouse: a
 /// restart of this server would not bring that one back.
@@ -37,10 +39,11 @@ pub(super) fn ready(health: &Health, inserts: &InsertFigures) -> Page {
     if let Some(Unready { code, message }) = health.unready() {
         return Page::fault(Status::ServiceUnavailable, code, message);
     }
-    let held = inserts.held.load(Relaxed);
-    let warnings = match held {
-        0 => String::new(),
-        held => format!("\"{held} segments wait for a person: ClickHouse refuses them, see the log\""),
-    };
-    Page::json(Status::Ok, format!("{{\"status\":\"ok\",\"warnings\":[{warnings}]}}"))
+    let held = inserts.held();
+    let listed = held.iter().take(WARNINGS_MAX).map(|(number, reason)| format!("segment {number} is held: {reason}"));
+    let more = held.len().saturating_sub(WARNINGS_MAX);
+    let rest = (more > 0).then(|| format!("{more} more segments are held"));
+    let warnings: Vec<String> = listed.chain(rest).collect();
+    let warnings = sonic_rs::to_string(&warnings).unwrap_or_else(|_| "[]".to_owned());
+    Page::json(Status::Ok, format!("{{\"status\":\"ok\",\"warnings\":{warnings}}}"))
 }

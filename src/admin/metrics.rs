@@ -111,7 +111,12 @@ fn outcomes(table: &str, by_outcome: &ByOutcome) -> Vec<(Labels, u64)> {
         let labels = vec![("table".to_owned(), table.to_owned()), ("outcome".to_owned(), outcome.to_owned())];
         (labels, count.load(Relaxed))
     };
-    vec![of("done", &by_outcome.done), of("retry", &by_outcome.retry), of("hold", &by_outcome.hold)]
+    vec![
+        of("done", &by_outcome.done),
+        of("retry", &by_outcome.retry),
+        of("hold", &by_outcome.hold),
+        of("cut", &by_outcome.cut),
+    ]
 }
 
 fn gauges(admin: &Admin) -> Vec<(&'static str, &'static str, Labels, f64)> {
@@ -124,6 +129,7 @@ fn gauges(admin: &Admin) -> Vec<(&'static str, &'static str, Labels, f64)> {
         ("events_spooled", "Events that are committed and not yet inserted", Vec::new(), spool.spooled_rows() as f64),
         ("spool_bytes", "What the files of the spool occupy", Vec::new(), spool.spool_bytes() as f64),
         ("spool_oldest_seconds", "Age of the oldest segment that is not yet inserted", Vec::new(), oldest),
+        ("segments_held", "Segments that need a person", Vec::new(), admin.inserts.held().len() as f64),
         ("connections", "Open connections on the public address", Vec::new(), connections as f64),
         ("build_info", "The version that runs", build, 1.0),
     ]

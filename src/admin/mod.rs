@@ -7,11 +7,12 @@
 mod events;
 mod health;
 mod metrics;
+mod requeue;
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::health::Health;
 use crate::http::{self, DateCache, HeadLimits, Method, Parsed, Status};
 use crate::insert::client::ClickHouse;
 use crate::insert::figures::InsertFigures;
+use crate::insert::inserter::Inserts;
 use crate::limits;
 use crate::spool::SpoolFigures;
 
@@ -40,6 +42,8 @@ pub struct Admin {
     pub database: String,
     /// The target table.
     pub table: String,
+    /// Set once the inserters run.
+    pub inserting: OnceLock<Arc<Inserts>>,
 }
 
 /// Requests at a time; a further one is closed unanswered.
@@ -124,8 +128,11 @@ impl Admin {
     }
 
     fn page(&self, method: Method, path: &str, query: &str) -> Page {
+        if path == requeue::PATH {
+            return requeue::page(self, method, query);
+        }
         if !matches!(method, Method::Get | Method::Head) {
-            return Page::fault(Status::MethodNotAllowed, "method_not_allowed", "The admin address has only GET.");
+            return Page::fault(Status::MethodNotAllowed, "method_not_allowed", "This path has only GET.");
         }
         match path {
             "/livez" => health::live(&self.workers, &self.spool),

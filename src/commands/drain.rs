@@ -7,7 +7,6 @@ use crossbeam::channel;
 
 use crate::config::{ConfigError, Settings};
 use crate::insert::client::ClickHouse;
-use crate::insert::figures::InsertFigures;
 use crate::insert::inserter::Inserts;
 use crate::insert::stream::InsertClient;
 use crate::spool::{Spool, SpoolError};
@@ -57,7 +56,7 @@ pub fn run(settings: &Settings) -> Result<(), DrainError> {
         let _ = sender.send(segment);
     }
     drop(sender);
-    let inserts = Inserts::new(settings, servers, sealed, spool.pool(), Arc::new(InsertFigures::default()));
+    let inserts = Inserts::new(settings, servers, sealed, spool.pool(), spool.figures(), Arc::default());
     let client = InsertClient::new().map_err(DrainError::Io)?;
     inserts.run(&client);
     match spool.postponed() {

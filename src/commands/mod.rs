@@ -2,5 +2,6 @@
 
 pub mod check;
 pub mod drain;
+pub mod requeue;
 pub mod schema;
 pub mod spool;

@@ -59,10 +59,12 @@ fn look(settings: &Settings) -> Result<Vec<Inspected>, SpoolError> {
 }
 
 fn describe(segment: &SealedSegment) -> String {
-    let state = match (segment.is_attempted(), segment.rows_are_inserted()) {
-        (_, true) => "rows inserted, refused lines wait",
-        (true, false) => "sent, not proven",
-        (false, false) => "never sent",
+    let state = match segment {
+        segment if segment.rows_are_inserted() => "rows inserted, refused lines wait",
+        segment if segment.cut().is_some() => "cut into pieces",
+        segment if segment.open_attempt().is_some() => "sent, not proven",
+        segment if segment.was_sent() => "sent and refused",
+        _ => "never sent",
     };
     format!(
         "{}: {state}; {} events, {} refused lines, {} bytes, {} s old, token {}",

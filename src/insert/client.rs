@@ -23,7 +23,9 @@ const MESSAGE_BYTES_MAX: usize = 4 << 10;
 /// Why ClickHouse did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientError {
-    /// No answer: connection refused, time-out, broken off. Whether an insert took effect is unknown.
+    /// Not one byte was sent.
+    NoConnection(String),
+    /// No answer: a time-out, broken off. Whether an insert took effect is unknown.
     NoAnswer(String),
     /// An answer that is no success.
     Refused {
@@ -39,6 +41,7 @@ pub enum ClientError {
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NoConnection(reason) => write!(f, "no connection to ClickHouse: {reason}"),
             Self::NoAnswer(reason) => write!(f, "no answer from ClickHouse: {reason}"),
             Self::Refused { status, message, .. } if message.is_empty() => {
                 write!(f, "ClickHouse answered {status} without a reason")
@@ -49,6 +52,13 @@ impl fmt::Display for ClientError {
 }
 
 impl std::error::Error for ClientError {}
+
+impl ClientError {
+    /// True when there was no answer: another server, or a later try, may have one.
+    pub fn is_no_answer(&self) -> bool {
+        matches!(self, Self::NoConnection(_) | Self::NoAnswer(_))
+    }
+}
 
 /// What both of `reqwest`'s builders are told: no proxy from the environment and no redirects
 /// stand between a segment and its ClickHouse.
@@ -62,6 +72,12 @@ macro_rules! http_settings {
     };
 }
 pub(super) use http_settings;
+
+/// Sets the process's provider of TLS, without which no HTTP client can be made. A second call finds
+/// it set, which is as good.
+pub fn provide_tls() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
 
 /// One ClickHouse server.
 #[derive(Clone)]
@@ -79,8 +95,7 @@ impl ClickHouse {
     ///
     /// When a URL or the password file can't be read, or TLS can't be set up.
     pub fn of(settings: &Settings) -> Result<Vec<Self>, ConfigError> {
-        // The provider of TLS is process-wide; a second call finds it set, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        provide_tls();
         let http = http_settings!(Client::builder())
             .timeout(QUERY_TIMEOUT)
             .build()
@@ -111,7 +126,7 @@ impl ClickHouse {
         let request = self.http.post(self.address(parameters)).body(statement.to_owned());
         let request =
             self.credentials().into_iter().fold(request, |request, (name, value)| request.header(name, value));
-        let mut response = request.send().map_err(|error| ClientError::NoAnswer(causes(&error)))?;
+        let mut response = request.send().map_err(|error| not_sent(&error))?;
         let mut verdict = Verdict::new(response.status().as_u16(), response.headers());
         if verdict.refused {
             let mut text = Vec::new();
@@ -192,6 +207,11 @@ fn code_in(message: &str) -> Option<u32> {
 
 fn broke_off(error: std::io::Error) -> ClientError {
     ClientError::NoAnswer(error.to_string())
+}
+
+/// The error of a request that may not have left.
+pub(super) fn not_sent(error: &reqwest::Error) -> ClientError {
+    if error.is_connect() { ClientError::NoConnection(causes(error)) } else { ClientError::NoAnswer(causes(error)) }
 }
 
 /// An error with what caused it, without the URL: its parameters are long and known.

@@ -19,6 +19,25 @@ pub struct Work {
     pub segment: SealedSegment,
     /// Attempts that this process has made.
     pub attempts: u32,
+    /// What a person said about it.
+    pub orders: Orders,
+    /// Since when it needs a person, and when that was last said in the log.
+    pub held: Option<(Instant, Instant)>,
+}
+
+/// What a person orders for a segment that is held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Orders {
+    /// Send it though ClickHouse may have it and may not know its token any more.
+    pub force: bool,
+    /// Let ClickHouse convert the segment's columns into what the table has now.
+    pub convert: bool,
+}
+
+impl Work {
+    fn new(segment: SealedSegment) -> Self {
+        Self { segment, attempts: 0, orders: Orders::default(), held: None }
+    }
 }
 
 struct Entry {
@@ -79,7 +98,7 @@ impl Due {
             let (soonest, is_empty) = {
                 let mut timed = self.timed();
                 while let Ok(segment) = self.sealed.try_recv() {
-                    timed.push(Entry { due: now, work: Work { segment, attempts: 0 } });
+                    timed.push(Entry { due: now, work: Work::new(segment) });
                 }
                 if timed.peek().is_some_and(|entry| entry.due <= now) {
                     return timed.pop().map(|entry| entry.work);
@@ -89,7 +108,7 @@ impl Due {
             let wait = soonest.map_or(LOOK, |due| due.saturating_duration_since(now).min(LOOK));
             match self.sealed.recv_timeout(wait) {
                 Ok(segment) => {
-                    self.timed().push(Entry { due: Instant::now(), work: Work { segment, attempts: 0 } });
+                    self.timed().push(Entry { due: Instant::now(), work: Work::new(segment) });
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) if is_empty => return None,
@@ -102,6 +121,22 @@ impl Due {
     /// Puts a segment back, due after `delay`.
     pub fn later(&self, work: Work, delay: Duration) {
         self.timed().push(Entry { due: Instant::now() + delay, work });
+    }
+
+    /// Makes segments due now, with a person's orders: one, or all. Returns how many.
+    pub fn requeue(&self, number: Option<u64>, orders: Orders) -> usize {
+        let mut timed = self.timed();
+        let mut count = 0;
+        let entries = std::mem::take(&mut *timed).into_iter().map(|mut entry| {
+            if number.is_none_or(|number| number == entry.work.segment.number()) {
+                entry.due = Instant::now();
+                entry.work.orders = orders;
+                count += 1;
+            }
+            entry
+        });
+        *timed = entries.collect();
+        count
     }
 
     /// No segment is given out after `deadline`. The first call counts.

@@ -1,6 +1,8 @@
 //! What the inserters count. Several threads write, a few times a second.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::outcome::Class;
@@ -17,6 +19,8 @@ pub struct ByOutcome {
     pub retry: AtomicU64,
     /// Failures that need a person.
     pub hold: AtomicU64,
+    /// Failures for which rows were, or will be, cut out.
+    pub cut: AtomicU64,
 }
 
 impl ByOutcome {
@@ -24,6 +28,7 @@ impl ByOutcome {
         match class {
             Class::Retry => &self.retry,
             Class::Hold => &self.hold,
+            Class::Cut => &self.cut,
         }
         .fetch_add(1, Relaxed);
     }
@@ -44,11 +49,20 @@ pub struct InsertFigures {
     pub buckets: [AtomicU64; INSERT_SECONDS.len() + 1],
     /// The sum of the durations in microseconds.
     pub microseconds: AtomicU64,
-    /// Segments whose last attempt needs a person.
-    pub held: AtomicU64,
+    held: Mutex<BTreeMap<u64, String>>,
 }
 
 impl InsertFigures {
+    /// Segments that need a person, by number, and why.
+    pub fn held(&self) -> MutexGuard<'_, BTreeMap<u64, String>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts an attempt that ended before anything was sent.
+    pub fn not_begun(&self, quarantine: bool, class: Class) {
+        if quarantine { &self.quarantine } else { &self.rows }.failed(class);
+    }
+
     /// Counts an attempt of `rows` rows.
     pub fn attempted(&self, quarantine: bool, rows: u64, took: Duration, failed: Option<Class>) {
         let (by_outcome, proven) =

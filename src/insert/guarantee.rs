@@ -39,8 +39,9 @@ pub struct Guarantee {
     pub mend: Option<String>,
 }
 
-/// What `system.tables` and the defaults of MergeTree say of a table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What `system.tables` and the defaults of MergeTree say of a table. The default is that of a
+/// table which is not there.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TableFacts {
     /// Such as `ReplicatedMergeTree`.
     pub engine: String,
@@ -48,6 +49,10 @@ pub struct TableFacts {
     pub partition_key: String,
     /// Blocks whose tokens are remembered; `None` when there is no such thing.
     pub window: Option<u64>,
+    /// Seconds for which they are remembered; `None` for as long as the blocks are.
+    pub window_seconds: Option<u64>,
+    /// Names the window: tables that share it have one name.
+    pub window_name: String,
     /// `fsync_after_insert` is set.
     pub synced: bool,
 }
@@ -60,33 +65,56 @@ impl TableFacts {
     /// No answer, or a refusal.
     pub fn ask(clickhouse: &ClickHouse, database: &str, table: &str) -> Result<Option<Self>, ClientError> {
         let parameters = [("param_database", database), ("param_table", table)];
-        let statement = "SELECT engine, partition_key, engine_full FROM system.tables \
+        let statement = "SELECT engine, partition_key, engine_full, toString(uuid) FROM system.tables \
                          WHERE database = {database:String} AND name = {table:String} FORMAT JSONCompactEachRow";
         let answer = clickhouse.query(statement, &parameters)?;
-        let Ok([engine, partition_key, engine_full]) = sonic_rs::from_str::<[String; 3]>(answer.trim()) else {
+        let Ok([engine, partition_key, engine_full, uuid]) = sonic_rs::from_str::<[String; 4]>(answer.trim()) else {
             return Ok(None);
         };
-        let replicated = engine.starts_with("Replicated") || engine.starts_with("Shared");
-        let window = if !engine.ends_with("MergeTree") {
-            None
+        let replicated = is_replicated(&engine);
+        let (names, defaults) = if replicated {
+            (["replicated_deduplication_window", "replicated_deduplication_window_seconds"], REPLICATED_DEFAULTS)
         } else {
-            let (name, defaults) = if replicated {
-                ("replicated_deduplication_window", "system.replicated_merge_tree_settings")
-            } else {
-                ("non_replicated_deduplication_window", "system.merge_tree_settings")
-            };
-            match setting(&engine_full, name) {
-                Some(value) => value.parse().ok(),
-                None => {
-                    let default =
-                        clickhouse.query(&format!("SELECT value FROM {defaults} WHERE name = '{name}'"), &[])?;
-                    default.trim().parse().ok()
-                }
-            }
+            (["non_replicated_deduplication_window", ""], DEFAULTS)
         };
-        let window = window.filter(|blocks| *blocks > 0);
+        let value = |name: &str| -> Result<Option<u64>, ClientError> {
+            if !engine.ends_with("MergeTree") || name.is_empty() {
+                return Ok(None);
+            }
+            let set = setting(&engine_full, name).map(str::to_owned);
+            let value = match set {
+                Some(value) => value,
+                None => clickhouse.query(&format!("SELECT value FROM {defaults} WHERE name = '{name}'"), &[])?,
+            };
+            Ok(value.trim().parse().ok().filter(|value| *value > 0))
+        };
+        let [blocks, seconds] = names;
+        let path = if replicated {
+            let statement = "SELECT concat(zookeeper_name, ':', zookeeper_path) FROM system.replicas \
+                             WHERE database = {database:String} AND table = {table:String}";
+            clickhouse.query(statement, &parameters)?.trim().to_owned()
+        } else {
+            String::new()
+        };
+        let window_name = match (path.as_str(), uuid.trim_matches(['0', '-'])) {
+            ("", "") => format!("{} {database}.{table}", clickhouse.url()),
+            ("", _) => uuid,
+            (path, _) => path.to_owned(),
+        };
         let synced = setting(&engine_full, "fsync_after_insert").is_some_and(|value| value != "0");
-        Ok(Some(Self { engine, partition_key, window, synced }))
+        let (window, window_seconds) = (value(blocks)?, value(seconds)?);
+        Ok(Some(Self { engine, partition_key, window, window_seconds, window_name, synced }))
+    }
+
+    /// Tokens that one insert takes in the window at most: one for each partition that it touches.
+    pub fn tokens_per_insert(&self) -> u64 {
+        match self.partition_key.as_str() {
+            "" => 1,
+            // The server's clock: a segment's events are seconds apart.
+            key if key.contains("server_time") => 2,
+            // What `max_partitions_per_insert_block` allows.
+            _ => 100,
+        }
     }
 
     /// What that comes to. `table` is the quoted name, for the statement.
@@ -99,7 +127,7 @@ impl TableFacts {
                 mend: None,
             };
         }
-        let replicated = self.engine.starts_with("Replicated") || self.engine.starts_with("Shared");
+        let replicated = is_replicated(&self.engine);
         match self.window {
             None => Guarantee {
                 level: Level::AtLeastOnce,
@@ -125,6 +153,13 @@ impl TableFacts {
     }
 }
 
+const DEFAULTS: &str = "system.merge_tree_settings";
+const REPLICATED_DEFAULTS: &str = "system.replicated_merge_tree_settings";
+
+fn is_replicated(engine: &str) -> bool {
+    engine.starts_with("Replicated") || engine.starts_with("Shared")
+}
+
 /// The value of a setting in `engine_full`, as `… SETTINGS name = value, …`.
 fn setting<'a>(engine_full: &'a str, name: &str) -> Option<&'a str> {
     let (_, settings) = engine_full.split_once(" SETTINGS ")?;
@@ -136,7 +171,7 @@ mod tests {
     use super::*;
 
     fn facts(engine: &str, window: Option<u64>, synced: bool) -> TableFacts {
-        TableFacts { engine: engine.into(), partition_key: String::new(), window, synced }
+        TableFacts { engine: engine.into(), window, synced, ..TableFacts::default() }
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! An inserter: takes the segment that is due, streams it as one INSERT (two, if it holds rejected
-//! lines), and retires it when ClickHouse has proven them.
+//! lines; more, once it is cut), and retires it when ClickHouse has proven them.
 
 use std::io;
 use std::sync::Arc;
@@ -10,29 +10,63 @@ use crossbeam::channel::Receiver;
 use super::client::{ClickHouse, ClientError};
 use super::due::{Due, Work};
 use super::figures::InsertFigures;
+use super::horizon::Writers;
 use super::outcome::{Class, classify};
+use super::servers::Servers;
+use super::statement::Statement;
 use super::stream::{InsertClient, SegmentBody};
 use super::tables;
 use super::target::Frozen;
 use crate::config::Settings;
-use crate::spool::{Part, SealedSegment, SegmentPool};
+use crate::figures::unix_ms;
+use crate::spool::{Part, SealedSegment, SegmentPool, SpoolFigures};
+
+/// How often the log says that a segment needs a person.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// What all inserters share.
 pub struct Inserts {
     /// The segments.
     pub due: Due,
-    servers: Vec<ClickHouse>,
-    database: String,
-    table: String,
+    pub(super) servers: Servers,
+    pub(super) database: String,
+    pub(super) table: String,
     timeout: Duration,
+    writers: Writers,
     pool: Arc<SegmentPool>,
+    spool: Arc<SpoolFigures>,
     figures: Arc<InsertFigures>,
 }
 
 /// A failed attempt.
-struct Failure {
-    class: Class,
-    reason: String,
+pub(super) struct Failure {
+    pub(super) class: Class,
+    /// ClickHouse has certainly stored nothing of it.
+    pub(super) answered: bool,
+    pub(super) reason: String,
+    /// What ClickHouse said, if it was asked.
+    pub(super) error: Option<ClientError>,
+}
+
+impl Failure {
+    /// Something that a person has to look at.
+    pub(super) fn hold(reason: impl Into<String>) -> Self {
+        Self { class: Class::Hold, answered: true, reason: reason.into(), error: None }
+    }
+
+    pub(super) fn on_disk(error: io::Error) -> Self {
+        Self::hold(format!("the segment's file: {error}"))
+    }
+}
+
+/// One INSERT of rows of a segment.
+pub(super) struct Insert<'a> {
+    pub(super) place: usize,
+    pub(super) part: Part,
+    pub(super) frozen: &'a Frozen,
+    pub(super) token: &'a str,
+    pub(super) rows: u64,
+    pub(super) convert: bool,
 }
 
 impl Inserts {
@@ -43,15 +77,18 @@ impl Inserts {
         servers: Vec<ClickHouse>,
         sealed: Receiver<SealedSegment>,
         pool: Arc<SegmentPool>,
+        spool: Arc<SpoolFigures>,
         figures: Arc<InsertFigures>,
     ) -> Self {
         Self {
             due: Due::new(sealed),
-            servers,
+            servers: Servers::new(servers, settings.database.clone()),
             database: settings.database.clone(),
             table: settings.table.clone(),
             timeout: *settings.insert_timeout,
+            writers: Writers { nodes: settings.writers.get() as u64 },
             pool,
+            spool,
             figures,
         }
     }
@@ -63,7 +100,7 @@ impl Inserts {
             match self.attempt(client, &mut work) {
                 Ok(()) => self.retire(work.segment),
                 Err(failure) => {
-                    self.report(&work, &failure);
+                    self.report(&mut work, &failure);
                     let delay = failure.class.delay(work.attempts);
                     self.due.later(work, delay);
                 }
@@ -72,103 +109,220 @@ impl Inserts {
     }
 
     fn attempt(&self, client: &InsertClient, work: &mut Work) -> Result<(), Failure> {
-        let on_disk = |error: io::Error| Failure { class: Class::Hold, reason: format!("the segment's file: {error}") };
-        let segment = &mut work.segment;
-        let frozen = Frozen::from_bytes(segment.frozen()).map_err(on_disk)?;
-        // Before the first byte: a crash must not forget that ClickHouse may have it.
-        segment.mark_attempted().map_err(on_disk)?;
-        let token = segment.token();
-        if segment.rows() > 0 && !segment.rows_are_inserted() {
-            self.insert(client, segment, Part::Rows, &frozen, &token, work.attempts)?;
-            if segment.rejected() > 0 {
-                self.pool.rows_are_inserted(segment).map_err(on_disk)?;
+        let frozen = Frozen::from_bytes(work.segment.frozen()).map_err(Failure::on_disk)?;
+        let has_rejected = work.segment.rejected() > 0;
+        if work.segment.rows_waiting() > 0 {
+            if work.segment.cut().is_some() {
+                self.insert_pieces(client, work, &frozen)?;
+            } else {
+                let token = work.segment.token();
+                self.insert_part(client, work, Part::Rows, &frozen, &token)?;
+            }
+            if has_rejected {
+                self.pool.rows_are_inserted(&mut work.segment).map_err(Failure::on_disk)?;
             }
         }
-        if segment.rejected() > 0 {
-            let token = format!("{token}-q");
-            self.insert(client, segment, Part::Rejected, &frozen.of_quarantine(), &token, work.attempts)?;
+        if has_rejected {
+            let token = format!("{}-q", work.segment.token());
+            self.insert_part(client, work, Part::Rejected, &frozen.of_quarantine(), &token)?;
         }
         Ok(())
     }
 
-    fn insert(
+    /// Sends a whole part of a segment.
+    fn insert_part(
         &self,
         client: &InsertClient,
-        segment: &SealedSegment,
+        work: &mut Work,
         part: Part,
         frozen: &Frozen,
         token: &str,
-        attempts: u32,
     ) -> Result<(), Failure> {
-        let hold = |reason: String| Failure { class: Class::Hold, reason };
-        let quarantine = part == Part::Rejected;
-        let (table, rows, bytes) = if quarantine {
-            (tables::quarantine_of(&self.table), segment.rejected(), segment.rejected_bytes())
-        } else {
-            (self.table.clone(), segment.rows(), segment.rows_bytes())
+        let (rows, bytes) = match part {
+            Part::Rows => (work.segment.rows(), work.segment.rows_bytes()),
+            Part::Rejected => (work.segment.rejected(), work.segment.rejected_bytes()),
         };
-        let columns: Vec<String> = frozen.columns.iter().map(|(name, _)| tables::quote(name)).collect();
-        let statement = format!(
-            "INSERT INTO {} ({}) FORMAT RowBinaryWithNamesAndTypes",
-            tables::quoted(&self.database, &table),
-            columns.join(", ")
-        );
-        let query_id = format!("sluicegate-{token}-{attempts}");
-        let mut parameters =
-            vec![("query", statement.as_str()), ("query_id", &query_id), ("insert_deduplication_token", token)];
-        parameters.extend(frozen.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        let header = frozen.rowbinary_header().map_err(|error| hold(error.to_string()))?;
-        let reader = segment.read(part).map_err(|error| hold(format!("the segment's file: {error}")))?;
-        let body = SegmentBody::new(header, reader, bytes);
-
-        let server = self.server(segment, attempts).ok_or_else(|| hold("no server is configured".to_owned()))?;
-        let begun = Instant::now();
-        let outcome = client.insert(server, &parameters, body, self.timeout);
-        let class = outcome.as_ref().err().map(classify);
-        self.figures.attempted(quarantine, rows, begun.elapsed(), class);
-        match outcome {
-            Ok(()) => {
-                tracing::debug!(segment = segment.number(), table, rows, query_id, "inserted");
-                Ok(())
-            }
-            Err(error) => Err(Failure {
-                class: class.unwrap_or(Class::Retry),
-                reason: format!("{table} at {} ({query_id}): {}", server.url(), describe(&error)),
-            }),
+        let first_unknown = work.segment.open_attempt().is_none();
+        let place = self.begin(work, part)?;
+        let convert = work.orders.convert && part == Part::Rows;
+        let insert = Insert { place, part, frozen, token, rows, convert };
+        let reader = work.segment.read(part).map_err(Failure::on_disk)?;
+        let outcome = self.send(client, &insert, work.attempts, |header| SegmentBody::new(header, reader, 0, bytes));
+        let Err(failure) = outcome else { return Ok(()) };
+        if part == Part::Rejected {
+            return Err(rejected_part_failed(work, failure, first_unknown));
+        }
+        if failure.answered && first_unknown {
+            work.segment.attempt_answered().map_err(Failure::on_disk)?;
+        }
+        match failure.class {
+            Class::Retry | Class::Hold => Err(failure),
+            Class::Cut if first_unknown => self.begin_cut(work, frozen, failure),
+            Class::Cut => Err(Failure::hold(format!(
+                "{}; an earlier attempt had no answer, so the segment can't be cut: ClickHouse may have it",
+                failure.reason
+            ))),
         }
     }
 
-    /// The first attempts go to the first server; when it fails, the next one is tried.
-    fn server(&self, _segment: &SealedSegment, attempts: u32) -> Option<&ClickHouse> {
-        let index = (attempts.saturating_sub(1) as usize).checked_rem(self.servers.len())?;
-        self.servers.get(index)
+    /// Chooses a server and notes that it may have the segment from now on.
+    ///
+    /// What was never sent, or always answered, may go to any server; what ClickHouse may have goes
+    /// only where its token would be recognised.
+    pub(super) fn begin(&self, work: &mut Work, part: Part) -> Result<usize, Failure> {
+        let table = self.table_of(part);
+        let (mut unreachable, mut elsewhere) = (None, false);
+        for place in self.servers.in_turn() {
+            let facts = match self.servers.facts(place, &table) {
+                Ok(facts) => facts,
+                Err(error) => {
+                    self.servers.failed(place);
+                    let class = classify(&error, work.attempts).class;
+                    let url = self.servers.get(place).map_or("", ClickHouse::url);
+                    unreachable = Some(Failure {
+                        class: if class == Class::Cut { Class::Hold } else { class },
+                        answered: true,
+                        reason: format!("{table} at {url}: {}", describe(&error)),
+                        error: Some(error),
+                    });
+                    continue;
+                }
+            };
+            if let Some(open) = work.segment.open_attempt().filter(|_| !work.orders.force) {
+                if facts.window.is_some() && open.window != facts.window_name {
+                    elsewhere = true;
+                    continue;
+                }
+                let (newest, outstanding) = (self.spool.newest(), self.spool.outstanding());
+                self.writers.still_known(&facts, open, newest, outstanding, unix_ms()).map_err(|reason| {
+                    Failure::hold(format!(
+                        "ClickHouse may have it, and may not know its token any more: {reason}; look whether its rows \
+                         are there, and `sluicegate spool requeue --force` sends it again"
+                    ))
+                })?;
+            }
+            let newest = self.spool.newest();
+            work.segment.begin_attempt(&facts.window_name, newest).map_err(Failure::on_disk)?;
+            return Ok(place);
+        }
+        Err(match unreachable {
+            Some(failure) => {
+                self.figures.not_begun(part == Part::Rejected, failure.class);
+                failure
+            }
+            None if elsewhere => Failure::hold(
+                "ClickHouse may have it, in a table that is not there any more or on another server, where its token \
+                 is not known; `sluicegate spool requeue --force` sends it again",
+            ),
+            None => Failure::hold("no server is configured"),
+        })
+    }
+
+    /// Sends one INSERT, and believes it only when everything says that it was done.
+    pub(super) fn send(
+        &self,
+        client: &InsertClient,
+        insert: &Insert<'_>,
+        attempts: u32,
+        body: impl FnOnce(Vec<u8>) -> SegmentBody,
+    ) -> Result<(), Failure> {
+        let table = self.table_of(insert.part);
+        let Some(server) = self.servers.get(insert.place) else {
+            return Err(Failure::hold("no server is configured"));
+        };
+        let statement = Statement::new(server, &self.database, &table, insert.frozen, insert.convert)?;
+        let query_id = format!("sluicegate-{}-{attempts}", insert.token);
+        let mut parameters = vec![
+            ("query", statement.text.as_str()),
+            ("query_id", &query_id),
+            ("insert_deduplication_token", insert.token),
+        ];
+        parameters.extend(insert.frozen.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let begun = Instant::now();
+        let outcome = client.insert(server, &parameters, body(statement.header), self.timeout);
+        let classified = outcome.as_ref().err().map(|error| classify(error, attempts));
+        let quarantine = insert.part == Part::Rejected;
+        self.figures.attempted(quarantine, insert.rows, begun.elapsed(), classified.map(|outcome| outcome.class));
+        let (Err(error), Some(outcome)) = (outcome, classified) else {
+            tracing::debug!(table, rows = insert.rows, query_id, "inserted");
+            return Ok(());
+        };
+        if !outcome.answered || matches!(error, ClientError::NoConnection(_)) {
+            self.servers.failed(insert.place);
+        }
+        Err(Failure {
+            class: outcome.class,
+            answered: outcome.answered,
+            reason: format!("{table} at {} ({query_id}): {}", server.url(), describe(&error)),
+            error: Some(error),
+        })
+    }
+
+    pub(super) fn table_of(&self, part: Part) -> String {
+        match part {
+            Part::Rows => self.table.clone(),
+            Part::Rejected => tables::quarantine_of(&self.table),
+        }
     }
 
     fn retire(&self, segment: SealedSegment) {
         let number = segment.number();
+        self.figures.held().remove(&number);
         if let Err(error) = self.pool.retire(segment) {
             // Its rows are in ClickHouse; the next start sends it again under the same token.
             tracing::warn!(segment = number, %error, "an inserted segment's file can't be taken away");
         }
     }
 
-    fn report(&self, work: &Work, failure: &Failure) {
+    fn report(&self, work: &mut Work, failure: &Failure) {
         let (segment, attempts, reason) = (work.segment.number(), work.attempts, failure.reason.as_str());
+        if failure.class != Class::Hold {
+            work.held = None;
+            self.figures.held().remove(&segment);
+        }
         match failure.class {
             // The first failures of a segment, then fewer and fewer: ClickHouse may be away for days.
             Class::Retry if attempts.is_power_of_two() => {
                 tracing::warn!(segment, attempts, reason, "an insert failed and will be tried again");
             }
             Class::Retry => tracing::debug!(segment, attempts, reason, "an insert failed and will be tried again"),
+            Class::Cut => tracing::warn!(segment, reason, "ClickHouse refuses some rows; they are being cut out"),
             Class::Hold => {
-                tracing::error!(segment, attempts, reason, "an insert needs a person; the segment stays in the spool");
+                let now = Instant::now();
+                let (since, said) = work.held.unwrap_or((now, now));
+                let say = work.held.is_none() || now.duration_since(said) >= SAY_AGAIN;
+                work.held = Some((since, if say { now } else { said }));
+                self.figures.held().insert(segment, failure.reason.clone());
+                if say {
+                    let seconds = now.duration_since(since).as_secs();
+                    tracing::error!(
+                        segment,
+                        attempts,
+                        seconds,
+                        reason,
+                        "an insert needs a person; the segment stays in the spool and is tried again slowly"
+                    );
+                }
             }
         }
     }
 }
 
+/// An insert into the quarantine table failed. Its rows are the server's own: it is never they who
+/// are to blame, but a table that is not as it should be.
+pub(super) fn rejected_part_failed(work: &mut Work, failure: Failure, first_unknown: bool) -> Failure {
+    if failure.answered
+        && first_unknown
+        && let Err(error) = work.segment.attempt_answered()
+    {
+        return Failure::on_disk(error);
+    }
+    let class = if failure.class == Class::Cut { Class::Hold } else { failure.class };
+    Failure { class, ..failure }
+}
+
 /// ClickHouse's reason, cut: an error's text may quote values of the rows.
-fn describe(error: &ClientError) -> String {
+pub(super) fn describe(error: &ClientError) -> String {
     const CHARACTERS_MAX: usize = 400;
     error.to_string().chars().take(CHARACTERS_MAX).collect()
 }

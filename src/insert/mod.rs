@@ -11,11 +11,16 @@
 //! proven the insert (invariant 4).
 
 pub mod client;
+mod cutting;
 pub mod due;
 pub mod figures;
 pub mod guarantee;
+pub mod horizon;
 pub mod inserter;
 pub mod outcome;
+pub mod rows;
+pub mod servers;
+mod statement;
 pub mod stream;
 pub mod tables;
 pub mod target;

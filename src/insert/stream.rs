@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::runtime::Runtime;
 
-use super::client::{ClickHouse, ClientError, Verdict, causes};
+use super::client::{ClickHouse, ClientError, Verdict, causes, not_sent};
 use crate::spool::SegmentReader;
 
 /// One inserter's way to ClickHouse.
@@ -58,8 +58,7 @@ impl InsertClient {
             let request =
                 server.credentials().into_iter().fold(request, |request, (name, value)| request.header(name, value));
             let body = reqwest::Body::wrap(body);
-            let mut response =
-                request.body(body).send().await.map_err(|error| ClientError::NoAnswer(causes(&error)))?;
+            let mut response = request.body(body).send().await.map_err(|error| not_sent(&error))?;
             let mut verdict = Verdict::new(response.status().as_u16(), response.headers());
             while let Some(chunk) = response.chunk().await.map_err(|error| ClientError::NoAnswer(causes(&error)))? {
                 verdict.read(&chunk);
@@ -69,32 +68,48 @@ impl InsertClient {
     }
 }
 
-/// A header and then the rows of a segment, with a length that is known before the first byte: a
-/// body that breaks off can't be taken for a whole one.
+/// A header and then rows, with a length that is known before the first byte: a body that breaks
+/// off can't be taken for a whole one.
 pub struct SegmentBody {
     header: Option<Bytes>,
-    rows: SegmentReader,
+    rows: Option<SegmentReader>,
+    /// Bytes of the rows that come before those that are sent.
+    skip: u64,
     left: u64,
 }
 
 impl SegmentBody {
-    /// `rows_bytes` is what `rows` will yield.
-    pub fn new(header: Vec<u8>, rows: SegmentReader, rows_bytes: u64) -> Self {
-        let left = header.len() as u64 + rows_bytes;
-        Self { header: Some(header.into()), rows, left }
+    /// The `bytes` of `rows` that begin at `offset`.
+    pub fn new(header: Vec<u8>, rows: SegmentReader, offset: u64, bytes: u64) -> Self {
+        let left = header.len() as u64 + bytes;
+        Self { header: Some(header.into()), rows: Some(rows), skip: offset, left }
+    }
+
+    /// A header and rows that are in memory.
+    pub fn of_bytes(bytes: Vec<u8>) -> Self {
+        Self { left: bytes.len() as u64, header: Some(bytes.into()), rows: None, skip: 0 }
     }
 
     fn next(&mut self) -> io::Result<Option<Bytes>> {
-        let piece = match self.header.take() {
-            Some(header) => Some(header),
-            None => self.rows.next_piece()?,
-        };
-        let len = piece.as_ref().map_or(0, Bytes::len) as u64;
-        if len > self.left || (piece.is_none() && self.left > 0) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a segment has another length than its seal says"));
+        if let Some(header) = self.header.take() {
+            self.left = self.left.saturating_sub(header.len() as u64);
+            return Ok(Some(header));
         }
-        self.left -= len;
-        Ok(piece)
+        while self.left > 0 {
+            let piece = self.rows.as_mut().map(SegmentReader::next_piece).transpose()?.flatten();
+            let mut piece = piece.ok_or_else(|| {
+                io::Error::new(io::ErrorKind::InvalidData, "a segment has another length than its seal says")
+            })?;
+            let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(piece.len());
+            self.skip -= skipped as u64;
+            let mut wanted = piece.split_off(skipped);
+            wanted.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
+            if !wanted.is_empty() {
+                self.left -= wanted.len() as u64;
+                return Ok(Some(wanted));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -111,6 +126,6 @@ impl Body for SegmentBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left == 0
+        self.left == 0 && self.header.is_none()
     }
 }

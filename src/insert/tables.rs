@@ -88,7 +88,7 @@ pub fn create_missing(clickhouse: &ClickHouse, settings: &Settings) -> Result<()
     if !exists(clickhouse, database, &quarantine)? {
         match clickhouse.query(&create_quarantine(database, table), &[]) {
             Ok(_) => tracing::info!(database, table = quarantine, "the quarantine table was missing and is created"),
-            Err(error @ ClientError::NoAnswer(_)) => return Err(error),
+            Err(error) if error.is_no_answer() => return Err(error),
             Err(error) => tracing::warn!(
                 database, table = quarantine, %error,
                 "the quarantine table is missing and can't be created; refused lines wait in the spool"

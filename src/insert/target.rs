@@ -75,7 +75,7 @@ impl From<ClientError> for TargetError {
 impl TargetError {
     /// True when asking again later may help.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Client(ClientError::NoAnswer(_)))
+        matches!(self, Self::Client(error) if error.is_no_answer())
     }
 }
 
@@ -101,14 +101,7 @@ impl Target {
     pub fn look(clickhouse: &ClickHouse, settings: &Settings) -> Result<Self, TargetError> {
         let version = supported_version(clickhouse)?;
         let timezone = clickhouse.query("SELECT timezone()", &[])?.trim().to_owned();
-        let described = clickhouse.query(
-            &format!(
-                "DESCRIBE TABLE {} FORMAT JSONCompactEachRow",
-                tables::quoted(&settings.database, &settings.table)
-            ),
-            &[],
-        )?;
-        let columns = described.lines().map(column).collect::<Result<Vec<_>, _>>()?;
+        let columns = describe_table(clickhouse, &settings.database, &settings.table)?;
         Ok(Self { settings: insert_settings(clickhouse, settings)?, version, timezone, columns })
     }
 
@@ -195,6 +188,16 @@ impl Frozen {
             settings: self.settings.clone(),
         }
     }
+}
+
+/// The columns of a table as they are now.
+pub(super) fn describe_table(
+    clickhouse: &ClickHouse,
+    database: &str,
+    table: &str,
+) -> Result<Vec<ColumnDescription>, TargetError> {
+    let statement = format!("DESCRIBE TABLE {} FORMAT JSONCompactEachRow", tables::quoted(database, table));
+    clickhouse.query(&statement, &[])?.lines().map(column).collect()
 }
 
 /// Name, type, default kind and default expression: the first four columns of DESCRIBE.

@@ -1,8 +1,6 @@
 //! The fixed row of the quarantine table: a line that was refused, with its reason, the client's
 //! address and the time. What it holds is as durable as any event.
 
-use std::net::IpAddr;
-
 use super::lines::trim_end;
 use super::values::{address, time};
 use super::{LineCode, Origin};
@@ -30,14 +28,22 @@ pub fn rowbinary_header() -> Result<Vec<u8>, SchemaError> {
 
 /// Appends the row of a refused line, cut at [`limits::QUARANTINE_LINE_BYTES_MAX`].
 pub fn put_row(origin: &Origin, code: LineCode, message: &str, line: &[u8], out: &mut Vec<u8>) {
-    put_row_of(origin.client_ip, origin.server_time_unix_ns, code.as_str(), message, line, out);
+    let mut row = RowBuffer::with_space(128);
+    time::put_server_time(origin.server_time_unix_ns, &Kind::DateTime(Zone::Utc), &mut row);
+    address::put_client(origin.client_ip, &Kind::Text, &mut row);
+    finish_row(row, code.as_str(), message, line, out);
 }
 
-/// The same with a code that is no line's own, as `refused_by_clickhouse`.
-pub fn put_row_of(ip: IpAddr, server_time_unix_ns: i64, code: &str, message: &str, line: &[u8], out: &mut Vec<u8>) {
+/// The same for a row that ClickHouse refused: its own address and time, a code that is no line's,
+/// and the row as a line.
+pub fn put_row_of(ip: &str, server_time_unix_ns: i64, code: &str, message: &str, line: &[u8], out: &mut Vec<u8>) {
     let mut row = RowBuffer::with_space(128);
     time::put_server_time(server_time_unix_ns, &Kind::DateTime(Zone::Utc), &mut row);
-    address::put_client(ip, &Kind::Text, &mut row);
+    row.put_string(ip.as_bytes());
+    finish_row(row, code, message, line, out);
+}
+
+fn finish_row(mut row: RowBuffer, code: &str, message: &str, line: &[u8], out: &mut Vec<u8>) {
     row.put_string(code.as_bytes());
     row.put_string(message.as_bytes());
     let line = cut(trim_end(line));

@@ -11,7 +11,10 @@ const IDENTITY_FIXED: usize = 60;
 /// The longest node id and frozen text that are believed.
 const IDENTITY_BYTES_MAX: usize = 4 << 20;
 const SEAL_MAGIC: &[u8; 8] = b"SEALED 1";
-const PROGRESS_MAGIC: &[u8; 8] = b"ROWSDONE";
+const PROGRESS_MAGIC: &[u8; 8] = b"PROGRESS";
+const PROGRESS_FIXED: usize = 52;
+/// The longest name of a window that is kept.
+const WINDOW_BYTES_MAX: usize = 1024;
 
 /// What a segment is, from its opening to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,19 +133,58 @@ impl Seal {
     }
 }
 
-/// The block that says: the rows are inserted, the rejected lines are not.
-pub(super) fn encode_progress(epoch: u64, number: u64) -> Vec<u8> {
-    let mut block = Vec::with_capacity(BLOCK);
-    block.extend_from_slice(PROGRESS_MAGIC);
-    block.extend_from_slice(&epoch.to_le_bytes());
-    block.extend_from_slice(&number.to_le_bytes());
-    finish(block)
+/// How far a sealed segment's inserts have come. Overwritten in place: one that a crash tore says
+/// nothing, and then the segment counts as one that ClickHouse may have.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Progress {
+    /// The rows are proven, the rejected lines are not.
+    pub(super) rows_inserted: bool,
+    /// The first attempt whose outcome is unknown.
+    pub(super) open: Option<OpenAttempt>,
 }
 
-/// True for the progress block of this very segment.
-pub(super) fn is_progress(block: &[u8], epoch: u64, number: u64) -> bool {
-    check(block, PROGRESS_MAGIC, 24)
-        .is_some_and(|whole| get_u64(whole, 8) == Some(epoch) && get_u64(whole, 16) == Some(number))
+/// An attempt that ClickHouse may have stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenAttempt {
+    /// When it began, Unix ms.
+    pub since_ms: u64,
+    /// The newest segment's number then: tells how many inserts can have followed.
+    pub newest: u64,
+    /// The name of the deduplication window that would know its token; empty when unknown.
+    pub window: String,
+}
+
+impl Progress {
+    pub(super) fn encode(&self, epoch: u64, number: u64) -> Vec<u8> {
+        let mut block = Vec::with_capacity(BLOCK);
+        block.extend_from_slice(PROGRESS_MAGIC);
+        let open = self.open.as_ref();
+        let window = open.map_or("", |open| open.window.as_str()).as_bytes();
+        let window = window.get(..WINDOW_BYTES_MAX).unwrap_or(window);
+        let flags = u64::from(self.rows_inserted) | u64::from(open.is_some()) << 1;
+        let (since_ms, newest) = open.map_or((0, 0), |open| (open.since_ms, open.newest));
+        for value in [epoch, number, flags, since_ms, newest] {
+            block.extend_from_slice(&value.to_le_bytes());
+        }
+        block.extend_from_slice(&(window.len() as u32).to_le_bytes());
+        block.extend_from_slice(window);
+        finish(block)
+    }
+
+    pub(super) fn decode(block: &[u8], epoch: u64, number: u64) -> Option<Self> {
+        let window_len = (get_u32(block, 48)? as usize).min(WINDOW_BYTES_MAX);
+        let whole = check(block, PROGRESS_MAGIC, PROGRESS_FIXED + window_len)?;
+        if get_u64(whole, 8)? != epoch || get_u64(whole, 16)? != number {
+            return None;
+        }
+        let flags = get_u64(whole, 24)?;
+        let open = (flags & 2 != 0).then_some(OpenAttempt {
+            since_ms: get_u64(whole, 32)?,
+            newest: get_u64(whole, 40)?,
+            window: String::from_utf8_lossy(get(whole, PROGRESS_FIXED, window_len)?).into_owned(),
+        });
+        Some(Self { rows_inserted: flags & 1 != 0, open })
+    }
 }
 
 fn finish(mut block: Vec<u8>) -> Vec<u8> {
@@ -198,7 +240,17 @@ mod tests {
             bad[at] ^= 0x10;
             assert_eq!(Seal::decode(&bad, 5, 6), None, "{at}");
         }
-        let block = encode_progress(5, 6);
-        assert!(is_progress(&block, 5, 6) && !is_progress(&block, 6, 5) && !is_progress(&[0; BLOCK], 5, 6));
+        for open in [None, Some(OpenAttempt { since_ms: 3, newest: 9, window: "table 1".into() })] {
+            let progress = Progress { rows_inserted: open.is_some(), open };
+            let block = progress.encode(5, 6);
+            assert_eq!((block.len(), Progress::decode(&block, 5, 6)), (BLOCK, Some(progress)));
+            assert_eq!(Progress::decode(&block, 6, 5), None);
+            for at in 0..PROGRESS_FIXED {
+                let mut bad = block.clone();
+                bad[at] ^= 4;
+                assert_eq!(Progress::decode(&bad, 5, 6), None, "{at}");
+            }
+        }
+        assert_eq!(Progress::decode(&[0; BLOCK], 0, 0), None);
     }
 }

@@ -9,7 +9,8 @@ use crossbeam::channel::Sender;
 
 use super::frame::HEADER;
 use super::recovery::is_want_of_room;
-use super::segment::{OpenSegment, SealError, SealedSegment};
+use super::sealed::SealedSegment;
+use super::segment::{OpenSegment, SealError};
 use super::{Durability, Spool};
 use crate::batch::Batch;
 use crate::figures::unix_ms;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::segment::SealedSegment;
+use super::sealed::SealedSegment;
 use crate::handoff::CommitRefusal;
 
 /// Upper bounds of the buckets of `commit_seconds`, in seconds.
@@ -29,6 +29,7 @@ pub struct SpoolFigures {
     /// when a segment is opened and once when it is retired.
     waiting: Mutex<BTreeMap<u64, u64>>,
     sealed: AtomicU64,
+    newest: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -77,6 +78,11 @@ impl SpoolFigures {
         self.sealed.load(Relaxed)
     }
 
+    /// The newest segment's number; 0 before the first.
+    pub fn newest(&self) -> u64 {
+        self.newest.load(Relaxed)
+    }
+
     /// Unix milliseconds of the committer's last turn; 0 before its first.
     pub fn heartbeat_ms(&self) -> u64 {
         self.heartbeat_ms.load(Relaxed)
@@ -122,6 +128,7 @@ impl SpoolFigures {
 
     pub(super) fn opened(&self, number: u64, created_ms: u64) {
         self.waiting().insert(number, created_ms);
+        self.newest.fetch_max(number, Relaxed);
     }
 
     pub(super) fn sealed(&self) {

@@ -132,6 +132,11 @@ impl Layout {
         self.table_dir.join(format!("{number:020}.{}", kind.extension()))
     }
 
+    /// Where it is written down how a segment is cut.
+    pub(super) fn cut_path(&self, number: u64) -> PathBuf {
+        self.table_dir.join(format!("{number:020}.cut"))
+    }
+
     /// Segments in the table's folder, by number.
     pub(super) fn list(&self) -> io::Result<Vec<(u64, Kind)>> {
         let entries = self.storage.list(&self.table_dir)?;

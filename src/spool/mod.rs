@@ -9,6 +9,7 @@
 //! | `<spool-dir>/<table>/schema.json` | the last known columns (not ours: [`crate::insert::target`]) |
 //! | `<spool-dir>/<table>/<number>.segment` | open, or sealed and never sent |
 //! | `<spool-dir>/<table>/<number>.sent` | sealed, and ClickHouse may have it |
+//! | `<spool-dir>/<table>/<number>.cut` | how its rows are cut into pieces: JSON, see [`Cut`] |
 //! | `<spool-dir>/<table>/<number>.copy` | a recovery that was interrupted; nothing in it counts |
 //! | `<spool-dir>/<table>/damaged/` | what a start could not read whole |
 //! | `<spool-dir>/<table>/free/` | files of inserted segments, to be overwritten |
@@ -34,8 +35,12 @@
 //!  72  8  sealed, Unix ms      80  4  checksum over the frames' payload checksums
 //!  84  4  checksum of bytes 0..84
 //!
-//! progress block, 4096 bytes at I + 4096, written when the rows are inserted and the rejected are not
-//!   0  8  "ROWSDONE"            8  8  epoch              16  8  number    24  4  checksum of bytes 0..24
+//! progress block, 4096 bytes at I + 4096, overwritten as its inserts come along
+//!   0  8  "PROGRESS"            8  8  epoch              16  8  number
+//!  24  8  flags: 1 the rows are inserted and the rejected are not, 2 an attempt is open
+//!  32  8  when the open attempt began, Unix ms          40  8  the newest segment's number then
+//!  48  4  length W of the window's name                 52  W  the window's name
+//! 52+W 4  checksum of bytes 0..52+W
 //!
 //! frames from I + 8192 to the end offset
 //!   0  4  "FRAM"                4  4  rows                8  4  rejected
@@ -56,17 +61,20 @@
 //!
 //! A segment's identity, and the folder entry that names it, are synced before its first frame is
 //! acknowledged; a frame before its batch is (`sync`), or when its segment is sealed (`written`); a
-//! seal before the segment is handed to an inserter; the new name `.sent` before its first byte
-//! goes out.
+//! seal before the segment is handed to an inserter; the open attempt and the new name `.sent`
+//! before its first byte goes out; a cut before any piece of it does. Of a segment under the name
+//! `.sent` without a valid progress block everything is believed possible.
 
 mod block;
 mod committer;
+mod cut;
 mod figures;
 mod frame;
 mod layout;
 mod pool;
 mod reader;
 mod recovery;
+mod sealed;
 mod segment;
 mod storage;
 
@@ -76,12 +84,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use block::OpenAttempt;
 pub use committer::Committer;
+pub use cut::{Cut, Piece, PieceState};
 pub use figures::{COMMIT_SECONDS, SpoolFigures};
 pub use pool::SegmentPool;
 pub use reader::{Part, SegmentReader};
 pub use recovery::{Inspected, Recovered};
-pub use segment::SealedSegment;
+pub use sealed::SealedSegment;
 
 use layout::Layout;
 use storage::{Disk, Storage};

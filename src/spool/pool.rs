@@ -12,7 +12,7 @@ use crossbeam::queue::ArrayQueue;
 
 use super::figures::SpoolFigures;
 use super::layout::Layout;
-use super::segment::SealedSegment;
+use super::sealed::SealedSegment;
 use crate::limits;
 
 /// See the module.
@@ -58,6 +58,11 @@ impl SegmentPool {
             }
         } else {
             self.remove(segment.path(), len)?;
+        }
+        if segment.cut().is_some() {
+            // Not before the segment is gone: without its cut it would be sent whole.
+            self.layout.sync_table_dir()?;
+            self.layout.storage().remove(&self.layout.cut_path(segment.number()))?;
         }
         self.figures.inserted(segment.rows_waiting(), segment.rejected());
         self.figures.retired(segment.number());

@@ -5,6 +5,7 @@ use std::io;
 
 use bytes::{Bytes, BytesMut};
 
+use super::block::Seal;
 use super::frame::{HEADER, Header, Place};
 use super::storage::{StorageFile, read_up_to};
 use crate::batch;
@@ -19,20 +20,23 @@ pub enum Part {
 }
 
 /// Yields the part's bytes; an error of kind `InvalidData` when the segment is not what was
-/// sealed. Holds one frame in memory.
+/// sealed, before the last of its bytes. Holds one frame in memory.
 #[derive(Debug)]
 pub struct SegmentReader {
     file: Box<dyn StorageFile>,
     part: Part,
     place: Place,
-    end: u64,
+    seal: Seal,
+    /// What was read so far; must come out as the seal says.
+    read: Seal,
     position: Option<u64>,
     payload: BytesMut,
 }
 
 impl SegmentReader {
-    pub(super) fn new(file: Box<dyn StorageFile>, part: Part, place: Place, end: u64) -> Self {
-        Self { file, part, place, end, position: None, payload: BytesMut::new() }
+    pub(super) fn new(file: Box<dyn StorageFile>, part: Part, place: Place, seal: Seal) -> Self {
+        let read = Seal { end: place.offset, sealed_ms: seal.sealed_ms, ..Seal::default() };
+        Self { file, part, place, seal, read, position: None, payload: BytesMut::new() }
     }
 
     /// What the next frame has of the part; `None` at the end.
@@ -58,20 +62,24 @@ impl SegmentReader {
     /// Loads the next frame's payload.
     fn next_frame(&mut self) -> io::Result<Option<Header>> {
         let offset = self.place.offset;
-        if offset >= self.end {
+        if offset >= self.seal.end {
             return Ok(None);
         }
         let damaged = |what: &str| {
             let number = self.place.number;
             io::Error::new(io::ErrorKind::InvalidData, format!("segment {number} is damaged at byte {offset}: {what}"))
         };
-        let header = read_frame(&*self.file, self.place, self.end, &mut self.payload)?
+        let header = read_frame(&*self.file, self.place, self.seal.end, &mut self.payload)?
             .ok_or_else(|| damaged("there is no valid frame"))?;
         if self.position.is_some_and(|position| header.position != position + 1) {
             return Err(damaged("a frame is missing"));
         }
         self.position = Some(header.position);
         self.place.offset += header.len();
+        self.read.add(&header);
+        if self.place.offset == self.seal.end && self.read != self.seal {
+            return Err(damaged("its frames are not those that were sealed"));
+        }
         Ok(Some(header))
     }
 }

@@ -18,7 +18,7 @@ use super::figures::SpoolFigures;
 use super::frame::{HEADER, Header, MAGIC, Place};
 use super::layout::{Kind, Layout, failed};
 use super::reader::read_frame;
-use super::segment::{Opened, SealedSegment};
+use super::sealed::{Opened, SealedSegment};
 use super::storage::{StorageFile, read_up_to, write_all};
 
 /// What a start found.
@@ -93,6 +93,7 @@ pub(super) fn recover(layout: &Arc<Layout>, figures: &SpoolFigures) -> Result<Re
             Err(error) => return Err(one(error)),
         }
     }
+    remove_leftovers(layout).map_err(whole)?;
     layout.sync_table_dir().map_err(whole)?;
     for segment in &segments {
         figures.found(segment);
@@ -270,6 +271,20 @@ fn set_aside(layout: &Layout, path: &Path, keep: bool) -> io::Result<()> {
     layout.storage().sync_folder(&folder)?;
     if !keep {
         layout.storage().remove(path)?;
+    }
+    Ok(())
+}
+
+/// Removes cuts whose segment is gone, and small files that were to replace another.
+fn remove_leftovers(layout: &Layout) -> io::Result<()> {
+    let segments = layout.list()?;
+    for entry in layout.storage().list(layout.table_dir())? {
+        let (stem, extension) = entry.name.split_once('.').unwrap_or((&entry.name, ""));
+        let Ok(number) = stem.parse::<u64>() else { continue };
+        let of_a_segment = segments.iter().any(|(segment, _)| *segment == number);
+        if extension == "new" || (extension == "cut" && !of_a_segment) {
+            layout.storage().remove(&layout.table_dir().join(&entry.name))?;
+        }
     }
     Ok(())
 }

@@ -1,15 +1,14 @@
-//! A segment: the open one that the committer appends to, and a sealed one that waits for its
-//! insert.
+//! The open segment: what the committer appends to, until it is sealed.
 
 use std::io::{self, IoSlice};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use super::block::{self, BLOCK, Identity, Seal};
+use super::block::{BLOCK, Identity, Seal};
 use super::frame::{HEADER, Header, Place};
 use super::layout::{Kind, Layout};
-use super::reader::{Part, SegmentReader};
-use super::storage::{StorageFile, read_up_to, write_all, write_all_slices};
+use super::sealed::SealedSegment;
+use super::storage::{StorageFile, write_all, write_all_slices};
 use crate::batch::Batch;
 use crate::figures::unix_ms;
 
@@ -26,7 +25,7 @@ pub(super) struct OpenSegment {
 }
 
 /// Where frames begin behind an identity block.
-fn frames_start(identity_len: u64) -> u64 {
+pub(super) fn frames_start(identity_len: u64) -> u64 {
     identity_len + 2 * BLOCK as u64
 }
 
@@ -166,15 +165,7 @@ impl OpenSegment {
         if let Err(error) = self.file.sync() {
             return Err(Box::new((self, SealError::Sync(error))));
         }
-        Ok(SealedSegment {
-            path: self.layout.path(self.identity.number, Kind::Segment),
-            layout: self.layout,
-            attempted: false,
-            rows_inserted: false,
-            identity: self.identity,
-            identity_len: self.identity_len,
-            seal: self.totals,
-        })
+        Ok(SealedSegment::new(self.layout, self.identity, self.identity_len, self.totals))
     }
 }
 
@@ -195,174 +186,4 @@ impl Seal {
         self.rejected_bytes += u64::from(header.rejected_bytes);
         self.checksum = crc32c::crc32c_append(self.checksum, &header.checksum.to_le_bytes());
     }
-}
-
-/// A segment that waits for its insert. Nothing in it changes any more (invariant 3).
-#[derive(Debug)]
-pub struct SealedSegment {
-    layout: Arc<Layout>,
-    path: PathBuf,
-    attempted: bool,
-    rows_inserted: bool,
-    identity: Identity,
-    identity_len: u64,
-    seal: Seal,
-}
-
-impl SealedSegment {
-    /// Reads a segment's blocks. `None` for the seal when it has none.
-    pub(super) fn open(layout: &Arc<Layout>, number: u64, kind: Kind) -> io::Result<Opened> {
-        let path = layout.path(number, kind);
-        let file = layout.storage().open(&path)?;
-        let mut start = vec![0; BLOCK];
-        let len = read_up_to(&*file, &mut start, 0)?;
-        start.truncate(len);
-        if start.iter().all(|byte| *byte == 0) {
-            return Ok(Opened::Empty);
-        }
-        let Some(identity_len) = Identity::length(&start) else {
-            return Ok(Opened::Unreadable);
-        };
-        let mut blocks = vec![0; identity_len + 2 * BLOCK];
-        let len = read_up_to(&*file, &mut blocks, 0)?;
-        blocks.truncate(len);
-        let Some(identity) = Identity::decode(&blocks) else {
-            return Ok(Opened::Unreadable);
-        };
-        if identity.number != number {
-            return Ok(Opened::Empty);
-        }
-        let rest = blocks.get(identity_len..).unwrap_or_default();
-        let (seal, progress) = rest.split_at_checked(BLOCK).unwrap_or((rest, &[]));
-        let (epoch, identity_len) = (identity.epoch, identity_len as u64);
-        Ok(match Seal::decode(seal, epoch, number) {
-            Some(seal) => Opened::Sealed(Box::new(Self {
-                layout: layout.clone(),
-                path,
-                attempted: kind == Kind::Sent,
-                rows_inserted: block::is_progress(progress, epoch, number),
-                identity,
-                identity_len,
-                seal,
-            })),
-            None => Opened::Unsealed { identity, frames_start: frames_start(identity_len) },
-        })
-    }
-
-    /// Its number.
-    pub fn number(&self) -> u64 {
-        self.identity.number
-    }
-
-    /// When it was opened, Unix ms.
-    pub fn created_ms(&self) -> u64 {
-        self.identity.created_ms
-    }
-
-    /// What the caller fixed for the insert when it was opened.
-    pub fn frozen(&self) -> &[u8] {
-        &self.identity.frozen
-    }
-
-    /// Rows for the target table.
-    pub fn rows(&self) -> u64 {
-        self.seal.rows
-    }
-
-    /// Rows that are not proven to be inserted.
-    pub fn rows_waiting(&self) -> u64 {
-        if self.rows_inserted { 0 } else { self.seal.rows }
-    }
-
-    /// Rows for the quarantine table.
-    pub fn rejected(&self) -> u64 {
-        self.seal.rejected
-    }
-
-    /// Bytes of the rows.
-    pub fn rows_bytes(&self) -> u64 {
-        self.seal.rows_bytes
-    }
-
-    /// Bytes of the rejected lines' rows.
-    pub fn rejected_bytes(&self) -> u64 {
-        self.seal.rejected_bytes
-    }
-
-    /// True when ClickHouse may have it.
-    pub fn is_attempted(&self) -> bool {
-        self.attempted
-    }
-
-    /// True when its rows are proven to be inserted and only the rejected lines are not.
-    pub fn rows_are_inserted(&self) -> bool {
-        self.rows_inserted
-    }
-
-    /// Names these bytes and no others: who wrote them, when, and what they are.
-    pub fn token(&self) -> String {
-        let Identity { node_id, epoch, number, .. } = &self.identity;
-        let Seal { rows, checksum, .. } = &self.seal;
-        format!("{node_id}-{epoch:016x}-{number}-{rows}-{checksum:08x}")
-    }
-
-    /// Notes, durably, that ClickHouse may have it: before the first byte is sent.
-    ///
-    /// # Errors
-    ///
-    /// Those of the file system; nothing may be sent then.
-    pub fn mark_attempted(&mut self) -> io::Result<()> {
-        if !self.attempted {
-            let sent = self.layout.path(self.identity.number, Kind::Sent);
-            self.layout.storage().rename(&self.path, &sent)?;
-            self.path = sent;
-            self.layout.sync_table_dir()?;
-            self.attempted = true;
-        }
-        Ok(())
-    }
-
-    pub(super) fn mark_rows_inserted(&mut self) -> io::Result<()> {
-        if !self.rows_inserted {
-            let file = self.layout.storage().open(&self.path)?;
-            let block = block::encode_progress(self.identity.epoch, self.identity.number);
-            write_all(&*file, &block, self.identity_len + BLOCK as u64)?;
-            file.sync()?;
-            self.rows_inserted = true;
-        }
-        Ok(())
-    }
-
-    /// Streams one part of it.
-    ///
-    /// # Errors
-    ///
-    /// When the file can't be opened.
-    pub fn read(&self, part: Part) -> io::Result<SegmentReader> {
-        let place =
-            Place { epoch: self.identity.epoch, number: self.identity.number, offset: frames_start(self.identity_len) };
-        Ok(SegmentReader::new(self.layout.storage().open(&self.path)?, part, place, self.seal.end))
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// What its file occupies.
-    pub(super) fn file_len(&self) -> io::Result<u64> {
-        self.layout.storage().open(&self.path)?.len()
-    }
-}
-
-/// What a segment's blocks say.
-pub(super) enum Opened {
-    /// No frame in it was ever acknowledged under this name.
-    Empty,
-    /// Its first block is not what was written.
-    Unreadable,
-    Sealed(Box<SealedSegment>),
-    Unsealed {
-        identity: Identity,
-        frames_start: u64,
-    },
 }

@@ -79,6 +79,10 @@ impl Server {
         self.setup.address
     }
 
+    pub fn admin_address(&self) -> SocketAddr {
+        self.setup.admin
+    }
+
     pub fn spool_dir(&self) -> PathBuf {
         self.setup.spool_dir()
     }

@@ -95,13 +95,15 @@ fn sealed_segments_keep_their_token_and_what_is_known_of_them() {
     let open = write_segment(&spool, 7, None, &[batch(&["a"], &["b"])]);
     let mut sealed = open.seal().map_err(|_| ()).unwrap();
     let token = sealed.token();
-    sealed.mark_attempted().unwrap();
+    sealed.begin_attempt("a window", 9).unwrap();
     drop((spool, sealed));
     let (spool, mut recovered) = Spool::open(config(folder.path())).unwrap();
     assert_eq!(recovered.next_number, 8);
     let mut segment = recovered.segments.remove(0);
     assert_eq!((segment.token(), segment.frozen()), (token.clone(), &b"frozen"[..]));
-    assert!(segment.is_attempted() && !segment.rows_are_inserted());
+    assert!(segment.was_sent() && !segment.rows_are_inserted());
+    let open = segment.open_attempt().unwrap();
+    assert_eq!((open.window.as_str(), open.newest), ("a window", 9));
     assert_eq!((spool.figures().spooled_rows(), spool.figures().spooled_rejected()), (1, 1));
     segment.mark_rows_inserted().unwrap();
     drop((spool, segment));

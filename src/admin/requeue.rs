@@ -1,0 +1,52 @@
+//! `POST /spool/requeue`: a person's orders for segments that are held, while the server runs.
+
+use super::{Admin, Page};
+use crate::http::{Method, Status, query_pairs};
+use crate::insert::due::Orders;
+
+pub(super) const PATH: &str = "/spool/requeue";
+
+/// Query: `segment=N` (without it all), `force=1`, `convert=1`. Answers how many segments are due now.
+pub(super) fn page(admin: &Admin, method: Method, query: &str) -> Page {
+    if method != Method::Post {
+        return Page::fault(Status::MethodNotAllowed, "method_not_allowed", "This path has only POST.");
+    }
+    let Some((segment, orders)) = read(query) else {
+        let message = "The query may have segment=NUMBER, force=1 and convert=1.";
+        return Page::fault(Status::BadRequest, "bad_query", message);
+    };
+    let Some(inserting) = admin.inserting.get() else {
+        return Page::fault(Status::ServiceUnavailable, "starting", "The server has not begun to insert.");
+    };
+    let count = inserting.due.requeue(segment, orders);
+    Page::json(Status::Ok, format!("{{\"requeued\":{count}}}"))
+}
+
+fn read(query: &str) -> Option<(Option<u64>, Orders)> {
+    let (mut segment, mut orders) = (None, Orders::default());
+    for pair in query_pairs(query) {
+        let (name, value) = pair.ok()?;
+        match (name.as_ref(), value.as_ref()) {
+            ("segment", number) => segment = Some(number.parse().ok()?),
+            ("force", "1") => orders.force = true,
+            ("convert", "1") => orders.convert = true,
+            _ => return None,
+        }
+    }
+    Some((segment, orders))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_are_read_and_nothing_else() {
+        assert_eq!(read(""), Some((None, Orders::default())));
+        assert_eq!(read("segment=7&force=1"), Some((Some(7), Orders { force: true, convert: false })));
+        assert_eq!(read("convert=1"), Some((None, Orders { force: false, convert: true })));
+        for wrong in ["segment=x", "force=yes", "other=1", "segment=-1"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
+}

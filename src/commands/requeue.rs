@@ -1,0 +1,59 @@
+//! `sluicegate spool requeue`: sends held segments again.
+
+use std::io::Write;
+use std::time::Duration;
+
+use crate::cli::RequeueArgs;
+use crate::config::ConfigError;
+use crate::insert::client::provide_tls;
+use crate::spool::Spool;
+
+/// Tells the server that runs, through its admin address. Where none runs, `--force` takes away the
+/// note that ClickHouse may have a segment, so that the next start sends it.
+///
+/// # Errors
+///
+/// A sentence that says what is wrong.
+pub fn run(arguments: &RequeueArgs, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
+    let query = [
+        arguments.segment.map(|number| format!("segment={number}")),
+        arguments.force.then(|| "force=1".to_owned()),
+        arguments.convert.then(|| "convert=1".to_owned()),
+    ];
+    let query = query.into_iter().flatten().collect::<Vec<_>>().join("&");
+    let address = arguments.settings.admin_listen;
+    provide_tls();
+    let client = reqwest::blocking::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
+    match client.post(format!("http://{address}/spool/requeue?{query}")).send() {
+        Ok(response) => {
+            let succeeded = response.status() == 200;
+            let text = response.text()?;
+            if !succeeded {
+                return Err(ConfigError(format!("the server at {address} answered: {text}")).into());
+            }
+            writeln!(out, "the server at {address} answered: {text}")?;
+            Ok(())
+        }
+        Err(error) if error.is_connect() => offline(arguments, out),
+        Err(error) => Err(ConfigError(format!("the server at {address} does not answer: {error}")).into()),
+    }
+}
+
+fn offline(arguments: &RequeueArgs, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
+    if !arguments.force {
+        let sentence =
+            "no server runs; its next start sends every segment that it may, and --convert needs a running one";
+        return Err(ConfigError(sentence.to_owned()).into());
+    }
+    let (_spool, recovered) = Spool::open(arguments.settings.spool())?;
+    let mut count = 0;
+    for mut segment in recovered.segments {
+        let meant = arguments.segment.is_none_or(|number| number == segment.number());
+        if meant && segment.open_attempt().is_some() {
+            segment.forget_attempt()?;
+            count += 1;
+        }
+    }
+    writeln!(out, "no server runs; its next start sends {count} segments again that ClickHouse may have")?;
+    Ok(())
+}

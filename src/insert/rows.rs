@@ -1,0 +1,263 @@
+//! The rows of a segment one by one: where each begins, and one of them as JSON. Only needed when
+//! ClickHouse refuses some of them.
+
+use std::io;
+
+use bytes::Bytes;
+use chrono::{DateTime, Days, NaiveDate, SecondsFormat};
+use clickhouse_rowbinary::{RowBinaryFormat, RowBinaryValueReader, Schema, TypeDesc, Value};
+
+use crate::spool::SegmentReader;
+
+/// Reads a segment's rows in order.
+pub struct Rows {
+    reader: SegmentReader,
+    types: Vec<TypeDesc>,
+    piece: Bytes,
+    offset: u64,
+}
+
+impl Rows {
+    /// Rows of `reader`, which have columns of these types.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidData` for a type that is not understood.
+    pub fn new(reader: SegmentReader, columns: &[(String, String)]) -> io::Result<Self> {
+        let types = columns
+            .iter()
+            .map(|(_, type_name)| clickhouse_rowbinary::parse_type_desc(type_name).map_err(invalid))
+            .collect::<io::Result<_>>()?;
+        Ok(Self { reader, types, piece: Bytes::new(), offset: 0 })
+    }
+
+    /// Where the next row begins among the bytes of all rows.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The next row's bytes; `None` behind the last one.
+    ///
+    /// # Errors
+    ///
+    /// The segment can't be read, or its rows are not of these types.
+    pub fn next_row(&mut self) -> io::Result<Option<Bytes>> {
+        while self.piece.is_empty() {
+            match self.reader.next_piece()? {
+                Some(piece) => self.piece = piece,
+                None => return Ok(None),
+            }
+        }
+        let mut rest = &self.piece[..];
+        for described in &self.types {
+            rest = skip(described, rest).ok_or_else(|| invalid("a row is not of the segment's types"))?;
+        }
+        let row = self.piece.split_to(self.piece.len() - rest.len());
+        self.offset += row.len() as u64;
+        Ok(Some(row))
+    }
+}
+
+fn invalid(error: impl ToString) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+}
+
+/// What is behind a value of this type.
+fn skip<'a>(described: &TypeDesc, bytes: &'a [u8]) -> Option<&'a [u8]> {
+    let width = match described {
+        TypeDesc::LowCardinality(inner) => return skip(inner, bytes),
+        TypeDesc::Nullable(inner) => {
+            let (is_null, rest) = bytes.split_first()?;
+            return if *is_null == 1 { Some(rest) } else { skip(inner, rest) };
+        }
+        TypeDesc::String => {
+            let (len, rest) = leb128(bytes)?;
+            return rest.get(usize::try_from(len).ok()?..);
+        }
+        TypeDesc::FixedString { length } => *length,
+        TypeDesc::Int8 | TypeDesc::UInt8 | TypeDesc::Bool | TypeDesc::Enum8(_) => 1,
+        TypeDesc::Int16 | TypeDesc::UInt16 | TypeDesc::Date | TypeDesc::Enum16(_) => 2,
+        TypeDesc::Int32
+        | TypeDesc::UInt32
+        | TypeDesc::Float32
+        | TypeDesc::Date32
+        | TypeDesc::DateTime { .. }
+        | TypeDesc::Ipv4 => 4,
+        TypeDesc::Int64 | TypeDesc::UInt64 | TypeDesc::Float64 | TypeDesc::DateTime64 { .. } => 8,
+        TypeDesc::Uuid | TypeDesc::Ipv6 => 16,
+        _ => return None,
+    };
+    bytes.get(width..)
+}
+
+/// A length in front of a string (LEB128, at most 63 bits).
+fn leb128(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0;
+    for (byte, shift) in bytes.iter().zip((0..63).step_by(7)) {
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some((value, bytes.get(shift / 7 + 1..)?));
+        }
+    }
+    None
+}
+
+/// The values of one row, by column.
+///
+/// # Errors
+///
+/// `InvalidData` when the bytes are no row of these columns.
+pub fn values(columns: &[(String, String)], row: &[u8]) -> io::Result<Vec<Value>> {
+    let pairs: Vec<(&str, &str)> = columns.iter().map(|(name, kind)| (name.as_str(), kind.as_str())).collect();
+    let schema = Schema::from_type_strings(&pairs).map_err(invalid)?;
+    let mut reader = RowBinaryValueReader::with_schema(row, RowBinaryFormat::RowBinary, schema).map_err(invalid)?;
+    reader.read_row().map_err(invalid)?.ok_or_else(|| invalid("there is no row"))
+}
+
+/// A row as a JSON object, with its columns in order.
+pub fn to_json(columns: &[(String, String)], values: &[Value]) -> String {
+    let mut json = String::from("{");
+    for ((name, type_name), value) in columns.iter().zip(values) {
+        if json.len() > 1 {
+            json.push(',');
+        }
+        json.push_str(&string(name));
+        json.push(':');
+        json.push_str(&value_to_json(value, type_name));
+    }
+    json.push('}');
+    json
+}
+
+fn value_to_json(value: &Value, type_name: &str) -> String {
+    match value {
+        Value::Bool(value) => value.to_string(),
+        Value::UInt8(value) => value.to_string(),
+        Value::UInt16(value) => value.to_string(),
+        Value::UInt32(value) => value.to_string(),
+        Value::UInt64(value) => value.to_string(),
+        Value::Int8(value) | Value::Enum8(value) => value.to_string(),
+        Value::Int16(value) | Value::Enum16(value) => value.to_string(),
+        Value::Int32(value) => value.to_string(),
+        Value::Int64(value) => value.to_string(),
+        Value::Float32(value) if value.is_finite() => value.to_string(),
+        Value::Float64(value) if value.is_finite() => value.to_string(),
+        Value::Float32(value) => string(&value.to_string()),
+        Value::Float64(value) => string(&value.to_string()),
+        Value::String(text) | Value::FixedString(text) => string(&String::from_utf8_lossy(text)),
+        Value::Date(days) => date(i64::from(*days)),
+        Value::Date32(days) => date(i64::from(*days)),
+        Value::DateTime(seconds) => time(i64::from(*seconds), 0),
+        Value::DateTime64(ticks) => {
+            let per_second = 10i64.pow(precision(type_name));
+            time(ticks.div_euclid(per_second), ticks.rem_euclid(per_second) * (1_000_000_000 / per_second))
+        }
+        Value::Uuid(uuid) => string(&uuid.to_string()),
+        Value::Ipv4(address) => string(&address.to_string()),
+        Value::Ipv6(address) => string(&address.to_string()),
+        Value::Nullable(Some(value)) => value_to_json(value, type_name),
+        _ => "null".to_owned(),
+    }
+}
+
+/// The digit in `DateTime64(3, 'UTC')`.
+fn precision(type_name: &str) -> u32 {
+    let digit = type_name.split_once("DateTime64(").and_then(|(_, rest)| rest.chars().next()?.to_digit(10));
+    digit.unwrap_or(3).min(9)
+}
+
+fn date(days: i64) -> String {
+    let epoch = NaiveDate::default();
+    let shift = Days::new(days.unsigned_abs());
+    let date = if days < 0 { epoch.checked_sub_days(shift) } else { epoch.checked_add_days(shift) };
+    date.map_or_else(|| "null".to_owned(), |date| string(&date.to_string()))
+}
+
+fn time(seconds: i64, nanoseconds: i64) -> String {
+    let time = u32::try_from(nanoseconds).ok().and_then(|nanoseconds| DateTime::from_timestamp(seconds, nanoseconds));
+    time.map_or_else(|| "null".to_owned(), |time| string(&time.to_rfc3339_opts(SecondsFormat::AutoSi, true)))
+}
+
+fn string(text: &str) -> String {
+    sonic_rs::to_string(text).unwrap_or_else(|_| "\"\"".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn columns(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, kind)| ((*name).to_owned(), (*kind).to_owned())).collect()
+    }
+
+    const ALL: [(&str, &str); 16] = [
+        ("a", "String"),
+        ("b", "LowCardinality(String)"),
+        ("c", "Nullable(UInt16)"),
+        ("d", "Nullable(String)"),
+        ("e", "FixedString(3)"),
+        ("f", "Int64"),
+        ("g", "Float64"),
+        ("h", "Bool"),
+        ("i", "UUID"),
+        ("j", "Date"),
+        ("k", "Date32"),
+        ("l", "DateTime('UTC')"),
+        ("m", "DateTime64(3, 'UTC')"),
+        ("n", "IPv4"),
+        ("o", "IPv6"),
+        ("p", "Enum8('x' = 1, 'y' = 2)"),
+    ];
+
+    fn a_row() -> Vec<u8> {
+        let mut row = Vec::new();
+        row.extend_from_slice(b"\x03a\"b");
+        row.extend_from_slice(&[0]);
+        row.extend_from_slice(&[0, 7, 0]);
+        row.extend_from_slice(&[1]);
+        row.extend_from_slice(b"xyz");
+        row.extend_from_slice(&(-5i64).to_le_bytes());
+        row.extend_from_slice(&1.5f64.to_le_bytes());
+        row.extend_from_slice(&[1]);
+        row.extend_from_slice(&[0; 16]);
+        row.extend_from_slice(&1u16.to_le_bytes());
+        row.extend_from_slice(&(-1i32).to_le_bytes());
+        row.extend_from_slice(&60u32.to_le_bytes());
+        row.extend_from_slice(&1_500i64.to_le_bytes());
+        row.extend_from_slice(&[4, 3, 2, 1]);
+        row.extend_from_slice(&[0; 16]);
+        row.extend_from_slice(&[2]);
+        row
+    }
+
+    #[test]
+    fn a_row_of_every_type_is_skipped_to_its_end_and_no_cut_one_is() {
+        let columns = columns(&ALL);
+        let types: Vec<TypeDesc> =
+            columns.iter().map(|(_, kind)| clickhouse_rowbinary::parse_type_desc(kind).unwrap()).collect();
+        let row = a_row();
+        let behind = |bytes: &[u8]| {
+            let rest = types.iter().try_fold(bytes, |rest, described| skip(described, rest));
+            rest.map(<[u8]>::len)
+        };
+        assert_eq!(behind(&row), Some(0));
+        assert_eq!(behind(&[row.clone(), row.clone()].concat()), Some(row.len()));
+        for cut in 0..row.len() {
+            assert_eq!(behind(&row[..cut]), None, "{cut}");
+        }
+        assert_eq!(leb128(&[0xff; 10]), None);
+    }
+
+    #[test]
+    fn a_row_is_shown_as_json() {
+        let columns = columns(&ALL);
+        let json = to_json(&columns, &values(&columns, &a_row()).unwrap());
+        assert_eq!(
+            json,
+            "{\"a\":\"a\\\"b\",\"b\":\"\",\"c\":7,\"d\":null,\"e\":\"xyz\",\"f\":-5,\"g\":1.5,\"h\":true,\
+             \"i\":\"00000000-0000-0000-0000-000000000000\",\"j\":\"1970-01-02\",\"k\":\"1969-12-31\",\
+             \"l\":\"1970-01-01T00:01:00Z\",\"m\":\"1970-01-01T00:00:01.500Z\",\"n\":\"1.2.3.4\",\"o\":\"::\",\"p\":2}"
+        );
+        assert!(values(&columns, &a_row()[..20]).is_err());
+    }
+}

@@ -1,0 +1,91 @@
+//! How a segment is cut: which of its rows ClickHouse has taken, which it refuses, and which are
+//! still to be tried. Kept in `<number>.cut` beside the segment, replaced in one step and synced
+//! before anything of it is sent, so that no piece is ever sent as part of another.
+
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use super::layout::Layout;
+use super::storage::{self, read_up_to};
+
+/// The longest file that is believed: 64 pieces and their reasons are far below it.
+const FILE_BYTES_MAX: usize = 4 << 20;
+
+/// The pieces of one segment's rows, in order and without a gap.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// The token of the whole: says which segment was cut.
+    pub token: String,
+    /// The pieces.
+    pub pieces: Vec<Piece>,
+    /// The refused rows are in the quarantine table.
+    pub refused_are_stored: bool,
+}
+
+/// Rows that are sent together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece {
+    /// The first row's index in the segment.
+    pub first: u64,
+    /// How many rows.
+    pub rows: u64,
+    /// Where its rows begin among the segment's rows' bytes.
+    pub offset: u64,
+    /// Bytes of its rows.
+    pub bytes: u64,
+    /// What is known of it.
+    pub state: PieceState,
+}
+
+/// What is known of a piece.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PieceState {
+    /// Every attempt was answered; ClickHouse has nothing of it.
+    Waiting,
+    /// ClickHouse may have it: it is sent again only as it is.
+    Open,
+    /// Proven.
+    Inserted,
+    /// One row that ClickHouse refuses, with its reason.
+    Refused(String),
+}
+
+impl Cut {
+    /// The cut of a segment that has one.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system; `InvalidData` when the file is not what was written: then the
+    /// segment may be sent neither whole nor in pieces.
+    pub(super) fn load(layout: &Layout, number: u64, token: &str) -> io::Result<Option<Self>> {
+        let file = match layout.storage().open(&layout.cut_path(number)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut text = vec![0; usize::try_from(file.len()?).unwrap_or(FILE_BYTES_MAX).min(FILE_BYTES_MAX)];
+        let len = read_up_to(&*file, &mut text, 0)?;
+        let cut = sonic_rs::from_slice::<Self>(text.get(..len).unwrap_or_default()).ok();
+        match cut.filter(|cut| cut.token == token) {
+            Some(cut) => Ok(Some(cut)),
+            None => Ok(Some(Self { token: String::new(), pieces: Vec::new(), refused_are_stored: false })),
+        }
+    }
+
+    /// True when its file was not what was written.
+    pub fn is_unreadable(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Rows that ClickHouse refuses.
+    pub fn refused(&self) -> u64 {
+        self.pieces.iter().filter(|piece| matches!(piece.state, PieceState::Refused(_))).map(|piece| piece.rows).sum()
+    }
+
+    pub(super) fn save(&self, layout: &Layout, number: u64) -> io::Result<()> {
+        let text = sonic_rs::to_vec(self).map_err(io::Error::other)?;
+        storage::replace(layout.storage(), &layout.cut_path(number), &text)?;
+        layout.sync_table_dir()
+    }
+}

@@ -1,0 +1,247 @@
+//! A sealed segment: what waits for its insert.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::block::{BLOCK, Identity, OpenAttempt, Progress, Seal};
+use super::cut::Cut;
+use super::frame::Place;
+use super::layout::{Kind, Layout};
+use super::reader::{Part, SegmentReader};
+use super::segment::frames_start;
+use super::storage::{read_up_to, write_all};
+use crate::figures::unix_ms;
+
+/// A segment that waits for its insert. Nothing in it changes any more (invariant 3).
+#[derive(Debug)]
+pub struct SealedSegment {
+    layout: Arc<Layout>,
+    path: PathBuf,
+    sent: bool,
+    progress: Progress,
+    cut: Option<Cut>,
+    identity: Identity,
+    identity_len: u64,
+    seal: Seal,
+}
+
+impl SealedSegment {
+    /// One that was just sealed.
+    pub(super) fn new(layout: Arc<Layout>, identity: Identity, identity_len: u64, seal: Seal) -> Self {
+        let path = layout.path(identity.number, Kind::Segment);
+        Self { layout, path, sent: false, progress: Progress::default(), cut: None, identity, identity_len, seal }
+    }
+
+    /// Reads a segment's blocks. `None` for the seal when it has none.
+    pub(super) fn open(layout: &Arc<Layout>, number: u64, kind: Kind) -> io::Result<Opened> {
+        let path = layout.path(number, kind);
+        let file = layout.storage().open(&path)?;
+        let mut start = vec![0; BLOCK];
+        let len = read_up_to(&*file, &mut start, 0)?;
+        start.truncate(len);
+        if start.iter().all(|byte| *byte == 0) {
+            return Ok(Opened::Empty);
+        }
+        let Some(identity_len) = Identity::length(&start) else {
+            return Ok(Opened::Unreadable);
+        };
+        let mut blocks = vec![0; identity_len + 2 * BLOCK];
+        let len = read_up_to(&*file, &mut blocks, 0)?;
+        blocks.truncate(len);
+        let Some(identity) = Identity::decode(&blocks) else {
+            return Ok(Opened::Unreadable);
+        };
+        if identity.number != number {
+            return Ok(Opened::Empty);
+        }
+        let rest = blocks.get(identity_len..).unwrap_or_default();
+        let (seal, progress) = rest.split_at_checked(BLOCK).unwrap_or((rest, &[]));
+        let (epoch, identity_len) = (identity.epoch, identity_len as u64);
+        let Some(seal) = Seal::decode(seal, epoch, number) else {
+            return Ok(Opened::Unsealed { identity, frames_start: frames_start(identity_len) });
+        };
+        let sent = kind == Kind::Sent;
+        // Without a word about it, what was sent may have been stored anywhere.
+        let unknown = OpenAttempt { since_ms: identity.created_ms, newest: number, window: String::new() };
+        let progress = Progress::decode(progress, epoch, number)
+            .unwrap_or_else(|| Progress { rows_inserted: false, open: sent.then_some(unknown) });
+        let mut segment =
+            Self { layout: layout.clone(), path, sent, progress, cut: None, identity, identity_len, seal };
+        segment.cut = Cut::load(layout, number, &segment.token())?;
+        Ok(Opened::Sealed(Box::new(segment)))
+    }
+
+    /// When it was sealed, Unix ms.
+    pub fn sealed_ms(&self) -> u64 {
+        self.seal.sealed_ms
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u64 {
+        self.identity.number
+    }
+
+    /// When it was opened, Unix ms.
+    pub fn created_ms(&self) -> u64 {
+        self.identity.created_ms
+    }
+
+    /// What the caller fixed for the insert when it was opened.
+    pub fn frozen(&self) -> &[u8] {
+        &self.identity.frozen
+    }
+
+    /// Rows for the target table.
+    pub fn rows(&self) -> u64 {
+        self.seal.rows
+    }
+
+    /// Rows that are not proven to be inserted.
+    pub fn rows_waiting(&self) -> u64 {
+        if self.progress.rows_inserted { 0 } else { self.seal.rows }
+    }
+
+    /// Rows for the quarantine table.
+    pub fn rejected(&self) -> u64 {
+        self.seal.rejected
+    }
+
+    /// Bytes of the rows.
+    pub fn rows_bytes(&self) -> u64 {
+        self.seal.rows_bytes
+    }
+
+    /// Bytes of the rejected lines' rows.
+    pub fn rejected_bytes(&self) -> u64 {
+        self.seal.rejected_bytes
+    }
+
+    /// True when something of it was sent at some time.
+    pub fn was_sent(&self) -> bool {
+        self.sent
+    }
+
+    /// The first attempt that ClickHouse may have stored; `None` while every one was answered.
+    pub fn open_attempt(&self) -> Option<&OpenAttempt> {
+        self.progress.open.as_ref()
+    }
+
+    /// True when its rows are proven to be inserted and only the rejected lines are not.
+    pub fn rows_are_inserted(&self) -> bool {
+        self.progress.rows_inserted
+    }
+
+    /// Its pieces, once it is cut.
+    pub fn cut(&self) -> Option<&Cut> {
+        self.cut.as_ref()
+    }
+
+    /// Writes down how it is cut, durably. From then on it is never sent whole again (invariant 3).
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system; nothing of the cut may be sent then.
+    pub fn save_cut(&mut self, cut: Cut) -> io::Result<()> {
+        cut.save(&self.layout, self.number())?;
+        self.cut = Some(cut);
+        Ok(())
+    }
+
+    /// Names these bytes and no others: who wrote them, when, and what they are.
+    pub fn token(&self) -> String {
+        let Identity { node_id, epoch, number, .. } = &self.identity;
+        let Seal { rows, checksum, .. } = &self.seal;
+        format!("{node_id}-{epoch:016x}-{number}-{rows}-{checksum:08x}")
+    }
+
+    /// Notes, durably and before the first byte is sent, that ClickHouse may have it: a crash must
+    /// not forget it. `window` names the deduplication window that would know the token; `newest`
+    /// is the newest segment's number.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system; nothing may be sent then.
+    pub fn begin_attempt(&mut self, window: &str, newest: u64) -> io::Result<()> {
+        if self.progress.open.is_none() {
+            let open = OpenAttempt { since_ms: unix_ms(), newest, window: window.to_owned() };
+            self.write_progress(Progress { open: Some(open), ..self.progress.clone() }, true)?;
+        }
+        if !self.sent {
+            let sent = self.layout.path(self.identity.number, Kind::Sent);
+            self.layout.storage().rename(&self.path, &sent)?;
+            self.path = sent;
+            self.sent = true;
+            self.layout.sync_table_dir()?;
+        }
+        Ok(())
+    }
+
+    /// Notes that no attempt is open any more: ClickHouse has answered the only one. Not synced: what
+    /// a crash forgets of it makes the segment only more careful.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn attempt_answered(&mut self) -> io::Result<()> {
+        self.write_progress(Progress { open: None, ..self.progress.clone() }, false)
+    }
+
+    /// Notes, durably, that a person wants it sent though ClickHouse may have it.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn forget_attempt(&mut self) -> io::Result<()> {
+        self.write_progress(Progress { open: None, ..self.progress.clone() }, true)
+    }
+
+    /// Notes, durably, that the rows are inserted.
+    pub(super) fn mark_rows_inserted(&mut self) -> io::Result<()> {
+        self.write_progress(Progress { rows_inserted: true, open: None }, true)
+    }
+
+    fn write_progress(&mut self, progress: Progress, durably: bool) -> io::Result<()> {
+        let file = self.layout.storage().open(&self.path)?;
+        let block = progress.encode(self.identity.epoch, self.identity.number);
+        write_all(&*file, &block, self.identity_len + BLOCK as u64)?;
+        if durably {
+            file.sync()?;
+        }
+        self.progress = progress;
+        Ok(())
+    }
+
+    /// Streams one part of it.
+    ///
+    /// # Errors
+    ///
+    /// When the file can't be opened.
+    pub fn read(&self, part: Part) -> io::Result<SegmentReader> {
+        let place =
+            Place { epoch: self.identity.epoch, number: self.identity.number, offset: frames_start(self.identity_len) };
+        Ok(SegmentReader::new(self.layout.storage().open(&self.path)?, part, place, self.seal))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What its file occupies.
+    pub(super) fn file_len(&self) -> io::Result<u64> {
+        self.layout.storage().open(&self.path)?.len()
+    }
+}
+
+/// What a segment's blocks say.
+pub(super) enum Opened {
+    /// No frame in it was ever acknowledged under this name.
+    Empty,
+    /// Its first block is not what was written.
+    Unreadable,
+    Sealed(Box<SealedSegment>),
+    Unsealed {
+        identity: Identity,
+        frames_start: u64,
+    },
+}
