@@ -10,16 +10,22 @@ use crate::ndjson::{EncodeRefusal, LineError, Origin, Report, RowEncoder};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
     /// Take the events of the body.
-    Events {
-        /// Answer the same, store nothing.
-        dry_run: bool,
-    },
+    Events(Take),
     /// Would an event be taken now?
     Health,
     /// Which methods the path has: these.
     Options(&'static str),
     /// Nothing of ours: read the body, then answer with this.
     Refuse(Fault),
+}
+
+/// How events are to be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Take {
+    /// Answer the same, store nothing.
+    pub dry_run: bool,
+    /// Answer when ClickHouse has them, not when the disk has.
+    pub ack_inserted: bool,
 }
 
 /// An error reply: `{"error":code,"message":message}`.
@@ -108,6 +114,18 @@ pub enum Reply {
     Allow(&'static str),
 }
 
+impl Reply {
+    /// The same for events that are durable here and not yet confirmed by ClickHouse.
+    pub fn not_yet_inserted(&self) -> Self {
+        let body = match self {
+            Self::Accepted(accepted) => format!("{{\"accepted\":{accepted},\"rejected\":0,\"inserted\":false}}"),
+            Self::Json(_, body) => format!("{},\"inserted\":false}}", body.strip_suffix('}').unwrap_or(body)),
+            reply @ (Self::Fault(_) | Self::Allow(_)) => return reply.clone(),
+        };
+        Self::Json(Status::Accepted, body.into())
+    }
+}
+
 /// A reply, and whether it is a promise that has to wait for the commit.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -115,12 +133,14 @@ pub struct Answer {
     pub reply: Reply,
     /// True: only after the batch is durable. False: at once (in order).
     pub after_commit: bool,
+    /// True: then also after ClickHouse has confirmed the segment, or 202.
+    pub after_insert: bool,
 }
 
 impl Answer {
     /// An answer that promises nothing.
     pub fn now(reply: Reply) -> Self {
-        Self { reply, after_commit: false }
+        Self { reply, after_commit: false, after_insert: false }
     }
 }
 
@@ -153,8 +173,8 @@ impl Api {
         }
         match head.method {
             Method::Options => Route::Options(allow),
-            Method::Post if allow == EVENTS_ALLOW => match dry_run(head.query) {
-                Some(dry_run) => Route::Events { dry_run },
+            Method::Post if allow == EVENTS_ALLOW => match take(head.query) {
+                Some(take) => Route::Events(take),
                 None => Route::Refuse(BAD_QUERY),
             },
             Method::Get | Method::Head if allow == HEALTH_ALLOW => Route::Health,
@@ -164,7 +184,7 @@ impl Api {
 
     /// Encodes the events of a whole body into `batch`. What is refused as a whole leaves no
     /// trace there.
-    pub fn take_events(&mut self, body: &[u8], dry_run: bool, origin: &Origin, batch: &mut Batch) -> Answer {
+    pub fn take_events(&mut self, body: &[u8], take: Take, origin: &Origin, batch: &mut Batch) -> Answer {
         let before = batch.mark();
         self.report.clear();
         if let Err(refusal) = self.encoder.encode(body, origin, batch, &mut self.report) {
@@ -175,7 +195,7 @@ impl Api {
                 _ => Reply::Fault(fault),
             });
         }
-        if dry_run {
+        if take.dry_run {
             batch.roll_back(before);
         }
         let Report { accepted, rejected, .. } = self.report;
@@ -185,7 +205,8 @@ impl Api {
             let status = if accepted == 0 { Status::UnprocessableContent } else { Status::Ok };
             Reply::Json(status, figures_body(accepted, rejected, &self.report.errors))
         };
-        Answer { reply, after_commit: before != batch.mark() }
+        let after_commit = before != batch.mark();
+        Answer { reply, after_commit, after_insert: after_commit && take.ack_inserted && accepted > 0 }
     }
 
     fn refused_body(&self, fault: &Fault) -> Box<str> {
@@ -201,19 +222,20 @@ impl Api {
     }
 }
 
-/// The value of `dry_run`, with `ack` checked; `None` for an unknown value.
-fn dry_run(query: &str) -> Option<bool> {
-    let mut dry_run = false;
+/// What the query says; `None` for an unknown value.
+fn take(query: &str) -> Option<Take> {
+    let mut take = Take::default();
     for pair in query_pairs(query) {
         let (name, value) = pair.ok()?;
         match (name.as_ref(), value.as_ref()) {
-            ("dry_run", "1") => dry_run = true,
+            ("dry_run", "1") => take.dry_run = true,
             ("dry_run", "0") | ("ack", "disk") => {}
+            ("ack", "inserted") => take.ack_inserted = true,
             ("dry_run" | "ack", _) => return None,
             _ => {}
         }
     }
-    Some(dry_run)
+    Some(take)
 }
 
 fn figures_body(accepted: u32, rejected: u32, errors: &[LineError]) -> Box<str> {

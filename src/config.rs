@@ -179,6 +179,10 @@ pub struct Settings {
     #[arg(long, env = "SLUICEGATE_IDLE_TIMEOUT", value_name = "TIME", default_value = "75s")]
     pub idle_timeout: humantime::Duration,
 
+    /// How long a request with ack=inserted waits for ClickHouse before it is answered 202
+    #[arg(long, env = "SLUICEGATE_INSERTED_TIMEOUT", value_name = "TIME", default_value = "30s")]
+    pub inserted_timeout: humantime::Duration,
+
     /// One deadline for all of stopping
     #[arg(long, env = "SLUICEGATE_SHUTDOWN_TIMEOUT", value_name = "TIME", default_value = "30s")]
     pub shutdown_timeout: humantime::Duration,
@@ -293,6 +297,7 @@ impl Settings {
         some_time("head-timeout", self.head_timeout)?;
         some_time("body-timeout", self.body_timeout)?;
         some_time("idle-timeout", self.idle_timeout)?;
+        some_time("inserted-timeout", self.inserted_timeout)?;
         some_time("shutdown-timeout", self.shutdown_timeout)?;
         rule(
             self.batch_rows.saturating_add(self.events_max.into()) < limits::ROWS_PER_INSERT_MAX,

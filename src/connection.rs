@@ -9,15 +9,17 @@
 //!     └──────────▶ Closing ◀─┘        (nothing more is read; replies still leave, in order)
 //! ```
 
-use std::collections::VecDeque;
+mod replies;
+
 use std::ops::Range;
+
+pub use replies::{Kept, Replies};
+use replies::{Manners, Wire};
 
 use crate::api::{Answer, Fault, Reply, Route};
 use crate::figures::Shed;
 use crate::handoff::CommitRefusal;
-use crate::http::{
-    self, ChunkDecoder, DateCache, Framing, HeadLimits, Method, Parsed, Refusal, Response, Status, Version,
-};
+use crate::http::{self, ChunkDecoder, DateCache, Framing, HeadLimits, Method, Parsed, Refusal, Status, Version};
 use crate::limits;
 
 /// What a connection needs from the worker that serves it.
@@ -70,7 +72,7 @@ pub struct Connection {
     partial_head: usize,
     paused: bool,
     refused: bool,
-    replies: VecDeque<Pending>,
+    replies: Replies,
     finished: bool,
 }
 
@@ -95,33 +97,6 @@ struct Request {
 enum Body {
     Length(usize),
     Chunked { decoder: ChunkDecoder, len: usize },
-}
-
-/// How the reply has to look, besides its contents.
-#[derive(Debug, Clone, Copy)]
-struct Manners {
-    close: bool,
-    head_only: bool,
-    /// HTTP/1.0 with `Connection: keep-alive`: the reply has to say it too.
-    confirm_keep_alive: bool,
-}
-
-impl Manners {
-    const LAST: Self = Self { close: true, head_only: false, confirm_keep_alive: false };
-}
-
-#[derive(Debug)]
-struct Pending {
-    /// The batch whose commit it waits for; 0 when it may leave.
-    waits_for: u64,
-    manners: Manners,
-    wire: Wire,
-}
-
-#[derive(Debug)]
-enum Wire {
-    Continue,
-    Reply(Reply),
 }
 
 enum Step {
@@ -154,29 +129,21 @@ impl Connection {
         Received { kept: 0..0, expected: 0 }
     }
 
-    /// The commit of a batch is decided: its replies may leave, as they are or as 503.
-    pub fn settle(&mut self, sequence: u64, refused: Option<Shed>) {
-        for pending in &mut self.replies {
-            if pending.waits_for == sequence {
-                pending.waits_for = 0;
-                if let Some(reason) = refused {
-                    pending.wire = Wire::Reply(Reply::Fault(reason.into()));
-                }
-            }
-        }
+    /// The replies, to release those whose batch or segment is decided.
+    pub fn replies(&mut self) -> &mut Replies {
+        &mut self.replies
     }
 
     /// Appends to `out` every reply whose turn it is; `sent` gets the status of each. With `last`
     /// the connection says that it closes.
     pub fn render(&mut self, out: &mut Vec<u8>, date: &DateCache, last: bool, mut sent: impl FnMut(Status)) {
-        while let Some(pending) = self.replies.pop_front_if(|pending| pending.waits_for == 0) {
-            let Wire::Reply(reply) = &pending.wire else {
+        while let Some((wire, mut manners)) = self.replies.next() {
+            let Wire::Reply(reply) = &wire else {
                 out.extend_from_slice(http::CONTINUE);
                 continue;
             };
-            let mut manners = pending.manners;
             manners.close |= last && self.replies.is_empty() && !matches!(self.stage, Stage::Body(_));
-            sent(write_reply(out, reply, manners, date));
+            sent(replies::write(out, reply, manners, date));
             if manners.close {
                 self.replies.clear();
                 self.stage = Stage::Closing;
@@ -192,7 +159,7 @@ impl Connection {
     pub fn refuse(&mut self, fault: Fault) {
         self.stage = Stage::Closing;
         self.refused = true;
-        self.push(Answer::now(Reply::Fault(fault)), 0, Manners::LAST);
+        self.replies.push(Answer::now(Reply::Fault(fault)), 0, Manners::LAST);
     }
 
     /// The peer ended its side: nothing more arrives, replies still leave.
@@ -281,7 +248,7 @@ impl Connection {
                     Route::Refuse(fault) => (Answer::now(Reply::Fault(fault)), 0),
                     route => service.serve(route, input.get(body).unwrap_or_default()),
                 };
-                self.push(answer, waits_for, manners);
+                self.replies.push(answer, waits_for, manners);
                 Step::Consumed(consumed)
             }
             Ok(Parsed::NeedMore) => Step::NeedMore { keep: request.kept(total), expected: request.expected() },
@@ -318,7 +285,7 @@ impl Connection {
             if let Route::Refuse(fault) = route {
                 return Err(fault);
             }
-            self.replies.push_back(Pending { waits_for: 0, manners: Manners::LAST, wire: Wire::Continue });
+            self.replies.push_continue();
         }
         Ok(Some(Request {
             route,
@@ -330,11 +297,6 @@ impl Connection {
             head_len: head.len,
             body,
         }))
-    }
-
-    fn push(&mut self, answer: Answer, sequence: u64, manners: Manners) {
-        let waits_for = if answer.after_commit { sequence } else { 0 };
-        self.replies.push_back(Pending { waits_for, manners, wire: Wire::Reply(answer.reply) });
     }
 }
 
@@ -393,49 +355,6 @@ impl Request {
             Body::Chunked { .. } => 0,
         }
     }
-}
-
-/// Appends one reply and returns its status.
-fn write_reply(out: &mut Vec<u8>, reply: &Reply, manners: Manners, date: &DateCache) -> Status {
-    let mut with = |status: Status, body: &[u8], extra: &[(&str, &str)]| {
-        let response = Response {
-            close: manners.close,
-            keep_alive_10: manners.confirm_keep_alive,
-            head_only: manners.head_only,
-            extra,
-            ..Response::new(status, body)
-        };
-        response.append_to(out, date);
-        status
-    };
-    match reply {
-        Reply::Accepted(accepted) => with(Status::Ok, accepted_body(*accepted, &mut [0; ACCEPTED_BODY_MAX]), &[]),
-        Reply::Json(status, body) => with(*status, body.as_bytes(), &[]),
-        Reply::Allow(methods) => with(Status::NoContent, b"", &[("Allow", methods)]),
-        Reply::Fault(fault) => {
-            // Codes and sentences are constants of ours without quotes or backslashes.
-            let body = format!("{{\"error\":\"{}\",\"message\":\"{}\"}}", fault.code, fault.message);
-            match fault.allow {
-                Some(methods) => with(fault.status, body.as_bytes(), &[("Allow", methods)]),
-                None if fault.status == Status::ServiceUnavailable => {
-                    with(fault.status, body.as_bytes(), &[("Retry-After", "1")])
-                }
-                None => with(fault.status, body.as_bytes(), &[]),
-            }
-        }
-    }
-}
-
-const ACCEPTED_BODY_MAX: usize = 48;
-
-/// `{"accepted":N,"rejected":0}` without an allocation.
-fn accepted_body(accepted: u32, space: &mut [u8; ACCEPTED_BODY_MAX]) -> &[u8] {
-    use std::io::Write;
-    let mut rest = &mut space[..];
-    let written = write!(rest, "{{\"accepted\":{accepted},\"rejected\":0}}");
-    debug_assert!(written.is_ok(), "ten digits and the words fit");
-    let left = rest.len();
-    space.get(..ACCEPTED_BODY_MAX - left).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! ```text
 //! worker k ── batch ──▶ Handoff.submitted ──▶ committer
 //! worker k ◀─ the same batch with its outcome ── Mailbox k ── committer
+//! worker k ◀─ segments that ClickHouse has confirmed ── Inserted ── inserter i
 //! worker k ◀─ fresh connections that it has more room for ── Mailbox k ── worker j
 //! ```
 //!
@@ -15,6 +16,8 @@
 //! once more, and only then sleeps; the waker pushes first and looks at the announcement
 //! afterwards. Both sides use sequentially consistent operations, so one of the two sees the other.
 
+mod inserted;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
@@ -24,6 +27,8 @@ use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
+
+pub use inserted::Inserted;
 
 use crate::batch::Batch;
 use crate::limits;
@@ -74,6 +79,8 @@ pub struct Mailbox {
     returned: ArrayQueue<Returned>,
     arrivals: ArrayQueue<Arrival>,
     connections: AtomicUsize,
+    /// A segment was confirmed since the worker looked.
+    news: AtomicBool,
     asleep: AtomicBool,
     waker: mio::Waker,
 }
@@ -85,6 +92,7 @@ impl Mailbox {
             returned: ArrayQueue::new(limits::BATCHES_PER_WORKER),
             arrivals: ArrayQueue::new(limits::ARRIVALS_MAX),
             connections: AtomicUsize::new(0),
+            news: AtomicBool::new(false),
             asleep: AtomicBool::new(false),
             waker: mio::Waker::new(registry, token)?,
         })
@@ -115,12 +123,17 @@ impl Mailbox {
         self.arrivals.pop()
     }
 
+    /// Worker: true when a segment was confirmed since the last call.
+    pub fn take_news(&self) -> bool {
+        self.news.load(Ordering::Relaxed) && self.news.swap(false, Ordering::SeqCst)
+    }
+
     /// Worker: announces that it is about to sleep. False means: there is something to take, do
     /// not sleep.
     pub fn may_sleep(&self) -> bool {
         self.asleep.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        if self.returned.is_empty() && self.arrivals.is_empty() {
+        if self.returned.is_empty() && self.arrivals.is_empty() && !self.news.load(Ordering::SeqCst) {
             return true;
         }
         self.asleep.store(false, Ordering::SeqCst);
@@ -140,6 +153,8 @@ pub struct Handoff {
     committer: OnceLock<Thread>,
     committer_asleep: CachePadded<AtomicBool>,
     finished: AtomicBool,
+    /// Segments that ClickHouse has confirmed lately.
+    pub inserted: Inserted,
 }
 
 impl Handoff {
@@ -152,6 +167,7 @@ impl Handoff {
             committer: OnceLock::new(),
             committer_asleep: CachePadded::new(AtomicBool::new(false)),
             finished: AtomicBool::new(false),
+            inserted: Inserted::default(),
         }
     }
 
@@ -197,6 +213,16 @@ impl Handoff {
     /// Open connections of all workers.
     pub fn connections(&self) -> usize {
         self.mailboxes.iter().map(|mailbox| mailbox.connections.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Inserter: ClickHouse has confirmed the rows of a segment.
+    pub fn segment_inserted(&self, segment: u64) {
+        if self.inserted.note(segment) {
+            for mailbox in &self.mailboxes {
+                mailbox.news.store(true, Ordering::SeqCst);
+                mailbox.wake();
+            }
+        }
     }
 
     /// Wakes every worker, to look at what has changed for all.

@@ -110,3 +110,7 @@ pub const CHUNK_EXTENSIONS_BYTES_MAX: usize = 16 << 10;
 
 /// Bytes of trailers behind a chunked body; they are skipped.
 pub const TRAILER_BYTES_MAX: usize = 8 << 10;
+
+/// Confirmed segments that are remembered for `ack=inserted`: far more than are inserted while a
+/// reply waits. Costs 8 bytes each.
+pub const INSERTED_RING: usize = 4096;

@@ -120,8 +120,6 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
         // The receiver is in our hands.
         let _ = sealed_sender.send(segment);
     }
-    let inserting = Arc::new(Inserts::new(settings, servers, sealed, spool.pool(), spool_figures.clone(), inserts));
-    let _ = admin.inserting.set(inserting.clone());
     let mut polls = Vec::new();
     let mut mailboxes = Vec::new();
     for _ in &workers {
@@ -130,6 +128,16 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
         polls.push(poll);
     }
     let handoff = Arc::new(Handoff::new(mailboxes));
+    let inserting = Arc::new(Inserts::new(
+        settings,
+        servers,
+        sealed,
+        spool.pool(),
+        spool_figures.clone(),
+        inserts,
+        handoff.clone(),
+    ));
+    let _ = admin.inserting.set(inserting.clone());
     let frozen = target.freeze(&plan).to_bytes();
     let committer = Committer::new(spool, handoff.clone(), frozen, sealed_sender, settings.inserters.get());
     let inserter_threads = (0..settings.inserters.get())
@@ -155,6 +163,7 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
             body: *settings.body_timeout,
             idle: *settings.idle_timeout,
             commit: *settings.commit_timeout,
+            inserted: *settings.inserted_timeout,
         },
     });
     let mut worker_threads = Vec::new();

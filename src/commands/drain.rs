@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crossbeam::channel;
 
 use crate::config::{ConfigError, Settings};
+use crate::handoff::Handoff;
 use crate::insert::client::ClickHouse;
 use crate::insert::inserter::Inserts;
 use crate::insert::stream::InsertClient;
@@ -56,7 +57,8 @@ pub fn run(settings: &Settings) -> Result<(), DrainError> {
         let _ = sender.send(segment);
     }
     drop(sender);
-    let inserts = Inserts::new(settings, servers, sealed, spool.pool(), spool.figures(), Arc::default());
+    let handoff = Arc::new(Handoff::new(Vec::new()));
+    let inserts = Inserts::new(settings, servers, sealed, spool.pool(), spool.figures(), Arc::default(), handoff);
     let client = InsertClient::new().map_err(DrainError::Io)?;
     inserts.run(&client);
     match spool.postponed() {

@@ -1,6 +1,9 @@
 //! Every input split at every byte gives the same requests and the same replies as unsplit.
 
+use std::time::Instant;
+
 use super::*;
+use crate::api::Take;
 
 /// Serves by noting the bodies; events wait for batch 1, 2, 3, …
 #[derive(Default)]
@@ -12,7 +15,7 @@ struct Recorder {
 impl Service for Recorder {
     fn route(&self, head: &http::Head<'_>) -> Route {
         match head.path {
-            "/api/events" => Route::Events { dry_run: false },
+            "/api/events" => Route::Events(Take::default()),
             "/health" => Route::Health,
             _ => Route::Refuse(Fault::new(Status::NotFound, "not_found", "Nothing here.")),
         }
@@ -24,14 +27,19 @@ impl Service for Recorder {
 
     fn serve(&mut self, route: Route, body: &[u8]) -> (Answer, u64) {
         match route {
-            Route::Events { .. } => {
+            Route::Events(_) => {
                 self.bodies.push(body.to_vec());
-                let answer = Answer { reply: Reply::Accepted(body.len() as u32), after_commit: true };
+                let answer =
+                    Answer { reply: Reply::Accepted(body.len() as u32), after_commit: true, after_insert: false };
                 (answer, self.bodies.len() as u64)
             }
             _ => (Answer::now(Reply::Json(Status::Ok, "{}".into())), 0),
         }
     }
+}
+
+fn kept() -> Result<Kept, Fault> {
+    Ok(Kept { segment: 7, until: Instant::now() })
 }
 
 const LIMITS: RequestLimits =
@@ -57,7 +65,7 @@ fn replies_of(pieces: &[&[u8]]) -> (String, Vec<Vec<u8>>, bool) {
     let (mut connection, mut service) = (Connection::default(), Recorder::default());
     feed(&mut connection, &mut service, pieces);
     for sequence in 1..=service.bodies.len() as u64 {
-        connection.settle(sequence, None);
+        connection.replies().settle(sequence, kept());
     }
     let out = render(&mut connection);
     (out, service.bodies, connection.is_finished())
@@ -123,10 +131,10 @@ fn replies_leave_in_order_and_only_when_their_batch_is_settled() {
     let health: &[u8] = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
     feed(&mut connection, &mut service, &[request, request, health]);
     assert_eq!(render(&mut connection), "");
-    connection.settle(2, None);
+    connection.replies().settle(2, kept());
     assert_eq!(render(&mut connection), "");
     assert_eq!(connection.waiting(), Waiting::Reply);
-    connection.settle(1, Some(Shed::DiskFull));
+    connection.replies().settle(1, Err(Shed::DiskFull.into()));
     let out = render(&mut connection);
     let statuses: Vec<&str> = out.split("HTTP/1.1 ").skip(1).map(|reply| &reply[..3]).collect();
     assert_eq!(statuses, ["503", "200", "200"]);
@@ -166,7 +174,7 @@ fn a_client_that_asks_for_leave_gets_it_before_the_body_and_a_refusal_at_once() 
     let mut whole = [&head[..], b"ok"].concat();
     let (mut connection, mut service) = (Connection::default(), Recorder::default());
     connection.receive(&mut whole, &LIMITS, &mut service);
-    connection.settle(1, None);
+    connection.replies().settle(1, kept());
     assert!(render(&mut connection).starts_with("HTTP/1.1 200"));
     let lost = b"POST /lost HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
     let (replies, _, finished) = replies_of(&[lost]);
@@ -178,10 +186,10 @@ fn stopping_closes_after_the_last_reply_that_was_begun() {
     let (mut connection, mut service) = (Connection::default(), Recorder::default());
     feed(&mut connection, &mut service, &[INPUTS[0], INPUTS[0]]);
     let mut out = Vec::new();
-    connection.settle(1, None);
+    connection.replies().settle(1, kept());
     connection.render(&mut out, &DateCache::default(), true, |_| {});
     assert!(!String::from_utf8_lossy(&out).contains("Connection: close"));
-    connection.settle(2, None);
+    connection.replies().settle(2, kept());
     connection.render(&mut out, &DateCache::default(), true, |_| {});
     assert!(String::from_utf8_lossy(&out).contains("Connection: close"));
     assert!(connection.is_finished());
@@ -193,7 +201,7 @@ fn a_peer_that_ended_its_side_gets_its_replies_and_then_the_end() {
     feed(&mut connection, &mut service, &[INPUTS[0]]);
     connection.end_of_input();
     assert!(!connection.is_finished());
-    connection.settle(1, None);
+    connection.replies().settle(1, kept());
     assert!(render(&mut connection).starts_with("HTTP/1.1 200"));
     assert!(connection.is_finished());
     let mut silent = Connection::default();

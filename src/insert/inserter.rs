@@ -19,6 +19,7 @@ use super::tables;
 use super::target::Frozen;
 use crate::config::Settings;
 use crate::figures::unix_ms;
+use crate::handoff::Handoff;
 use crate::spool::{Part, SealedSegment, SegmentPool, SpoolFigures};
 
 /// How often the log says that a segment needs a person.
@@ -36,6 +37,7 @@ pub struct Inserts {
     pool: Arc<SegmentPool>,
     spool: Arc<SpoolFigures>,
     figures: Arc<InsertFigures>,
+    handoff: Arc<Handoff>,
 }
 
 /// A failed attempt.
@@ -71,7 +73,7 @@ pub(super) struct Insert<'a> {
 
 impl Inserts {
     /// Inserts of the segments that come out of `sealed`; the files of those that are proven go to
-    /// `pool`.
+    /// `pool`, and the workers of `handoff` hear of them.
     pub fn new(
         settings: &Settings,
         servers: Vec<ClickHouse>,
@@ -79,6 +81,7 @@ impl Inserts {
         pool: Arc<SegmentPool>,
         spool: Arc<SpoolFigures>,
         figures: Arc<InsertFigures>,
+        handoff: Arc<Handoff>,
     ) -> Self {
         Self {
             due: Due::new(sealed),
@@ -90,6 +93,7 @@ impl Inserts {
             pool,
             spool,
             figures,
+            handoff,
         }
     }
 
@@ -118,6 +122,7 @@ impl Inserts {
                 let token = work.segment.token();
                 self.insert_part(client, work, Part::Rows, &frozen, &token)?;
             }
+            self.handoff.segment_inserted(work.segment.number());
             if has_rejected {
                 self.pool.rows_are_inserted(&mut work.segment).map_err(Failure::on_disk)?;
             }

@@ -31,8 +31,8 @@ impl Service for Desk<'_> {
     }
 
     fn serve(&mut self, route: Route, body: &[u8]) -> (Answer, u64) {
-        let dry_run = match route {
-            Route::Events { dry_run } => dry_run,
+        let take = match route {
+            Route::Events(take) => take,
             Route::Health => return (Answer::now(self.shared.health.reply()), 0),
             Route::Options(allow) => return (Answer::now(Reply::Allow(allow)), 0),
             Route::Refuse(fault) => return (Answer::now(Reply::Fault(fault)), 0),
@@ -41,10 +41,10 @@ impl Service for Desk<'_> {
         let Some((batch, sequence)) = self.outbox.filling() else {
             return (Answer::now(Reply::Fault(Shed::InFlightBytes.into())), 0);
         };
-        let answer = self.api.take_events(body, dry_run, &origin, batch);
+        let answer = self.api.take_events(body, take, &origin, batch);
         let report = self.api.report();
         self.figures.received.add(u64::from(report.accepted) + u64::from(report.rejected));
-        if !dry_run && report.rejected > 0 {
+        if !take.dry_run && report.rejected > 0 {
             for (counter, count) in self.figures.rejected.iter().zip(&report.rejected_by_code) {
                 counter.add(u64::from(*count));
             }

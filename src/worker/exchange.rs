@@ -187,7 +187,7 @@ impl Worker {
                 Waiting::Head => timeouts.head,
                 Waiting::Body => timeouts.body,
                 Waiting::Request => timeouts.idle,
-                Waiting::Reply => timeouts.idle.max(timeouts.commit * 2),
+                Waiting::Reply => timeouts.idle.max(timeouts.commit * 2 + timeouts.inserted),
             };
             slot.deadline = (waiting, self.now + time);
         }

@@ -9,6 +9,7 @@
 mod connections;
 mod desk;
 mod exchange;
+mod insertion;
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,15 +21,15 @@ use mio::event::Event;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::api::Api;
-use crate::connection::RequestLimits;
+use crate::api::{Api, Fault};
+use crate::connection::{Kept, RequestLimits};
 use crate::figures::{Shed, WorkerFigures, unix_ms};
 use crate::handoff::{CommitOutcome, Handoff};
 use crate::health::Health;
 use crate::http::DateCache;
 use crate::in_flight::InFlight;
 use crate::limits;
-use crate::outbox::{Outbox, Settled};
+use crate::outbox::{Outbox, Settled, Waiter};
 use crate::slot::{BufferPool, Slot};
 
 /// The mailbox's waker.
@@ -46,6 +47,8 @@ pub struct Timeouts {
     pub idle: Duration,
     /// From a served request to the outcome of its commit.
     pub commit: Duration,
+    /// From a commit to the proof of the insert, for `ack=inserted`.
+    pub inserted: Duration,
 }
 
 /// What all workers share.
@@ -80,6 +83,8 @@ pub struct Worker {
     visits: VecDeque<usize>,
     api: Api,
     outbox: Outbox,
+    /// Connections with a reply that waits for the insert of a segment.
+    awaiting: Vec<(u64, Waiter)>,
     buffers: BufferPool,
     scratch: Box<[u8]>,
     out: Vec<u8>,
@@ -121,6 +126,7 @@ impl Worker {
             visits: VecDeque::new(),
             api,
             outbox: Outbox::new(index, shared.in_flight.clone()),
+            awaiting: Vec::new(),
             buffers: BufferPool::new(shared.in_flight.clone()),
             scratch: vec![0; limits::READ_SCRATCH_BYTES].into_boxed_slice(),
             out: Vec::with_capacity(16 << 10),
@@ -149,6 +155,7 @@ impl Worker {
             }
             self.take_arrivals();
             self.take_returned();
+            self.take_inserted();
             for _ in 0..self.visits.len() {
                 if let Some(slot) = self.visits.pop_front() {
                     self.visit(slot);
@@ -222,37 +229,40 @@ impl Worker {
     }
 
     fn settle(&mut self, settled: Settled) {
-        let refused = match settled.outcome {
-            Some(CommitOutcome::Committed { .. }) => {
-                self.figures.accepted.add(u64::from(settled.rows));
-                None
-            }
-            Some(CommitOutcome::Refused(refusal)) => Some(refusal.into()),
-            None => Some(Shed::CommitTimeout),
-        };
         let requests = settled.waiters.len() as u64;
-        if let Some(reason) = refused {
+        let shed = |reason: Shed| {
             self.figures.shed(reason, requests);
-        }
+            Err(Fault::from(reason))
+        };
+        let outcome = match settled.outcome {
+            Some(CommitOutcome::Committed { segment }) => {
+                self.figures.accepted.add(u64::from(settled.rows));
+                Ok(Kept { segment, until: self.now + self.shared.timeouts.inserted })
+            }
+            Some(CommitOutcome::Refused(refusal)) => shed(refusal.into()),
+            None => shed(Shed::CommitTimeout),
+        };
         self.figures.request_took(settled.elapsed, requests);
         for waiter in &settled.waiters {
-            let Some(Some(slot)) = self.slots.get_mut(waiter.slot) else {
-                continue;
-            };
-            if slot.generation != waiter.generation {
-                continue;
+            let Some(slot) = slot_of(&mut self.slots, *waiter) else { continue };
+            if slot.connection.replies().settle(settled.sequence, outcome)
+                && let Ok(Kept { segment, .. }) = outcome
+            {
+                self.await_insert(segment, *waiter);
             }
-            slot.connection.settle(settled.sequence, refused);
-            let stalled = slot.readable || !slot.kept.is_empty();
-            if !self.send(waiter.slot) {
-                continue;
-            }
-            // It may have stopped reading for the want of room for replies.
-            if stalled {
-                self.enqueue(waiter.slot);
-            }
+            self.send_released(*waiter);
         }
         self.outbox.recycle(settled.waiters);
+    }
+
+    /// Sends what a connection may send now, and lets it go on reading.
+    fn send_released(&mut self, waiter: Waiter) {
+        let Some(slot) = slot_of(&mut self.slots, waiter) else { return };
+        let stalled = slot.readable || !slot.kept.is_empty();
+        // It may have stopped reading for the want of room for replies.
+        if self.send(waiter.slot) && stalled {
+            self.enqueue(waiter.slot);
+        }
     }
 
     fn enqueue(&mut self, index: usize) {
@@ -277,6 +287,7 @@ impl Worker {
         while let Some(settled) = self.outbox.overdue(self.shared.timeouts.commit) {
             self.settle(settled);
         }
+        self.give_up_inserts();
         // Where accepting failed for the want of files, the edge is gone: look again.
         self.accept_all();
         let idle_is_over = self
@@ -294,6 +305,11 @@ impl Worker {
             }
         }
     }
+}
+
+/// The waiter's slot, unless another connection has it by now.
+fn slot_of(slots: &mut [Option<Slot>], waiter: Waiter) -> Option<&mut Slot> {
+    slots.get_mut(waiter.slot)?.as_mut().filter(|slot| slot.generation == waiter.generation)
 }
 
 #[cfg(test)]

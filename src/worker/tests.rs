@@ -34,7 +34,13 @@ impl Bench {
                 head: HeadLimits { head_bytes_max: 1024, headers_max: 16 },
                 body_bytes_max: 8 << 20,
             },
-            timeouts: Timeouts { head: minute, body: minute, idle: minute, commit: commit_timeout },
+            timeouts: Timeouts {
+                head: minute,
+                body: minute,
+                idle: minute,
+                commit: commit_timeout,
+                inserted: Duration::from_millis(500),
+            },
         });
         let column = ColumnDescription {
             name: "event".into(),
@@ -83,8 +89,12 @@ impl Bench {
 const COMMITTED: CommitOutcome = CommitOutcome::Committed { segment: 1 };
 
 fn post(stream: &mut TcpStream, event: &str) {
+    post_to(stream, "/api/events", event);
+}
+
+fn post_to(stream: &mut TcpStream, target: &str, event: &str) {
     let body = format!("{{\"event\":\"{event}\"}}");
-    write!(stream, "POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    write!(stream, "POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
 }
 
 /// The status of the next reply; its body is small and arrives with it.
@@ -156,6 +166,39 @@ fn a_commit_that_takes_too_long_is_503_and_its_outcome_reaches_nobody() {
     assert_eq!(status(&mut client), 200);
     client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     assert!(client.read(&mut [0]).is_err(), "a second reply came for one request");
+    drop(client);
+    bench.stop();
+}
+
+#[test]
+fn a_reply_that_waits_for_the_insert_leaves_with_the_proof_or_says_202() {
+    let bench = Bench::start(Duration::from_secs(60));
+    let inserted = "/api/events?ack=inserted";
+    let mut client = bench.connect();
+    // Proven after the commit, before it is known here, and not at all.
+    for (segment, proof) in [(5, "after"), (6, "before"), (7, "never")] {
+        post_to(&mut client, inserted, proof);
+        let batch = bench.batch();
+        if proof == "before" {
+            bench.shared.handoff.segment_inserted(segment);
+        }
+        bench.give_back(batch, CommitOutcome::Committed { segment });
+        if proof == "after" {
+            client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+            assert!(client.read(&mut [0]).is_err(), "a reply came before the proof");
+            client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            bench.shared.handoff.segment_inserted(segment);
+        }
+        assert_eq!(status(&mut client), if proof == "never" { 202 } else { 200 }, "{proof}");
+    }
+    // Replies keep their order: the second would be ready first.
+    post_to(&mut client, inserted, "waits");
+    let first = bench.batch();
+    post(&mut client, "does not");
+    let second = bench.batch();
+    bench.give_back(first, CommitOutcome::Committed { segment: 8 });
+    bench.give_back(second, COMMITTED);
+    assert_eq!((status(&mut client), status(&mut client)), (202, 200));
     drop(client);
     bench.stop();
 }

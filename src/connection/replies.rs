@@ -1,0 +1,182 @@
+//! The replies of one connection, in the order of its requests, and what each still waits for.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use crate::api::{Answer, Fault, Reply};
+use crate::http::{DateCache, Response, Status};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Replies {
+    queue: VecDeque<Pending>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    wait: Wait,
+    manners: Manners,
+    wire: Wire,
+}
+
+/// What a reply waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// Its turn.
+    Nothing,
+    /// The commit of the batch of this sequence; with `insert` then also the insert.
+    Commit { sequence: u64, insert: bool },
+    /// ClickHouse's proof of this segment, until the time is over.
+    Insert { segment: u64, until: Instant },
+}
+
+/// Where a committed batch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// The segment that holds it.
+    pub segment: u64,
+    /// How long a reply waits for the proof of that segment, if it waits for one.
+    pub until: Instant,
+}
+
+#[derive(Debug)]
+pub(super) enum Wire {
+    Continue,
+    Reply(Reply),
+}
+
+/// How the reply has to look, besides its contents.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manners {
+    pub(super) close: bool,
+    pub(super) head_only: bool,
+    /// HTTP/1.0 with `Connection: keep-alive`: the reply has to say it too.
+    pub(super) confirm_keep_alive: bool,
+}
+
+impl Manners {
+    pub(super) const LAST: Self = Self { close: true, head_only: false, confirm_keep_alive: false };
+}
+
+impl Replies {
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.queue.clear();
+    }
+
+    /// An answer; one that waits for a commit waits for that of the batch of this sequence.
+    pub(super) fn push(&mut self, answer: Answer, sequence: u64, manners: Manners) {
+        let wait =
+            if answer.after_commit { Wait::Commit { sequence, insert: answer.after_insert } } else { Wait::Nothing };
+        self.queue.push_back(Pending { wait, manners, wire: Wire::Reply(answer.reply) });
+    }
+
+    /// The interim reply that asks for the body.
+    pub(super) fn push_continue(&mut self) {
+        self.queue.push_back(Pending { wait: Wait::Nothing, manners: Manners::LAST, wire: Wire::Continue });
+    }
+
+    /// The next reply, if its turn has come.
+    pub(super) fn next(&mut self) -> Option<(Wire, Manners)> {
+        let pending = self.queue.pop_front_if(|pending| pending.wait == Wait::Nothing)?;
+        Some((pending.wire, pending.manners))
+    }
+
+    /// The commit of a batch is decided: its replies may leave, as they are or as this fault. True
+    /// when one of them now waits for the segment's insert.
+    pub fn settle(&mut self, sequence: u64, outcome: Result<Kept, Fault>) -> bool {
+        let mut waits = false;
+        for pending in &mut self.queue {
+            let Wait::Commit { sequence: of, insert } = pending.wait else { continue };
+            if of != sequence {
+                continue;
+            }
+            pending.wait = Wait::Nothing;
+            match outcome {
+                Ok(Kept { segment, until }) if insert => {
+                    pending.wait = Wait::Insert { segment, until };
+                    waits = true;
+                }
+                Ok(_) => {}
+                Err(fault) => pending.wire = Wire::Reply(Reply::Fault(fault)),
+            }
+        }
+        waits
+    }
+
+    /// ClickHouse has confirmed a segment: the replies that wait for it may leave.
+    pub fn inserted(&mut self, segment: u64) {
+        for pending in &mut self.queue {
+            if matches!(pending.wait, Wait::Insert { segment: of, .. } if of == segment) {
+                pending.wait = Wait::Nothing;
+            }
+        }
+    }
+
+    /// True when a reply waits for an insert.
+    pub fn awaits_insert(&self) -> bool {
+        self.queue.iter().any(|pending| matches!(pending.wait, Wait::Insert { .. }))
+    }
+
+    /// The replies that have waited for an insert for as long as they may say 202.
+    pub fn give_up_inserts(&mut self, now: Instant) {
+        for pending in &mut self.queue {
+            if matches!(pending.wait, Wait::Insert { until, .. } if until <= now) {
+                pending.wait = Wait::Nothing;
+                if let Wire::Reply(reply) = &mut pending.wire {
+                    *reply = reply.not_yet_inserted();
+                }
+            }
+        }
+    }
+}
+
+/// Appends one reply and returns its status.
+pub(super) fn write(out: &mut Vec<u8>, reply: &Reply, manners: Manners, date: &DateCache) -> Status {
+    let mut with = |status: Status, body: &[u8], extra: &[(&str, &str)]| {
+        let response = Response {
+            close: manners.close,
+            keep_alive_10: manners.confirm_keep_alive,
+            head_only: manners.head_only,
+            extra,
+            ..Response::new(status, body)
+        };
+        response.append_to(out, date);
+        status
+    };
+    match reply {
+        Reply::Accepted(accepted) => with(Status::Ok, accepted_body(*accepted, &mut [0; ACCEPTED_BODY_MAX]), &[]),
+        Reply::Json(status, body) => with(*status, body.as_bytes(), &[]),
+        Reply::Allow(methods) => with(Status::NoContent, b"", &[("Allow", methods)]),
+        Reply::Fault(fault) => {
+            // Codes and sentences are constants of ours without quotes or backslashes.
+            let body = format!("{{\"error\":\"{}\",\"message\":\"{}\"}}", fault.code, fault.message);
+            match fault.allow {
+                Some(methods) => with(fault.status, body.as_bytes(), &[("Allow", methods)]),
+                None if fault.status == Status::ServiceUnavailable => {
+                    with(fault.status, body.as_bytes(), &[("Retry-After", "1")])
+                }
+                None => with(fault.status, body.as_bytes(), &[]),
+            }
+        }
+    }
+}
+
+const ACCEPTED_BODY_MAX: usize = 48;
+
+/// `{"accepted":N,"rejected":0}` without an allocation.
+fn accepted_body(accepted: u32, space: &mut [u8; ACCEPTED_BODY_MAX]) -> &[u8] {
+    use std::io::Write;
+    let mut rest = &mut space[..];
+    let written = write!(rest, "{{\"accepted\":{accepted},\"rejected\":0}}");
+    debug_assert!(written.is_ok(), "ten digits and the words fit");
+    let left = rest.len();
+    space.get(..ACCEPTED_BODY_MAX - left).unwrap_or_default()
+}

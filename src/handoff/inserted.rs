@@ -1,0 +1,72 @@
+//! Which segments ClickHouse has confirmed lately, for the replies that wait for one of them.
+//!
+//! A ring, written by the inserters and read by the workers: no lock, no allocation, and nothing to
+//! do while no reply waits. What is overwritten in it is thousands of segments old, older than any
+//! reply waits.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+
+use crate::limits;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Inserted {
+    ring: Box<[AtomicU64]>,
+    waiting: AtomicUsize,
+}
+
+impl Default for Inserted {
+    fn default() -> Self {
+        let ring = std::iter::repeat_with(AtomicU64::default).take(limits::INSERTED_RING).collect();
+        Self { ring, waiting: AtomicUsize::new(0) }
+    }
+}
+
+impl Inserted {
+    /// Inserter: notes a segment; true when somebody may wait for it and has to be woken.
+    pub(super) fn note(&self, segment: u64) -> bool {
+        if let Some(place) = self.place(segment) {
+            place.store(segment, SeqCst);
+        }
+        // Whoever begins to wait after this looks at the ring after that.
+        self.waiting.load(SeqCst) > 0
+    }
+
+    /// Worker: one more, or one less, reply waits. Call it before looking.
+    pub fn wait(&self) {
+        self.waiting.fetch_add(1, SeqCst);
+    }
+
+    /// Worker: a reply does not wait any more.
+    pub fn wait_no_more(&self) {
+        self.waiting.fetch_sub(1, SeqCst);
+    }
+
+    /// True when the segment is among those that were confirmed lately.
+    pub fn has(&self, segment: u64) -> bool {
+        self.place(segment).is_some_and(|place| place.load(SeqCst) == segment)
+    }
+
+    fn place(&self, segment: u64) -> Option<&AtomicU64> {
+        let index = usize::try_from(segment % limits::INSERTED_RING as u64).ok()?;
+        self.ring.get(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_is_known_once_it_is_noted_and_until_it_is_very_old() {
+        let inserted = Inserted::default();
+        assert!(!inserted.has(5));
+        assert!(!inserted.note(5), "nobody waits");
+        assert!(inserted.has(5) && !inserted.has(6));
+        inserted.wait();
+        assert!(inserted.note(6) && inserted.has(6));
+        inserted.wait_no_more();
+        inserted.note(5 + limits::INSERTED_RING as u64);
+        assert!(!inserted.has(5));
+    }
+}
