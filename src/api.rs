@@ -4,6 +4,8 @@
 use crate::batch::Batch;
 use crate::figures::Shed;
 use crate::http::{ContentCoding, Head, Method, Refusal, Status, query_pairs};
+use crate::identity::{self, Figures, Id, RequestKey};
+use crate::limits;
 use crate::ndjson::{EncodeRefusal, LineError, Origin, Report, RowEncoder};
 
 /// What a head asks for.
@@ -26,6 +28,8 @@ pub struct Take {
     pub dry_run: bool,
     /// Answer when ClickHouse has them, not when the disk has.
     pub ack_inserted: bool,
+    /// The identity of the request, where it came with an `Idempotency-Key`.
+    pub key: Option<Id>,
 }
 
 /// An error reply: `{"error":code,"message":message}`.
@@ -69,11 +73,7 @@ impl From<EncodeRefusal> for Fault {
     fn from(refusal: EncodeRefusal) -> Self {
         match refusal {
             // Has a body of its own with the errors, see `Api::take_events`.
-            EncodeRefusal::TooManyBadLines => Self::new(
-                Status::UnprocessableContent,
-                "too_many_bad_lines",
-                "More than 1000 lines are bad; nothing was stored.",
-            ),
+            EncodeRefusal::TooManyBadLines => TOO_MANY_BAD_LINES,
             EncodeRefusal::TooManyEvents => Self::new(
                 Status::ContentTooLarge,
                 "too_many_events",
@@ -101,6 +101,17 @@ const BAD_QUERY: Fault = Fault::new(
     "The query is malformed, or a value in it is not one of those that are known.",
 );
 
+const TOO_MANY_BAD_LINES: Fault =
+    Fault::new(Status::UnprocessableContent, "too_many_bad_lines", "More than 1000 lines are bad; nothing was stored.");
+const BAD_KEY: Fault =
+    Fault::new(Status::BadRequest, "bad_idempotency_key", "There must be one Idempotency-Key, of 1 to 255 bytes.");
+/// The reply to a key that came before with another body.
+pub const KEY_REUSED: Fault = Fault::new(
+    Status::UnprocessableContent,
+    "idempotency_key_reused",
+    "This Idempotency-Key came before with another body; nothing was stored.",
+);
+
 /// A reply before it is rendered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
@@ -115,6 +126,24 @@ pub enum Reply {
 }
 
 impl Reply {
+    /// The first reply to a request, from what is remembered of it.
+    pub fn remembered(figures: Figures) -> Self {
+        Self::of(figures, &[])
+    }
+
+    fn of(figures: Figures, errors: &[LineError]) -> Self {
+        match figures {
+            Figures { refused: true, rejected, .. } => {
+                Self::Json(TOO_MANY_BAD_LINES.status, refused_body(rejected, errors))
+            }
+            Figures { accepted, rejected: 0, .. } => Self::Accepted(accepted),
+            Figures { accepted, rejected, .. } => {
+                let status = if accepted == 0 { Status::UnprocessableContent } else { Status::Ok };
+                Self::Json(status, figures_body(accepted, rejected, errors))
+            }
+        }
+    }
+
     /// The same for events that are durable here and not yet confirmed by ClickHouse.
     pub fn not_yet_inserted(&self) -> Self {
         let body = match self {
@@ -148,13 +177,14 @@ impl Answer {
 pub struct Api {
     encoder: RowEncoder,
     report: Report,
+    table: String,
     table_path: String,
 }
 
 impl Api {
     /// The api of the stream into `table`.
     pub fn new(encoder: RowEncoder, table: &str) -> Self {
-        Self { encoder, report: Report::default(), table_path: format!("/api/{table}") }
+        Self { encoder, report: Report::default(), table: table.to_owned(), table_path: format!("/api/{table}") }
     }
 
     /// What a head asks for.
@@ -173,47 +203,49 @@ impl Api {
         }
         match head.method {
             Method::Options => Route::Options(allow),
-            Method::Post if allow == EVENTS_ALLOW => match take(head.query) {
-                Some(take) => Route::Events(take),
-                None => Route::Refuse(BAD_QUERY),
-            },
+            Method::Post if allow == EVENTS_ALLOW => self.route_events(head),
             Method::Get | Method::Head if allow == HEALTH_ALLOW => Route::Health,
             _ => Route::Refuse(METHOD_NOT_ALLOWED.with_allow(allow)),
         }
     }
 
+    fn route_events(&self, head: &Head<'_>) -> Route {
+        let Some(take) = take(head.query) else {
+            return Route::Refuse(BAD_QUERY);
+        };
+        match head.idempotency_key {
+            None => Route::Events(take),
+            Some(key) if (1..=limits::IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()) => {
+                Route::Events(Take { key: Some(identity::of_request(&self.table, key)), ..take })
+            }
+            Some(_) => Route::Refuse(BAD_KEY),
+        }
+    }
+
     /// Encodes the events of a whole body into `batch`. What is refused as a whole leaves no
-    /// trace there.
+    /// trace there, but for the key of a request that has one: the committer must know it, and
+    /// finds out whether it came before. Such a request needs a batch of its own.
     pub fn take_events(&mut self, body: &[u8], take: Take, origin: &Origin, batch: &mut Batch) -> Answer {
         let before = batch.mark();
         self.report.clear();
-        if let Err(refusal) = self.encoder.encode(body, origin, batch, &mut self.report) {
-            debug_assert_eq!(before, batch.mark());
-            let fault = Fault::from(refusal);
-            return Answer::now(match refusal {
-                EncodeRefusal::TooManyBadLines => Reply::Json(fault.status, self.refused_body(&fault)),
-                _ => Reply::Fault(fault),
-            });
-        }
+        let refused = match self.encoder.encode(body, origin, batch, &mut self.report) {
+            Ok(()) => false,
+            Err(EncodeRefusal::TooManyBadLines) => true,
+            Err(refusal) => {
+                debug_assert_eq!(before, batch.mark());
+                return Answer::now(Reply::Fault(refusal.into()));
+            }
+        };
         if take.dry_run {
             batch.roll_back(before);
         }
-        let Report { accepted, rejected, .. } = self.report;
-        let reply = if rejected == 0 {
-            Reply::Accepted(accepted)
-        } else {
-            let status = if accepted == 0 { Status::UnprocessableContent } else { Status::Ok };
-            Reply::Json(status, figures_body(accepted, rejected, &self.report.errors))
-        };
-        let after_commit = before != batch.mark();
+        let Report { accepted, rejected, ref errors, .. } = self.report;
+        let figures = Figures { accepted, rejected, refused };
+        let reply = Reply::of(figures, errors);
+        let key = take.key.filter(|_| !take.dry_run);
+        batch.key = key.map(|id| RequestKey::new(id, body, figures));
+        let after_commit = before != batch.mark() || key.is_some();
         Answer { reply, after_commit, after_insert: after_commit && take.ack_inserted && accepted > 0 }
-    }
-
-    fn refused_body(&self, fault: &Fault) -> Box<str> {
-        let mut body = figures_body(0, self.report.rejected, &self.report.errors).into_string();
-        body.pop();
-        body.push_str(&format!(",\"error\":{},\"message\":{}}}", json(fault.code), json(fault.message)));
-        body.into_boxed_str()
     }
 
     /// What the last [`Api::take_events`] found.
@@ -236,6 +268,14 @@ fn take(query: &str) -> Option<Take> {
         }
     }
     Some(take)
+}
+
+fn refused_body(rejected: u32, errors: &[LineError]) -> Box<str> {
+    let mut body = figures_body(0, rejected, errors).into_string();
+    body.pop();
+    let Fault { code, message, .. } = TOO_MANY_BAD_LINES;
+    body.push_str(&format!(",\"error\":{},\"message\":{}}}", json(code), json(message)));
+    body.into_boxed_str()
 }
 
 fn figures_body(accepted: u32, rejected: u32, errors: &[LineError]) -> Box<str> {

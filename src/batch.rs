@@ -1,9 +1,10 @@
 //! What a worker hands to the committer at once: the rows of the requests of one turn, and the
-//! lines of theirs that were refused.
+//! lines of theirs that were refused. A request with an `Idempotency-Key` is a batch of its own.
 //!
 //! A batch is a pooled object. It travels worker → committer → worker and keeps its memory, so
 //! that in steady state no event costs an allocation.
 
+use crate::identity::{REQUEST_KEY_BYTES, RequestKey};
 use crate::limits;
 
 /// Rows in RowBinary, without a header, and how many there are.
@@ -31,7 +32,7 @@ impl Section {
     }
 }
 
-/// A worker's batch: both sections of what will be one frame.
+/// A worker's batch: what will be one frame.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// Which worker it belongs to, and returns to.
@@ -43,7 +44,9 @@ pub struct Batch {
     pub rows: Section,
     /// Rows for the quarantine table, see [`crate::ndjson::quarantine`].
     pub rejected: Section,
-    /// CRC-32C over `rows.bytes` and then `rejected.bytes`; set by [`Batch::close`].
+    /// Of the one request in it, where that came with an `Idempotency-Key`.
+    pub key: Option<RequestKey>,
+    /// CRC-32C over what the frame holds, see [`checksum`]; set by [`Batch::close`].
     pub checksum: u32,
 }
 
@@ -74,34 +77,47 @@ impl Batch {
         self.rejected.cut(mark.rejected);
     }
 
-    /// Encoded bytes of both sections.
+    /// Encoded bytes of rows and rejected lines.
     pub fn len(&self) -> usize {
         self.rows.bytes.len() + self.rejected.bytes.len()
     }
 
+    /// Bytes of what follows a frame's header.
+    pub fn frame_payload(&self) -> u64 {
+        let key = if self.key.is_some() { REQUEST_KEY_BYTES } else { 0 };
+        (self.len() + key) as u64
+    }
+
     /// True when there is nothing to store.
     pub fn is_empty(&self) -> bool {
-        self.rows.count == 0 && self.rejected.count == 0
+        self.rows.count == 0 && self.rejected.count == 0 && self.key.is_none()
     }
 
     /// Fixes the checksum; nothing is appended afterwards until [`Batch::clear`]. It is computed
     /// here, on the worker, because there are many workers and one committer.
     pub fn close(&mut self, sequence: u64) {
         self.sequence = sequence;
-        self.checksum = checksum(&self.rows.bytes, &self.rejected.bytes);
+        self.checksum = checksum(&self.rows.bytes, &self.rejected.bytes, self.encoded_key().as_ref());
+    }
+
+    /// The key as it stands in a frame.
+    pub fn encoded_key(&self) -> Option<[u8; REQUEST_KEY_BYTES]> {
+        self.key.as_ref().map(RequestKey::encode)
     }
 
     /// Makes it empty for its next use, and gives back the memory of an unusually large one.
     pub fn clear(&mut self) {
         self.rows.clear();
         self.rejected.clear();
+        self.key = None;
         self.checksum = 0;
     }
 }
 
-/// The checksum of a frame's payload: CRC-32C over the rows and then the rejected lines.
-pub fn checksum(rows: &[u8], rejected: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(rows), rejected)
+/// The checksum of a frame's payload: CRC-32C over the rows, the rejected lines, and the key.
+pub fn checksum(rows: &[u8], rejected: &[u8], key: Option<&[u8; REQUEST_KEY_BYTES]>) -> u32 {
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(rows), rejected);
+    key.map_or(checksum, |key| crc32c::crc32c_append(checksum, key))
 }
 
 #[cfg(test)]
@@ -125,9 +141,11 @@ mod tests {
     }
 
     #[test]
-    fn the_checksum_covers_both_sections_in_order() {
-        assert_eq!(checksum(b"ab", b"c"), crc32c::crc32c(b"abc"));
-        assert_ne!(checksum(b"ab", b"c"), checksum(b"c", b"ab"));
+    fn the_checksum_covers_everything_in_order() {
+        let key = [b'k'; REQUEST_KEY_BYTES];
+        assert_eq!(checksum(b"ab", b"c", None), crc32c::crc32c(b"abc"));
+        assert_ne!(checksum(b"ab", b"c", None), checksum(b"c", b"ab", None));
+        assert_eq!(checksum(b"ab", b"c", Some(&key)), crc32c::crc32c(&[b"abc", &key[..]].concat()));
     }
 
     #[test]

@@ -183,6 +183,10 @@ pub struct Settings {
     #[arg(long, env = "SLUICEGATE_INSERTED_TIMEOUT", value_name = "TIME", default_value = "30s")]
     pub inserted_timeout: humantime::Duration,
 
+    /// Idempotency keys that are remembered, for 24 hours at most
+    #[arg(long, env = "SLUICEGATE_IDEMPOTENCY_KEYS_MAX", value_name = "N", default_value = "1000000")]
+    pub idempotency_keys_max: NonZeroUsize,
+
     /// One deadline for all of stopping
     #[arg(long, env = "SLUICEGATE_SHUTDOWN_TIMEOUT", value_name = "TIME", default_value = "30s")]
     pub shutdown_timeout: humantime::Duration,
@@ -359,6 +363,7 @@ impl Settings {
             batch_bytes: self.batch_bytes.0,
             batch_age: *self.batch_age,
             durability: self.durability,
+            idempotency_keys_max: self.idempotency_keys_max.get(),
         }
     }
 

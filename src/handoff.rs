@@ -31,6 +31,7 @@ use crossbeam::utils::CachePadded;
 pub use inserted::Inserted;
 
 use crate::batch::Batch;
+use crate::identity::Figures;
 use crate::limits;
 
 /// Why the committer did not store a batch. Nothing of it was promised; all of its requests get 503.
@@ -52,6 +53,15 @@ pub enum CommitOutcome {
         /// The number of the segment that holds it.
         segment: u64,
     },
+    /// Its request's key came before, with the same body: nothing is stored again.
+    Repeated {
+        /// What the first one was answered.
+        figures: Figures,
+        /// The segment that holds it, while that is not inserted.
+        segment: Option<u64>,
+    },
+    /// Its request's key came before, with another body: nothing is stored.
+    KeyReused,
     /// Not stored.
     Refused(CommitRefusal),
 }

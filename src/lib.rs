@@ -25,8 +25,9 @@
 //! | [`http`] | framing, without I/O: head, chunks, response |
 //! | [`api`] | routes → replies |
 //! | [`schema`], [`ndjson`], [`rowbinary`] | the table's columns as a plan; lines → rows; primitive encoders |
+//! | [`identity`] | what tells a repeat of a request |
 //! | [`batch`], [`handoff`] | what one worker hands over at once; where threads meet |
-//! | [`spool`] | frames, segments, the committer, recovery |
+//! | [`spool`] | frames, segments, the committer, the keys of requests, recovery |
 //! | [`insert`] | segments → proven rows in ClickHouse |
 //! | [`figures`], [`health`], [`admin`] | what is counted; would an event be taken; the admin address |
 //! | [`embedded`] | ClickHouse as a child process |
@@ -77,6 +78,7 @@ pub mod figures;
 pub mod handoff;
 pub mod health;
 pub mod http;
+pub mod identity;
 pub mod in_flight;
 pub mod insert;
 pub mod limits;

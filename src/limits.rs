@@ -9,6 +9,7 @@
 //!   to [`BATCH_BYTES_KEPT`] afterwards): batches, counted in `--in-flight-bytes-max`;
 //! - partly received requests, counted in `--in-flight-bytes-max` as well;
 //! - connections × about 300 bytes for an idle one, which owns no buffer;
+//! - about 130 bytes for each idempotency key that is remembered, `--idempotency-keys-max` at most;
 //! - inserters × about 1 MiB: a segment is streamed from its file, never held.
 
 /// The most rows of one INSERT that ClickHouse still stores as one block
@@ -77,6 +78,9 @@ pub const STOPPING_IDLE_MS: u64 = 500;
 
 /// How often a worker looks at its time-outs, at least; also the age of a fresh heartbeat.
 pub const SWEEP_MS: u64 = 250;
+
+/// The longest `Idempotency-Key`. Only its hash is kept: longer ones cost nothing but sense.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
 /// Fresh connections on their way to a worker. The largest bursts are a listener's backlog.
 pub const ARRIVALS_MAX: usize = LISTEN_BACKLOG as usize;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::batch::Batch;
 use crate::handoff::{CommitOutcome, Handoff, Returned};
+use crate::identity::Figures;
 use crate::in_flight::InFlight;
 use crate::limits;
 
@@ -32,6 +33,8 @@ pub struct Settled {
     pub outcome: Option<CommitOutcome>,
     /// Rows that the batch holds.
     pub rows: u32,
+    /// What its request is answered, where that came with a key.
+    pub keyed: Option<Figures>,
     /// The requests in it; return the memory with [`Outbox::recycle`].
     pub waiters: Vec<Waiter>,
     /// Since the first request of the batch was served.
@@ -71,10 +74,12 @@ impl Outbox {
         }
     }
 
-    /// True while the events of another request have a place.
+    /// True while the events of another request have a place, even if they need a batch of their own.
     pub fn has_room(&self) -> bool {
-        self.filling.is_some()
-            || (!self.spare.is_empty() && (self.under_way.is_empty() || !self.in_flight.is_used_up()))
+        match &self.filling {
+            Some((_, under_way)) => under_way.waiters.is_empty() || !self.spare.is_empty(),
+            None => !self.spare.is_empty() && (self.under_way.is_empty() || !self.in_flight.is_used_up()),
+        }
     }
 
     /// The batch that fills, and the sequence it will have; `None` without room.
@@ -121,6 +126,7 @@ impl Outbox {
     pub fn settle(&mut self, returned: Returned) -> Option<Settled> {
         let Returned { mut batch, outcome } = returned;
         let (sequence, rows) = (batch.sequence, batch.rows.count);
+        let keyed = batch.key.map(|key| key.figures);
         self.in_flight.release(batch.len());
         batch.clear();
         self.spare.push(batch);
@@ -130,6 +136,7 @@ impl Outbox {
             sequence,
             outcome: Some(outcome),
             rows,
+            keyed,
             elapsed: under_way.begun.elapsed(),
             waiters: under_way.waiters,
         })
@@ -147,6 +154,7 @@ impl Outbox {
             sequence: late.sequence,
             outcome: None,
             rows: 0,
+            keyed: None,
             elapsed: late.begun.elapsed(),
             waiters: std::mem::take(&mut late.waiters),
         })

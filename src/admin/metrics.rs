@@ -14,7 +14,7 @@ use crate::http::Status;
 use crate::insert::figures::{ByOutcome, INSERT_SECONDS};
 use crate::insert::tables;
 use crate::ndjson::LineCode;
-use crate::spool::COMMIT_SECONDS;
+use crate::spool::{COMMIT_SECONDS, KEY_SECONDS_MAX};
 
 /// The page.
 pub(super) fn page(admin: &Admin) -> Page {
@@ -92,6 +92,11 @@ fn counters(admin: &Admin) -> Vec<Family> {
         ("events_accepted", "Events that were promised with a 200", total(|worker| &worker.accepted)),
         ("events_rejected", "Refused lines by reason", rejected.collect()),
         (
+            "requests_repeated",
+            "Requests whose Idempotency-Key had come before: nothing was stored again",
+            total(|worker| &worker.repeated),
+        ),
+        (
             "events_inserted",
             "Rows that ClickHouse has confirmed",
             vec![(label("table", &admin.table), inserts.inserted.load(Relaxed))],
@@ -124,12 +129,21 @@ fn gauges(admin: &Admin) -> Vec<(&'static str, &'static str, Labels, f64)> {
     let oldest_ms = spool.oldest_unix_ms();
     let oldest = if oldest_ms == 0 { 0.0 } else { unix_ms().saturating_sub(oldest_ms) as f64 / 1000.0 };
     let connections: u64 = admin.workers.iter().map(|worker| worker.connections.get()).sum();
+    let (keys, since) = spool.request_keys();
+    let horizon = if since == 0 { KEY_SECONDS_MAX } else { (unix_ms() / 1000).saturating_sub(since) };
     let build = vec![("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
     vec![
         ("events_spooled", "Events that are committed and not yet inserted", Vec::new(), spool.spooled_rows() as f64),
         ("spool_bytes", "What the files of the spool occupy", Vec::new(), spool.spool_bytes() as f64),
         ("spool_oldest_seconds", "Age of the oldest segment that is not yet inserted", Vec::new(), oldest),
         ("segments_held", "Segments that need a person", Vec::new(), admin.inserts.held().len() as f64),
+        ("idempotency_keys", "Idempotency keys that are remembered", Vec::new(), keys as f64),
+        (
+            "idempotency_horizon_seconds",
+            "How long an idempotency key is remembered: the age of the oldest once --idempotency-keys-max is reached",
+            Vec::new(),
+            horizon as f64,
+        ),
         ("connections", "Open connections on the public address", Vec::new(), connections as f64),
         ("build_info", "The version that runs", build, 1.0),
     ]

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::api::{Answer, Fault, Reply};
 use crate::http::{DateCache, Response, Status};
+use crate::identity::Figures;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -33,10 +34,12 @@ enum Wait {
 /// Where a committed batch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
-    /// The segment that holds it.
-    pub segment: u64,
+    /// The segment that holds it; `None` when ClickHouse has it.
+    pub segment: Option<u64>,
     /// How long a reply waits for the proof of that segment, if it waits for one.
     pub until: Instant,
+    /// The request came before, and was then answered this, which is not what it would be now.
+    pub first: Option<Figures>,
 }
 
 #[derive(Debug)]
@@ -100,11 +103,15 @@ impl Replies {
             }
             pending.wait = Wait::Nothing;
             match outcome {
-                Ok(Kept { segment, until }) if insert => {
-                    pending.wait = Wait::Insert { segment, until };
-                    waits = true;
+                Ok(Kept { segment, until, first }) => {
+                    if let Some(figures) = first {
+                        pending.wire = Wire::Reply(Reply::remembered(figures));
+                    }
+                    if let Some(segment) = segment.filter(|_| insert) {
+                        pending.wait = Wait::Insert { segment, until };
+                        waits = true;
+                    }
                 }
-                Ok(_) => {}
                 Err(fault) => pending.wire = Wire::Reply(Reply::Fault(fault)),
             }
         }

@@ -39,7 +39,7 @@ impl Service for Recorder {
 }
 
 fn kept() -> Result<Kept, Fault> {
-    Ok(Kept { segment: 7, until: Instant::now() })
+    Ok(Kept { segment: Some(7), until: Instant::now(), first: None })
 }
 
 const LIMITS: RequestLimits =

@@ -40,14 +40,16 @@ pub(super) struct Fields<'a> {
     close: bool,
     keep_alive: bool,
     expect_continue: bool,
+    idempotency_key: Option<&'a [u8]>,
 }
 
 /// The conclusions.
-pub(super) struct Facts {
+pub(super) struct Facts<'a> {
     pub(super) framing: Framing,
     pub(super) content_coding: ContentCoding,
     pub(super) keep_alive: bool,
     pub(super) expect_continue: bool,
+    pub(super) idempotency_key: Option<&'a [u8]>,
 }
 
 impl<'a> Fields<'a> {
@@ -74,6 +76,10 @@ impl<'a> Fields<'a> {
                     return Err(Refusal::BadContentLength);
                 }
                 self.content_length = Some(decimal(value).ok_or(Refusal::BadContentLength)?);
+            }
+            15 if name.eq_ignore_ascii_case("idempotency-key") => {
+                // Of two nobody knows which one counts: the empty one is refused as no key.
+                self.idempotency_key = Some(if self.idempotency_key.is_none() { value } else { b"" });
             }
             16 if name.eq_ignore_ascii_case("content-encoding") => {
                 self.content_coding = Some(match self.content_coding {
@@ -104,7 +110,7 @@ impl<'a> Fields<'a> {
 
     /// What the fields mean together, in a request of this version.
     #[inline]
-    pub(super) fn conclude(self, version: Version) -> Result<Facts, Refusal> {
+    pub(super) fn conclude(self, version: Version) -> Result<Facts<'a>, Refusal> {
         if version == Version::Http11 && !self.has_host {
             return Err(Refusal::MissingHost);
         }
@@ -126,6 +132,7 @@ impl<'a> Fields<'a> {
             content_coding: self.content_coding.unwrap_or(ContentCoding::Identity),
             keep_alive,
             expect_continue,
+            idempotency_key: self.idempotency_key,
         })
     }
 }

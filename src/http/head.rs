@@ -79,6 +79,8 @@ pub struct Head<'a> {
     pub expect_continue: bool,
     /// How the body is packed.
     pub content_coding: ContentCoding,
+    /// The value of `Idempotency-Key`; empty where the field comes twice.
+    pub idempotency_key: Option<&'a [u8]>,
     /// Bytes of the head, with its empty line and a blank line in front of it: the body begins
     /// here.
     pub len: usize,
@@ -176,6 +178,7 @@ fn conclude<'s, 'a: 's>(bytes: &'a [u8], len: usize, request: httparse::Request<
         framing: facts.framing,
         expect_continue: facts.expect_continue,
         content_coding: facts.content_coding,
+        idempotency_key: facts.idempotency_key,
         len,
         headers,
     })

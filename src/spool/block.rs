@@ -6,7 +6,8 @@ use super::frame::{get, get_u32, get_u64};
 pub(super) const BLOCK: usize = 4096;
 
 const IDENTITY_MAGIC: &[u8; 8] = b"SLUICEG1";
-const VERSION: u32 = 1;
+/// The version that is written, and the only one that is read.
+pub(super) const VERSION: u32 = 2;
 const IDENTITY_FIXED: usize = 60;
 /// The longest node id and frozen text that are believed.
 const IDENTITY_BYTES_MAX: usize = 4 << 20;
@@ -19,6 +20,8 @@ const WINDOW_BYTES_MAX: usize = 1024;
 /// What a segment is, from its opening to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {
+    /// Of the format.
+    pub(super) version: u32,
     pub(super) node_id: String,
     pub(super) epoch: u64,
     pub(super) number: u64,
@@ -34,7 +37,7 @@ impl Identity {
         let len = (IDENTITY_FIXED + self.node_id.len() + self.frozen.len()).next_multiple_of(BLOCK);
         let mut block = Vec::with_capacity(len);
         block.extend_from_slice(IDENTITY_MAGIC);
-        block.extend_from_slice(&VERSION.to_le_bytes());
+        block.extend_from_slice(&self.version.to_le_bytes());
         block.extend_from_slice(&(len as u32).to_le_bytes());
         for number in [self.epoch, self.number, self.created_ms, self.first_position] {
             block.extend_from_slice(&number.to_le_bytes());
@@ -53,7 +56,6 @@ impl Identity {
     pub(super) fn length(start: &[u8]) -> Option<usize> {
         let len = get_u32(start, 12)? as usize;
         let plausible = start.starts_with(IDENTITY_MAGIC)
-            && get_u32(start, 8)? == VERSION
             && len.is_multiple_of(BLOCK)
             && (BLOCK..=IDENTITY_BYTES_MAX).contains(&len);
         plausible.then_some(len)
@@ -68,6 +70,7 @@ impl Identity {
             return None;
         }
         Some(Self {
+            version: get_u32(block, 8)?,
             node_id: String::from_utf8(node_id.to_vec()).ok()?,
             epoch: get_u64(block, 16)?,
             number: get_u64(block, 24)?,
@@ -207,6 +210,7 @@ mod tests {
     #[test]
     fn blocks_come_back_and_no_changed_byte_is_believed() {
         let identity = Identity {
+            version: VERSION,
             node_id: "node".into(),
             epoch: 5,
             number: 6,

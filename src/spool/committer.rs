@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::Sender;
 
 use super::frame::HEADER;
+use super::keys::Fate;
 use super::recovery::is_want_of_room;
 use super::sealed::SealedSegment;
 use super::segment::{OpenSegment, SealError};
@@ -35,7 +36,7 @@ pub struct Committer {
     /// The last position that was given out, and the last that is durable.
     position: u64,
     durable: u64,
-    group: Vec<Batch>,
+    group: Vec<(Batch, Fate)>,
     headers: Vec<[u8; HEADER]>,
     /// The open segment must be sealed before anything is appended to it.
     must_seal: bool,
@@ -99,6 +100,11 @@ impl Committer {
     /// Commits `first` and what else is there and fits into the open segment. Returns a batch that
     /// does not fit.
     fn commit_group(&mut self, first: Batch) -> Option<Batch> {
+        if let Fate::Known(outcome) = self.fate(&first) {
+            // What was taken long ago needs no room.
+            self.home(first, outcome);
+            return None;
+        }
         self.seal_if_full(&first);
         if let Err(error) = self.open_segment() {
             self.refuse(first, error);
@@ -108,24 +114,31 @@ impl Committer {
         let (mut rows, mut bytes) = (0, 0);
         let mut next = Some(first);
         while let Some(batch) = next.take() {
-            if batch.is_empty() {
-                self.home(batch, CommitOutcome::Committed { segment: self.number() });
-            } else if !self.group.is_empty() && !self.fits(rows, bytes, &batch) {
-                left_over = Some(batch);
-                break;
-            } else {
+            let fate = self.fate(&batch);
+            if fate == Fate::Store {
+                if !self.group.is_empty() && !self.fits(rows, bytes, &batch) {
+                    left_over = Some(batch);
+                    break;
+                }
                 rows += u64::from(batch.rows.count.max(batch.rejected.count));
-                bytes += batch.len() as u64 + HEADER as u64;
-                self.group.push(batch);
+                bytes += batch.frame_payload() + HEADER as u64;
+                if let Some(key) = &batch.key {
+                    let segment = self.number();
+                    self.spool.keys.begin(key, segment);
+                }
             }
+            // Also what is not stored: a worker's batches return in their order.
+            self.group.push((batch, fate));
             if self.group.len() < limits::GROUP_BATCHES_MAX {
                 next = self.handoff.next();
             }
         }
-        if !self.group.is_empty() {
-            self.write_group(bytes);
-        }
+        self.write_group(bytes);
         left_over
+    }
+
+    fn fate(&self, batch: &Batch) -> Fate {
+        batch.key.as_ref().map_or(Fate::Store, |key| self.spool.keys.fate(key))
     }
 
     fn write_group(&mut self, bytes: u64) {
@@ -134,13 +147,16 @@ impl Committer {
         let grows = (open.totals.end + bytes).saturating_sub(open.capacity);
         let first_position = self.position + 1;
         let was_empty = open.is_empty();
-        let outcome = open.append(&self.group, first_position, self.durable, &mut self.headers);
+        let stored = self.group.iter().filter(|(_, fate)| *fate == Fate::Store).map(|(batch, _)| batch);
+        let frames = stored.clone().count() as u64;
+        let outcome = open.append(stored.clone(), first_position, self.durable, &mut self.headers);
         if let Err(error) = outcome {
             tracing::error!(%error, "a write to the spool failed; its requests are answered with 503");
             let refusal = refusal_of(&error);
             // What lies behind the end is unknown: nothing may be appended to it.
             self.must_seal = true;
             self.spool.figures.refuse(Some(refusal));
+            self.spool.keys.refused();
             self.return_group(CommitOutcome::Refused(refusal));
             return;
         }
@@ -148,28 +164,33 @@ impl Committer {
             if let Err(error) = open.sync() {
                 die(&error);
             }
-            self.durable = self.position + self.group.len() as u64;
+            self.durable = self.position + frames;
         }
         open.capacity += grows;
         self.spool.figures.occupy(grows);
-        self.position += self.group.len() as u64;
+        self.position += frames;
         if was_empty {
             self.age_from = begun;
             self.spool.figures.opened(open.number(), open.created_ms());
         }
-        let rows = self.group.iter().map(|batch| u64::from(batch.rows.count)).sum();
-        let rejected = self.group.iter().map(|batch| u64::from(batch.rejected.count)).sum();
+        let rows = stored.clone().map(|batch| u64::from(batch.rows.count)).sum();
+        let rejected = stored.map(|batch| u64::from(batch.rejected.count)).sum();
         self.spool.figures.committed(rows, rejected, self.position, begun.elapsed());
         self.spool.figures.refuse(None);
+        self.spool.keys.committed(unix_ms() / 1000);
         let segment = self.number();
         self.return_group(CommitOutcome::Committed { segment });
     }
 
     /// Sends the group's batches home, and wakes each worker once.
-    fn return_group(&mut self, outcome: CommitOutcome) {
+    fn return_group(&mut self, of_the_group: CommitOutcome) {
         let mut wake = 0u128;
-        for batch in self.group.drain(..) {
+        for (batch, fate) in self.group.drain(..) {
             let worker = batch.worker;
+            let outcome = match (fate, of_the_group) {
+                (Fate::Known(outcome), _) | (Fate::Echo(outcome), CommitOutcome::Committed { .. }) => outcome,
+                (Fate::Store | Fate::Echo(_), of_the_group) => of_the_group,
+            };
             if let Some(mailbox) = self.handoff.mailbox(worker) {
                 mailbox.give_back(Returned { batch, outcome });
                 if worker < 128 {
@@ -208,7 +229,7 @@ impl Committer {
         let Some(open) = &self.open else { return true };
         let more = u64::from(batch.rows.count.max(batch.rejected.count));
         open.totals.rows.max(open.totals.rejected) + rows + more <= self.spool.config.batch_rows
-            && open.totals.end + bytes + batch.len() as u64 + HEADER as u64 <= open.capacity
+            && open.totals.end + bytes + batch.frame_payload() + HEADER as u64 <= open.capacity
     }
 
     /// Makes sure that there is a segment to append to.
@@ -331,7 +352,7 @@ impl Committer {
             self.abandon(&open);
             return;
         }
-        match open.seal() {
+        match open.seal(&mut self.spool.keys) {
             Ok(segment) => {
                 self.must_seal = false;
                 self.spool.figures.sealed();

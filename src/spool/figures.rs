@@ -30,6 +30,9 @@ pub struct SpoolFigures {
     waiting: Mutex<BTreeMap<u64, u64>>,
     sealed: AtomicU64,
     newest: AtomicU64,
+    keys: AtomicU64,
+    /// When the oldest of as many keys as there may be came, Unix s; 0 while there may be more.
+    keys_since: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -83,6 +86,16 @@ impl SpoolFigures {
         self.newest.load(Relaxed)
     }
 
+    /// True while a segment of this number is not inserted.
+    pub fn is_waiting(&self, number: u64) -> bool {
+        self.waiting().contains_key(&number)
+    }
+
+    /// Request keys that are remembered, and since when, Unix s; 0 when as long as they may be.
+    pub fn request_keys(&self) -> (u64, u64) {
+        (self.keys.load(Relaxed), self.keys_since.load(Relaxed))
+    }
+
     /// Unix milliseconds of the committer's last turn; 0 before its first.
     pub fn heartbeat_ms(&self) -> u64 {
         self.heartbeat_ms.load(Relaxed)
@@ -120,6 +133,11 @@ impl SpoolFigures {
             bucket.fetch_add(1, Relaxed);
         }
         self.commit_nanoseconds.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    pub(super) fn keys(&self, count: u64, since: Option<u64>) {
+        self.keys.store(count, Relaxed);
+        self.keys_since.store(since.unwrap_or(0), Relaxed);
     }
 
     pub(super) fn inserted(&self, rows: u64, rejected: u64) {

@@ -1,9 +1,11 @@
-//! A frame's header, written and read. The payload, rows and rejected lines, follows it.
+//! A frame's header, written and read. The payload follows it: rows, rejected lines, and the key of
+//! the one request in it, if that has one.
 
 use crate::batch::Batch;
+use crate::identity::REQUEST_KEY_BYTES;
 
 /// Bytes of a header.
-pub(super) const HEADER: usize = 68;
+pub(super) const HEADER: usize = 72;
 
 pub(super) const MAGIC: &[u8; 4] = b"FRAM";
 
@@ -14,6 +16,8 @@ pub(super) struct Header {
     pub(super) rejected: u32,
     pub(super) rows_bytes: u32,
     pub(super) rejected_bytes: u32,
+    /// Request keys behind the rejected lines: none or one.
+    pub(super) keys: u32,
     pub(super) checksum: u32,
     pub(super) position: u64,
     pub(super) durable: u64,
@@ -31,6 +35,7 @@ impl Header {
             rejected: batch.rejected.count,
             rows_bytes: u32::try_from(batch.rows.bytes.len()).ok()?,
             rejected_bytes: u32::try_from(batch.rejected.bytes.len()).ok()?,
+            keys: batch.key.is_some().into(),
             checksum: batch.checksum,
             position,
             durable,
@@ -40,9 +45,9 @@ impl Header {
         })
     }
 
-    /// Bytes of rows and rejected lines.
+    /// Bytes of rows, rejected lines and keys.
     pub(super) fn payload(&self) -> u64 {
-        u64::from(self.rows_bytes) + u64::from(self.rejected_bytes)
+        u64::from(self.rows_bytes) + u64::from(self.rejected_bytes) + u64::from(self.keys) * REQUEST_KEY_BYTES as u64
     }
 
     /// Bytes of the whole frame.
@@ -52,7 +57,7 @@ impl Header {
 
     pub(super) fn encode(&self) -> [u8; HEADER] {
         let mut header = [0; HEADER];
-        let words = [self.rows, self.rejected, self.rows_bytes, self.rejected_bytes, self.checksum];
+        let words = [self.rows, self.rejected, self.rows_bytes, self.rejected_bytes, self.keys, self.checksum];
         let longs = [self.position, self.durable, self.epoch, self.number, self.offset];
         let fields = MAGIC
             .iter()
@@ -80,14 +85,16 @@ impl Header {
             rejected: get_u32(fields, 8)?,
             rows_bytes: get_u32(fields, 12)?,
             rejected_bytes: get_u32(fields, 16)?,
-            checksum: get_u32(fields, 20)?,
-            position: get_u64(fields, 24)?,
-            durable: get_u64(fields, 32)?,
-            epoch: get_u64(fields, 40)?,
-            number: get_u64(fields, 48)?,
-            offset: get_u64(fields, 56)?,
+            keys: get_u32(fields, 20)?,
+            checksum: get_u32(fields, 24)?,
+            position: get_u64(fields, 28)?,
+            durable: get_u64(fields, 36)?,
+            epoch: get_u64(fields, 44)?,
+            number: get_u64(fields, 52)?,
+            offset: get_u64(fields, 60)?,
         };
-        (Place { epoch: header.epoch, number: header.number, offset: header.offset } == place).then_some(header)
+        let is_here = Place { epoch: header.epoch, number: header.number, offset: header.offset } == place;
+        (is_here && header.keys <= 1).then_some(header)
     }
 }
 

@@ -50,7 +50,7 @@ impl Layout {
         node_id: Option<&str>,
     ) -> Result<Self, SpoolError> {
         let table_dir = dir.join(table);
-        for folder in [dir, &table_dir, &table_dir.join("free"), &table_dir.join("damaged")] {
+        for folder in [dir, &table_dir, &table_dir.join("free"), &table_dir.join("damaged"), &dir.join("keys")] {
             storage.make_folder(folder).map_err(failed(format!("making {}", folder.display())))?;
         }
         let lock_path = dir.join("lock");
@@ -122,6 +122,11 @@ impl Layout {
 
     pub(super) fn free_dir(&self) -> PathBuf {
         self.table_dir.join("free")
+    }
+
+    /// Where the logs of request keys are.
+    pub(super) fn keys_dir(&self) -> PathBuf {
+        self.dir.join("keys")
     }
 
     pub(super) fn damaged_dir(&self) -> PathBuf {

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `<spool-dir>/lock` | held by the process that owns the spool |
 //! | `<spool-dir>/node-id` | the node's name in tokens |
+//! | `<spool-dir>/keys/<hour>.log` | request keys of sealed segments: see [`keys`] |
 //! | `<spool-dir>/<table>/schema.json` | the last known columns (not ours: [`crate::insert::target`]) |
 //! | `<spool-dir>/<table>/<number>.segment` | open, or sealed and never sent |
 //! | `<spool-dir>/<table>/<number>.sent` | sealed, and ClickHouse may have it |
@@ -16,13 +17,13 @@
 //!
 //! Files have mode 0600, folders 0700. Numbers have 20 digits and are never used twice.
 //!
-//! # A segment, version 1, byte by byte
+//! # A segment, version 2, byte by byte
 //!
 //! All integers are little-endian; every checksum is CRC-32C.
 //!
 //! ```text
 //! identity block, a multiple of 4096 bytes, written when the segment is opened
-//!   0  8  "SLUICEG1"            8  4  version = 1        12  4  length I of this block
+//!   0  8  "SLUICEG1"            8  4  version = 2        12  4  length I of this block
 //!  16  8  epoch                24  8  number             32  8  created, Unix ms
 //!  40  8  position of its first frame
 //!  48  4  length of node id    52  4  length of frozen   56  4  checksum of bytes 0..56, node id, frozen
@@ -44,11 +45,12 @@
 //!
 //! frames from I + 8192 to the end offset
 //!   0  4  "FRAM"                4  4  rows                8  4  rejected
-//!  12  4  bytes of rows        16  4  bytes of rejected  20  4  checksum of the payload
-//!  24  8  position             32  8  durable mark       40  8  epoch
-//!  48  8  number               56  8  offset of this frame in the file
-//!  64  4  checksum of bytes 0..64
-//!  68  …  rows, rejected
+//!  12  4  bytes of rows        16  4  bytes of rejected  20  4  request keys: 0 or 1
+//!  24  4  checksum of the payload
+//!  28  8  position             36  8  durable mark       44  8  epoch
+//!  52  8  number               60  8  offset of this frame in the file
+//!  68  4  checksum of bytes 0..68
+//!  72  …  rows, rejected, request key of 36 bytes
 //! ```
 //!
 //! Files are overwritten from their start ([`pool`]), so old bytes lie behind the end, and in the
@@ -70,6 +72,7 @@ mod committer;
 mod cut;
 mod figures;
 mod frame;
+mod keys;
 mod layout;
 mod pool;
 mod reader;
@@ -88,13 +91,17 @@ pub use block::OpenAttempt;
 pub use committer::Committer;
 pub use cut::{Cut, Piece, PieceState};
 pub use figures::{COMMIT_SECONDS, SpoolFigures};
+pub use keys::SECONDS_MAX as KEY_SECONDS_MAX;
 pub use pool::SegmentPool;
 pub use reader::{Part, SegmentReader};
 pub use recovery::{Inspected, Recovered};
 pub use sealed::SealedSegment;
 
+use keys::RequestKeys;
 use layout::Layout;
 use storage::{Disk, Storage};
+
+use crate::figures::unix_ms;
 
 /// What an acknowledgement means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -126,6 +133,8 @@ pub struct SpoolConfig {
     pub batch_age: Duration,
     /// What an acknowledgement means.
     pub durability: Durability,
+    /// Request keys that are remembered.
+    pub idempotency_keys_max: usize,
 }
 
 /// Why a spool can't be opened: what was tried, and what went wrong.
@@ -159,6 +168,7 @@ pub struct Spool {
     config: SpoolConfig,
     figures: Arc<SpoolFigures>,
     pool: Arc<SegmentPool>,
+    keys: RequestKeys,
     next_number: u64,
     postponed: Vec<u64>,
 }
@@ -177,11 +187,14 @@ impl Spool {
     fn open_on(storage: Arc<dyn Storage>, config: SpoolConfig) -> Result<(Self, Recovered), SpoolError> {
         let layout = Arc::new(Layout::open(storage, &config.dir, &config.table, config.node_id.as_deref())?);
         let figures = Arc::new(SpoolFigures::default());
-        let mut recovered = recovery::recover(&layout, &figures)?;
+        let keys_max = config.idempotency_keys_max;
+        let keys = RequestKeys::open(layout.clone(), figures.clone(), keys_max, unix_ms() / 1000);
+        let mut keys = keys.map_err(layout::failed(format!("reading {}", layout.keys_dir().display())))?;
+        let mut recovered = recovery::recover(&layout, &figures, &mut keys)?;
         let pool = Arc::new(SegmentPool::new(layout.clone(), figures.clone(), config.batch_bytes));
         let next_number = recovered.next_number;
         let postponed = std::mem::take(&mut recovered.postponed);
-        Ok((Self { layout, config, figures, pool, next_number, postponed }, recovered))
+        Ok((Self { layout, config, figures, pool, keys, next_number, postponed }, recovered))
     }
 
     /// Segments of a former run whose recovery waits for room on the disk.
@@ -196,7 +209,7 @@ impl Spool {
     /// There is still no room, or the disk fails.
     fn recover_postponed(&mut self) -> io::Result<Option<SealedSegment>> {
         while let Some(number) = self.postponed.first().copied() {
-            let recovered = recovery::recover_one(&self.layout, number, layout::Kind::Segment)?;
+            let recovered = recovery::recover_one(&self.layout, number, layout::Kind::Segment, &mut self.keys)?;
             self.postponed.remove(0);
             if let Some(segment) = recovered {
                 self.figures.found(&segment);

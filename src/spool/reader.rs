@@ -9,6 +9,7 @@ use super::block::Seal;
 use super::frame::{HEADER, Header, Place};
 use super::storage::{StorageFile, read_up_to};
 use crate::batch;
+use crate::identity::RequestKey;
 
 /// Which rows of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +48,8 @@ impl SegmentReader {
     pub fn next_piece(&mut self) -> io::Result<Option<Bytes>> {
         while let Some(header) = self.next_frame()? {
             let mut piece = self.payload.split();
-            let rejected = piece.split_off(piece.len().min(header.rows_bytes as usize));
+            let mut rejected = piece.split_off(piece.len().min(header.rows_bytes as usize));
+            rejected.truncate(header.rejected_bytes as usize);
             let piece = match self.part {
                 Part::Rows => piece,
                 Part::Rejected => rejected,
@@ -106,6 +108,13 @@ pub(super) fn read_frame(
     if read_up_to(file, payload, place.offset + HEADER as u64)? < len {
         return Ok(None);
     }
-    let (rows, rejected) = payload.split_at_checked(header.rows_bytes as usize).unwrap_or_default();
-    Ok((batch::checksum(rows, rejected) == header.checksum).then_some(header))
+    let (rows, rest) = payload.split_at_checked(header.rows_bytes as usize).unwrap_or_default();
+    let (rejected, key) = rest.split_at_checked(header.rejected_bytes as usize).unwrap_or_default();
+    Ok((batch::checksum(rows, rejected, key.first_chunk()) == header.checksum).then_some(header))
+}
+
+/// The key in a frame's payload, if it has one.
+pub(super) fn key_of(header: &Header, payload: &[u8]) -> Option<RequestKey> {
+    let key = payload.last_chunk().filter(|_| header.keys > 0)?;
+    Some(RequestKey::decode(key))
 }

@@ -16,10 +16,12 @@ use super::SpoolError;
 use super::block::{BLOCK, Identity, Seal};
 use super::figures::SpoolFigures;
 use super::frame::{HEADER, Header, MAGIC, Place};
+use super::keys::RequestKeys;
 use super::layout::{Kind, Layout, failed};
-use super::reader::read_frame;
+use super::reader::{key_of, read_frame};
 use super::sealed::{Opened, SealedSegment};
 use super::storage::{StorageFile, read_up_to, write_all};
+use crate::identity::RequestKey;
 
 /// What a start found.
 #[derive(Debug)]
@@ -68,7 +70,11 @@ pub(super) fn inspect(layout: &Arc<Layout>) -> Result<Vec<Inspected>, SpoolError
     Ok(found)
 }
 
-pub(super) fn recover(layout: &Arc<Layout>, figures: &SpoolFigures) -> Result<Recovered, SpoolError> {
+pub(super) fn recover(
+    layout: &Arc<Layout>,
+    figures: &SpoolFigures,
+    keys: &mut RequestKeys,
+) -> Result<Recovered, SpoolError> {
     let whole = |error| failed(format!("recovering {}", layout.table_dir().display()))(error);
     empty_folder(layout, &layout.free_dir()).map_err(whole)?;
     let mut next_number = 1 + highest_number(layout, &layout.damaged_dir()).map_err(whole)?;
@@ -81,7 +87,7 @@ pub(super) fn recover(layout: &Arc<Layout>, figures: &SpoolFigures) -> Result<Re
             layout.storage().remove(&path).map_err(one)?;
             continue;
         }
-        match recover_one(layout, number, kind) {
+        match recover_one(layout, number, kind, keys) {
             Ok(segment) => segments.extend(segment),
             Err(error) if is_want_of_room(&error) => {
                 tracing::warn!(
@@ -98,17 +104,24 @@ pub(super) fn recover(layout: &Arc<Layout>, figures: &SpoolFigures) -> Result<Re
     for segment in &segments {
         figures.found(segment);
     }
-    figures.occupy(occupied(layout, layout.table_dir()).map_err(whole)?);
+    for folder in [layout.table_dir(), &layout.keys_dir()] {
+        figures.occupy(occupied(layout, folder).map_err(whole)?);
+    }
     Ok(Recovered { segments, postponed, next_number })
 }
 
 /// What is readable of one segment, sealed. Nothing if no frame of it was ever acknowledged.
-pub(super) fn recover_one(layout: &Arc<Layout>, number: u64, kind: Kind) -> io::Result<Option<SealedSegment>> {
+pub(super) fn recover_one(
+    layout: &Arc<Layout>,
+    number: u64,
+    kind: Kind,
+    keys: &mut RequestKeys,
+) -> io::Result<Option<SealedSegment>> {
     let path = layout.path(number, kind);
     match SealedSegment::open(layout, number, kind)? {
         Opened::Sealed(segment) => return Ok(Some(*segment)),
         Opened::Unsealed { identity, frames_start } if kind == Kind::Segment => {
-            return recover_unsealed(layout, &path, &identity, frames_start);
+            return recover_unsealed(layout, &path, &identity, frames_start, keys);
         }
         Opened::Empty if kind == Kind::Segment => layout.storage().remove(&path)?,
         Opened::Empty | Opened::Unreadable | Opened::Unsealed { .. } => {
@@ -136,6 +149,7 @@ fn recover_unsealed(
     path: &Path,
     identity: &Identity,
     frames_start: u64,
+    keys: &mut RequestKeys,
 ) -> io::Result<Option<SealedSegment>> {
     let file = layout.storage().open(path)?;
     let file = &*file;
@@ -159,7 +173,10 @@ fn recover_unsealed(
     let copy_identity =
         Identity { node_id: layout.node_id().to_owned(), epoch: layout.epoch(), first_position: 1, ..identity.clone() };
     let copy = layout.storage().create(&copy_path)?;
-    if let Err(error) = write_copy(file, &scan.frames, start, end, &copy_identity, &*copy) {
+    let written = write_copy(file, &scan.frames, start, end, &copy_identity, &*copy);
+    // Once it is sealed, nobody looks for keys in it.
+    let logged = written.and_then(|found| Ok(keys.log(number, &found, crate::figures::unix_ms() / 1000)?));
+    if let Err(error) = logged {
         // Half a copy takes room that is wanted. The next start removes what can't be removed now.
         let _ = layout.storage().remove(&copy_path);
         return Err(error);
@@ -172,7 +189,7 @@ fn recover_unsealed(
     }
 }
 
-/// Writes the frames to a new segment, sealed and synced.
+/// Writes the frames to a new segment, sealed and synced. The keys in them.
 fn write_copy(
     from: &dyn StorageFile,
     frames: &[(u64, Header)],
@@ -180,12 +197,12 @@ fn write_copy(
     end: u64,
     identity: &Identity,
     to: &dyn StorageFile,
-) -> io::Result<()> {
+) -> io::Result<Vec<RequestKey>> {
     to.set_len(0)?;
     let block = identity.encode();
     write_all(to, &block, 0)?;
     let mut totals = Seal { end: (block.len() + 2 * BLOCK) as u64, ..Seal::default() };
-    let mut payload = BytesMut::new();
+    let (mut payload, mut keys) = (BytesMut::new(), Vec::new());
     for ((offset, header), position) in frames.iter().zip(1..) {
         let found = read_frame(from, Place { offset: *offset, ..start }, end, &mut payload)?;
         if found != Some(*header) {
@@ -202,11 +219,13 @@ fn write_copy(
         write_all(to, &header.encode(), totals.end)?;
         write_all(to, &payload, totals.end + HEADER as u64)?;
         totals.add(&header);
+        keys.extend(key_of(&header, &payload));
     }
     to.sync()?;
     totals.sealed_ms = crate::figures::unix_ms();
     write_all(to, &totals.encode(identity.epoch, identity.number), block.len() as u64)?;
-    to.sync()
+    to.sync()?;
+    Ok(keys)
 }
 
 /// Reads frames until one is bad; then looks for later ones that say whether that was the end.

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::block::{BLOCK, Identity, OpenAttempt, Progress, Seal};
+use super::block::{BLOCK, Identity, OpenAttempt, Progress, Seal, VERSION};
 use super::cut::Cut;
 use super::frame::Place;
 use super::layout::{Kind, Layout};
@@ -54,6 +54,15 @@ impl SealedSegment {
         };
         if identity.number != number {
             return Ok(Opened::Empty);
+        }
+        if identity.version != VERSION {
+            let version = identity.version;
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!(
+                    "it has version {version} of the format, not {VERSION}: drain it with the release that wrote it"
+                ),
+            ));
         }
         let rest = blocks.get(identity_len..).unwrap_or_default();
         let (seal, progress) = rest.split_at_checked(BLOCK).unwrap_or((rest, &[]));

@@ -4,13 +4,15 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::block::{BLOCK, Identity, Seal};
+use super::block::{BLOCK, Identity, Seal, VERSION};
 use super::frame::{HEADER, Header, Place};
+use super::keys::RequestKeys;
 use super::layout::{Kind, Layout};
 use super::sealed::SealedSegment;
 use super::storage::{StorageFile, write_all, write_all_slices};
 use crate::batch::Batch;
 use crate::figures::unix_ms;
+use crate::identity::{REQUEST_KEY_BYTES, RequestKey};
 
 /// The segment that frames are appended to.
 pub(super) struct OpenSegment {
@@ -22,6 +24,8 @@ pub(super) struct OpenSegment {
     pub(super) capacity: u64,
     /// What is committed: becomes the seal.
     pub(super) totals: Seal,
+    /// The keys of the requests in it.
+    keys: Vec<RequestKey>,
 }
 
 /// Where frames begin behind an identity block.
@@ -43,6 +47,7 @@ impl OpenSegment {
     ) -> io::Result<Self> {
         let path = layout.path(number, Kind::Segment);
         let identity = Identity {
+            version: VERSION,
             node_id: layout.node_id().to_owned(),
             epoch: layout.epoch(),
             number,
@@ -95,6 +100,7 @@ impl OpenSegment {
             identity_len,
             capacity,
             totals: Seal { end: frames_start(identity_len), ..Seal::default() },
+            keys: Vec::new(),
         })
     }
 
@@ -113,26 +119,29 @@ impl OpenSegment {
     /// Appends a frame for each batch, with as few calls as the kernel allows. `headers` is memory
     /// for the headers. Nothing counts until it returns; after an error the place where it began
     /// is made unreadable, so that no frame of a refused batch is found there later.
-    pub(super) fn append(
+    pub(super) fn append<'a>(
         &mut self,
-        batches: &[Batch],
+        batches: impl Iterator<Item = &'a Batch> + Clone,
         first_position: u64,
         durable: u64,
         headers: &mut Vec<[u8; HEADER]>,
     ) -> io::Result<()> {
         let mut totals = self.totals;
         headers.clear();
-        for (batch, position) in batches.iter().zip(first_position..) {
+        for (batch, position) in batches.clone().zip(first_position..) {
             let place = Place { epoch: self.identity.epoch, number: self.identity.number, offset: totals.end };
             let header = Header::of(batch, position, durable, place)
                 .ok_or_else(|| io::Error::other("a batch is longer than a frame can be"))?;
             headers.push(header.encode());
             totals.add(&header);
         }
-        let mut slices = Vec::with_capacity(batches.len() * 3);
-        for (batch, header) in batches.iter().zip(headers.iter()) {
+        let keys: Vec<[u8; REQUEST_KEY_BYTES]> = batches.clone().filter_map(Batch::encoded_key).collect();
+        let mut next_key = keys.iter();
+        let mut slices = Vec::with_capacity(headers.len() * 3);
+        for (batch, header) in batches.clone().zip(headers.iter()) {
             slices.push(IoSlice::new(header));
-            for section in [&batch.rows.bytes, &batch.rejected.bytes] {
+            let key = batch.key.and_then(|_| next_key.next()).map_or(&[][..], |key| key);
+            for section in [&batch.rows.bytes, &batch.rejected.bytes, key] {
                 if !section.is_empty() {
                     slices.push(IoSlice::new(section));
                 }
@@ -143,6 +152,7 @@ impl OpenSegment {
             return Err(error);
         }
         self.totals = totals;
+        self.keys.extend(batches.filter_map(|batch| batch.key));
         Ok(())
     }
 
@@ -151,13 +161,17 @@ impl OpenSegment {
         self.file.sync()
     }
 
-    /// Writes the seal, behind which nothing is read, and syncs it.
-    pub(super) fn seal(mut self) -> Result<SealedSegment, Box<(Self, SealError)>> {
+    /// Logs the keys of its requests, writes the seal, behind which nothing is read, and syncs it.
+    pub(super) fn seal(mut self, keys: &mut RequestKeys) -> Result<SealedSegment, Box<(Self, SealError)>> {
         self.totals.sealed_ms = unix_ms();
         let block = self.totals.encode(self.identity.epoch, self.identity.number);
         // The frames first: a seal on the disk says that all of them are there.
         if let Err(error) = self.file.sync() {
             return Err(Box::new((self, SealError::Sync(error))));
+        }
+        // Then the keys: of what is sealed, no start reads them any more.
+        if let Err(error) = keys.log(self.identity.number, &self.keys, self.totals.sealed_ms / 1000) {
+            return Err(Box::new((self, error)));
         }
         if let Err(error) = write_all(&*self.file, &block, self.identity_len) {
             return Err(Box::new((self, SealError::Write(error))));
@@ -173,6 +187,14 @@ impl OpenSegment {
 pub(super) enum SealError {
     Write(io::Error),
     Sync(io::Error),
+}
+
+impl From<SealError> for io::Error {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::Write(error) | SealError::Sync(error) => error,
+        }
+    }
 }
 
 impl Seal {

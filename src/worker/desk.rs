@@ -38,6 +38,10 @@ impl Service for Desk<'_> {
             Route::Refuse(fault) => return (Answer::now(Reply::Fault(fault)), 0),
         };
         let origin = Origin { client_ip: self.client_ip, server_time_unix_ns: unix_ns() };
+        if take.key.is_some() {
+            // A request with a key is a batch of its own: it may turn out not to be stored.
+            self.outbox.hand_over(&self.shared.handoff);
+        }
         let Some((batch, sequence)) = self.outbox.filling() else {
             return (Answer::now(Reply::Fault(Shed::InFlightBytes.into())), 0);
         };
@@ -51,6 +55,9 @@ impl Service for Desk<'_> {
         }
         if answer.after_commit {
             self.outbox.wait_for_filling(self.waiter, &self.shared.handoff);
+            if take.key.is_some() {
+                self.outbox.hand_over(&self.shared.handoff);
+            }
         }
         (answer, sequence)
     }

@@ -21,7 +21,7 @@ use mio::event::Event;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::api::{Api, Fault};
+use crate::api::{Api, Fault, KEY_REUSED};
 use crate::connection::{Kept, RequestLimits};
 use crate::figures::{Shed, WorkerFigures, unix_ms};
 use crate::handoff::{CommitOutcome, Handoff};
@@ -234,11 +234,17 @@ impl Worker {
             self.figures.shed(reason, requests);
             Err(Fault::from(reason))
         };
+        let until = self.now + self.shared.timeouts.inserted;
         let outcome = match settled.outcome {
             Some(CommitOutcome::Committed { segment }) => {
                 self.figures.accepted.add(u64::from(settled.rows));
-                Ok(Kept { segment, until: self.now + self.shared.timeouts.inserted })
+                Ok(Kept { segment: Some(segment), until, first: None })
             }
+            Some(CommitOutcome::Repeated { figures, segment }) => {
+                self.figures.repeated.add(requests);
+                Ok(Kept { segment, until, first: Some(figures).filter(|_| settled.keyed != Some(figures)) })
+            }
+            Some(CommitOutcome::KeyReused) => Err(KEY_REUSED),
             Some(CommitOutcome::Refused(refusal)) => shed(refusal.into()),
             None => shed(Shed::CommitTimeout),
         };
@@ -246,7 +252,7 @@ impl Worker {
         for waiter in &settled.waiters {
             let Some(slot) = slot_of(&mut self.slots, *waiter) else { continue };
             if slot.connection.replies().settle(settled.sequence, outcome)
-                && let Ok(Kept { segment, .. }) = outcome
+                && let Ok(Kept { segment: Some(segment), .. }) = outcome
             {
                 self.await_insert(segment, *waiter);
             }

@@ -113,10 +113,21 @@ impl Connection {
 
 /// One POST on a connection of its own.
 pub fn post(address: SocketAddr, target: &str, body: &[u8]) -> Response {
+    post_with(address, target, "", body)
+}
+
+/// The same with further header lines, each with its end.
+pub fn post_with(address: SocketAddr, target: &str, headers: &str, body: &[u8]) -> Response {
     let mut connection = Connection::open(address);
-    let head = format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
-    connection.send(&[head.as_bytes(), body].concat());
+    connection.send(&request(target, headers, body));
     connection.read_response()
+}
+
+/// The bytes of a POST.
+pub fn request(target: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let head = format!("POST {target} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {length}\r\n\r\n");
+    [head.as_bytes(), body].concat()
 }
 
 /// One GET on a connection of its own.

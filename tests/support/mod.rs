@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 pub use clickhouse::{ClickHouse, shared_clickhouse};
 pub use disk::SmallDisk;
-pub use http::{Connection, Response, get, post};
+pub use http::{Connection, Response, get, post, post_with, request};
 pub use server::{Server, Stopping};
 
 /// The longest that anything may take on a busy machine.

@@ -6,6 +6,7 @@ use crossbeam::channel::{Receiver, unbounded};
 
 use super::*;
 use crate::handoff::{CommitOutcome, CommitRefusal, Handoff, Mailbox};
+use crate::identity::{Figures, RequestKey, of_request};
 
 /// A worker's side: submits batches and waits for their outcomes.
 struct Bench {
@@ -170,4 +171,59 @@ fn positions_and_figures_add_up() {
         pool.retire(segment).unwrap();
     }
     assert_eq!((figures.spooled_rows(), figures.outstanding(), figures.oldest_unix_ms()), (0, 0, 0));
+}
+
+/// Commits batches that are all there when the committer begins, and what became of each.
+fn commit_at_once(config: SpoolConfig, batches: Vec<Batch>) -> Vec<CommitOutcome> {
+    let poll = mio::Poll::new().unwrap();
+    let handoff = Arc::new(Handoff::new(vec![Mailbox::new(poll.registry(), mio::Token(0)).unwrap()]));
+    let (sender, _sealed) = unbounded();
+    let (spool, _) = Spool::open(config).unwrap();
+    let count = batches.len();
+    for (mut batch, sequence) in batches.into_iter().zip(1..) {
+        batch.close(sequence);
+        handoff.submit(batch);
+    }
+    handoff.finish();
+    Committer::new(spool, handoff.clone(), b"frozen".to_vec(), sender, 1).run();
+    let returned: Vec<_> = std::iter::from_fn(|| handoff.mailbox(0).unwrap().take()).collect();
+    let order: Vec<u64> = returned.iter().map(|returned| returned.batch.sequence).collect();
+    assert_eq!(order, (1..=count as u64).collect::<Vec<_>>(), "a worker's batches return in their order");
+    returned.into_iter().map(|returned| returned.outcome).collect()
+}
+
+fn keyed(key: &[u8], body: &[u8], rows: &[&str]) -> Batch {
+    let figures = Figures { accepted: rows.len() as u32, rejected: 0, refused: false };
+    Batch { key: Some(RequestKey::new(of_request("t", key), body, figures)), ..batch(rows, &[]) }
+}
+
+#[test]
+fn a_repeat_of_what_is_being_committed_shares_its_fate() {
+    let folder = tempfile::tempdir().unwrap();
+    let batches = || {
+        vec![
+            keyed(b"k", b"body", &["a"]),
+            batch(&["plain"], &[]),
+            keyed(b"k", b"body", &["a"]),
+            keyed(b"k", b"other", &["b"]),
+            keyed(b"l", b"", &[]),
+            keyed(b"l", b"", &[]),
+        ]
+    };
+    let refused = CommitOutcome::Refused(CommitRefusal::SpoolFull);
+    let full = SpoolConfig { spool_bytes_max: 0, ..config(folder.path()) };
+    assert_eq!(commit_at_once(full, batches()), [refused; 6]);
+    let stored = CommitOutcome::Committed { segment: 1 };
+    let repeated = |accepted| CommitOutcome::Repeated {
+        figures: Figures { accepted, rejected: 0, refused: false },
+        segment: Some(1),
+    };
+    let expected = [stored, stored, repeated(1), CommitOutcome::KeyReused, stored, repeated(0)];
+    assert_eq!(commit_at_once(config(folder.path()), batches()), expected);
+    // Sealed at its end: now from the log.
+    let expected = [repeated(1), CommitOutcome::Committed { segment: 2 }, repeated(1)];
+    assert_eq!(commit_at_once(config(folder.path()), batches())[..3], expected);
+    let (_spool, recovered) = Spool::open(config(folder.path())).unwrap();
+    let rows: Vec<String> = recovered.segments.iter().map(|segment| contents(segment).unwrap().0).collect();
+    assert_eq!(rows, ["aplain", "plain"]);
 }

@@ -22,6 +22,7 @@ fn config(dir: &Path) -> SpoolConfig {
         batch_bytes: 64 << 10,
         batch_age: Duration::from_secs(3600),
         durability: Durability::Sync,
+        idempotency_keys_max: 1000,
     }
 }
 
@@ -56,7 +57,7 @@ fn write_segment(spool: &Spool, number: u64, recycled: Option<(&Path, u64)>, bat
     let mut open = OpenSegment::create(&spool.layout, number, 1, b"frozen", 4096, recycled).unwrap();
     let mut headers = Vec::new();
     for (batch, position) in batches.iter().zip(1..) {
-        open.append(std::slice::from_ref(batch), position, position - 1, &mut headers).unwrap();
+        open.append(std::iter::once(batch), position, position - 1, &mut headers).unwrap();
     }
     open
 }
@@ -84,7 +85,7 @@ fn recover(bytes: &[u8], name: &str) -> (tempfile::TempDir, Spool, Vec<SealedSeg
     (folder, spool, recovered.segments)
 }
 
-fn files(folder: &Path) -> Vec<String> {
+pub(super) fn files(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap())

@@ -1,7 +1,11 @@
 //! What a start finds after a crash.
 
 use super::*;
+use crate::identity::{Figures, RequestKey, of_request};
 use crate::spool::frame::{HEADER, Header, Place};
+use crate::spool::keys::Fate;
+
+const FIGURES: Figures = Figures { accepted: 1, rejected: 0, refused: false };
 
 const NAME: &str = "00000000000000000001.segment";
 const CONTENTS: [(&str, &str); 4] = [("", ""), ("one", ""), ("onetwodeux", "bad"), ("onetwodeux", "badworse")];
@@ -75,9 +79,9 @@ fn spool_epoch(bytes: &[u8]) -> u64 {
 #[test]
 fn frames_of_a_files_former_life_do_not_come_back() {
     let folder = tempfile::tempdir().unwrap();
-    let (spool, _) = Spool::open(config(folder.path())).unwrap();
+    let (mut spool, _) = Spool::open(config(folder.path())).unwrap();
     let old = [batch(&["old1"], &[]), batch(&["old2"], &[]), batch(&["old3"], &[])];
-    write_segment(&spool, 1, None, &old).seal().map_err(|_| ()).unwrap();
+    write_segment(&spool, 1, None, &old).seal(&mut spool.keys).map_err(|_| ()).unwrap();
     let path = spool.layout.path(1, Kind::Segment);
     let len = fs::metadata(&path).unwrap().len();
     // As long as the old first frame, so that the old second one follows without a seam.
@@ -91,9 +95,9 @@ fn frames_of_a_files_former_life_do_not_come_back() {
 #[test]
 fn sealed_segments_keep_their_token_and_what_is_known_of_them() {
     let folder = tempfile::tempdir().unwrap();
-    let (spool, _) = Spool::open(config(folder.path())).unwrap();
+    let (mut spool, _) = Spool::open(config(folder.path())).unwrap();
     let open = write_segment(&spool, 7, None, &[batch(&["a"], &["b"])]);
-    let mut sealed = open.seal().map_err(|_| ()).unwrap();
+    let mut sealed = open.seal(&mut spool.keys).map_err(|_| ()).unwrap();
     let token = sealed.token();
     sealed.begin_attempt("a window", 9).unwrap();
     drop((spool, sealed));
@@ -148,10 +152,10 @@ fn an_interrupted_recovery_doubles_nothing() {
 #[test]
 fn a_sealed_segment_that_changed_is_not_streamed() {
     let folder = tempfile::tempdir().unwrap();
-    let (spool, _) = Spool::open(config(folder.path())).unwrap();
+    let (mut spool, _) = Spool::open(config(folder.path())).unwrap();
     let open = write_segment(&spool, 1, None, &[batch(&["first"], &[]), batch(&["second"], &[])]);
     let end = open.totals.end as usize;
-    let sealed = open.seal().map_err(|_| ()).unwrap();
+    let sealed = open.seal(&mut spool.keys).map_err(|_| ()).unwrap();
     let path = spool.layout.path(1, Kind::Segment);
     let bytes = fs::read(&path).unwrap();
     let second = end - HEADER - 6;
@@ -179,4 +183,49 @@ fn what_can_not_be_read_is_kept_as_damaged() {
     assert!(segments.is_empty());
     assert_eq!(files(&spool.layout.damaged_dir()), ["00000000000000000001.sent"]);
     assert_eq!(spool.next_number, 2);
+}
+
+#[test]
+fn keys_in_an_unsealed_segment_are_known_after_a_crash_and_those_that_were_cut_are_not() {
+    let key = |name: &[u8]| RequestKey::new(of_request("t", name), b"body", FIGURES);
+    let keyed = |name: &str| {
+        let mut batch = batch(&[name], &[]);
+        batch.key = Some(key(name.as_bytes()));
+        batch.close(1);
+        batch
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(config(folder.path())).unwrap();
+    let open = write_segment(&spool, 1, None, &[keyed("one"), batch(&["plain"], &[]), keyed("two")]);
+    let end = open.totals.end as usize;
+    let bytes = fs::read(spool.layout.path(1, Kind::Segment)).unwrap();
+    drop(spool);
+    for (len, known) in [(end, [true, true]), (end - 1, [true, false])] {
+        let (folder, spool, segments) = recover(&bytes[..len], NAME);
+        assert_eq!(segments.len(), 1);
+        let knows = |spool: &Spool| [b"one", b"two"].map(|name| spool.keys.fate(&key(name)) != Fate::Store);
+        assert_eq!(knows(&spool), known);
+        // Once it is sealed its frames are not read any more: the log has them.
+        drop((spool, segments));
+        let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
+        assert_eq!((knows(&spool), recovered.segments.len()), (known, 1));
+        let texts = ["oneplaintwo", "oneplain"];
+        assert_eq!(contents(&recovered.segments[0]).unwrap().0, texts[usize::from(!known[1])]);
+    }
+}
+
+#[test]
+fn a_segment_of_another_version_stops_the_start_and_stays_where_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bytes, _) = three_frames(folder.path());
+    let mut identity = block::Identity::decode(&bytes).unwrap();
+    identity.version = 1;
+    let older = [identity.encode(), bytes[block::BLOCK..].to_vec()].concat();
+    let folder = tempfile::tempdir().unwrap();
+    let table_dir = folder.path().join("spool/t");
+    fs::create_dir_all(&table_dir).unwrap();
+    fs::write(table_dir.join(NAME), &older).unwrap();
+    let error = Spool::open(config(folder.path())).err().unwrap().to_string();
+    assert!(error.contains(NAME) && error.contains("version 1"), "{error}");
+    assert_eq!(files(&table_dir), [NAME]);
 }

@@ -1,0 +1,145 @@
+//! The requests with an `Idempotency-Key` that were taken lately, so that a repeat stores nothing.
+//!
+//! The committer owns the map: it alone decides what is stored, so two requests with one key can't
+//! both be new. A key stands in the frame of its request's events; when the segment is sealed it
+//! goes into a log as well ([`log`]), since a start reads no frame of a sealed segment. So no crash
+//! parts a key from its events, and a request with a key costs no sync of its own.
+//!
+//! A key is remembered for [`SECONDS_MAX`], or until `--idempotency-keys-max` newer ones are.
+
+mod log;
+
+use std::collections::hash_map::{Entry, HashMap};
+use std::collections::{HashSet, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+use log::KeyLog;
+
+use super::figures::SpoolFigures;
+use super::layout::Layout;
+use super::segment::SealError;
+use crate::handoff::CommitOutcome;
+use crate::identity::{Figures, Id, RequestKey};
+
+/// How long a key is remembered.
+pub const SECONDS_MAX: u64 = 24 * 3600;
+
+/// What is to be done with a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Store it.
+    Store,
+    /// Nothing is stored, and that is settled.
+    Known(CommitOutcome),
+    /// The request that it repeats is being committed: this is settled together with that.
+    Echo(CommitOutcome),
+}
+
+/// See the module.
+pub(super) struct RequestKeys {
+    known: HashMap<Id, Taken>,
+    /// The committed ones by age, with the second in which they came.
+    by_age: VecDeque<(Id, u64)>,
+    /// Those of the group that is being committed.
+    pending: HashSet<Id>,
+    keys_max: usize,
+    log: KeyLog,
+    figures: Arc<SpoolFigures>,
+}
+
+/// A request that was taken.
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    body: [u8; 8],
+    figures: Figures,
+    segment: u64,
+}
+
+impl RequestKeys {
+    /// Those that the logs have, at the second `now`.
+    pub(super) fn open(layout: Arc<Layout>, figures: Arc<SpoolFigures>, keys_max: usize, now: u64) -> io::Result<Self> {
+        let log = KeyLog::new(layout, figures.clone(), keys_max as u64);
+        let (known, by_age, pending) = (HashMap::new(), VecDeque::new(), HashSet::new());
+        let mut keys = Self { known, by_age, pending, keys_max, log, figures };
+        let mut found = Vec::new();
+        keys.log.load(|segment, second, key| found.push((segment, second, key)))?;
+        for (segment, second, key) in found {
+            keys.remember(&key, segment, second);
+        }
+        keys.forget_old(now);
+        Ok(keys)
+    }
+
+    /// What is to be done with a batch that has this key.
+    pub(super) fn fate(&self, key: &RequestKey) -> Fate {
+        let Some(taken) = self.known.get(&key.id) else { return Fate::Store };
+        let pending = self.pending.contains(&key.id);
+        let outcome = if taken.body == key.body {
+            let segment = (pending || self.figures.is_waiting(taken.segment)).then_some(taken.segment);
+            CommitOutcome::Repeated { figures: taken.figures, segment }
+        } else {
+            CommitOutcome::KeyReused
+        };
+        if pending { Fate::Echo(outcome) } else { Fate::Known(outcome) }
+    }
+
+    /// The request of this key is about to be committed to a segment.
+    pub(super) fn begin(&mut self, key: &RequestKey, segment: u64) {
+        self.known.insert(key.id, Taken { body: key.body, figures: key.figures, segment });
+        self.pending.insert(key.id);
+    }
+
+    /// The commit of all that was begun is done, at the second `now`.
+    pub(super) fn committed(&mut self, now: u64) {
+        if self.pending.is_empty() {
+            return;
+        }
+        self.by_age.extend(self.pending.drain().map(|id| (id, now)));
+        self.forget_old(now);
+    }
+
+    /// The commit of all that was begun has failed: it was never there.
+    pub(super) fn refused(&mut self) {
+        for id in self.pending.drain() {
+            self.known.remove(&id);
+        }
+    }
+
+    /// Logs the keys of a segment, durably: it may be sealed then. Keys that only a recovered
+    /// segment has are remembered as well.
+    pub(super) fn log(&mut self, segment: u64, keys: &[RequestKey], now: u64) -> Result<(), SealError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        self.log.append(segment, keys, now)?;
+        for key in keys {
+            self.remember(key, segment, now);
+        }
+        self.forget_old(now);
+        Ok(())
+    }
+
+    fn remember(&mut self, key: &RequestKey, segment: u64, second: u64) {
+        if let Entry::Vacant(place) = self.known.entry(key.id) {
+            place.insert(Taken { body: key.body, figures: key.figures, segment });
+            self.by_age.push_back((key.id, second));
+        }
+    }
+
+    fn forget_old(&mut self, now: u64) {
+        let is_old = |second: u64| second.saturating_add(SECONDS_MAX) <= now;
+        while let Some((id, second)) = self.by_age.front()
+            && (self.by_age.len() > self.keys_max || is_old(*second))
+        {
+            self.known.remove(id);
+            self.by_age.pop_front();
+        }
+        // The map is full: what it reaches back to is less than the whole time.
+        let horizon = self.by_age.front().filter(|_| self.by_age.len() >= self.keys_max);
+        self.figures.keys(self.by_age.len() as u64, horizon.map(|(_, second)| *second));
+    }
+}
+
+#[cfg(test)]
+mod tests;

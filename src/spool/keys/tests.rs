@@ -1,0 +1,145 @@
+//! The map and its logs, on a real folder.
+
+use std::path::Path;
+
+use super::*;
+use crate::identity::of_request;
+use crate::spool::storage::Disk;
+
+const FIGURES: Figures = Figures { accepted: 3, rejected: 1, refused: false };
+
+fn key(name: &str, body: &str) -> RequestKey {
+    RequestKey::new(of_request("events", name.as_bytes()), body.as_bytes(), FIGURES)
+}
+
+struct Bench {
+    keys: RequestKeys,
+    figures: Arc<SpoolFigures>,
+}
+
+impl Bench {
+    fn open(dir: &Path, keys_max: usize, now: u64) -> Self {
+        let layout = Arc::new(Layout::open(Arc::new(Disk), dir, "t", Some("node")).unwrap());
+        let figures = Arc::new(SpoolFigures::default());
+        Self { keys: RequestKeys::open(layout, figures.clone(), keys_max, now).unwrap(), figures }
+    }
+
+    /// Commits requests and seals their segment.
+    fn take(&mut self, segment: u64, keys: &[RequestKey], now: u64) {
+        for key in keys {
+            self.keys.begin(key, segment);
+        }
+        self.keys.committed(now);
+        assert!(self.keys.log(segment, keys, now).is_ok());
+    }
+
+    fn knows(&self, name: &str) -> bool {
+        self.keys.fate(&key(name, "body")) != Fate::Store
+    }
+}
+
+fn repeated(segment: Option<u64>) -> CommitOutcome {
+    CommitOutcome::Repeated { figures: FIGURES, segment }
+}
+
+fn logs(dir: &Path) -> Vec<String> {
+    crate::spool::tests::files(&dir.join("keys"))
+}
+
+const HOUR: u64 = 3600;
+
+#[test]
+fn a_key_is_new_once_and_a_failed_commit_leaves_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bench = Bench::open(folder.path(), 10, 0);
+    let (first, other_body) = (key("a", "body"), key("a", "another"));
+    assert_eq!(bench.keys.fate(&first), Fate::Store);
+    bench.keys.begin(&first, 7);
+    assert_eq!(bench.keys.fate(&first), Fate::Echo(repeated(Some(7))));
+    assert_eq!(bench.keys.fate(&other_body), Fate::Echo(CommitOutcome::KeyReused));
+    bench.keys.refused();
+    assert_eq!(bench.keys.fate(&first), Fate::Store);
+    bench.keys.begin(&first, 8);
+    bench.keys.committed(1);
+    assert_eq!(bench.keys.fate(&first), Fate::Known(repeated(None)), "segment 8 does not wait");
+    bench.figures.opened(8, 1);
+    assert_eq!(bench.keys.fate(&first), Fate::Known(repeated(Some(8))));
+    assert_eq!(bench.keys.fate(&other_body), Fate::Known(CommitOutcome::KeyReused));
+    assert_eq!(bench.keys.fate(&key("b", "body")), Fate::Store);
+}
+
+#[test]
+fn a_key_is_forgotten_after_a_day_or_when_enough_newer_ones_came() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bench = Bench::open(folder.path(), 3, 0);
+    bench.take(1, &[key("a", "body")], 100);
+    bench.take(2, &[key("b", "body")], 200);
+    assert_eq!(bench.figures.request_keys(), (2, 0));
+    bench.take(3, &[key("c", "body")], 300);
+    assert_eq!(bench.figures.request_keys(), (3, 100), "full: as long ago as the oldest");
+    bench.take(4, &[key("d", "body")], 400);
+    assert_eq!(["a", "b", "c", "d"].map(|name| bench.knows(name)), [false, true, true, true]);
+    bench.take(5, &[key("e", "body")], 300 + SECONDS_MAX);
+    assert_eq!(["b", "c", "d", "e"].map(|name| bench.knows(name)), [false, false, true, true]);
+}
+
+#[test]
+fn what_was_logged_is_known_after_a_restart_and_nothing_behind_a_torn_block() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bench = Bench::open(folder.path(), 100, 0);
+    bench.take(1, &[key("a", "body"), key("b", "body")], HOUR);
+    bench.take(2, &[key("c", "body")], HOUR + 1);
+    bench.take(3, &[key("d", "body")], 2 * HOUR);
+    assert_eq!(logs(folder.path()), ["1970-01-01T01.log", "1970-01-01T02.log"]);
+    drop(bench);
+    let path = folder.path().join("keys/1970-01-01T01.log");
+    let whole = std::fs::read(&path).unwrap();
+    let second_block = whole.len() - 28 - 36;
+    for cut in 0..=whole.len() {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let bench = Bench::open(folder.path(), 100, 2 * HOUR);
+        let known = ["a", "b", "c", "d"].map(|name| bench.knows(name));
+        assert_eq!(known, [cut >= second_block, cut >= second_block, cut == whole.len(), true], "{cut}");
+    }
+    for at in 0..whole.len() {
+        let mut bad = whole.clone();
+        bad[at] ^= 2;
+        std::fs::write(&path, &bad).unwrap();
+        let bench = Bench::open(folder.path(), 100, 2 * HOUR);
+        let known = ["a", "b", "c"].map(|name| bench.knows(name));
+        assert_eq!(known, [at >= second_block, at >= second_block, false], "{at}");
+    }
+}
+
+#[test]
+fn a_file_of_a_former_run_is_replaced_by_one_that_has_its_whole_blocks() {
+    let folder = tempfile::tempdir().unwrap();
+    Bench::open(folder.path(), 100, 0).take(1, &[key("a", "body")], HOUR);
+    let path = folder.path().join("keys/1970-01-01T01.log");
+    let mut torn = std::fs::read(&path).unwrap();
+    torn.extend_from_slice(b"KEYS\x05");
+    std::fs::write(&path, &torn).unwrap();
+    let mut bench = Bench::open(folder.path(), 100, HOUR);
+    bench.take(2, &[key("b", "body")], HOUR + 5);
+    bench.take(3, &[key("c", "body")], HOUR + 6);
+    drop(bench);
+    let bench = Bench::open(folder.path(), 100, HOUR);
+    assert_eq!(["a", "b", "c"].map(|name| bench.knows(name)), [true; 3]);
+    assert_eq!(logs(folder.path()), ["1970-01-01T01.log"]);
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 3 * (28 + 36));
+}
+
+#[test]
+fn old_logs_are_removed_once_all_in_them_is_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bench = Bench::open(folder.path(), 4, 0);
+    bench.figures.occupy(1000);
+    for hour in 1..=6 {
+        let names = [format!("{hour}a"), format!("{hour}b")];
+        bench.take(hour, &names.map(|name| key(&name, "body")), hour * HOUR);
+    }
+    assert_eq!(logs(folder.path()), ["1970-01-01T05.log", "1970-01-01T06.log"]);
+    assert_eq!(bench.figures.spool_bytes(), 1000 + 2 * (28 + 2 * 36));
+    bench.take(7, &[key("late", "body")], 6 * HOUR + SECONDS_MAX + HOUR);
+    assert_eq!(logs(folder.path()), ["1970-01-02T07.log"]);
+}
