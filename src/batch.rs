@@ -4,7 +4,9 @@
 //! A batch is a pooled object. It travels worker → committer → worker and keeps its memory, so
 //! that in steady state no event costs an allocation.
 
-use crate::identity::{REQUEST_KEY_BYTES, RequestKey};
+use std::ops::Range;
+
+use crate::identity::{Id, REQUEST_KEY_BYTES, RequestKey};
 use crate::limits;
 
 /// Rows in RowBinary, without a header, and how many there are.
@@ -46,6 +48,12 @@ pub struct Batch {
     pub rejected: Section,
     /// Of the one request in it, where that came with an `Idempotency-Key`.
     pub key: Option<RequestKey>,
+    /// Identities of its events, where they have any.
+    pub ids: Vec<Id>,
+    /// The row of each of `ids` in `rows.bytes`, in order.
+    id_rows: Vec<Range<usize>>,
+    /// Events that were taken out as repeats.
+    pub duplicates: u32,
     /// CRC-32C over what the frame holds, see [`checksum`]; set by [`Batch::close`].
     pub checksum: u32,
 }
@@ -55,6 +63,7 @@ pub struct Batch {
 pub struct Mark {
     rows: (usize, u32),
     rejected: (usize, u32),
+    ids: usize,
 }
 
 impl Batch {
@@ -68,6 +77,7 @@ impl Batch {
         Mark {
             rows: (self.rows.bytes.len(), self.rows.count),
             rejected: (self.rejected.bytes.len(), self.rejected.count),
+            ids: self.ids.len(),
         }
     }
 
@@ -75,6 +85,8 @@ impl Batch {
     pub fn roll_back(&mut self, mark: Mark) {
         self.rows.cut(mark.rows);
         self.rejected.cut(mark.rejected);
+        self.ids.truncate(mark.ids);
+        self.id_rows.truncate(mark.ids);
     }
 
     /// Encoded bytes of rows and rejected lines.
@@ -85,7 +97,7 @@ impl Batch {
     /// Bytes of what follows a frame's header.
     pub fn frame_payload(&self) -> u64 {
         let key = if self.key.is_some() { REQUEST_KEY_BYTES } else { 0 };
-        (self.len() + key) as u64
+        (self.len() + key + self.ids.as_flattened().len()) as u64
     }
 
     /// True when there is nothing to store.
@@ -97,7 +109,47 @@ impl Batch {
     /// here, on the worker, because there are many workers and one committer.
     pub fn close(&mut self, sequence: u64) {
         self.sequence = sequence;
-        self.checksum = checksum(&self.rows.bytes, &self.rejected.bytes, self.encoded_key().as_ref());
+        self.compute_checksum();
+    }
+
+    /// Notes the identity of an event, and which of the rows' bytes are its row; rows come in order.
+    pub fn identify(&mut self, id: Id, row: Range<usize>) {
+        self.ids.push(id);
+        self.id_rows.push(row);
+    }
+
+    /// Takes out the rows of events whose identity `is_repeat` says was there before, in a closed
+    /// batch.
+    pub fn remove_repeats(&mut self, mut is_repeat: impl FnMut(&Id) -> bool) {
+        let bytes = &mut self.rows.bytes;
+        let (mut kept, mut from, mut left) = (0, 0, 0);
+        for index in 0..self.ids.len() {
+            let (Some(id), Some(row)) = (self.ids.get(index).copied(), self.id_rows.get(index).cloned()) else { break };
+            if is_repeat(&id) {
+                bytes.copy_within(from..row.start, kept);
+                kept += row.start - from;
+                from = row.end;
+            } else {
+                self.ids.swap(left, index);
+                left += 1;
+            }
+        }
+        let removed = self.ids.len() - left;
+        if removed > 0 {
+            let len = bytes.len();
+            bytes.copy_within(from.., kept);
+            bytes.truncate(kept + len - from);
+            self.rows.count = self.rows.count.saturating_sub(removed as u32);
+            self.duplicates += removed as u32;
+            self.ids.truncate(left);
+            self.id_rows.clear();
+            self.compute_checksum();
+        }
+    }
+
+    fn compute_checksum(&mut self) {
+        let key = self.encoded_key();
+        self.checksum = checksum(&self.rows.bytes, &self.rejected.bytes, key.as_ref(), self.ids.as_flattened());
     }
 
     /// The key as it stands in a frame.
@@ -110,14 +162,19 @@ impl Batch {
         self.rows.clear();
         self.rejected.clear();
         self.key = None;
+        self.ids.clear();
+        self.id_rows.clear();
+        self.duplicates = 0;
         self.checksum = 0;
     }
 }
 
-/// The checksum of a frame's payload: CRC-32C over the rows, the rejected lines, and the key.
-pub fn checksum(rows: &[u8], rejected: &[u8], key: Option<&[u8; REQUEST_KEY_BYTES]>) -> u32 {
+/// The checksum of a frame's payload: CRC-32C over the rows, the rejected lines, the key and the
+/// identities of events.
+pub fn checksum(rows: &[u8], rejected: &[u8], key: Option<&[u8; REQUEST_KEY_BYTES]>, ids: &[u8]) -> u32 {
     let checksum = crc32c::crc32c_append(crc32c::crc32c(rows), rejected);
-    key.map_or(checksum, |key| crc32c::crc32c_append(checksum, key))
+    let checksum = key.map_or(checksum, |key| crc32c::crc32c_append(checksum, key));
+    crc32c::crc32c_append(checksum, ids)
 }
 
 #[cfg(test)]
@@ -143,9 +200,38 @@ mod tests {
     #[test]
     fn the_checksum_covers_everything_in_order() {
         let key = [b'k'; REQUEST_KEY_BYTES];
-        assert_eq!(checksum(b"ab", b"c", None), crc32c::crc32c(b"abc"));
-        assert_ne!(checksum(b"ab", b"c", None), checksum(b"c", b"ab", None));
-        assert_eq!(checksum(b"ab", b"c", Some(&key)), crc32c::crc32c(&[b"abc", &key[..]].concat()));
+        assert_eq!(checksum(b"ab", b"c", None, b"i"), crc32c::crc32c(b"abci"));
+        assert_ne!(checksum(b"ab", b"c", None, b""), checksum(b"c", b"ab", None, b""));
+        assert_eq!(checksum(b"ab", b"c", Some(&key), b"i"), crc32c::crc32c(&[b"abc", &key[..], b"i"].concat()));
+    }
+
+    #[test]
+    fn repeats_are_taken_out_wherever_they_stand() {
+        // Rows of different lengths; those in capitals have an identity.
+        let rows = ["A1", "b", "C22", "D", "e5", "F"];
+        for repeats in 0..16u8 {
+            let mut batch = Batch::new(0);
+            let mut ids = Vec::new();
+            for row in rows {
+                let start = batch.rows.bytes.len();
+                batch.rows.bytes.extend_from_slice(row.as_bytes());
+                batch.rows.count += 1;
+                if row.as_bytes()[0].is_ascii_uppercase() {
+                    ids.push([row.as_bytes()[0]; 16]);
+                    batch.identify(*ids.last().unwrap(), start..start + row.len());
+                }
+            }
+            batch.close(1);
+            let is_repeat = |id: &Id| repeats >> ids.iter().position(|known| known == id).unwrap() & 1 == 1;
+            batch.remove_repeats(is_repeat);
+            let stays = |row: &&str| !row.as_bytes()[0].is_ascii_uppercase() || !is_repeat(&[row.as_bytes()[0]; 16]);
+            let left: Vec<&str> = rows.iter().copied().filter(stays).collect();
+            assert_eq!(batch.rows.bytes, left.concat().as_bytes(), "{repeats:b}");
+            assert_eq!((batch.rows.count, batch.duplicates), (left.len() as u32, repeats.count_ones()));
+            let kept: Vec<Id> = ids.iter().copied().filter(|id| !is_repeat(id)).collect();
+            assert_eq!(batch.ids, kept);
+            assert_eq!(batch.checksum, checksum(left.concat().as_bytes(), b"", None, kept.as_flattened()));
+        }
     }
 
     #[test]

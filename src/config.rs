@@ -187,6 +187,14 @@ pub struct Settings {
     #[arg(long, env = "SLUICEGATE_IDEMPOTENCY_KEYS_MAX", value_name = "N", default_value = "1000000")]
     pub idempotency_keys_max: NonZeroUsize,
 
+    /// Column whose value identifies an event: one that was stored lately is not stored again
+    #[arg(long, env = "SLUICEGATE_DEDUP_FIELD", value_name = "COLUMN")]
+    pub dedup_field: Option<String>,
+
+    /// Values of --dedup-field that are remembered
+    #[arg(long, env = "SLUICEGATE_DEDUP_VALUES_MAX", value_name = "N", default_value = "1000000")]
+    pub dedup_values_max: NonZeroUsize,
+
     /// One deadline for all of stopping
     #[arg(long, env = "SLUICEGATE_SHUTDOWN_TIMEOUT", value_name = "TIME", default_value = "30s")]
     pub shutdown_timeout: humantime::Duration,
@@ -364,6 +372,7 @@ impl Settings {
             batch_age: *self.batch_age,
             durability: self.durability,
             idempotency_keys_max: self.idempotency_keys_max.get(),
+            dedup_values_max: self.dedup_field.as_ref().map(|_| self.dedup_values_max.get()),
         }
     }
 

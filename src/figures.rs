@@ -117,6 +117,8 @@ pub struct WorkerFigures {
     pub received: Counter,
     /// Rows that a 200 promised.
     pub accepted: Counter,
+    /// Events that were promised and had been stored before.
+    pub duplicates: Counter,
     /// Requests whose key had come before.
     pub repeated: Counter,
     /// Refused lines, by code.

@@ -53,6 +53,13 @@ pub enum CommitOutcome {
         /// The number of the segment that holds it.
         segment: u64,
     },
+    /// Stored but for the events that were stored before.
+    Deduplicated {
+        /// The newest segment that holds events of it, while any is not inserted.
+        segment: Option<u64>,
+        /// False when there is another one that is not inserted either.
+        certain: bool,
+    },
     /// Its request's key came before, with the same body: nothing is stored again.
     Repeated {
         /// What the first one was answered.

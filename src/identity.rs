@@ -72,9 +72,11 @@ pub fn of_request(stream: &str, key: &[u8]) -> Id {
     front(&hasher.finalize())
 }
 
-/// The identity of an event whose field has this cell.
-pub fn of_event(cell: &[u8]) -> Id {
-    front(&blake3::hash(cell))
+/// The identity of an event whose column has this cell.
+pub fn of_event(column: &str, cell: &[u8]) -> Id {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(column.as_bytes()).update(&[0]).update(cell);
+    front(&hasher.finalize())
 }
 
 fn front<const N: usize>(hash: &blake3::Hash) -> [u8; N] {

@@ -25,9 +25,9 @@
 //! | [`http`] | framing, without I/O: head, chunks, response |
 //! | [`api`] | routes → replies |
 //! | [`schema`], [`ndjson`], [`rowbinary`] | the table's columns as a plan; lines → rows; primitive encoders |
-//! | [`identity`] | what tells a repeat of a request |
+//! | [`identity`] | what tells a repeat of a request or an event |
 //! | [`batch`], [`handoff`] | what one worker hands over at once; where threads meet |
-//! | [`spool`] | frames, segments, the committer, the keys of requests, recovery |
+//! | [`spool`] | frames, segments, the committer, what was taken lately, recovery |
 //! | [`insert`] | segments → proven rows in ClickHouse |
 //! | [`figures`], [`health`], [`admin`] | what is counted; would an event be taken; the admin address |
 //! | [`embedded`] | ClickHouse as a child process |

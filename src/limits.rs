@@ -9,7 +9,8 @@
 //!   to [`BATCH_BYTES_KEPT`] afterwards): batches, counted in `--in-flight-bytes-max`;
 //! - partly received requests, counted in `--in-flight-bytes-max` as well;
 //! - connections × about 300 bytes for an idle one, which owns no buffer;
-//! - about 130 bytes for each idempotency key that is remembered, `--idempotency-keys-max` at most;
+//! - about 130 bytes for each idempotency key that is remembered, `--idempotency-keys-max` at most,
+//!   and about 70 for each value of `--dedup-field`, `--dedup-values-max` at most;
 //! - inserters × about 1 MiB: a segment is streamed from its file, never held.
 
 /// The most rows of one INSERT that ClickHouse still stores as one block

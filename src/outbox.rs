@@ -33,6 +33,8 @@ pub struct Settled {
     pub outcome: Option<CommitOutcome>,
     /// Rows that the batch holds.
     pub rows: u32,
+    /// Events that were stored before, and are not among `rows`.
+    pub duplicates: u32,
     /// What its request is answered, where that came with a key.
     pub keyed: Option<Figures>,
     /// The requests in it; return the memory with [`Outbox::recycle`].
@@ -125,7 +127,7 @@ impl Outbox {
     /// Takes a batch back from the committer.
     pub fn settle(&mut self, returned: Returned) -> Option<Settled> {
         let Returned { mut batch, outcome } = returned;
-        let (sequence, rows) = (batch.sequence, batch.rows.count);
+        let (sequence, rows, duplicates) = (batch.sequence, batch.rows.count, batch.duplicates);
         let keyed = batch.key.map(|key| key.figures);
         self.in_flight.release(batch.len());
         batch.clear();
@@ -136,6 +138,7 @@ impl Outbox {
             sequence,
             outcome: Some(outcome),
             rows,
+            duplicates,
             keyed,
             elapsed: under_way.begun.elapsed(),
             waiters: under_way.waiters,
@@ -154,6 +157,7 @@ impl Outbox {
             sequence: late.sequence,
             outcome: None,
             rows: 0,
+            duplicates: 0,
             keyed: None,
             elapsed: late.begun.elapsed(),
             waiters: std::mem::take(&mut late.waiters),

@@ -7,7 +7,11 @@
 //! bytes than needed (the surplus is overwritten by the next cell). No `unsafe` is needed for
 //! that; a growth check per cell would cost as much as this bounds check does.
 
+mod skip;
+
 use std::ops::Range;
+
+pub use skip::skip_value;
 
 /// Strings up to this length are written as one block: one wide load and store.
 const SHORT: usize = 32;

@@ -33,6 +33,7 @@ use crate::insert::stream::InsertClient;
 use crate::insert::target::Target;
 use crate::listener;
 use crate::ndjson::{EncodeLimits, RowEncoder};
+use crate::schema::Plan;
 use crate::spool::{Committer, Spool};
 use crate::worker::{Shared, Timeouts, WAKE, Worker};
 
@@ -115,6 +116,9 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
         return Ok(ExitCode::SUCCESS);
     };
     let plan = Arc::new(target.plan()?);
+    if let Some(field) = &settings.dedup_field {
+        check_dedup_field(field, &plan)?;
+    }
     let (sealed_sender, sealed) = channel::unbounded();
     for segment in recovered.segments {
         // The receiver is in our hands.
@@ -169,7 +173,8 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     let mut worker_threads = Vec::new();
     for (index, (poll, figures)) in polls.into_iter().zip(&workers).enumerate() {
         let listeners = sockets.iter_mut().filter_map(Vec::pop).collect();
-        let api = Api::new(RowEncoder::new(plan.clone(), encode_limits(settings)), &settings.table);
+        let encoder = RowEncoder::new(plan.clone(), encode_limits(settings));
+        let api = Api::new(encoder.identifying(settings.dedup_field.as_deref()), &settings.table);
         let worker = Worker::new(index, poll, listeners, api, shared.clone(), figures.clone())
             .map_err(os("a listening socket can't be watched"))?;
         worker_threads.push(spawn(format!("worker-{index}"), move || {
@@ -209,6 +214,13 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
         embedded.stop();
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn check_dedup_field(field: &str, plan: &Plan) -> Result<(), ServerError> {
+    if plan.fields().iter().any(|known| *known.name == *field) {
+        return Ok(());
+    }
+    Err(ServerError(format!("--dedup-field {field}: the table has no column of this name that clients fill")))
 }
 
 fn encode_limits(settings: &Settings) -> EncodeLimits {

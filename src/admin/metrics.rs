@@ -92,6 +92,11 @@ fn counters(admin: &Admin) -> Vec<Family> {
         ("events_accepted", "Events that were promised with a 200", total(|worker| &worker.accepted)),
         ("events_rejected", "Refused lines by reason", rejected.collect()),
         (
+            "events_duplicates",
+            "Accepted events that had been stored before, by --dedup-field: they are not stored again",
+            total(|worker| &worker.duplicates),
+        ),
+        (
             "requests_repeated",
             "Requests whose Idempotency-Key had come before: nothing was stored again",
             total(|worker| &worker.repeated),

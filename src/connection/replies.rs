@@ -27,8 +27,9 @@ enum Wait {
     Nothing,
     /// The commit of the batch of this sequence; with `insert` then also the insert.
     Commit { sequence: u64, insert: bool },
-    /// ClickHouse's proof of this segment, until the time is over.
-    Insert { segment: u64, until: Instant },
+    /// ClickHouse's proof of this segment, until the time is over; where that is not `certain` to
+    /// prove everything, it is told apart.
+    Insert { segment: u64, certain: bool, until: Instant },
 }
 
 /// Where a committed batch is.
@@ -36,6 +37,8 @@ enum Wait {
 pub struct Kept {
     /// The segment that holds it; `None` when ClickHouse has it.
     pub segment: Option<u64>,
+    /// False when that segment's proof does not prove all of it.
+    pub certain: bool,
     /// How long a reply waits for the proof of that segment, if it waits for one.
     pub until: Instant,
     /// The request came before, and was then answered this, which is not what it would be now.
@@ -103,12 +106,12 @@ impl Replies {
             }
             pending.wait = Wait::Nothing;
             match outcome {
-                Ok(Kept { segment, until, first }) => {
+                Ok(Kept { segment, certain, until, first }) => {
                     if let Some(figures) = first {
                         pending.wire = Wire::Reply(Reply::remembered(figures));
                     }
                     if let Some(segment) = segment.filter(|_| insert) {
-                        pending.wait = Wait::Insert { segment, until };
+                        pending.wait = Wait::Insert { segment, certain, until };
                         waits = true;
                     }
                 }
@@ -121,8 +124,9 @@ impl Replies {
     /// ClickHouse has confirmed a segment: the replies that wait for it may leave.
     pub fn inserted(&mut self, segment: u64) {
         for pending in &mut self.queue {
-            if matches!(pending.wait, Wait::Insert { segment: of, .. } if of == segment) {
-                pending.wait = Wait::Nothing;
+            match pending.wait {
+                Wait::Insert { segment: of, certain, .. } if of == segment => pending.release(certain),
+                _ => {}
             }
         }
     }
@@ -136,11 +140,20 @@ impl Replies {
     pub fn give_up_inserts(&mut self, now: Instant) {
         for pending in &mut self.queue {
             if matches!(pending.wait, Wait::Insert { until, .. } if until <= now) {
-                pending.wait = Wait::Nothing;
-                if let Wire::Reply(reply) = &mut pending.wire {
-                    *reply = reply.not_yet_inserted();
-                }
+                pending.release(false);
             }
+        }
+    }
+}
+
+impl Pending {
+    /// It has waited for an insert: says whether that is proven.
+    fn release(&mut self, proven: bool) {
+        self.wait = Wait::Nothing;
+        if let Wire::Reply(reply) = &mut self.wire
+            && !proven
+        {
+            *reply = reply.not_yet_inserted();
         }
     }
 }

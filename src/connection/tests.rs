@@ -39,7 +39,7 @@ impl Service for Recorder {
 }
 
 fn kept() -> Result<Kept, Fault> {
-    Ok(Kept { segment: Some(7), until: Instant::now(), first: None })
+    Ok(Kept { segment: Some(7), certain: true, until: Instant::now(), first: None })
 }
 
 const LIMITS: RequestLimits =
@@ -207,4 +207,19 @@ fn a_peer_that_ended_its_side_gets_its_replies_and_then_the_end() {
     let mut silent = Connection::default();
     silent.end_of_input();
     assert!(silent.is_finished());
+}
+
+#[test]
+fn a_reply_whose_segment_does_not_prove_all_of_it_says_so() {
+    for (certain, status) in [(true, "200 OK"), (false, "202 Accepted")] {
+        let mut connection = Connection::default();
+        let answer = Answer { reply: Reply::Accepted(2), after_commit: true, after_insert: true };
+        connection.replies.push(answer, 1, Manners::LAST);
+        let kept = Kept { segment: Some(7), certain, until: Instant::now(), first: None };
+        assert!(connection.replies().settle(1, Ok(kept)));
+        assert_eq!(render(&mut connection), "");
+        connection.replies().inserted(7);
+        let reply = render(&mut connection);
+        assert!(reply.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{reply}");
+    }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Days, NaiveDate, SecondsFormat};
 use clickhouse_rowbinary::{RowBinaryFormat, RowBinaryValueReader, Schema, TypeDesc, Value};
 
+use crate::rowbinary::skip_value;
 use crate::spool::SegmentReader;
 
 /// Reads a segment's rows in order.
@@ -50,7 +51,7 @@ impl Rows {
         }
         let mut rest = &self.piece[..];
         for described in &self.types {
-            rest = skip(described, rest).ok_or_else(|| invalid("a row is not of the segment's types"))?;
+            rest = skip_value(described, rest).ok_or_else(|| invalid("a row is not of the segment's types"))?;
         }
         let row = self.piece.split_to(self.piece.len() - rest.len());
         self.offset += row.len() as u64;
@@ -60,46 +61,6 @@ impl Rows {
 
 fn invalid(error: impl ToString) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error.to_string())
-}
-
-/// What is behind a value of this type.
-fn skip<'a>(described: &TypeDesc, bytes: &'a [u8]) -> Option<&'a [u8]> {
-    let width = match described {
-        TypeDesc::LowCardinality(inner) => return skip(inner, bytes),
-        TypeDesc::Nullable(inner) => {
-            let (is_null, rest) = bytes.split_first()?;
-            return if *is_null == 1 { Some(rest) } else { skip(inner, rest) };
-        }
-        TypeDesc::String => {
-            let (len, rest) = leb128(bytes)?;
-            return rest.get(usize::try_from(len).ok()?..);
-        }
-        TypeDesc::FixedString { length } => *length,
-        TypeDesc::Int8 | TypeDesc::UInt8 | TypeDesc::Bool | TypeDesc::Enum8(_) => 1,
-        TypeDesc::Int16 | TypeDesc::UInt16 | TypeDesc::Date | TypeDesc::Enum16(_) => 2,
-        TypeDesc::Int32
-        | TypeDesc::UInt32
-        | TypeDesc::Float32
-        | TypeDesc::Date32
-        | TypeDesc::DateTime { .. }
-        | TypeDesc::Ipv4 => 4,
-        TypeDesc::Int64 | TypeDesc::UInt64 | TypeDesc::Float64 | TypeDesc::DateTime64 { .. } => 8,
-        TypeDesc::Uuid | TypeDesc::Ipv6 => 16,
-        _ => return None,
-    };
-    bytes.get(width..)
-}
-
-/// A length in front of a string (LEB128, at most 63 bits).
-fn leb128(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let mut value = 0;
-    for (byte, shift) in bytes.iter().zip((0..63).step_by(7)) {
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some((value, bytes.get(shift / 7 + 1..)?));
-        }
-    }
-    None
 }
 
 /// The values of one row, by column.
@@ -237,7 +198,7 @@ mod tests {
             columns.iter().map(|(_, kind)| clickhouse_rowbinary::parse_type_desc(kind).unwrap()).collect();
         let row = a_row();
         let behind = |bytes: &[u8]| {
-            let rest = types.iter().try_fold(bytes, |rest, described| skip(described, rest));
+            let rest = types.iter().try_fold(bytes, |rest, described| skip_value(described, rest));
             rest.map(<[u8]>::len)
         };
         assert_eq!(behind(&row), Some(0));
@@ -245,7 +206,6 @@ mod tests {
         for cut in 0..row.len() {
             assert_eq!(behind(&row[..cut]), None, "{cut}");
         }
-        assert_eq!(leb128(&[0xff; 10]), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //!
 //! Files in reading order: `lines`, `walk`, `order` (the guess), `row` (cells into place), `values`
 //! (one file a family of types), `general`, `skip`, `scan` and `escape` (JSON's grammar),
-//! [`quarantine`], `report`.
+//! `identify`, [`quarantine`], `report`.
 //!
 //! # What a value means
 //!
@@ -35,6 +35,7 @@
 
 mod escape;
 mod general;
+mod identify;
 mod lines;
 mod order;
 pub mod quarantine;
@@ -51,6 +52,7 @@ use std::sync::Arc;
 pub use report::{LineCode, LineError, Report};
 
 use self::general::Refused;
+use self::identify::Identifier;
 use self::lines::{Lines, end_of_line, trim_end};
 use self::order::KeyOrder;
 use self::row::{RowBuilder, ServerCells};
@@ -100,6 +102,7 @@ pub struct RowEncoder {
     server: ServerCells,
     /// A value whose escapes had to be decoded.
     scratch: Vec<u8>,
+    identifier: Option<Identifier>,
 }
 
 impl RowEncoder {
@@ -110,9 +113,18 @@ impl RowEncoder {
             builder: RowBuilder::new(&plan),
             server: ServerCells::default(),
             scratch: Vec::new(),
+            identifier: None,
             plan,
             limits,
         }
+    }
+
+    /// The same, noting the identity of each event: what it has in this column. Nothing is noted
+    /// where clients fill no such column.
+    #[must_use]
+    pub fn identifying(mut self, column: Option<&str>) -> Self {
+        self.identifier = column.and_then(|column| Identifier::new(&self.plan, column));
+        self
     }
 
     /// Appends the rows of a whole body to `batch.rows` and the lines that are refused to
@@ -180,6 +192,7 @@ impl RowEncoder {
         let (mut accepted, mut rejected) = (0u32, 0u32);
         let mut lines = Lines::new(body);
         while let Some((start, number)) = lines.begin(body) {
+            let row_start = self.builder.rows.len();
             if accepted + rejected >= self.limits.events_max {
                 return Err(EncodeRefusal::TooManyEvents);
             }
@@ -201,6 +214,9 @@ impl RowEncoder {
                     return Err(EncodeRefusal::TooManyBadLines);
                 }
             }
+            if self.identifier.is_some() {
+                self.identify(row_start, batch);
+            }
             let encoded = self.builder.rows.len() + batch.rejected.bytes.len() - rejected_start;
             if encoded > self.limits.encoded_bytes_max {
                 return Err(EncodeRefusal::EncodedTooLarge);
@@ -209,6 +225,15 @@ impl RowEncoder {
         batch.rows.count += accepted;
         report.accepted += accepted;
         Ok(())
+    }
+
+    /// Notes the identity of the row that begins at `start`, if there is one and it has one.
+    fn identify(&self, start: usize, batch: &mut Batch) {
+        let row = self.builder.rows.written().get(start..).unwrap_or_default();
+        if let Some(id) = self.identifier.as_ref().and_then(|identifier| identifier.id(row)) {
+            let place = batch.rows.bytes.len() + start;
+            batch.identify(id, place..place + row.len());
+        }
     }
 
     /// Tries the quick way on the line that begins at `start`: where it ends.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::Sender;
 
 use super::frame::HEADER;
-use super::keys::Fate;
 use super::recovery::is_want_of_room;
+use super::repeats::Fate;
 use super::sealed::SealedSegment;
 use super::segment::{OpenSegment, SealError};
 use super::{Durability, Spool};
@@ -36,12 +36,20 @@ pub struct Committer {
     /// The last position that was given out, and the last that is durable.
     position: u64,
     durable: u64,
-    group: Vec<(Batch, Fate)>,
+    group: Vec<Member>,
     headers: Vec<[u8; HEADER]>,
     /// The open segment must be sealed before anything is appended to it.
     must_seal: bool,
     /// When what a former run left was last tried to be recovered.
     tried_postponed: Instant,
+}
+
+/// A batch in the group that is committed together.
+struct Member {
+    batch: Batch,
+    /// It becomes a frame.
+    is_stored: bool,
+    fate: Fate,
 }
 
 impl Committer {
@@ -100,7 +108,7 @@ impl Committer {
     /// Commits `first` and what else is there and fits into the open segment. Returns a batch that
     /// does not fit.
     fn commit_group(&mut self, first: Batch) -> Option<Batch> {
-        if let Fate::Known(outcome) = self.fate(&first) {
+        if let Fate::Settled(outcome) = self.spool.repeats.fate(&first) {
             // What was taken long ago needs no room.
             self.home(first, outcome);
             return None;
@@ -111,24 +119,23 @@ impl Committer {
             return None;
         }
         let mut left_over = None;
-        let (mut rows, mut bytes) = (0, 0);
+        let (mut rows, mut bytes, segment) = (0, 0, self.number());
         let mut next = Some(first);
-        while let Some(batch) = next.take() {
-            let fate = self.fate(&batch);
-            if fate == Fate::Store {
+        while let Some(mut batch) = next.take() {
+            let mut fate = self.spool.repeats.fate(&batch);
+            let mut is_stored = false;
+            if fate == Fate::Shared {
                 if !self.group.is_empty() && !self.fits(rows, bytes, &batch) {
                     left_over = Some(batch);
                     break;
                 }
                 rows += u64::from(batch.rows.count.max(batch.rejected.count));
                 bytes += batch.frame_payload() + HEADER as u64;
-                if let Some(key) = &batch.key {
-                    let segment = self.number();
-                    self.spool.keys.begin(key, segment);
-                }
+                fate = self.spool.repeats.begin(&mut batch, segment);
+                is_stored = !batch.is_empty();
             }
             // Also what is not stored: a worker's batches return in their order.
-            self.group.push((batch, fate));
+            self.group.push(Member { batch, is_stored, fate });
             if self.group.len() < limits::GROUP_BATCHES_MAX {
                 next = self.handoff.next();
             }
@@ -137,17 +144,13 @@ impl Committer {
         left_over
     }
 
-    fn fate(&self, batch: &Batch) -> Fate {
-        batch.key.as_ref().map_or(Fate::Store, |key| self.spool.keys.fate(key))
-    }
-
     fn write_group(&mut self, bytes: u64) {
         let Some(open) = &mut self.open else { return };
         let begun = Instant::now();
         let grows = (open.totals.end + bytes).saturating_sub(open.capacity);
         let first_position = self.position + 1;
         let was_empty = open.is_empty();
-        let stored = self.group.iter().filter(|(_, fate)| *fate == Fate::Store).map(|(batch, _)| batch);
+        let stored = self.group.iter().filter(|member| member.is_stored).map(|member| &member.batch);
         let frames = stored.clone().count() as u64;
         let outcome = open.append(stored.clone(), first_position, self.durable, &mut self.headers);
         if let Err(error) = outcome {
@@ -156,7 +159,7 @@ impl Committer {
             // What lies behind the end is unknown: nothing may be appended to it.
             self.must_seal = true;
             self.spool.figures.refuse(Some(refusal));
-            self.spool.keys.refused();
+            self.spool.repeats.refused();
             self.return_group(CommitOutcome::Refused(refusal));
             return;
         }
@@ -177,7 +180,7 @@ impl Committer {
         let rejected = stored.map(|batch| u64::from(batch.rejected.count)).sum();
         self.spool.figures.committed(rows, rejected, self.position, begun.elapsed());
         self.spool.figures.refuse(None);
-        self.spool.keys.committed(unix_ms() / 1000);
+        self.spool.repeats.committed(unix_ms() / 1000);
         let segment = self.number();
         self.return_group(CommitOutcome::Committed { segment });
     }
@@ -185,11 +188,11 @@ impl Committer {
     /// Sends the group's batches home, and wakes each worker once.
     fn return_group(&mut self, of_the_group: CommitOutcome) {
         let mut wake = 0u128;
-        for (batch, fate) in self.group.drain(..) {
+        for Member { batch, fate, .. } in self.group.drain(..) {
             let worker = batch.worker;
             let outcome = match (fate, of_the_group) {
-                (Fate::Known(outcome), _) | (Fate::Echo(outcome), CommitOutcome::Committed { .. }) => outcome,
-                (Fate::Store | Fate::Echo(_), of_the_group) => of_the_group,
+                (Fate::Settled(outcome), _) | (Fate::Echo(outcome), CommitOutcome::Committed { .. }) => outcome,
+                (Fate::Shared | Fate::Echo(_), of_the_group) => of_the_group,
             };
             if let Some(mailbox) = self.handoff.mailbox(worker) {
                 mailbox.give_back(Returned { batch, outcome });
@@ -352,7 +355,7 @@ impl Committer {
             self.abandon(&open);
             return;
         }
-        match open.seal(&mut self.spool.keys) {
+        match open.seal(&mut self.spool.repeats) {
             Ok(segment) => {
                 self.must_seal = false;
                 self.spool.figures.sealed();

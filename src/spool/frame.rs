@@ -1,11 +1,11 @@
-//! A frame's header, written and read. The payload follows it: rows, rejected lines, and the key of
-//! the one request in it, if that has one.
+//! A frame's header, written and read. The payload follows it: rows, rejected lines, the key of the
+//! one request in it, if that has one, and the identities of its events, if they have any.
 
 use crate::batch::Batch;
-use crate::identity::REQUEST_KEY_BYTES;
+use crate::identity::{Id, REQUEST_KEY_BYTES};
 
 /// Bytes of a header.
-pub(super) const HEADER: usize = 72;
+pub(super) const HEADER: usize = 76;
 
 pub(super) const MAGIC: &[u8; 4] = b"FRAM";
 
@@ -18,6 +18,8 @@ pub(super) struct Header {
     pub(super) rejected_bytes: u32,
     /// Request keys behind the rejected lines: none or one.
     pub(super) keys: u32,
+    /// Identities of events behind that.
+    pub(super) ids: u32,
     pub(super) checksum: u32,
     pub(super) position: u64,
     pub(super) durable: u64,
@@ -36,6 +38,7 @@ impl Header {
             rows_bytes: u32::try_from(batch.rows.bytes.len()).ok()?,
             rejected_bytes: u32::try_from(batch.rejected.bytes.len()).ok()?,
             keys: batch.key.is_some().into(),
+            ids: u32::try_from(batch.ids.len()).ok()?,
             checksum: batch.checksum,
             position,
             durable,
@@ -45,9 +48,11 @@ impl Header {
         })
     }
 
-    /// Bytes of rows, rejected lines and keys.
+    /// Bytes of rows, rejected lines, key and identities.
     pub(super) fn payload(&self) -> u64 {
-        u64::from(self.rows_bytes) + u64::from(self.rejected_bytes) + u64::from(self.keys) * REQUEST_KEY_BYTES as u64
+        let of = |count: u32, bytes: usize| u64::from(count) * bytes as u64;
+        let identities = of(self.keys, REQUEST_KEY_BYTES) + of(self.ids, size_of::<Id>());
+        u64::from(self.rows_bytes) + u64::from(self.rejected_bytes) + identities
     }
 
     /// Bytes of the whole frame.
@@ -57,7 +62,8 @@ impl Header {
 
     pub(super) fn encode(&self) -> [u8; HEADER] {
         let mut header = [0; HEADER];
-        let words = [self.rows, self.rejected, self.rows_bytes, self.rejected_bytes, self.keys, self.checksum];
+        let words =
+            [self.rows, self.rejected, self.rows_bytes, self.rejected_bytes, self.keys, self.ids, self.checksum];
         let longs = [self.position, self.durable, self.epoch, self.number, self.offset];
         let fields = MAGIC
             .iter()
@@ -86,12 +92,13 @@ impl Header {
             rows_bytes: get_u32(fields, 12)?,
             rejected_bytes: get_u32(fields, 16)?,
             keys: get_u32(fields, 20)?,
-            checksum: get_u32(fields, 24)?,
-            position: get_u64(fields, 28)?,
-            durable: get_u64(fields, 36)?,
-            epoch: get_u64(fields, 44)?,
-            number: get_u64(fields, 52)?,
-            offset: get_u64(fields, 60)?,
+            ids: get_u32(fields, 24)?,
+            checksum: get_u32(fields, 28)?,
+            position: get_u64(fields, 32)?,
+            durable: get_u64(fields, 40)?,
+            epoch: get_u64(fields, 48)?,
+            number: get_u64(fields, 56)?,
+            offset: get_u64(fields, 64)?,
         };
         let is_here = Place { epoch: header.epoch, number: header.number, offset: header.offset } == place;
         (is_here && header.keys <= 1).then_some(header)

@@ -50,7 +50,14 @@ impl Layout {
         node_id: Option<&str>,
     ) -> Result<Self, SpoolError> {
         let table_dir = dir.join(table);
-        for folder in [dir, &table_dir, &table_dir.join("free"), &table_dir.join("damaged"), &dir.join("keys")] {
+        for folder in [
+            dir,
+            &table_dir,
+            &table_dir.join("free"),
+            &table_dir.join("damaged"),
+            &dir.join("keys"),
+            &table_dir.join("seen"),
+        ] {
             storage.make_folder(folder).map_err(failed(format!("making {}", folder.display())))?;
         }
         let lock_path = dir.join("lock");
@@ -127,6 +134,11 @@ impl Layout {
     /// Where the logs of request keys are.
     pub(super) fn keys_dir(&self) -> PathBuf {
         self.dir.join("keys")
+    }
+
+    /// Where the logs of the identities of events are.
+    pub(super) fn seen_dir(&self) -> PathBuf {
+        self.table_dir.join("seen")
     }
 
     pub(super) fn damaged_dir(&self) -> PathBuf {

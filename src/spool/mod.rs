@@ -6,12 +6,13 @@
 //! |---|---|
 //! | `<spool-dir>/lock` | held by the process that owns the spool |
 //! | `<spool-dir>/node-id` | the node's name in tokens |
-//! | `<spool-dir>/keys/<hour>.log` | request keys of sealed segments: see [`keys`] |
+//! | `<spool-dir>/keys/<hour>.log` | request keys of sealed segments: see [`repeats`] |
 //! | `<spool-dir>/<table>/schema.json` | the last known columns (not ours: [`crate::insert::target`]) |
 //! | `<spool-dir>/<table>/<number>.segment` | open, or sealed and never sent |
 //! | `<spool-dir>/<table>/<number>.sent` | sealed, and ClickHouse may have it |
 //! | `<spool-dir>/<table>/<number>.cut` | how its rows are cut into pieces: JSON, see [`Cut`] |
 //! | `<spool-dir>/<table>/<number>.copy` | a recovery that was interrupted; nothing in it counts |
+//! | `<spool-dir>/<table>/seen/<hour>.log` | identities of events in sealed segments: see [`repeats`] |
 //! | `<spool-dir>/<table>/damaged/` | what a start could not read whole |
 //! | `<spool-dir>/<table>/free/` | files of inserted segments, to be overwritten |
 //!
@@ -46,11 +47,11 @@
 //! frames from I + 8192 to the end offset
 //!   0  4  "FRAM"                4  4  rows                8  4  rejected
 //!  12  4  bytes of rows        16  4  bytes of rejected  20  4  request keys: 0 or 1
-//!  24  4  checksum of the payload
-//!  28  8  position             36  8  durable mark       44  8  epoch
-//!  52  8  number               60  8  offset of this frame in the file
-//!  68  4  checksum of bytes 0..68
-//!  72  …  rows, rejected, request key of 36 bytes
+//!  24  4  identities of events                           28  4  checksum of the payload
+//!  32  8  position             40  8  durable mark       48  8  epoch
+//!  56  8  number               64  8  offset of this frame in the file
+//!  72  4  checksum of bytes 0..72
+//!  76  …  rows, rejected, request key of 36 bytes, identities of 16 bytes each
 //! ```
 //!
 //! Files are overwritten from their start ([`pool`]), so old bytes lie behind the end, and in the
@@ -72,11 +73,11 @@ mod committer;
 mod cut;
 mod figures;
 mod frame;
-mod keys;
 mod layout;
 mod pool;
 mod reader;
 mod recovery;
+mod repeats;
 mod sealed;
 mod segment;
 mod storage;
@@ -91,14 +92,14 @@ pub use block::OpenAttempt;
 pub use committer::Committer;
 pub use cut::{Cut, Piece, PieceState};
 pub use figures::{COMMIT_SECONDS, SpoolFigures};
-pub use keys::SECONDS_MAX as KEY_SECONDS_MAX;
 pub use pool::SegmentPool;
 pub use reader::{Part, SegmentReader};
 pub use recovery::{Inspected, Recovered};
+pub use repeats::SECONDS_MAX as KEY_SECONDS_MAX;
 pub use sealed::SealedSegment;
 
-use keys::RequestKeys;
 use layout::Layout;
+use repeats::Repeats;
 use storage::{Disk, Storage};
 
 use crate::figures::unix_ms;
@@ -135,6 +136,8 @@ pub struct SpoolConfig {
     pub durability: Durability,
     /// Request keys that are remembered.
     pub idempotency_keys_max: usize,
+    /// Identities of events that are remembered; `None` when there are none.
+    pub dedup_values_max: Option<usize>,
 }
 
 /// Why a spool can't be opened: what was tried, and what went wrong.
@@ -168,7 +171,7 @@ pub struct Spool {
     config: SpoolConfig,
     figures: Arc<SpoolFigures>,
     pool: Arc<SegmentPool>,
-    keys: RequestKeys,
+    repeats: Repeats,
     next_number: u64,
     postponed: Vec<u64>,
 }
@@ -187,14 +190,13 @@ impl Spool {
     fn open_on(storage: Arc<dyn Storage>, config: SpoolConfig) -> Result<(Self, Recovered), SpoolError> {
         let layout = Arc::new(Layout::open(storage, &config.dir, &config.table, config.node_id.as_deref())?);
         let figures = Arc::new(SpoolFigures::default());
-        let keys_max = config.idempotency_keys_max;
-        let keys = RequestKeys::open(layout.clone(), figures.clone(), keys_max, unix_ms() / 1000);
-        let mut keys = keys.map_err(layout::failed(format!("reading {}", layout.keys_dir().display())))?;
-        let mut recovered = recovery::recover(&layout, &figures, &mut keys)?;
+        let repeats = Repeats::open(&layout, &figures, &config, unix_ms() / 1000);
+        let mut repeats = repeats.map_err(layout::failed("reading what was seen lately".to_owned()))?;
+        let mut recovered = recovery::recover(&layout, &figures, &mut repeats)?;
         let pool = Arc::new(SegmentPool::new(layout.clone(), figures.clone(), config.batch_bytes));
         let next_number = recovered.next_number;
         let postponed = std::mem::take(&mut recovered.postponed);
-        Ok((Self { layout, config, figures, pool, keys, next_number, postponed }, recovered))
+        Ok((Self { layout, config, figures, pool, repeats, next_number, postponed }, recovered))
     }
 
     /// Segments of a former run whose recovery waits for room on the disk.
@@ -209,7 +211,7 @@ impl Spool {
     /// There is still no room, or the disk fails.
     fn recover_postponed(&mut self) -> io::Result<Option<SealedSegment>> {
         while let Some(number) = self.postponed.first().copied() {
-            let recovered = recovery::recover_one(&self.layout, number, layout::Kind::Segment, &mut self.keys)?;
+            let recovered = recovery::recover_one(&self.layout, number, layout::Kind::Segment, &mut self.repeats)?;
             self.postponed.remove(0);
             if let Some(segment) = recovered {
                 self.figures.found(&segment);

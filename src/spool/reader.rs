@@ -9,7 +9,7 @@ use super::block::Seal;
 use super::frame::{HEADER, Header, Place};
 use super::storage::{StorageFile, read_up_to};
 use crate::batch;
-use crate::identity::RequestKey;
+use crate::identity::{Id, REQUEST_KEY_BYTES, RequestKey};
 
 /// Which rows of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,13 +108,40 @@ pub(super) fn read_frame(
     if read_up_to(file, payload, place.offset + HEADER as u64)? < len {
         return Ok(None);
     }
-    let (rows, rest) = payload.split_at_checked(header.rows_bytes as usize).unwrap_or_default();
-    let (rejected, key) = rest.split_at_checked(header.rejected_bytes as usize).unwrap_or_default();
-    Ok((batch::checksum(rows, rejected, key.first_chunk()) == header.checksum).then_some(header))
+    let whole = Sections::of(&header, payload).is_some_and(|sections| sections.checksum() == header.checksum);
+    Ok(whole.then_some(header))
 }
 
-/// The key in a frame's payload, if it has one.
-pub(super) fn key_of(header: &Header, payload: &[u8]) -> Option<RequestKey> {
-    let key = payload.last_chunk().filter(|_| header.keys > 0)?;
-    Some(RequestKey::decode(key))
+/// A frame's payload, taken apart.
+pub(super) struct Sections<'a> {
+    rows: &'a [u8],
+    rejected: &'a [u8],
+    key: Option<&'a [u8; REQUEST_KEY_BYTES]>,
+    ids: &'a [Id],
+}
+
+impl<'a> Sections<'a> {
+    /// `None` when the payload is not as long as the header says.
+    pub(super) fn of(header: &Header, payload: &'a [u8]) -> Option<Self> {
+        let (rows, rest) = payload.split_at_checked(header.rows_bytes as usize)?;
+        let (rejected, rest) = rest.split_at_checked(header.rejected_bytes as usize)?;
+        let (key, rest) = match header.keys {
+            0 => (None, rest),
+            _ => rest.split_first_chunk().map(|(key, rest)| (Some(key), rest))?,
+        };
+        let (ids, rest) = rest.as_chunks();
+        (rest.is_empty() && ids.len() == header.ids as usize).then_some(Self { rows, rejected, key, ids })
+    }
+
+    pub(super) fn key(&self) -> Option<RequestKey> {
+        self.key.map(RequestKey::decode)
+    }
+
+    pub(super) fn ids(&self) -> &'a [Id] {
+        self.ids
+    }
+
+    fn checksum(&self) -> u32 {
+        batch::checksum(self.rows, self.rejected, self.key, self.ids.as_flattened())
+    }
 }

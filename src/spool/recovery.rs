@@ -16,12 +16,11 @@ use super::SpoolError;
 use super::block::{BLOCK, Identity, Seal};
 use super::figures::SpoolFigures;
 use super::frame::{HEADER, Header, MAGIC, Place};
-use super::keys::RequestKeys;
 use super::layout::{Kind, Layout, failed};
-use super::reader::{key_of, read_frame};
+use super::reader::{Sections, read_frame};
+use super::repeats::{Identities, Repeats};
 use super::sealed::{Opened, SealedSegment};
 use super::storage::{StorageFile, read_up_to, write_all};
-use crate::identity::RequestKey;
 
 /// What a start found.
 #[derive(Debug)]
@@ -73,7 +72,7 @@ pub(super) fn inspect(layout: &Arc<Layout>) -> Result<Vec<Inspected>, SpoolError
 pub(super) fn recover(
     layout: &Arc<Layout>,
     figures: &SpoolFigures,
-    keys: &mut RequestKeys,
+    repeats: &mut Repeats,
 ) -> Result<Recovered, SpoolError> {
     let whole = |error| failed(format!("recovering {}", layout.table_dir().display()))(error);
     empty_folder(layout, &layout.free_dir()).map_err(whole)?;
@@ -87,7 +86,7 @@ pub(super) fn recover(
             layout.storage().remove(&path).map_err(one)?;
             continue;
         }
-        match recover_one(layout, number, kind, keys) {
+        match recover_one(layout, number, kind, repeats) {
             Ok(segment) => segments.extend(segment),
             Err(error) if is_want_of_room(&error) => {
                 tracing::warn!(
@@ -115,13 +114,13 @@ pub(super) fn recover_one(
     layout: &Arc<Layout>,
     number: u64,
     kind: Kind,
-    keys: &mut RequestKeys,
+    repeats: &mut Repeats,
 ) -> io::Result<Option<SealedSegment>> {
     let path = layout.path(number, kind);
     match SealedSegment::open(layout, number, kind)? {
         Opened::Sealed(segment) => return Ok(Some(*segment)),
         Opened::Unsealed { identity, frames_start } if kind == Kind::Segment => {
-            return recover_unsealed(layout, &path, &identity, frames_start, keys);
+            return recover_unsealed(layout, &path, &identity, frames_start, repeats);
         }
         Opened::Empty if kind == Kind::Segment => layout.storage().remove(&path)?,
         Opened::Empty | Opened::Unreadable | Opened::Unsealed { .. } => {
@@ -149,7 +148,7 @@ fn recover_unsealed(
     path: &Path,
     identity: &Identity,
     frames_start: u64,
-    keys: &mut RequestKeys,
+    repeats: &mut Repeats,
 ) -> io::Result<Option<SealedSegment>> {
     let file = layout.storage().open(path)?;
     let file = &*file;
@@ -174,8 +173,8 @@ fn recover_unsealed(
         Identity { node_id: layout.node_id().to_owned(), epoch: layout.epoch(), first_position: 1, ..identity.clone() };
     let copy = layout.storage().create(&copy_path)?;
     let written = write_copy(file, &scan.frames, start, end, &copy_identity, &*copy);
-    // Once it is sealed, nobody looks for keys in it.
-    let logged = written.and_then(|found| Ok(keys.log(number, &found, crate::figures::unix_ms() / 1000)?));
+    // Once it is sealed, nobody looks for identities in it.
+    let logged = written.and_then(|found| Ok(repeats.log(number, &found, crate::figures::unix_ms() / 1000)?));
     if let Err(error) = logged {
         // Half a copy takes room that is wanted. The next start removes what can't be removed now.
         let _ = layout.storage().remove(&copy_path);
@@ -189,7 +188,7 @@ fn recover_unsealed(
     }
 }
 
-/// Writes the frames to a new segment, sealed and synced. The keys in them.
+/// Writes the frames to a new segment, sealed and synced. The identities in them.
 fn write_copy(
     from: &dyn StorageFile,
     frames: &[(u64, Header)],
@@ -197,12 +196,12 @@ fn write_copy(
     end: u64,
     identity: &Identity,
     to: &dyn StorageFile,
-) -> io::Result<Vec<RequestKey>> {
+) -> io::Result<Identities> {
     to.set_len(0)?;
     let block = identity.encode();
     write_all(to, &block, 0)?;
     let mut totals = Seal { end: (block.len() + 2 * BLOCK) as u64, ..Seal::default() };
-    let (mut payload, mut keys) = (BytesMut::new(), Vec::new());
+    let (mut payload, mut identities) = (BytesMut::new(), Identities::default());
     for ((offset, header), position) in frames.iter().zip(1..) {
         let found = read_frame(from, Place { offset: *offset, ..start }, end, &mut payload)?;
         if found != Some(*header) {
@@ -219,13 +218,15 @@ fn write_copy(
         write_all(to, &header.encode(), totals.end)?;
         write_all(to, &payload, totals.end + HEADER as u64)?;
         totals.add(&header);
-        keys.extend(key_of(&header, &payload));
+        if let Some(sections) = Sections::of(&header, &payload) {
+            identities.add(sections.key(), sections.ids());
+        }
     }
     to.sync()?;
     totals.sealed_ms = crate::figures::unix_ms();
     write_all(to, &totals.encode(identity.epoch, identity.number), block.len() as u64)?;
     to.sync()?;
-    Ok(keys)
+    Ok(identities)
 }
 
 /// Reads frames until one is bad; then looks for later ones that say whether that was the end.

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use super::block::{BLOCK, Identity, Seal, VERSION};
 use super::frame::{HEADER, Header, Place};
-use super::keys::RequestKeys;
 use super::layout::{Kind, Layout};
+use super::repeats::{Identities, Repeats};
 use super::sealed::SealedSegment;
 use super::storage::{StorageFile, write_all, write_all_slices};
 use crate::batch::Batch;
 use crate::figures::unix_ms;
-use crate::identity::{REQUEST_KEY_BYTES, RequestKey};
+use crate::identity::REQUEST_KEY_BYTES;
 
 /// The segment that frames are appended to.
 pub(super) struct OpenSegment {
@@ -24,8 +24,7 @@ pub(super) struct OpenSegment {
     pub(super) capacity: u64,
     /// What is committed: becomes the seal.
     pub(super) totals: Seal,
-    /// The keys of the requests in it.
-    keys: Vec<RequestKey>,
+    identities: Identities,
 }
 
 /// Where frames begin behind an identity block.
@@ -100,7 +99,7 @@ impl OpenSegment {
             identity_len,
             capacity,
             totals: Seal { end: frames_start(identity_len), ..Seal::default() },
-            keys: Vec::new(),
+            identities: Identities::default(),
         })
     }
 
@@ -141,7 +140,7 @@ impl OpenSegment {
         for (batch, header) in batches.clone().zip(headers.iter()) {
             slices.push(IoSlice::new(header));
             let key = batch.key.and_then(|_| next_key.next()).map_or(&[][..], |key| key);
-            for section in [&batch.rows.bytes, &batch.rejected.bytes, key] {
+            for section in [&batch.rows.bytes, &batch.rejected.bytes, key, batch.ids.as_flattened()] {
                 if !section.is_empty() {
                     slices.push(IoSlice::new(section));
                 }
@@ -152,7 +151,9 @@ impl OpenSegment {
             return Err(error);
         }
         self.totals = totals;
-        self.keys.extend(batches.filter_map(|batch| batch.key));
+        for batch in batches {
+            self.identities.add(batch.key, &batch.ids);
+        }
         Ok(())
     }
 
@@ -161,16 +162,16 @@ impl OpenSegment {
         self.file.sync()
     }
 
-    /// Logs the keys of its requests, writes the seal, behind which nothing is read, and syncs it.
-    pub(super) fn seal(mut self, keys: &mut RequestKeys) -> Result<SealedSegment, Box<(Self, SealError)>> {
+    /// Logs the identities in it, writes the seal, behind which nothing is read, and syncs it.
+    pub(super) fn seal(mut self, repeats: &mut Repeats) -> Result<SealedSegment, Box<(Self, SealError)>> {
         self.totals.sealed_ms = unix_ms();
         let block = self.totals.encode(self.identity.epoch, self.identity.number);
         // The frames first: a seal on the disk says that all of them are there.
         if let Err(error) = self.file.sync() {
             return Err(Box::new((self, SealError::Sync(error))));
         }
-        // Then the keys: of what is sealed, no start reads them any more.
-        if let Err(error) = keys.log(self.identity.number, &self.keys, self.totals.sealed_ms / 1000) {
+        // Then the identities: no start reads the frames of what is sealed.
+        if let Err(error) = repeats.log(self.identity.number, &self.identities, self.totals.sealed_ms / 1000) {
             return Err(Box::new((self, error)));
         }
         if let Err(error) = write_all(&*self.file, &block, self.identity_len) {

@@ -235,14 +235,20 @@ impl Worker {
             Err(Fault::from(reason))
         };
         let until = self.now + self.shared.timeouts.inserted;
+        let kept = Kept { segment: None, certain: true, until, first: None };
         let outcome = match settled.outcome {
             Some(CommitOutcome::Committed { segment }) => {
                 self.figures.accepted.add(u64::from(settled.rows));
-                Ok(Kept { segment: Some(segment), until, first: None })
+                Ok(Kept { segment: Some(segment), ..kept })
+            }
+            Some(CommitOutcome::Deduplicated { segment, certain }) => {
+                self.figures.accepted.add(u64::from(settled.rows) + u64::from(settled.duplicates));
+                self.figures.duplicates.add(settled.duplicates.into());
+                Ok(Kept { segment, certain, ..kept })
             }
             Some(CommitOutcome::Repeated { figures, segment }) => {
                 self.figures.repeated.add(requests);
-                Ok(Kept { segment, until, first: Some(figures).filter(|_| settled.keyed != Some(figures)) })
+                Ok(Kept { segment, first: Some(figures).filter(|_| settled.keyed != Some(figures)), ..kept })
             }
             Some(CommitOutcome::KeyReused) => Err(KEY_REUSED),
             Some(CommitOutcome::Refused(refusal)) => shed(refusal.into()),

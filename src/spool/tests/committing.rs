@@ -194,7 +194,9 @@ fn commit_at_once(config: SpoolConfig, batches: Vec<Batch>) -> Vec<CommitOutcome
 
 fn keyed(key: &[u8], body: &[u8], rows: &[&str]) -> Batch {
     let figures = Figures { accepted: rows.len() as u32, rejected: 0, refused: false };
-    Batch { key: Some(RequestKey::new(of_request("t", key), body, figures)), ..batch(rows, &[]) }
+    let mut batch = batch(rows, &[]);
+    batch.key = Some(RequestKey::new(of_request("t", key), body, figures));
+    batch
 }
 
 #[test]

@@ -23,6 +23,7 @@ fn config(dir: &Path) -> SpoolConfig {
         batch_age: Duration::from_secs(3600),
         durability: Durability::Sync,
         idempotency_keys_max: 1000,
+        dedup_values_max: Some(1000),
     }
 }
 

@@ -1,9 +1,9 @@
 //! What a start finds after a crash.
 
 use super::*;
-use crate::identity::{Figures, RequestKey, of_request};
+use crate::identity::{Figures, RequestKey, of_event, of_request};
 use crate::spool::frame::{HEADER, Header, Place};
-use crate::spool::keys::Fate;
+use crate::spool::repeats::Fate;
 
 const FIGURES: Figures = Figures { accepted: 1, rejected: 0, refused: false };
 
@@ -81,7 +81,7 @@ fn frames_of_a_files_former_life_do_not_come_back() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool, _) = Spool::open(config(folder.path())).unwrap();
     let old = [batch(&["old1"], &[]), batch(&["old2"], &[]), batch(&["old3"], &[])];
-    write_segment(&spool, 1, None, &old).seal(&mut spool.keys).map_err(|_| ()).unwrap();
+    write_segment(&spool, 1, None, &old).seal(&mut spool.repeats).map_err(|_| ()).unwrap();
     let path = spool.layout.path(1, Kind::Segment);
     let len = fs::metadata(&path).unwrap().len();
     // As long as the old first frame, so that the old second one follows without a seam.
@@ -97,7 +97,7 @@ fn sealed_segments_keep_their_token_and_what_is_known_of_them() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool, _) = Spool::open(config(folder.path())).unwrap();
     let open = write_segment(&spool, 7, None, &[batch(&["a"], &["b"])]);
-    let mut sealed = open.seal(&mut spool.keys).map_err(|_| ()).unwrap();
+    let mut sealed = open.seal(&mut spool.repeats).map_err(|_| ()).unwrap();
     let token = sealed.token();
     sealed.begin_attempt("a window", 9).unwrap();
     drop((spool, sealed));
@@ -155,7 +155,7 @@ fn a_sealed_segment_that_changed_is_not_streamed() {
     let (mut spool, _) = Spool::open(config(folder.path())).unwrap();
     let open = write_segment(&spool, 1, None, &[batch(&["first"], &[]), batch(&["second"], &[])]);
     let end = open.totals.end as usize;
-    let sealed = open.seal(&mut spool.keys).map_err(|_| ()).unwrap();
+    let sealed = open.seal(&mut spool.repeats).map_err(|_| ()).unwrap();
     let path = spool.layout.path(1, Kind::Segment);
     let bytes = fs::read(&path).unwrap();
     let second = end - HEADER - 6;
@@ -186,11 +186,13 @@ fn what_can_not_be_read_is_kept_as_damaged() {
 }
 
 #[test]
-fn keys_in_an_unsealed_segment_are_known_after_a_crash_and_those_that_were_cut_are_not() {
+fn identities_in_an_unsealed_segment_are_known_after_a_crash_and_those_that_were_cut_are_not() {
     let key = |name: &[u8]| RequestKey::new(of_request("t", name), b"body", FIGURES);
+    let id = |name: &str| of_event("column", name.as_bytes());
     let keyed = |name: &str| {
         let mut batch = batch(&[name], &[]);
         batch.key = Some(key(name.as_bytes()));
+        batch.identify(id(name), 0..name.len());
         batch.close(1);
         batch
     };
@@ -201,14 +203,24 @@ fn keys_in_an_unsealed_segment_are_known_after_a_crash_and_those_that_were_cut_a
     let bytes = fs::read(spool.layout.path(1, Kind::Segment)).unwrap();
     drop(spool);
     for (len, known) in [(end, [true, true]), (end - 1, [true, false])] {
-        let (folder, spool, segments) = recover(&bytes[..len], NAME);
-        assert_eq!(segments.len(), 1);
-        let knows = |spool: &Spool| [b"one", b"two"].map(|name| spool.keys.fate(&key(name)) != Fate::Store);
-        assert_eq!(knows(&spool), known);
+        let (folder, mut spool, segments) = recover(&bytes[..len], NAME);
+        let knows = |spool: &mut Spool| {
+            let requests = ["one", "two"].map(|name| spool.repeats.fate(&keyed(name)) != Fate::Shared);
+            let events = ["one", "two"].map(|name| {
+                let mut batch = keyed(name);
+                batch.key = None;
+                spool.repeats.begin(&mut batch, 9) != Fate::Shared
+            });
+            spool.repeats.refused();
+            assert_eq!(requests, events);
+            requests
+        };
+        assert_eq!(knows(&mut spool), known);
         // Once it is sealed its frames are not read any more: the log has them.
+        assert_eq!(segments.len(), 1);
         drop((spool, segments));
-        let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
-        assert_eq!((knows(&spool), recovered.segments.len()), (known, 1));
+        let (mut spool, recovered) = Spool::open(config(folder.path())).unwrap();
+        assert_eq!((knows(&mut spool), recovered.segments.len()), (known, 1));
         let texts = ["oneplaintwo", "oneplain"];
         assert_eq!(contents(&recovered.segments[0]).unwrap().0, texts[usize::from(!known[1])]);
     }

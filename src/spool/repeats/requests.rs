@@ -1,50 +1,31 @@
-//! The requests with an `Idempotency-Key` that were taken lately, so that a repeat stores nothing.
-//!
-//! The committer owns the map: it alone decides what is stored, so two requests with one key can't
-//! both be new. A key stands in the frame of its request's events; when the segment is sealed it
-//! goes into a log as well ([`log`]), since a start reads no frame of a sealed segment. So no crash
-//! parts a key from its events, and a request with a key costs no sync of its own.
-//!
-//! A key is remembered for [`SECONDS_MAX`], or until `--idempotency-keys-max` newer ones are.
-
-mod log;
+//! The requests with an `Idempotency-Key` that were taken lately: for [`SECONDS_MAX`], or until
+//! `--idempotency-keys-max` newer ones were.
 
 use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
-use log::KeyLog;
-
-use super::figures::SpoolFigures;
-use super::layout::Layout;
-use super::segment::SealError;
+use super::Fate;
+use super::log::HourlyLog;
 use crate::handoff::CommitOutcome;
 use crate::identity::{Figures, Id, RequestKey};
+use crate::spool::figures::SpoolFigures;
+use crate::spool::layout::Layout;
+use crate::spool::segment::SealError;
 
 /// How long a key is remembered.
 pub const SECONDS_MAX: u64 = 24 * 3600;
 
-/// What is to be done with a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// Store it.
-    Store,
-    /// Nothing is stored, and that is settled.
-    Known(CommitOutcome),
-    /// The request that it repeats is being committed: this is settled together with that.
-    Echo(CommitOutcome),
-}
-
 /// See the module.
-pub(super) struct RequestKeys {
+pub(super) struct Requests {
     known: HashMap<Id, Taken>,
     /// The committed ones by age, with the second in which they came.
     by_age: VecDeque<(Id, u64)>,
     /// Those of the group that is being committed.
     pending: HashSet<Id>,
     keys_max: usize,
-    log: KeyLog,
+    log: HourlyLog<RequestKey>,
     figures: Arc<SpoolFigures>,
 }
 
@@ -56,24 +37,29 @@ struct Taken {
     segment: u64,
 }
 
-impl RequestKeys {
+impl Requests {
     /// Those that the logs have, at the second `now`.
-    pub(super) fn open(layout: Arc<Layout>, figures: Arc<SpoolFigures>, keys_max: usize, now: u64) -> io::Result<Self> {
-        let log = KeyLog::new(layout, figures.clone(), keys_max as u64);
+    pub(super) fn open(
+        layout: &Arc<Layout>,
+        figures: &Arc<SpoolFigures>,
+        keys_max: usize,
+        now: u64,
+    ) -> io::Result<Self> {
+        let folder = layout.keys_dir();
+        let (log, found) = HourlyLog::open(layout, figures, folder, keys_max as u64, SECONDS_MAX)?;
+        let figures = figures.clone();
         let (known, by_age, pending) = (HashMap::new(), VecDeque::new(), HashSet::new());
-        let mut keys = Self { known, by_age, pending, keys_max, log, figures };
-        let mut found = Vec::new();
-        keys.log.load(|segment, second, key| found.push((segment, second, key)))?;
+        let mut requests = Self { known, by_age, pending, keys_max, log, figures };
         for (segment, second, key) in found {
-            keys.remember(&key, segment, second);
+            requests.remember(&key, segment, second);
         }
-        keys.forget_old(now);
-        Ok(keys)
+        requests.forget_old(now);
+        Ok(requests)
     }
 
-    /// What is to be done with a batch that has this key.
+    /// What becomes of a batch that has this key.
     pub(super) fn fate(&self, key: &RequestKey) -> Fate {
-        let Some(taken) = self.known.get(&key.id) else { return Fate::Store };
+        let Some(taken) = self.known.get(&key.id) else { return Fate::Shared };
         let pending = self.pending.contains(&key.id);
         let outcome = if taken.body == key.body {
             let segment = (pending || self.figures.is_waiting(taken.segment)).then_some(taken.segment);
@@ -81,7 +67,7 @@ impl RequestKeys {
         } else {
             CommitOutcome::KeyReused
         };
-        if pending { Fate::Echo(outcome) } else { Fate::Known(outcome) }
+        if pending { Fate::Echo(outcome) } else { Fate::Settled(outcome) }
     }
 
     /// The request of this key is about to be committed to a segment.
@@ -140,6 +126,3 @@ impl RequestKeys {
         self.figures.keys(self.by_age.len() as u64, horizon.map(|(_, second)| *second));
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,9 +1,9 @@
-//! The map and its logs, on a real folder.
+//! The maps and their logs, on a real folder.
 
 use std::path::Path;
 
 use super::*;
-use crate::identity::of_request;
+use crate::identity::{Figures, of_event, of_request};
 use crate::spool::storage::Disk;
 
 const FIGURES: Figures = Figures { accepted: 3, rejected: 1, refused: false };
@@ -13,7 +13,7 @@ fn key(name: &str, body: &str) -> RequestKey {
 }
 
 struct Bench {
-    keys: RequestKeys,
+    keys: Requests,
     figures: Arc<SpoolFigures>,
 }
 
@@ -21,7 +21,7 @@ impl Bench {
     fn open(dir: &Path, keys_max: usize, now: u64) -> Self {
         let layout = Arc::new(Layout::open(Arc::new(Disk), dir, "t", Some("node")).unwrap());
         let figures = Arc::new(SpoolFigures::default());
-        Self { keys: RequestKeys::open(layout, figures.clone(), keys_max, now).unwrap(), figures }
+        Self { keys: Requests::open(&layout, &figures, keys_max, now).unwrap(), figures }
     }
 
     /// Commits requests and seals their segment.
@@ -34,7 +34,7 @@ impl Bench {
     }
 
     fn knows(&self, name: &str) -> bool {
-        self.keys.fate(&key(name, "body")) != Fate::Store
+        self.keys.fate(&key(name, "body")) != Fate::Shared
     }
 }
 
@@ -53,19 +53,19 @@ fn a_key_is_new_once_and_a_failed_commit_leaves_none() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::open(folder.path(), 10, 0);
     let (first, other_body) = (key("a", "body"), key("a", "another"));
-    assert_eq!(bench.keys.fate(&first), Fate::Store);
+    assert_eq!(bench.keys.fate(&first), Fate::Shared);
     bench.keys.begin(&first, 7);
     assert_eq!(bench.keys.fate(&first), Fate::Echo(repeated(Some(7))));
     assert_eq!(bench.keys.fate(&other_body), Fate::Echo(CommitOutcome::KeyReused));
     bench.keys.refused();
-    assert_eq!(bench.keys.fate(&first), Fate::Store);
+    assert_eq!(bench.keys.fate(&first), Fate::Shared);
     bench.keys.begin(&first, 8);
     bench.keys.committed(1);
-    assert_eq!(bench.keys.fate(&first), Fate::Known(repeated(None)), "segment 8 does not wait");
+    assert_eq!(bench.keys.fate(&first), Fate::Settled(repeated(None)), "segment 8 does not wait");
     bench.figures.opened(8, 1);
-    assert_eq!(bench.keys.fate(&first), Fate::Known(repeated(Some(8))));
-    assert_eq!(bench.keys.fate(&other_body), Fate::Known(CommitOutcome::KeyReused));
-    assert_eq!(bench.keys.fate(&key("b", "body")), Fate::Store);
+    assert_eq!(bench.keys.fate(&first), Fate::Settled(repeated(Some(8))));
+    assert_eq!(bench.keys.fate(&other_body), Fate::Settled(CommitOutcome::KeyReused));
+    assert_eq!(bench.keys.fate(&key("b", "body")), Fate::Shared);
 }
 
 #[test]
@@ -142,4 +142,78 @@ fn old_logs_are_removed_once_all_in_them_is_forgotten() {
     assert_eq!(bench.figures.spool_bytes(), 1000 + 2 * (28 + 2 * 36));
     bench.take(7, &[key("late", "body")], 6 * HOUR + SECONDS_MAX + HOUR);
     assert_eq!(logs(folder.path()), ["1970-01-02T07.log"]);
+}
+
+fn id(name: &str) -> Id {
+    of_event("column", name.as_bytes())
+}
+
+/// A batch of events with these identities; each row is the name.
+fn events(names: &[&str]) -> Batch {
+    let mut batch = Batch::new(0);
+    for name in names {
+        let start = batch.rows.bytes.len();
+        batch.rows.bytes.extend_from_slice(name.as_bytes());
+        batch.rows.count += 1;
+        batch.identify(id(name), start..start + name.len());
+    }
+    batch.close(1);
+    batch
+}
+
+fn open_events(dir: &Path, values_max: usize) -> (Events, Arc<SpoolFigures>) {
+    let layout = Arc::new(Layout::open(Arc::new(Disk), dir, "t", Some("node")).unwrap());
+    let figures = Arc::new(SpoolFigures::default());
+    (Events::open(&layout, &figures, values_max).unwrap(), figures)
+}
+
+/// What is left of a batch of these events, and what becomes of it.
+fn begin(seen: &mut Events, names: &[&str], segment: u64) -> (String, Fate) {
+    let mut batch = events(names);
+    let fate = seen.begin(&mut batch, segment);
+    (String::from_utf8(batch.rows.bytes).unwrap(), fate)
+}
+
+fn deduplicated(segment: Option<u64>, certain: bool) -> Fate {
+    Fate::Echo(CommitOutcome::Deduplicated { segment, certain })
+}
+
+#[test]
+fn an_event_is_stored_once_and_a_failed_commit_leaves_no_trace_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut seen, figures) = open_events(folder.path(), 100);
+    assert_eq!(begin(&mut seen, &["a", "b"], 7), ("ab".into(), Fate::Shared));
+    assert_eq!(begin(&mut seen, &["b", "c", "c"], 7), ("c".into(), deduplicated(Some(7), true)));
+    seen.refused();
+    assert_eq!(begin(&mut seen, &["c", "a"], 8), ("ca".into(), Fate::Shared));
+    assert_eq!(begin(&mut seen, &["a"], 8), (String::new(), deduplicated(Some(8), true)), "with that commit");
+    seen.committed();
+    // Segment 8 is inserted, as far as the figures know.
+    assert_eq!(begin(&mut seen, &["a"], 9), (String::new(), deduplicated(None, true)));
+    assert_eq!(begin(&mut seen, &["a", "d"], 9), ("d".into(), deduplicated(Some(9), true)));
+    figures.opened(8, 1);
+    assert_eq!(begin(&mut seen, &["a"], 10), (String::new(), deduplicated(Some(8), true)));
+    assert_eq!(begin(&mut seen, &["a", "e"], 10), ("e".into(), deduplicated(Some(10), false)));
+}
+
+#[test]
+fn the_newest_values_are_remembered_across_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut seen, _) = open_events(folder.path(), 3);
+    for (name, hour) in [("a", 1), ("b", 2), ("c", 3), ("d", 30)] {
+        begin(&mut seen, &[name], hour);
+        seen.committed();
+        assert!(seen.log(hour, &[id(name)], hour * HOUR).is_ok());
+    }
+    let left = |seen: &mut Events| {
+        let (left, _) = begin(seen, &["b", "c", "d", "a"], 9);
+        seen.refused();
+        left
+    };
+    assert_eq!(left(&mut seen), "a");
+    drop(seen);
+    let logs = crate::spool::tests::files(&folder.path().join("t/seen"));
+    assert_eq!(logs, ["1970-01-01T02.log", "1970-01-01T03.log", "1970-01-02T06.log"]);
+    let (mut seen, _) = open_events(folder.path(), 3);
+    assert_eq!(left(&mut seen), "a");
 }

@@ -1,0 +1,108 @@
+//! The identities of the events that were stored lately: the newest `--dedup-values-max` of them.
+
+use std::collections::hash_map::{Entry, HashMap};
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+use super::Fate;
+use super::log::HourlyLog;
+use crate::batch::Batch;
+use crate::handoff::CommitOutcome;
+use crate::identity::Id;
+use crate::spool::figures::SpoolFigures;
+use crate::spool::layout::Layout;
+use crate::spool::segment::SealError;
+
+/// See the module.
+pub(super) struct Events {
+    /// With the segment that holds the event.
+    known: HashMap<Id, u64>,
+    /// The committed ones by age.
+    by_age: VecDeque<Id>,
+    /// Those of the group that is being committed.
+    pending: Vec<Id>,
+    values_max: usize,
+    log: HourlyLog<Id>,
+    figures: Arc<SpoolFigures>,
+}
+
+impl Events {
+    pub(super) fn open(layout: &Arc<Layout>, figures: &Arc<SpoolFigures>, values_max: usize) -> io::Result<Self> {
+        let folder = layout.seen_dir();
+        let (log, found) = HourlyLog::open(layout, figures, folder, values_max as u64, u64::MAX)?;
+        let figures = figures.clone();
+        let (known, by_age, pending) = (HashMap::new(), VecDeque::new(), Vec::new());
+        let mut events = Self { known, by_age, pending, values_max, log, figures };
+        for (segment, _, id) in found {
+            events.remember(id, segment);
+        }
+        events.forget_old();
+        Ok(events)
+    }
+
+    pub(super) fn begin(&mut self, batch: &mut Batch, segment: u64) -> Fate {
+        // Where the originals of repeats wait for ClickHouse.
+        let mut waiting = BTreeSet::new();
+        let (known, pending, figures) = (&mut self.known, &mut self.pending, &self.figures);
+        batch.remove_repeats(|id| match known.entry(*id) {
+            Entry::Vacant(place) => {
+                place.insert(segment);
+                pending.push(*id);
+                false
+            }
+            Entry::Occupied(original) => {
+                let original = *original.get();
+                if original == segment || figures.is_waiting(original) {
+                    waiting.insert(original);
+                }
+                true
+            }
+        });
+        if batch.duplicates == 0 {
+            return Fate::Shared;
+        }
+        if !batch.is_empty() {
+            waiting.insert(segment);
+        }
+        Fate::Echo(CommitOutcome::Deduplicated { segment: waiting.last().copied(), certain: waiting.len() <= 1 })
+    }
+
+    pub(super) fn committed(&mut self) {
+        self.by_age.extend(self.pending.drain(..));
+        self.forget_old();
+    }
+
+    pub(super) fn refused(&mut self) {
+        for id in self.pending.drain(..) {
+            self.known.remove(&id);
+        }
+    }
+
+    pub(super) fn log(&mut self, segment: u64, ids: &[Id], now: u64) -> Result<(), SealError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.log.append(segment, ids, now)?;
+        for id in ids {
+            self.remember(*id, segment);
+        }
+        self.forget_old();
+        Ok(())
+    }
+
+    fn remember(&mut self, id: Id, segment: u64) {
+        if let Entry::Vacant(place) = self.known.entry(id) {
+            place.insert(segment);
+            self.by_age.push_back(id);
+        }
+    }
+
+    fn forget_old(&mut self) {
+        while self.by_age.len() > self.values_max
+            && let Some(id) = self.by_age.pop_front()
+        {
+            self.known.remove(&id);
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! Identities of sealed segments on the disk: a file an hour, a block a segment.
+//!
+//! ```text
+//!   0  4  "KEYS" or "SEEN"      4  4  records             8  8  written, Unix s
+//!  16  8  number of the segment 24  4  checksum of bytes 0..24 and the records
+//!  28  …  records: request keys of 36 bytes, or identities of events of 16
+//! ```
+//!
+//! All of a file counts up to the first block that is not whole. A file of a former run is not
+//! appended to, but replaced by one that holds its blocks and the new one: after a failed sync the
+//! page cache may show what the disk does not have.
+
+use std::collections::VecDeque;
+use std::io;
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use chrono::{DateTime, NaiveDateTime};
+
+use crate::identity::{Id, REQUEST_KEY_BYTES, RequestKey};
+use crate::spool::figures::SpoolFigures;
+use crate::spool::frame::{get, get_u32, get_u64};
+use crate::spool::layout::Layout;
+use crate::spool::segment::SealError;
+use crate::spool::storage::{self, StorageFile, read_up_to, write_all};
+
+const HEADER: usize = 28;
+
+/// What a log holds.
+pub(super) trait Record: Copy {
+    /// How a block begins.
+    const MAGIC: &'static [u8; 4];
+    /// Bytes of one.
+    const BYTES: usize;
+    /// Appends it.
+    fn put(&self, out: &mut Vec<u8>);
+    /// Those in `bytes`, one behind the other.
+    fn all_in(bytes: &[u8]) -> Vec<Self>;
+}
+
+impl Record for RequestKey {
+    const MAGIC: &'static [u8; 4] = b"KEYS";
+    const BYTES: usize = REQUEST_KEY_BYTES;
+
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.encode());
+    }
+
+    fn all_in(bytes: &[u8]) -> Vec<Self> {
+        bytes.as_chunks().0.iter().map(Self::decode).collect()
+    }
+}
+
+impl Record for Id {
+    const MAGIC: &'static [u8; 4] = b"SEEN";
+    const BYTES: usize = size_of::<Self>();
+
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self);
+    }
+
+    fn all_in(bytes: &[u8]) -> Vec<Self> {
+        bytes.as_chunks().0.to_vec()
+    }
+}
+
+/// See the module.
+pub(super) struct HourlyLog<R> {
+    layout: Arc<Layout>,
+    figures: Arc<SpoolFigures>,
+    folder: PathBuf,
+    /// What is older, or has so many newer ones, is not kept.
+    records_max: u64,
+    seconds_max: u64,
+    /// The oldest first.
+    files: VecDeque<File>,
+    records: PhantomData<R>,
+}
+
+struct File {
+    /// Since 1970.
+    hour: u64,
+    records: u64,
+    /// Bytes that count.
+    len: u64,
+    /// Written by this process, which may append to it.
+    open: Option<Box<dyn StorageFile>>,
+}
+
+/// A record as it is found: the segment it was in, the second it was logged, and itself.
+pub(super) type Found<R> = (u64, u64, R);
+
+impl<R: Record> HourlyLog<R> {
+    /// The log in a folder, and what is in it, the oldest first.
+    pub(super) fn open(
+        layout: &Arc<Layout>,
+        figures: &Arc<SpoolFigures>,
+        folder: PathBuf,
+        records_max: u64,
+        seconds_max: u64,
+    ) -> io::Result<(Self, Vec<Found<R>>)> {
+        let storage = layout.storage();
+        let entries = storage.list(&folder)?;
+        for interrupted in entries.iter().filter(|entry| entry.name.ends_with(".new")) {
+            // It was to replace another, and did not: nothing in it counts.
+            let _ = storage.remove(&folder.join(&interrupted.name));
+        }
+        let mut hours: Vec<u64> = entries.iter().filter_map(|entry| hour_of(&entry.name)).collect();
+        hours.sort_unstable();
+        let (mut files, mut found) = (VecDeque::new(), Vec::new());
+        for hour in hours {
+            let file = storage.open(&folder.join(name_of(hour)))?;
+            let (mut len, before) = (0, found.len());
+            while let Some(block) = Block::read(&*file, len)? {
+                len += block.len();
+                found.extend(block.records.into_iter().map(|record| (block.segment, block.second, record)));
+            }
+            files.push_back(File { hour, records: (found.len() - before) as u64, len, open: None });
+        }
+        let (layout, figures) = (layout.clone(), figures.clone());
+        let log = Self { layout, figures, folder, records_max, seconds_max, files, records: PhantomData };
+        Ok((log, found))
+    }
+
+    /// Writes a block and syncs it. What a failed write leaves behind does not count.
+    pub(super) fn append(&mut self, segment: u64, records: &[R], second: u64) -> Result<(), SealError> {
+        let block = Block { segment, second, records: records.to_vec() }.encode();
+        // A clock that was set back does not begin an older file.
+        let hour = (second / 3600).max(self.files.back().map_or(0, |file| file.hour));
+        if self.files.back().is_none_or(|file| file.hour != hour) {
+            self.files.push_back(File { hour, records: 0, len: 0, open: None });
+        }
+        let Some(file) = self.files.back_mut() else { return Ok(()) };
+        match &file.open {
+            Some(open) => {
+                write_all(&**open, &block, file.len).map_err(SealError::Write)?;
+                open.sync().map_err(SealError::Sync)?;
+            }
+            None => {
+                let replaced = replace(&self.layout, &self.folder, file, &block);
+                file.open = Some(replaced.map_err(SealError::Write)?);
+            }
+        }
+        file.len += block.len() as u64;
+        file.records += records.len() as u64;
+        self.figures.occupy(block.len() as u64);
+        self.remove_old(second);
+        Ok(())
+    }
+
+    /// Removes files of which nothing is remembered any more.
+    fn remove_old(&mut self, now: u64) {
+        let mut records: u64 = self.files.iter().map(|file| file.records).sum();
+        while let Some(file) = self.files.front()
+            && self.files.len() > 1
+            && (((file.hour + 1) * 3600).saturating_add(self.seconds_max) <= now
+                || records - file.records >= self.records_max)
+        {
+            if let Err(error) = self.layout.storage().remove(&self.folder.join(name_of(file.hour))) {
+                tracing::warn!(%error, "an old log of identities can't be removed");
+                return;
+            }
+            records -= file.records;
+            self.figures.release(file.len);
+            self.files.pop_front();
+        }
+    }
+}
+
+/// Puts a file in the place of one of a former run, or of none: its blocks, and a new one.
+fn replace(layout: &Layout, folder: &Path, file: &File, block: &[u8]) -> io::Result<Box<dyn StorageFile>> {
+    let path = folder.join(name_of(file.hour));
+    let mut bytes = Vec::new();
+    if file.len > 0 {
+        bytes.resize(usize::try_from(file.len).map_err(io::Error::other)?, 0);
+        let former = layout.storage().open(&path)?;
+        if read_up_to(&*former, &mut bytes, 0)? < bytes.len() {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a log of identities has become shorter"));
+        }
+    }
+    bytes.extend_from_slice(block);
+    storage::replace(layout.storage(), &path, &bytes)?;
+    layout.storage().sync_folder(folder)?;
+    layout.storage().open(&path)
+}
+
+struct Block<R> {
+    segment: u64,
+    second: u64,
+    records: Vec<R>,
+}
+
+impl<R: Record> Block<R> {
+    fn encode(&self) -> Vec<u8> {
+        let mut records = Vec::with_capacity(self.records.len() * R::BYTES);
+        self.records.iter().for_each(|record| record.put(&mut records));
+        let mut bytes = Vec::with_capacity(HEADER + records.len());
+        bytes.extend_from_slice(R::MAGIC);
+        // A segment has far fewer rows than that.
+        bytes.extend_from_slice(&u32::try_from(self.records.len()).unwrap_or(u32::MAX).to_le_bytes());
+        bytes.extend_from_slice(&self.second.to_le_bytes());
+        bytes.extend_from_slice(&self.segment.to_le_bytes());
+        let checksum = crc32c::crc32c_append(crc32c::crc32c(&bytes), &records);
+        bytes.extend_from_slice(&checksum.to_le_bytes());
+        bytes.extend_from_slice(&records);
+        bytes
+    }
+
+    /// The block at this offset; `None` where none is whole.
+    fn read(file: &dyn StorageFile, offset: u64) -> io::Result<Option<Self>> {
+        let mut header = [0; HEADER];
+        if read_up_to(file, &mut header, offset)? < HEADER {
+            return Ok(None);
+        }
+        let bytes = get_u32(&header, 4).map_or(0, |records| u64::from(records) * R::BYTES as u64);
+        let left = file.len()?.saturating_sub(offset + HEADER as u64);
+        let Some(bytes) = usize::try_from(bytes).ok().filter(|_| bytes <= left) else { return Ok(None) };
+        let mut records = vec![0; bytes];
+        if read_up_to(file, &mut records, offset + HEADER as u64)? < bytes {
+            return Ok(None);
+        }
+        Ok(Self::decode(&header, &records))
+    }
+
+    fn decode(header: &[u8; HEADER], records: &[u8]) -> Option<Self> {
+        let fields = get(header, 0, HEADER - 4)?;
+        let checksum = crc32c::crc32c_append(crc32c::crc32c(fields), records);
+        if !fields.starts_with(R::MAGIC) || get_u32(header, HEADER - 4)? != checksum {
+            return None;
+        }
+        Some(Self { second: get_u64(fields, 8)?, segment: get_u64(fields, 16)?, records: R::all_in(records) })
+    }
+
+    fn len(&self) -> u64 {
+        (HEADER + self.records.len() * R::BYTES) as u64
+    }
+}
+
+/// `2026-11-24T21.log`, in UTC.
+fn name_of(hour: u64) -> String {
+    let second = i64::try_from(hour.saturating_mul(3600)).unwrap_or(i64::MAX);
+    let time = DateTime::from_timestamp(second, 0).unwrap_or(DateTime::UNIX_EPOCH);
+    time.format("%Y-%m-%dT%H.log").to_string()
+}
+
+fn hour_of(name: &str) -> Option<u64> {
+    let stem = name.strip_suffix(".log")?;
+    let time = NaiveDateTime::parse_from_str(&format!("{stem}:00"), "%Y-%m-%dT%H:%M").ok()?;
+    u64::try_from(time.and_utc().timestamp() / 3600).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_hour_has_a_name_and_a_name_its_hour() {
+        assert_eq!(name_of(0), "1970-01-01T00.log");
+        assert_eq!(name_of(498_765), "2026-11-24T21.log");
+        for hour in [0, 1, 23, 24, 498_765, 900_000] {
+            assert_eq!(hour_of(&name_of(hour)), Some(hour));
+        }
+        for name in ["1970-01-01T00", "1970-01-01.log", "x.log", "1969-12-31T23.log", "1970-01-01T00.new"] {
+            assert_eq!(hour_of(name), None, "{name}");
+        }
+    }
+}
