@@ -83,40 +83,51 @@ impl Committer {
     pub fn run(mut self) {
         self.handoff.register_committer();
         loop {
-            // Read before the queue is drained: what is submitted afterwards isn't lost.
-            let finished = self.handoff.is_finished();
-            let mut pending = self.handoff.next();
-            let idle = pending.is_none();
-            while let Some(batch) = pending.take() {
-                pending = self.commit_group(batch);
+            match self.turn() {
+                Ok(Turn::Busy) => {}
+                Ok(Turn::Idle) => self.handoff.wait(self.wait()),
+                Ok(Turn::Finished) => return,
+                Err(failed) => die(&failed),
             }
-            self.spool.figures.beat(unix_ms());
-            self.seal_if_due();
-            if finished && idle {
-                break;
-            }
-            if idle {
-                self.look_for_room();
-                self.handoff.wait(self.wait());
-            }
+        }
+    }
+
+    /// One round: commits what is there and seals what is due.
+    pub(super) fn turn(&mut self) -> Result<Turn, SyncFailed> {
+        // Read before the queue is drained: what is submitted afterwards isn't lost.
+        let finished = self.handoff.is_finished();
+        let mut pending = self.handoff.next();
+        let idle = pending.is_none();
+        while let Some(batch) = pending.take() {
+            pending = self.commit_group(batch)?;
+        }
+        self.spool.figures.beat(unix_ms());
+        self.seal_if_due()?;
+        if !idle {
+            return Ok(Turn::Busy);
+        }
+        if !finished {
+            self.look_for_room()?;
+            return Ok(Turn::Idle);
         }
         if self.open.as_ref().is_some_and(|open| !open.is_empty()) {
-            self.seal();
+            self.seal()?;
         }
+        Ok(Turn::Finished)
     }
 
     /// Commits `first` and what else is there and fits into the open segment. Returns a batch that
     /// does not fit.
-    fn commit_group(&mut self, first: Batch) -> Option<Batch> {
+    fn commit_group(&mut self, first: Batch) -> Result<Option<Batch>, SyncFailed> {
         if let Fate::Settled(outcome) = self.spool.repeats.fate(&first) {
             // What was taken long ago needs no room.
             self.home(first, outcome);
-            return None;
+            return Ok(None);
         }
-        self.seal_if_full(&first);
+        self.seal_if_full(&first)?;
         if let Err(error) = self.open_segment() {
             self.refuse(first, error);
-            return None;
+            return Ok(None);
         }
         let mut left_over = None;
         let (mut rows, mut bytes, segment) = (0, 0, self.number());
@@ -140,18 +151,24 @@ impl Committer {
                 next = self.handoff.next();
             }
         }
-        self.write_group(bytes);
-        left_over
+        self.write_group(bytes)?;
+        Ok(left_over)
     }
 
-    fn write_group(&mut self, bytes: u64) {
-        let Some(open) = &mut self.open else { return };
+    fn write_group(&mut self, bytes: u64) -> Result<(), SyncFailed> {
+        let Some(open) = &mut self.open else { return Ok(()) };
         let begun = Instant::now();
         let grows = (open.totals.end + bytes).saturating_sub(open.capacity);
         let first_position = self.position + 1;
         let was_empty = open.is_empty();
         let stored = self.group.iter().filter(|member| member.is_stored).map(|member| &member.batch);
         let frames = stored.clone().count() as u64;
+        if frames == 0 {
+            // Nothing but repeats of what was committed before.
+            let segment = open.number();
+            self.return_group(CommitOutcome::Committed { segment });
+            return Ok(());
+        }
         let outcome = open.append(stored.clone(), first_position, self.durable, &mut self.headers);
         if let Err(error) = outcome {
             tracing::error!(%error, "a write to the spool failed; its requests are answered with 503");
@@ -161,12 +178,10 @@ impl Committer {
             self.spool.figures.refuse(Some(refusal));
             self.spool.repeats.refused();
             self.return_group(CommitOutcome::Refused(refusal));
-            return;
+            return Ok(());
         }
         if self.spool.config.durability == Durability::Sync {
-            if let Err(error) = open.sync() {
-                die(&error);
-            }
+            open.sync().map_err(SyncFailed)?;
             self.durable = self.position + frames;
         }
         open.capacity += grows;
@@ -183,6 +198,7 @@ impl Committer {
         self.spool.repeats.committed(unix_ms() / 1000);
         let segment = self.number();
         self.return_group(CommitOutcome::Committed { segment });
+        Ok(())
     }
 
     /// Sends the group's batches home, and wakes each worker once.
@@ -292,14 +308,15 @@ impl Committer {
     }
 
     /// Without a segment, nobody would find out that there is room again, or none any more.
-    fn look_for_room(&mut self) {
+    fn look_for_room(&mut self) -> Result<(), SyncFailed> {
         if self.must_seal {
-            self.seal();
+            self.seal()?;
         }
         if self.open.is_none() && !self.must_seal {
             let room = self.recover_postponed().and_then(|()| self.room());
             self.spool.figures.refuse(room.err());
         }
+        Ok(())
     }
 
     /// Recovers what a former run left and the start had no room for: older events first, and no
@@ -328,32 +345,28 @@ impl Committer {
         }
     }
 
-    fn seal_if_full(&mut self, next: &Batch) {
+    fn seal_if_full(&mut self, next: &Batch) -> Result<(), SyncFailed> {
         let full = self.open.as_ref().is_some_and(|open| !open.is_empty()) && !self.fits(0, 0, next);
-        if full || self.must_seal {
-            self.seal();
-        }
+        if full || self.must_seal { self.seal() } else { Ok(()) }
     }
 
-    fn seal_if_due(&mut self) {
-        let Some(open) = self.open.as_ref().filter(|open| !open.is_empty()) else { return };
+    fn seal_if_due(&mut self) -> Result<(), SyncFailed> {
+        let Some(open) = self.open.as_ref().filter(|open| !open.is_empty()) else { return Ok(()) };
         let config = &self.spool.config;
         let full = open.totals.rows.max(open.totals.rejected) >= config.batch_rows || open.totals.end >= open.capacity;
         let old = self.age_from.elapsed() >= config.batch_age && self.spool.figures.outstanding() < self.inserters;
-        if full || old {
-            self.seal();
-        }
+        if full || old { self.seal() } else { Ok(()) }
     }
 
-    fn seal(&mut self) {
+    fn seal(&mut self) -> Result<(), SyncFailed> {
         let Some(open) = self.open.take() else {
             self.must_seal = false;
-            return;
+            return Ok(());
         };
         if open.is_empty() {
             // Only after a failed write: what lies in it is nothing.
             self.abandon(&open);
-            return;
+            return Ok(());
         }
         match open.seal(&mut self.spool.repeats) {
             Ok(segment) => {
@@ -369,9 +382,10 @@ impl Committer {
                     self.must_seal = true;
                     self.open = Some(open);
                 }
-                (_, SealError::Sync(error)) => die(&error),
+                (_, SealError::Sync(error)) => return Err(SyncFailed(error)),
             },
         }
+        Ok(())
     }
 
     fn abandon(&mut self, open: &OpenSegment) {
@@ -398,9 +412,23 @@ fn refusal_of(error: &io::Error) -> CommitRefusal {
     if is_want_of_room(error) { CommitRefusal::DiskFull } else { CommitRefusal::WriteFailed }
 }
 
+/// How a round of the committer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// There was something to commit.
+    Busy,
+    /// There was nothing to commit.
+    Idle,
+    /// The hand-off is finished and empty, and what was open is sealed.
+    Finished,
+}
+
 /// A failed sync: the kernel may have dropped what it could not write, and would say nothing the
 /// next time. Nobody may believe this process any more; the next start reads the disk.
-fn die(error: &io::Error) -> ! {
+#[derive(Debug)]
+pub(super) struct SyncFailed(io::Error);
+
+fn die(SyncFailed(error): &SyncFailed) -> ! {
     tracing::error!(%error, "a sync of the spool failed: ending, so that nothing is acknowledged that the disk does not have");
     std::process::exit(74)
 }
