@@ -4,14 +4,10 @@
 
 mod support;
 
-use std::collections::HashSet;
-use std::net::SocketAddr;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use support::{ClickHouse, Connection, Server, post};
+use support::{ClickHouse, Client, Load, Server, post};
 
 fn event(name: &str, sequence: u64) -> String {
     format!("{{\"event\":\"{name}\",\"sequence\":{sequence}}}\n")
@@ -58,54 +54,6 @@ fn a_first_start_without_clickhouse_waits_and_says_so() {
     assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events")).trim(), "1");
 }
 
-/// Sends numbered events over one connection until told to stop, and notes every number that was
-/// acknowledged. Connects again when the server is killed.
-fn send_events(address: impl Fn() -> SocketAddr, client: u64, stop: &AtomicBool, acknowledged: &Mutex<HashSet<u64>>) {
-    let mut sequence = client << 32;
-    while !stop.load(Ordering::Relaxed) {
-        let Some(mut connection) = Connection::try_open(address()) else {
-            thread::sleep(Duration::from_millis(20));
-            continue;
-        };
-        while !stop.load(Ordering::Relaxed) {
-            let numbers: Vec<u64> = (0..10).map(|offset| sequence + offset).collect();
-            sequence += 10;
-            let body: String = numbers.iter().map(|number| event("load", *number)).collect();
-            let request =
-                format!("POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-            if !connection.try_send(request.as_bytes()) {
-                break;
-            }
-            match connection.try_read_response() {
-                Some(response) if response.status == 200 => acknowledged.lock().unwrap().extend(numbers),
-                Some(_) => {}
-                None => break,
-            }
-        }
-    }
-}
-
-/// Every acknowledged event is there once; what was not acknowledged is there at most once.
-fn exactly_once(clickhouse: &ClickHouse, database: &str, acknowledged: &HashSet<u64>) {
-    let rows = clickhouse.query(&format!(
-        "SELECT sequence, count() FROM {database}.events WHERE event = 'load' GROUP BY sequence FORMAT TSV"
-    ));
-    let mut stored = HashSet::new();
-    for row in rows.lines() {
-        let (sequence, count) = row.split_once('\t').unwrap();
-        assert_eq!(count, "1", "event {sequence} is stored {count} times");
-        stored.insert(sequence.parse::<u64>().unwrap());
-    }
-    let lost: Vec<&u64> = acknowledged.difference(&stored).collect();
-    assert!(
-        lost.is_empty(),
-        "{} of {} acknowledged events are lost: {:?}",
-        lost.len(),
-        acknowledged.len(),
-        lost.first()
-    );
-}
-
 #[test]
 fn a_killed_server_loses_and_doubles_nothing() {
     for durability in ["sync", "written"] {
@@ -113,25 +61,20 @@ fn a_killed_server_loses_and_doubles_nothing() {
         let database = clickhouse.database();
         let flags = ["--durability", durability, "--batch-age", "50ms", "--batch-rows", "2000"];
         let mut server = Server::start(&clickhouse, &database, &flags);
-        let address = server.address();
-        let (stop, acknowledged) = (AtomicBool::new(false), Mutex::new(HashSet::new()));
+        let load = Load::new(server.address(), 1);
         thread::scope(|scope| {
-            for client in 1..=4 {
-                let (stop, acknowledged) = (&stop, &acknowledged);
-                scope.spawn(move || send_events(|| address, client, stop, acknowledged));
-            }
+            load.start(scope, &[Client::WithoutKey; 4]);
             for round in 0..5 {
                 thread::sleep(Duration::from_millis(250 + 130 * round));
                 server.kill9();
                 server = server.start_again();
             }
             thread::sleep(Duration::from_millis(300));
-            stop.store(true, Ordering::Relaxed);
+            load.stop();
         });
         assert!(server.stop().success());
-        let acknowledged = acknowledged.into_inner().unwrap();
-        assert!(acknowledged.len() > 100, "only {} events were acknowledged", acknowledged.len());
-        exactly_once(&clickhouse, &database, &acknowledged);
+        assert!(load.figures().events > 100, "{}", load.figures());
+        load.check(&clickhouse, &database);
     }
 }
 
@@ -141,13 +84,9 @@ fn a_killed_clickhouse_loses_and_doubles_nothing() {
     let database = clickhouse.database();
     let flags = ["--batch-age", "50ms", "--batch-rows", "2000", "--shutdown-timeout", "60s"];
     let server = Server::start(&clickhouse, &database, &flags);
-    let address = server.address();
-    let (stop, acknowledged) = (AtomicBool::new(false), Mutex::new(HashSet::new()));
+    let load = Load::new(server.address(), 2);
     thread::scope(|scope| {
-        for client in 1..=4 {
-            let (stop, acknowledged) = (&stop, &acknowledged);
-            scope.spawn(move || send_events(|| address, client, stop, acknowledged));
-        }
+        load.start(scope, &[Client::WithoutKey; 4]);
         for round in 0..3 {
             thread::sleep(Duration::from_millis(400 + 110 * round));
             clickhouse.kill();
@@ -155,10 +94,9 @@ fn a_killed_clickhouse_loses_and_doubles_nothing() {
             clickhouse.restart();
         }
         thread::sleep(Duration::from_millis(300));
-        stop.store(true, Ordering::Relaxed);
+        load.stop();
     });
     assert!(server.stop().success());
-    let acknowledged = acknowledged.into_inner().unwrap();
-    assert!(acknowledged.len() > 100, "only {} events were acknowledged", acknowledged.len());
-    exactly_once(&clickhouse, &database, &acknowledged);
+    assert!(load.figures().events > 100, "{}", load.figures());
+    load.check(&clickhouse, &database);
 }

@@ -74,7 +74,8 @@ impl ClickHouse {
     pub fn kill(&mut self) {
         let engine = self.engine_pid();
         rustix::process::kill_process(engine, rustix::process::Signal::KILL).unwrap();
-        // The foreground process sees that its engine ended, and ends too.
+        // The foreground process would see it a little later.
+        self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 

@@ -8,6 +8,8 @@
 mod clickhouse;
 mod disk;
 mod http;
+mod load;
+mod random;
 mod server;
 
 use std::net::{SocketAddr, TcpListener};
@@ -16,14 +18,25 @@ use std::time::{Duration, Instant};
 pub use clickhouse::{ClickHouse, shared_clickhouse};
 pub use disk::SmallDisk;
 pub use http::{Connection, Response, get, post, post_with, request};
+pub use load::{Client, Figures, Load};
+pub use random::{Random, seed};
 pub use server::{Server, Stopping};
 
 /// The longest that anything may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Ports that the kernel gives to nobody by itself. One of its own choice could go to a client's
+/// side of some connection while the server that has it is killed and started again; a client
+/// that tries to connect meanwhile could even be connected to itself.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+
 /// A port that was free a moment ago.
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    let is_free = |address: &SocketAddr| TcpListener::bind(address).is_ok();
+    let mut random = Random::new(random::fresh(), 0);
+    let ports = std::iter::repeat_with(|| PORTS.start + random.below(PORTS.len() as u64) as u16);
+    let mut addresses = ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    addresses.find(is_free).expect("a free port")
 }
 
 /// Looks again and again until `look` finds something; panics with `otherwise` when it does not.

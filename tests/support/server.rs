@@ -141,6 +141,33 @@ impl Server {
         server
     }
 
+    /// The same, without any wait.
+    pub fn spawn_again(&self) -> Self {
+        self.setup.spawn()
+    }
+
+    /// Panics with the log if it has ended by itself.
+    pub fn assert_runs(&mut self) {
+        let ended = self.child.try_wait().unwrap();
+        assert!(ended.is_none(), "the server ended by itself, {ended:?}:\n{}", self.log());
+    }
+
+    /// Waits until everything is in ClickHouse: no segment is left, neither with events nor with
+    /// refused lines.
+    pub fn wait_until_drained(&self) {
+        wait_for(
+            || format!("the spool is not empty: {:?}\n{}", self.spooled_files(), self.log()),
+            || self.spooled_files().is_empty().then_some(()),
+        );
+    }
+
+    /// Names of the files of segments that wait, and of how they are cut.
+    pub fn spooled_files(&self) -> Vec<String> {
+        let folder = std::fs::read_dir(self.spool_dir().join("events")).unwrap();
+        let names = folder.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+        names.filter(|name| [".segment", ".sent", ".cut", ".copy"].iter().any(|end| name.ends_with(end))).collect()
+    }
+
     /// Stops it in order, without waiting for ClickHouse, and starts it again.
     pub fn restart(mut self) -> Self {
         self.kill9();

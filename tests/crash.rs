@@ -1,0 +1,117 @@
+//! Server and ClickHouse are killed at random instants, under load, again and again: what was
+//! acknowledged is in ClickHouse once, and of the rest nothing is there in part or twice.
+//!
+//! `CRASH_ROUNDS` says how many times, `CRASH_SEED` repeats the choices of a former run (not the
+//! instants: those are the machine's).
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::thread;
+use std::time::Instant;
+
+use support::{ClickHouse, Client, Figures, Load, Random, Server, seed};
+
+/// Rounds when nobody says how many.
+const ROUNDS: u64 = 24;
+
+/// After so many rounds everything is drained and looked at.
+const ROUNDS_OF_A_SERIES: u64 = 25;
+
+/// Clients with a key, if the server knows what a key is.
+const CLIENTS: [Client; 6] =
+    [Client::WithoutKey, Client::WithKey, Client::WithoutKey, Client::Inserted, Client::WithKey, Client::WithoutKey];
+
+const FLAGS: [&str; 8] =
+    ["--batch-age", "50ms", "--batch-rows", "4000", "--inserted-timeout", "500ms", "--shutdown-timeout", "60s"];
+
+#[derive(Default)]
+struct Kills {
+    server: u64,
+    clickhouse: u64,
+    both: u64,
+}
+
+#[test]
+fn killed_at_random_instants_nothing_is_lost_and_nothing_is_doubled() {
+    let rounds =
+        std::env::var("CRASH_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().expect("CRASH_ROUNDS is a number"));
+    let seed = seed("CRASH_SEED");
+    let begun = Instant::now();
+    let mut random = Random::new(seed, 0);
+    let mut clickhouse = ClickHouse::start();
+    let (mut kills, mut figures) = (Kills::default(), Figures::default());
+    // Both durabilities in turn, each at least once.
+    let series_count = rounds.div_ceil(ROUNDS_OF_A_SERIES).max(2);
+    for series in 0..series_count {
+        let durability = if series % 2 == 0 { "sync" } else { "written" };
+        let rounds = (series + 1) * rounds / series_count - series * rounds / series_count;
+        figures += run_series(&mut clickhouse, durability, rounds, &mut random, &mut kills);
+        println!(
+            "series {} of {series_count}, {rounds} rounds with durability {durability}: all there, once",
+            series + 1
+        );
+    }
+    let Kills { server, clickhouse, both } = kills;
+    println!(
+        "{rounds} rounds in {} s: killed {server} times the server, {clickhouse} times ClickHouse, {both} times \
+         both; {figures}",
+        begun.elapsed().as_secs()
+    );
+    assert!(figures.events > 100 * rounds, "too little happened");
+}
+
+fn run_series(
+    clickhouse: &mut ClickHouse,
+    durability: &str,
+    rounds: u64,
+    random: &mut Random,
+    kills: &mut Kills,
+) -> Figures {
+    let database = clickhouse.database();
+    let mut server = Server::start(clickhouse, &database, &[&FLAGS[..], &["--durability", durability]].concat());
+    let load = Load::new(server.address(), random.next());
+    thread::scope(|scope| {
+        load.start(scope, &clients());
+        for _ in 0..rounds {
+            // Short ones hit a start, long ones inserts under way.
+            thread::sleep(random.milliseconds(10, 900));
+            server.assert_runs();
+            let kind = random.below(8);
+            if kind < 5 || kind == 7 {
+                server.kill9();
+            }
+            if kind >= 5 {
+                clickhouse.kill();
+            }
+            match kind {
+                0..5 => kills.server += 1,
+                5 | 6 => kills.clickhouse += 1,
+                _ => kills.both += 1,
+            }
+            if kind < 5 || kind == 7 {
+                server = server.spawn_again();
+            }
+            if kind >= 5 {
+                thread::sleep(random.milliseconds(0, 300));
+                clickhouse.restart();
+            }
+        }
+        server.wait_until_ready();
+        load.stop();
+    });
+    server.wait_until_drained();
+    let log = server.log();
+    assert!(!log.contains("damaged"), "a kill damages nothing:\n{log}");
+    assert!(server.stop().success());
+    load.check(clickhouse, &database);
+    clickhouse.query(&format!("DROP DATABASE {database} SYNC"));
+    load.figures()
+}
+
+fn clients() -> Vec<Client> {
+    let with_keys = std::env::var("CRASH_KEYS").is_ok_and(|value| value == "1");
+    let without = |client| if client == Client::WithKey && !with_keys { Client::WithoutKey } else { client };
+    CLIENTS.into_iter().map(without).collect()
+}

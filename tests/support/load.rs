@@ -1,0 +1,306 @@
+//! Clients that write down what they were promised, and the look into ClickHouse whether it was
+//! kept.
+//!
+//! Each event carries its request's number and its own place in it; so does each bad line. A
+//! request is *promised* when its reply is 200, 202, or 422 for lines that are all bad. Then all of
+//! it must be in ClickHouse, once. Of a request that got 503 or no reply everything may be there,
+//! or nothing: never a part, and never twice.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard};
+use std::thread::{self, Scope};
+use std::time::{Duration, Instant};
+
+use super::{ClickHouse, Connection, PATIENCE, Random, Response};
+
+/// Beyond what a worker hands over at once.
+const EVENTS_OF_A_BIG_REQUEST: u64 = 3000;
+
+/// See the module.
+pub struct Load {
+    address: SocketAddr,
+    seed: u64,
+    stopping: AtomicBool,
+    next: AtomicU64,
+    sent: Mutex<HashMap<u64, Request>>,
+    figures: Mutex<Figures>,
+}
+
+/// How a client behaves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Client {
+    /// Never sends a request again.
+    WithoutKey,
+    /// Gives each request an idempotency key, and sends it again until it has a reply.
+    WithKey,
+    /// Asks for a reply that ClickHouse stands behind. Never sends a request again.
+    Inserted,
+}
+
+#[derive(Clone, Copy)]
+struct Request {
+    number: u64,
+    events: u64,
+    bad: u64,
+    promised: bool,
+}
+
+/// What happened, in all.
+#[derive(Default, Clone, Copy)]
+pub struct Figures {
+    /// Events and bad lines of promised requests.
+    pub events: u64,
+    pub bad_lines: u64,
+    pub requests: u64,
+    /// Requests that ended without a reply…
+    pub unanswered: u64,
+    /// …or with a 503.
+    pub shed: u64,
+    pub resends: u64,
+}
+
+impl std::ops::AddAssign for Figures {
+    fn add_assign(&mut self, other: Self) {
+        self.events += other.events;
+        self.bad_lines += other.bad_lines;
+        self.requests += other.requests;
+        self.unanswered += other.unanswered;
+        self.shed += other.shed;
+        self.resends += other.resends;
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { events, bad_lines, requests, unanswered, shed, resends } = self;
+        write!(
+            f,
+            "{events} events and {bad_lines} bad lines acknowledged in {requests} requests, {unanswered} requests \
+             without a reply, {shed} answered with 503, {resends} resends"
+        )
+    }
+}
+
+impl Load {
+    pub fn new(address: SocketAddr, seed: u64) -> Self {
+        Self {
+            address,
+            seed,
+            stopping: AtomicBool::new(false),
+            next: AtomicU64::new(0),
+            sent: Mutex::default(),
+            figures: Mutex::default(),
+        }
+    }
+
+    /// Starts clients; they send until [`Load::stop`].
+    pub fn start<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, clients: &[Client]) {
+        for (stream, client) in (1..).zip(clients.iter().copied()) {
+            scope.spawn(move || self.run(client, Random::new(self.seed, stream)));
+        }
+    }
+
+    pub fn stop(&self) {
+        self.stopping.store(true, Relaxed);
+    }
+
+    pub fn figures(&self) -> Figures {
+        *self.lock_figures()
+    }
+
+    fn run(&self, client: Client, mut random: Random) {
+        let mut connection = None;
+        while !self.stopping.load(Relaxed) {
+            thread::sleep(random.milliseconds(0, 5));
+            let Some(open) = connection.take().or_else(|| Connection::try_open(self.address)) else {
+                thread::sleep(Duration::from_millis(5));
+                continue;
+            };
+            let number = self.next.fetch_add(1, Relaxed);
+            let mut request = Request::random(number, &mut random);
+            let bytes = request.to_bytes(client, self.seed);
+            // Written down before anything is sent.
+            self.lock_sent().insert(number, request);
+            connection = Some(open);
+            request.promised = match client {
+                Client::WithKey => self.send_until_answered(&mut connection, &request, &bytes, &mut random),
+                Client::WithoutKey | Client::Inserted => self.send(&mut connection, &request, &bytes),
+            };
+            let mut figures = self.lock_figures();
+            if request.promised {
+                figures.events += request.events;
+                figures.bad_lines += request.bad;
+                figures.requests += 1;
+            }
+            drop(figures);
+            self.lock_sent().insert(number, request);
+        }
+    }
+
+    /// Sends a request once. True when it was promised.
+    fn send(&self, connection: &mut Option<Connection>, request: &Request, bytes: &[u8]) -> bool {
+        let reply = connection.as_mut().and_then(|open| {
+            // A server that ends may have taken a part of it and answered.
+            open.try_send(bytes);
+            open.try_read_response()
+        });
+        match reply {
+            Some(reply) if reply.status == 503 => {
+                self.lock_figures().shed += 1;
+                *connection = None;
+                false
+            }
+            Some(reply) => {
+                request.is_promised_by(&reply);
+                true
+            }
+            None => {
+                self.lock_figures().unanswered += 1;
+                *connection = None;
+                false
+            }
+        }
+    }
+
+    /// Sends the same again under the same key until there is a reply, and sometimes once more.
+    fn send_until_answered(
+        &self,
+        connection: &mut Option<Connection>,
+        request: &Request,
+        bytes: &[u8],
+        random: &mut Random,
+    ) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        let mut sent = false;
+        loop {
+            assert!(Instant::now() < deadline, "request {} gets no reply", request.number);
+            if connection.is_none() {
+                *connection = Connection::try_open(self.address);
+            }
+            if connection.is_none() {
+                thread::sleep(Duration::from_millis(5));
+                continue;
+            }
+            self.lock_figures().resends += u64::from(sent);
+            sent = true;
+            if self.send(connection, request, bytes) && !random.one_in(8) {
+                return true;
+            }
+        }
+    }
+
+    /// Panics unless everything that was promised is in ClickHouse once, and of the rest nothing
+    /// in part or twice. Call it when the spool is empty.
+    pub fn check(&self, clickhouse: &ClickHouse, database: &str) {
+        let events = Stored::find(clickhouse, database, "events", "param_int", "sequence");
+        let bad = Stored::find(
+            clickhouse,
+            database,
+            "events_quarantine",
+            "toInt64(splitByChar(' ', line)[2])",
+            "toInt64(splitByChar(' ', line)[3])",
+        );
+        let sent = self.lock_sent();
+        let strangers = events.keys().chain(bad.keys()).filter(|number| !sent.contains_key(number)).count();
+        assert_eq!(strangers, 0, "ClickHouse has requests that nobody sent");
+        let wrong: Vec<String> = sent
+            .values()
+            .filter_map(|request| {
+                let stored = |of: &HashMap<u64, Stored>| of.get(&request.number).copied().unwrap_or_default();
+                request.what_is_wrong(stored(&events), stored(&bad))
+            })
+            .collect();
+        let shown = wrong.iter().take(5).cloned().collect::<Vec<_>>().join("; ");
+        assert!(wrong.is_empty(), "{} of {} requests are wrong: {shown}", wrong.len(), sent.len());
+    }
+
+    fn lock_sent(&self) -> MutexGuard<'_, HashMap<u64, Request>> {
+        self.sent.lock().unwrap()
+    }
+
+    fn lock_figures(&self) -> MutexGuard<'_, Figures> {
+        self.figures.lock().unwrap()
+    }
+}
+
+impl Request {
+    fn random(number: u64, random: &mut Random) -> Self {
+        let (events, bad) = match random.below(64) {
+            0 => (EVENTS_OF_A_BIG_REQUEST, 0),
+            1..=5 => (0, 1 + random.below(3)),
+            6..=15 => (1 + random.below(20), 1 + random.below(3)),
+            _ => (1 + random.below(20), 0),
+        };
+        Self { number, events, bad, promised: false }
+    }
+
+    fn to_bytes(self, client: Client, seed: u64) -> Vec<u8> {
+        let Self { number, events, bad, .. } = self;
+        let mut body = String::new();
+        for place in 0..bad {
+            body.push_str(&format!("bad {number} {place}\n"));
+        }
+        for place in 0..events {
+            body.push_str(&format!("{{\"event\":\"load\",\"param_int\":{number},\"sequence\":{place}}}\n"));
+        }
+        let target = if client == Client::Inserted { "/api/events?ack=inserted" } else { "/api/events" };
+        let key = match client {
+            Client::WithKey => format!("Idempotency-Key: {seed:x}-{number}\r\n"),
+            Client::WithoutKey | Client::Inserted => String::new(),
+        };
+        let length = body.len();
+        format!("POST {target} HTTP/1.1\r\nHost: localhost\r\n{key}Content-Length: {length}\r\n\r\n{body}").into_bytes()
+    }
+
+    /// A reply other than 503 has to promise the whole request.
+    fn is_promised_by(&self, reply: &Response) {
+        let expected: &[u16] = if self.events == 0 { &[422] } else { &[200, 202] };
+        assert!(expected.contains(&reply.status), "{} instead of {expected:?}: {}", reply.status, reply.text());
+        let figures = format!("{{\"accepted\":{},\"rejected\":{}", self.events, self.bad);
+        assert!(reply.text().starts_with(&figures), "{} instead of {figures}", reply.text());
+    }
+
+    fn what_is_wrong(&self, events: Stored, bad: Stored) -> Option<String> {
+        let Self { number, promised, .. } = self;
+        let whole = events.is_each_of(self.events) && bad.is_each_of(self.bad);
+        let nothing = events.count == 0 && bad.count == 0;
+        let right = whole || (nothing && !promised);
+        let promise = if *promised { "was acknowledged" } else { "was not acknowledged" };
+        (!right).then(|| {
+            format!(
+                "request {number} {promise}: {} events of {} are stored as {} rows, {} bad lines of {} as {} rows",
+                events.different, self.events, events.count, bad.different, self.bad, bad.count
+            )
+        })
+    }
+}
+
+/// What ClickHouse has of one request.
+#[derive(Default, Clone, Copy)]
+struct Stored {
+    count: u64,
+    different: u64,
+    last: u64,
+}
+
+impl Stored {
+    /// By request. `number` and `place` are expressions over a row.
+    fn find(clickhouse: &ClickHouse, database: &str, table: &str, number: &str, place: &str) -> HashMap<u64, Self> {
+        let text = clickhouse.query(&format!(
+            "SELECT {number} AS number, count(), uniqExact({place}), max({place}) FROM {database}.{table} \
+             GROUP BY number FORMAT TSV"
+        ));
+        let rows = text.lines().map(|line| {
+            let fields: Vec<u64> = line.split('\t').map(|field| field.parse().unwrap()).collect();
+            (fields[0], Self { count: fields[1], different: fields[2], last: fields[3] })
+        });
+        rows.collect()
+    }
+
+    fn is_each_of(self, sent: u64) -> bool {
+        self.count == sent && self.different == sent && (sent == 0 || self.last == sent - 1)
+    }
+}
