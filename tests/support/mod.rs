@@ -9,6 +9,7 @@ mod clickhouse;
 mod disk;
 mod http;
 mod load;
+pub mod proxy;
 mod random;
 mod server;
 

@@ -1,0 +1,108 @@
+//! What networks, load balancers and failing servers do between inserter and ClickHouse: after each
+//! of it, and after all of it at random, every event is there once and nothing waits any more.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::thread;
+use std::time::Duration;
+
+use support::proxy::{Fault, Proxy, faults};
+use support::{ClickHouse, Client, Load, Random, Server, post, run, seed, shared_clickhouse, wait_for};
+
+const OUTCOMES: [&str; 4] = ["done", "retry", "hold", "cut"];
+
+/// Attempts of inserts into a table so far, by outcome.
+fn attempts(server: &Server, table: &str) -> [u64; 4] {
+    let metrics = server.metrics();
+    OUTCOMES
+        .map(|outcome| metrics[&format!("sluicegate_inserts_total{{table=\"{table}\",outcome=\"{outcome}\"}}")] as u64)
+}
+
+/// Sends lines that go to `table`, through each fault once.
+fn each_fault(clickhouse: &ClickHouse, faults: Vec<Fault>, table: &str, status: u16, line: impl Fn(usize) -> String) {
+    const LINES: usize = 20;
+    let database = clickhouse.database();
+    let proxy = Proxy::start(clickhouse);
+    let flags = ["--clickhouse-url", &proxy.url(), "--insert-timeout", "3s", "--batch-age", "20ms"];
+    let server = Server::start(clickhouse, &database, &flags);
+    for (index, fault) in faults.into_iter().enumerate() {
+        let Fault { name, outcome, .. } = fault;
+        let before = attempts(&server, table);
+        proxy.inflict([fault]);
+        let body: String = (0..LINES).map(|place| line(index * LINES + place)).collect();
+        assert_eq!(post(server.address(), "/api/events", body.as_bytes()).status, status);
+        server.wait_for_rows(clickhouse, &format!("{database}.{table}"), ((index + 1) * LINES) as u64);
+        server.wait_until_drained();
+        assert_eq!(proxy.inflicted(), index as u64 + 1, "{name}: no INSERT met it");
+        let after = attempts(&server, table);
+        let moved: Vec<u64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
+        let expected = match outcome {
+            "done" => [1, 0, 0, 0],
+            "retry" => [1, 1, 0, 0],
+            // Two halves.
+            "cut" => [2, 0, 0, 1],
+            other => panic!("{other}"),
+        };
+        assert_eq!(moved, expected, "{name}: {OUTCOMES:?}\n{}", server.log());
+        let ready = server.admin_get("/readyz");
+        assert!(ready.status == 200 && ready.text().contains("\"warnings\":[]"), "{name}: {}", ready.text());
+    }
+    let what = if table == "events" { "sequence" } else { "line" };
+    let twice = clickhouse.query(&format!("SELECT count() - uniqExact({what}) FROM {database}.{table}"));
+    assert_eq!(twice.trim(), "0");
+    assert!(server.stop().success());
+}
+
+#[test]
+fn every_fault_leaves_each_event_once() {
+    let event = |number| format!("{{\"event\":\"proxy\",\"sequence\":{number}}}\n");
+    each_fault(shared_clickhouse(), faults(), "events", 200, event);
+}
+
+#[test]
+fn every_fault_leaves_each_refused_line_once() {
+    // The server's own rows are never cut.
+    let faults = faults().into_iter().filter(|fault| fault.outcome != "cut").collect();
+    each_fault(shared_clickhouse(), faults, "events_quarantine", 422, |number| format!("bad {number}\n"));
+}
+
+#[test]
+fn all_faults_at_random_under_load_and_kills_lose_and_double_nothing() {
+    let seed = seed("PROXY_SEED");
+    let mut random = Random::new(seed, 0);
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    let proxy = Proxy::start(clickhouse);
+    let flags = ["--clickhouse-url", &proxy.url(), "--insert-timeout", "1s", "--batch-age", "20ms", "--inserters", "4"];
+    let mut server = Server::start(clickhouse, &database, &flags);
+    proxy.inflict_mixed(faults(), Random::new(seed, 1));
+    let load = Load::new(server.address(), seed);
+    thread::scope(|scope| {
+        load.start(scope, &[Client::WithoutKey, Client::Inserted, Client::WithoutKey, Client::WithoutKey]);
+        for _ in 0..4 {
+            thread::sleep(random.milliseconds(500, 2000));
+            server.kill9();
+            server = server.start_again();
+        }
+        thread::sleep(Duration::from_millis(500));
+        load.stop();
+    });
+    proxy.inflict([]);
+    let admin = server.admin_address().to_string();
+    wait_for(
+        || format!("the spool is not empty: {:?}\n{}", server.spooled_files(), server.log()),
+        || {
+            // What is held for a person, since its rows were to blame after an attempt without an
+            // answer, needs none now: the next attempt is a good one.
+            run(&["spool", "requeue", "--admin-listen", &admin]);
+            server.spooled_files().is_empty().then_some(())
+        },
+    );
+    assert_eq!(server.admin_get("/readyz").status, 200);
+    assert!(server.stop().success());
+    println!("{} INSERTs met a fault; {}", proxy.inflicted(), load.figures());
+    assert!(proxy.inflicted() > 20 && load.figures().events > 100, "too little happened");
+    load.check(clickhouse, &database);
+}
