@@ -19,7 +19,7 @@ const ROUNDS: u64 = 24;
 /// After so many rounds everything is drained and looked at.
 const ROUNDS_OF_A_SERIES: u64 = 25;
 
-/// Clients with a key, if the server knows what a key is.
+/// With a key they send again until there is a reply, without one never.
 const CLIENTS: [Client; 6] =
     [Client::WithoutKey, Client::WithKey, Client::WithoutKey, Client::Inserted, Client::WithKey, Client::WithoutKey];
 
@@ -73,7 +73,7 @@ fn run_series(
     let mut server = Server::start(clickhouse, &database, &[&FLAGS[..], &["--durability", durability]].concat());
     let load = Load::new(server.address(), random.next());
     thread::scope(|scope| {
-        load.start(scope, &clients());
+        load.start(scope, &CLIENTS);
         for _ in 0..rounds {
             // Short ones hit a start, long ones inserts under way.
             thread::sleep(random.milliseconds(10, 900));
@@ -108,10 +108,4 @@ fn run_series(
     load.check(clickhouse, &database);
     clickhouse.query(&format!("DROP DATABASE {database} SYNC"));
     load.figures()
-}
-
-fn clients() -> Vec<Client> {
-    let with_keys = std::env::var("CRASH_KEYS").is_ok_and(|value| value == "1");
-    let without = |client| if client == Client::WithKey && !with_keys { Client::WithoutKey } else { client };
-    CLIENTS.into_iter().map(without).collect()
 }
