@@ -49,6 +49,11 @@ impl Walk<'_> {
         let mut at = at;
         let mut first = true;
         loop {
+            // A step is learned with what stands before its key. So the first key's has the brace in
+            // it, which must not be taken for a comma, nor a comma for the brace.
+            if (body.get(at) == Some(&b'{')) != first {
+                return None;
+            }
             let (target, value) = match self.order.guess(body, at) {
                 Some(hit) => hit,
                 None if body.get(at) == Some(&b'}') && !first => return Some(at + 1),
@@ -73,9 +78,6 @@ impl Walk<'_> {
     fn separator(&mut self, body: &[u8], at: usize, first: bool) -> Option<Separator> {
         let mut next = at;
         if first {
-            if body.get(at) != Some(&b'{') {
-                return None;
-            }
             next = skip_space(body, at + 1);
             if body.get(next) == Some(&b'}') {
                 return Some(Separator::End(next + 1));

@@ -208,3 +208,20 @@ fn every_prefix_of_a_line_is_refused() {
         }
     }
 }
+
+/// What was learned of a first key, with its brace, is no separator, and a comma opens no object.
+#[test]
+fn a_brace_is_learned_for_the_first_key_only() {
+    let plan = plan(&[("a", "Int64"), ("b", "Int64")]);
+    let learned = ["{\"a\":1,\"b\":2}", "{\"b\":3,\"a\":4}", "{\"b\":5}"];
+    let broken = ["{\"a\":1{\"b\":2}", ",\"b\":2}", ",\"a\":1,\"b\":2}", "{\"b\":1{\"a\":2}", "{\"a\":1,{\"b\":2}"];
+    for first in learned {
+        for then in learned {
+            for bad in broken {
+                let outcome = encode(&plan, [first, then, bad, first, bad].join("\n").as_bytes());
+                let lines: Vec<u32> = outcome.report.errors.iter().map(|error| error.line).collect();
+                assert_eq!((outcome.count, lines), (3, vec![3, 5]), "{bad} after {first} and {then}");
+            }
+        }
+    }
+}
