@@ -5,11 +5,12 @@ SHELL := /bin/bash
 
 URL ?= http://127.0.0.1:8080/api/events
 CONNECTIONS ?= 64
+SECONDS_EACH ?= 60
 DURATION ?= 10s
 REQUESTS ?= 20000
 BODY ?= bench/corpus/events-30.ndjson
 
-.PHONY: help build clickhouse run test check bench load-wrk load-ab clean
+.PHONY: help build clickhouse run test check fuzz bench load-wrk load-ab clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,10 +35,14 @@ check: clickhouse ## format, clippy with warnings denied, tests
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked --no-fail-fast
 
-bench: clickhouse ## the encoder, and the server beside a bare read-and-answer loop
+fuzz: ## each fuzz target for SECONDS_EACH
+	@scripts/fuzz.sh "$(SECONDS_EACH)"
+
+bench: clickhouse ## the encoder; the server beside a bare read-and-answer loop; memory
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
 	cargo bench --locked --bench encoder
 	cargo bench --locked --bench server
+	cargo bench --locked --bench memory
 
 load-wrk: ## send events with wrk: URL, CONNECTIONS, DURATION, BODY
 	@scripts/load-wrk.sh "$(URL)" "$(CONNECTIONS)" "$(DURATION)" "$(BODY)"

@@ -14,15 +14,15 @@ mod load;
 mod process;
 
 use std::error::Error;
-use std::net::SocketAddr;
 
-use process::{Child, ClickHouse, free_address, median};
+use process::{Child, ClickHouse, free_address, median, serve, setting};
 
 const EVENTS: &[u8] = include_bytes!("corpus/events-30.ndjson");
 
 /// The core of the server under test; the load runs on another.
 const SERVER_CORE: usize = 0;
 const LOAD_CORE: usize = 1;
+const ONE_WORKER: [&str; 2] = ["--workers", "1"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -37,16 +37,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let connections = usize::try_from(setting("BENCH_CONNECTIONS", 64))?;
 
     let clickhouse = ClickHouse::start()?;
-    clickhouse.query("CREATE DATABASE bench")?;
-    let columns = "client_time DateTime('UTC'), device_id String, device_os LowCardinality(String), \
-                   session String, sequence Int64, event LowCardinality(String), param_int Int64, \
-                   param_str String, ip String, server_time DateTime('UTC')";
-    clickhouse.query(&format!("CREATE TABLE bench.nothing ({columns}) ENGINE = Null"))?;
+    clickhouse.create_null_table()?;
 
     let bare_address = free_address()?;
     let bare = Child::start(std::env::current_exe()?, &["bare", &bare_address.to_string()], bare_address)?;
-    let (sync, sync_address) = server(&clickhouse, "sync")?;
-    let (written, written_address) = server(&clickhouse, "written")?;
+    let (sync, sync_address) = serve(&clickhouse, "sync", &ONE_WORKER)?;
+    let (written, written_address) = serve(&clickhouse, "written", &ONE_WORKER)?;
     process::pin(LOAD_CORE);
 
     let request = load::request("/api/events", EVENTS);
@@ -85,39 +81,4 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{name:<12} {cost:>18.2} {:>12.2} {rate:>14.0} {:>22.0}", median(ratios), 30.0 * 1e6 / cost);
     }
     Ok(())
-}
-
-fn server(clickhouse: &ClickHouse, durability: &str) -> Result<(Child, SocketAddr), Box<dyn Error>> {
-    let (address, admin) = (free_address()?, free_address()?);
-    let spool = clickhouse.folder().join(durability);
-    let child = Child::start(
-        env!("CARGO_BIN_EXE_sluicegate"),
-        &[
-            "serve",
-            "--workers",
-            "1",
-            "--listen",
-            &address.to_string(),
-            "--admin-listen",
-            &admin.to_string(),
-            "--clickhouse-url",
-            clickhouse.url(),
-            "--database",
-            "bench",
-            "--table",
-            "nothing",
-            "--spool-dir",
-            &spool.to_string_lossy(),
-            "--durability",
-            durability,
-            "--log-level",
-            "warn",
-        ],
-        address,
-    )?;
-    Ok((child, address))
-}
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }

@@ -1,4 +1,7 @@
-//! Processes under test: start, wait until they answer, CPU time, end.
+//! Processes under test: start, wait until they answer, CPU time, memory, end.
+
+// Each benchmark is a crate of its own and uses its share of this.
+#![allow(dead_code)]
 
 use std::error::Error;
 use std::ffi::OsStr;
@@ -41,6 +44,15 @@ impl Child {
     }
 }
 
+impl Child {
+    /// A figure of the kernel's about its memory, in bytes.
+    pub fn memory(&self, figure: &str) -> Result<u64, Box<dyn Error>> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(figure)?.strip_prefix(':'));
+        Ok(line.ok_or("the kernel does not say it")?.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
+    }
+}
+
 impl Drop for Child {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -77,6 +89,16 @@ impl ClickHouse {
         self.folder.path()
     }
 
+    /// Makes the table `bench.nothing`, which takes the sample events and keeps none.
+    pub fn create_null_table(&self) -> Result<(), Box<dyn Error>> {
+        self.query("CREATE DATABASE bench")?;
+        let columns = "client_time DateTime('UTC'), device_id String, device_os LowCardinality(String), \
+                       session String, sequence Int64, event LowCardinality(String), param_int Int64, \
+                       param_str String, ip String, server_time DateTime('UTC')";
+        self.query(&format!("CREATE TABLE bench.nothing ({columns}) ENGINE = Null"))?;
+        Ok(())
+    }
+
     /// Runs a statement and returns what it printed.
     pub fn query(&self, statement: &str) -> Result<String, Box<dyn Error>> {
         use std::io::Write;
@@ -93,6 +115,24 @@ impl ClickHouse {
         }
         Ok(reply)
     }
+}
+
+/// A server whose rows go into `bench.nothing`, and its address.
+pub fn serve(clickhouse: &ClickHouse, durability: &str, more: &[&str]) -> Result<(Child, SocketAddr), Box<dyn Error>> {
+    let (address, admin) = (free_address()?, free_address()?);
+    let (listen, admin) = (address.to_string(), admin.to_string());
+    let spool = clickhouse.folder().join(durability);
+    let spool = spool.to_string_lossy();
+    let mut arguments = vec!["serve", "--listen", &listen, "--admin-listen", &admin];
+    arguments.extend(["--clickhouse-url", clickhouse.url(), "--database", "bench", "--table", "nothing"]);
+    arguments.extend(["--spool-dir", &spool, "--durability", durability, "--log-level", "warn"]);
+    arguments.extend(more);
+    Ok((Child::start(env!("CARGO_BIN_EXE_sluicegate"), &arguments, address)?, address))
+}
+
+/// A number from the environment.
+pub fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
 /// A port that was free a moment ago.

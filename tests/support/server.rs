@@ -122,6 +122,13 @@ impl Server {
         samples.map(|(series, value)| (series.to_owned(), value.parse().unwrap())).collect()
     }
 
+    /// A figure of the kernel's about its memory, in bytes.
+    pub fn memory(&self, figure: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(figure)?.strip_prefix(':')).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
     pub fn kill9(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

@@ -1,0 +1,56 @@
+//! What connections cost in memory, idle and busy.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use support::{Connection, Server, request, shared_clickhouse, wait_for};
+
+const TARGET: &str = "/api/events";
+const EVENTS: &[u8] = include_bytes!("../bench/corpus/events-30.ndjson");
+
+#[test]
+fn an_idle_connection_costs_less_than_two_kilobytes_and_a_busy_one_no_more_than_its_request() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    let server = Server::start(clickhouse, &database, &[]);
+    let request = request(TARGET, "", EVENTS);
+    let connections = |count: usize| -> Vec<Connection> {
+        let opened: Vec<_> = (0..count).map(|_| Connection::open(server.address())).collect();
+        wait_for(
+            || format!("{count} connections are not open:\n{}", server.log()),
+            || (server.metrics()["sluicegate_connections"] == count as f64).then_some(()),
+        );
+        opened
+    };
+    // Buffers and batches have grown to what they need.
+    let mut warm = connections(50);
+    for _ in 0..20 {
+        exchange(&mut warm, &request);
+    }
+    drop(warm);
+    let before = server.memory("RssAnon");
+    let mut idle = connections(2000);
+    // Not fresh ones: each has had a request.
+    idle.chunks_mut(50).for_each(|some| exchange(some, &request));
+    let each = server.memory("RssAnon").saturating_sub(before) / idle.len() as u64;
+    assert!(each <= 2048, "{each} bytes for an idle connection");
+    drop(idle);
+    let mut busy = connections(500);
+    for _ in 0..10 {
+        exchange(&mut busy, &request);
+    }
+    let resident = server.memory("VmHWM") >> 20;
+    assert!(resident < 100, "{resident} MiB with 500 busy connections");
+    assert!(server.stop().success());
+}
+
+/// A request on each connection, all under way at once.
+fn exchange(connections: &mut [Connection], request: &[u8]) {
+    for connection in &mut *connections {
+        connection.send(request);
+    }
+    for connection in connections {
+        assert_eq!(connection.read_response().status, 200);
+    }
+}
