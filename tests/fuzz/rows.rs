@@ -1,0 +1,70 @@
+//! Lines to rows: the quick way and its twin, the general one, give the same bytes and say the
+//! same; and what was learned from a body changes nothing.
+
+#![no_main]
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use libfuzzer_sys::fuzz_target;
+use sluicegate::batch::Batch;
+use sluicegate::ndjson::{EncodeLimits, EncodeRefusal, Origin, Report, RowEncoder};
+use sluicegate::schema::{ColumnDescription, Plan};
+
+const COLUMNS: [(&str, &str); 18] = [
+    ("t", "DateTime('UTC')"),
+    ("s", "String"),
+    ("l", "LowCardinality(String)"),
+    ("ip", "String"),
+    ("i", "Int8"),
+    ("u", "UInt64"),
+    ("f", "Float64"),
+    ("g", "Float32"),
+    ("b", "Bool"),
+    ("id", "UUID"),
+    ("server_time", "DateTime"),
+    ("x", "FixedString(3)"),
+    ("m", "DateTime64(3,'Europe/Berlin')"),
+    ("e", "Enum8('a'=1,'b'=2)"),
+    ("n", "Nullable(Int64)"),
+    ("d", "Nullable(Date)"),
+    ("v", "IPv4"),
+    ("w", "IPv6"),
+];
+
+const LIMITS: EncodeLimits = EncodeLimits { line_bytes_max: 4096, events_max: 1000, encoded_bytes_max: 1 << 20 };
+
+type Outcome = (Result<(), EncodeRefusal>, Vec<u8>, u32, Vec<u8>, String);
+
+fn run(encoder: &mut RowEncoder, quick: bool, body: &[u8]) -> Outcome {
+    let origin = Origin { client_ip: [8, 8, 8, 8].into(), server_time_unix_ns: 1_606_867_194_000_000_000 };
+    let (mut batch, mut report) = (Batch::new(0), Report::default());
+    let done = if quick {
+        encoder.encode(body, &origin, &mut batch, &mut report)
+    } else {
+        encoder.encode_generally(body, &origin, &mut batch, &mut report)
+    };
+    (done, batch.rows.bytes, batch.rows.count, batch.rejected.bytes, format!("{report:?}"))
+}
+
+thread_local! {
+    static LEARNED: RefCell<RowEncoder> = RefCell::new(encoder());
+}
+
+fn encoder() -> RowEncoder {
+    let columns = COLUMNS.map(|(name, type_name)| ColumnDescription {
+        name: name.into(),
+        type_name: type_name.into(),
+        default_kind: String::new(),
+        default_expression: String::new(),
+    });
+    RowEncoder::new(Arc::new(Plan::compile(&columns, "UTC").expect("these are supported")), LIMITS)
+}
+
+fuzz_target!(|body: &[u8]| {
+    LEARNED.with_borrow_mut(|learned| {
+        let general = run(learned, false, body);
+        assert_eq!(general, run(learned, true, body), "with what other bodies taught");
+        assert_eq!(general, run(learned, true, body), "a second time");
+    });
+});
