@@ -19,6 +19,9 @@ pub struct SealedSegment {
     layout: Arc<Layout>,
     path: PathBuf,
     sent: bool,
+    /// Seal, progress and name were synced by this process: of what a former one left the page cache
+    /// may lie.
+    noted: bool,
     progress: Progress,
     cut: Option<Cut>,
     identity: Identity,
@@ -30,7 +33,8 @@ impl SealedSegment {
     /// One that was just sealed.
     pub(super) fn new(layout: Arc<Layout>, identity: Identity, identity_len: u64, seal: Seal) -> Self {
         let path = layout.path(identity.number, Kind::Segment);
-        Self { layout, path, sent: false, progress: Progress::default(), cut: None, identity, identity_len, seal }
+        let progress = Progress::default();
+        Self { layout, path, sent: false, noted: false, progress, cut: None, identity, identity_len, seal }
     }
 
     /// Reads a segment's blocks. `None` for the seal when it has none.
@@ -75,8 +79,17 @@ impl SealedSegment {
         let unknown = OpenAttempt { since_ms: identity.created_ms, newest: number, window: String::new() };
         let progress = Progress::decode(progress, epoch, number)
             .unwrap_or_else(|| Progress { rows_inserted: false, open: sent.then_some(unknown) });
-        let mut segment =
-            Self { layout: layout.clone(), path, sent, progress, cut: None, identity, identity_len, seal };
+        let mut segment = Self {
+            layout: layout.clone(),
+            path,
+            sent,
+            noted: false,
+            progress,
+            cut: None,
+            identity,
+            identity_len,
+            seal,
+        };
         segment.cut = Cut::load(layout, number, &segment.token())?;
         Ok(Opened::Sealed(Box::new(segment)))
     }
@@ -172,8 +185,9 @@ impl SealedSegment {
     ///
     /// Those of the file system; nothing may be sent then.
     pub fn begin_attempt(&mut self, window: &str, newest: u64) -> io::Result<()> {
-        if self.progress.open.is_none() {
-            let open = OpenAttempt { since_ms: unix_ms(), newest, window: window.to_owned() };
+        if self.progress.open.is_none() || !self.noted {
+            let began = || OpenAttempt { since_ms: unix_ms(), newest, window: window.to_owned() };
+            let open = self.progress.open.clone().unwrap_or_else(began);
             self.write_progress(Progress { open: Some(open), ..self.progress.clone() }, true)?;
         }
         if !self.sent {
@@ -181,7 +195,10 @@ impl SealedSegment {
             self.layout.storage().rename(&self.path, &sent)?;
             self.path = sent;
             self.sent = true;
+        }
+        if !self.noted {
             self.layout.sync_table_dir()?;
+            self.noted = true;
         }
         Ok(())
     }
@@ -210,10 +227,13 @@ impl SealedSegment {
         self.write_progress(Progress { rows_inserted: true, open: None }, true)
     }
 
+    /// Writes the progress, and the seal once more: a failed sync may have kept it from the disk,
+    /// and once something is sent under its token there must be no other.
     fn write_progress(&mut self, progress: Progress, durably: bool) -> io::Result<()> {
         let file = self.layout.storage().open(&self.path)?;
-        let block = progress.encode(self.identity.epoch, self.identity.number);
-        write_all(&*file, &block, self.identity_len + BLOCK as u64)?;
+        let Identity { epoch, number, .. } = self.identity;
+        let blocks = [self.seal.encode(epoch, number), progress.encode(epoch, number)].concat();
+        write_all(&*file, &blocks, self.identity_len)?;
         if durably {
             file.sync()?;
         }

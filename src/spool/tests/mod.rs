@@ -1,6 +1,9 @@
 //! The log on a real file system: what is written is recovered, whatever is cut off or changed.
 
+mod chance;
 mod committing;
+mod faulty;
+mod lying;
 mod recovering;
 
 use std::fs;

@@ -1,0 +1,733 @@
+//! A file system in memory that fails as real ones do.
+//!
+//! # The fault model
+//!
+//! **Files.** What is written is in the page cache at once. The disk has it once the file is
+//! synced; before that any page of 4 KiB may reach it at any time, in the state of that time. A loss
+//! of power keeps any subset of the pages written since the last sync, and of a page any subset of
+//! its sectors of 512 bytes; of the lengths that the file has had since then any one. What was never
+//! written reads as zeros.
+//!
+//! **Names.** Giving and taking a name is a change of its folder; a rename between folders is one
+//! change of both, whole or not at all. A loss of power keeps of each folder's changes since its
+//! last sync those up to any point in their order; different folders know nothing of each other, and
+//! a file's own sync says nothing about its name. Folders themselves are durable when they are made.
+//!
+//! **A failed sync of a file** writes some of the pages and forgets that the others were ever
+//! changed: reads show them as if all were well, and the disk will never have them. A failed sync of
+//! a folder leaves its changes undecided, and often the file system read-only until the next boot.
+//!
+//! **Other calls** fail without an effect, or write only a part, or are interrupted. A full disk
+//! takes what needs no new room.
+//!
+//! **A kill** ends the process within a call: a write may have taken a part. The page cache stays,
+//! with what is not true in it. **A loss of power** ends both.
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::chance::Chance;
+use crate::spool::storage::{Entry, Storage, StorageFile};
+
+const PAGE: usize = 4096;
+const SECTOR: usize = 512;
+
+/// What goes wrong at a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It fails, with an error that such a call may have.
+    Fails,
+    /// A read or a write takes only a part.
+    Short,
+    /// A write takes only a part, and the next call fails.
+    ShortThenFails,
+    /// A read or a write is interrupted before it began.
+    Interrupted,
+    /// The process ends.
+    Kill,
+    /// The machine ends.
+    PowerLoss,
+}
+
+impl Fault {
+    pub(super) const ALL: [Self; 6] =
+        [Self::Fails, Self::Short, Self::ShortThenFails, Self::Interrupted, Self::Kill, Self::PowerLoss];
+}
+
+/// Why no call succeeds any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Killed,
+    PowerLost,
+}
+
+type Page = [u8; PAGE];
+type Inode = usize;
+
+/// Pages that were written; the others are zeros.
+#[derive(Debug, Clone, Default)]
+struct Content {
+    len: u64,
+    pages: BTreeMap<u64, Arc<Page>>,
+}
+
+impl Content {
+    fn resize(&mut self, len: u64) {
+        self.len = len;
+        let (page, within) = (len / PAGE as u64, (len % PAGE as u64) as usize);
+        self.pages.split_off(&len.div_ceil(PAGE as u64));
+        if let Some(last) = self.pages.get_mut(&page) {
+            Arc::make_mut(last)[within..].fill(0);
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct File {
+    cached: Content,
+    stored: Content,
+    /// Pages that differ, or may.
+    dirty: BTreeSet<u64>,
+    /// Lengths since the last sync.
+    lens: Vec<u64>,
+    /// Bytes that have room on the disk.
+    reserved: u64,
+}
+
+impl File {
+    fn write_back(&mut self, page: u64) {
+        match self.cached.pages.get(&page) {
+            Some(bytes) => self.stored.pages.insert(page, bytes.clone()),
+            None => self.stored.pages.remove(&page),
+        };
+    }
+
+    fn write_back_all(&mut self) {
+        for page in std::mem::take(&mut self.dirty) {
+            self.write_back(page);
+        }
+        self.stored.resize(self.cached.len);
+        self.lens.clear();
+    }
+
+    fn forget_dirty(&mut self, chance: &mut Chance) {
+        for page in std::mem::take(&mut self.dirty) {
+            if chance.one_in(2) {
+                self.write_back(page);
+            }
+        }
+        self.settle_len(chance);
+    }
+
+    fn settle_len(&mut self, chance: &mut Chance) {
+        if !self.lens.is_empty() {
+            let lens: Vec<u64> = self.lens.drain(..).chain([self.stored.len]).collect();
+            self.stored.resize(*chance.pick(&lens));
+        }
+    }
+
+    fn lose_power(&mut self, chance: &mut Chance) {
+        for page in std::mem::take(&mut self.dirty) {
+            match chance.below(4) {
+                0 => self.write_back(page),
+                1 => self.tear(page, chance),
+                _ => {}
+            }
+        }
+        self.settle_len(chance);
+        self.cached = self.stored.clone();
+        self.reserved = self.stored.len;
+    }
+
+    fn tear(&mut self, page: u64, chance: &mut Chance) {
+        let zeros = Arc::new([0; PAGE]);
+        let new = self.cached.pages.get(&page).unwrap_or(&zeros).clone();
+        let old = Arc::make_mut(self.stored.pages.entry(page).or_insert(zeros));
+        for (old, new) in old.chunks_mut(SECTOR).zip(new.chunks(SECTOR)) {
+            if chance.one_in(2) {
+                old.copy_from_slice(new);
+            }
+        }
+    }
+
+    fn read(&self, space: &mut [u8], offset: u64) -> usize {
+        let len = space.len().min(usize::try_from(self.cached.len.saturating_sub(offset)).unwrap());
+        let mut done = 0;
+        while done < len {
+            let (page, within, part) = piece_of_page(offset + done as u64, len - done);
+            let target = &mut space[done..done + part];
+            match self.cached.pages.get(&page) {
+                Some(bytes) => target.copy_from_slice(&bytes[within..within + part]),
+                None => target.fill(0),
+            }
+            done += part;
+        }
+        len
+    }
+
+    fn write(&mut self, bytes: &[u8], offset: u64) {
+        let mut done = 0;
+        while done < bytes.len() {
+            let (page, within, part) = piece_of_page(offset + done as u64, bytes.len() - done);
+            let target = self.cached.pages.entry(page).or_insert_with(|| Arc::new([0; PAGE]));
+            Arc::make_mut(target)[within..within + part].copy_from_slice(&bytes[done..done + part]);
+            self.dirty.insert(page);
+            done += part;
+        }
+        let end = offset + bytes.len() as u64;
+        self.reserved = self.reserved.max(end);
+        if end > self.cached.len {
+            self.set_len(end);
+        }
+    }
+
+    fn set_len(&mut self, len: u64) {
+        self.dirty.extend(self.cached.pages.range(len / PAGE as u64..).map(|(page, _)| *page));
+        self.cached.resize(len);
+        self.reserved = self.reserved.min(len);
+        self.lens.push(len);
+    }
+}
+
+/// Page, place in it, and bytes up to its end.
+fn piece_of_page(offset: u64, left: usize) -> (u64, usize, usize) {
+    let within = (offset % PAGE as u64) as usize;
+    (offset / PAGE as u64, within, left.min(PAGE - within))
+}
+
+type Names = BTreeMap<String, Inode>;
+
+#[derive(Debug, Default)]
+struct Folder {
+    cached: Names,
+    stored: Names,
+}
+
+/// What is given a name or loses it, all at once.
+type Change = Vec<(PathBuf, String, Option<Inode>)>;
+
+#[derive(Debug)]
+struct Machine {
+    chance: Chance,
+    files: Vec<File>,
+    folders: BTreeMap<PathBuf, Folder>,
+    /// Changes of names that no sync has made durable.
+    changes: Vec<Change>,
+    /// Which process is running.
+    life: u64,
+    ended: Option<End>,
+    locked: bool,
+    calls: u64,
+    planned: Option<(u64, Fault)>,
+    is_full: bool,
+    read_only: bool,
+    /// A call has failed on purpose.
+    failed: bool,
+}
+
+/// What a call is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Look,
+    Read,
+    Write,
+    Change,
+    SyncFile,
+    SyncFolder,
+}
+
+/// How much of a call is carried out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    Whole,
+    Part,
+    /// A part, and then the process is gone.
+    LastPart,
+}
+
+/// See the module. A clone is another view of the same.
+#[derive(Clone)]
+pub(super) struct FaultyDisk {
+    machine: Arc<Mutex<Machine>>,
+    life: u64,
+}
+
+impl fmt::Debug for FaultyDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a faulty disk")
+    }
+}
+
+impl FaultyDisk {
+    pub(super) fn new(seed: u64) -> Self {
+        let machine = Machine {
+            chance: Chance::new(seed),
+            files: Vec::new(),
+            folders: BTreeMap::new(),
+            changes: Vec::new(),
+            life: 0,
+            ended: None,
+            locked: false,
+            calls: 0,
+            planned: None,
+            is_full: false,
+            read_only: false,
+            failed: false,
+        };
+        Self { machine: Arc::new(Mutex::new(machine)), life: 0 }
+    }
+
+    fn machine(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap()
+    }
+
+    /// How many calls there were.
+    pub(super) fn calls(&self) -> u64 {
+        self.machine().calls
+    }
+
+    /// Lets something go wrong at the `nth` call from now.
+    pub(super) fn plan(&self, nth: u64, fault: Fault) {
+        let mut machine = self.machine();
+        machine.planned = Some((machine.calls.saturating_add(nth), fault));
+    }
+
+    /// Nothing goes wrong any more.
+    pub(super) fn heal(&self) {
+        let mut machine = self.machine();
+        (machine.planned, machine.is_full) = (None, false);
+    }
+
+    pub(super) fn fill(&self, is_full: bool) {
+        self.machine().is_full = is_full;
+    }
+
+    /// True when a call was made to fail since this was last asked.
+    pub(super) fn has_failed(&self) -> bool {
+        std::mem::take(&mut self.machine().failed)
+    }
+
+    /// Takes the plan away for a while.
+    pub(super) fn pause(&self) -> Option<(u64, Fault)> {
+        let mut machine = self.machine();
+        let calls = machine.calls;
+        machine.planned.take().map(|(at, fault)| (at - calls.min(at), fault))
+    }
+
+    /// Gives back what [`FaultyDisk::pause`] took.
+    pub(super) fn resume(&self, planned: Option<(u64, Fault)>) {
+        if let Some((nth, fault)) = planned {
+            self.plan(nth, fault);
+        }
+    }
+
+    /// The process or the machine has ended within a call.
+    pub(super) fn ended(&self) -> Option<End> {
+        self.machine().ended
+    }
+
+    pub(super) fn is_read_only(&self) -> bool {
+        self.machine().read_only
+    }
+
+    /// The view of the next process, after this one has ended.
+    pub(super) fn restart(&mut self, end: End) {
+        let mut guard = self.machine();
+        let machine = &mut *guard;
+        machine.life += 1;
+        (machine.ended, machine.locked) = (None, false);
+        if end == End::PowerLost {
+            machine.read_only = false;
+            machine.lose_power();
+        }
+        machine.free_nameless();
+        let life = machine.life;
+        drop(guard);
+        self.life = life;
+    }
+
+    /// The bytes of a folder's files, as they are read now.
+    pub(super) fn files_in(&self, folder: &Path) -> Vec<(String, Vec<u8>)> {
+        let machine = self.machine();
+        let names = machine.folders.get(folder).into_iter().flat_map(|folder| &folder.cached);
+        let read = |inode: &Inode| {
+            let file = &machine.files[*inode];
+            let mut bytes = vec![0; file.cached.len as usize];
+            file.read(&mut bytes, 0);
+            bytes
+        };
+        names.map(|(name, inode)| (name.clone(), read(inode))).collect()
+    }
+
+    /// Changes one bit of a file at rest.
+    pub(super) fn flip(&self, path: &Path, byte: u64, bit: u8) {
+        let mut machine = self.machine();
+        let inode = machine.inode(path).unwrap();
+        let file = &mut machine.files[inode];
+        let zeros = Arc::new([0; PAGE]);
+        for content in [&mut file.cached, &mut file.stored] {
+            let page = content.pages.entry(byte / PAGE as u64).or_insert_with(|| zeros.clone());
+            Arc::make_mut(page)[(byte % PAGE as u64) as usize] ^= 1 << bit;
+        }
+    }
+
+    fn handle(&self, inode: Inode) -> Box<dyn StorageFile> {
+        Box::new(Handle { disk: self.clone(), inode })
+    }
+}
+
+impl Machine {
+    fn lose_power(&mut self) {
+        for file in &mut self.files {
+            file.lose_power(&mut self.chance);
+        }
+        let odds = 1 + self.chance.below(6);
+        let mut cut = BTreeSet::new();
+        for change in std::mem::take(&mut self.changes) {
+            let touches_cut = change.iter().any(|(folder, ..)| cut.contains(folder));
+            if touches_cut || self.chance.one_in(odds) {
+                cut.extend(change.into_iter().map(|(folder, ..)| folder));
+            } else {
+                self.store(change);
+            }
+        }
+        for folder in self.folders.values_mut() {
+            folder.cached = folder.stored.clone();
+        }
+    }
+
+    fn free_nameless(&mut self) {
+        let named = self.folders.values().flat_map(|folder| folder.cached.values().chain(folder.stored.values()));
+        let changed = self.changes.iter().flatten().filter_map(|(_, _, inode)| inode.as_ref());
+        let kept: BTreeSet<Inode> = named.chain(changed).copied().collect();
+        for (_, file) in self.files.iter_mut().enumerate().filter(|(inode, _)| !kept.contains(inode)) {
+            *file = File::default();
+        }
+    }
+
+    fn store(&mut self, change: Change) {
+        for (folder, name, inode) in change {
+            let stored = &mut self.folders.get_mut(&folder).unwrap().stored;
+            match inode {
+                Some(inode) => stored.insert(name, inode),
+                None => stored.remove(&name),
+            };
+        }
+    }
+
+    fn apply(&mut self, change: Change) {
+        for (folder, name, inode) in &change {
+            let cached = &mut self.folders.get_mut(folder).unwrap().cached;
+            match inode {
+                Some(inode) => cached.insert(name.clone(), *inode),
+                None => cached.remove(name),
+            };
+        }
+        self.changes.push(change);
+    }
+
+    /// Makes the changes of a folder durable, and with each those that must come before it.
+    fn store_folder(&mut self, folder: &Path) {
+        let mut wanted = BTreeSet::from([folder.to_owned()]);
+        let (mut stored, mut left) = (Vec::new(), Vec::new());
+        for change in std::mem::take(&mut self.changes).into_iter().rev() {
+            if change.iter().any(|(folder, ..)| wanted.contains(folder)) {
+                wanted.extend(change.iter().map(|(folder, ..)| folder.clone()));
+                stored.push(change);
+            } else {
+                left.push(change);
+            }
+        }
+        left.reverse();
+        self.changes = left;
+        for change in stored.into_iter().rev() {
+            self.store(change);
+        }
+    }
+
+    fn inode(&self, path: &Path) -> io::Result<Inode> {
+        let (folder, name) = split(path);
+        let folder = self.folders.get(&folder);
+        folder.and_then(|folder| folder.cached.get(&name)).copied().ok_or(io::ErrorKind::NotFound.into())
+    }
+
+    /// What every call begins with: chance, and what was planned.
+    fn enter(&mut self, life: u64, call: Call) -> io::Result<Extent> {
+        if self.ended.is_some() || life != self.life {
+            return Err(io::Error::other("the process has ended"));
+        }
+        self.calls += 1;
+        self.write_back_some();
+        let fault = match self.planned {
+            Some((at, fault)) if at <= self.calls => {
+                self.planned = None;
+                self.failed = true;
+                Some(fault)
+            }
+            _ => None,
+        };
+        let is_transfer = matches!(call, Call::Read | Call::Write);
+        match fault {
+            Some(Fault::Kill | Fault::PowerLoss) => {
+                self.ended = Some(if fault == Some(Fault::Kill) { End::Killed } else { End::PowerLost });
+                // Done, and the process heard no more of it; or not.
+                return match call {
+                    Call::Write => Ok(Extent::LastPart),
+                    Call::Change if self.chance.one_in(2) => Ok(Extent::LastPart),
+                    _ => Err(io::Error::other("the process has ended")),
+                };
+            }
+            Some(Fault::Short) if is_transfer => return Ok(Extent::Part),
+            Some(Fault::Interrupted) if is_transfer => return Err(io::ErrorKind::Interrupted.into()),
+            Some(Fault::ShortThenFails) if call == Call::Write => {
+                self.planned = Some((self.calls + 1, Fault::Fails));
+                return Ok(Extent::Part);
+            }
+            Some(Fault::Fails | Fault::ShortThenFails) => return Err(self.error_of(call)),
+            Some(Fault::Short | Fault::Interrupted) | None => {}
+        }
+        if self.read_only && !matches!(call, Call::Look | Call::Read) {
+            self.failed = true;
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        Ok(Extent::Whole)
+    }
+
+    fn error_of(&mut self, call: Call) -> io::Error {
+        let broken = || io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error());
+        match call {
+            Call::SyncFolder => {
+                self.read_only |= self.chance.one_in(2);
+                broken()
+            }
+            Call::Look | Call::Read | Call::SyncFile => broken(),
+            Call::Write | Call::Change if self.chance.one_in(2) => broken(),
+            Call::Write | Call::Change => io::ErrorKind::StorageFull.into(),
+        }
+    }
+
+    /// The kernel writes pages whenever it likes.
+    fn write_back_some(&mut self) {
+        if !self.files.is_empty() && self.chance.one_in(3) {
+            let place = self.chance.below(self.files.len() as u64) as usize;
+            let file = &mut self.files[place];
+            let dirty: Vec<u64> = file.dirty.iter().copied().collect();
+            if !dirty.is_empty() {
+                let page = *self.chance.pick(&dirty);
+                file.write_back(page);
+            }
+        }
+    }
+}
+
+fn split(path: &Path) -> (PathBuf, String) {
+    (path.parent().unwrap().to_owned(), path.file_name().unwrap().to_str().unwrap().to_owned())
+}
+
+/// The outcome of a call that may have been the process's last.
+fn done<T>(extent: Extent, value: T) -> io::Result<T> {
+    if extent == Extent::LastPart { Err(io::Error::other("the process has ended")) } else { Ok(value) }
+}
+
+impl Storage for FaultyDisk {
+    fn make_folder(&self, path: &Path) -> io::Result<()> {
+        let mut machine = self.machine();
+        if machine.folders.contains_key(path) {
+            machine.enter(self.life, Call::Look)?;
+            return Ok(());
+        }
+        let extent = machine.enter(self.life, Call::Change)?;
+        for folder in path.ancestors() {
+            machine.folders.entry(folder.to_owned()).or_default();
+        }
+        done(extent, ())
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {
+        drop(self.create(path)?);
+        let mut machine = self.machine();
+        if std::mem::replace(&mut machine.locked, true) {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(Lock(self.clone()))))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
+        let mut machine = self.machine();
+        if machine.inode(path).is_ok() {
+            drop(machine);
+            return self.open(path);
+        }
+        let extent = machine.enter(self.life, Call::Change)?;
+        if machine.is_full && machine.chance.one_in(2) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let inode = machine.files.len();
+        machine.files.push(File::default());
+        let (folder, name) = split(path);
+        machine.apply(vec![(folder, name, Some(inode))]);
+        drop(machine);
+        done(extent, self.handle(inode))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
+        let mut machine = self.machine();
+        machine.enter(self.life, Call::Look)?;
+        let inode = machine.inode(path)?;
+        drop(machine);
+        Ok(self.handle(inode))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut machine = self.machine();
+        let extent = machine.enter(self.life, Call::Change)?;
+        let inode = machine.inode(from)?;
+        let ((from, old), (to, new)) = (split(from), split(to));
+        machine.apply(vec![(from, old, None), (to, new, Some(inode))]);
+        done(extent, ())
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut machine = self.machine();
+        let extent = machine.enter(self.life, Call::Change)?;
+        let inode = machine.inode(from)?;
+        if machine.inode(to).is_ok() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let (folder, name) = split(to);
+        machine.apply(vec![(folder, name, Some(inode))]);
+        done(extent, ())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut machine = self.machine();
+        let extent = machine.enter(self.life, Call::Change)?;
+        machine.inode(path)?;
+        let (folder, name) = split(path);
+        machine.apply(vec![(folder, name, None)]);
+        done(extent, ())
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+        let mut machine = self.machine();
+        machine.enter(self.life, Call::Look)?;
+        let folder = machine.folders.get(path).ok_or(io::ErrorKind::NotFound)?;
+        let names = folder.cached.iter().map(|(name, inode)| (name.clone(), false, machine.files[*inode].cached.len));
+        let below = machine.folders.keys().filter(|folder| folder.parent() == Some(path));
+        let below = below.map(|folder| (split(folder).1, true, 0));
+        Ok(names.chain(below).map(|(name, is_folder, len)| Entry { name, is_folder, len }).collect())
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        let mut machine = self.machine();
+        machine.enter(self.life, Call::SyncFolder)?;
+        machine.store_folder(path);
+        Ok(())
+    }
+
+    fn free_bytes(&self, _: &Path) -> io::Result<u64> {
+        let mut machine = self.machine();
+        machine.enter(self.life, Call::Look)?;
+        Ok(if machine.is_full { 0 } else { 1 << 40 })
+    }
+}
+
+struct Lock(FaultyDisk);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let mut machine = self.0.machine();
+        if machine.life == self.0.life {
+            machine.locked = false;
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Handle {
+    disk: FaultyDisk,
+    inode: Inode,
+}
+
+impl Handle {
+    fn enter(&self, call: Call) -> io::Result<(MutexGuard<'_, Machine>, Extent)> {
+        let mut machine = self.disk.machine();
+        let extent = machine.enter(self.disk.life, call)?;
+        Ok((machine, extent))
+    }
+}
+
+impl StorageFile for Handle {
+    fn read_at(&self, space: &mut [u8], offset: u64) -> io::Result<usize> {
+        let (mut machine, extent) = self.enter(Call::Read)?;
+        let mut len = space.len();
+        if extent != Extent::Whole && len > 1 {
+            len = 1 + machine.chance.below(len as u64 - 1) as usize;
+        }
+        Ok(machine.files[self.inode].read(&mut space[..len], offset))
+    }
+
+    fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        let (mut machine, extent) = self.enter(Call::Write)?;
+        let mut bytes = Vec::new();
+        slices.iter().for_each(|slice| bytes.extend_from_slice(slice));
+        if extent != Extent::Whole {
+            let least = usize::from(extent == Extent::Part);
+            bytes.truncate(least + machine.chance.below(bytes.len() as u64 + 1 - least as u64) as usize);
+        }
+        let is_full = machine.is_full;
+        let file = &mut machine.files[self.inode];
+        if is_full && offset + bytes.len() as u64 > file.reserved {
+            let room = file.reserved.saturating_sub(offset) as usize;
+            if room == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            bytes.truncate(room);
+        }
+        file.write(&bytes, offset);
+        done(extent, bytes.len())
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        let (mut machine, extent) = self.enter(Call::Change)?;
+        let is_full = machine.is_full;
+        let file = &mut machine.files[self.inode];
+        if is_full && len > file.reserved {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        if len > file.cached.len {
+            file.set_len(len);
+        }
+        file.reserved = file.reserved.max(len);
+        done(extent, ())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let (mut machine, extent) = self.enter(Call::Change)?;
+        machine.files[self.inode].set_len(len);
+        done(extent, ())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        let (machine, _) = self.enter(Call::Look)?;
+        Ok(machine.files[self.inode].cached.len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut guard = self.disk.machine();
+        let machine = &mut *guard;
+        let file = self.inode;
+        let was_ended = machine.ended.is_some();
+        let outcome = machine.enter(self.disk.life, Call::SyncFile);
+        if outcome.is_ok() {
+            machine.files[file].write_back_all();
+        } else if !was_ended && machine.ended.is_none() && !machine.read_only && machine.life == self.disk.life {
+            machine.files[file].forget_dirty(&mut machine.chance);
+        }
+        outcome.map(|_| ())
+    }
+}
