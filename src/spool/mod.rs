@@ -11,6 +11,7 @@
 //! | `<spool-dir>/<table>/<number>.segment` | open, or sealed and never sent |
 //! | `<spool-dir>/<table>/<number>.sent` | sealed, and ClickHouse may have it |
 //! | `<spool-dir>/<table>/<number>.cut` | how its rows are cut into pieces: JSON, see [`Cut`] |
+//! | `<spool-dir>/<table>/<number>.new` | to be one of these, and not yet written; nothing in it counts |
 //! | `<spool-dir>/<table>/<number>.copy` | a recovery that was interrupted; nothing in it counts |
 //! | `<spool-dir>/<table>/seen/<hour>.log` | identities of events in sealed segments: see [`repeats`] |
 //! | `<spool-dir>/<table>/damaged/` | what a start could not read whole |

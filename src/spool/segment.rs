@@ -33,9 +33,10 @@ pub(super) fn frames_start(identity_len: u64) -> u64 {
 }
 
 impl OpenSegment {
-    /// Opens a segment in a fresh file of `capacity` bytes, or in one to be overwritten. Both the
-    /// file and the folder are synced before it is given out: were the folder not, a crash could
-    /// leave acknowledged frames in a file that still has its old name.
+    /// Opens a segment in a fresh file of `capacity` bytes, or in one to be overwritten. It gets its
+    /// name when its identity is on the disk, so that none under such a name is without one. Both
+    /// the file and the folder are synced before it is given out: were the folder not, a crash could
+    /// leave acknowledged frames in a file that has another name.
     pub(super) fn create(
         layout: &Arc<Layout>,
         number: u64,
@@ -44,7 +45,6 @@ impl OpenSegment {
         capacity: u64,
         recycled: Option<(&Path, u64)>,
     ) -> io::Result<Self> {
-        let path = layout.path(number, Kind::Segment);
         let identity = Identity {
             version: VERSION,
             node_id: layout.node_id().to_owned(),
@@ -55,31 +55,33 @@ impl OpenSegment {
             frozen: frozen.to_vec(),
         };
         layout.keep_node_id()?;
-        if let Some((from, _)) = recycled {
-            layout.storage().rename(from, &path)?;
-        }
-        match Self::prepare(layout, &path, identity, capacity, recycled.map(|(_, len)| len)) {
-            Ok(segment) => Ok(segment),
-            Err(error) => {
-                // Nothing was acknowledged in it. If it can't be removed either, the next start
-                // finds it empty.
-                let _ = layout.storage().remove(&path);
-                Err(error)
-            }
-        }
+        let path = layout.path(number, Kind::Segment);
+        let beside = path.with_extension("new");
+        Self::prepare(layout, &beside, &path, identity, capacity, recycled).inspect_err(|_| {
+            // Nothing was acknowledged in it. If it can't be removed either, the next start finds it
+            // empty.
+            let _ = layout.storage().remove(&beside).or_else(|_| layout.storage().remove(&path));
+        })
     }
 
     fn prepare(
         layout: &Arc<Layout>,
+        beside: &Path,
         path: &Path,
         identity: Identity,
         capacity: u64,
-        recycled: Option<u64>,
+        recycled: Option<(&Path, u64)>,
     ) -> io::Result<Self> {
-        let file = layout.storage().create(path)?;
+        if let Some((from, _)) = recycled {
+            layout.storage().rename(from, beside)?;
+            // Before it is overwritten: under the name of a segment it would look damaged.
+            layout.storage().sync_folder(&layout.free_dir())?;
+            layout.sync_table_dir()?;
+        }
+        let file = layout.storage().create(beside)?;
         let block = identity.encode();
         let capacity = match recycled {
-            Some(len) => len,
+            Some((_, len)) => len,
             None => {
                 file.reserve(capacity)?;
                 capacity
@@ -87,9 +89,7 @@ impl OpenSegment {
         };
         write_all(&*file, &block, 0)?;
         file.sync()?;
-        if recycled.is_some() {
-            layout.storage().sync_folder(&layout.free_dir())?;
-        }
+        layout.storage().rename(beside, path)?;
         layout.sync_table_dir()?;
         let identity_len = block.len() as u64;
         Ok(Self {
