@@ -2,8 +2,8 @@
 //!
 //! Sealed segments are taken as they are; what is in them is verified when it is sent, so a start
 //! is quick whatever the backlog. Of an unsealed one the valid frames are copied to a new file,
-//! which is synced and sealed before it takes the old one's place in one rename: never is a frame
-//! in none of them, or in both. It is not appended to, and not believed where it lies: after a
+//! which is synced before it takes the old one's place in one rename, and then sealed: never is a
+//! frame in none of them, or in both. It is not appended to, and not believed where it lies: after a
 //! failed sync the page cache may show what the disk does not have.
 
 use std::io;
@@ -13,13 +13,14 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::SpoolError;
-use super::block::{BLOCK, Identity, Seal};
+use super::block::{Identity, Seal};
 use super::figures::SpoolFigures;
 use super::frame::{HEADER, Header, MAGIC, Place};
 use super::layout::{Kind, Layout, failed};
 use super::reader::{Sections, read_frame};
 use super::repeats::{Identities, Repeats};
 use super::sealed::{Opened, SealedSegment};
+use super::segment;
 use super::storage::{StorageFile, read_up_to, write_all};
 
 /// What a start found.
@@ -172,23 +173,34 @@ fn recover_unsealed(
     let copy_identity =
         Identity { node_id: layout.node_id().to_owned(), epoch: layout.epoch(), first_position: 1, ..identity.clone() };
     let copy = layout.storage().create(&copy_path)?;
-    let written = write_copy(file, &scan.frames, start, end, &copy_identity, &*copy);
-    // Once it is sealed, nobody looks for identities in it.
-    let logged = written.and_then(|found| Ok(repeats.log(number, &found, crate::figures::unix_ms() / 1000)?));
-    if let Err(error) = logged {
+    let written = write_copy(file, &scan.frames, start, end, &copy_identity, &*copy).inspect_err(|_| {
         // Half a copy takes room that is wanted. The next start removes what can't be removed now.
         let _ = layout.storage().remove(&copy_path);
-        return Err(error);
-    }
+    });
+    let Written { identity_len, totals, identities } = written?;
     layout.storage().rename(&copy_path, path)?;
     layout.sync_table_dir()?;
+    // As when any segment is sealed: the identities once the disk has their events, which the old file
+    // may have shown without; and before the seal, behind which nobody looks for them.
+    let sealed_ms = crate::figures::unix_ms();
+    repeats.log(number, &identities, sealed_ms / 1000)?;
+    let seal = Seal { sealed_ms, ..totals };
+    write_all(&*copy, &seal.encode(copy_identity.epoch, number), identity_len)?;
+    copy.sync()?;
     match SealedSegment::open(layout, number, Kind::Segment)? {
         Opened::Sealed(segment) => Ok(Some(*segment)),
         _ => Err(io::Error::other("what was just written can't be read")),
     }
 }
 
-/// Writes the frames to a new segment, sealed and synced. The identities in them.
+/// What a copy holds: all but its seal.
+struct Written {
+    identity_len: u64,
+    totals: Seal,
+    identities: Identities,
+}
+
+/// Writes the frames to a new segment, and syncs it.
 fn write_copy(
     from: &dyn StorageFile,
     frames: &[(u64, Header)],
@@ -196,11 +208,12 @@ fn write_copy(
     end: u64,
     identity: &Identity,
     to: &dyn StorageFile,
-) -> io::Result<Identities> {
+) -> io::Result<Written> {
     to.set_len(0)?;
     let block = identity.encode();
     write_all(to, &block, 0)?;
-    let mut totals = Seal { end: (block.len() + 2 * BLOCK) as u64, ..Seal::default() };
+    let identity_len = block.len() as u64;
+    let mut totals = Seal { end: segment::frames_start(identity_len), ..Seal::default() };
     let (mut payload, mut identities) = (BytesMut::new(), Identities::default());
     for ((offset, header), position) in frames.iter().zip(1..) {
         let found = read_frame(from, Place { offset: *offset, ..start }, end, &mut payload)?;
@@ -209,7 +222,8 @@ fn write_copy(
         }
         let header = Header {
             position,
-            durable: 0,
+            // It is read only after all of it was synced.
+            durable: frames.len() as u64,
             epoch: identity.epoch,
             number: identity.number,
             offset: totals.end,
@@ -223,10 +237,7 @@ fn write_copy(
         }
     }
     to.sync()?;
-    totals.sealed_ms = crate::figures::unix_ms();
-    write_all(to, &totals.encode(identity.epoch, identity.number), block.len() as u64)?;
-    to.sync()?;
-    Ok(identities)
+    Ok(Written { identity_len, totals, identities })
 }
 
 /// Reads frames until one is bad; then looks for later ones that say whether that was the end.
