@@ -249,20 +249,40 @@ fn scan(file: &dyn StorageFile, start: Place, first_position: u64, end: u64) -> 
         let here = read_frame(file, place, end, &mut payload)?.filter(|header| header.position == expected);
         let (offset, header) = match here {
             Some(header) => (place.offset, header),
-            None => match later_frame(file, place, end, &mut payload)? {
-                // It was written when the missing frame was on the disk: that one is damaged.
-                Some((offset, header)) if header.durable >= expected => {
+            None => match frame_behind_damage(file, place, end, expected, &mut payload)? {
+                Some(next) => {
                     scan.damaged = true;
-                    (offset, header)
+                    next
                 }
-                // Nothing behind it, or nothing that was ever acknowledged: a torn tail.
-                _ => return Ok(scan),
+                None => return Ok(scan),
             },
         };
         scan.frames.push((offset, header));
         expected = header.position.saturating_add(1);
         place.offset = offset + header.len();
     }
+}
+
+/// The next correct frame behind a bad one that was on the disk: a later one, not always the next,
+/// says that it was. `None` when none does: what was bad is a torn tail.
+fn frame_behind_damage(
+    file: &dyn StorageFile,
+    from: Place,
+    end: u64,
+    expected: u64,
+    payload: &mut BytesMut,
+) -> io::Result<Option<(u64, Header)>> {
+    let first = later_frame(file, from, end, payload)?;
+    let mut later = first;
+    while let Some((offset, header)) = later {
+        if header.durable >= expected {
+            return Ok(first);
+        }
+        // From its last byte: it may be followed without a gap.
+        let last = Place { offset: offset + header.len() - 1, ..from };
+        later = later_frame(file, last, end, payload)?;
+    }
+    Ok(None)
 }
 
 /// The next correct frame behind `from`, searched byte by byte.

@@ -72,6 +72,25 @@ fn a_bad_frame_below_a_durable_mark_is_damage_and_above_it_a_torn_tail() {
     assert!(files(&spool.layout.damaged_dir()).is_empty());
 }
 
+#[test]
+fn a_frame_is_damaged_when_any_later_one_says_that_it_was_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(config(folder.path())).unwrap();
+    let path = spool.layout.path(1, Kind::Segment);
+    let mut open = OpenSegment::create(&spool.layout, 1, 1, b"frozen", 4096, None).unwrap();
+    let (second, third) = (batch(&["second"], &[]), batch(&["third"], &[]));
+    open.append(std::iter::once(&batch(&["first"], &[])), 1, 0, &mut Vec::new()).unwrap();
+    let begins = open.totals.end as usize;
+    // One group: the third frame was written before the second was on the disk.
+    open.append([&second, &third].into_iter(), 2, 1, &mut Vec::new()).unwrap();
+    open.append(std::iter::once(&batch(&["fourth"], &[])), 4, 3, &mut Vec::new()).unwrap();
+    let mut bytes = fs::read(path).unwrap();
+    bytes[begins + HEADER] ^= 1;
+    let (_folder, spool, segments) = recover(&bytes, NAME);
+    assert_eq!(contents(&segments[0]).unwrap().0, "firstthirdfourth");
+    assert_eq!(files(&spool.layout.damaged_dir()), [NAME]);
+}
+
 fn spool_epoch(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(bytes[16..24].try_into().unwrap())
 }
