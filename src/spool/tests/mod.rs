@@ -3,8 +3,11 @@
 mod chance;
 mod committing;
 mod faulty;
+mod flips;
 mod lying;
+mod model;
 mod recovering;
+mod simulation;
 
 use std::fs;
 

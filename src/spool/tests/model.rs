@@ -1,0 +1,222 @@
+//! What must have become of every batch: written down beside the spool, and held against it.
+//!
+//! Two servers stand for ClickHouse: each remembers tokens, stores rows that come under a new one,
+//! and knows nothing of the other. So what the spool owes its inserters shows as rows that are there
+//! twice or not at all.
+//!
+//! - A batch that was acknowledged is stored exactly once; one that was refused, or never answered,
+//!   at most once, and then whole. So are batches with the same request key, all together.
+//! - Rows come back as they were written, in whole frames, and nothing else does.
+//! - A token names the same bytes for ever.
+
+use std::collections::BTreeMap;
+
+use crate::batch::Batch;
+use crate::identity::{Figures, RequestKey, of_request};
+
+use super::chance::Chance;
+
+/// What is known of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Promise {
+    /// It was acknowledged.
+    Kept,
+    /// It was refused, or the process ended before it said anything.
+    None,
+}
+
+/// Which part of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Section {
+    Rows,
+    Rejected,
+}
+
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) promise: Promise,
+    pub(super) is_keyed: bool,
+    /// It is in a segment that was seen sealed: no loss of power takes it any more.
+    pub(super) is_sealed: bool,
+    /// A flipped bit has hit it, or what it can only be read with.
+    pub(super) is_damaged: bool,
+    /// Nothing on the disk says that it was ever acknowledged: a flipped bit took it unnoticed.
+    pub(super) may_vanish: bool,
+    /// How often each row is stored: those for the table, the rejected.
+    stored: [Vec<u32>; 2],
+    filler: [usize; 2],
+}
+
+/// A row: its section, batch, index, and length; then a filler that follows from them.
+const ROW_HEADER: usize = 11;
+
+fn put_row(section: Section, id: u32, index: u16, len: usize, bytes: &mut Vec<u8>) {
+    bytes.push(if section == Section::Rows { b'R' } else { b'Q' });
+    bytes.extend_from_slice(&id.to_le_bytes());
+    bytes.extend_from_slice(&index.to_le_bytes());
+    bytes.extend_from_slice(&(len as u32).to_le_bytes());
+    let filler = (id as u8).wrapping_mul(31).wrapping_add(index as u8);
+    bytes.resize(bytes.len() + len, filler);
+}
+
+/// A row that was read: its batch, its index, and where the next one begins.
+fn get_row(section: Section, bytes: &[u8], at: usize) -> (u32, u16, usize) {
+    let header = &bytes[at..at + ROW_HEADER];
+    assert_eq!(header[0], if section == Section::Rows { b'R' } else { b'Q' }, "no row begins at {at}");
+    let id = u32::from_le_bytes(header[1..5].try_into().unwrap());
+    let index = u16::from_le_bytes(header[5..7].try_into().unwrap());
+    let len = u32::from_le_bytes(header[7..11].try_into().unwrap()) as usize;
+    let filler = (id as u8).wrapping_mul(31).wrapping_add(index as u8);
+    let text = &bytes[at + ROW_HEADER..at + ROW_HEADER + len];
+    assert!(text.iter().all(|byte| *byte == filler), "row {index} of batch {id} has changed");
+    (id, index, at + ROW_HEADER + len)
+}
+
+/// Where the rows begin.
+pub(super) fn row_offsets(bytes: &[u8]) -> Vec<u64> {
+    let (mut at, mut offsets) = (0, Vec::new());
+    while at < bytes.len() {
+        offsets.push(at as u64);
+        (_, _, at) = get_row(Section::Rows, bytes, at);
+    }
+    offsets
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    pub(super) records: Vec<Record>,
+    /// What was ever seen under a token.
+    tokens: BTreeMap<String, Vec<u8>>,
+    servers: [BTreeMap<String, ()>; 2],
+}
+
+impl Model {
+    /// A new batch.
+    pub(super) fn batch(&mut self, chance: &mut Chance, keyed: bool) -> u32 {
+        let rows = chance.below(6) as usize;
+        let rejected = chance.below(3).saturating_sub(u64::from(rows > 0)) as usize;
+        let rows = if rows + rejected == 0 { 1 } else { rows };
+        let len = match chance.below(8) {
+            0 => 3000 + chance.below(9000),
+            1 | 2 => chance.below(1500),
+            _ => chance.below(100),
+        };
+        self.records.push(Record {
+            promise: Promise::None,
+            is_keyed: keyed,
+            is_sealed: false,
+            is_damaged: false,
+            may_vanish: false,
+            stored: [vec![0; rows], vec![0; rejected]],
+            filler: [len as usize, (len / 2) as usize],
+        });
+        self.records.len() as u32 - 1
+    }
+
+    /// The batch of a record, as a worker hands it over.
+    pub(super) fn contents(&self, id: u32, sequence: u64) -> Batch {
+        let record = &self.records[id as usize];
+        let mut batch = Batch::new(0);
+        for section in [Section::Rows, Section::Rejected] {
+            let target = if section == Section::Rows { &mut batch.rows } else { &mut batch.rejected };
+            for index in 0..record.stored[section as usize].len() {
+                let len = record.filler[section as usize] + index;
+                put_row(section, id, index as u16, len, &mut target.bytes);
+                target.count += 1;
+            }
+        }
+        if record.is_keyed {
+            let figures = Figures { accepted: batch.rows.count, rejected: batch.rejected.count, refused: false };
+            batch.key = Some(RequestKey::new(of_request("t", &id.to_le_bytes()), b"body", figures));
+        }
+        batch.close(sequence);
+        batch
+    }
+
+    /// The batches in a part of a segment: each whole, and none twice.
+    fn batches_in(&self, section: Section, bytes: &[u8]) -> Vec<u32> {
+        let (mut at, mut ids) = (0, Vec::<u32>::new());
+        while at < bytes.len() {
+            let (id, index, next) = get_row(section, bytes, at);
+            let count = self.records[id as usize].stored[section as usize].len();
+            if index == 0 {
+                assert!(!ids.contains(&id), "batch {id} is twice in one segment");
+                ids.push(id);
+            }
+            assert!(ids.last() == Some(&id) && usize::from(index) < count, "a frame of batch {id} is not whole");
+            if usize::from(index) + 1 < count {
+                let (same, following, _) = get_row(section, bytes, next);
+                assert_eq!((same, following), (id, index + 1), "a frame of batch {id} is not whole");
+            }
+            at = next;
+        }
+        ids
+    }
+
+    /// The batches in a segment that was read whole.
+    pub(super) fn look_at(&mut self, token: &str, rows: &[u8], rejected: &[u8]) -> Vec<u32> {
+        self.is_the_same(token, rows);
+        self.is_the_same(&format!("{token}-q"), rejected);
+        let mut ids = self.batches_in(Section::Rows, rows);
+        let of_rejected = self.batches_in(Section::Rejected, rejected);
+        let both = |id: u32| self.records[id as usize].stored.iter().all(|rows| !rows.is_empty());
+        for id in ids.iter().chain(&of_rejected).copied().filter(|id| both(*id)) {
+            assert!(ids.contains(&id) && of_rejected.contains(&id), "batch {id} is parted");
+        }
+        ids.extend(of_rejected.into_iter().filter(|id| !both(*id)));
+        ids
+    }
+
+    fn is_the_same(&mut self, token: &str, bytes: &[u8]) {
+        let known = self.tokens.entry(token.to_owned()).or_insert_with(|| bytes.to_vec());
+        assert!(known == bytes, "token {token} names other bytes than before");
+    }
+
+    /// A server takes an insert.
+    pub(super) fn insert(&mut self, server: usize, token: &str, section: Section, bytes: &[u8]) {
+        self.is_the_same(token, bytes);
+        if self.servers[server].insert(token.to_owned(), ()).is_some() {
+            return;
+        }
+        let mut at = 0;
+        while at < bytes.len() {
+            let (id, index, next) = get_row(section, bytes, at);
+            self.records[id as usize].stored[section as usize][usize::from(index)] += 1;
+            at = next;
+        }
+    }
+
+    /// The server that has this token.
+    pub(super) fn server_of(&self, token: &str) -> Option<usize> {
+        self.servers.iter().position(|server| server.contains_key(token))
+    }
+
+    /// After a start: what was promised is in ClickHouse or in one of the segments that were found.
+    pub(super) fn nothing_is_missing(&self, found: &[Vec<u32>], where_: &str) {
+        for (id, record) in (0..).zip(&self.records) {
+            let times = found.iter().filter(|ids| ids.contains(&id)).count();
+            assert!(times <= 1, "batch {id} is in {times} segments {where_}");
+            let there = times == 1 || record.stored.iter().flatten().all(|count| *count > 0);
+            let owed = record.promise == Promise::Kept && !record.is_damaged;
+            assert!(there || !owed, "batch {id} was acknowledged and is lost {where_}: {record:?}");
+        }
+    }
+
+    /// At the end: everything is stored as often as was promised. True when something is not, which
+    /// only a flipped bit explains: somebody must have been told.
+    pub(super) fn everything_is_stored_once(&self) -> bool {
+        let mut lost = false;
+        for (id, record) in (0..).zip(&self.records) {
+            let counts: Vec<u32> = record.stored.iter().flatten().copied().collect();
+            assert!(counts.iter().all(|count| *count <= 1), "batch {id} is stored twice: {record:?}");
+            if record.is_damaged {
+                lost |= record.promise == Promise::Kept && !record.may_vanish && counts.contains(&0);
+                continue;
+            }
+            let whole = counts.iter().all(|count| *count == counts[0]);
+            assert!(whole, "batch {id} is stored in part: {record:?}");
+            assert!(counts[0] == 1 || record.promise == Promise::None, "batch {id} is lost: {record:?}");
+        }
+        lost
+    }
+}

@@ -1,0 +1,505 @@
+//! Whole lives of a spool on a faulty disk, thousands of them, each from a seed.
+//!
+//! `SIM_SEEDS` says how many, `SIM_FIRST_SEED` where to begin. A life that fails says its seed.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use crossbeam::channel::{Receiver, unbounded};
+
+use super::chance::Chance;
+use super::faulty::{End, Fault, FaultyDisk};
+use super::flips;
+use super::model::{Model, Promise, Section, row_offsets};
+use super::*;
+use crate::handoff::{CommitOutcome, Handoff, Mailbox};
+use crate::limits;
+use crate::spool::committer::Turn;
+
+/// How many lives a plain run of the tests has.
+const SEEDS: u64 = 2000;
+
+/// Bytes that are frozen into a segment: its identity has more than one page, and can be torn.
+const FROZEN: usize = 5000;
+
+/// What a life is about.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    /// Of `written`, a loss of power may take what is not sealed.
+    durability: Durability,
+    /// Bits flip while the process is not running.
+    flips: bool,
+}
+
+/// One process on the disk.
+struct Process {
+    committer: Committer,
+    handoff: Arc<Handoff>,
+    sealed: Receiver<SealedSegment>,
+    pool: Arc<SegmentPool>,
+    figures: Arc<SpoolFigures>,
+    /// Segments that an inserter would have.
+    waiting: Vec<SealedSegment>,
+    under_way: BTreeMap<u64, u32>,
+    sequence: u64,
+    _poll: mio::Poll,
+}
+
+/// One life of a spool, over many processes.
+struct Life {
+    kind: Kind,
+    chance: Chance,
+    disk: FaultyDisk,
+    config: SpoolConfig,
+    model: Model,
+    process: Option<Process>,
+    /// Faults come at any time.
+    is_faulty: bool,
+    has_flipped: bool,
+    node_id: Option<String>,
+}
+
+impl Life {
+    fn new(seed: u64, kind: Kind) -> Self {
+        let mut chance = Chance::new(seed);
+        let batch_bytes = *chance.pick(&[8 << 10, 52 << 10]);
+        let files = *chance.pick(&[2, 4, 1000]);
+        let config = SpoolConfig {
+            dir: "/disk/spool".into(),
+            table: "t".into(),
+            node_id: None,
+            spool_bytes_max: files * (batch_bytes + FROZEN as u64 + limits::SEGMENT_BLOCKS_BYTES),
+            disk_free_min: 1,
+            batch_rows: *chance.pick(&[6, 25, 1000]),
+            batch_bytes,
+            batch_age: *chance.pick(&[Duration::ZERO, Duration::from_secs(3600)]),
+            durability: kind.durability,
+            idempotency_keys_max: 100_000,
+        };
+        let disk = FaultyDisk::new(seed ^ 0xD15C);
+        let model = Model::default();
+        Self { kind, chance, disk, config, model, process: None, is_faulty: false, has_flipped: false, node_id: None }
+    }
+
+    /// Lives for so many steps; with `plan`, one fault at that call and no others.
+    fn live(&mut self, steps: u64, plan: Option<(u64, Fault)>) {
+        if let Some((nth, fault)) = plan {
+            self.disk.plan(nth, fault);
+        }
+        self.start();
+        for _ in 0..steps {
+            self.is_faulty = plan.is_none();
+            if self.is_faulty && self.chance.one_in(4) {
+                self.plan_fault();
+            }
+            self.step(plan.is_none());
+            self.look_at_the_end();
+        }
+        self.drain();
+    }
+
+    fn plan_fault(&mut self) {
+        let nth = *self.chance.pick(&[1, 4, 15, 60]);
+        let nth = 1 + self.chance.below(nth);
+        let fault = *self.chance.pick(&Fault::ALL);
+        self.disk.plan(nth, fault);
+    }
+
+    fn step(&mut self, may_end: bool) {
+        match self.chance.below(if may_end { 24 } else { 20 }) {
+            0..8 => self.submit(),
+            8..18 => self.insert_one(),
+            18..20 => {
+                self.turn();
+            }
+            20 => self.ends(End::Killed),
+            21 => self.ends(End::PowerLost),
+            22 => {
+                self.stop();
+            }
+            _ => {
+                let is_full = self.chance.one_in(2);
+                self.disk.fill(is_full);
+            }
+        }
+    }
+
+    /// Starts a process, and another when it fails, until one runs.
+    fn start(&mut self) {
+        loop {
+            self.disk.has_failed();
+            match Spool::open_on(Arc::new(self.disk.clone()), self.config.clone()) {
+                Ok((spool, recovered)) => {
+                    if self.disk.ended().is_none() && self.began(spool, recovered) {
+                        return;
+                    }
+                }
+                Err(error) => assert!(self.disk.has_failed(), "a start failed without a reason: {error}"),
+            }
+            let end = match self.disk.ended() {
+                Some(end) => end,
+                None if self.disk.is_read_only() || self.chance.one_in(3) => End::PowerLost,
+                None => End::Killed,
+            };
+            self.forget(end);
+        }
+    }
+
+    fn began(&mut self, mut spool: Spool, recovered: Recovered) -> bool {
+        let mut waiting = recovered.segments;
+        while spool.postponed() > 0 && self.chance.one_in(2) {
+            match spool.recover_postponed() {
+                Ok(Some(segment)) => waiting.push(segment),
+                Ok(None) => {}
+                Err(_) if self.disk.ended().is_some() => return false,
+                Err(_) => break,
+            }
+        }
+        let found = self.quietly(|life| waiting.iter().map(|segment| life.look_at(segment)).collect::<Vec<_>>());
+        if spool.postponed() == 0 {
+            self.model.nothing_is_missing(&found, "after a start");
+        }
+        if !waiting.is_empty() {
+            let node_id = spool.layout.node_id().to_owned();
+            assert_eq!(*self.node_id.get_or_insert(node_id.clone()), node_id, "the node has another name");
+        }
+        if !self.kind.flips {
+            let damaged = self.disk.files_in(&spool.layout.damaged_dir());
+            let names: Vec<_> = damaged.iter().map(|(name, _)| name).collect();
+            assert!(names.is_empty(), "damage was found where there is none: {names:?}");
+        }
+        let poll = mio::Poll::new().unwrap();
+        let handoff = Arc::new(Handoff::new(vec![Mailbox::new(poll.registry(), mio::Token(0)).unwrap()]));
+        let (sender, sealed) = unbounded();
+        let (pool, figures) = (spool.pool(), spool.figures());
+        let inserters = self.chance.below(3) as usize;
+        let committer = Committer::new(spool, handoff.clone(), vec![b'f'; FROZEN], sender, inserters);
+        let (under_way, sequence) = (BTreeMap::new(), 0);
+        self.has_flipped = self.chance.one_in(2);
+        self.process =
+            Some(Process { committer, handoff, sealed, pool, figures, waiting, under_way, sequence, _poll: poll });
+        true
+    }
+
+    /// Looks without a fault.
+    fn quietly<T>(&mut self, look: impl FnOnce(&mut Self) -> T) -> T {
+        let planned = self.disk.pause();
+        let seen = look(self);
+        self.disk.resume(planned);
+        seen
+    }
+
+    /// The batches in a sealed segment.
+    fn look_at(&mut self, segment: &SealedSegment) -> Vec<u32> {
+        let read = read(segment, Part::Rows).and_then(|rows| Ok((rows, read(segment, Part::Rejected)?)));
+        match read {
+            Ok((rows, rejected)) => {
+                let ids = self.model.look_at(&segment.token(), &rows, &rejected);
+                for id in &ids {
+                    self.model.records[*id as usize].is_sealed = true;
+                }
+                ids
+            }
+            Err(error) if self.kind.flips && error.kind() == io::ErrorKind::InvalidData => Vec::new(),
+            Err(error) => panic!("a sealed segment can't be read: {error}"),
+        }
+    }
+
+    /// The process ends, and the next one starts.
+    fn ends(&mut self, end: End) {
+        self.forget(end);
+        if self.is_faulty && self.chance.one_in(3) {
+            // A start that fails, too.
+            self.plan_fault();
+        }
+        self.start();
+    }
+
+    fn forget(&mut self, end: End) {
+        self.process = None;
+        if end == End::PowerLost && self.kind.durability == Durability::Written {
+            for record in self.model.records.iter_mut().filter(|record| !record.is_sealed) {
+                record.promise = Promise::None;
+            }
+        }
+        self.disk.restart(end);
+        // Once between two starts, and when the disk has what is read: what it costs is known then.
+        let may_flip = self.kind.flips && self.is_faulty && end == End::PowerLost;
+        if may_flip && !std::mem::replace(&mut self.has_flipped, true) {
+            flips::flip(&self.disk, &self.config.dir.join("t"), &mut self.model, &mut self.chance);
+        }
+    }
+
+    fn look_at_the_end(&mut self) {
+        if let Some(end) = self.disk.ended() {
+            self.ends(end);
+        } else if self.disk.is_read_only() && self.chance.one_in(3) {
+            self.ends(End::PowerLost);
+        }
+    }
+
+    /// Hands batches over, and lets the committer have them.
+    fn submit(&mut self) {
+        let count = 1 + self.chance.below(*self.chance.clone().pick(&[1, 3, 8]));
+        for _ in 0..count {
+            // A client that had no answer asks again, more often than one that had.
+            let again = if self.chance.one_in(3) { Promise::Kept } else { Promise::None };
+            let records = (0..).zip(&self.model.records);
+            let keyed = records.filter(|(_, record)| record.is_keyed && record.promise == again);
+            let keyed: Vec<u32> = keyed.map(|(id, _)| id).collect();
+            let id = if !keyed.is_empty() && self.chance.one_in(3) {
+                *self.chance.pick(&keyed)
+            } else {
+                let is_keyed = !self.kind.flips && self.chance.one_in(4);
+                self.model.batch(&mut self.chance, is_keyed)
+            };
+            let process = self.process.as_mut().unwrap();
+            process.sequence += 1;
+            process.under_way.insert(process.sequence, id);
+            process.handoff.submit(self.model.contents(id, process.sequence));
+        }
+        self.turn();
+    }
+
+    /// Rounds of the committer until it has nothing to do, and what came of them. False when the
+    /// process has ended.
+    fn turn(&mut self) -> bool {
+        loop {
+            let outcome = self.process.as_mut().unwrap().committer.turn();
+            self.take_back();
+            match outcome {
+                Ok(Turn::Busy) => {}
+                Ok(Turn::Idle | Turn::Finished) if self.disk.ended().is_none() => return true,
+                _ => {
+                    // It ended itself, or was ended; in both cases the page cache may lie to the next.
+                    let by_itself = if self.chance.one_in(2) { End::Killed } else { End::PowerLost };
+                    self.ends(self.disk.ended().unwrap_or(by_itself));
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn take_back(&mut self) {
+        let Some(process) = &mut self.process else { return };
+        while let Some(returned) = process.handoff.mailbox(0).unwrap().take() {
+            let id = process.under_way.remove(&returned.batch.sequence).unwrap();
+            let record = &mut self.model.records[id as usize];
+            match returned.outcome {
+                CommitOutcome::Committed { .. } => record.promise = Promise::Kept,
+                CommitOutcome::Repeated { figures, .. } => {
+                    assert_eq!(figures.accepted, returned.batch.rows.count);
+                    record.promise = Promise::Kept;
+                }
+                CommitOutcome::KeyReused => panic!("the body is the same"),
+                CommitOutcome::Refused(_) => {}
+            }
+        }
+        let sealed: Vec<SealedSegment> = process.sealed.try_iter().collect();
+        if self.disk.ended().is_none() {
+            self.quietly(|life| sealed.iter().for_each(|segment| drop(life.look_at(segment))));
+        }
+        if let Some(process) = &mut self.process {
+            process.waiting.extend(sealed);
+        }
+    }
+
+    /// What an inserter does with a segment that is due.
+    fn insert_one(&mut self) {
+        let Some(process) = self.process.as_mut().filter(|process| !process.waiting.is_empty()) else { return };
+        let place = self.chance.below(process.waiting.len() as u64) as usize;
+        let mut segment = process.waiting.swap_remove(place);
+        let (pool, newest) = (process.pool.clone(), process.figures.newest());
+        match self.attempt(&mut segment, &pool, newest) {
+            // A segment that can't be taken away is found by the next start.
+            Ok(true) => drop(pool.retire(segment)),
+            Ok(false) | Err(_) => self.process.as_mut().unwrap().waiting.push(segment),
+        }
+    }
+
+    /// True when all of it is proven.
+    fn attempt(&mut self, segment: &mut SealedSegment, pool: &SegmentPool, newest: u64) -> io::Result<bool> {
+        let token = segment.token();
+        if segment.rows_waiting() > 0 {
+            let proven = if segment.cut().is_some() {
+                self.insert_pieces(segment, newest)?
+            } else {
+                self.insert_part(segment, Section::Rows, &token, newest)?
+            };
+            if !proven {
+                return Ok(false);
+            }
+            if segment.rejected() > 0 {
+                pool.rows_are_inserted(segment)?;
+            }
+        }
+        if segment.rejected() > 0 {
+            return self.insert_part(segment, Section::Rejected, &format!("{token}-q"), newest);
+        }
+        Ok(true)
+    }
+
+    fn insert_part(
+        &mut self,
+        segment: &mut SealedSegment,
+        section: Section,
+        token: &str,
+        newest: u64,
+    ) -> io::Result<bool> {
+        let first_unknown = segment.open_attempt().is_none();
+        let server = self.begin(segment, token, newest)?;
+        let bytes = read(segment, if section == Section::Rows { Part::Rows } else { Part::Rejected })?;
+        match self.chance.below(6) {
+            0..3 => {
+                self.model.insert(server, token, section, &bytes);
+                return Ok(true);
+            }
+            // No answer, and it is there; or not.
+            3 => self.model.insert(server, token, section, &bytes),
+            4 => {}
+            _ if first_unknown => {
+                segment.attempt_answered()?;
+                if section == Section::Rows && segment.rows() > 1 && self.chance.one_in(2) {
+                    segment.save_cut(cut_in_two(segment, &bytes, &mut self.chance))?;
+                }
+            }
+            _ => {}
+        }
+        Ok(false)
+    }
+
+    fn insert_pieces(&mut self, segment: &mut SealedSegment, newest: u64) -> io::Result<bool> {
+        let whole = segment.token();
+        let mut cut = segment.cut().unwrap().clone();
+        assert!(!cut.is_unreadable());
+        for index in 0..cut.pieces.len() {
+            let piece = cut.pieces[index].clone();
+            if piece.state == PieceState::Inserted {
+                continue;
+            }
+            let token = format!("{whole}-{}-{}", piece.first, piece.rows);
+            let server = self.begin(segment, &token, newest)?;
+            cut.pieces[index].state = PieceState::Open;
+            segment.save_cut(cut.clone())?;
+            let rows = read(segment, Part::Rows)?;
+            let bytes = &rows[piece.offset as usize..(piece.offset + piece.bytes) as usize];
+            let outcome = self.chance.below(5);
+            if outcome < 4 {
+                self.model.insert(server, &token, Section::Rows, bytes);
+            }
+            if outcome >= 3 {
+                return Ok(false);
+            }
+            cut.pieces[index].state = PieceState::Inserted;
+            segment.save_cut(cut.clone())?;
+            segment.attempt_answered()?;
+        }
+        Ok(true)
+    }
+
+    /// Chooses a server, as the inserters do, and notes that it may have the segment.
+    fn begin(&mut self, segment: &mut SealedSegment, token: &str, newest: u64) -> io::Result<usize> {
+        let any = self.chance.below(2) as usize;
+        let server = match segment.open_attempt().map(|open| open.window.parse()) {
+            None if !self.kind.flips => any,
+            Some(Ok(window)) => window,
+            // Held; and a person looked which of them has it, or of which parts of it.
+            None | Some(Err(_)) => self.model.server_of(token).unwrap_or(any),
+        };
+        segment.begin_attempt(&server.to_string(), newest)?;
+        Ok(server)
+    }
+
+    /// An orderly stop; false when the process ended in it.
+    fn stop(&mut self) -> bool {
+        self.process.as_ref().unwrap().handoff.finish();
+        let orderly = self.turn();
+        if orderly {
+            self.ends(End::Killed);
+        }
+        orderly
+    }
+
+    /// No faults any more: everything goes to ClickHouse.
+    fn drain(&mut self) {
+        self.is_faulty = false;
+        self.disk.heal();
+        while !self.stop() {}
+        for _ in 0..400 {
+            if self.process.as_ref().unwrap().waiting.is_empty() {
+                break;
+            }
+            self.insert_one();
+        }
+        let is_held = !self.process.as_ref().unwrap().waiting.is_empty();
+        assert!(!is_held || self.kind.flips, "a segment is never done");
+        if self.model.everything_is_stored_once() {
+            let is_kept = !self.disk.files_in(&self.config.dir.join("t/damaged")).is_empty();
+            assert!(is_held || is_kept, "what is damaged is gone, and nobody was told");
+        }
+    }
+}
+
+/// The bytes of a part of a segment.
+fn read(segment: &SealedSegment, part: Part) -> io::Result<Vec<u8>> {
+    let (mut reader, mut bytes) = (segment.read(part)?, Vec::new());
+    while let Some(piece) = reader.next_piece()? {
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
+}
+
+fn cut_in_two(segment: &SealedSegment, rows: &[u8], chance: &mut Chance) -> Cut {
+    let offsets = row_offsets(rows);
+    let at = 1 + chance.below(offsets.len() as u64 - 1);
+    let (middle, end, state) = (offsets[at as usize], rows.len() as u64, PieceState::Waiting);
+    let pieces = vec![
+        Piece { first: 0, rows: at, offset: 0, bytes: middle, state: state.clone() },
+        Piece { first: at, rows: segment.rows() - at, offset: middle, bytes: end - middle, state },
+    ];
+    Cut { token: segment.token(), pieces, refused_are_stored: false }
+}
+
+/// Lets `life` say which seed it was, if it fails.
+fn with_seed<T>(seed: u64, life: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(life)).unwrap_or_else(|panic| {
+        eprintln!(
+            "seed {seed} failed; again: SIM_FIRST_SEED={seed} SIM_SEEDS=1 cargo test --lib what_was_acknowledged"
+        );
+        resume_unwind(panic)
+    })
+}
+
+fn seeds() -> std::ops::Range<u64> {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let first = number("SIM_FIRST_SEED").unwrap_or(0);
+    first..first + number("SIM_SEEDS").unwrap_or(SEEDS)
+}
+
+#[test]
+fn what_was_acknowledged_is_stored_once_whatever_fails() {
+    for seed in seeds() {
+        let kind = match seed % 4 {
+            0 | 1 => Kind { durability: Durability::Sync, flips: false },
+            2 => Kind { durability: Durability::Written, flips: false },
+            _ => Kind { durability: Durability::Sync, flips: true },
+        };
+        with_seed(seed, || Life::new(seed, kind).live(40, None));
+    }
+}
+
+#[test]
+fn every_call_may_fail_in_every_way() {
+    let kind = Kind { durability: Durability::Sync, flips: false };
+    for seed in [1, 2, 3] {
+        let mut whole = Life::new(seed, kind);
+        whole.live(8, Some((u64::MAX, Fault::Fails)));
+        for nth in 1..=whole.disk.calls() {
+            for fault in Fault::ALL {
+                let life = || Life::new(seed, kind).live(8, Some((nth, fault)));
+                let outcome = catch_unwind(AssertUnwindSafe(life));
+                assert!(outcome.is_ok(), "seed {seed}: {fault:?} at call {nth}");
+            }
+        }
+    }
+}
