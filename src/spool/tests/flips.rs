@@ -70,7 +70,7 @@ fn frames(bytes: &[u8], identity: &Identity, identity_len: usize) -> Vec<(usize,
         let payload = bytes.get(offset + HEADER..offset + header.len() as usize)?;
         let (rows, rejected) = payload.split_at(header.rows_bytes as usize);
         // One that is damaged already costs nothing more.
-        let is_whole = batch::checksum(rows, rejected, None) == header.checksum;
+        let is_whole = batch::checksum(rows, rejected, None, &[]) == header.checksum;
         let id = payload.get(1..5).filter(|_| is_whole)?;
         Some((offset, header, u32::from_le_bytes(id.try_into().unwrap())))
     };

@@ -3,7 +3,7 @@
 use super::faulty::{End, Fault, FaultyDisk};
 use super::*;
 use crate::identity::{Figures, RequestKey, of_request};
-use crate::spool::keys::Fate;
+use crate::spool::repeats::Fate;
 use crate::spool::segment::SealError;
 
 fn open(disk: &FaultyDisk) -> Option<(Spool, Vec<SealedSegment>)> {
@@ -32,7 +32,7 @@ fn a_key_is_never_known_without_its_events() {
             disk.restart(End::PowerLost);
             disk.heal();
             let (spool, segments) = open(&disk).unwrap();
-            if spool.keys.fate(&key) != Fate::Store {
+            if spool.repeats.fate(&keyed) != Fate::Shared {
                 known += 1;
                 assert_eq!(segments.len(), 1, "seed {seed}: a repeat would be answered and is lost, at call {nth}");
             }
@@ -51,7 +51,7 @@ fn what_is_sent_under_a_token_has_its_seal_on_the_disk() {
             let segment = write_segment(&spool, 1, None, &[batch(&["row"], &[])]);
             segment.sync().unwrap();
             disk.plan(nth, Fault::Fails);
-            let Err(failure) = segment.seal(&mut spool.keys) else { continue };
+            let Err(failure) = segment.seal(&mut spool.repeats) else { continue };
             let (segment, SealError::Sync(_)) = *failure else { continue };
             drop((segment, spool));
             disk.restart(End::Killed);

@@ -75,6 +75,7 @@ impl Life {
             batch_age: *chance.pick(&[Duration::ZERO, Duration::from_secs(3600)]),
             durability: kind.durability,
             idempotency_keys_max: 100_000,
+            dedup_values_max: None,
         };
         let disk = FaultyDisk::new(seed ^ 0xD15C);
         let model = Model::default();
@@ -292,6 +293,7 @@ impl Life {
                     record.promise = Promise::Kept;
                 }
                 CommitOutcome::KeyReused => panic!("the body is the same"),
+                CommitOutcome::Deduplicated { .. } => panic!("no event has an identity"),
                 CommitOutcome::Refused(_) => {}
             }
         }
