@@ -12,6 +12,7 @@ use super::recovery::is_want_of_room;
 use super::repeats::Fate;
 use super::sealed::SealedSegment;
 use super::segment::{OpenSegment, SealError};
+use super::storage::end_after_failed_sync;
 use super::{Durability, Spool};
 use crate::batch::Batch;
 use crate::figures::unix_ms;
@@ -87,7 +88,7 @@ impl Committer {
                 Ok(Turn::Busy) => {}
                 Ok(Turn::Idle) => self.handoff.wait(self.wait()),
                 Ok(Turn::Finished) => return,
-                Err(failed) => die(&failed),
+                Err(SyncFailed(error)) => end_after_failed_sync(&error),
             }
         }
     }
@@ -423,12 +424,6 @@ pub(super) enum Turn {
     Finished,
 }
 
-/// A failed sync: the kernel may have dropped what it could not write, and would say nothing the
-/// next time. Nobody may believe this process any more; the next start reads the disk.
+/// A failed sync: see [`end_after_failed_sync`].
 #[derive(Debug)]
 pub(super) struct SyncFailed(io::Error);
-
-fn die(SyncFailed(error): &SyncFailed) -> ! {
-    tracing::error!(%error, "a sync of the spool failed: ending, so that nothing is acknowledged that the disk does not have");
-    std::process::exit(74)
-}

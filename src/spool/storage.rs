@@ -111,7 +111,15 @@ pub(super) fn replace(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> io::R
     storage.rename(&beside, path)
 }
 
-/// The file system of this machine.
+/// Ends the process. After a failed sync the kernel may have dropped what it could not write, and
+/// would say nothing the next time: whoever asked for the sync, nobody may believe this process any
+/// more. The next start reads the disk (invariant 5).
+pub(super) fn end_after_failed_sync(error: &io::Error) -> ! {
+    tracing::error!(%error, "a sync of the spool failed: ending, so that nothing is acknowledged that the disk does not have");
+    std::process::exit(74)
+}
+
+/// The file system of this machine. None of its syncs returns an error.
 #[derive(Debug)]
 pub(super) struct Disk;
 
@@ -162,7 +170,7 @@ impl Storage for Disk {
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+        File::open(path)?.sync_all().or_else(|error| end_after_failed_sync(&error))
     }
 
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
@@ -203,7 +211,7 @@ impl StorageFile for File {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.sync_data()
+        self.sync_data().or_else(|error| end_after_failed_sync(&error))
     }
 }
 
