@@ -43,6 +43,8 @@ pub struct Committer {
     must_seal: bool,
     /// When what a former run left was last tried to be recovered.
     tried_postponed: Instant,
+    /// When a disk that refused a write was last tried again without an event.
+    tried_writing: Instant,
 }
 
 /// A batch in the group that is committed together.
@@ -77,6 +79,7 @@ impl Committer {
             headers: Vec::with_capacity(limits::GROUP_BATCHES_MAX),
             must_seal: false,
             tried_postponed: Instant::now(),
+            tried_writing: Instant::now(),
         }
     }
 
@@ -314,10 +317,23 @@ impl Committer {
             self.seal()?;
         }
         if self.open.is_none() && !self.must_seal {
-            let room = self.recover_postponed().and_then(|()| self.room());
+            let room = match self.spool.figures.refusal() {
+                Some(CommitRefusal::WriteFailed) => self.write_again(),
+                _ => self.recover_postponed().and_then(|()| self.room()),
+            };
             self.spool.figures.refuse(room.err());
         }
         Ok(())
+    }
+
+    /// Room says nothing about a disk that refuses writes: only a write does. At most once in
+    /// [`LOOK`].
+    fn write_again(&mut self) -> Result<(), CommitRefusal> {
+        if self.tried_writing.elapsed() < LOOK {
+            return Err(CommitRefusal::WriteFailed);
+        }
+        self.tried_writing = Instant::now();
+        self.open_segment()
     }
 
     /// Recovers what a former run left and the start had no room for: older events first, and no
