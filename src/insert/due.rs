@@ -19,6 +19,8 @@ pub struct Work {
     pub segment: SealedSegment,
     /// Attempts that this process has made.
     pub attempts: u32,
+    /// ClickHouse has proven all of it; what is left is to take its file away.
+    pub proven: bool,
     /// What a person said about it.
     pub orders: Orders,
     /// Since when it needs a person, and when that was last said in the log.
@@ -36,7 +38,7 @@ pub struct Orders {
 
 impl Work {
     fn new(segment: SealedSegment) -> Self {
-        Self { segment, attempts: 0, orders: Orders::default(), held: None }
+        Self { segment, attempts: 0, proven: false, orders: Orders::default(), held: None }
     }
 }
 

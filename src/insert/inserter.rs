@@ -25,6 +25,9 @@ use crate::spool::{Part, SealedSegment, SegmentPool, SpoolFigures};
 /// How often the log says that a segment needs a person.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
+/// When a proven segment is tried to be taken away again, on a disk that refused it.
+const RETIRE_AGAIN: Duration = Duration::from_secs(5);
+
 /// What all inserters share.
 pub struct Inserts {
     /// The segments.
@@ -100,15 +103,17 @@ impl Inserts {
     /// An inserter's life: until nothing is left to insert, or the deadline of a stop.
     pub fn run(&self, client: &InsertClient) {
         while let Some(mut work) = self.due.next() {
-            work.attempts = work.attempts.saturating_add(1);
-            match self.attempt(client, &mut work) {
-                Ok(()) => self.retire(work.segment),
-                Err(failure) => {
+            if !work.proven {
+                work.attempts = work.attempts.saturating_add(1);
+                if let Err(failure) = self.attempt(client, &mut work) {
                     self.report(&mut work, &failure);
                     let delay = failure.class.delay(work.attempts);
                     self.due.later(work, delay);
+                    continue;
                 }
+                work.proven = true;
             }
+            self.retire(work);
         }
     }
 
@@ -270,12 +275,14 @@ impl Inserts {
         }
     }
 
-    fn retire(&self, segment: SealedSegment) {
-        let number = segment.number();
+    fn retire(&self, work: Work) {
+        let number = work.segment.number();
         self.figures.held().remove(&number);
-        if let Err(error) = self.pool.retire(segment) {
-            // Its rows are in ClickHouse; the next start sends it again under the same token.
-            tracing::warn!(segment = number, %error, "an inserted segment's file can't be taken away");
+        if let Err(error) = self.pool.retire(&work.segment) {
+            // Should the process end before it succeeds, the next start sends it again under the
+            // same token.
+            tracing::warn!(segment = number, %error, "an inserted segment's file can't be taken away yet");
+            self.due.later(work, RETIRE_AGAIN);
         }
     }
 

@@ -46,18 +46,13 @@ impl SegmentPool {
     ///
     /// # Errors
     ///
-    /// Those of the file system; the next start finds the segment again.
-    pub fn retire(&self, segment: SealedSegment) -> io::Result<()> {
-        let len = segment.file_len()?;
-        let usual = len <= self.bytes_max && len > limits::FREE_SEGMENT_BYTES_MIN;
-        if usual && !self.free.is_full() {
-            let path = self.layout.free_dir().join(format!("{:020}.free", self.names.fetch_add(1, Relaxed)));
-            self.layout.storage().rename(segment.path(), &path)?;
-            if let Err((path, len)) = self.free.push((path, len)) {
-                self.remove(&path, len)?;
-            }
-        } else {
-            self.remove(segment.path(), len)?;
+    /// Those of the file system; it may be called again, and the next start finds the segment again.
+    pub fn retire(&self, segment: &SealedSegment) -> io::Result<()> {
+        match segment.file_len() {
+            Ok(len) => self.take_away(segment, len)?,
+            // A former call came so far.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
         if segment.cut().is_some() {
             // Not before the segment is gone: without its cut it would be sent whole.
@@ -79,6 +74,20 @@ impl SegmentPool {
         let rows = segment.rows_waiting();
         segment.mark_rows_inserted()?;
         self.figures.inserted(rows, 0);
+        Ok(())
+    }
+
+    fn take_away(&self, segment: &SealedSegment, len: u64) -> io::Result<()> {
+        let usual = len <= self.bytes_max && len > limits::FREE_SEGMENT_BYTES_MIN;
+        if usual && !self.free.is_full() {
+            let path = self.layout.free_dir().join(format!("{:020}.free", self.names.fetch_add(1, Relaxed)));
+            self.layout.storage().rename(segment.path(), &path)?;
+            if let Err((path, len)) = self.free.push((path, len)) {
+                self.remove(&path, len)?;
+            }
+        } else {
+            self.remove(segment.path(), len)?;
+        }
         Ok(())
     }
 

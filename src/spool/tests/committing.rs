@@ -103,7 +103,7 @@ fn age_seals_only_while_an_inserter_is_free() {
     bench.commit(&["c"]);
     assert!(bench.sealed.recv_timeout(Duration::from_millis(300)).is_err(), "sealed without a free inserter");
     assert_eq!(bench.figures.outstanding(), 1);
-    bench.pool.retire(first).unwrap();
+    bench.pool.retire(&first).unwrap();
     assert_eq!(contents(&bench.next_sealed()).unwrap().0, "bc");
 }
 
@@ -119,7 +119,7 @@ fn a_full_spool_refuses_until_there_is_room() {
     assert_eq!(bench.figures.refusal(), Some(CommitRefusal::SpoolFull));
     let first = bench.next_sealed();
     assert_eq!(contents(&first).unwrap().0, "a");
-    bench.pool.retire(first).unwrap();
+    bench.pool.retire(&first).unwrap();
     // The file of the inserted segment is taken again.
     assert!(matches!(bench.commit(&["d"]), CommitOutcome::Committed { .. }));
     assert_eq!(bench.figures.refusal(), None);
@@ -168,7 +168,7 @@ fn positions_and_figures_add_up() {
     assert!(bench.figures.heartbeat_ms() > 0 && bench.figures.oldest_unix_ms() > 0);
     let (pool, figures) = (bench.pool.clone(), bench.figures.clone());
     for segment in bench.finish() {
-        pool.retire(segment).unwrap();
+        pool.retire(&segment).unwrap();
     }
     assert_eq!((figures.spooled_rows(), figures.outstanding(), figures.oldest_unix_ms()), (0, 0, 0));
 }

@@ -135,7 +135,7 @@ fn sealed_segments_keep_their_token_and_what_is_known_of_them() {
     assert!(segment.rows_are_inserted() && segment.token() == token);
     assert_eq!((spool.figures().spooled_rows(), spool.figures().spooled_rejected()), (0, 1));
     assert_eq!(contents(&segment).unwrap(), ("a".into(), "b".into()));
-    spool.pool().retire(segment).unwrap();
+    spool.pool().retire(&segment).unwrap();
     assert_eq!((spool.figures().spooled_rows(), spool.figures().spooled_rejected()), (0, 0));
     assert!(files(spool.layout.table_dir()).is_empty());
 }
