@@ -72,8 +72,7 @@ fn run_series(
     let database = clickhouse.database();
     let mut server = Server::start(clickhouse, &database, &[&FLAGS[..], &["--durability", durability]].concat());
     let load = Load::new(server.address(), random.next());
-    thread::scope(|scope| {
-        load.start(scope, &CLIENTS);
+    load.during(&CLIENTS, || {
         for _ in 0..rounds {
             // Short ones hit a start, long ones inserts under way.
             thread::sleep(random.milliseconds(10, 900));
@@ -99,7 +98,6 @@ fn run_series(
             }
         }
         server.wait_until_ready();
-        load.stop();
     });
     server.wait_until_drained();
     let log = server.log();

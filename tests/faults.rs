@@ -62,15 +62,13 @@ fn a_killed_server_loses_and_doubles_nothing() {
         let flags = ["--durability", durability, "--batch-age", "50ms", "--batch-rows", "2000"];
         let mut server = Server::start(&clickhouse, &database, &flags);
         let load = Load::new(server.address(), 1);
-        thread::scope(|scope| {
-            load.start(scope, &[Client::WithoutKey; 4]);
+        load.during(&[Client::WithoutKey; 4], || {
             for round in 0..5 {
                 thread::sleep(Duration::from_millis(250 + 130 * round));
                 server.kill9();
                 server = server.start_again();
             }
             thread::sleep(Duration::from_millis(300));
-            load.stop();
         });
         assert!(server.stop().success());
         assert!(load.figures().events > 100, "{}", load.figures());
@@ -85,8 +83,7 @@ fn a_killed_clickhouse_loses_and_doubles_nothing() {
     let flags = ["--batch-age", "50ms", "--batch-rows", "2000", "--shutdown-timeout", "60s"];
     let server = Server::start(&clickhouse, &database, &flags);
     let load = Load::new(server.address(), 2);
-    thread::scope(|scope| {
-        load.start(scope, &[Client::WithoutKey; 4]);
+    load.during(&[Client::WithoutKey; 4], || {
         for round in 0..3 {
             thread::sleep(Duration::from_millis(400 + 110 * round));
             clickhouse.kill();
@@ -94,7 +91,6 @@ fn a_killed_clickhouse_loses_and_doubles_nothing() {
             clickhouse.restart();
         }
         thread::sleep(Duration::from_millis(300));
-        load.stop();
     });
     assert!(server.stop().success());
     assert!(load.figures().events > 100, "{}", load.figures());

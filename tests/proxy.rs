@@ -79,15 +79,13 @@ fn all_faults_at_random_under_load_and_kills_lose_and_double_nothing() {
     let mut server = Server::start(clickhouse, &database, &flags);
     proxy.inflict_mixed(faults(), Random::new(seed, 1));
     let load = Load::new(server.address(), seed);
-    thread::scope(|scope| {
-        load.start(scope, &[Client::WithoutKey, Client::Inserted, Client::WithoutKey, Client::WithoutKey]);
+    load.during(&[Client::WithoutKey, Client::Inserted, Client::WithoutKey, Client::WithoutKey], || {
         for _ in 0..4 {
             thread::sleep(random.milliseconds(500, 2000));
             server.kill9();
             server = server.start_again();
         }
         thread::sleep(Duration::from_millis(500));
-        load.stop();
     });
     proxy.inflict([]);
     let admin = server.admin_address().to_string();

@@ -11,10 +11,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
-use std::thread::{self, Scope};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{ClickHouse, Connection, PATIENCE, Random, Response};
+use super::{ClickHouse, Connection, PATIENCE, Random, Response, Server, wait_for};
 
 /// Beyond what a worker hands over at once.
 const EVENTS_OF_A_BIG_REQUEST: u64 = 3000;
@@ -23,6 +23,7 @@ const EVENTS_OF_A_BIG_REQUEST: u64 = 3000;
 pub struct Load {
     address: SocketAddr,
     seed: u64,
+    pause_max_ms: u64,
     stopping: AtomicBool,
     next: AtomicU64,
     sent: Mutex<HashMap<u64, Request>>,
@@ -89,6 +90,7 @@ impl Load {
         Self {
             address,
             seed,
+            pause_max_ms: 5,
             stopping: AtomicBool::new(false),
             next: AtomicU64::new(0),
             sent: Mutex::default(),
@@ -96,15 +98,41 @@ impl Load {
         }
     }
 
-    /// Starts clients; they send until [`Load::stop`].
-    pub fn start<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, clients: &[Client]) {
-        for (stream, client) in (1..).zip(clients.iter().copied()) {
-            scope.spawn(move || self.run(client, Random::new(self.seed, stream)));
-        }
+    /// Clients that rest so long at most between two requests.
+    pub fn with_pauses(self, pause_max_ms: u64) -> Self {
+        Self { pause_max_ms, ..self }
     }
 
-    pub fn stop(&self) {
-        self.stopping.store(true, Relaxed);
+    /// Waits until so many more requests were promised, or refused with 503.
+    pub fn wait_for_more(&self, server: &Server, requests: u64, shed: u64) {
+        let before = self.figures();
+        wait_for(
+            || format!("{}, before it {before}:\n{}", self.figures(), server.log()),
+            || {
+                let now = self.figures();
+                (now.requests >= before.requests + requests && now.shed >= before.shed + shed).then_some(())
+            },
+        );
+    }
+
+    /// Clients send from several connections while `body` runs.
+    pub fn during(&self, clients: &[Client], body: impl FnOnce()) {
+        /// A failed assertion of `body` ends them too.
+        struct Stop<'a>(&'a AtomicBool);
+
+        impl Drop for Stop<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Relaxed);
+            }
+        }
+
+        thread::scope(|scope| {
+            let _stop = Stop(&self.stopping);
+            for (stream, client) in (1..).zip(clients.iter().copied()) {
+                scope.spawn(move || self.run(client, Random::new(self.seed, stream)));
+            }
+            body();
+        });
     }
 
     pub fn figures(&self) -> Figures {
@@ -114,7 +142,7 @@ impl Load {
     fn run(&self, client: Client, mut random: Random) {
         let mut connection = None;
         while !self.stopping.load(Relaxed) {
-            thread::sleep(random.milliseconds(0, 5));
+            thread::sleep(random.milliseconds(0, self.pause_max_ms));
             let Some(open) = connection.take().or_else(|| Connection::try_open(self.address)) else {
                 thread::sleep(Duration::from_millis(5));
                 continue;
@@ -129,14 +157,13 @@ impl Load {
                 Client::WithKey => self.send_until_answered(&mut connection, &request, &bytes, &mut random),
                 Client::WithoutKey | Client::Inserted => self.send(&mut connection, &request, &bytes),
             };
-            let mut figures = self.lock_figures();
+            self.lock_sent().insert(number, request);
             if request.promised {
+                let mut figures = self.lock_figures();
                 figures.events += request.events;
                 figures.bad_lines += request.bad;
                 figures.requests += 1;
             }
-            drop(figures);
-            self.lock_sent().insert(number, request);
         }
     }
 
