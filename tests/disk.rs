@@ -1,4 +1,5 @@
-//! A real disk that is full: at the start, after a crash, under load; and has room again.
+//! A real disk that is full, read-only or failing: at the start, after a crash, under load; and is
+//! well again.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -6,21 +7,52 @@ mod support;
 
 use std::sync::Arc;
 
-use support::{ClickHouse, Server, SmallDisk, post, shared_clickhouse, wait_for};
+use support::{ClickHouse, Client, FailingCalls, Load, Server, SmallDisk, post, shared_clickhouse, wait_for};
 
 const SMALL_SEGMENTS: [&str; 2] = ["--batch-bytes", "1MiB"];
+
+const DURABILITIES: [&str; 2] = ["sync", "written"];
 
 fn event(name: &str) -> String {
     format!("{{\"event\":\"{name}\"}}\n")
 }
 
-fn is_refused_for_want_of_room(server: &Server) {
+/// An event is refused for this reason, with all that belongs to it.
+fn is_refused_because(server: &Server, reason: &str) {
     let ready = server.admin_get("/readyz");
-    assert!(ready.status == 503 && ready.text().contains("disk_full"), "{}", ready.text());
+    assert!(
+        ready.status == 503 && ready.text().contains(reason),
+        "{} {}\n{}",
+        ready.status,
+        ready.text(),
+        server.log()
+    );
     assert_eq!(server.admin_get("/livez").status, 200);
     let reply = post(server.address(), "/api/events", event("refused").as_bytes());
-    assert!(reply.status == 503 && reply.text().contains("disk_full"), "{}", reply.text());
+    assert!(reply.status == 503 && reply.text().contains(reason), "{} {}", reply.status, reply.text());
     assert!(reply.header("retry-after").is_some());
+    assert!(server.metrics()[&format!("sluicegate_shed_total{{reason=\"{reason}\"}}")] >= 1.0);
+}
+
+/// Clients send while `trouble` comes and goes; then everything that they were promised is in
+/// ClickHouse, and of the rest nothing in part or twice.
+fn under_load(
+    mut server: Server,
+    clickhouse: &mut ClickHouse,
+    database: &str,
+    pause_max_ms: u64,
+    trouble: impl FnOnce(&mut Server, &mut ClickHouse, &Load),
+) {
+    let load = Load::new(server.address(), 3).with_pauses(pause_max_ms);
+    load.during(&[Client::WithoutKey; 4], || {
+        load.wait_for_more(&server, 20, 0);
+        trouble(&mut server, clickhouse, &load);
+        load.wait_for_more(&server, 20, 0);
+    });
+    server.wait_until_ready();
+    server.wait_until_drained();
+    assert!(server.stop().success());
+    load.check(clickhouse, database);
 }
 
 fn takes_events_again(server: &Server) {
@@ -46,7 +78,7 @@ fn a_start_on_a_full_disk_comes_up_and_takes_events_when_there_is_room() {
         || "the full disk is not noticed".to_owned(),
         || server.admin_get("/readyz").text().contains("disk_full").then_some(()),
     );
-    is_refused_for_want_of_room(&server);
+    is_refused_because(&server, "disk_full");
     disk.free();
     takes_events_again(&server);
     server.wait_for_rows(clickhouse, &format!("{database}.events"), 1);
@@ -71,7 +103,7 @@ fn what_a_crash_left_open_waits_for_room_and_is_not_lost() {
         || "the full disk is not noticed".to_owned(),
         || server.admin_get("/readyz").text().contains("disk_full").then_some(()),
     );
-    is_refused_for_want_of_room(&server);
+    is_refused_because(&server, "disk_full");
     assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events")).trim(), "0");
     disk.free();
     server.wait_for_rows(clickhouse, &format!("{database}.events"), 2);
@@ -82,27 +114,110 @@ fn what_a_crash_left_open_waits_for_room_and_is_not_lost() {
 }
 
 #[test]
-fn a_disk_that_fills_under_load_loses_nothing_that_was_acknowledged() {
+fn a_disk_that_fills_and_is_freed_under_load_loses_nothing_that_was_acknowledged() {
+    for durability in DURABILITIES {
+        let mut clickhouse = ClickHouse::start();
+        let database = clickhouse.database();
+        let disk = Arc::new(SmallDisk::new(16 << 20));
+        let flags = [&SMALL_SEGMENTS[..], &["--durability", durability]].concat();
+        let server = Server::start_on(&disk, &clickhouse, &database, &flags);
+        under_load(server, &mut clickhouse, &database, 5, |server, clickhouse, load| {
+            // While it is there, files of inserted segments are enough to go on with.
+            clickhouse.kill();
+            disk.fill();
+            load.wait_for_more(server, 0, 10);
+            is_refused_because(server, "disk_full");
+            disk.free();
+            load.wait_for_more(server, 20, 0);
+            clickhouse.restart();
+        });
+    }
+}
+
+#[test]
+fn a_disk_that_becomes_read_only_under_load_loses_nothing_and_is_used_again_when_it_is_writable() {
+    for durability in DURABILITIES {
+        let mut clickhouse = ClickHouse::start();
+        let database = clickhouse.database();
+        let disk = Arc::new(SmallDisk::new(16 << 20));
+        let flags = [&SMALL_SEGMENTS[..], &["--durability", durability, "--batch-age", "10ms"]].concat();
+        let server = Server::start_with_segments_on(&disk, &clickhouse, &database, &flags);
+        under_load(server, &mut clickhouse, &database, 400, |server, _, load| {
+            disk.remount("ro");
+            load.wait_for_more(server, 0, 10);
+            is_refused_because(server, "write_failed");
+            disk.remount("rw");
+        });
+    }
+}
+
+#[test]
+fn a_spool_that_holds_all_that_it_may_refuses_until_clickhouse_is_back() {
     let mut clickhouse = ClickHouse::start();
     let database = clickhouse.database();
-    let disk = Arc::new(SmallDisk::new(8 << 20));
-    let server = Server::start_on(&disk, &clickhouse, &database, &SMALL_SEGMENTS);
-    server.wait_until_ready();
-    clickhouse.kill();
-    let body = format!("{{\"event\":\"full\",\"param_str\":\"{}\"}}\n", "x".repeat(1000)).repeat(100);
-    let mut accepted = 0;
-    let refused = (0..1000).find_map(|_| {
-        let reply = post(server.address(), "/api/events", body.as_bytes());
-        accepted += u64::from(reply.status == 200) * 100;
-        (reply.status != 200).then_some(reply)
+    let flags = [&SMALL_SEGMENTS[..], &["--spool-bytes-max", "6MiB"]].concat();
+    let server = Server::start(&clickhouse, &database, &flags);
+    under_load(server, &mut clickhouse, &database, 5, |server, clickhouse, load| {
+        clickhouse.kill();
+        load.wait_for_more(server, 0, 10);
+        is_refused_because(server, "spool_full");
+        assert!(server.metrics()["sluicegate_spool_bytes"] <= f64::from(6 << 20));
+        clickhouse.restart();
     });
-    let refused = refused.expect("the disk never fills");
-    assert!(refused.status == 503 && refused.text().contains("disk_full"), "{}", refused.text());
-    assert!(accepted > 3000, "{accepted} events filled the disk");
-    assert!(server.metrics()["sluicegate_shed_total{reason=\"disk_full\"}"] >= 1.0);
-    clickhouse.restart();
-    takes_events_again(&server);
-    assert!(server.stop().success());
-    let count = clickhouse.query(&format!("SELECT countIf(event = 'full') FROM {database}.events"));
-    assert_eq!(count.trim(), accepted.to_string());
+}
+
+#[test]
+fn what_the_disk_has_to_keep_free_is_left_alone_until_clickhouse_is_back() {
+    const FREE_MIN: u64 = 8 << 20;
+    let mut clickhouse = ClickHouse::start();
+    let database = clickhouse.database();
+    let disk = Arc::new(SmallDisk::new(16 << 20));
+    let flags = [&SMALL_SEGMENTS[..], &["--disk-free-min", "8MiB"]].concat();
+    let server = Server::start_on(&disk, &clickhouse, &database, &flags);
+    under_load(server, &mut clickhouse, &database, 5, |server, clickhouse, load| {
+        clickhouse.kill();
+        load.wait_for_more(server, 0, 10);
+        is_refused_because(server, "disk_full");
+        assert!(disk.free_bytes() >= FREE_MIN, "{} bytes are free", disk.free_bytes());
+        clickhouse.restart();
+    });
+}
+
+#[test]
+fn a_write_that_fails_is_answered_with_503_and_the_server_goes_on() {
+    for durability in DURABILITIES {
+        let mut clickhouse = ClickHouse::start();
+        let database = clickhouse.database();
+        let flags = [&SMALL_SEGMENTS[..], &["--durability", durability]].concat();
+        let server = Server::start(&clickhouse, &database, &flags);
+        under_load(server, &mut clickhouse, &database, 5, |server, _, load| {
+            let failing = FailingCalls::of(server, "pwritev", "EIO");
+            load.wait_for_more(server, 0, 10);
+            is_refused_because(server, "write_failed");
+            drop(failing);
+            load.wait_for_more(server, 20, 0);
+            server.assert_runs();
+        });
+    }
+}
+
+#[test]
+fn a_sync_that_fails_ends_the_process_and_the_next_start_believes_the_disk() {
+    for (durability, call) in [("sync", "fdatasync"), ("written", "fdatasync"), ("sync", "fsync"), ("written", "fsync")]
+    {
+        let mut clickhouse = ClickHouse::start();
+        let database = clickhouse.database();
+        let flags = [&SMALL_SEGMENTS[..], &["--durability", durability]].concat();
+        let server = Server::start(&clickhouse, &database, &flags);
+        under_load(server, &mut clickhouse, &database, 5, |server, _, _| {
+            let failing = FailingCalls::of(server, call, "EIO");
+            let status = server.wait_for_end();
+            assert_eq!(status.code(), Some(74), "{call} with durability {durability}");
+            let log = server.log();
+            let last = log.lines().last().unwrap_or_default();
+            assert!(last.contains("a sync of the spool failed"), "{last}");
+            drop(failing);
+            *server = server.start_again();
+        });
+    }
 }

@@ -5,6 +5,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use super::wait_for;
+
 /// Holds the namespace; goes with its value.
 pub struct SmallDisk {
     holder: Child,
@@ -55,10 +57,34 @@ impl SmallDisk {
         fs::remove_file(self.ballast()).unwrap();
     }
 
+    /// Mounts it again as `ro` or `rw`, under those who use it. As any disk it stays writable while
+    /// a file on it is open for writing, so it is tried until none is.
+    pub fn remount(&self, how: &str) {
+        let options = format!("remount,{how}");
+        wait_for(
+            || format!("the small disk can't be remounted {how}"),
+            || {
+                let mut mount = self.command("mount");
+                mount.args(["-o", &options]).arg(self.path()).stderr(Stdio::null());
+                mount.status().unwrap().success().then_some(())
+            },
+        );
+    }
+
+    /// Bytes that may still be written to it.
+    pub fn free_bytes(&self) -> u64 {
+        let disk = rustix::fs::statvfs(self.seen_from_outside()).unwrap();
+        disk.f_bavail * disk.f_frsize
+    }
+
     /// Its folder seen from outside of the namespace.
-    fn ballast(&self) -> PathBuf {
+    pub fn seen_from_outside(&self) -> PathBuf {
         let root = PathBuf::from(format!("/proc/{}/root", self.holder.id()));
-        root.join(self.path().strip_prefix("/").unwrap()).join("ballast")
+        root.join(self.path().strip_prefix("/").unwrap())
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.seen_from_outside().join("ballast")
     }
 }
 

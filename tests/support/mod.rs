@@ -5,6 +5,7 @@
 // Each test file is a crate of its own and uses its share of this.
 #![allow(dead_code, unused_imports)]
 
+mod calls;
 mod clickhouse;
 mod disk;
 mod http;
@@ -16,6 +17,7 @@ mod server;
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
+pub use calls::FailingCalls;
 pub use clickhouse::{ClickHouse, shared_clickhouse};
 pub use disk::SmallDisk;
 pub use http::{Connection, Response, get, post, post_with, request};

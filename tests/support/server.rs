@@ -25,6 +25,8 @@ struct Setup {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     disk: Option<Arc<SmallDisk>>,
+    /// Where the test sees the files of the table's segments.
+    segments: PathBuf,
 }
 
 /// A server that was told to stop.
@@ -57,10 +59,29 @@ impl Server {
     /// Starts it with its spool on a small disk, and waits only until the admin address answers.
     pub fn start_on(disk: &Arc<SmallDisk>, clickhouse: &ClickHouse, database: &str, flags: &[&str]) -> Self {
         let spool = disk.path().join("spool").to_string_lossy().into_owned();
-        let flags = [&["--spool-dir", &spool, "--disk-free-min", "0B"], flags].concat();
-        let setup = Setup { disk: Some(disk.clone()), ..Setup::new(clickhouse, database, &flags, &[]) };
+        let flags = [&["--spool-dir", &spool], flags].concat();
+        let segments = disk.seen_from_outside().join("spool/events");
+        let setup = Setup { disk: Some(disk.clone()), segments, ..Setup::new(clickhouse, database, &flags, &[]) };
         let server = setup.spawn();
         server.wait_until_there();
+        server
+    }
+
+    /// Starts it with the segments on a small disk and the rest of the spool beside it: whoever
+    /// holds the spool's lock has a file open for writing, and so keeps its disk from becoming
+    /// read-only.
+    pub fn start_with_segments_on(
+        disk: &Arc<SmallDisk>,
+        clickhouse: &ClickHouse,
+        database: &str,
+        flags: &[&str],
+    ) -> Self {
+        let segments = disk.seen_from_outside();
+        let setup = Setup { disk: Some(disk.clone()), segments, ..Setup::new(clickhouse, database, flags, &[]) };
+        std::fs::create_dir(setup.spool_dir()).unwrap();
+        std::os::unix::fs::symlink(disk.path(), setup.spool_dir().join("events")).unwrap();
+        let server = setup.spawn();
+        server.wait_until_ready();
         server
     }
 
@@ -71,8 +92,7 @@ impl Server {
     /// Starts one that has to end by itself; how it ended, and what it said.
     pub fn expect_failure(clickhouse: &ClickHouse, database: &str, flags: &[&str]) -> (ExitStatus, String) {
         let mut server = Setup::new(clickhouse, database, flags, &[]).spawn();
-        let status = wait_for(|| "the server runs".to_owned(), || server.child.try_wait().unwrap());
-        (status, server.log())
+        (server.wait_for_end(), server.log())
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -153,6 +173,17 @@ impl Server {
         self.setup.spawn()
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until it ends by itself.
+    pub fn wait_for_end(&mut self) -> ExitStatus {
+        let log = || std::fs::read_to_string(self.setup.log_path()).unwrap_or_default();
+        wait_for(|| format!("the server runs:\n{}", log()), || self.child.try_wait().unwrap())
+    }
+
     /// Panics with the log if it has ended by itself.
     pub fn assert_runs(&mut self) {
         let ended = self.child.try_wait().unwrap();
@@ -170,7 +201,7 @@ impl Server {
 
     /// Names of the files of segments that wait, and of how they are cut.
     pub fn spooled_files(&self) -> Vec<String> {
-        let folder = std::fs::read_dir(self.spool_dir().join("events")).unwrap();
+        let folder = std::fs::read_dir(&self.setup.segments).unwrap();
         let names = folder.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
         names.filter(|name| [".segment", ".sent", ".cut", ".copy"].iter().any(|end| name.ends_with(end))).collect()
     }
@@ -227,6 +258,7 @@ impl Setup {
             ("--database", database.to_owned()),
             ("--spool-dir", spool.to_string_lossy().into_owned()),
             ("--batch-age", "100ms".to_owned()),
+            ("--disk-free-min", "0B".to_owned()),
             ("--log-format", "json".to_owned()),
         ];
         for (flag, value) in defaults.into_iter().filter(|(flag, _)| !flags.contains(flag)) {
@@ -234,7 +266,7 @@ impl Setup {
         }
         arguments.extend(flags.iter().map(|&flag| flag.to_owned()));
         let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-        Self { folder, address, admin, arguments, environment, disk: None }
+        Self { folder, address, admin, arguments, environment, disk: None, segments: spool.join("events") }
     }
 
     fn spawn(&self) -> Server {
