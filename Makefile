@@ -9,8 +9,9 @@ SECONDS_EACH ?= 60
 DURATION ?= 10s
 REQUESTS ?= 20000
 BODY ?= bench/corpus/events-30.ndjson
+ROUNDS ?= 50
 
-.PHONY: help build clickhouse run test check fuzz bench load-wrk load-ab clean
+.PHONY: help build clickhouse run test crash-test check fuzz bench load-wrk load-ab clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,10 +28,16 @@ run: build clickhouse ## build and serve on port 8080, with an embedded ClickHou
 
 test: clickhouse ## every test, those against a real ClickHouse included
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
+	@scripts/need.sh strace "strace is needed for the tests of a failing disk: install the package strace" strace
 	cargo test --locked --no-fail-fast
+
+crash-test: clickhouse ## kill server and ClickHouse under load: ROUNDS, CRASH_SEED
+	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
+	CRASH_ROUNDS=$(ROUNDS) cargo test --locked --test crash -- --nocapture
 
 check: clickhouse ## format, clippy with warnings denied, tests
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
+	@scripts/need.sh strace "strace is needed for the tests of a failing disk: install the package strace" strace
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked --no-fail-fast
