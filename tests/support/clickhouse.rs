@@ -74,8 +74,7 @@ impl ClickHouse {
     pub fn kill(&mut self) {
         let engine = self.engine_pid();
         rustix::process::kill_process(engine, rustix::process::Signal::KILL).unwrap();
-        // The foreground process would see it a little later.
-        self.child.kill().unwrap();
+        // The foreground process sees that its engine ended, and ends too.
         self.child.wait().unwrap();
     }
 
