@@ -314,7 +314,7 @@ impl Life {
         let (pool, newest) = (process.pool.clone(), process.figures.newest());
         match self.attempt(&mut segment, &pool, newest) {
             // A segment that can't be taken away is found by the next start.
-            Ok(true) => drop(pool.retire(segment)),
+            Ok(true) => drop(pool.retire(&segment)),
             Ok(false) | Err(_) => self.process.as_mut().unwrap().waiting.push(segment),
         }
     }
