@@ -1,12 +1,15 @@
 //! Routes and replies of the public address: what a request means and what it is answered with.
 //! Knows no socket; both engines serve it.
 
+use std::sync::Arc;
+
 use crate::batch::Batch;
 use crate::figures::Shed;
 use crate::http::{ContentCoding, Head, Method, Refusal, Status, query_pairs};
 use crate::identity::{self, Figures, Id, RequestKey};
 use crate::limits;
 use crate::ndjson::{EncodeRefusal, LineError, Origin, Report, RowEncoder};
+use crate::schema::Plan;
 
 /// What a head asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,6 +188,11 @@ impl Api {
     /// The api of the stream into `table`.
     pub fn new(encoder: RowEncoder, table: &str) -> Self {
         Self { encoder, report: Report::default(), table: table.to_owned(), table_path: format!("/api/{table}") }
+    }
+
+    /// The table has changed: encodes events by this plan from now on.
+    pub fn follow(&mut self, plan: Arc<Plan>) {
+        self.encoder.follow(plan);
     }
 
     /// What a head asks for.

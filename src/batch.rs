@@ -5,6 +5,7 @@
 //! that in steady state no event costs an allocation.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::identity::{Id, REQUEST_KEY_BYTES, RequestKey};
 use crate::limits;
@@ -42,6 +43,9 @@ pub struct Batch {
     /// Counts the batches of that worker from 1 without a gap; pairs an outcome with the requests
     /// that wait for it.
     pub sequence: u64,
+    /// What its segment is to say about the columns of `rows`: never rows of two schemas in one
+    /// segment. A worker sets it when the schema has changed, not for each batch.
+    pub frozen: Arc<[u8]>,
     /// Rows for the target table.
     pub rows: Section,
     /// Rows for the quarantine table, see [`crate::ndjson::quarantine`].

@@ -40,6 +40,7 @@
 //! | worker | one a core, pinned | blocks, locks, allocates per event, touches disk or ClickHouse |
 //! | committer | one | parses anything |
 //! | inserter | a few | sleeps on a segment |
+//! | watcher | one | touches an event; publishes what the table has become |
 //! | admin | one, and one a request | serves ingestion |
 //! | main | one | does anything but start and stop the others |
 //!

@@ -77,6 +77,16 @@ pub const LINGER_SECONDS: u64 = 2;
 /// While stopping, a connection without a request is kept so long for one that is on its way.
 pub const STOPPING_IDLE_MS: u64 = 500;
 
+/// How often the table's columns are looked at while nothing says that they have changed. A column
+/// that is added makes no error: so long may its values go missing. Costs four small queries.
+pub const SCHEMA_LOOK_SECONDS: u64 = 60;
+
+/// The same while ClickHouse is away: it may come back with another table.
+pub const SCHEMA_LOOK_AWAY_SECONDS: u64 = 2;
+
+/// Looks that errors call for follow each other no sooner than this.
+pub const SCHEMA_LOOK_PAUSE_MS: u64 = 1000;
+
 /// How often a worker looks at its time-outs, at least; also the age of a fresh heartbeat.
 pub const SWEEP_MS: u64 = 250;
 

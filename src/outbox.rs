@@ -55,6 +55,8 @@ struct UnderWay {
 #[derive(Debug)]
 pub struct Outbox {
     in_flight: Arc<InFlight>,
+    /// What the batches say about the columns of their rows.
+    frozen: Arc<[u8]>,
     filling: Option<(Batch, UnderWay)>,
     under_way: VecDeque<UnderWay>,
     spare: Vec<Batch>,
@@ -68,6 +70,7 @@ impl Outbox {
     pub fn new(worker: usize, in_flight: Arc<InFlight>) -> Self {
         Self {
             in_flight,
+            frozen: Arc::default(),
             filling: None,
             under_way: VecDeque::with_capacity(limits::BATCHES_PER_WORKER),
             spare: (0..limits::BATCHES_PER_WORKER).map(|_| Batch::new(worker)).collect(),
@@ -111,12 +114,21 @@ impl Outbox {
         }
     }
 
+    /// The rows of all further requests are of another schema: hands over what fills.
+    pub fn change_schema(&mut self, frozen: Arc<[u8]>, handoff: &Handoff) {
+        self.hand_over(handoff);
+        self.frozen = frozen;
+    }
+
     /// The turn is over: hands over what fills.
     pub fn hand_over(&mut self, handoff: &Handoff) {
         if self.filling.as_ref().is_none_or(|(_, under_way)| under_way.waiters.is_empty()) {
             return;
         }
         if let Some((mut batch, under_way)) = self.filling.take() {
+            if !Arc::ptr_eq(&batch.frozen, &self.frozen) {
+                batch.frozen = self.frozen.clone();
+            }
             batch.close(under_way.sequence);
             self.in_flight.add(batch.len());
             self.under_way.push_back(under_way);

@@ -9,6 +9,8 @@
 //! types can hold an address and a time. A client's fields of these names are skipped like
 //! unknown ones, so that what a client says about itself is never stored as a fact.
 
+mod current;
+mod differences;
 mod kind;
 mod names;
 
@@ -17,6 +19,8 @@ use std::fmt;
 use clickhouse_rowbinary::io::{write_string, write_uvarint};
 use serde::{Deserialize, Serialize};
 
+pub use current::{CurrentSchema, Version};
+pub use differences::Differences;
 pub use kind::{EnumElements, Kind, Zone};
 pub(crate) use names::{Names, Target};
 

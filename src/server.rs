@@ -1,6 +1,7 @@
 //! The start in its order, and the stop in the opposite one.
 //!
-//! Start: lock and recover the spool → the table's columns → inserters → committer → workers.
+//! Start: lock and recover the spool → the table's columns → inserters → committer → workers →
+//! watcher.
 //! Whatever is downstream runs before the first event can come.
 //! Stop: workers stop accepting and answer what was begun → the committer stores what they handed
 //! over and seals → the inserters insert what is spooled; all within one deadline.
@@ -31,9 +32,10 @@ use crate::insert::figures::InsertFigures;
 use crate::insert::inserter::Inserts;
 use crate::insert::stream::InsertClient;
 use crate::insert::target::Target;
+use crate::insert::watch::Watcher;
 use crate::listener;
 use crate::ndjson::{EncodeLimits, RowEncoder};
-use crate::schema::Plan;
+use crate::schema::{CurrentSchema, Plan};
 use crate::spool::{Committer, Spool};
 use crate::worker::{Shared, Timeouts, WAKE, Worker};
 
@@ -115,10 +117,14 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
         tracing::info!("stopped before ClickHouse was there");
         return Ok(ExitCode::SUCCESS);
     };
-    let plan = Arc::new(target.plan()?);
+    let plan = target.plan()?;
     if let Some(field) = &settings.dedup_field {
         check_dedup_field(field, &plan)?;
     }
+    let frozen = target.freeze(&plan).to_bytes();
+    let schema = Arc::new(CurrentSchema::new(plan, frozen));
+    let version = schema.newest();
+    let schema_path = spool.schema_path();
     let (sealed_sender, sealed) = channel::unbounded();
     for segment in recovered.segments {
         // The receiver is in our hands.
@@ -138,11 +144,11 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
         sealed,
         spool.pool(),
         spool_figures.clone(),
-        inserts,
+        inserts.clone(),
         handoff.clone(),
     ));
     let _ = admin.inserting.set(inserting.clone());
-    let frozen = target.freeze(&plan).to_bytes();
+    let frozen = version.frozen.clone();
     let committer = Committer::new(spool, handoff.clone(), frozen, sealed_sender, settings.inserters.get());
     let inserter_threads = (0..settings.inserters.get())
         .map(|index| {
@@ -155,6 +161,7 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     let shared = Arc::new(Shared {
         handoff: handoff.clone(),
         health: health.clone(),
+        schema: schema.clone(),
         stopping: AtomicBool::new(false),
         in_flight: InFlight::new(settings.in_flight_bytes_max.0),
         connections_max: settings.connections_max,
@@ -173,7 +180,7 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     let mut worker_threads = Vec::new();
     for (index, (poll, figures)) in polls.into_iter().zip(&workers).enumerate() {
         let listeners = sockets.iter_mut().filter_map(Vec::pop).collect();
-        let encoder = RowEncoder::new(plan.clone(), encode_limits(settings));
+        let encoder = RowEncoder::new(version.plan.clone(), encode_limits(settings));
         let api = Api::new(encoder.identifying(settings.dedup_field.as_deref()), &settings.table);
         let worker = Worker::new(index, poll, listeners, api, shared.clone(), figures.clone())
             .map_err(os("a listening socket can't be watched"))?;
@@ -185,6 +192,8 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
             }
         })?);
     }
+    let watcher = Watcher::new(inserting.clone(), inserts, schema, settings.clone(), schema_path, target);
+    spawn("watcher".into(), move || watcher.run())?;
     health.serving();
     tracing::info!(listen = ?settings.listen, admin = %settings.admin_listen, workers = workers.len(), "serving");
 

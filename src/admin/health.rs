@@ -39,11 +39,12 @@ pub(super) fn ready(health: &Health, inserts: &InsertFigures) -> Page {
     if let Some(Unready { code, message }) = health.unready() {
         return Page::fault(Status::ServiceUnavailable, code, message);
     }
+    let schema = inserts.schema().clone();
     let held = inserts.held();
     let listed = held.iter().take(WARNINGS_MAX).map(|(number, reason)| format!("segment {number} is held: {reason}"));
     let more = held.len().saturating_sub(WARNINGS_MAX);
     let rest = (more > 0).then(|| format!("{more} more segments are held"));
-    let warnings: Vec<String> = listed.chain(rest).collect();
+    let warnings: Vec<String> = schema.into_iter().chain(listed).chain(rest).collect();
     let warnings = sonic_rs::to_string(&warnings).unwrap_or_else(|_| "[]".to_owned());
     Page::json(Status::Ok, format!("{{\"status\":\"ok\",\"warnings\":{warnings}}}"))
 }

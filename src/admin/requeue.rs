@@ -18,6 +18,8 @@ pub(super) fn page(admin: &Admin, method: Method, query: &str) -> Page {
     let Some(inserting) = admin.inserting.get() else {
         return Page::fault(Status::ServiceUnavailable, "starting", "The server has not begun to insert.");
     };
+    // Who has mended something may have changed the table.
+    inserting.look.wish();
     let count = inserting.due.requeue(segment, orders);
     Page::json(Status::Ok, format!("{{\"requeued\":{count}}}"))
 }

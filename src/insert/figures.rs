@@ -50,12 +50,18 @@ pub struct InsertFigures {
     /// The sum of the durations in microseconds.
     pub microseconds: AtomicU64,
     held: Mutex<BTreeMap<u64, String>>,
+    schema: Mutex<Option<String>>,
 }
 
 impl InsertFigures {
     /// Segments that need a person, by number, and why.
     pub fn held(&self) -> MutexGuard<'_, BTreeMap<u64, String>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the table as it is now can't be followed, if it can't.
+    pub fn schema(&self) -> MutexGuard<'_, Option<String>> {
+        self.schema.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts an attempt that ended before anything was sent.

@@ -11,12 +11,13 @@ use super::client::{ClickHouse, ClientError};
 use super::due::{Due, Work};
 use super::figures::InsertFigures;
 use super::horizon::Writers;
-use super::outcome::{Class, classify};
+use super::outcome::{Class, calls_for_a_look, classify};
 use super::servers::Servers;
-use super::statement::Statement;
+use super::statement::{self, Statement};
 use super::stream::{InsertClient, SegmentBody};
 use super::tables;
 use super::target::Frozen;
+use super::watch::LookWish;
 use crate::config::Settings;
 use crate::figures::unix_ms;
 use crate::handoff::Handoff;
@@ -32,6 +33,8 @@ const RETIRE_AGAIN: Duration = Duration::from_secs(5);
 pub struct Inserts {
     /// The segments.
     pub due: Due,
+    /// Asks for a look at the table's columns.
+    pub look: LookWish,
     pub(super) servers: Servers,
     pub(super) database: String,
     pub(super) table: String,
@@ -88,6 +91,7 @@ impl Inserts {
     ) -> Self {
         Self {
             due: Due::new(sealed),
+            look: LookWish::default(),
             servers: Servers::new(servers, settings.database.clone()),
             database: settings.database.clone(),
             table: settings.table.clone(),
@@ -260,12 +264,11 @@ impl Inserts {
         if !outcome.answered || matches!(error, ClientError::NoConnection(_)) {
             self.servers.failed(insert.place);
         }
-        Err(Failure {
-            class: outcome.class,
-            answered: outcome.answered,
-            reason: format!("{table} at {} ({query_id}): {}", server.url(), describe(&error)),
-            error: Some(error),
-        })
+        let mut reason = format!("{table} at {} ({query_id}): {}", server.url(), describe(&error));
+        if outcome.class == Class::Hold && !quarantine && !insert.convert && calls_for_a_look(&error) {
+            reason.push_str(&statement::advice(server, &self.database, &table, insert.frozen));
+        }
+        Err(Failure { class: outcome.class, answered: outcome.answered, reason, error: Some(error) })
     }
 
     pub(super) fn table_of(&self, part: Part) -> String {
@@ -288,8 +291,12 @@ impl Inserts {
 
     fn report(&self, work: &mut Work, failure: &Failure) {
         let (segment, attempts, reason) = (work.segment.number(), work.attempts, failure.reason.as_str());
+        if failure.error.as_ref().is_some_and(calls_for_a_look) {
+            self.look.wish();
+        }
         if failure.class != Class::Hold {
             work.held = None;
+            self.spool.not_held(segment);
             self.figures.held().remove(&segment);
         }
         match failure.class {
@@ -305,6 +312,9 @@ impl Inserts {
                 let say = work.held.is_none() || now.duration_since(said) >= SAY_AGAIN;
                 work.held = Some((since, if say { now } else { said }));
                 self.figures.held().insert(segment, failure.reason.clone());
+                // What ClickHouse may have already waits for a person whatever becomes of others.
+                let alone = failure.error.is_none() && work.segment.open_attempt().is_some();
+                self.spool.held(segment, alone);
                 if say {
                     let seconds = now.duration_since(since).as_secs();
                     tracing::error!(

@@ -9,6 +9,8 @@
 //! One segment is one INSERT of one block, under a token that names its bytes; so an attempt whose
 //! outcome is unknown is simply made again. A segment leaves the spool only after ClickHouse has
 //! proven the insert (invariant 4).
+//!
+//! Beside them [`watch`] looks whether the table is still what events are encoded for.
 
 pub mod client;
 mod cutting;
@@ -24,3 +26,4 @@ mod statement;
 pub mod stream;
 pub mod tables;
 pub mod target;
+pub mod watch;

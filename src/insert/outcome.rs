@@ -39,7 +39,7 @@ const TABLE: [(Class, bool, &[u32]); 5] = [
     // "Cannot read all data": the rows' fault, or a body that was cut on its way. See below.
     (Class::Retry, true, &[32, 33]),
     // No such table, database, column or setting; syntax; rights; passwords.
-    (Class::Hold, true, &[16, 20, 36, 47, 60, 62, 81, 115, 164, 192, 193, 194, 497, 516]),
+    (Class::Hold, true, &[16, 20, 36, 44, 47, 60, 62, 81, 115, 164, 192, 193, 194, 497, 516]),
     // Parse errors, too large, constraints, enums, conversions, what an expression threw.
     (Class::Cut, true, &[6, 26, 27, 38, 41, 53, 69, 70, 72, 117, 131, 153, 349, 395, 407, 469, 675, 676, 691]),
 ];
@@ -71,6 +71,19 @@ pub fn classify(error: &ClientError, attempts: u32) -> Outcome {
         (_, None) => outcome(Class::Hold, false),
     }
 }
+
+/// True when the table may be another than it was: its columns have changed, or ClickHouse was away.
+pub fn calls_for_a_look(error: &ClientError) -> bool {
+    match error {
+        ClientError::NoConnection(_) | ClientError::NoAnswer(_) => true,
+        ClientError::Refused { code: Some(117), message, .. } => message.contains("Type of"),
+        ClientError::Refused { code, .. } => code.is_some_and(|code| LOOK_AGAIN.contains(&code)),
+    }
+}
+
+/// No such column, in one wording or another, or one that can't be inserted into; no such table or
+/// database: it may come back as another one.
+const LOOK_AGAIN: [u32; 7] = [16, 20, 36, 44, 47, 60, 81];
 
 /// The row, counted from 0, that a violated constraint names.
 pub fn row_named_by(error: &ClientError) -> Option<u64> {
@@ -140,6 +153,20 @@ mod tests {
         assert_eq!(of(&refused(4242, "")), (Class::Hold, false));
         assert_eq!(of(&refused(33, "")), (Class::Retry, true));
         assert_eq!(classify(&refused(33, ""), CANNOT_READ_ATTEMPTS).class, Class::Cut);
+    }
+
+    #[test]
+    fn what_smells_of_changed_columns_calls_for_a_look() {
+        for code in LOOK_AGAIN {
+            assert!(calls_for_a_look(&refused(code, "")), "{code}");
+            assert_eq!(classify(&refused(code, ""), 1), Outcome { class: Class::Hold, answered: true }, "{code}");
+        }
+        assert!(calls_for_a_look(&refused(117, "Type of 'a' must be UInt32, not UInt64")));
+        assert!(calls_for_a_look(&ClientError::NoConnection("refused".into())));
+        for (code, message) in [(117, "Bool value must be 0 or 1"), (241, ""), (469, ""), (252, "Too many parts")] {
+            assert!(!calls_for_a_look(&refused(code, message)), "{code}");
+        }
+        assert!(!calls_for_a_look(&ClientError::Refused { status: 502, code: None, message: "x".into() }));
     }
 
     #[test]

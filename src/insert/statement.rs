@@ -49,10 +49,79 @@ impl Statement {
     }
 }
 
+/// What a person can do about a segment whose columns the table has no more: nothing if it has them.
+pub(super) fn advice(server: &ClickHouse, database: &str, table: &str, frozen: &Frozen) -> String {
+    super::target::describe_table(server, database, table)
+        .map(|now| advice_for(&frozen.columns, &now))
+        .unwrap_or_default()
+}
+
+fn advice_for(columns: &[(String, String)], now: &[ColumnDescription]) -> String {
+    let (mut gone, mut retyped) = (Vec::new(), Vec::new());
+    for (name, type_name) in columns {
+        match now.iter().find(|column| column.name == *name) {
+            Some(column) if is_insertable(column) && column.type_name == *type_name => {}
+            Some(column) if is_insertable(column) => {
+                retyped.push(format!("`{name}` was {type_name} and is {}", column.type_name));
+            }
+            _ => gone.push(format!("`{name}`")),
+        }
+    }
+    if gone.is_empty() && retyped.is_empty() {
+        return String::new();
+    }
+    let (missing, gone) = if gone.is_empty() {
+        (None, String::new())
+    } else {
+        let gone = gone.join(", ");
+        (
+            Some(format!("{gone} can't be inserted into any more")),
+            format!(
+                ", without the values of {gone}, which are dropped; if a column was renamed, rename it back until the \
+                 segment is inserted, and nothing is"
+            ),
+        )
+    };
+    let changes: Vec<String> = missing.into_iter().chain(retyped).collect();
+    format!(
+        ". The segment was written for other columns: {}. It goes in by itself when the table has them again; \
+         `sluicegate spool requeue --convert` lets ClickHouse convert it to what the table has now{gone}",
+        changes.join("; ")
+    )
+}
+
 fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.map(tables::quote).collect::<Vec<_>>().join(", ")
 }
 
 fn is_insertable(column: &ColumnDescription) -> bool {
     matches!(column.default_kind.as_str(), "" | "DEFAULT")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_advice_says_what_changed_and_what_a_conversion_would_drop() {
+        let frozen: Vec<(String, String)> = [("a", "Int64"), ("b", "String"), ("c", "String"), ("d", "Int8")]
+            .map(|(name, type_name)| (name.to_owned(), type_name.to_owned()))
+            .into();
+        let column = |name: &str, type_name: &str, default_kind: &str| ColumnDescription {
+            name: name.to_owned(),
+            type_name: type_name.to_owned(),
+            default_kind: default_kind.to_owned(),
+            default_expression: String::new(),
+        };
+        let same: Vec<_> = frozen.iter().map(|(name, type_name)| column(name, type_name, "")).collect();
+        assert_eq!(advice_for(&frozen, &same), "");
+        let wider = [&same[..], &[column("e", "Int8", "")]].concat();
+        assert_eq!(advice_for(&frozen, &wider), "");
+        let now = [column("a", "Int32", ""), column("c", "String", "MATERIALIZED"), column("d", "Int8", "DEFAULT")];
+        let advice = advice_for(&frozen, &now);
+        assert!(advice.contains("`b`, `c` can't be inserted into any more; `a` was Int64 and is Int32"), "{advice}");
+        assert!(advice.contains("--convert` lets") && advice.contains("without the values of `b`, `c`"), "{advice}");
+        let advice = advice_for(&frozen, &[&same[1..], &[column("a", "Int32", "")]].concat());
+        assert!(advice.contains("`a` was Int64") && !advice.contains("without"), "{advice}");
+    }
 }

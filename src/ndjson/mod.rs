@@ -102,6 +102,8 @@ pub struct RowEncoder {
     server: ServerCells,
     /// A value whose escapes had to be decoded.
     scratch: Vec<u8>,
+    /// The column that is to identify events, and how, while the table has it.
+    identifying: Option<String>,
     identifier: Option<Identifier>,
 }
 
@@ -113,6 +115,7 @@ impl RowEncoder {
             builder: RowBuilder::new(&plan),
             server: ServerCells::default(),
             scratch: Vec::new(),
+            identifying: None,
             identifier: None,
             plan,
             limits,
@@ -123,8 +126,15 @@ impl RowEncoder {
     /// where clients fill no such column.
     #[must_use]
     pub fn identifying(mut self, column: Option<&str>) -> Self {
+        self.identifying = column.map(str::to_owned);
         self.identifier = column.and_then(|column| Identifier::new(&self.plan, column));
         self
+    }
+
+    /// Encodes by another plan from now on, and learns anew.
+    pub fn follow(&mut self, plan: Arc<Plan>) {
+        let column = self.identifying.take();
+        *self = Self::new(plan, self.limits).identifying(column.as_deref());
     }
 
     /// Appends the rows of a whole body to `batch.rows` and the lines that are refused to

@@ -29,7 +29,10 @@ const LOOK_FOR_INSERTER: Duration = Duration::from_millis(10);
 pub struct Committer {
     spool: Spool,
     handoff: Arc<Handoff>,
-    frozen: Vec<u8>,
+    /// What the open segment says about its columns, or the last one if none is open.
+    frozen: Arc<[u8]>,
+    /// The first segment's number of this process that has `frozen`.
+    frozen_from: u64,
     sealed: Sender<SealedSegment>,
     inserters: u64,
     open: Option<OpenSegment>,
@@ -56,19 +59,20 @@ struct Member {
 }
 
 impl Committer {
-    /// A committer that freezes `frozen` into each segment, sends sealed ones to `sealed`, and
-    /// seals by age only while fewer than `inserters` wait there.
+    /// A committer that expects `frozen` in the first batches, sends sealed segments to `sealed`,
+    /// and seals by age only while fewer than `inserters` wait there.
     pub fn new(
         spool: Spool,
         handoff: Arc<Handoff>,
-        frozen: Vec<u8>,
+        frozen: impl Into<Arc<[u8]>>,
         sealed: Sender<SealedSegment>,
         inserters: usize,
     ) -> Self {
         Self {
+            frozen: frozen.into(),
+            frozen_from: spool.next_number,
             spool,
             handoff,
-            frozen,
             sealed,
             inserters: inserters as u64,
             open: None,
@@ -128,7 +132,7 @@ impl Committer {
             self.home(first, outcome);
             return Ok(None);
         }
-        self.seal_if_full(&first)?;
+        self.make_way(&first)?;
         if let Err(error) = self.open_segment() {
             self.refuse(first, error);
             return Ok(None);
@@ -140,7 +144,7 @@ impl Committer {
             let mut fate = self.spool.repeats.fate(&batch);
             let mut is_stored = false;
             if fate == Fate::Shared {
-                if !self.group.is_empty() && !self.fits(rows, bytes, &batch) {
+                if !self.group.is_empty() && !(self.is_of_the_open_schema(&batch) && self.fits(rows, bytes, &batch)) {
                     left_over = Some(batch);
                     break;
                 }
@@ -362,16 +366,34 @@ impl Committer {
         }
     }
 
-    fn seal_if_full(&mut self, next: &Batch) -> Result<(), SyncFailed> {
-        let full = self.open.as_ref().is_some_and(|open| !open.is_empty()) && !self.fits(0, 0, next);
-        if full || self.must_seal { self.seal() } else { Ok(()) }
+    /// Seals what `next` can't be appended to.
+    ///
+    /// One segment is open, of one schema. When the table has changed, workers come round to the new
+    /// schema within a turn, so batches of both alternate for a moment at most: to seal at each
+    /// alternation makes a few small segments, and keeps the rule simple.
+    fn make_way(&mut self, next: &Batch) -> Result<(), SyncFailed> {
+        let same = self.is_of_the_open_schema(next);
+        let holds_rows = self.open.as_ref().is_some_and(|open| !open.is_empty());
+        if self.must_seal || holds_rows && !self.fits(0, 0, next) || !same && self.open.is_some() {
+            self.seal()?;
+        }
+        if !same && self.open.is_none() {
+            self.frozen = next.frozen.clone();
+            self.frozen_from = self.spool.next_number;
+        }
+        Ok(())
+    }
+
+    fn is_of_the_open_schema(&self, batch: &Batch) -> bool {
+        Arc::ptr_eq(&self.frozen, &batch.frozen) || self.frozen == batch.frozen
     }
 
     fn seal_if_due(&mut self) -> Result<(), SyncFailed> {
         let Some(open) = self.open.as_ref().filter(|open| !open.is_empty()) else { return Ok(()) };
         let config = &self.spool.config;
         let full = open.totals.rows.max(open.totals.rejected) >= config.batch_rows || open.totals.end >= open.capacity;
-        let old = self.age_from.elapsed() >= config.batch_age && self.spool.figures.outstanding() < self.inserters;
+        let old = self.age_from.elapsed() >= config.batch_age
+            && self.spool.figures.to_insert(self.frozen_from) < self.inserters;
         if full || old { self.seal() } else { Ok(()) }
     }
 

@@ -29,6 +29,8 @@ pub struct SpoolFigures {
     /// when a segment is opened and once when it is retired.
     waiting: Mutex<BTreeMap<u64, u64>>,
     sealed: AtomicU64,
+    /// Segments that need a person: number → whether only they do.
+    held: Mutex<BTreeMap<u64, bool>>,
     newest: AtomicU64,
     keys: AtomicU64,
     /// When the oldest of as many keys as there may be came, Unix s; 0 while there may be more.
@@ -79,6 +81,25 @@ impl SpoolFigures {
     /// Sealed segments that are not inserted.
     pub fn outstanding(&self) -> u64 {
         self.sealed.load(Relaxed)
+    }
+
+    /// An inserter says that a segment needs a person; `alone` when the others need none for that.
+    pub fn held(&self, number: u64, alone: bool) {
+        self.held_segments().insert(number, alone);
+    }
+
+    /// The segment needs nobody any more.
+    pub fn not_held(&self, number: u64) {
+        self.held_segments().remove(&number);
+    }
+
+    /// Sealed segments that the inserters have to do with before another one, whose columns are
+    /// those of segment `from`. What is held alone, or is older than `from` and so of other columns,
+    /// is no reason for younger events to wait. Where all are held (the table is gone), more
+    /// segments would only be more files.
+    pub(super) fn to_insert(&self, from: u64) -> u64 {
+        let aside = self.held_segments().iter().filter(|(number, alone)| **alone || **number < from).count();
+        self.outstanding().saturating_sub(aside as u64)
     }
 
     /// The newest segment's number; 0 before the first.
@@ -155,6 +176,7 @@ impl SpoolFigures {
 
     pub(super) fn retired(&self, number: u64) {
         self.sealed.fetch_sub(1, Relaxed);
+        self.not_held(number);
         self.waiting().remove(&number);
     }
 
@@ -182,6 +204,10 @@ impl SpoolFigures {
             Some(CommitRefusal::WriteFailed) => 3,
         };
         self.refusal.store(code, Relaxed);
+    }
+
+    fn held_segments(&self) -> MutexGuard<'_, BTreeMap<u64, bool>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn waiting(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {

@@ -30,6 +30,7 @@ use crate::http::DateCache;
 use crate::in_flight::InFlight;
 use crate::limits;
 use crate::outbox::{Outbox, Settled, Waiter};
+use crate::schema::CurrentSchema;
 use crate::slot::{BufferPool, Slot};
 
 /// The mailbox's waker.
@@ -57,6 +58,8 @@ pub struct Shared {
     pub handoff: Arc<Handoff>,
     /// Would an event be taken?
     pub health: Arc<Health>,
+    /// What events are encoded for.
+    pub schema: Arc<CurrentSchema>,
     /// Set when the server stops; wake the mailboxes afterwards.
     pub stopping: AtomicBool,
     /// The budget of buffers and batches.
@@ -82,6 +85,8 @@ pub struct Worker {
     generation: u64,
     visits: VecDeque<usize>,
     api: Api,
+    /// The number of the schema that `api` encodes for; 0 before the first turn.
+    schema: u64,
     outbox: Outbox,
     /// Connections with a reply that waits for the insert of a segment.
     awaiting: Vec<(u64, Waiter)>,
@@ -125,6 +130,7 @@ impl Worker {
             generation: 0,
             visits: VecDeque::new(),
             api,
+            schema: 0,
             outbox: Outbox::new(index, shared.in_flight.clone()),
             awaiting: Vec::new(),
             buffers: BufferPool::new(shared.in_flight.clone()),
@@ -150,6 +156,9 @@ impl Worker {
         while !self.is_done() {
             self.wait(&mut events)?;
             self.now = Instant::now();
+            if self.schema != self.shared.schema.number() {
+                self.change_schema();
+            }
             for event in &events {
                 self.notice(event);
             }
@@ -165,6 +174,15 @@ impl Worker {
             self.sweep();
         }
         Ok(())
+    }
+
+    /// The table has changed: what is served from here on is encoded for what it is now.
+    #[cold]
+    fn change_schema(&mut self) {
+        let version = self.shared.schema.newest();
+        self.outbox.change_schema(version.frozen.clone(), &self.shared.handoff);
+        self.api.follow(version.plan.clone());
+        self.schema = version.number;
     }
 
     fn is_done(&mut self) -> bool {

@@ -27,6 +27,7 @@ impl Bench {
         let shared = Arc::new(Shared {
             handoff,
             health,
+            schema: Arc::new(CurrentSchema::new(plan(&["event"]), b"first".to_vec())),
             stopping: AtomicBool::new(false),
             in_flight: InFlight::new(1 << 20),
             connections_max: 100,
@@ -42,14 +43,8 @@ impl Bench {
                 inserted: Duration::from_millis(500),
             },
         });
-        let column = ColumnDescription {
-            name: "event".into(),
-            type_name: "String".into(),
-            default_kind: String::new(),
-            default_expression: String::new(),
-        };
         let limits = EncodeLimits { line_bytes_max: 8 << 20, events_max: 1000, encoded_bytes_max: 8 << 20 };
-        let encoder = RowEncoder::new(Arc::new(Plan::compile(&[column], "UTC").unwrap()), limits);
+        let encoder = RowEncoder::new(shared.schema.newest().plan.clone(), limits);
         let listeners = crate::listener::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
         let address = listeners[0].local_addr().unwrap();
         let api = Api::new(encoder, "events");
@@ -84,6 +79,17 @@ impl Bench {
         self.shared.handoff.wake_workers();
         self.thread.join().unwrap().unwrap();
     }
+}
+
+/// A plan of columns of strings.
+fn plan(names: &[&str]) -> Plan {
+    let column = |name: &&str| ColumnDescription {
+        name: (*name).to_owned(),
+        type_name: "String".into(),
+        default_kind: String::new(),
+        default_expression: String::new(),
+    };
+    Plan::compile(&names.iter().map(column).collect::<Vec<_>>(), "UTC").unwrap()
 }
 
 const COMMITTED: CommitOutcome = CommitOutcome::Committed { segment: 1 };
@@ -246,6 +252,35 @@ fn more_bytes_in_flight_than_the_budget_are_refused_and_given_back() {
     client.write_all(b"POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 500000\r\n\r\n").unwrap();
     client.write_all(&vec![b'\n'; 500_000]).unwrap();
     assert_eq!(status(&mut client), 200);
+    drop(client);
+    bench.stop();
+}
+
+#[test]
+fn a_new_schema_holds_from_the_next_turn_on_and_no_batch_has_two() {
+    let bench = Bench::start(Duration::from_secs(60));
+    let mut client = bench.connect();
+    post(&mut client, "a");
+    let before = bench.batch();
+    assert_eq!((&before.frozen[..], &before.rows.bytes[..]), (&b"first"[..], &b"\x01a"[..]));
+    // Published while the first batch is under way; a request that has only begun is of the new one.
+    write!(client, "POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 22\r\n\r\n{{\"event\":\"b\"").unwrap();
+    bench.shared.schema.publish(plan(&["more", "event"]), b"second".to_vec());
+    client.write_all(b",\"more\":1}").unwrap();
+    let after = bench.batch();
+    assert_eq!((&after.frozen[..], &after.rows.bytes[..]), (&b"second"[..], &b"\x011\x01b"[..]));
+    assert_eq!(&before.frozen[..], b"first");
+    bench.give_back(before, COMMITTED);
+    bench.give_back(after, COMMITTED);
+    assert_eq!((status(&mut client), status(&mut client)), (200, 200));
+    // Batches come round again: each must say what it holds now.
+    for _ in 0..2 * limits::BATCHES_PER_WORKER {
+        post(&mut client, "c");
+        let batch = bench.batch();
+        assert_eq!((&batch.frozen[..], &batch.rows.bytes[..]), (&b"second"[..], &b"\x00\x01c"[..]));
+        bench.give_back(batch, COMMITTED);
+        assert_eq!(status(&mut client), 200);
+    }
     drop(client);
     bench.stop();
 }

@@ -35,7 +35,13 @@ impl Bench {
     }
 
     fn commit(&mut self, rows: &[&str]) -> CommitOutcome {
+        self.commit_as(b"frozen", rows)
+    }
+
+    /// Commits rows of a schema.
+    fn commit_as(&mut self, frozen: &[u8], rows: &[&str]) -> CommitOutcome {
         let mut batch = batch(rows, &[]);
+        batch.frozen = frozen.into();
         self.sequence += 1;
         batch.close(self.sequence);
         self.handoff.submit(batch);
@@ -228,4 +234,84 @@ fn a_repeat_of_what_is_being_committed_shares_its_fate() {
     let (_spool, recovered) = Spool::open(config(folder.path())).unwrap();
     let rows: Vec<String> = recovered.segments.iter().map(|segment| contents(segment).unwrap().0).collect();
     assert_eq!(rows, ["aplain", "plain"]);
+}
+
+/// Frozen text and rows of each segment.
+fn schemas_of(segments: &[SealedSegment]) -> Vec<(String, String)> {
+    let frozen = |segment: &SealedSegment| String::from_utf8(segment.frozen().to_vec()).unwrap();
+    segments.iter().map(|segment| (frozen(segment), contents(segment).unwrap().0)).collect()
+}
+
+fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|&(frozen, rows)| (frozen.to_owned(), rows.to_owned())).collect()
+}
+
+#[test]
+fn batches_of_two_schemas_are_never_in_one_segment() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bench = Bench::start(config(folder.path()), 1);
+    // The second is longer, and a copy of equal text is the same schema.
+    let (old, new) = (b"frozen".to_vec(), vec![b'n'; 5000]);
+    for (frozen, row) in [(&old, "a"), (&old.clone(), "b"), (&new, "c"), (&old, "d"), (&new, "e"), (&new, "f")] {
+        assert!(matches!(bench.commit_as(frozen, &[row]), CommitOutcome::Committed { .. }));
+    }
+    let new = String::from_utf8(new).unwrap();
+    let expected = [("frozen", "ab"), (&new, "c"), ("frozen", "d"), (&new, "ef")];
+    assert_eq!(schemas_of(&bench.finish()), pairs(&expected));
+    // What a start reads is what was written.
+    let (_, recovered) = Spool::open(config(folder.path())).unwrap();
+    assert_eq!(schemas_of(&recovered.segments), pairs(&expected));
+}
+
+#[test]
+fn a_group_ends_where_the_schema_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let poll = mio::Poll::new().unwrap();
+    let handoff = Arc::new(Handoff::new(vec![Mailbox::new(poll.registry(), mio::Token(0)).unwrap()]));
+    let (sender, sealed) = unbounded();
+    let (spool, _) = Spool::open(config(folder.path())).unwrap();
+    let committer = Committer::new(spool, handoff.clone(), b"1".to_vec(), sender, 1);
+    // All of them are there at once: one group, were they of one schema.
+    let all = [("1", "a"), ("1", "b"), ("2", "c"), ("2", "d"), ("1", "e"), ("2", "f"), ("2", "g")];
+    for (sequence, (frozen, row)) in (1..).zip(all) {
+        let mut batch = batch(&[row], &[]);
+        batch.frozen = frozen.as_bytes().into();
+        batch.close(sequence);
+        handoff.submit(batch);
+    }
+    handoff.finish();
+    committer.run();
+    let segments: Vec<_> = sealed.try_iter().collect();
+    assert_eq!(schemas_of(&segments), pairs(&[("1", "ab"), ("2", "cd"), ("1", "e"), ("2", "fg")]));
+    // Every batch went home in its order, with the segment that really holds it.
+    let mailbox = handoff.mailbox(0).unwrap();
+    let returned: Vec<_> = std::iter::from_fn(|| mailbox.take()).collect();
+    assert_eq!(returned.iter().map(|home| home.batch.sequence).collect::<Vec<_>>(), (1..=7).collect::<Vec<_>>());
+    let numbers = [1, 1, 2, 2, 3, 4, 4].map(|segment| CommitOutcome::Committed { segment });
+    assert_eq!(returned.iter().map(|home| home.outcome).collect::<Vec<_>>(), numbers);
+}
+
+#[test]
+fn held_segments_of_older_columns_do_not_keep_younger_events_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = SpoolConfig { batch_age: Duration::from_millis(20), ..config(folder.path()) };
+    let mut bench = Bench::start(config, 1);
+    bench.commit_as(b"old", &["a"]);
+    let old = bench.next_sealed();
+    bench.figures.held(old.number(), false);
+    // Of the same columns: it would be held as well, and is better kept growing.
+    bench.commit_as(b"old", &["b"]);
+    assert!(bench.sealed.recv_timeout(Duration::from_millis(300)).is_err(), "sealed though its like is held");
+    bench.commit_as(b"new", &["c"]);
+    let flipped = bench.next_sealed();
+    assert_eq!(contents(&flipped).unwrap().0, "b");
+    bench.figures.held(flipped.number(), false);
+    let first = bench.next_sealed();
+    assert_eq!(contents(&first).unwrap().0, "c");
+    // That one is held for its own sake only.
+    bench.commit_as(b"new", &["d"]);
+    assert!(bench.sealed.recv_timeout(Duration::from_millis(300)).is_err(), "sealed without a free inserter");
+    bench.figures.held(first.number(), true);
+    assert_eq!(contents(&bench.next_sealed()).unwrap().0, "d");
+    assert_eq!(bench.figures.outstanding(), 4);
 }
