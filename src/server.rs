@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel;
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Series};
 use crate::api::Api;
 use crate::config::Settings;
 use crate::connection::RequestLimits;
@@ -108,6 +108,7 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
         database: settings.database.clone(),
         table: settings.table.clone(),
         inserting: OnceLock::new(),
+        series: Series::default(),
     });
     start_admin(admin.clone(), settings.admin_listen)?;
     // Before any thread is pinned: the child inherits the processors of the thread that starts it.

@@ -150,7 +150,7 @@ fn a_dropped_table_holds_everything_and_takes_it_when_it_is_back() {
     clickhouse.query(&create);
     requeue(&server, &[]);
     server.wait_for_rows(clickhouse, &format!("{database}.events"), 5);
-    assert!(server.admin_get("/readyz").text().contains("\"warnings\":[]"));
+    wait_for(|| server.log(), || server.admin_get("/readyz").text().contains("\"warnings\":[]").then_some(()));
     assert!(server.stop().success());
 }
 

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use super::Page;
+use super::{Admin, Page};
 use crate::figures::{WorkerFigures, unix_ms};
-use crate::health::{Health, Unready};
+use crate::health::Unready;
 use crate::http::Status;
-use crate::insert::figures::InsertFigures;
 use crate::spool::SpoolFigures;
 
 /// A thread that has not come round for so long is stuck. A sync of a slow disk may take seconds.
@@ -35,16 +34,28 @@ pub(super) fn live(workers: &[Arc<WorkerFigures>], spool: &SpoolFigures) -> Page
 }
 
 /// Ready when an event would be taken now; what waits for a person is a warning beside it.
-pub(super) fn ready(health: &Health, inserts: &InsertFigures) -> Page {
-    if let Some(Unready { code, message }) = health.unready() {
+pub(super) fn ready(admin: &Admin) -> Page {
+    if let Some(Unready { code, message }) = admin.health.unready() {
         return Page::fault(Status::ServiceUnavailable, code, message);
     }
-    let schema = inserts.schema().clone();
-    let held = inserts.held();
-    let listed = held.iter().take(WARNINGS_MAX).map(|(number, reason)| format!("segment {number} is held: {reason}"));
-    let more = held.len().saturating_sub(WARNINGS_MAX);
-    let rest = (more > 0).then(|| format!("{more} more segments are held"));
-    let warnings: Vec<String> = schema.into_iter().chain(listed).chain(rest).collect();
-    let warnings = sonic_rs::to_string(&warnings).unwrap_or_else(|_| "[]".to_owned());
+    let warnings = sonic_rs::to_string(&warnings(admin)).unwrap_or_else(|_| "[]".to_owned());
     Page::json(Status::Ok, format!("{{\"status\":\"ok\",\"warnings\":{warnings}}}"))
+}
+
+fn warnings(admin: &Admin) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !admin.spool.ledger().balances() {
+        warnings.push("the ledger does not balance: this is a bug of sluicegate; /stats has its accounts".to_owned());
+    }
+    let damaged = admin.spool.damaged();
+    if damaged > 0 {
+        warnings.push(format!("{damaged} files that could not be read whole are in the spool's folder damaged/"));
+    }
+    warnings.extend(admin.inserts.schema().clone());
+    let held = admin.inserts.held();
+    warnings
+        .extend(held.iter().take(WARNINGS_MAX).map(|(number, reason)| format!("segment {number} is held: {reason}")));
+    let more = held.len().saturating_sub(WARNINGS_MAX);
+    warnings.extend((more > 0).then(|| format!("{more} more segments are held")));
+    warnings
 }

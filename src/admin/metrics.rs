@@ -14,7 +14,7 @@ use crate::http::Status;
 use crate::insert::figures::{ByOutcome, INSERT_SECONDS};
 use crate::insert::tables;
 use crate::ndjson::LineCode;
-use crate::spool::{COMMIT_SECONDS, KEY_SECONDS_MAX};
+use crate::spool::{COMMIT_SECONDS, KEY_SECONDS_MAX, LedgerSnapshot};
 
 /// The page.
 pub(super) fn page(admin: &Admin) -> Page {
@@ -27,25 +27,28 @@ pub(super) fn page(admin: &Admin) -> Page {
     Page { status: Status::Ok, content_type: "application/openmetrics-text; version=1.0.0; charset=utf-8", body }
 }
 
-type Labels = Vec<(String, String)>;
+pub(super) type Labels = Vec<(String, String)>;
 
 /// A counter's name, help, and series.
-type Family = (&'static str, &'static str, Vec<(Labels, u64)>);
+pub(super) type Family = (&'static str, &'static str, Vec<(Labels, u64)>);
 
 /// Figures as they were at one moment, by metric.
 #[derive(Debug)]
-struct Snapshot {
-    counters: Vec<Family>,
-    gauges: Vec<(&'static str, &'static str, Labels, f64)>,
-    histograms: Vec<Histogram>,
+pub(super) struct Snapshot {
+    pub(super) counters: Vec<Family>,
+    pub(super) gauges: Vec<(&'static str, &'static str, Labels, f64)>,
+    pub(super) histograms: Vec<Histogram>,
+    pub(super) ledger: LedgerSnapshot,
+    /// The ledger's accounts by table.
+    ledger_events: Vec<(Labels, f64)>,
 }
 
 #[derive(Debug)]
-struct Histogram {
-    name: &'static str,
-    help: &'static str,
-    sum: f64,
-    buckets: Vec<(f64, u64)>,
+pub(super) struct Histogram {
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) sum: f64,
+    pub(super) buckets: Vec<(f64, u64)>,
 }
 
 impl Histogram {
@@ -57,9 +60,27 @@ impl Histogram {
 }
 
 impl Snapshot {
-    fn of(admin: &Admin) -> Self {
-        Self { counters: counters(admin), gauges: gauges(admin), histograms: histograms(admin) }
+    pub(super) fn of(admin: &Admin) -> Self {
+        let ledger = admin.spool.ledger();
+        Self {
+            counters: counters(admin),
+            gauges: gauges(admin, &ledger),
+            histograms: histograms(admin),
+            ledger,
+            ledger_events: ledger_events(admin, &ledger),
+        }
     }
+}
+
+fn ledger_events(admin: &Admin, ledger: &LedgerSnapshot) -> Vec<(Labels, f64)> {
+    let lines = [(admin.table.clone(), ledger.rows), (tables::quarantine_of(&admin.table), ledger.rejected)];
+    let accounts = lines.into_iter().flat_map(|(table, accounts)| {
+        accounts.named().map(|(account, events)| {
+            let labels = vec![("table".to_owned(), table.clone()), ("account".to_owned(), account.to_owned())];
+            (labels, events as f64)
+        })
+    });
+    accounts.collect()
 }
 
 fn counters(admin: &Admin) -> Vec<Family> {
@@ -129,7 +150,7 @@ fn outcomes(table: &str, by_outcome: &ByOutcome) -> Vec<(Labels, u64)> {
     ]
 }
 
-fn gauges(admin: &Admin) -> Vec<(&'static str, &'static str, Labels, f64)> {
+fn gauges(admin: &Admin, ledger: &LedgerSnapshot) -> Vec<(&'static str, &'static str, Labels, f64)> {
     let spool = &admin.spool;
     let oldest_ms = spool.oldest_unix_ms();
     let oldest = if oldest_ms == 0 { 0.0 } else { unix_ms().saturating_sub(oldest_ms) as f64 / 1000.0 };
@@ -138,10 +159,12 @@ fn gauges(admin: &Admin) -> Vec<(&'static str, &'static str, Labels, f64)> {
     let horizon = if since == 0 { KEY_SECONDS_MAX } else { (unix_ms() / 1000).saturating_sub(since) };
     let build = vec![("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
     vec![
-        ("events_spooled", "Events that are committed and not yet inserted", Vec::new(), spool.spooled_rows() as f64),
+        ("events_spooled", "Events that are committed and not yet inserted", Vec::new(), ledger.rows.spooled as f64),
+        ("ledger_balances", "1 while every event is accounted for", Vec::new(), f64::from(u8::from(ledger.balances()))),
         ("spool_bytes", "What the files of the spool occupy", Vec::new(), spool.spool_bytes() as f64),
         ("spool_oldest_seconds", "Age of the oldest segment that is not yet inserted", Vec::new(), oldest),
         ("segments_held", "Segments that need a person", Vec::new(), admin.inserts.held().len() as f64),
+        ("files_damaged", "Files in damaged/ when the spool was opened", Vec::new(), spool.damaged() as f64),
         ("idempotency_keys", "Idempotency keys that are remembered", Vec::new(), keys as f64),
         (
             "idempotency_horizon_seconds",
@@ -206,6 +229,11 @@ impl Collector for Snapshot {
             } else {
                 family.encode_family(labels)?.encode_gauge(value)?;
             }
+        }
+        let help = "Events by account: recovered + committed = inserted + spooled + set_aside";
+        let mut family = encoder.encode_descriptor("ledger_events", help, None, MetricType::Gauge)?;
+        for (labels, value) in &self.ledger_events {
+            family.encode_family(labels)?.encode_gauge(value)?;
         }
         for histogram in &self.histograms {
             let mut family = encoder.encode_descriptor(histogram.name, histogram.help, None, MetricType::Histogram)?;

@@ -1,4 +1,4 @@
-//! The admin address: metrics, health, version, and the newest events out of ClickHouse.
+//! The admin address: metrics and statistics, health, version, and the newest events out of ClickHouse.
 //!
 //! It has its own thread and may block; nothing here touches the way of an event. Each connection
 //! serves one request on a short-lived thread, so that a slow reader does not hold up the probe
@@ -8,6 +8,8 @@ mod events;
 mod health;
 mod metrics;
 mod requeue;
+mod series;
+mod stats;
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -25,6 +27,8 @@ use crate::insert::figures::InsertFigures;
 use crate::insert::inserter::Inserts;
 use crate::limits;
 use crate::spool::SpoolFigures;
+
+pub use series::Series;
 
 /// What the admin address shows.
 pub struct Admin {
@@ -44,6 +48,8 @@ pub struct Admin {
     pub table: String,
     /// Set once the inserters run.
     pub inserting: OnceLock<Arc<Inserts>>,
+    /// The last minute.
+    pub series: Series,
 }
 
 /// Requests at a time; a further one is closed unanswered.
@@ -72,6 +78,11 @@ impl Page {
 impl Admin {
     /// Serves until the process ends.
     pub fn run(self: Arc<Self>, listener: TcpListener) {
+        let looking = self.clone();
+        let spawned = thread::Builder::new().name("series".into()).spawn(move || looking.series.run(&looking));
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "the last minute can't be recorded: a thread can't be started");
+        }
         let busy = Arc::new(AtomicUsize::new(0));
         loop {
             match listener.accept() {
@@ -136,8 +147,9 @@ impl Admin {
         }
         match path {
             "/livez" => health::live(&self.workers, &self.spool),
-            "/readyz" | "/healthz" | "/health" | "/ping" => health::ready(&self.health, &self.inserts),
+            "/readyz" | "/healthz" | "/health" | "/ping" => health::ready(self),
             "/metrics" => metrics::page(self),
+            "/stats" => stats::page(self),
             "/version" => version(),
             _ => match path.strip_prefix("/api/") {
                 Some(table) if table == self.table || table == "events" => events::page(self, query),

@@ -10,7 +10,7 @@ use crate::handoff::Handoff;
 use crate::insert::client::ClickHouse;
 use crate::insert::inserter::Inserts;
 use crate::insert::stream::InsertClient;
-use crate::spool::{Spool, SpoolError};
+use crate::spool::{LedgerSnapshot, Spool, SpoolError};
 
 /// Why a spool is not drained: one sentence.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub enum DrainError {
     Io(std::io::Error),
     /// So many segments can't be recovered: the disk has no room.
     NoRoom(usize),
+    /// Some events are on no account of the ledger.
+    Unbalanced(LedgerSnapshot),
 }
 
 impl fmt::Display for DrainError {
@@ -35,6 +37,9 @@ impl fmt::Display for DrainError {
                 f,
                 "{segments} segments that a crash left open can't be recovered: the spool's disk is full; make room, and drain again"
             ),
+            Self::Unbalanced(ledger) => {
+                write!(f, "the ledger does not balance, which is a bug of sluicegate; please report it: {ledger:?}")
+            }
         }
     }
 }
@@ -61,8 +66,17 @@ pub fn run(settings: &Settings) -> Result<(), DrainError> {
     let inserts = Inserts::new(settings, servers, sealed, spool.pool(), spool.figures(), Arc::default(), handoff);
     let client = InsertClient::new().map_err(DrainError::Io)?;
     inserts.run(&client);
+    let ledger = spool.figures().ledger();
+    if !ledger.balances() {
+        return Err(DrainError::Unbalanced(ledger));
+    }
     match spool.postponed() {
-        0 => tracing::info!("the spool is empty"),
+        0 => tracing::info!(
+            events = ledger.rows.inserted,
+            set_aside = ledger.rows.set_aside,
+            refused_lines = ledger.rejected.inserted,
+            "the spool is empty"
+        ),
         segments => return Err(DrainError::NoRoom(segments)),
     }
     Ok(())

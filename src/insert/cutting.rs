@@ -35,7 +35,7 @@ impl Inserts {
             state: PieceState::Waiting,
         };
         let pieces = divide(segment, frozen, &whole, &failure)?;
-        let cut = Cut { token: segment.token(), pieces, refused_are_stored: false };
+        let cut = Cut { token: segment.token(), pieces, refused_are_sent: false, refused_are_stored: false };
         segment.save_cut(cut).map_err(Failure::on_disk)?;
         Err(failure)
     }
@@ -74,6 +74,9 @@ impl Inserts {
             if !too_many {
                 work.segment.save_cut(cut).map_err(Failure::on_disk)?;
             }
+            if failure.is_none() {
+                self.spool.inserted(work.segment.number(), sent.rows, 0);
+            }
             if !is_open {
                 work.segment.attempt_answered().map_err(Failure::on_disk)?;
             }
@@ -106,6 +109,15 @@ impl Inserts {
         let token = format!("{}-r", work.segment.token());
         let quarantine = frozen.of_quarantine();
         let rows = refused_rows(&work.segment, frozen, &cut).map_err(Failure::on_disk)?;
+        if !cut.refused_are_sent {
+            // An attempt that is still open was that of a piece, and a crash came between its proof and
+            // the note of it: another table than the quarantine need not know its token.
+            if work.segment.open_attempt().is_some() {
+                work.segment.attempt_answered().map_err(Failure::on_disk)?;
+            }
+            cut.refused_are_sent = true;
+            work.segment.save_cut(cut.clone()).map_err(Failure::on_disk)?;
+        }
         let first_unknown = work.segment.open_attempt().is_none();
         let place = self.begin(work, Part::Rejected)?;
         let insert =
@@ -118,7 +130,9 @@ impl Inserts {
             return Err(rejected_part_failed(work, failure, first_unknown));
         }
         cut.refused_are_stored = true;
-        work.segment.save_cut(cut).map_err(Failure::on_disk)
+        work.segment.save_cut(cut).map_err(Failure::on_disk)?;
+        self.spool.set_aside(work.segment.number(), refused);
+        Ok(())
     }
 }
 

@@ -41,7 +41,7 @@ pub struct Inserts {
     timeout: Duration,
     writers: Writers,
     pool: Arc<SegmentPool>,
-    spool: Arc<SpoolFigures>,
+    pub(super) spool: Arc<SpoolFigures>,
     figures: Arc<InsertFigures>,
     handoff: Arc<Handoff>,
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::client::{ClickHouse, ClientError};
 use super::guarantee::TableFacts;
+use super::tables;
 
 /// How long what a server said about a table is believed.
 const FACTS_AGE_MAX: Duration = Duration::from_secs(60);
@@ -48,7 +49,8 @@ impl Servers {
     ///
     /// # Errors
     ///
-    /// No answer, or a refusal.
+    /// No answer, or a refusal; also when there is no such table: nothing is sent to it then, so that
+    /// nobody has to wonder later whether it was stored there.
     pub fn facts(&self, place: usize, table: &str) -> Result<TableFacts, ClientError> {
         let Some(server) = self.all.get(place) else {
             return Err(ClientError::NoConnection("there is no such server".to_owned()));
@@ -59,7 +61,10 @@ impl Servers {
         {
             return Ok(facts.clone());
         }
-        let facts = TableFacts::ask(&server.clickhouse, &self.database, table)?.unwrap_or_default();
+        let facts = TableFacts::ask(&server.clickhouse, &self.database, table)?.ok_or_else(|| {
+            let message = format!("Code: 60. There is no table {}", tables::quoted(&self.database, table));
+            ClientError::Refused { status: 404, code: Some(60), message }
+        })?;
         cache().insert(table.to_owned(), (Instant::now(), facts.clone()));
         Ok(facts)
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::Sender;
 
 use super::frame::HEADER;
+use super::ledger::Events;
 use super::recovery::is_want_of_room;
 use super::repeats::Fate;
 use super::sealed::SealedSegment;
@@ -201,10 +202,10 @@ impl Committer {
         }
         let rows = stored.clone().map(|batch| u64::from(batch.rows.count)).sum();
         let rejected = stored.map(|batch| u64::from(batch.rejected.count)).sum();
-        self.spool.figures.committed(rows, rejected, self.position, begun.elapsed());
-        self.spool.figures.refuse(None);
         self.spool.repeats.committed(unix_ms() / 1000);
         let segment = self.number();
+        self.spool.figures.committed(segment, Events { rows, rejected }, self.position, begun.elapsed());
+        self.spool.figures.refuse(None);
         self.return_group(CommitOutcome::Committed { segment });
         Ok(())
     }

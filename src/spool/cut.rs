@@ -19,6 +19,8 @@ pub struct Cut {
     pub token: String,
     /// The pieces.
     pub pieces: Vec<Piece>,
+    /// The quarantine table may have the refused rows.
+    pub refused_are_sent: bool,
     /// The refused rows are in the quarantine table.
     pub refused_are_stored: bool,
 }
@@ -69,7 +71,12 @@ impl Cut {
         let cut = sonic_rs::from_slice::<Self>(text.get(..len).unwrap_or_default()).ok();
         match cut.filter(|cut| cut.token == token) {
             Some(cut) => Ok(Some(cut)),
-            None => Ok(Some(Self { token: String::new(), pieces: Vec::new(), refused_are_stored: false })),
+            None => Ok(Some(Self {
+                token: String::new(),
+                pieces: Vec::new(),
+                refused_are_sent: false,
+                refused_are_stored: false,
+            })),
         }
     }
 
@@ -81,6 +88,12 @@ impl Cut {
     /// Rows that ClickHouse refuses.
     pub fn refused(&self) -> u64 {
         self.pieces.iter().filter(|piece| matches!(piece.state, PieceState::Refused(_))).map(|piece| piece.rows).sum()
+    }
+
+    /// Rows whose fate is proven: they are in the target table, or refused and in the quarantine.
+    pub(super) fn decided(&self) -> u64 {
+        let inserted = self.pieces.iter().filter(|piece| piece.state == PieceState::Inserted).map(|piece| piece.rows);
+        inserted.sum::<u64>() + if self.refused_are_stored { self.refused() } else { 0 }
     }
 
     pub(super) fn save(&self, layout: &Layout, number: u64) -> io::Result<()> {

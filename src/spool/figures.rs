@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::ledger::{Events, Ledger, LedgerSnapshot};
 use super::sealed::SealedSegment;
 use crate::handoff::CommitRefusal;
 
@@ -16,18 +17,13 @@ pub const COMMIT_SECONDS: [f64; 13] =
 /// See the module.
 #[derive(Debug, Default)]
 pub struct SpoolFigures {
-    recovered: Pair,
-    committed: Pair,
-    inserted: Pair,
+    ledger: Mutex<Ledger>,
     bytes: AtomicU64,
     durable: AtomicU64,
     heartbeat_ms: AtomicU64,
     refusal: AtomicU8,
     commit_buckets: [AtomicU64; COMMIT_SECONDS.len() + 1],
     commit_nanoseconds: AtomicU64,
-    /// Segments that hold something and are not inserted: number → created, Unix ms. Touched once
-    /// when a segment is opened and once when it is retired.
-    waiting: Mutex<BTreeMap<u64, u64>>,
     sealed: AtomicU64,
     /// Segments that need a person: number → whether only they do.
     held: Mutex<BTreeMap<u64, bool>>,
@@ -35,32 +31,18 @@ pub struct SpoolFigures {
     keys: AtomicU64,
     /// When the oldest of as many keys as there may be came, Unix s; 0 while there may be more.
     keys_since: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Pair {
-    rows: AtomicU64,
-    rejected: AtomicU64,
-}
-
-impl Pair {
-    fn add(&self, rows: u64, rejected: u64) {
-        self.rows.fetch_add(rows, Relaxed);
-        self.rejected.fetch_add(rejected, Relaxed);
-    }
+    damaged: AtomicU64,
 }
 
 impl SpoolFigures {
-    /// Rows that are committed and not yet inserted.
-    pub fn spooled_rows(&self) -> u64 {
-        let all = self.recovered.rows.load(Relaxed) + self.committed.rows.load(Relaxed);
-        all.saturating_sub(self.inserted.rows.load(Relaxed))
+    /// Every account at this moment (invariant 5).
+    pub fn ledger(&self) -> LedgerSnapshot {
+        self.accounts().snapshot()
     }
 
-    /// Rejected lines that are committed and not yet in the quarantine table.
-    pub fn spooled_rejected(&self) -> u64 {
-        let all = self.recovered.rejected.load(Relaxed) + self.committed.rejected.load(Relaxed);
-        all.saturating_sub(self.inserted.rejected.load(Relaxed))
+    /// Rows that are committed and not yet inserted.
+    pub fn spooled_rows(&self) -> u64 {
+        self.ledger().rows.spooled
     }
 
     /// What the files of the spool occupy.
@@ -75,7 +57,12 @@ impl SpoolFigures {
 
     /// When the oldest segment that waits was opened, Unix ms; 0 when none waits.
     pub fn oldest_unix_ms(&self) -> u64 {
-        self.waiting().values().min().copied().unwrap_or(0)
+        self.accounts().oldest_ms()
+    }
+
+    /// Files in `damaged/` when the spool was opened: a person should look at them.
+    pub fn damaged(&self) -> u64 {
+        self.damaged.load(Relaxed)
     }
 
     /// Sealed segments that are not inserted.
@@ -109,7 +96,7 @@ impl SpoolFigures {
 
     /// True while a segment of this number is not inserted.
     pub fn is_waiting(&self, number: u64) -> bool {
-        self.waiting().contains_key(&number)
+        self.accounts().has(number)
     }
 
     /// Request keys that are remembered, and since when, Unix s; 0 when as long as they may be.
@@ -140,13 +127,20 @@ impl SpoolFigures {
 
     /// A start found a segment that waits for its insert.
     pub(super) fn found(&self, segment: &SealedSegment) {
-        self.recovered.add(segment.rows_waiting(), segment.rejected());
         self.opened(segment.number(), segment.created_ms());
+        let events = Events { rows: segment.rows_undecided(), rejected: segment.rejected() };
+        self.accounts().recovered(segment.number(), events);
         self.sealed();
     }
 
-    pub(super) fn committed(&self, rows: u64, rejected: u64, position: u64, took: Duration) {
-        self.committed.add(rows, rejected);
+    /// A start found so many damaged files.
+    pub(super) fn found_damaged(&self, files: u64) {
+        self.damaged.store(files, Relaxed);
+    }
+
+    /// A group was committed to a segment.
+    pub(super) fn committed(&self, segment: u64, events: Events, position: u64, took: Duration) {
+        self.accounts().committed(segment, events);
         self.durable.store(position, Relaxed);
         let seconds = took.as_secs_f64();
         let bucket = COMMIT_SECONDS.iter().take_while(|bound| seconds > **bound).count();
@@ -161,12 +155,18 @@ impl SpoolFigures {
         self.keys_since.store(since.unwrap_or(0), Relaxed);
     }
 
-    pub(super) fn inserted(&self, rows: u64, rejected: u64) {
-        self.inserted.add(rows, rejected);
+    /// Rows or rejected lines of a segment are proven in their table.
+    pub fn inserted(&self, segment: u64, rows: u64, rejected: u64) {
+        self.accounts().inserted(segment, Events { rows, rejected });
+    }
+
+    /// Rows of a segment that ClickHouse refuses are proven in the quarantine table.
+    pub fn set_aside(&self, segment: u64, rows: u64) {
+        self.accounts().set_aside(segment, rows);
     }
 
     pub(super) fn opened(&self, number: u64, created_ms: u64) {
-        self.waiting().insert(number, created_ms);
+        self.accounts().open(number, created_ms);
         self.newest.fetch_max(number, Relaxed);
     }
 
@@ -177,11 +177,11 @@ impl SpoolFigures {
     pub(super) fn retired(&self, number: u64) {
         self.sealed.fetch_sub(1, Relaxed);
         self.not_held(number);
-        self.waiting().remove(&number);
+        self.accounts().close(number);
     }
 
     pub(super) fn abandoned(&self, number: u64) {
-        self.waiting().remove(&number);
+        self.accounts().close(number);
     }
 
     pub(super) fn occupy(&self, bytes: u64) {
@@ -210,7 +210,8 @@ impl SpoolFigures {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn waiting(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn accounts(&self) -> MutexGuard<'_, Ledger> {
+        // Sums are changed one after the other; a panic in between ends the process.
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

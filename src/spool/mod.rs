@@ -75,6 +75,7 @@ mod cut;
 mod figures;
 mod frame;
 mod layout;
+mod ledger;
 mod pool;
 mod reader;
 mod recovery;
@@ -93,6 +94,7 @@ pub use block::OpenAttempt;
 pub use committer::Committer;
 pub use cut::{Cut, Piece, PieceState};
 pub use figures::{COMMIT_SECONDS, SpoolFigures};
+pub use ledger::{Accounts, LedgerSnapshot};
 pub use pool::SegmentPool;
 pub use reader::{Part, SegmentReader};
 pub use recovery::{Inspected, Recovered};
@@ -194,6 +196,10 @@ impl Spool {
         let repeats = Repeats::open(&layout, &figures, &config, unix_ms() / 1000);
         let mut repeats = repeats.map_err(layout::failed("reading what was seen lately".to_owned()))?;
         let mut recovered = recovery::recover(&layout, &figures, &mut repeats)?;
+        let damaged = layout.damaged_dir();
+        let files =
+            layout.storage().list(&damaged).map_err(layout::failed(format!("reading {}", damaged.display())))?;
+        figures.found_damaged(files.len() as u64);
         let pool = Arc::new(SegmentPool::new(layout.clone(), figures.clone(), config.batch_bytes));
         let next_number = recovered.next_number;
         let postponed = std::mem::take(&mut recovered.postponed);

@@ -59,7 +59,7 @@ impl SegmentPool {
             self.layout.sync_table_dir()?;
             self.layout.storage().remove(&self.layout.cut_path(segment.number()))?;
         }
-        self.figures.inserted(segment.rows_waiting(), segment.rejected());
+        self.figures.inserted(segment.number(), segment.rows_undecided(), segment.rejected());
         self.figures.retired(segment.number());
         Ok(())
     }
@@ -71,9 +71,9 @@ impl SegmentPool {
     ///
     /// Those of the file system.
     pub fn rows_are_inserted(&self, segment: &mut SealedSegment) -> io::Result<()> {
-        let rows = segment.rows_waiting();
+        let rows = segment.rows_undecided();
         segment.mark_rows_inserted()?;
-        self.figures.inserted(rows, 0);
+        self.figures.inserted(segment.number(), rows, 0);
         Ok(())
     }
 

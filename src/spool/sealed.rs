@@ -124,6 +124,12 @@ impl SealedSegment {
         if self.progress.rows_inserted { 0 } else { self.seal.rows }
     }
 
+    /// Rows that the ledger still has on this segment's account: neither proven in the target table,
+    /// whole or as a piece, nor refused and proven in the quarantine table.
+    pub(super) fn rows_undecided(&self) -> u64 {
+        self.rows_waiting() - self.cut.as_ref().map_or(0, Cut::decided).min(self.rows_waiting())
+    }
+
     /// Rows for the quarantine table.
     pub fn rejected(&self) -> u64 {
         self.seal.rejected

@@ -459,7 +459,7 @@ fn cut_in_two(segment: &SealedSegment, rows: &[u8], chance: &mut Chance) -> Cut 
         Piece { first: 0, rows: at, offset: 0, bytes: middle, state: state.clone() },
         Piece { first: at, rows: segment.rows() - at, offset: middle, bytes: end - middle, state },
     ];
-    Cut { token: segment.token(), pieces, refused_are_stored: false }
+    Cut { token: segment.token(), pieces, refused_are_sent: false, refused_are_stored: false }
 }
 
 /// Lets `life` say which seed it was, if it fails.

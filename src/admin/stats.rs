@@ -1,0 +1,138 @@
+//! `/stats`: the figures of `/metrics`, the ledger and the last minute as JSON.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::metrics::{Labels, Snapshot};
+use super::series::Steps;
+use super::{Admin, Page};
+use crate::figures::unix_ms;
+use crate::http::Status;
+use crate::insert::tables;
+use crate::spool::Accounts;
+
+#[derive(Serialize)]
+struct Stats {
+    unix_ms: u64,
+    /// By the names of `/metrics`.
+    figures: BTreeMap<String, Figure>,
+    /// By table.
+    ledger: BTreeMap<String, Line>,
+    /// Every line of the ledger balances.
+    ledger_balances: bool,
+    /// A list for each figure, a value a second, the newest last.
+    last_minute: Steps,
+}
+
+/// A value, or values by what their labels say: `requests_total` by code, `inserts_total` by table
+/// and then by outcome.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+enum Figure {
+    Count(u64),
+    Value(f64),
+    By(BTreeMap<String, Figure>),
+}
+
+#[derive(Serialize)]
+struct Line {
+    recovered: u64,
+    committed: u64,
+    inserted: u64,
+    spooled: u64,
+    set_aside: u64,
+}
+
+impl From<Accounts> for Line {
+    fn from(accounts: Accounts) -> Self {
+        let Accounts { recovered, committed, inserted, spooled, set_aside } = accounts;
+        Self { recovered, committed, inserted, spooled, set_aside }
+    }
+}
+
+/// The page.
+pub(super) fn page(admin: &Admin) -> Page {
+    let snapshot = Snapshot::of(admin);
+    let ledger = snapshot.ledger;
+    let stats = Stats {
+        unix_ms: unix_ms(),
+        figures: figures(snapshot),
+        ledger: [
+            (admin.table.clone(), ledger.rows.into()),
+            (tables::quarantine_of(&admin.table), ledger.rejected.into()),
+        ]
+        .into(),
+        ledger_balances: ledger.balances(),
+        last_minute: admin.series.steps(),
+    };
+    match sonic_rs::to_string(&stats) {
+        Ok(body) => Page::json(Status::Ok, body),
+        Err(_) => Page::fault(Status::InternalServerError, "stats_failed", "The figures can't be written."),
+    }
+}
+
+fn figures(snapshot: Snapshot) -> BTreeMap<String, Figure> {
+    let mut figures = BTreeMap::new();
+    for (name, _, series) in snapshot.counters {
+        put(&mut figures, format!("{name}_total"), series, Figure::Count);
+    }
+    for (name, _, labels, value) in snapshot.gauges {
+        put(&mut figures, name.to_owned(), vec![(labels, value)], Figure::Value);
+    }
+    for histogram in snapshot.histograms {
+        let count = histogram.buckets.iter().map(|(_, count)| count).sum();
+        let buckets = histogram.buckets.into_iter().map(|(bound, count)| (bound.to_string(), Figure::Count(count)));
+        let parts = [
+            ("count".to_owned(), Figure::Count(count)),
+            ("sum".to_owned(), Figure::Value(histogram.sum)),
+            ("buckets".to_owned(), Figure::By(buckets.collect())),
+        ];
+        figures.insert(histogram.name.to_owned(), Figure::By(parts.into()));
+    }
+    figures
+}
+
+/// Puts a metric's series below its name, one level for each label.
+fn put<T>(figures: &mut BTreeMap<String, Figure>, name: String, series: Vec<(Labels, T)>, of: fn(T) -> Figure) {
+    let all_labelled = series.iter().all(|(labels, _)| !labels.is_empty());
+    if all_labelled {
+        figures.insert(name.clone(), Figure::By(BTreeMap::new()));
+    }
+    for (labels, value) in series {
+        let mut place = &mut *figures;
+        let mut key = name.clone();
+        for (_, label) in labels {
+            let below = place.entry(key).or_insert_with(|| Figure::By(BTreeMap::new()));
+            let Figure::By(inner) = below else { return };
+            (place, key) = (inner, label);
+        }
+        place.insert(key, of(value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    #[test]
+    fn labels_become_levels() {
+        let mut figures = BTreeMap::new();
+        put(&mut figures, "plain".into(), vec![(labels(&[]), 7)], Figure::Count);
+        put(&mut figures, "none".into(), Vec::new(), Figure::Count);
+        let series = vec![
+            (labels(&[("table", "a"), ("outcome", "done")]), 1),
+            (labels(&[("table", "a"), ("outcome", "hold")]), 2),
+            (labels(&[("table", "b"), ("outcome", "done")]), 3),
+        ];
+        put(&mut figures, "deep".into(), series, Figure::Count);
+        assert_eq!(
+            sonic_rs::to_string(&figures).unwrap(),
+            r#"{"deep":{"a":{"done":1,"hold":2},"b":{"done":3}},"none":{},"plain":7}"#
+        );
+    }
+}
