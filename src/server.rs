@@ -28,6 +28,7 @@ use crate::health::Health;
 use crate::http::HeadLimits;
 use crate::in_flight::InFlight;
 use crate::insert::client::ClickHouse;
+use crate::insert::delivery;
 use crate::insert::figures::InsertFigures;
 use crate::insert::inserter::Inserts;
 use crate::insert::stream::InsertClient;
@@ -122,6 +123,7 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     if let Some(field) = &settings.dedup_field {
         check_dedup_field(field, &plan)?;
     }
+    delivery::say_at_start(servers.clone(), settings).map_err(os("a thread can't be started"))?;
     let frozen = target.freeze(&plan).to_bytes();
     let schema = Arc::new(CurrentSchema::new(plan, frozen));
     let version = schema.newest();

@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use crate::config::Settings;
 use crate::insert::client::ClickHouse;
-use crate::insert::guarantee::{Guarantee, TableFacts};
+use crate::insert::delivery::{Delivery, shared_windows};
+use crate::insert::guarantee::Guarantee;
 use crate::insert::tables;
-use crate::insert::target::{Target, TargetError};
+use crate::insert::target::Target;
 
 /// Syncs that are timed.
 const SYNCS: usize = 21;
@@ -26,8 +27,14 @@ pub fn run(settings: &Settings, out: &mut impl Write) -> io::Result<bool> {
     let mut works = true;
     match ClickHouse::of(settings) {
         Ok(servers) => {
+            let mut windows = Vec::new();
             for server in &servers {
-                works &= check_server(server, settings, out)?;
+                works &= check_server(server, settings, &mut windows, out)?;
+            }
+            if servers.len() > 1 {
+                for sentence in shared_windows(&windows) {
+                    writeln!(out, "{sentence}")?;
+                }
             }
         }
         Err(error) => {
@@ -41,7 +48,12 @@ pub fn run(settings: &Settings, out: &mut impl Write) -> io::Result<bool> {
     Ok(works)
 }
 
-fn check_server(server: &ClickHouse, settings: &Settings, out: &mut impl Write) -> io::Result<bool> {
+fn check_server(
+    server: &ClickHouse,
+    settings: &Settings,
+    windows: &mut Vec<(String, String)>,
+    out: &mut impl Write,
+) -> io::Result<bool> {
     let target = match Target::look(server, settings) {
         Ok(target) => target,
         Err(error) => {
@@ -62,8 +74,13 @@ fn check_server(server: &ClickHouse, settings: &Settings, out: &mut impl Write) 
         writeln!(out, "  {} {}: {}", column.name, column.type_name, column.source)?;
     }
     for table in [settings.table.clone(), tables::quarantine_of(&settings.table)] {
-        match TableFacts::ask(server, &settings.database, &table).map_err(TargetError::Client) {
-            Ok(Some(facts)) => describe(&facts, settings, &table, out)?,
+        match Delivery::ask(server, settings, &table) {
+            Ok(Some(delivery)) => {
+                describe(&delivery, out)?;
+                if table == settings.table {
+                    windows.push((server.url().to_owned(), delivery.facts.window_name));
+                }
+            }
             Ok(None) => writeln!(
                 out,
                 "{}: missing; `serve` would make it, or hold refused lines",
@@ -78,20 +95,33 @@ fn check_server(server: &ClickHouse, settings: &Settings, out: &mut impl Write) 
     Ok(true)
 }
 
-fn describe(facts: &TableFacts, settings: &Settings, table: &str, out: &mut impl Write) -> io::Result<()> {
-    let name = tables::quoted(&settings.database, table);
-    writeln!(out, "{name}:")?;
+fn describe(delivery: &Delivery, out: &mut impl Write) -> io::Result<()> {
+    let Delivery { table, facts, guarantee, horizon, replicas, quorum } = delivery;
+    writeln!(out, "{table}:")?;
     writeln!(out, "  engine: {}", facts.engine)?;
+    if *replicas > 0 {
+        writeln!(out, "  replicas: {replicas}")?;
+    }
     let partition = if facts.partition_key.is_empty() { "none" } else { &facts.partition_key };
     writeln!(out, "  partition key: {partition}")?;
-    match facts.window {
-        Some(window) => writeln!(out, "  deduplication window: {window} blocks")?,
-        None => writeln!(out, "  deduplication window: none")?,
+    match (facts.window, facts.window_seconds) {
+        (Some(blocks), Some(seconds)) => writeln!(out, "  deduplication window: {blocks} blocks, {seconds} seconds")?,
+        (Some(blocks), None) => writeln!(out, "  deduplication window: {blocks} blocks")?,
+        (None, _) => writeln!(out, "  deduplication window: none")?,
     }
-    let Guarantee { level, sentence, mend } = facts.guarantee(&name);
+    let Guarantee { level, sentence, mend } = guarantee;
     writeln!(out, "  guarantee: {level}: {sentence}")?;
     if let Some(statement) = mend {
         writeln!(out, "  to mend it: {statement}")?;
+    }
+    if let Some(horizon) = horizon {
+        writeln!(out, "  an insert without an answer can be repeated safely for: {horizon}")?;
+        if let Some(statement) = &horizon.widen {
+            writeln!(out, "  to make that a day: {statement}")?;
+        }
+    }
+    if let Some(sentence) = quorum {
+        writeln!(out, "  quorum: {sentence}")?;
     }
     Ok(())
 }

@@ -65,10 +65,11 @@ impl TableFacts {
     /// No answer, or a refusal.
     pub fn ask(clickhouse: &ClickHouse, database: &str, table: &str) -> Result<Option<Self>, ClientError> {
         let parameters = [("param_database", database), ("param_table", table)];
-        let statement = "SELECT engine, partition_key, engine_full, toString(uuid) FROM system.tables \
+        let statement = "SELECT engine, partition_key, engine_full, toString(uuid), toString(serverUUID()) FROM system.tables \
                          WHERE database = {database:String} AND name = {table:String} FORMAT JSONCompactEachRow";
         let answer = clickhouse.query(statement, &parameters)?;
-        let Ok([engine, partition_key, engine_full, uuid]) = sonic_rs::from_str::<[String; 4]>(answer.trim()) else {
+        let Ok([engine, partition_key, engine_full, uuid, server]) = sonic_rs::from_str::<[String; 5]>(answer.trim())
+        else {
             return Ok(None);
         };
         let replicated = is_replicated(&engine);
@@ -96,10 +97,13 @@ impl TableFacts {
         } else {
             String::new()
         };
-        let window_name = match (path.as_str(), uuid.trim_matches(['0', '-'])) {
-            ("", "") => format!("{} {database}.{table}", clickhouse.url()),
-            ("", _) => uuid,
-            (path, _) => path.to_owned(),
+        // A table made `ON CLUSTER` has one UUID on all servers, and on each a window of its own.
+        let of_server = if is_set(&server) { &server } else { clickhouse.url() };
+        let window_name = match path.as_str() {
+            "" if replicated => uuid,
+            "" if is_set(&uuid) => format!("{of_server} {uuid}"),
+            "" => format!("{of_server} {database}.{table}"),
+            path => path.to_owned(),
         };
         let synced = setting(&engine_full, "fsync_after_insert").is_some_and(|value| value != "0");
         let (window, window_seconds) = (value(blocks)?, value(seconds)?);
@@ -120,6 +124,15 @@ impl TableFacts {
     /// What that comes to. `table` is the quoted name, for the statement.
     pub fn guarantee(&self, table: &str) -> Guarantee {
         let alter = |settings: &str| Some(format!("ALTER TABLE {table} MODIFY SETTING {settings}"));
+        if self.engine == "Distributed" {
+            return Guarantee {
+                level: Level::AtLeastOnce,
+                sentence: "the table passes the token on (distributed_foreground_insert=1 is sent, so an answer means \
+                           that the shards have the rows): exactly once only where each shard's table has a \
+                           deduplication window and the sharding key depends on nothing but the row",
+                mend: None,
+            };
+        }
         if !self.engine.ends_with("MergeTree") {
             return Guarantee {
                 level: if self.engine == "Null" { Level::None } else { Level::AtLeastOnce },
@@ -156,8 +169,13 @@ impl TableFacts {
 const DEFAULTS: &str = "system.merge_tree_settings";
 const REPLICATED_DEFAULTS: &str = "system.replicated_merge_tree_settings";
 
-fn is_replicated(engine: &str) -> bool {
+pub(super) fn is_replicated(engine: &str) -> bool {
     engine.starts_with("Replicated") || engine.starts_with("Shared")
+}
+
+/// A UUID, or the one that stands for none.
+fn is_set(uuid: &str) -> bool {
+    !uuid.trim_matches(['0', '-']).is_empty()
 }
 
 /// The value of a setting in `engine_full`, as `… SETTINGS name = value, …`.
@@ -188,6 +206,7 @@ mod tests {
         let of = |facts: TableFacts| facts.guarantee("`d`.`t`");
         assert_eq!(of(facts("Null", None, false)).level, Level::None);
         assert_eq!(of(facts("Memory", None, false)).level, Level::AtLeastOnce);
+        assert!(of(facts("Distributed", None, false)).sentence.contains("sharding key"));
         let unsafe_table = of(facts("MergeTree", None, false));
         assert_eq!(unsafe_table.level, Level::AtLeastOnce);
         assert!(unsafe_table.mend.unwrap().starts_with("ALTER TABLE `d`.`t` MODIFY SETTING non_replicated_"));

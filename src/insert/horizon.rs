@@ -4,13 +4,45 @@
 //! its token. Inserts that can have followed are counted by segment numbers, which grow by one a
 //! segment and survive a restart; no clock is needed for that.
 
+use std::fmt;
 use std::time::Duration;
 
-use super::guarantee::TableFacts;
+use super::guarantee::{TableFacts, is_replicated};
 use crate::spool::OpenAttempt;
 
 /// A part of the window that is not used: other clocks, other writers' bursts.
 const MARGIN_PERCENT: u64 = 10;
+
+/// A horizon that lets a person sleep: a shorter one is said with the statement that makes it so.
+const WANTED: Duration = Duration::from_secs(24 * 3600);
+
+/// A window that is advised at most: ClickHouse, or its Keeper, holds an entry for each token.
+const WINDOW_MAX: u64 = 1_000_000;
+
+/// Advice is rounded up to this.
+const ROUND: u64 = 10_000;
+
+/// How long a token is safe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Horizon {
+    /// Segments of this node that may follow.
+    pub segments: u64,
+    /// The time that they take at least, when age seals them.
+    pub duration: Duration,
+    /// The age that seals them.
+    pub batch_age: Duration,
+    /// The statement that makes it a day, where it is less and a window of a sensible size would do.
+    pub widen: Option<String>,
+}
+
+impl fmt::Display for Horizon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hours = self.duration.as_secs_f64() / 3600.0;
+        write!(f, "{hours:.*} hours", if hours < 0.1 { 3 } else { 1 })?;
+        write!(f, " ({} segments of this node, one every {:?} by --batch-age", self.segments, self.batch_age)?;
+        f.write_str("; less while size seals them sooner)")
+    }
+}
 
 /// Who else fills the window, and how fast.
 #[derive(Debug, Clone, Copy)]
@@ -23,16 +55,52 @@ impl Writers {
     /// Tokens that this node may insert before one of `facts`'s window is forgotten; `None` without
     /// a window.
     pub fn segments(self, facts: &TableFacts) -> Option<u64> {
-        let each = facts.tokens_per_insert().saturating_mul(self.nodes.max(1));
-        Some(with_margin(facts.window?) / each)
+        Some(with_margin(facts.window?) / self.tokens_per_segment(facts))
     }
 
-    /// How long a token is safe when this node makes `per_second` segments a second; `None` without
-    /// a window.
-    pub fn duration(self, facts: &TableFacts, per_second: f64) -> Option<Duration> {
-        let by_count = self.segments(facts)? as f64 / per_second.max(f64::MIN_POSITIVE);
-        let by_age = facts.window_seconds.map_or(f64::INFINITY, |seconds| with_margin(seconds) as f64);
-        Duration::try_from_secs_f64(by_count.min(by_age)).ok()
+    /// How long a token is safe when age seals the segments, and the statement that makes it a day;
+    /// `None` without a window. `table` is the quoted name.
+    ///
+    /// Age seals at most one segment every `batch_age`, so that is the rate as long as size does not
+    /// seal them sooner. How much sooner that could be, only the load knows.
+    pub fn horizon(self, facts: &TableFacts, batch_age: Duration, table: &str) -> Option<Horizon> {
+        let segments = self.segments(facts)?;
+        let by_count = batch_age.saturating_mul(u32::try_from(segments).unwrap_or(u32::MAX));
+        let by_age = facts.window_seconds.map(|seconds| Duration::from_secs(with_margin(seconds)));
+        let duration = by_age.map_or(by_count, |by_age| by_age.min(by_count));
+        let widen = self.widen(facts, batch_age, by_count, by_age, table);
+        Some(Horizon { segments, duration, batch_age, widen })
+    }
+
+    fn widen(
+        self,
+        facts: &TableFacts,
+        batch_age: Duration,
+        by_count: Duration,
+        by_age: Option<Duration>,
+        table: &str,
+    ) -> Option<String> {
+        let prefix = if is_replicated(&facts.engine) { "" } else { "non_" };
+        let mut settings = Vec::new();
+        if by_count < WANTED {
+            let segments = WANTED.as_nanos().div_ceil(batch_age.as_nanos().max(1));
+            let segments = u64::try_from(segments).unwrap_or(u64::MAX);
+            let tokens = with_room(segments.saturating_mul(self.tokens_per_segment(facts)));
+            if tokens > WINDOW_MAX {
+                return None;
+            }
+            settings.push(format!("{prefix}replicated_deduplication_window = {tokens}"));
+        }
+        if by_age.is_some_and(|by_age| by_age < WANTED) {
+            let seconds = with_room(WANTED.as_secs());
+            settings.push(format!("replicated_deduplication_window_seconds = {seconds}"));
+        }
+        (!settings.is_empty()).then(|| format!("ALTER TABLE {table} MODIFY SETTING {}", settings.join(", ")))
+    }
+
+    /// Tokens that all writers put into the window for each segment of one of them.
+    fn tokens_per_segment(self, facts: &TableFacts) -> u64 {
+        facts.tokens_per_insert().saturating_mul(self.nodes.max(1))
     }
 
     /// Would the window still know a token of `open`?
@@ -73,6 +141,12 @@ fn with_margin(value: u64) -> u64 {
     value - value / 100 * MARGIN_PERCENT
 }
 
+/// A round value that is at least this one with its margin taken away.
+fn with_room(value: u64) -> u64 {
+    let with_margin = value.saturating_mul(100).div_ceil(100 - MARGIN_PERCENT);
+    with_margin.div_ceil(ROUND).saturating_mul(ROUND)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,11 +167,53 @@ mod tests {
         assert_eq!(one.segments(&facts(Some(10_000), None, "toYYYYMM(client_time)")), Some(90));
         assert_eq!(Writers { nodes: 3 }.segments(&facts(Some(10_000), None, "")), Some(3000));
         assert_eq!(one.segments(&facts(None, None, "")), None);
-        let duration = |facts, rate| one.duration(&facts, rate).map(|duration| duration.as_secs());
-        assert_eq!(duration(facts(Some(10_000), None, ""), 1.0), Some(9000));
-        assert_eq!(duration(facts(Some(10_000), None, ""), 2.0), Some(4500));
-        assert_eq!(duration(facts(Some(10_000), Some(3600), ""), 1.0), Some(3240));
-        assert_eq!(duration(facts(None, None, ""), 1.0), None);
+    }
+
+    #[test]
+    fn the_horizon_is_the_shorter_of_count_and_age_and_a_day_is_advised() {
+        let second = Duration::from_secs(1);
+        let horizon = |nodes, facts: &TableFacts, age| Writers { nodes }.horizon(facts, age, "`d`.`t`");
+        let of = |nodes, facts: &TableFacts, age| {
+            horizon(nodes, facts, age).map(|horizon| (horizon.duration.as_secs(), horizon.widen.unwrap_or_default()))
+        };
+        let blocks =
+            |tokens| format!("ALTER TABLE `d`.`t` MODIFY SETTING non_replicated_deduplication_window = {tokens}");
+        let plain = facts(Some(10_000), None, "");
+        assert_eq!(of(1, &plain, second), Some((9000, blocks(100_000))));
+        assert_eq!(of(1, &plain, second / 2), Some((4500, blocks(200_000))));
+        assert_eq!(of(4, &plain, second), Some((2250, blocks(390_000))));
+        assert_eq!(of(1, &plain, second * 10), Some((90_000, String::new())));
+        assert_eq!(of(1, &facts(None, None, ""), second), None);
+        // No window of a sensible size makes up for a hundred partitions an insert.
+        assert_eq!(of(1, &facts(Some(10_000), None, "toYYYYMM(client_time)"), second), Some((90, String::new())));
+        let engine = "ReplicatedMergeTree".to_owned();
+        let replicated = TableFacts { engine, ..facts(Some(10_000), Some(3600), "") };
+        assert_eq!(
+            of(1, &replicated, second),
+            Some((
+                3240,
+                "ALTER TABLE `d`.`t` MODIFY SETTING replicated_deduplication_window = 100000, \
+                 replicated_deduplication_window_seconds = 100000"
+                    .to_owned()
+            ))
+        );
+        let said = horizon(1, &plain, second).map(|horizon| horizon.to_string()).unwrap();
+        assert_eq!(
+            said,
+            "2.5 hours (9000 segments of this node, one every 1s by --batch-age; less while size seals them sooner)"
+        );
+    }
+
+    #[test]
+    fn what_is_advised_is_enough() {
+        for (nodes, key, age_ms) in [(1, "", 1000), (3, "server_time", 700), (2, "", 333), (1, "a", 20_000)] {
+            let age = Duration::from_millis(age_ms);
+            let mut facts = facts(Some(10), None, key);
+            let widen = Writers { nodes }.horizon(&facts, age, "t").unwrap().widen.unwrap();
+            facts.window = widen.rsplit(' ').next().unwrap().parse().ok();
+            let horizon = Writers { nodes }.horizon(&facts, age, "t").unwrap();
+            assert!(horizon.duration >= WANTED && horizon.widen.is_none(), "{nodes} {key} {age_ms}: {horizon}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@
 
 pub mod client;
 mod cutting;
+pub mod delivery;
 pub mod due;
 pub mod figures;
 pub mod guarantee;

@@ -35,7 +35,17 @@ impl ClickHouse {
         clickhouse
     }
 
-    /// Starts one on a folder that may have tables.
+    /// Starts one on an empty folder, with a configuration of its own.
+    pub fn start_with_config(config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("config.xml"), config).unwrap();
+        let path = folder.path().join("clickhouse");
+        let mut clickhouse = Self::on(&path);
+        clickhouse.folder = Some(folder);
+        clickhouse
+    }
+
+    /// Starts one on a folder that may have tables. The engine takes a `config.xml` beside it.
     pub fn on(path: &Path) -> Self {
         let address = free_address();
         let clickhouse = Self { folder: None, path: path.to_owned(), address, child: spawn(path, address) };
@@ -121,6 +131,7 @@ fn spawn(path: &Path, address: SocketAddr) -> Child {
     let mut child = Command::new(env!("CARGO_BIN_EXE_sluicegate"))
         .args(["clickhouse", "--http-port", &address.port().to_string(), "--path"])
         .arg(path)
+        .current_dir(path.parent().unwrap())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
