@@ -35,6 +35,9 @@ pub enum Command {
     /// Look at what waits in a spool
     #[command(subcommand)]
     Spool(SpoolCommand),
+    /// Look at the lines that were refused, and send them again
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
     /// Run the embedded ClickHouse alone, in the foreground
     Clickhouse(ClickHouseArgs),
 }
@@ -67,6 +70,47 @@ pub struct RequeueArgs {
     pub settings: Settings,
 }
 
+/// What to do with refused lines.
+#[derive(Debug, Subcommand)]
+pub enum QuarantineCommand {
+    /// How many there are of each reason, and the newest of them
+    List(Box<ListArgs>),
+    /// Send them to the running server again, and take those away that it has answered for
+    ///
+    /// Each line is stored as if it came now: with a new server_time, and the address of this machine.
+    /// What is refused again is in the quarantine again. Lines that were cut when they were stored
+    /// can't be sent; they stay.
+    Replay(Box<ReplayArgs>),
+}
+
+/// Arguments of `sluicegate quarantine list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Only lines that were refused since then, such as 2026-05-01 or 2026-05-01T12:00:00Z (UTC)
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// How many of the newest lines to show
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub limit: u32,
+    /// Where ClickHouse and the table are.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// Arguments of `sluicegate quarantine replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// Only lines that were refused since then, such as 2026-05-01 or 2026-05-01T12:00:00Z (UTC)
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Say what the server would answer; store nothing and take nothing away
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Where ClickHouse, the table and the server are.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
 impl Command {
     /// The settings that it works with, if it has any.
     pub fn settings_mut(&mut self) -> Option<&mut Settings> {
@@ -76,6 +120,8 @@ impl Command {
             }
             Self::Spool(SpoolCommand::List(settings) | SpoolCommand::Verify(settings)) => Some(settings),
             Self::Spool(SpoolCommand::Requeue(arguments)) => Some(&mut arguments.settings),
+            Self::Quarantine(QuarantineCommand::List(arguments)) => Some(&mut arguments.settings),
+            Self::Quarantine(QuarantineCommand::Replay(arguments)) => Some(&mut arguments.settings),
             Self::Clickhouse(_) => None,
         }
     }

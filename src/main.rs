@@ -3,8 +3,8 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use sluicegate::cli::{self, ClickHouseArgs, Command, SpoolCommand};
-use sluicegate::commands::{check, drain, requeue, schema, spool};
+use sluicegate::cli::{self, ClickHouseArgs, Command, QuarantineCommand, SpoolCommand};
+use sluicegate::commands::{check, drain, quarantine, requeue, schema, spool};
 use sluicegate::config::{LogFormat, LogLevel, Settings};
 use sluicegate::embedded::{self, EmbeddedOptions};
 use sluicegate::{cpu, server};
@@ -49,6 +49,14 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
         }
         Command::Spool(SpoolCommand::Requeue(arguments)) => {
             requeue::run(&arguments, &mut std::io::stdout().lock())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Quarantine(QuarantineCommand::List(arguments)) => {
+            quarantine::list(&arguments, &mut std::io::stdout().lock())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Quarantine(QuarantineCommand::Replay(arguments)) => {
+            quarantine::replay(&arguments, &mut std::io::stdout().lock())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Clickhouse(arguments) => {

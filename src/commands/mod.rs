@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod drain;
+pub mod quarantine;
 pub mod requeue;
 pub mod schema;
 pub mod spool;

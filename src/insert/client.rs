@@ -97,7 +97,6 @@ impl ClickHouse {
     pub fn of(settings: &Settings) -> Result<Vec<Self>, ConfigError> {
         provide_tls();
         let http = http_settings!(Client::builder())
-            .timeout(QUERY_TIMEOUT)
             .build()
             .map_err(|error| ConfigError(format!("the HTTP client can't be set up: {error}")))?;
         let password = settings.clickhouse_password()?;
@@ -123,10 +122,29 @@ impl ClickHouse {
     ///
     /// No answer, or a refusal with ClickHouse's code.
     pub fn query(&self, statement: &str, parameters: &[(&str, &str)]) -> Result<String, ClientError> {
-        let request = self.http.post(self.address(parameters)).body(statement.to_owned());
+        let mut response = self.ask(statement, parameters, QUERY_TIMEOUT)?;
+        read_text(&mut response)
+    }
+
+    /// The same for an output that may be long: it is read as it comes, within `time`.
+    ///
+    /// # Errors
+    ///
+    /// No answer, or a refusal with ClickHouse's code.
+    pub fn stream(
+        &self,
+        statement: &str,
+        parameters: &[(&str, &str)],
+        time: Duration,
+    ) -> Result<impl Read + use<>, ClientError> {
+        self.ask(statement, parameters, time)
+    }
+
+    fn ask(&self, statement: &str, parameters: &[(&str, &str)], time: Duration) -> Result<Response, ClientError> {
+        let request = self.http.post(self.address(parameters)).timeout(time).body(statement.to_owned());
         let request =
             self.credentials().into_iter().fold(request, |request, (name, value)| request.header(name, value));
-        let mut response = request.send().map_err(|error| not_sent(&error))?;
+        let response = request.send().map_err(|error| not_sent(&error))?;
         let mut verdict = Verdict::new(response.status().as_u16(), response.headers());
         if verdict.refused {
             let mut text = Vec::new();
@@ -134,7 +152,7 @@ impl ClickHouse {
             verdict.read(&text);
             return Err(verdict.refusal());
         }
-        read_text(&mut response)
+        Ok(response)
     }
 
     /// Where to send a request with these parameters.

@@ -1,0 +1,188 @@
+//! The refused lines as ClickHouse streams them, and the requests that they are sent in.
+
+use std::io::{self, BufRead};
+
+use crate::limits;
+
+/// Selects what [`read`] reads. Identical rows have one name and lie side by side.
+pub(super) const COLUMNS: &str = "hex(sipHash128(server_time, ip, code, message, line)) AS name, \
+                                  toUInt32(server_time) AS second, toString(code) AS reason, line";
+
+/// The order of the stream: the table's own, so that nothing has to be sorted as a whole.
+pub(super) const ORDER: &str = "code, server_time, name";
+
+/// Hexadecimal digits of a row's name.
+const NAME_LEN: usize = 32;
+
+/// No line is longer; a length beyond it is no row.
+const TEXT_BYTES_MAX: usize = 1 << 20;
+
+/// A row of the quarantine table.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    /// Names its content.
+    pub(super) name: String,
+    /// Its server time, Unix seconds.
+    pub(super) second: u32,
+    /// Why it was refused.
+    pub(super) code: String,
+    pub(super) line: Vec<u8>,
+}
+
+impl Refused {
+    /// Its end is missing, or may be: it was cut between characters at the longest that is kept.
+    pub(super) fn is_cut(&self) -> bool {
+        self.line.len() + 4 > limits::QUARANTINE_LINE_BYTES_MAX
+    }
+}
+
+/// Reads the next row, in RowBinary.
+///
+/// # Errors
+///
+/// The stream broke off, or has something else than a row: the text of an error of ClickHouse.
+pub(super) fn read(stream: &mut impl BufRead) -> io::Result<Option<Refused>> {
+    if stream.fill_buf()?.is_empty() {
+        return Ok(None);
+    }
+    let name = text(stream)?;
+    if name.len() != NAME_LEN || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(no_row());
+    }
+    let mut second = [0; 4];
+    stream.read_exact(&mut second)?;
+    let code = text(stream)?;
+    Ok(Some(Refused { name, second: u32::from_le_bytes(second), code, line: bytes(stream)? }))
+}
+
+fn text(stream: &mut impl BufRead) -> io::Result<String> {
+    String::from_utf8(bytes(stream)?).map_err(|_| no_row())
+}
+
+fn bytes(stream: &mut impl BufRead) -> io::Result<Vec<u8>> {
+    let (mut length, mut shift) = (0usize, 0);
+    loop {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        let [byte] = byte;
+        length |= usize::from(byte & 0x7f) << shift;
+        shift += 7;
+        if byte & 0x80 == 0 {
+            break;
+        }
+        if shift > 21 {
+            return Err(no_row());
+        }
+    }
+    if length > TEXT_BYTES_MAX {
+        return Err(no_row());
+    }
+    let mut bytes = vec![0; length];
+    stream.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn no_row() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "ClickHouse broke off in the middle of the lines")
+}
+
+/// Lines of one code and one second that are sent together.
+///
+/// What is in a request depends on nothing but the rows of its second, so that a replay that was
+/// interrupted makes the same requests again, with the same keys.
+#[derive(Debug, Default)]
+pub(super) struct Request {
+    /// How many requests of its second and code come before it.
+    pub(super) part: u64,
+    /// The names of its rows, in order.
+    pub(super) names: Vec<String>,
+    /// The lines.
+    pub(super) body: Vec<u8>,
+}
+
+impl Request {
+    pub(super) fn push(&mut self, refused: &Refused) {
+        self.names.push(refused.name.clone());
+        self.body.extend_from_slice(&refused.line);
+        self.body.push(b'\n');
+    }
+
+    pub(super) fn lines(&self) -> u64 {
+        self.names.len() as u64
+    }
+
+    /// Would it be longer with this line than a request may be?
+    pub(super) fn is_full_for(&self, refused: &Refused, lines_max: usize, bytes_max: usize) -> bool {
+        !self.names.is_empty()
+            && (self.names.len() >= lines_max || self.body.len() + refused.line.len() + 1 > bytes_max)
+    }
+
+    /// The value of its Idempotency-Key: the server stores a request once, however often it comes.
+    pub(super) fn key(&self) -> String {
+        let checksum = self.names.iter().fold(0, |checksum, name| crc32c::crc32c_append(checksum, name.as_bytes()));
+        let first = self.names.first().map_or("", String::as_str);
+        format!("quarantine-{first}-{}-{}-{checksum:08x}", self.part, self.names.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(name: char, line: &[u8]) -> Vec<u8> {
+        let mut row = vec![NAME_LEN as u8];
+        row.extend([name as u8; NAME_LEN]);
+        row.extend(7u32.to_le_bytes());
+        row.extend(b"\x0cinvalid_json");
+        row.extend([0x80 | (line.len() & 0x7f) as u8, (line.len() >> 7) as u8]);
+        row.extend(line);
+        row
+    }
+
+    #[test]
+    fn rows_are_read_and_nothing_else_is_taken_for_one() {
+        let stream = [row('A', b"bad"), row('B', &[0xff; 300])].concat();
+        let mut read_from = &stream[..];
+        let first = read(&mut read_from).unwrap().unwrap();
+        assert_eq!((first.name.as_str(), first.second), ("A".repeat(NAME_LEN).as_str(), 7));
+        assert_eq!((first.code.as_str(), first.line.as_slice()), ("invalid_json", &b"bad"[..]));
+        assert_eq!(read(&mut read_from).unwrap().unwrap().line, [0xff; 300]);
+        assert_eq!(read(&mut read_from).unwrap(), None);
+        for end in (1..stream.len()).filter(|end| *end != row('A', b"bad").len()) {
+            let mut cut = &stream[..end];
+            let outcome = std::iter::from_fn(|| read(&mut cut).transpose()).last().unwrap();
+            assert!(outcome.is_err(), "{end}");
+        }
+        for error in
+            ["Code: 241. DB::Exception: Memory", "\r\n__exception__\r\n", "\x20no name, though so long as one is"]
+        {
+            assert!(read(&mut error.as_bytes()).is_err(), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_key_names_the_lines_and_their_place() {
+        let refused = |name: &str| Refused { name: name.into(), second: 1, code: "c".into(), line: b"x".to_vec() };
+        let of = |part, names: &[&str]| {
+            let mut request = Request { part, ..Request::default() };
+            names.iter().for_each(|name| request.push(&refused(name)));
+            request.key()
+        };
+        let keys = [of(0, &["a", "b"]), of(1, &["a", "b"]), of(0, &["a", "c"]), of(0, &["a"]), of(0, &["a", "a"])];
+        for (index, key) in keys.iter().enumerate() {
+            assert!(!keys[..index].contains(key), "{keys:?}");
+        }
+        assert_eq!(of(0, &["a", "b"]), keys[0]);
+    }
+
+    #[test]
+    fn a_request_is_full_by_lines_and_by_bytes() {
+        let refused = Refused { name: "n".into(), second: 1, code: "c".into(), line: vec![b'x'; 9] };
+        let mut request = Request::default();
+        assert!(!request.is_full_for(&refused, 2, 1), "one line always fits");
+        request.push(&refused);
+        assert!(!request.is_full_for(&refused, 2, 20) && request.is_full_for(&refused, 2, 19));
+        request.push(&refused);
+        assert!(request.is_full_for(&refused, 2, 1000));
+    }
+}

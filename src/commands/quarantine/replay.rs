@@ -1,0 +1,246 @@
+//! `sluicegate quarantine replay`: refused lines go to the running server again.
+//!
+//! ```text
+//! quarantine table ── stream, by code and second ──▶ request ──▶ server: accepted, or refused again
+//!        ▲                                                          │ answered
+//!        └──────────────────── DELETE of what was sent ◀────────────┘
+//! ```
+//!
+//! A line is deleted only after the server has answered for it with its own promise; lines that it
+//! refuses again it has put into the quarantine itself. When this program ends between answer and
+//! delete, the next replay makes the same requests, under the same keys, and the server stores
+//! nothing twice.
+//!
+//! Rows have no identity in the table, only their content. A row that equals one of these in every
+//! column, and gets there between its reading and the delete, is deleted with it.
+
+use std::collections::BTreeSet;
+use std::io::{BufReader, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use reqwest::blocking::Client;
+use serde::Deserialize;
+
+use super::refused::{self, Request};
+use super::{Place, Since, places, since};
+use crate::cli::ReplayArgs;
+use crate::config::{ConfigError, Settings};
+use crate::insert::client::ClientError;
+use crate::limits;
+
+/// More bad lines than this refuse a request as a whole.
+const LINES_MAX: usize = limits::BAD_LINES_MAX as usize;
+
+const BODY_BYTES_MAX: u64 = 1 << 20;
+
+/// Answered lines that are deleted with one statement, or more where one second has more.
+const DELETE_AFTER: u64 = 1000;
+
+/// Names in one statement at most: a replicated table's Keeper takes no more than 1 MiB of it.
+const NAMES_MAX: usize = 10_000;
+
+/// How long all of a table's lines may take.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+
+/// How long the server may take for one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Sends the refused lines to the running server, and says what has become of them.
+///
+/// # Errors
+///
+/// ClickHouse or the server does not answer, or not with a promise; what was answered until then
+/// does not come again.
+pub fn replay(arguments: &ReplayArgs, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
+    let settings = &arguments.settings;
+    let since = since(arguments.since.as_deref());
+    let places = places(settings)?;
+    let http = Client::builder().no_proxy().timeout(REQUEST_TIMEOUT).build()?;
+    let dry_run = if arguments.dry_run { "?dry_run=1" } else { "" };
+    let url = format!("http://{}/api/{}{dry_run}", reachable(settings), settings.table);
+    let mut total = Totals::default();
+    for place in &places {
+        let mut replay = Replay {
+            place,
+            http: &http,
+            url: &url,
+            dry_run: arguments.dry_run,
+            lines_max: LINES_MAX.min(settings.events_max as usize),
+            bytes_max: usize::try_from(settings.body_bytes_max.0.min(BODY_BYTES_MAX)).unwrap_or(usize::MAX),
+            answered: Answered::default(),
+            total: Totals::default(),
+        };
+        let outcome = replay.run(&since, out);
+        // What was answered is done with, whatever came then.
+        let deleted = replay.delete(out);
+        total.add(&replay.total);
+        outcome?;
+        deleted?;
+    }
+    let Totals { lines, accepted, rejected, cut } = total;
+    let would = if arguments.dry_run { "would be " } else { "" };
+    writeln!(out, "{lines} lines: {accepted} {would}accepted, {rejected} {would}refused again")?;
+    if cut > 0 {
+        writeln!(out, "{cut} lines were cut when they were stored and can't be sent; they stay in the quarantine")?;
+    }
+    Ok(())
+}
+
+/// One quarantine table's lines on their way.
+struct Replay<'a> {
+    place: &'a Place,
+    http: &'a Client,
+    url: &'a str,
+    dry_run: bool,
+    lines_max: usize,
+    bytes_max: usize,
+    answered: Answered,
+    total: Totals,
+}
+
+/// Lines of one code that the server has answered for and that are still in the table.
+#[derive(Default)]
+struct Answered {
+    code: String,
+    names: BTreeSet<String>,
+    seconds: Option<(u32, u32)>,
+    totals: Totals,
+}
+
+#[derive(Default)]
+struct Totals {
+    lines: u64,
+    accepted: u64,
+    rejected: u64,
+    cut: u64,
+}
+
+impl Totals {
+    fn add(&mut self, more: &Self) {
+        self.lines += more.lines;
+        self.accepted += more.accepted;
+        self.rejected += more.rejected;
+        self.cut += more.cut;
+    }
+}
+
+/// What the server says of a request.
+#[derive(Deserialize)]
+#[serde(default)]
+#[derive(Default)]
+struct Reply {
+    accepted: u64,
+    rejected: u64,
+    error: Option<String>,
+}
+
+impl Replay<'_> {
+    fn run(&mut self, since: &Since<'_>, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
+        let Place { server, table } = self.place;
+        if !self.dry_run {
+            // Before anything is sent: lines that can't be deleted would be sent again and again.
+            server.query(&format!("DELETE FROM {table} WHERE 0"), &[]).map_err(|error| {
+                ConfigError(format!("lines that are sent must be deleted from {table}, and can't be: {error}"))
+            })?;
+        }
+        let statement = format!(
+            "SELECT {} FROM {table} WHERE {} ORDER BY {} FORMAT RowBinary",
+            refused::COLUMNS,
+            since.condition,
+            refused::ORDER
+        );
+        let stream = server.stream(&statement, &since.parameters(), STREAM_TIMEOUT)?;
+        let mut stream = BufReader::new(stream);
+        let mut request = Request::default();
+        let mut group: Option<(String, u32)> = None;
+        while let Some(refused) = refused::read(&mut stream)? {
+            let of = (refused.code.clone(), refused.second);
+            if group.as_ref() != Some(&of) {
+                self.send(&group, &mut request)?;
+                request = Request::default();
+                // Only here: every row of a second is answered, or none is deleted.
+                let other_code = group.as_ref().is_some_and(|(code, _)| *code != refused.code);
+                if other_code || self.answered.totals.lines >= DELETE_AFTER {
+                    self.delete(out)?;
+                }
+                group = Some(of);
+            }
+            if refused.is_cut() {
+                self.answered.totals.cut += 1;
+                continue;
+            }
+            if request.is_full_for(&refused, self.lines_max, self.bytes_max) {
+                self.send(&group, &mut request)?;
+                request = Request { part: request.part + 1, ..Request::default() };
+            }
+            request.push(&refused);
+        }
+        self.send(&group, &mut request)
+    }
+
+    fn send(&mut self, group: &Option<(String, u32)>, request: &mut Request) -> Result<(), Box<dyn std::error::Error>> {
+        let Some((code, second)) = group.as_ref().filter(|_| request.lines() > 0) else { return Ok(()) };
+        let lines = request.lines();
+        let sent = self.http.post(self.url).header("Idempotency-Key", request.key());
+        let response = sent
+            .body(std::mem::take(&mut request.body))
+            .send()
+            .map_err(|error| ConfigError(format!("the server does not answer at {}: {error}", self.url)))?;
+        let (status, text) = (response.status().as_u16(), response.text()?);
+        let reply: Reply = sonic_rs::from_str(&text).unwrap_or_default();
+        // 422 without an error says that every line was bad, and that all of them are kept.
+        let promised = matches!(status, 200 | 422) && reply.error.is_none();
+        if !promised || reply.accepted + reply.rejected != lines {
+            return Err(ConfigError(format!("the server answered {status}: {}", text.trim())).into());
+        }
+        let answered = &mut self.answered;
+        answered.code.clone_from(code);
+        answered.names.extend(request.names.drain(..));
+        let (first, last) = answered.seconds.unwrap_or((*second, *second));
+        answered.seconds = Some((first.min(*second), last.max(*second)));
+        answered.totals.add(&Totals { lines, accepted: reply.accepted, rejected: reply.rejected, cut: 0 });
+        Ok(())
+    }
+
+    /// Deletes what was answered, and says what it was.
+    fn delete(&mut self, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
+        let Answered { code, names, seconds, totals } = std::mem::take(&mut self.answered);
+        self.total.add(&totals);
+        let Some((first, last)) = seconds else { return Ok(()) };
+        if !self.dry_run {
+            let names: Vec<String> = names.into_iter().collect();
+            for names in names.chunks(NAMES_MAX) {
+                self.delete_named(names, first, last)?;
+            }
+        }
+        let Totals { lines, accepted, rejected, .. } = totals;
+        writeln!(out, "{code}: {lines} lines: {accepted} accepted, {rejected} refused again")?;
+        Ok(())
+    }
+
+    fn delete_named(&self, names: &[String], first: u32, last: u32) -> Result<(), ClientError> {
+        let Place { server, table } = self.place;
+        // Names are digits of ClickHouse's own.
+        let statement = format!(
+            "DELETE FROM {table} WHERE server_time >= toDateTime({first}, 'UTC') \
+             AND server_time <= toDateTime({last}, 'UTC') \
+             AND hex(sipHash128(server_time, ip, code, message, line)) IN ('{}')",
+            names.join("','")
+        );
+        let parameters = [("max_query_size", "1048576"), ("lightweight_deletes_sync", "1")];
+        server.query(&statement, &parameters).map(|_| ())
+    }
+}
+
+/// Where this machine reaches the server's first public address.
+fn reachable(settings: &Settings) -> SocketAddr {
+    let mut address = settings.listen.first().copied().unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080)));
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}

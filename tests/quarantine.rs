@@ -1,0 +1,173 @@
+//! `sluicegate quarantine list|replay` against a running server and a real ClickHouse.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use support::{ClickHouse, Server, post, run, shared_clickhouse};
+
+/// A table for numbers, its server, and what to tell the command.
+struct Bench {
+    clickhouse: &'static ClickHouse,
+    database: String,
+    server: Server,
+}
+
+impl Bench {
+    fn new(flags: &[&str]) -> Self {
+        let clickhouse = shared_clickhouse();
+        let database = clickhouse.database();
+        let server = Server::start(clickhouse, &database, flags);
+        Self { clickhouse, database, server }
+    }
+
+    fn quarantine(&self, words: &[&str]) -> (bool, String, String) {
+        let (listen, url) = (self.server.address().to_string(), self.clickhouse.url());
+        let settings = ["--listen", &listen, "--clickhouse-url", &url, "--database", &self.database];
+        run(&[&["quarantine"], words, &settings].concat())
+    }
+
+    /// What a replay that works says.
+    fn replay(&self, words: &[&str]) -> String {
+        let (succeeded, said, error) = self.quarantine(&[&["replay"], words].concat());
+        assert!(succeeded, "{said}{error}\n{}", self.server.log());
+        said
+    }
+
+    fn send(&self, body: &str) {
+        let reply = post(self.server.address(), "/api/events", body.as_bytes());
+        assert!(matches!(reply.status, 200 | 422), "{}", reply.text());
+    }
+
+    fn ask(&self, statement: &str) -> String {
+        self.clickhouse.query(&statement.replace("$", &format!("{}.events", self.database))).trim().to_owned()
+    }
+
+    fn wait_for(&self, events: u64, quarantined: u64) {
+        self.server.wait_for_rows(self.clickhouse, &format!("{}.events", self.database), events);
+        self.server.wait_for_rows(self.clickhouse, &format!("{}.events_quarantine", self.database), quarantined);
+    }
+}
+
+/// A line that is refused until `sequence` is text that an Int64 can't hold.
+fn misfit(number: u64) -> String {
+    format!("{{\"event\":\"e\",\"sequence\":\"n{number}\"}}\n")
+}
+
+#[test]
+fn a_list_shows_reasons_and_the_newest_lines() {
+    let bench = Bench::new(&[]);
+    bench.send("bad\n{\"event\":\"good\"}\n\u{1b}[31m\n[1]\n");
+    bench.wait_for(1, 3);
+    let (ok, said, _) = bench.quarantine(&["list"]);
+    for part in ["invalid_json: 2 lines, 20", "not_an_object: 1 lines, 20", "127.0.0.1 not_an_object", ": \"[1]\""] {
+        assert!(ok && said.contains(part), "{part} is missing:\n{said}");
+    }
+    assert!(said.contains("\\u{1b}[31m") && !said.contains('\u{1b}'), "{said:?}");
+    let (ok, said, _) = bench.quarantine(&["list", "--limit", "1"]);
+    assert!(ok && said.lines().count() == 4, "{said}");
+    let (ok, said, _) = bench.quarantine(&["list", "--since", "2100-01-01"]);
+    assert!(ok && said.lines().count() == 1, "{said}");
+    let (ok, said, _) = bench.quarantine(&["list", "--since", "2001-01-01T00:00:00Z"]);
+    assert!(ok && said.contains("invalid_json: 2 lines"), "{said}");
+    let (ok, _, error) = bench.quarantine(&["list", "--since", "yesterday"]);
+    assert!(!ok && error.contains("yesterday"), "{error}");
+    let (ok, _, error) = bench.quarantine(&["list", "--table", "nothing"]);
+    assert!(!ok && error.contains("`nothing_quarantine`"), "{error}");
+    assert!(bench.server.stop().success());
+}
+
+#[test]
+fn lines_that_fit_now_are_stored_and_the_others_are_there_once() {
+    let bench = Bench::new(&[]);
+    let lines: String = (0..30).map(misfit).collect();
+    bench.send(&format!("{lines}bad\nbad\nbad\n"));
+    bench.wait_for(0, 33);
+    // A dry run says what would be, and changes nothing.
+    let said = bench.replay(&["--dry-run"]);
+    assert!(said.contains("33 lines: 0 would be accepted, 33 would be refused again"), "{said}");
+    // Nothing fits yet: what is refused again is there again, and not twice.
+    let said = bench.replay(&[]);
+    assert!(said.contains("33 lines: 0 accepted, 33 refused again"), "{said}");
+    bench.wait_for(0, 33);
+    // The table takes text now.
+    bench.ask("ALTER TABLE $ MODIFY COLUMN sequence String");
+    let bench = Bench { server: bench.server.restart(), ..bench };
+    let said = bench.replay(&["--dry-run"]);
+    assert!(said.contains("33 lines: 30 would be accepted, 3 would be refused again"), "{said}");
+    bench.wait_for(0, 33);
+    let said = bench.replay(&[]);
+    assert!(said.contains("type_mismatch: 30 lines: 30 accepted, 0 refused again"), "{said}");
+    assert!(said.contains("invalid_json: 3 lines: 0 accepted, 3 refused again"), "{said}");
+    bench.wait_for(30, 3);
+    assert_eq!(bench.ask("SELECT uniqExact(sequence) FROM $"), "30");
+    assert_eq!(bench.ask("SELECT groupUniqArray(line) FROM $_quarantine"), "['bad']");
+    // Nothing comes a second time.
+    let said = bench.replay(&[]);
+    assert!(said.contains("3 lines: 0 accepted, 3 refused again"), "{said}");
+    bench.wait_for(30, 3);
+    assert!(bench.server.stop().success());
+}
+
+#[test]
+fn more_lines_than_a_request_may_have_and_equal_ones_all_come_once() {
+    let bench = Bench::new(&[]);
+    // All of one second, by the quarantine's own account: several requests, one delete.
+    bench.ask(
+        "INSERT INTO $_quarantine SETTINGS async_insert = 0 SELECT toStartOfDay(now('UTC')), '1.2.3.4', 'type_mismatch', \
+         'm', concat('{\"event\":\"e\",\"sequence\":', toString(number % 1500), '}') FROM numbers(4000)",
+    );
+    bench.ask(
+        "INSERT INTO $_quarantine SETTINGS async_insert = 0 SELECT toStartOfDay(now('UTC')) + number, \
+         '1.2.3.4', 'out_of_range', 'm', concat('{\"event\":\"f\",\"sequence\":', toString(number), '}') FROM numbers(50)",
+    );
+    let since = bench.ask("SELECT toStartOfDay(now('UTC')) + 10");
+    let said = bench.replay(&["--since", &since]);
+    assert!(said.starts_with("out_of_range: 40 lines: 40 accepted"), "{said}");
+    bench.wait_for(40, 4010);
+    let said = bench.replay(&[]);
+    assert!(said.contains("type_mismatch: 4000 lines: 4000 accepted"), "{said}");
+    bench.wait_for(4050, 0);
+    let counts = bench.ask(
+        "SELECT countIf(n = 3), countIf(n = 2), count() FROM (SELECT count() AS n FROM $ WHERE event = 'e' GROUP BY sequence)",
+    );
+    assert_eq!(counts, "1000\t500\t1500");
+    assert_eq!(bench.ask("SELECT DISTINCT ip FROM $"), "127.0.0.1");
+    assert!(bench.server.stop().success());
+}
+
+#[test]
+fn rows_that_clickhouse_refused_go_in_once_it_takes_them_and_cut_lines_stay() {
+    let bench = Bench::new(&[]);
+    bench.ask("ALTER TABLE $ ADD CONSTRAINT small CHECK sequence < 5");
+    let events: String = (0..8).map(|number| format!("{{\"event\":\"e\",\"sequence\":{number}}}\n")).collect();
+    bench.send(&format!("{events}{{\"param_str\":\"{}\"", "x".repeat(70_000)));
+    bench.wait_for(5, 4);
+    bench.ask("ALTER TABLE $ DROP CONSTRAINT small");
+    let said = bench.replay(&[]);
+    assert!(said.contains("refused_by_clickhouse: 3 lines: 3 accepted, 0 refused again"), "{said}");
+    assert!(said.contains("1 lines were cut when they were stored"), "{said}");
+    bench.wait_for(8, 1);
+    assert_eq!(bench.ask("SELECT sequence FROM $ ORDER BY sequence FORMAT TSV"), "0\n1\n2\n3\n4\n5\n6\n7");
+    assert!(bench.server.stop().success());
+}
+
+#[test]
+fn without_a_server_or_the_right_to_delete_nothing_is_lost() {
+    let bench = Bench::new(&[]);
+    bench.send("bad");
+    bench.wait_for(0, 1);
+    let (ok, _, error) = bench.quarantine(&["replay", "--table", "nothing"]);
+    assert!(!ok && error.contains("`nothing_quarantine`"), "{error}");
+    bench.ask("CREATE TABLE $2_quarantine AS $_quarantine ENGINE = Log");
+    bench.ask("INSERT INTO $2_quarantine SETTINGS async_insert = 0 SELECT * FROM $_quarantine");
+    let (ok, _, error) = bench.quarantine(&["replay", "--table", "events2"]);
+    assert!(!ok && error.contains("must be deleted"), "{error}");
+    let Bench { clickhouse, database, server } = bench;
+    let (listen, url) = (server.address().to_string(), clickhouse.url());
+    assert!(server.stop().success());
+    let settings = ["--listen", &listen, "--clickhouse-url", &url, "--database", &database];
+    let (ok, _, error) = run(&[&["quarantine", "replay"], &settings[..]].concat());
+    assert!(!ok && error.contains("does not answer"), "{error}");
+    assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events_quarantine")).trim(), "1");
+}
