@@ -16,7 +16,7 @@ fn version_and_help_say_what_this_is() {
     let (ok, version, _) = run(&["--version"]);
     assert!(ok && version.trim() == format!("sluicegate {}", env!("CARGO_PKG_VERSION")), "{version}");
     let (ok, help, _) = run(&["--help"]);
-    for command in ["serve", "check", "schema", "drain", "spool", "clickhouse"] {
+    for command in ["serve", "check", "schema", "drain", "spool", "quarantine", "clickhouse"] {
         assert!(ok && help.contains(command), "{help}");
     }
     let (ok, help, _) = run(&["serve", "--help"]);
@@ -114,6 +114,30 @@ fn what_waits_is_listed_verified_and_drained() {
     assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events_quarantine")).trim(), "1");
     let (ok, listed, _) = command(&["spool", "list"]);
     assert!(ok && listed.trim() == "0 events and 0 refused lines wait in sealed segments", "{listed}");
+}
+
+#[test]
+fn requeue_tells_the_running_server_and_fails_for_a_segment_that_does_not_wait() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    let server = Server::start(clickhouse, &database, &[]);
+    clickhouse.query(&format!("RENAME TABLE {database}.events TO {database}.away"));
+    assert_eq!(post(server.address(), "/api/events", b"{\"event\":\"a\"}").status, 200);
+    support::wait_for(
+        || server.log(),
+        || server.admin_get("/readyz").text().contains("segment 1 is held").then_some(()),
+    );
+    let admin = server.admin_address().to_string();
+    let requeue = |flags: &[&str]| run(&[&["spool", "requeue", "--admin-listen", &admin], flags].concat());
+    let (ok, _, error) = requeue(&["--segment", "7"]);
+    assert!(!ok && error.contains("segment 7 does not wait"), "{error}");
+    clickhouse.query(&format!("RENAME TABLE {database}.away TO {database}.events"));
+    let (ok, said, _) = requeue(&["--segment", "1"]);
+    assert!(ok && said.contains("{\"requeued\":1}"), "{said}");
+    server.wait_for_rows(clickhouse, &format!("{database}.events"), 1);
+    let (ok, said, _) = requeue(&[]);
+    assert!(ok && said.contains("{\"requeued\":0}"), "{said}");
+    assert!(server.stop().success());
 }
 
 #[test]

@@ -3,10 +3,18 @@
 use std::io::Write;
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use crate::cli::RequeueArgs;
 use crate::config::ConfigError;
 use crate::insert::client::provide_tls;
 use crate::spool::Spool;
+
+/// What the server says.
+#[derive(Default, Deserialize)]
+struct Requeued {
+    requeued: u64,
+}
 
 /// Tells the server that runs, through its admin address. Where none runs, `--force` takes away the
 /// note that ClickHouse may have a segment, so that the next start sends it.
@@ -32,7 +40,14 @@ pub fn run(arguments: &RequeueArgs, out: &mut impl Write) -> Result<(), Box<dyn 
                 return Err(ConfigError(format!("the server at {address} answered: {text}")).into());
             }
             writeln!(out, "the server at {address} answered: {text}")?;
-            Ok(())
+            let Requeued { requeued } = sonic_rs::from_str(&text).unwrap_or_default();
+            match arguments.segment {
+                Some(number) if requeued == 0 => {
+                    Err(ConfigError(format!("segment {number} does not wait there: see `sluicegate spool list`"))
+                        .into())
+                }
+                _ => Ok(()),
+            }
         }
         Err(error) if error.is_connect() => offline(arguments, out),
         Err(error) => Err(ConfigError(format!("the server at {address} does not answer: {error}")).into()),
