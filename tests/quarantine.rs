@@ -4,6 +4,10 @@
 
 mod support;
 
+use std::io::Read;
+use std::net::TcpListener;
+use std::thread;
+
 use support::{ClickHouse, Server, post, run, shared_clickhouse};
 
 /// A table for numbers, its server, and what to tell the command.
@@ -121,13 +125,20 @@ fn more_lines_than_a_request_may_have_and_equal_ones_all_come_once() {
         "INSERT INTO $_quarantine SETTINGS async_insert = 0 SELECT toStartOfDay(now('UTC')) + number, \
          '1.2.3.4', 'out_of_range', 'm', concat('{\"event\":\"f\",\"sequence\":', toString(number), '}') FROM numbers(50)",
     );
+    // More bad lines than the server takes in one request.
+    bench.ask(
+        "INSERT INTO $_quarantine SETTINGS async_insert = 0 SELECT toStartOfDay(now('UTC')), '1.2.3.4', 'too_deep', \
+         'm', concat('bad', toString(number)) FROM numbers(1200)",
+    );
     let since = bench.ask("SELECT toStartOfDay(now('UTC')) + 10");
     let said = bench.replay(&["--since", &since]);
     assert!(said.starts_with("out_of_range: 40 lines: 40 accepted"), "{said}");
-    bench.wait_for(40, 4010);
+    bench.wait_for(40, 5210);
     let said = bench.replay(&[]);
     assert!(said.contains("type_mismatch: 4000 lines: 4000 accepted"), "{said}");
-    bench.wait_for(4050, 0);
+    assert!(said.contains("too_deep: 1200 lines: 0 accepted, 1200 refused again"), "{said}");
+    bench.wait_for(4050, 1200);
+    assert_eq!(bench.ask("SELECT uniqExact(line) FROM $_quarantine WHERE code = 'invalid_json'"), "1200");
     let counts = bench.ask(
         "SELECT countIf(n = 3), countIf(n = 2), count() FROM (SELECT count() AS n FROM $ WHERE event = 'e' GROUP BY sequence)",
     );
@@ -149,6 +160,55 @@ fn rows_that_clickhouse_refused_go_in_once_it_takes_them_and_cut_lines_stay() {
     assert!(said.contains("1 lines were cut when they were stored"), "{said}");
     bench.wait_for(8, 1);
     assert_eq!(bench.ask("SELECT sequence FROM $ ORDER BY sequence FORMAT TSV"), "0\n1\n2\n3\n4\n5\n6\n7");
+    assert!(bench.server.stop().success());
+}
+
+#[test]
+fn an_interrupted_replay_makes_the_same_requests_again() {
+    let bench = Bench::new(&[]);
+    let insert = |second: u32, lines: &str| {
+        bench.ask(&format!(
+            "INSERT INTO $_quarantine SETTINGS async_insert = 0 SELECT toStartOfDay(now('UTC')) + {second}, '1.2.3.4', \
+             'invalid_json', 'm', line FROM VALUES('line String', {lines})"
+        ));
+    };
+    insert(1, "('b'), ('a'), ('b')");
+    // A server that reads one request and ends: nobody knows what it has done with it.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let interrupted = || {
+        thread::scope(|scope| {
+            let replay = scope.spawn(|| {
+                let url = bench.clickhouse.url();
+                let settings = ["--listen", &address, "--clickhouse-url", &url, "--database", &bench.database];
+                run(&[&["quarantine", "replay"], &settings[..]].concat())
+            });
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                request.push(byte[0]);
+            }
+            drop(stream);
+            let (succeeded, _, error) = replay.join().unwrap();
+            assert!(!succeeded && error.contains("does not answer"), "{error}");
+            String::from_utf8(request).unwrap()
+        })
+    };
+    let key = |request: &str| {
+        let header = request.lines().find(|line| line.to_ascii_lowercase().starts_with("idempotency-key: "));
+        header.expect("the request has a key").to_owned()
+    };
+    let first = interrupted();
+    assert!(first.contains("content-length: 6\r\n"), "{first}");
+    // What comes later belongs to another request.
+    insert(2, "('c')");
+    assert_eq!(key(&interrupted()), key(&first));
+    bench.wait_for(0, 4);
+    // What comes to the same second makes it another request.
+    insert(1, "('d')");
+    assert_ne!(key(&interrupted()), key(&first));
     assert!(bench.server.stop().success());
 }
 
