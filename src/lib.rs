@@ -31,7 +31,7 @@
 //! | [`insert`] | segments → proven rows in ClickHouse |
 //! | [`figures`], [`health`], [`admin`] | what is counted; would an event be taken; the admin address |
 //! | [`embedded`] | ClickHouse as a child process |
-//! | [`commands`] | what `check`, `schema`, `drain` and `spool` do |
+//! | [`commands`] | what `check`, `schema`, `drain`, `spool` and `quarantine` do |
 //!
 //! # Threads
 //!
@@ -41,7 +41,7 @@
 //! | committer | one | parses anything |
 //! | inserter | a few | sleeps on a segment |
 //! | watcher | one | touches an event; publishes what the table has become |
-//! | admin | one, and one a request | serves ingestion |
+//! | admin | one, one that looks once a second, and one a request | serves ingestion |
 //! | main | one | does anything but start and stop the others |
 //!
 //! Any thread's end is the process's end: a release is built with `panic = "abort"`.
@@ -53,12 +53,14 @@
 //! 3. A segment's bytes, columns, types, row count, settings and token never change after it is
 //!    sealed ([`spool`], [`insert::target::Frozen`]).
 //! 4. A segment is deleted only after ClickHouse has proven the insert ([`insert::client`]).
-//! 5. A failed sync ends the process; it is never tried again and believed ([`spool`]).
-//! 6. Nothing from a peer, the disk or ClickHouse reaches an `unwrap`, an index or an unbounded
+//! 5. Recovered + committed = inserted + spooled + set aside, in events, at every moment
+//!    ([`spool::LedgerSnapshot`]).
+//! 6. A failed sync ends the process; it is never tried again and believed ([`spool`]).
+//! 7. Nothing from a peer, the disk or ClickHouse reaches an `unwrap`, an index or an unbounded
 //!    allocation (clippy denies the first two in the whole crate).
-//! 7. What a client says about its own address or the server's time is never stored as such
+//! 8. What a client says about its own address or the server's time is never stored as such
 //!    ([`ndjson`]).
-//! 8. One segment is one block for ClickHouse ([`config::Settings::validate`]).
+//! 9. One segment is one block for ClickHouse ([`config::Settings::validate`]).
 //!
 //! # Absent on purpose
 //!

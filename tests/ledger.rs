@@ -155,6 +155,14 @@ fn what_waits_while_clickhouse_is_away_is_drained() {
     assert_eq!(stored(&clickhouse, &database), [41, 1]);
 }
 
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn it_balances_at_every_moment_and_the_last_minute_is_there() {
     let clickhouse = shared_clickhouse();
@@ -162,6 +170,8 @@ fn it_balances_at_every_moment_and_the_last_minute_is_there() {
     let server = Server::start(clickhouse, &database, &["--batch-age", "10ms"]);
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
+        // When this fails, the clients end too.
+        let _ends = SetOnDrop(&stop);
         let clients: Vec<_> = (0..2)
             .map(|client| {
                 let (server, stop) = (&server, &stop);

@@ -4,8 +4,8 @@
 
 mod support;
 
-use std::io::Read;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::thread;
 
 use support::{ClickHouse, Server, post, run, shared_clickhouse};
@@ -173,43 +173,81 @@ fn an_interrupted_replay_makes_the_same_requests_again() {
         ));
     };
     insert(1, "('b'), ('a'), ('b')");
-    // A server that reads one request and ends: nobody knows what it has done with it.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let interrupted = || {
-        thread::scope(|scope| {
-            let replay = scope.spawn(|| {
-                let url = bench.clickhouse.url();
-                let settings = ["--listen", &address, "--clickhouse-url", &url, "--database", &bench.database];
-                run(&[&["quarantine", "replay"], &settings[..]].concat())
-            });
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut request = Vec::new();
-            while !request.ends_with(b"\r\n\r\n") {
-                let mut byte = [0];
-                stream.read_exact(&mut byte).unwrap();
-                request.push(byte[0]);
-            }
-            drop(stream);
-            let (succeeded, _, error) = replay.join().unwrap();
-            assert!(!succeeded && error.contains("does not answer"), "{error}");
-            String::from_utf8(request).unwrap()
-        })
-    };
-    let key = |request: &str| {
-        let header = request.lines().find(|line| line.to_ascii_lowercase().starts_with("idempotency-key: "));
-        header.expect("the request has a key").to_owned()
-    };
-    let first = interrupted();
+    // Nobody knows what this server has done with the request.
+    let first = &interrupted(&bench, &listener, &[None])[0];
     assert!(first.contains("content-length: 6\r\n"), "{first}");
     // What comes later belongs to another request.
     insert(2, "('c')");
-    assert_eq!(key(&interrupted()), key(&first));
+    assert_eq!(key(&interrupted(&bench, &listener, &[None])[0]), key(first));
     bench.wait_for(0, 4);
     // What comes to the same second makes it another request.
     insert(1, "('d')");
-    assert_ne!(key(&interrupted()), key(&first));
+    assert_ne!(key(&interrupted(&bench, &listener, &[None])[0]), key(first));
     assert!(bench.server.stop().success());
+}
+
+#[test]
+fn of_a_second_that_is_answered_in_part_nothing_is_deleted() {
+    let bench = Bench::new(&[]);
+    for (second, lines) in [(0, 5), (1, 1500)] {
+        bench.ask(&format!(
+            "INSERT INTO $_quarantine SETTINGS async_insert = 0 SELECT toStartOfDay(now('UTC')) + {second}, \
+             '1.2.3.4', 'invalid_json', 'm', toString(number) FROM numbers({lines})"
+        ));
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let requests = interrupted(&bench, &listener, &[Some(5), Some(1000), None]);
+    assert_eq!(bench.ask("SELECT count() FROM $_quarantine"), "1500");
+    let again = interrupted(&bench, &listener, &[Some(1000), None]);
+    assert_eq!(
+        again.iter().map(|request| key(request)).collect::<Vec<_>>(),
+        requests[1..].iter().map(|request| key(request)).collect::<Vec<_>>()
+    );
+    assert_eq!(bench.ask("SELECT count() FROM $_quarantine"), "1500");
+    assert!(bench.server.stop().success());
+}
+
+/// Replays to a server that says of each request that so many lines are accepted, and ends at the
+/// first about which it says nothing. The heads of the requests.
+fn interrupted(bench: &Bench, listener: &TcpListener, answers: &[Option<u64>]) -> Vec<String> {
+    let (address, url) = (listener.local_addr().unwrap().to_string(), bench.clickhouse.url());
+    let settings = ["--listen", &address, "--clickhouse-url", &url, "--database", &bench.database];
+    thread::scope(|scope| {
+        let replay = scope.spawn(|| run(&[&["quarantine", "replay"], &settings[..]].concat()));
+        let requests = answers.iter().map(|answer| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let head = read_request(&mut stream);
+            if let Some(accepted) = answer {
+                let body = format!("{{\"accepted\":{accepted},\"rejected\":0}}");
+                let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+                stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+            }
+            head
+        });
+        let requests = requests.collect();
+        let (succeeded, _, error) = replay.join().unwrap();
+        assert!(!succeeded && error.contains("does not answer"), "{error}");
+        requests
+    })
+}
+
+/// Reads a request to its end and returns its head.
+fn read_request(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+    stream.read_exact(&mut vec![0; length.parse().unwrap()]).unwrap();
+    head
+}
+
+fn key(head: &str) -> String {
+    head.lines().find(|line| line.starts_with("idempotency-key: ")).expect("the request has a key").to_owned()
 }
 
 #[test]

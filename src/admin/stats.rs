@@ -82,7 +82,8 @@ fn figures(snapshot: Snapshot) -> BTreeMap<String, Figure> {
     }
     for histogram in snapshot.histograms {
         let count = histogram.buckets.iter().map(|(_, count)| count).sum();
-        let buckets = histogram.buckets.into_iter().map(|(bound, count)| (bound.to_string(), Figure::Count(count)));
+        let name = |bound: f64| if bound.is_finite() { bound.to_string() } else { "+Inf".to_owned() };
+        let buckets = histogram.buckets.into_iter().map(|(bound, count)| (name(bound), Figure::Count(count)));
         let parts = [
             ("count".to_owned(), Figure::Count(count)),
             ("sum".to_owned(), Figure::Value(histogram.sum)),

@@ -45,6 +45,11 @@ impl SpoolFigures {
         self.ledger().rows.spooled
     }
 
+    /// Rejected lines that are committed and not yet in the quarantine table.
+    pub fn spooled_rejected(&self) -> u64 {
+        self.ledger().rejected.spooled
+    }
+
     /// What the files of the spool occupy.
     pub fn spool_bytes(&self) -> u64 {
         self.bytes.load(Relaxed)

@@ -26,7 +26,7 @@ const SHOWN_CHARACTERS: &str = "200";
 pub fn list(arguments: &ListArgs, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let since = since(arguments.since.as_deref());
     let limit = arguments.limit.to_string();
-    for place in places(&arguments.settings)? {
+    for place in places(&arguments.settings, out)? {
         let Place { server, table } = &place;
         writeln!(out, "{table} at {}:", server.url())?;
         let mut parameters = since.parameters();
@@ -61,13 +61,12 @@ struct Place {
     table: String,
 }
 
-/// Every server whose quarantine is not another's replica.
-fn places(settings: &Settings) -> Result<Vec<Place>, Box<dyn std::error::Error>> {
+/// Every server whose quarantine is not another's replica; says which one does not answer.
+fn places(settings: &Settings, out: &mut impl Write) -> Result<Vec<Place>, Box<dyn std::error::Error>> {
     let table = tables::quarantine_of(&settings.table);
     let (mut places, mut known) = (Vec::new(), HashSet::new());
-    let servers = ClickHouse::of(settings)?;
     let mut away = None;
-    for server in servers {
+    for server in ClickHouse::of(settings)? {
         match TableFacts::ask(&server, &settings.database, &table) {
             Ok(Some(facts)) => {
                 if known.insert(facts.window_name) {
@@ -79,8 +78,12 @@ fn places(settings: &Settings) -> Result<Vec<Place>, Box<dyn std::error::Error>>
         }
     }
     match away {
-        _ if !places.is_empty() => Ok(places),
-        Some(error) => Err(error.into()),
+        Some(error) if places.is_empty() => Err(error.into()),
+        Some(error) => {
+            writeln!(out, "{error}; what is there is left out")?;
+            Ok(places)
+        }
+        None if !places.is_empty() => Ok(places),
         None => Err(ConfigError(format!("there is no table {}", tables::quoted(&settings.database, &table))).into()),
     }
 }

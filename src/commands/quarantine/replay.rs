@@ -9,10 +9,10 @@
 //! A line is deleted only after the server has answered for it with its own promise; lines that it
 //! refuses again it has put into the quarantine itself. When this program ends between answer and
 //! delete, the next replay makes the same requests, under the same keys, and the server stores
-//! nothing twice.
+//! nothing twice. That is why the rows of one second are deleted together, or not at all.
 //!
 //! Rows have no identity in the table, only their content. A row that equals one of these in every
-//! column, and gets there between its reading and the delete, is deleted with it.
+//! column, the second included, and gets there only after its reading, counts as the same.
 
 use std::collections::BTreeSet;
 use std::io::{BufReader, Write};
@@ -55,7 +55,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 pub fn replay(arguments: &ReplayArgs, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let settings = &arguments.settings;
     let since = since(arguments.since.as_deref());
-    let places = places(settings)?;
+    let places = places(settings, out)?;
     let http = Client::builder().no_proxy().timeout(REQUEST_TIMEOUT).build()?;
     let dry_run = if arguments.dry_run { "?dry_run=1" } else { "" };
     let url = format!("http://{}/api/{}{dry_run}", reachable(settings), settings.table);
@@ -68,6 +68,7 @@ pub fn replay(arguments: &ReplayArgs, out: &mut impl Write) -> Result<(), Box<dy
             dry_run: arguments.dry_run,
             lines_max: LINES_MAX.min(settings.events_max as usize),
             bytes_max: usize::try_from(settings.body_bytes_max.0.min(BODY_BYTES_MAX)).unwrap_or(usize::MAX),
+            current: Answered::default(),
             answered: Answered::default(),
             total: Totals::default(),
         };
@@ -95,6 +96,9 @@ struct Replay<'a> {
     dry_run: bool,
     lines_max: usize,
     bytes_max: usize,
+    /// Of the second that is under way. Forgotten when that fails: it is sent again as it was.
+    current: Answered,
+    /// Of seconds that are answered as a whole.
     answered: Answered,
     total: Totals,
 }
@@ -158,8 +162,8 @@ impl Replay<'_> {
             let of = (refused.code.clone(), refused.second);
             if group.as_ref() != Some(&of) {
                 self.send(&group, &mut request)?;
+                self.finish_second();
                 request = Request::default();
-                // Only here: every row of a second is answered, or none is deleted.
                 let other_code = group.as_ref().is_some_and(|(code, _)| *code != refused.code);
                 if other_code || self.answered.totals.lines >= DELETE_AFTER {
                     self.delete(out)?;
@@ -167,7 +171,7 @@ impl Replay<'_> {
                 group = Some(of);
             }
             if refused.is_cut() {
-                self.answered.totals.cut += 1;
+                self.total.cut += 1;
                 continue;
             }
             if request.is_full_for(&refused, self.lines_max, self.bytes_max) {
@@ -176,13 +180,29 @@ impl Replay<'_> {
             }
             request.push(&refused);
         }
-        self.send(&group, &mut request)
+        self.send(&group, &mut request)?;
+        self.finish_second();
+        Ok(())
+    }
+
+    fn finish_second(&mut self) {
+        let Answered { code, names, seconds, totals } = std::mem::take(&mut self.current);
+        let Some((first, last)) = seconds else { return };
+        self.answered.code = code;
+        self.answered.names.extend(names);
+        let (earliest, latest) = self.answered.seconds.unwrap_or((first, last));
+        self.answered.seconds = Some((earliest.min(first), latest.max(last)));
+        self.answered.totals.add(&totals);
     }
 
     fn send(&mut self, group: &Option<(String, u32)>, request: &mut Request) -> Result<(), Box<dyn std::error::Error>> {
         let Some((code, second)) = group.as_ref().filter(|_| request.lines() > 0) else { return Ok(()) };
         let lines = request.lines();
-        let sent = self.http.post(self.url).header("Idempotency-Key", request.key());
+        let mut sent = self.http.post(self.url);
+        if !self.dry_run {
+            // A key that a dry run had used would be answered for and not be stored.
+            sent = sent.header("Idempotency-Key", request.key());
+        }
         let response = sent
             .body(std::mem::take(&mut request.body))
             .send()
@@ -194,20 +214,19 @@ impl Replay<'_> {
         if !promised || reply.accepted + reply.rejected != lines {
             return Err(ConfigError(format!("the server answered {status}: {}", text.trim())).into());
         }
-        let answered = &mut self.answered;
-        answered.code.clone_from(code);
-        answered.names.extend(request.names.drain(..));
-        let (first, last) = answered.seconds.unwrap_or((*second, *second));
-        answered.seconds = Some((first.min(*second), last.max(*second)));
-        answered.totals.add(&Totals { lines, accepted: reply.accepted, rejected: reply.rejected, cut: 0 });
+        let current = &mut self.current;
+        current.code.clone_from(code);
+        current.names.extend(request.names.drain(..));
+        current.seconds = Some((*second, *second));
+        current.totals.add(&Totals { lines, accepted: reply.accepted, rejected: reply.rejected, cut: 0 });
         Ok(())
     }
 
     /// Deletes what was answered, and says what it was.
     fn delete(&mut self, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
         let Answered { code, names, seconds, totals } = std::mem::take(&mut self.answered);
-        self.total.add(&totals);
         let Some((first, last)) = seconds else { return Ok(()) };
+        self.total.add(&totals);
         if !self.dry_run {
             let names: Vec<String> = names.into_iter().collect();
             for names in names.chunks(NAMES_MAX) {
