@@ -6,10 +6,17 @@
 mod support;
 
 use std::thread;
-use std::time::Duration;
+use std::time::Instant;
 
 use support::proxy::{Fault, Proxy, faults};
-use support::{ClickHouse, Client, Load, Random, Server, post, run, seed, shared_clickhouse, wait_for};
+use support::{ClickHouse, Client, Load, PATIENCE, Random, Server, post, run, seed, shared_clickhouse, wait_for};
+
+/// INSERTs that meet a fault in the test of all at random: each kind a few times.
+const FAULTS: u64 = 200;
+
+/// As many as there can be in a short time, most of which fails.
+const MANY_INSERTS: [&str; 8] =
+    ["--batch-age", "20ms", "--batch-rows", "500", "--inserters", "8", "--insert-timeout", "500ms"];
 
 const OUTCOMES: [&str; 4] = ["done", "retry", "hold", "cut"];
 
@@ -75,17 +82,19 @@ fn all_faults_at_random_under_load_and_kills_lose_and_double_nothing() {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
     let proxy = Proxy::start(clickhouse);
-    let flags = ["--clickhouse-url", &proxy.url(), "--insert-timeout", "1s", "--batch-age", "20ms", "--inserters", "4"];
+    let url = proxy.url();
+    let flags = [&["--clickhouse-url", &url][..], &MANY_INSERTS].concat();
     let mut server = Server::start(clickhouse, &database, &flags);
     proxy.inflict_mixed(faults(), Random::new(seed, 1));
     let load = Load::new(server.address(), seed);
     load.during(&[Client::WithoutKey, Client::Inserted, Client::WithoutKey, Client::WithoutKey], || {
-        for _ in 0..4 {
-            thread::sleep(random.milliseconds(500, 2000));
+        let began = Instant::now();
+        while proxy.inflicted() < FAULTS {
+            assert!(began.elapsed() < PATIENCE, "only {} INSERTs met a fault", proxy.inflicted());
+            thread::sleep(random.milliseconds(300, 2000));
             server.kill9();
             server = server.start_again();
         }
-        thread::sleep(Duration::from_millis(500));
     });
     proxy.inflict([]);
     let admin = server.admin_address().to_string();
@@ -101,6 +110,6 @@ fn all_faults_at_random_under_load_and_kills_lose_and_double_nothing() {
     assert_eq!(server.admin_get("/readyz").status, 200);
     assert!(server.stop().success());
     println!("{} INSERTs met a fault; {}", proxy.inflicted(), load.figures());
-    assert!(proxy.inflicted() > 20 && load.figures().events > 100, "too little happened");
+    assert!(load.figures().events > 100, "too little happened");
     load.check(clickhouse, &database);
 }
