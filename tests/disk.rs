@@ -194,6 +194,8 @@ fn a_write_that_fails_is_answered_with_503_and_the_server_goes_on() {
             let failing = FailingCalls::of(server, "pwritev", "EIO");
             load.wait_for_more(server, 0, 10);
             is_refused_because(server, "write_failed");
+            let said = server.log().matches("requests are answered with 503").count();
+            assert!(said <= 1, "it is said {said} times:\n{}", server.log());
             drop(failing);
             load.wait_for_more(server, 20, 0);
             server.assert_runs();

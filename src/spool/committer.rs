@@ -180,11 +180,9 @@ impl Committer {
         }
         let outcome = open.append(stored.clone(), first_position, self.durable, &mut self.headers);
         if let Err(error) = outcome {
-            tracing::error!(%error, "a write to the spool failed; its requests are answered with 503");
-            let refusal = refusal_of(&error);
+            let refusal = self.failed(&error, "a write to the spool failed; requests are answered with 503");
             // What lies behind the end is unknown: nothing may be appended to it.
             self.must_seal = true;
-            self.spool.figures.refuse(Some(refusal));
             self.spool.repeats.refused();
             self.return_group(CommitOutcome::Refused(refusal));
             return Ok(());
@@ -287,15 +285,28 @@ impl Committer {
                 Ok(())
             }
             Err(error) => {
-                tracing::error!(%error, "a segment can't be opened; requests are answered with 503");
+                let refusal = self.failed(&error, "a segment can't be opened; requests are answered with 503");
                 if let Some((path, len)) = recycled {
                     // It was removed, under one name or the other.
                     let _ = self.spool.layout.storage().remove(&path);
                     self.spool.figures.release(len);
                 }
-                Err(refusal_of(&error))
+                Err(refusal)
             }
         }
+    }
+
+    /// From now on events are refused. Said when it begins, not for each request that meets it: the
+    /// log may be on the same disk.
+    fn failed(&self, error: &io::Error, what: &str) -> CommitRefusal {
+        if self.spool.figures.refusal().is_none() {
+            tracing::error!(%error, "{what}");
+        } else {
+            tracing::debug!(%error, "{what}");
+        }
+        let refusal = refusal_of(error);
+        self.spool.figures.refuse(Some(refusal));
+        refusal
     }
 
     /// Bytes of a fresh segment's file: what seals it, and its blocks.
@@ -418,7 +429,7 @@ impl Committer {
             }
             Err(failure) => match *failure {
                 (open, SealError::Write(error)) => {
-                    tracing::error!(%error, "a segment can't be sealed; it is tried again");
+                    self.failed(&error, "a segment can't be sealed; it is tried again");
                     self.must_seal = true;
                     self.open = Some(open);
                 }
