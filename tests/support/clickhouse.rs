@@ -82,7 +82,7 @@ impl ClickHouse {
 
     /// SIGKILL, to the process that is the engine.
     pub fn kill(&mut self) {
-        let engine = self.engine_pid();
+        let engine = self.engine().expect("the engine runs");
         rustix::process::kill_process(engine, rustix::process::Signal::KILL).unwrap();
         // The foreground process sees that its engine ended, and ends too.
         self.child.wait().unwrap();
@@ -99,11 +99,10 @@ impl ClickHouse {
     }
 
     /// The engine is the foreground process's only child.
-    fn engine_pid(&self) -> rustix::process::Pid {
+    fn engine(&self) -> Option<rustix::process::Pid> {
         let id = self.child.id();
-        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
-        let pid = children.split_whitespace().next().expect("the engine runs").parse().unwrap();
-        rustix::process::Pid::from_raw(pid).unwrap()
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok()?;
+        rustix::process::Pid::from_raw(children.split_whitespace().next()?.parse().ok()?)
     }
 
     fn wait(&self) {
@@ -114,7 +113,11 @@ impl ClickHouse {
 
 impl Drop for ClickHouse {
     fn drop(&mut self) {
-        drop(self.child.stdin.take());
+        // In order, unless its tables go with it: that takes seconds.
+        match self.engine().filter(|_| self.folder.is_some()) {
+            Some(engine) => drop(rustix::process::kill_process(engine, rustix::process::Signal::KILL)),
+            None => drop(self.child.stdin.take()),
+        }
         let _ = self.child.wait();
     }
 }
