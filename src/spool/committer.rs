@@ -145,7 +145,7 @@ impl Committer {
             let mut fate = self.spool.repeats.fate(&batch);
             let mut is_stored = false;
             if fate == Fate::Shared {
-                if !self.group.is_empty() && !(self.is_of_the_open_schema(&batch) && self.fits(rows, bytes, &batch)) {
+                if !self.group.is_empty() && !self.fits(rows, bytes, &batch) {
                     left_over = Some(batch);
                     break;
                 }
@@ -254,7 +254,8 @@ impl Committer {
     fn fits(&self, rows: u64, bytes: u64, batch: &Batch) -> bool {
         let Some(open) = &self.open else { return true };
         let more = u64::from(batch.rows.count.max(batch.rejected.count));
-        open.totals.rows.max(open.totals.rejected) + rows + more <= self.spool.config.batch_rows
+        self.is_of_the_open_schema(batch)
+            && open.totals.rows.max(open.totals.rejected) + rows + more <= self.spool.config.batch_rows
             && open.totals.end + bytes + batch.frame_payload() + HEADER as u64 <= open.capacity
     }
 
