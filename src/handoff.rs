@@ -12,16 +12,20 @@
 //! is the number of batches that exist. A worker whose batches are all under way stops reading
 //! from its sockets, and the kernel's windows push back on the clients.
 //!
-//! **The wake-up protocol.** The sleeper announces that it is about to sleep, looks at its queue
-//! once more, and only then sleeps; the waker pushes first and looks at the announcement
-//! afterwards. Both sides use sequentially consistent operations, so one of the two sees the other.
+//! How a sleeping side is woken: [`wakeup`].
 
 mod inserted;
+mod wakeup;
+
+/// What the two above are built on.
+mod sync {
+    pub(super) use std::sync::atomic;
+}
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
@@ -29,6 +33,7 @@ use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 
 pub use inserted::Inserted;
+use wakeup::Asleep;
 
 use crate::batch::Batch;
 use crate::identity::Figures;
@@ -98,7 +103,7 @@ pub struct Mailbox {
     connections: AtomicUsize,
     /// A segment was confirmed since the worker looked.
     news: AtomicBool,
-    asleep: AtomicBool,
+    asleep: Asleep,
     waker: mio::Waker,
 }
 
@@ -110,7 +115,7 @@ impl Mailbox {
             arrivals: ArrayQueue::new(limits::ARRIVALS_MAX),
             connections: AtomicUsize::new(0),
             news: AtomicBool::new(false),
-            asleep: AtomicBool::new(false),
+            asleep: Asleep::default(),
             waker: mio::Waker::new(registry, token)?,
         })
     }
@@ -123,8 +128,7 @@ impl Mailbox {
 
     /// Wakes the worker if it sleeps or is about to.
     pub fn wake(&self) {
-        fence(Ordering::SeqCst);
-        if self.asleep.swap(false, Ordering::SeqCst) {
+        if self.asleep.must_wake() {
             // The only failure of an eventfd write is a full counter, which wakes as well.
             let _ = self.waker.wake();
         }
@@ -148,18 +152,13 @@ impl Mailbox {
     /// Worker: announces that it is about to sleep. False means: there is something to take, do
     /// not sleep.
     pub fn may_sleep(&self) -> bool {
-        self.asleep.store(true, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-        if self.returned.is_empty() && self.arrivals.is_empty() && !self.news.load(Ordering::SeqCst) {
-            return true;
-        }
-        self.asleep.store(false, Ordering::SeqCst);
-        false
+        self.asleep
+            .may_sleep(|| self.returned.is_empty() && self.arrivals.is_empty() && !self.news.load(Ordering::SeqCst))
     }
 
     /// Worker: it is awake, for whatever reason.
     pub fn awake(&self) {
-        self.asleep.store(false, Ordering::Relaxed);
+        self.asleep.awake();
     }
 }
 
@@ -168,7 +167,7 @@ pub struct Handoff {
     submitted: ArrayQueue<Batch>,
     mailboxes: Box<[CachePadded<Mailbox>]>,
     committer: OnceLock<Thread>,
-    committer_asleep: CachePadded<AtomicBool>,
+    committer_asleep: CachePadded<Asleep>,
     finished: AtomicBool,
     /// Segments that ClickHouse has confirmed lately.
     pub inserted: Inserted,
@@ -182,7 +181,7 @@ impl Handoff {
             submitted: ArrayQueue::new(capacity),
             mailboxes: mailboxes.into_iter().map(CachePadded::new).collect(),
             committer: OnceLock::new(),
-            committer_asleep: CachePadded::new(AtomicBool::new(false)),
+            committer_asleep: CachePadded::default(),
             finished: AtomicBool::new(false),
             inserted: Inserted::default(),
         }
@@ -268,18 +267,15 @@ impl Handoff {
 
     /// Committer: sleeps until there is a batch, until [`Handoff::finish`], or for `timeout`.
     pub fn wait(&self, timeout: Duration) {
-        self.committer_asleep.store(true, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-        if self.submitted.is_empty() && !self.is_finished() {
+        if self.committer_asleep.may_sleep(|| self.submitted.is_empty() && !self.is_finished()) {
             thread::park_timeout(timeout);
         }
-        self.committer_asleep.store(false, Ordering::Relaxed);
+        self.committer_asleep.awake();
     }
 
     /// Wakes the committer if it sleeps or is about to.
     pub fn wake_committer(&self) {
-        fence(Ordering::SeqCst);
-        if self.committer_asleep.swap(false, Ordering::SeqCst)
+        if self.committer_asleep.must_wake()
             && let Some(committer) = self.committer.get()
         {
             committer.unpark();
@@ -366,6 +362,19 @@ mod tests {
         mailbox.awake();
         mailbox.give_back(Returned { batch: Batch::new(0), outcome: CommitOutcome::Refused(CommitRefusal::SpoolFull) });
         assert!(!mailbox.may_sleep());
+    }
+
+    #[test]
+    fn a_segment_is_known_once_it_is_noted_and_until_it_is_very_old() {
+        let inserted = Inserted::default();
+        assert!(!inserted.has(5));
+        assert!(!inserted.note(5), "nobody waits");
+        assert!(inserted.has(5) && !inserted.has(6));
+        inserted.wait();
+        assert!(inserted.note(6) && inserted.has(6));
+        inserted.wait_no_more();
+        inserted.note(5 + limits::INSERTED_RING as u64);
+        assert!(!inserted.has(5));
     }
 
     #[test]

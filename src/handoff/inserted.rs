@@ -4,8 +4,7 @@
 //! do while no reply waits. What is overwritten in it is thousands of segments old, older than any
 //! reply waits.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
-
+use super::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use crate::limits;
 
 /// See the module.
@@ -50,23 +49,5 @@ impl Inserted {
     fn place(&self, segment: u64) -> Option<&AtomicU64> {
         let index = usize::try_from(segment % limits::INSERTED_RING as u64).ok()?;
         self.ring.get(index)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_segment_is_known_once_it_is_noted_and_until_it_is_very_old() {
-        let inserted = Inserted::default();
-        assert!(!inserted.has(5));
-        assert!(!inserted.note(5), "nobody waits");
-        assert!(inserted.has(5) && !inserted.has(6));
-        inserted.wait();
-        assert!(inserted.note(6) && inserted.has(6));
-        inserted.wait_no_more();
-        inserted.note(5 + limits::INSERTED_RING as u64);
-        assert!(!inserted.has(5));
     }
 }
