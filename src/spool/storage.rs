@@ -13,7 +13,7 @@ const SLICES_MAX: usize = 1024;
 
 /// A file system. A name is durable once its folder is synced after it was given.
 pub(super) trait Storage: Debug + Send + Sync {
-    /// Makes a folder (0700) and those above it, where they are missing.
+    /// Makes a folder (0700) and those above it, where they are missing. Their names are durable.
     fn make_folder(&self, path: &Path) -> io::Result<()>;
     /// Takes the lock at `path` until the value is dropped; `None` when another process has it.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>>;
@@ -125,7 +125,12 @@ pub(super) struct Disk;
 
 impl Storage for Disk {
     fn make_folder(&self, path: &Path) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(path)
+        let missing: Vec<&Path> = path.ancestors().take_while(|folder| !is_there(folder)).collect();
+        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        for above in missing.iter().filter_map(|folder| folder.parent()) {
+            self.sync_folder(if above == Path::new("") { Path::new(".") } else { above })?;
+        }
+        Ok(())
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {
@@ -215,6 +220,33 @@ impl StorageFile for File {
     }
 }
 
+/// The folder that a relative path begins in has no name.
+fn is_there(folder: &Path) -> bool {
+    folder == Path::new("") || folder.exists()
+}
+
 fn open_or_make(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_made_with_those_above_them_also_below_the_current_one() {
+        let folder = tempfile::tempdir().unwrap();
+        // A name that nobody has, in the current folder.
+        let relative = tempfile::tempdir_in(".").unwrap().path().file_name().unwrap().to_owned();
+        for above in [folder.path(), Path::new(&relative)] {
+            let path = above.join("a/b/c");
+            for _ in 0..2 {
+                Disk.make_folder(&path).unwrap();
+                assert!(path.is_dir(), "{}", path.display());
+            }
+        }
+        fs::remove_dir_all(&relative).unwrap();
+        fs::write(folder.path().join("file"), b"").unwrap();
+        assert!(Disk.make_folder(&folder.path().join("file/a")).is_err());
+    }
 }
