@@ -8,10 +8,12 @@ CONNECTIONS ?= 64
 SECONDS_EACH ?= 60
 DURATION ?= 10s
 REQUESTS ?= 20000
+SEEDS ?= 100000
+FIRST_SEED ?= 0
 BODY ?= bench/corpus/events-30.ndjson
 ROUNDS ?= 50
 
-.PHONY: help build clickhouse run test crash-test check fuzz bench load-wrk load-ab clean
+.PHONY: help build clickhouse run test crash-test check sim fuzz bench load-wrk load-ab clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +43,11 @@ check: clickhouse ## format, clippy with warnings denied, tests
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked --no-fail-fast
+
+sim: ## lives of a spool on a faulty disk, held against what was promised: SEEDS, FIRST_SEED
+	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
+	CARGO_PROFILE_DEV_OPT_LEVEL=2 SIM_SEEDS=$(SEEDS) SIM_FIRST_SEED=$(FIRST_SEED) \
+		cargo test --locked --lib what_was_acknowledged
 
 fuzz: ## each fuzz target for SECONDS_EACH
 	@scripts/fuzz.sh "$(SECONDS_EACH)"

@@ -42,6 +42,27 @@ fn a_key_is_never_known_without_its_events() {
 }
 
 #[test]
+fn a_frame_of_a_refused_batch_is_not_found_by_the_next_process() {
+    let mut failed = 0;
+    for seed in 0..300 {
+        let mut disk = FaultyDisk::new(seed);
+        let (spool, _) = open(&disk).unwrap();
+        let mut segment = write_segment(&spool, 1, None, &[batch(&["stored"], &[])]);
+        let refused = [batch(&["refused"], &[]), batch(&["as well"], &[])];
+        disk.plan(1, Fault::ShortThenFails);
+        if segment.append(refused.iter(), 2, 1, &mut Vec::new()).is_ok() {
+            continue;
+        }
+        failed += 1;
+        drop((segment, spool));
+        disk.restart(End::Killed);
+        let (_spool, segments) = open(&disk).unwrap();
+        assert_eq!(contents(&segments[0]).unwrap().0, "stored", "seed {seed}");
+    }
+    assert!(failed > 200, "{failed}");
+}
+
+#[test]
 fn what_is_sent_under_a_token_has_its_seal_on_the_disk() {
     let mut seals = 0;
     for seed in 0..40 {

@@ -169,6 +169,8 @@ impl Life {
             let names: Vec<_> = damaged.iter().map(|(name, _)| name).collect();
             assert!(names.is_empty(), "damage was found where there is none: {names:?}");
         }
+        // One flip for each state in which a segment is recovered.
+        self.has_flipped = spool.postponed() > 0 || self.chance.one_in(2);
         let poll = mio::Poll::new().unwrap();
         let handoff = Arc::new(Handoff::new(vec![Mailbox::new(poll.registry(), mio::Token(0)).unwrap()]));
         let (sender, sealed) = unbounded();
@@ -176,7 +178,6 @@ impl Life {
         let inserters = self.chance.below(3) as usize;
         let committer = Committer::new(spool, handoff.clone(), vec![b'f'; FROZEN], sender, inserters);
         let (under_way, sequence) = (BTreeMap::new(), 0);
-        self.has_flipped = self.chance.one_in(2);
         self.process =
             Some(Process { committer, handoff, sealed, pool, figures, waiting, under_way, sequence, _poll: poll });
         true
