@@ -24,7 +24,7 @@
 //! | [`connection`] | one connection's state machine, without a socket |
 //! | [`http`] | framing, without I/O: head, chunks, response |
 //! | [`api`] | routes → replies |
-//! | [`schema`], [`ndjson`], [`rowbinary`] | the table's columns as a plan; lines → rows; primitive encoders |
+//! | [`schema`], [`ndjson`], [`rowbinary`] | the table's columns as a plan, which may change; lines → rows; primitive encoders |
 //! | [`identity`] | what tells a repeat of a request or an event |
 //! | [`batch`], [`handoff`] | what one worker hands over at once; where threads meet |
 //! | [`spool`] | frames, segments, the committer, what was taken lately, recovery |

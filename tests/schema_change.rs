@@ -44,13 +44,23 @@ fn under_load(server: &Server, meanwhile: impl FnOnce(&AtomicBool)) -> Acknowled
             let (stop, noticed, acknowledged) = (&stop, &noticed, &acknowledged);
             scope.spawn(move || send_events(server, client * 10_000_000, stop, noticed, acknowledged));
         }
+        let stopper = Stopper(&stop);
         meanwhile(&noticed);
         // The load goes on for as long as it takes each client to send events after the change.
         let count = || acknowledged.lock().unwrap().values().filter(|after| **after).count();
         wait_for(|| server.log(), || (!noticed.load(Ordering::Relaxed) || count() >= 2000).then_some(()));
-        stop.store(true, Ordering::Relaxed);
+        drop(stopper);
     });
     acknowledged.into_inner().unwrap()
+}
+
+/// Stops the clients, also when the test fails: the scope waits for them.
+struct Stopper<'a>(&'a AtomicBool);
+
+impl Drop for Stopper<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn send_events(
