@@ -23,18 +23,19 @@
 //! **A kill** ends the process within a call: a write may have taken a part. The page cache stays,
 //! with what is not true in it. **A loss of power** ends both.
 
+mod file;
+mod machine;
+
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::chance::Chance;
 use crate::spool::storage::{Entry, Storage, StorageFile};
-
-const PAGE: usize = 4096;
-const SECTOR: usize = 512;
+use file::File;
+use machine::{Call, Extent, Inode, Machine, split};
 
 /// What goes wrong at a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,190 +66,6 @@ pub(super) enum End {
     PowerLost,
 }
 
-type Page = [u8; PAGE];
-type Inode = usize;
-
-/// Pages that were written; the others are zeros.
-#[derive(Debug, Clone, Default)]
-struct Content {
-    len: u64,
-    pages: BTreeMap<u64, Arc<Page>>,
-}
-
-impl Content {
-    fn resize(&mut self, len: u64) {
-        self.len = len;
-        let (page, within) = (len / PAGE as u64, (len % PAGE as u64) as usize);
-        self.pages.split_off(&len.div_ceil(PAGE as u64));
-        if let Some(last) = self.pages.get_mut(&page) {
-            Arc::make_mut(last)[within..].fill(0);
-        }
-    }
-}
-
-#[derive(Debug, Default)]
-struct File {
-    cached: Content,
-    stored: Content,
-    /// Pages that differ, or may.
-    dirty: BTreeSet<u64>,
-    /// Lengths since the last sync.
-    lens: Vec<u64>,
-    /// Bytes that have room on the disk.
-    reserved: u64,
-}
-
-impl File {
-    fn write_back(&mut self, page: u64) {
-        match self.cached.pages.get(&page) {
-            Some(bytes) => self.stored.pages.insert(page, bytes.clone()),
-            None => self.stored.pages.remove(&page),
-        };
-    }
-
-    fn write_back_all(&mut self) {
-        for page in std::mem::take(&mut self.dirty) {
-            self.write_back(page);
-        }
-        self.stored.resize(self.cached.len);
-        self.lens.clear();
-    }
-
-    fn forget_dirty(&mut self, chance: &mut Chance) {
-        for page in std::mem::take(&mut self.dirty) {
-            if chance.one_in(2) {
-                self.write_back(page);
-            }
-        }
-        self.settle_len(chance);
-    }
-
-    fn settle_len(&mut self, chance: &mut Chance) {
-        if !self.lens.is_empty() {
-            let lens: Vec<u64> = self.lens.drain(..).chain([self.stored.len]).collect();
-            self.stored.resize(*chance.pick(&lens));
-        }
-    }
-
-    fn lose_power(&mut self, chance: &mut Chance) {
-        for page in std::mem::take(&mut self.dirty) {
-            match chance.below(4) {
-                0 => self.write_back(page),
-                1 => self.tear(page, chance),
-                _ => {}
-            }
-        }
-        self.settle_len(chance);
-        self.cached = self.stored.clone();
-        self.reserved = self.stored.len;
-    }
-
-    fn tear(&mut self, page: u64, chance: &mut Chance) {
-        let zeros = Arc::new([0; PAGE]);
-        let new = self.cached.pages.get(&page).unwrap_or(&zeros).clone();
-        let old = Arc::make_mut(self.stored.pages.entry(page).or_insert(zeros));
-        for (old, new) in old.chunks_mut(SECTOR).zip(new.chunks(SECTOR)) {
-            if chance.one_in(2) {
-                old.copy_from_slice(new);
-            }
-        }
-    }
-
-    fn read(&self, space: &mut [u8], offset: u64) -> usize {
-        let len = space.len().min(usize::try_from(self.cached.len.saturating_sub(offset)).unwrap());
-        let mut done = 0;
-        while done < len {
-            let (page, within, part) = piece_of_page(offset + done as u64, len - done);
-            let target = &mut space[done..done + part];
-            match self.cached.pages.get(&page) {
-                Some(bytes) => target.copy_from_slice(&bytes[within..within + part]),
-                None => target.fill(0),
-            }
-            done += part;
-        }
-        len
-    }
-
-    fn write(&mut self, bytes: &[u8], offset: u64) {
-        let mut done = 0;
-        while done < bytes.len() {
-            let (page, within, part) = piece_of_page(offset + done as u64, bytes.len() - done);
-            let target = self.cached.pages.entry(page).or_insert_with(|| Arc::new([0; PAGE]));
-            Arc::make_mut(target)[within..within + part].copy_from_slice(&bytes[done..done + part]);
-            self.dirty.insert(page);
-            done += part;
-        }
-        let end = offset + bytes.len() as u64;
-        self.reserved = self.reserved.max(end);
-        if end > self.cached.len {
-            self.set_len(end);
-        }
-    }
-
-    fn set_len(&mut self, len: u64) {
-        self.dirty.extend(self.cached.pages.range(len / PAGE as u64..).map(|(page, _)| *page));
-        self.cached.resize(len);
-        self.reserved = self.reserved.min(len);
-        self.lens.push(len);
-    }
-}
-
-/// Page, place in it, and bytes up to its end.
-fn piece_of_page(offset: u64, left: usize) -> (u64, usize, usize) {
-    let within = (offset % PAGE as u64) as usize;
-    (offset / PAGE as u64, within, left.min(PAGE - within))
-}
-
-type Names = BTreeMap<String, Inode>;
-
-#[derive(Debug, Default)]
-struct Folder {
-    cached: Names,
-    stored: Names,
-}
-
-/// What is given a name or loses it, all at once.
-type Change = Vec<(PathBuf, String, Option<Inode>)>;
-
-#[derive(Debug)]
-struct Machine {
-    chance: Chance,
-    files: Vec<File>,
-    folders: BTreeMap<PathBuf, Folder>,
-    /// Changes of names that no sync has made durable.
-    changes: Vec<Change>,
-    /// Which process is running.
-    life: u64,
-    ended: Option<End>,
-    locked: bool,
-    calls: u64,
-    planned: Option<(u64, Fault)>,
-    is_full: bool,
-    read_only: bool,
-    /// A call has failed on purpose.
-    failed: bool,
-}
-
-/// What a call is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Call {
-    Look,
-    Read,
-    Write,
-    Change,
-    SyncFile,
-    SyncFolder,
-}
-
-/// How much of a call is carried out.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Extent {
-    Whole,
-    Part,
-    /// A part, and then the process is gone.
-    LastPart,
-}
-
 /// See the module. A clone is another view of the same.
 #[derive(Clone)]
 pub(super) struct FaultyDisk {
@@ -264,21 +81,7 @@ impl fmt::Debug for FaultyDisk {
 
 impl FaultyDisk {
     pub(super) fn new(seed: u64) -> Self {
-        let machine = Machine {
-            chance: Chance::new(seed),
-            files: Vec::new(),
-            folders: BTreeMap::new(),
-            changes: Vec::new(),
-            life: 0,
-            ended: None,
-            locked: false,
-            calls: 0,
-            planned: None,
-            is_full: false,
-            read_only: false,
-            failed: false,
-        };
-        Self { machine: Arc::new(Mutex::new(machine)), life: 0 }
+        Self { machine: Arc::new(Mutex::new(Machine::new(Chance::new(seed)))), life: 0 }
     }
 
     fn machine(&self) -> MutexGuard<'_, Machine> {
@@ -367,165 +170,12 @@ impl FaultyDisk {
     pub(super) fn flip(&self, path: &Path, byte: u64, bit: u8) {
         let mut machine = self.machine();
         let inode = machine.inode(path).unwrap();
-        let file = &mut machine.files[inode];
-        let zeros = Arc::new([0; PAGE]);
-        for content in [&mut file.cached, &mut file.stored] {
-            let page = content.pages.entry(byte / PAGE as u64).or_insert_with(|| zeros.clone());
-            Arc::make_mut(page)[(byte % PAGE as u64) as usize] ^= 1 << bit;
-        }
+        machine.files[inode].flip(byte, bit);
     }
 
     fn handle(&self, inode: Inode) -> Box<dyn StorageFile> {
         Box::new(Handle { disk: self.clone(), inode })
     }
-}
-
-impl Machine {
-    fn lose_power(&mut self) {
-        for file in &mut self.files {
-            file.lose_power(&mut self.chance);
-        }
-        let odds = 1 + self.chance.below(6);
-        let mut cut = BTreeSet::new();
-        for change in std::mem::take(&mut self.changes) {
-            let touches_cut = change.iter().any(|(folder, ..)| cut.contains(folder));
-            if touches_cut || self.chance.one_in(odds) {
-                cut.extend(change.into_iter().map(|(folder, ..)| folder));
-            } else {
-                self.store(change);
-            }
-        }
-        for folder in self.folders.values_mut() {
-            folder.cached = folder.stored.clone();
-        }
-    }
-
-    fn free_nameless(&mut self) {
-        let named = self.folders.values().flat_map(|folder| folder.cached.values().chain(folder.stored.values()));
-        let changed = self.changes.iter().flatten().filter_map(|(_, _, inode)| inode.as_ref());
-        let kept: BTreeSet<Inode> = named.chain(changed).copied().collect();
-        for (_, file) in self.files.iter_mut().enumerate().filter(|(inode, _)| !kept.contains(inode)) {
-            *file = File::default();
-        }
-    }
-
-    fn store(&mut self, change: Change) {
-        for (folder, name, inode) in change {
-            let stored = &mut self.folders.get_mut(&folder).unwrap().stored;
-            match inode {
-                Some(inode) => stored.insert(name, inode),
-                None => stored.remove(&name),
-            };
-        }
-    }
-
-    fn apply(&mut self, change: Change) {
-        for (folder, name, inode) in &change {
-            let cached = &mut self.folders.get_mut(folder).unwrap().cached;
-            match inode {
-                Some(inode) => cached.insert(name.clone(), *inode),
-                None => cached.remove(name),
-            };
-        }
-        self.changes.push(change);
-    }
-
-    /// Makes the changes of a folder durable, and with each those that must come before it.
-    fn store_folder(&mut self, folder: &Path) {
-        let mut wanted = BTreeSet::from([folder.to_owned()]);
-        let (mut stored, mut left) = (Vec::new(), Vec::new());
-        for change in std::mem::take(&mut self.changes).into_iter().rev() {
-            if change.iter().any(|(folder, ..)| wanted.contains(folder)) {
-                wanted.extend(change.iter().map(|(folder, ..)| folder.clone()));
-                stored.push(change);
-            } else {
-                left.push(change);
-            }
-        }
-        left.reverse();
-        self.changes = left;
-        for change in stored.into_iter().rev() {
-            self.store(change);
-        }
-    }
-
-    fn inode(&self, path: &Path) -> io::Result<Inode> {
-        let (folder, name) = split(path);
-        let folder = self.folders.get(&folder);
-        folder.and_then(|folder| folder.cached.get(&name)).copied().ok_or(io::ErrorKind::NotFound.into())
-    }
-
-    /// What every call begins with: chance, and what was planned.
-    fn enter(&mut self, life: u64, call: Call) -> io::Result<Extent> {
-        if self.ended.is_some() || life != self.life {
-            return Err(io::Error::other("the process has ended"));
-        }
-        self.calls += 1;
-        self.write_back_some();
-        let fault = match self.planned {
-            Some((at, fault)) if at <= self.calls => {
-                self.planned = None;
-                self.failed = true;
-                Some(fault)
-            }
-            _ => None,
-        };
-        let is_transfer = matches!(call, Call::Read | Call::Write);
-        match fault {
-            Some(Fault::Kill | Fault::PowerLoss) => {
-                self.ended = Some(if fault == Some(Fault::Kill) { End::Killed } else { End::PowerLost });
-                // Done, and the process heard no more of it; or not.
-                return match call {
-                    Call::Write => Ok(Extent::LastPart),
-                    Call::Change if self.chance.one_in(2) => Ok(Extent::LastPart),
-                    _ => Err(io::Error::other("the process has ended")),
-                };
-            }
-            Some(Fault::Short) if is_transfer => return Ok(Extent::Part),
-            Some(Fault::Interrupted) if is_transfer => return Err(io::ErrorKind::Interrupted.into()),
-            Some(Fault::ShortThenFails) if call == Call::Write => {
-                self.planned = Some((self.calls + 1, Fault::Fails));
-                return Ok(Extent::Part);
-            }
-            Some(Fault::Fails | Fault::ShortThenFails) => return Err(self.error_of(call)),
-            Some(Fault::Short | Fault::Interrupted) | None => {}
-        }
-        if self.read_only && !matches!(call, Call::Look | Call::Read) {
-            self.failed = true;
-            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
-        }
-        Ok(Extent::Whole)
-    }
-
-    fn error_of(&mut self, call: Call) -> io::Error {
-        let broken = || io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error());
-        match call {
-            Call::SyncFolder => {
-                self.read_only |= self.chance.one_in(2);
-                broken()
-            }
-            Call::Look | Call::Read | Call::SyncFile => broken(),
-            Call::Write | Call::Change if self.chance.one_in(2) => broken(),
-            Call::Write | Call::Change => io::ErrorKind::StorageFull.into(),
-        }
-    }
-
-    /// The kernel writes pages whenever it likes.
-    fn write_back_some(&mut self) {
-        if !self.files.is_empty() && self.chance.one_in(3) {
-            let place = self.chance.below(self.files.len() as u64) as usize;
-            let file = &mut self.files[place];
-            let dirty: Vec<u64> = file.dirty.iter().copied().collect();
-            if !dirty.is_empty() {
-                let page = *self.chance.pick(&dirty);
-                file.write_back(page);
-            }
-        }
-    }
-}
-
-fn split(path: &Path) -> (PathBuf, String) {
-    (path.parent().unwrap().to_owned(), path.file_name().unwrap().to_str().unwrap().to_owned())
 }
 
 /// The outcome of a call that may have been the process's last.

@@ -2,6 +2,8 @@
 //!
 //! `SIM_SEEDS` says how many, `SIM_FIRST_SEED` where to begin. A life that fails says its seed.
 
+mod inserting;
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -10,11 +12,12 @@ use crossbeam::channel::{Receiver, unbounded};
 use super::chance::Chance;
 use super::faulty::{End, Fault, FaultyDisk};
 use super::flips;
-use super::model::{Model, Promise, Section, row_offsets};
+use super::model::{Model, Promise};
 use super::*;
 use crate::handoff::{CommitOutcome, Handoff, Mailbox};
 use crate::limits;
 use crate::spool::committer::Turn;
+use inserting::read;
 
 /// How many lives a plain run of the tests has.
 const SEEDS: u64 = 2000;
@@ -307,112 +310,6 @@ impl Life {
         }
     }
 
-    /// What an inserter does with a segment that is due.
-    fn insert_one(&mut self) {
-        let Some(process) = self.process.as_mut().filter(|process| !process.waiting.is_empty()) else { return };
-        let place = self.chance.below(process.waiting.len() as u64) as usize;
-        let mut segment = process.waiting.swap_remove(place);
-        let (pool, newest) = (process.pool.clone(), process.figures.newest());
-        match self.attempt(&mut segment, &pool, newest) {
-            // A segment that can't be taken away is found by the next start.
-            Ok(true) => drop(pool.retire(&segment)),
-            Ok(false) | Err(_) => self.process.as_mut().unwrap().waiting.push(segment),
-        }
-    }
-
-    /// True when all of it is proven.
-    fn attempt(&mut self, segment: &mut SealedSegment, pool: &SegmentPool, newest: u64) -> io::Result<bool> {
-        let token = segment.token();
-        if segment.rows_waiting() > 0 {
-            let proven = if segment.cut().is_some() {
-                self.insert_pieces(segment, newest)?
-            } else {
-                self.insert_part(segment, Section::Rows, &token, newest)?
-            };
-            if !proven {
-                return Ok(false);
-            }
-            if segment.rejected() > 0 {
-                pool.rows_are_inserted(segment)?;
-            }
-        }
-        if segment.rejected() > 0 {
-            return self.insert_part(segment, Section::Rejected, &format!("{token}-q"), newest);
-        }
-        Ok(true)
-    }
-
-    fn insert_part(
-        &mut self,
-        segment: &mut SealedSegment,
-        section: Section,
-        token: &str,
-        newest: u64,
-    ) -> io::Result<bool> {
-        let first_unknown = segment.open_attempt().is_none();
-        let server = self.begin(segment, token, newest)?;
-        let bytes = read(segment, if section == Section::Rows { Part::Rows } else { Part::Rejected })?;
-        match self.chance.below(6) {
-            0..3 => {
-                self.model.insert(server, token, section, &bytes);
-                return Ok(true);
-            }
-            // No answer, and it is there; or not.
-            3 => self.model.insert(server, token, section, &bytes),
-            4 => {}
-            _ if first_unknown => {
-                segment.attempt_answered()?;
-                if section == Section::Rows && segment.rows() > 1 && self.chance.one_in(2) {
-                    segment.save_cut(cut_in_two(segment, &bytes, &mut self.chance))?;
-                }
-            }
-            _ => {}
-        }
-        Ok(false)
-    }
-
-    fn insert_pieces(&mut self, segment: &mut SealedSegment, newest: u64) -> io::Result<bool> {
-        let whole = segment.token();
-        let mut cut = segment.cut().unwrap().clone();
-        assert!(!cut.is_unreadable());
-        for index in 0..cut.pieces.len() {
-            let piece = cut.pieces[index].clone();
-            if piece.state == PieceState::Inserted {
-                continue;
-            }
-            let token = format!("{whole}-{}-{}", piece.first, piece.rows);
-            let server = self.begin(segment, &token, newest)?;
-            cut.pieces[index].state = PieceState::Open;
-            segment.save_cut(cut.clone())?;
-            let rows = read(segment, Part::Rows)?;
-            let bytes = &rows[piece.offset as usize..(piece.offset + piece.bytes) as usize];
-            let outcome = self.chance.below(5);
-            if outcome < 4 {
-                self.model.insert(server, &token, Section::Rows, bytes);
-            }
-            if outcome >= 3 {
-                return Ok(false);
-            }
-            cut.pieces[index].state = PieceState::Inserted;
-            segment.save_cut(cut.clone())?;
-            segment.attempt_answered()?;
-        }
-        Ok(true)
-    }
-
-    /// Chooses a server, as the inserters do, and notes that it may have the segment.
-    fn begin(&mut self, segment: &mut SealedSegment, token: &str, newest: u64) -> io::Result<usize> {
-        let any = self.chance.below(2) as usize;
-        let server = match segment.open_attempt().map(|open| open.window.parse()) {
-            None if !self.kind.flips => any,
-            Some(Ok(window)) => window,
-            // Held; and a person looked which of them has it, or of which parts of it.
-            None | Some(Err(_)) => self.model.server_of(token).unwrap_or(any),
-        };
-        segment.begin_attempt(&server.to_string(), newest)?;
-        Ok(server)
-    }
-
     /// An orderly stop; false when the process ended in it.
     fn stop(&mut self) -> bool {
         self.process.as_ref().unwrap().handoff.finish();
@@ -441,26 +338,6 @@ impl Life {
             assert!(is_held || is_kept, "what is damaged is gone, and nobody was told");
         }
     }
-}
-
-/// The bytes of a part of a segment.
-fn read(segment: &SealedSegment, part: Part) -> io::Result<Vec<u8>> {
-    let (mut reader, mut bytes) = (segment.read(part)?, Vec::new());
-    while let Some(piece) = reader.next_piece()? {
-        bytes.extend_from_slice(&piece);
-    }
-    Ok(bytes)
-}
-
-fn cut_in_two(segment: &SealedSegment, rows: &[u8], chance: &mut Chance) -> Cut {
-    let offsets = row_offsets(rows);
-    let at = 1 + chance.below(offsets.len() as u64 - 1);
-    let (middle, end, state) = (offsets[at as usize], rows.len() as u64, PieceState::Waiting);
-    let pieces = vec![
-        Piece { first: 0, rows: at, offset: 0, bytes: middle, state: state.clone() },
-        Piece { first: at, rows: segment.rows() - at, offset: middle, bytes: end - middle, state },
-    ];
-    Cut { token: segment.token(), pieces, refused_are_sent: false, refused_are_stored: false }
 }
 
 /// Lets `life` say which seed it was, if it fails.
