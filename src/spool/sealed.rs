@@ -236,6 +236,8 @@ impl SealedSegment {
     /// Writes the progress, and the seal once more: a failed sync may have kept it from the disk,
     /// and once something is sent under its token there must be no other.
     fn write_progress(&mut self, progress: Progress, durably: bool) -> io::Result<()> {
+        // What the file says after a failure is unknown: then the next attempt writes it again.
+        let noted = std::mem::take(&mut self.noted);
         let file = self.layout.storage().open(&self.path)?;
         let Identity { epoch, number, .. } = self.identity;
         let blocks = [self.seal.encode(epoch, number), progress.encode(epoch, number)].concat();
@@ -244,6 +246,7 @@ impl SealedSegment {
             file.sync()?;
         }
         self.progress = progress;
+        self.noted = noted;
         Ok(())
     }
 

@@ -63,6 +63,25 @@ fn a_frame_of_a_refused_batch_is_not_found_by_the_next_process() {
 }
 
 #[test]
+fn an_attempt_after_one_whose_answer_could_not_be_noted_is_known_to_the_next_process() {
+    for seed in 0..100 {
+        let mut disk = FaultyDisk::new(seed);
+        let (mut spool, _) = open(&disk).unwrap();
+        let segment = write_segment(&spool, 1, None, &[batch(&["row"], &[])]);
+        let mut segment = segment.seal(&mut spool.keys).map_err(|_| ()).unwrap();
+        segment.begin_attempt("window", 1).unwrap();
+        // Opens the file, and then writes a part that may say all of it.
+        disk.plan(2, Fault::ShortThenFails);
+        let answered = segment.attempt_answered();
+        segment.begin_attempt("window", 1).unwrap();
+        drop((segment, spool));
+        disk.restart(End::Killed);
+        let (_spool, segments) = open(&disk).unwrap();
+        assert!(segments[0].open_attempt().is_some(), "seed {seed}: {answered:?}");
+    }
+}
+
+#[test]
 fn what_is_sent_under_a_token_has_its_seal_on_the_disk() {
     let mut seals = 0;
     for seed in 0..40 {
