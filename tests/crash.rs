@@ -19,12 +19,28 @@ const ROUNDS: u64 = 24;
 /// After so many rounds everything is drained and looked at.
 const ROUNDS_OF_A_SERIES: u64 = 25;
 
-/// With a key they send again until there is a reply, without one never.
-const CLIENTS: [Client; 6] =
-    [Client::WithoutKey, Client::WithKey, Client::WithoutKey, Client::Inserted, Client::WithKey, Client::WithoutKey];
+/// With a key or with identities they send again until there is a reply, without never.
+const CLIENTS: [Client; 6] = [
+    Client::WithoutKey,
+    Client::WithKey,
+    Client::WithIdentities,
+    Client::Inserted,
+    Client::WithKey,
+    Client::WithoutKey,
+];
 
-const FLAGS: [&str; 8] =
-    ["--batch-age", "50ms", "--batch-rows", "4000", "--inserted-timeout", "500ms", "--shutdown-timeout", "60s"];
+const FLAGS: [&str; 10] = [
+    "--batch-age",
+    "50ms",
+    "--batch-rows",
+    "4000",
+    "--inserted-timeout",
+    "500ms",
+    "--shutdown-timeout",
+    "60s",
+    "--dedup-field",
+    "session",
+];
 
 #[derive(Default)]
 struct Kills {

@@ -37,6 +37,9 @@ pub enum Client {
     WithoutKey,
     /// Gives each request an idempotency key, and sends it again until it has a reply.
     WithKey,
+    /// Gives each event an identity in its field `session`, and sends it again until there is a reply.
+    /// It sends no bad lines: those have none.
+    WithIdentities,
     /// Asks for a reply that ClickHouse stands behind. Never sends a request again.
     Inserted,
 }
@@ -148,13 +151,15 @@ impl Load {
                 continue;
             };
             let number = self.next.fetch_add(1, Relaxed);
-            let mut request = Request::random(number, &mut random);
+            let mut request = Request::random(number, client, &mut random);
             let bytes = request.to_bytes(client, self.seed);
             // Written down before anything is sent.
             self.lock_sent().insert(number, request);
             connection = Some(open);
             request.promised = match client {
-                Client::WithKey => self.send_until_answered(&mut connection, &request, &bytes, &mut random),
+                Client::WithKey | Client::WithIdentities => {
+                    self.send_until_answered(&mut connection, &request, &bytes, &mut random)
+                }
                 Client::WithoutKey | Client::Inserted => self.send(&mut connection, &request, &bytes),
             };
             self.lock_sent().insert(number, request);
@@ -192,7 +197,7 @@ impl Load {
         }
     }
 
-    /// Sends the same again under the same key until there is a reply, and sometimes once more.
+    /// Sends the same again until there is a reply, and sometimes once more.
     fn send_until_answered(
         &self,
         connection: &mut Option<Connection>,
@@ -254,14 +259,17 @@ impl Load {
 }
 
 impl Request {
-    fn random(number: u64, random: &mut Random) -> Self {
+    fn random(number: u64, client: Client, random: &mut Random) -> Self {
         let (events, bad) = match random.below(64) {
             0 => (EVENTS_OF_A_BIG_REQUEST, 0),
             1..=5 => (0, 1 + random.below(3)),
             6..=15 => (1 + random.below(20), 1 + random.below(3)),
             _ => (1 + random.below(20), 0),
         };
-        Self { number, events, bad, promised: false }
+        match client {
+            Client::WithIdentities => Self { number, events: events.max(1), bad: 0, promised: false },
+            _ => Self { number, events, bad, promised: false },
+        }
     }
 
     fn to_bytes(self, client: Client, seed: u64) -> Vec<u8> {
@@ -271,12 +279,18 @@ impl Request {
             body.push_str(&format!("bad {number} {place}\n"));
         }
         for place in 0..events {
-            body.push_str(&format!("{{\"event\":\"load\",\"param_int\":{number},\"sequence\":{place}}}\n"));
+            let session = match client {
+                Client::WithIdentities => format!("{seed:x}-{number}-{place}"),
+                _ => String::new(),
+            };
+            body.push_str(&format!(
+                "{{\"event\":\"load\",\"param_int\":{number},\"sequence\":{place},\"session\":\"{session}\"}}\n"
+            ));
         }
         let target = if client == Client::Inserted { "/api/events?ack=inserted" } else { "/api/events" };
         let key = match client {
             Client::WithKey => format!("Idempotency-Key: {seed:x}-{number}\r\n"),
-            Client::WithoutKey | Client::Inserted => String::new(),
+            _ => String::new(),
         };
         let length = body.len();
         format!("POST {target} HTTP/1.1\r\nHost: localhost\r\n{key}Content-Length: {length}\r\n\r\n{body}").into_bytes()
