@@ -1,18 +1,63 @@
-//! The spool's files: whatever lies in a segment, a start comes up or says why not, and what it
-//! finds can be read or is called damaged. Mostly real segments with bytes changed.
+//! The spool's files: whatever has happened to a segment, a start comes up or says why not, and what
+//! it finds can be read to the length that its seal says, or is called damaged.
+//!
+//! The input is a real segment, sealed or not, with bytes changed and its end cut off.
 
 #![no_main]
 
 use std::fs;
-use std::sync::LazyLock;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use crossbeam::channel::unbounded;
 use libfuzzer_sys::fuzz_target;
-use sluicegate::spool::{Durability, Inspected, Part, Spool, SpoolConfig, inspect};
+use sluicegate::batch::Batch;
+use sluicegate::handoff::{Handoff, Mailbox};
+use sluicegate::identity::{Figures, RequestKey, of_event, of_request};
+use sluicegate::spool::{Committer, Durability, Inspected, Part, Spool, SpoolConfig, inspect};
 
 const NAME: &str = "t/00000000000000000001.segment";
 
-fn config(dir: &std::path::Path) -> SpoolConfig {
+/// Where the seal's block lies.
+const SEAL: usize = 4096;
+
+struct Base {
+    folder: tempfile::TempDir,
+    segment: Vec<u8>,
+}
+
+static BASE: LazyLock<Base> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (spool, _) = Spool::open(config(folder.path())).expect("an empty folder");
+    let poll = mio::Poll::new().expect("an event queue");
+    let mailbox = Mailbox::new(poll.registry(), mio::Token(0)).expect("a waker");
+    let handoff = Arc::new(Handoff::new(vec![mailbox]));
+    for sequence in 1..=4 {
+        let mut batch = Batch::new(0);
+        batch.rows.bytes.extend_from_slice(b"a row and another row");
+        batch.rows.count = 2;
+        batch.rejected.bytes.extend_from_slice(b"bad");
+        batch.rejected.count = 1;
+        if sequence % 2 == 0 {
+            let figures = Figures { accepted: 2, rejected: 1, refused: false };
+            batch.key = Some(RequestKey::new(of_request("t", &[sequence as u8]), b"body", figures));
+            batch.identify(of_event("column", &[sequence as u8]), 0..5);
+        }
+        batch.close(sequence);
+        handoff.submit(batch);
+    }
+    handoff.finish();
+    let (sender, _sealed) = unbounded();
+    Committer::new(spool, handoff, b"frozen".to_vec(), sender, 1).run();
+    let mut segment = fs::read(folder.path().join(NAME)).expect("a sealed segment");
+    // Behind its frames there is nothing but reserved room.
+    let end = segment.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    segment.truncate(end);
+    Base { folder, segment }
+});
+
+fn config(dir: &Path) -> SpoolConfig {
     SpoolConfig {
         dir: dir.to_owned(),
         table: "t".into(),
@@ -28,25 +73,36 @@ fn config(dir: &std::path::Path) -> SpoolConfig {
     }
 }
 
-static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a folder"));
-
-fuzz_target!(|bytes: &[u8]| {
-    let dir = FOLDER.path();
-    let _ = fs::remove_dir_all(dir.join("t"));
+fuzz_target!(|input: (bool, u16, Vec<(u16, u8)>)| {
+    let (is_sealed, cut, changes) = input;
+    let Base { folder, segment } = &*BASE;
+    let mut bytes = segment.clone();
+    if !is_sealed {
+        bytes[SEAL..2 * SEAL].fill(0);
+    }
+    for (at, change) in changes {
+        let at = usize::from(at) % bytes.len();
+        bytes[at] ^= change;
+    }
+    bytes.truncate(bytes.len() - usize::from(cut) % bytes.len());
+    let dir = folder.path();
+    for folder in ["t", "keys"] {
+        let _ = fs::remove_dir_all(dir.join(folder));
+    }
     fs::create_dir_all(dir.join("t")).expect("a folder");
-    fs::write(dir.join(NAME), bytes).expect("a file");
+    fs::write(dir.join(NAME), &bytes).expect("a file");
     let Ok((_spool, recovered)) = Spool::open(config(dir)) else { return };
     for segment in &recovered.segments {
         for (part, expected) in [(Part::Rows, segment.rows_bytes()), (Part::Rejected, segment.rejected_bytes())] {
             let (mut reader, mut read) = (segment.read(part).expect("it is there"), 0);
-            let whole = loop {
+            let is_whole = loop {
                 match reader.next_piece() {
                     Ok(Some(piece)) => read += piece.len() as u64,
                     Ok(None) => break true,
                     Err(_) => break false,
                 }
             };
-            assert!(!whole || read == expected);
+            assert!(!is_whole || read == expected);
         }
     }
     for found in inspect(dir, "t").expect("a folder that can be read") {
