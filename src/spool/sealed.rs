@@ -165,15 +165,15 @@ impl SealedSegment {
         self.cut.as_ref()
     }
 
-    /// Writes down how it is cut, durably. From then on it is never sent whole again (invariant 3).
+    /// Writes down how it is cut, durably. From then on it is never sent whole again (invariant 3),
+    /// not even after a failure: the next start may find the cut.
     ///
     /// # Errors
     ///
     /// Those of the file system; nothing of the cut may be sent then.
     pub fn save_cut(&mut self, cut: Cut) -> io::Result<()> {
-        cut.save(&self.layout, self.number())?;
-        self.cut = Some(cut);
-        Ok(())
+        let number = self.number();
+        self.cut.insert(cut).save(&self.layout, number)
     }
 
     /// Names these bytes and no others: who wrote them, when, and what they are.

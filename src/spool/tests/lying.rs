@@ -82,6 +82,27 @@ fn an_attempt_after_one_whose_answer_could_not_be_noted_is_known_to_the_next_pro
 }
 
 #[test]
+fn a_cut_that_the_next_process_finds_is_known_to_this_one() {
+    for seed in 0..80 {
+        let nth = 1 + seed % 8;
+        let mut disk = FaultyDisk::new(seed);
+        let (mut spool, _) = open(&disk).unwrap();
+        let segment = write_segment(&spool, 1, None, &[batch(&["row"], &[])]);
+        let mut segment = segment.seal(&mut spool.keys).map_err(|_| ()).unwrap();
+        let piece = Piece { first: 0, rows: 1, offset: 0, bytes: 3, state: PieceState::Waiting };
+        let cut = Cut { token: segment.token(), pieces: vec![piece], refused_are_stored: false };
+        disk.plan(nth, Fault::Fails);
+        let saved = segment.save_cut(cut);
+        let is_known = segment.cut().is_some();
+        drop((segment, spool));
+        disk.restart(if disk.is_read_only() { End::PowerLost } else { End::Killed });
+        disk.heal();
+        let (_spool, segments) = open(&disk).unwrap();
+        assert!(is_known || segments[0].cut().is_none(), "seed {seed}: {saved:?}");
+    }
+}
+
+#[test]
 fn what_is_sent_under_a_token_has_its_seal_on_the_disk() {
     let mut seals = 0;
     for seed in 0..40 {
