@@ -68,7 +68,7 @@ fn an_attempt_after_one_whose_answer_could_not_be_noted_is_known_to_the_next_pro
         let mut disk = FaultyDisk::new(seed);
         let (mut spool, _) = open(&disk).unwrap();
         let segment = write_segment(&spool, 1, None, &[batch(&["row"], &[])]);
-        let mut segment = segment.seal(&mut spool.keys).map_err(|_| ()).unwrap();
+        let mut segment = segment.seal(&mut spool.repeats).map_err(|_| ()).unwrap();
         segment.begin_attempt("window", 1).unwrap();
         // Opens the file, and then writes a part that may say all of it.
         disk.plan(2, Fault::ShortThenFails);
@@ -88,9 +88,10 @@ fn a_cut_that_the_next_process_finds_is_known_to_this_one() {
         let mut disk = FaultyDisk::new(seed);
         let (mut spool, _) = open(&disk).unwrap();
         let segment = write_segment(&spool, 1, None, &[batch(&["row"], &[])]);
-        let mut segment = segment.seal(&mut spool.keys).map_err(|_| ()).unwrap();
+        let mut segment = segment.seal(&mut spool.repeats).map_err(|_| ()).unwrap();
         let piece = Piece { first: 0, rows: 1, offset: 0, bytes: 3, state: PieceState::Waiting };
-        let cut = Cut { token: segment.token(), pieces: vec![piece], refused_are_stored: false };
+        let cut =
+            Cut { token: segment.token(), pieces: vec![piece], refused_are_sent: false, refused_are_stored: false };
         disk.plan(nth, Fault::Fails);
         let saved = segment.save_cut(cut);
         let is_known = segment.cut().is_some();
