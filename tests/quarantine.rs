@@ -216,8 +216,7 @@ fn interrupted(bench: &Bench, listener: &TcpListener, answers: &[Option<u64>]) -
     thread::scope(|scope| {
         let replay = scope.spawn(|| run(&[&["quarantine", "replay"], &settings[..]].concat()));
         let requests = answers.iter().map(|answer| {
-            let (mut stream, _) = listener.accept().unwrap();
-            let head = read_request(&mut stream);
+            let (head, mut stream) = next_request(listener);
             if let Some(accepted) = answer {
                 let body = format!("{{\"accepted\":{accepted},\"rejected\":0}}");
                 let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
@@ -232,6 +231,20 @@ fn interrupted(bench: &Bench, listener: &TcpListener, answers: &[Option<u64>]) -
     })
 }
 
+/// The next request that does not only ask for the time.
+fn next_request(listener: &TcpListener) -> (String, TcpStream) {
+    loop {
+        let (mut stream, _) = listener.accept().unwrap();
+        let head = read_request(&mut stream);
+        if !head.starts_with("GET /health ") {
+            return (head, stream);
+        }
+        let date = chrono::Utc::now().format("%a, %d %b %Y %H:%M:%S GMT");
+        let reply = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nDate: {date}\r\nContent-Length: 0\r\n\r\n");
+        stream.write_all(reply.as_bytes()).unwrap();
+    }
+}
+
 /// Reads a request to its end and returns its head.
 fn read_request(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
@@ -241,7 +254,7 @@ fn read_request(stream: &mut TcpStream) -> String {
         head.push(byte[0]);
     }
     let head = String::from_utf8(head).unwrap();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap_or("0");
     stream.read_exact(&mut vec![0; length.parse().unwrap()]).unwrap();
     head
 }

@@ -11,14 +11,19 @@
 //! delete, the next replay makes the same requests, under the same keys, and the server stores
 //! nothing twice. That is why the rows of one second are deleted together, or not at all.
 //!
-//! Rows have no identity in the table, only their content. A row that equals one of these in every
-//! column, the second included, and gets there only after its reading, counts as the same.
+//! Rows have no identity in the table, only their content, the second in which they came included.
+//! So a line that is refused again must not come in the second of the row that it was read from: it
+//! would be deleted as that row, and the next replay's request would be answered as a repeat of this
+//! one. A replay therefore takes the rows of seconds that are over by the server's own clock. A row
+//! of such a second that gets to the table only after its reading, and equals another in every
+//! column, counts as the same.
 
 use std::collections::BTreeSet;
 use std::io::{BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use chrono::DateTime;
 use reqwest::blocking::Client;
 use serde::Deserialize;
 
@@ -43,6 +48,9 @@ const NAMES_MAX: usize = 10_000;
 /// How long all of a table's lines may take.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
+/// A second passes within so many looks, a tenth of one apart.
+const LOOKS_AT_THE_CLOCK: u32 = 50;
+
 /// How long the server may take for one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -58,7 +66,9 @@ pub fn replay(arguments: &ReplayArgs, out: &mut impl Write) -> Result<(), Box<dy
     let places = places(settings, out)?;
     let http = Client::builder().no_proxy().timeout(REQUEST_TIMEOUT).build()?;
     let dry_run = if arguments.dry_run { "?dry_run=1" } else { "" };
-    let url = format!("http://{}/api/{}{dry_run}", reachable(settings), settings.table);
+    let address = format!("http://{}", reachable(settings));
+    let url = format!("{address}/api/{}{dry_run}", settings.table);
+    let until = if arguments.dry_run { u32::MAX } else { a_second_that_is_over(&http, &address)? };
     let mut total = Totals::default();
     for place in &places {
         let mut replay = Replay {
@@ -66,6 +76,7 @@ pub fn replay(arguments: &ReplayArgs, out: &mut impl Write) -> Result<(), Box<dy
             http: &http,
             url: &url,
             dry_run: arguments.dry_run,
+            until,
             lines_max: LINES_MAX.min(settings.events_max as usize),
             bytes_max: usize::try_from(settings.body_bytes_max.0.min(BODY_BYTES_MAX)).unwrap_or(usize::MAX),
             current: Answered::default(),
@@ -94,6 +105,8 @@ struct Replay<'a> {
     http: &'a Client,
     url: &'a str,
     dry_run: bool,
+    /// The last second that is taken.
+    until: u32,
     lines_max: usize,
     bytes_max: usize,
     /// Of the second that is under way. Forgotten when that fails: it is sent again as it was.
@@ -149,9 +162,10 @@ impl Replay<'_> {
             })?;
         }
         let statement = format!(
-            "SELECT {} FROM {table} WHERE {} ORDER BY {} FORMAT RowBinary",
+            "SELECT {} FROM {table} WHERE {} AND server_time <= toDateTime({}, 'UTC') ORDER BY {} FORMAT RowBinary",
             refused::COLUMNS,
             since.condition,
+            self.until,
             refused::ORDER
         );
         let stream = server.stream(&statement, &since.parameters(), STREAM_TIMEOUT)?;
@@ -250,6 +264,27 @@ impl Replay<'_> {
         let parameters = [("max_query_size", "1048576"), ("lightweight_deletes_sync", "1")];
         server.query(&statement, &parameters).map(|_| ())
     }
+}
+
+/// A second of the server's clock, once that shows a later one.
+fn a_second_that_is_over(http: &Client, address: &str) -> Result<u32, Box<dyn std::error::Error>> {
+    let first = server_second(http, address)?;
+    for _ in 0..LOOKS_AT_THE_CLOCK {
+        std::thread::sleep(Duration::from_millis(100));
+        if server_second(http, address)? > first {
+            return Ok(u32::try_from(first)?);
+        }
+    }
+    Err(ConfigError(format!("the clock of the server at {address} stands still")).into())
+}
+
+/// The Unix second of a reply's `Date`.
+fn server_second(http: &Client, address: &str) -> Result<i64, Box<dyn std::error::Error>> {
+    let reply = http.get(format!("{address}/health")).send();
+    let reply = reply.map_err(|error| ConfigError(format!("the server does not answer at {address}: {error}")))?;
+    let date = reply.headers().get("Date").and_then(|date| DateTime::parse_from_rfc2822(date.to_str().ok()?).ok());
+    let date = date.ok_or_else(|| ConfigError(format!("what answers at {address} does not say what time it is")))?;
+    Ok(date.timestamp())
 }
 
 /// Where this machine reaches the server's first public address.
