@@ -47,6 +47,7 @@ pub struct Settled {
 struct UnderWay {
     sequence: u64,
     waiters: Vec<Waiter>,
+    /// When the first of them was served.
     begun: Instant,
     overdue: bool,
 }
@@ -82,8 +83,11 @@ impl Outbox {
     /// True while the events of another request have a place, even if they need a batch of their own.
     pub fn has_room(&self) -> bool {
         match &self.filling {
-            Some((_, under_way)) => under_way.waiters.is_empty() || !self.spare.is_empty(),
-            None => !self.spare.is_empty() && (self.under_way.is_empty() || !self.in_flight.is_used_up()),
+            Some((_, under_way)) if !under_way.waiters.is_empty() => !self.spare.is_empty(),
+            filling => {
+                (filling.is_some() || !self.spare.is_empty())
+                    && (self.under_way.is_empty() || !self.in_flight.is_used_up())
+            }
         }
     }
 
@@ -107,6 +111,10 @@ impl Outbox {
     /// turn's share is used up.
     pub fn wait_for_filling(&mut self, waiter: Waiter, handoff: &Handoff) {
         if let Some((batch, under_way)) = &mut self.filling {
+            if under_way.waiters.is_empty() {
+                // It may have been there for long, for requests that left nothing in it.
+                under_way.begun = Instant::now();
+            }
             under_way.waiters.push(waiter);
             if under_way.waiters.len() >= limits::TURN_REQUESTS_MAX || batch.len() >= limits::TURN_BYTES_MAX {
                 self.hand_over(handoff);
@@ -235,6 +243,13 @@ mod tests {
         // Whoever else has used it up: a worker with nothing under way would wait for ever.
         in_flight.add(2 << 20);
         assert!(outbox.has_room());
+        outbox.filling().unwrap();
+        outbox.wait_for_filling(waiter(0), &handoff);
+        outbox.hand_over(&handoff);
+        assert!(!outbox.has_room());
+        // A batch that a request took and left empty is no room either.
+        outbox.filling().unwrap();
+        assert!(!outbox.has_room());
     }
 
     #[test]
@@ -258,6 +273,19 @@ mod tests {
         outbox.hand_over(&handoff);
         assert!(handoff.next().is_none());
         assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn a_batch_is_as_old_as_the_first_request_in_it() {
+        let (mut outbox, handoff) = (Outbox::new(0, InFlight::new(1 << 20)), handoff());
+        let timeout = Duration::from_secs(60);
+        // For a request that left nothing in it, and long ago.
+        outbox.filling().unwrap();
+        outbox.filling.as_mut().unwrap().1.begun = Instant::now().checked_sub(2 * timeout).unwrap();
+        outbox.filling().unwrap();
+        outbox.wait_for_filling(waiter(3), &handoff);
+        outbox.hand_over(&handoff);
+        assert!(outbox.overdue(timeout).is_none());
     }
 
     #[test]
