@@ -167,7 +167,9 @@ impl Batch {
         self.rejected.clear();
         self.key = None;
         self.ids.clear();
+        self.ids.shrink_to(limits::BATCH_IDS_KEPT);
         self.id_rows.clear();
+        self.id_rows.shrink_to(limits::BATCH_IDS_KEPT);
         self.duplicates = 0;
         self.checksum = 0;
     }
@@ -242,8 +244,13 @@ mod tests {
     fn a_large_batch_gives_its_memory_back() {
         let mut batch = Batch::new(0);
         batch.rows.bytes.resize(limits::BATCH_BYTES_KEPT * 4, 0);
+        for row in 0..limits::BATCH_IDS_KEPT * 4 {
+            batch.identify(Id::default(), row..row + 1);
+        }
         batch.clear();
         assert!(batch.rows.bytes.capacity() <= limits::BATCH_BYTES_KEPT * 2);
+        assert!(batch.ids.capacity() <= limits::BATCH_IDS_KEPT * 2);
+        assert!(batch.id_rows.capacity() <= limits::BATCH_IDS_KEPT * 2);
         assert!(batch.is_empty());
     }
 }

@@ -32,6 +32,10 @@ pub const BATCHES_PER_WORKER: usize = 16;
 /// A batch that grew beyond this gives its memory back after use.
 pub const BATCH_BYTES_KEPT: usize = 512 << 10;
 
+/// A batch that had more identities of events than this gives their memory back after use: each
+/// takes 32 bytes. Many more than the events of a usual turn.
+pub const BATCH_IDS_KEPT: usize = 4096;
+
 /// What a worker reads from one socket in one call. Must hold a usual request whole: only what
 /// is incomplete is copied to a buffer of the connection.
 pub const READ_SCRATCH_BYTES: usize = 256 << 10;
