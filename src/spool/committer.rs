@@ -110,7 +110,9 @@ impl Committer {
         while let Some(batch) = pending.take() {
             pending = self.commit_group(batch)?;
         }
-        self.spool.figures.beat(unix_ms());
+        let now_ms = unix_ms();
+        self.spool.figures.beat(now_ms);
+        self.spool.repeats.forget_old(now_ms / 1000);
         self.seal_if_due()?;
         if !idle {
             return Ok(Turn::Busy);

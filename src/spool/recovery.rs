@@ -183,7 +183,7 @@ fn recover_unsealed(
     // As when any segment is sealed: the identities once the disk has their events, which the old file
     // may have shown without; and before the seal, behind which nobody looks for them.
     let sealed_ms = crate::figures::unix_ms();
-    repeats.log(number, &identities, sealed_ms / 1000)?;
+    repeats.recovered(number, &identities, sealed_ms / 1000)?;
     let seal = Seal { sealed_ms, ..totals };
     write_all(&*copy, &seal.encode(copy_identity.epoch, number), identity_len)?;
     copy.sync()?;

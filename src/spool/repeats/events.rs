@@ -80,15 +80,14 @@ impl Events {
     }
 
     pub(super) fn log(&mut self, segment: u64, ids: &[Id], now: u64) -> Result<(), SealError> {
-        if ids.is_empty() {
-            return Ok(());
-        }
-        self.log.append(segment, ids, now)?;
+        if ids.is_empty() { Ok(()) } else { self.log.append(segment, ids, now) }
+    }
+
+    pub(super) fn recovered(&mut self, segment: u64, ids: &[Id]) {
         for id in ids {
             self.remember(*id, segment);
         }
         self.forget_old();
-        Ok(())
     }
 
     fn remember(&mut self, id: Id, segment: u64) {

@@ -104,14 +104,30 @@ impl Repeats {
         }
     }
 
-    /// Logs the identities of a segment, durably: it may be sealed then. Those that only a
-    /// recovered segment has are remembered as well.
+    /// Logs the identities of a segment, durably: it may be sealed then.
     pub(super) fn log(&mut self, segment: u64, found: &Identities, now: u64) -> Result<(), SealError> {
         self.requests.log(segment, &found.keys, now)?;
         match &mut self.events {
             Some(events) => events.log(segment, &found.ids, now),
             None => Ok(()),
         }
+    }
+
+    /// Logs the identities of a segment that a former run left, and remembers them. Those of a
+    /// segment of this run are known since their commit, and some may be forgotten again by now:
+    /// they would come back as the newest.
+    pub(super) fn recovered(&mut self, segment: u64, found: &Identities, now: u64) -> Result<(), SealError> {
+        self.log(segment, found, now)?;
+        self.requests.recovered(segment, &found.keys, now);
+        if let Some(events) = &mut self.events {
+            events.recovered(segment, &found.ids);
+        }
+        Ok(())
+    }
+
+    /// Forgets the keys that are too old at the second `now`.
+    pub(super) fn forget_old(&mut self, now: u64) {
+        self.requests.forget_old(now);
     }
 }
 

@@ -92,18 +92,17 @@ impl Requests {
         }
     }
 
-    /// Logs the keys of a segment, durably: it may be sealed then. Keys that only a recovered
-    /// segment has are remembered as well.
+    /// Logs the keys of a segment, durably: it may be sealed then.
     pub(super) fn log(&mut self, segment: u64, keys: &[RequestKey], now: u64) -> Result<(), SealError> {
-        if keys.is_empty() {
-            return Ok(());
-        }
-        self.log.append(segment, keys, now)?;
+        if keys.is_empty() { Ok(()) } else { self.log.append(segment, keys, now) }
+    }
+
+    /// Remembers the keys of a segment that a former run left.
+    pub(super) fn recovered(&mut self, segment: u64, keys: &[RequestKey], now: u64) {
         for key in keys {
             self.remember(key, segment, now);
         }
         self.forget_old(now);
-        Ok(())
     }
 
     fn remember(&mut self, key: &RequestKey, segment: u64, second: u64) {
@@ -113,7 +112,8 @@ impl Requests {
         }
     }
 
-    fn forget_old(&mut self, now: u64) {
+    /// Forgets what is too old at the second `now`, or one too many.
+    pub(super) fn forget_old(&mut self, now: u64) {
         let is_old = |second: u64| second.saturating_add(SECONDS_MAX) <= now;
         while let Some((id, second)) = self.by_age.front()
             && (self.by_age.len() > self.keys_max || is_old(*second))

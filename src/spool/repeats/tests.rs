@@ -84,6 +84,47 @@ fn a_key_is_forgotten_after_a_day_or_when_enough_newer_ones_came() {
 }
 
 #[test]
+fn a_key_is_forgotten_after_a_day_without_another_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bench = Bench::open(folder.path(), 3, 0);
+    bench.take(1, &[key("a", "body")], 100);
+    bench.keys.forget_old(99 + SECONDS_MAX);
+    assert!(bench.knows("a"));
+    bench.keys.forget_old(100 + SECONDS_MAX);
+    assert!(!bench.knows("a"));
+    assert_eq!(bench.figures.request_keys(), (0, 0));
+}
+
+#[test]
+fn the_newest_are_remembered_of_a_segment_that_has_more_than_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["a", "b", "c", "d", "e"];
+    let newest = [false, false, false, true, true];
+    let mut bench = Bench::open(folder.path(), 2, 0);
+    for name in names {
+        bench.keys.begin(&key(name, "body"), 1);
+        bench.keys.committed(5);
+    }
+    assert_eq!(names.map(|name| bench.knows(name)), newest);
+    assert!(bench.keys.log(1, &names.map(|name| key(name, "body")), 6).is_ok());
+    assert_eq!(names.map(|name| bench.knows(name)), newest, "after the seal");
+    drop(bench);
+    let bench = Bench::open(folder.path(), 2, 7);
+    assert_eq!(names.map(|name| bench.knows(name)), newest, "after a restart");
+    drop(bench);
+
+    let (mut seen, _) = open_events(folder.path(), 2);
+    begin(&mut seen, &names, 1);
+    seen.committed();
+    assert!(seen.log(1, &names.map(id), 6).is_ok());
+    assert_eq!(begin(&mut seen, &["d", "e", "a"], 2).0, "a", "after the seal");
+    seen.refused();
+    drop(seen);
+    let (mut seen, _) = open_events(folder.path(), 2);
+    assert_eq!(begin(&mut seen, &["d", "e", "a"], 2).0, "a", "after a restart");
+}
+
+#[test]
 fn what_was_logged_is_known_after_a_restart_and_nothing_behind_a_torn_block() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::open(folder.path(), 100, 0);
