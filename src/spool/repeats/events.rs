@@ -90,6 +90,11 @@ impl Events {
         self.forget_old();
     }
 
+    #[cfg(test)]
+    pub(super) fn knows(&self, id: &Id) -> bool {
+        self.known.contains_key(id)
+    }
+
     fn remember(&mut self, id: Id, segment: u64) {
         if let Entry::Vacant(place) = self.known.entry(id) {
             place.insert(segment);

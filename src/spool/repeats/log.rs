@@ -9,6 +9,10 @@
 //! All of a file counts up to the first block that is not whole. A file of a former run is not
 //! appended to, but replaced by one that holds its blocks and the new one: after a failed sync the
 //! page cache may show what the disk does not have.
+//!
+//! An hour may bring many times what is remembered. Blocks that have enough newer ones behind them
+//! do not count: they are not read into memory, and a file that consists of them for the most part
+//! is replaced as well, by one without them.
 
 use std::collections::VecDeque;
 use std::io;
@@ -81,12 +85,41 @@ pub(super) struct HourlyLog<R> {
 struct File {
     /// Since 1970.
     hour: u64,
+    /// Bytes and records of each block that counts, the oldest first.
+    blocks: VecDeque<(u64, u64)>,
+    /// Of those blocks.
     records: u64,
-    /// Bytes that count.
-    len: u64,
+    /// Where the first of them begins.
+    from: u64,
+    /// Where the last of them ends.
+    end: u64,
     /// Written by this process, which may append to it.
     open: Option<Box<dyn StorageFile>>,
 }
+
+impl File {
+    fn new(hour: u64) -> Self {
+        Self { hour, blocks: VecDeque::new(), records: 0, from: 0, end: 0, open: None }
+    }
+
+    /// A block stands behind the others; those that have `records_max` newer records behind them do
+    /// not count any more.
+    fn push(&mut self, bytes: u64, records: u64, records_max: u64) {
+        self.blocks.push_back((bytes, records));
+        self.end += bytes;
+        self.records += records;
+        while let Some(&(bytes, records)) = self.blocks.front()
+            && self.records - records >= records_max
+        {
+            self.blocks.pop_front();
+            self.from += bytes;
+            self.records -= records;
+        }
+    }
+}
+
+/// A file is written anew once that much of it does not count, and more than half of it.
+const OLD_BYTES_KEPT: u64 = 1 << 20;
 
 /// A record as it is found: the segment it was in, the second it was logged, and itself.
 pub(super) type Found<R> = (u64, u64, R);
@@ -99,7 +132,7 @@ impl<R: Record> HourlyLog<R> {
         folder: PathBuf,
         records_max: u64,
         seconds_max: u64,
-    ) -> io::Result<(Self, Vec<Found<R>>)> {
+    ) -> io::Result<(Self, VecDeque<Found<R>>)> {
         let storage = layout.storage();
         let entries = storage.list(&folder)?;
         for interrupted in entries.iter().filter(|entry| entry.name.ends_with(".new")) {
@@ -108,15 +141,17 @@ impl<R: Record> HourlyLog<R> {
         }
         let mut hours: Vec<u64> = entries.iter().filter_map(|entry| hour_of(&entry.name)).collect();
         hours.sort_unstable();
-        let (mut files, mut found) = (VecDeque::new(), Vec::new());
+        let (mut files, mut found) = (VecDeque::new(), VecDeque::new());
+        let found_max = usize::try_from(records_max).unwrap_or(usize::MAX);
         for hour in hours {
-            let file = storage.open(&folder.join(name_of(hour)))?;
-            let (mut len, before) = (0, found.len());
-            while let Some(block) = Block::read(&*file, len)? {
-                len += block.len();
+            let opened = storage.open(&folder.join(name_of(hour)))?;
+            let mut file = File::new(hour);
+            while let Some(block) = Block::read(&*opened, file.end)? {
+                file.push(block.len(), block.records.len() as u64, records_max);
                 found.extend(block.records.into_iter().map(|record| (block.segment, block.second, record)));
+                found.drain(..found.len().saturating_sub(found_max));
             }
-            files.push_back(File { hour, records: (found.len() - before) as u64, len, open: None });
+            files.push_back(file);
         }
         let (layout, figures) = (layout.clone(), figures.clone());
         let log = Self { layout, figures, folder, records_max, seconds_max, files, records: PhantomData };
@@ -129,21 +164,23 @@ impl<R: Record> HourlyLog<R> {
         // A clock that was set back does not begin an older file.
         let hour = (second / 3600).max(self.files.back().map_or(0, |file| file.hour));
         if self.files.back().is_none_or(|file| file.hour != hour) {
-            self.files.push_back(File { hour, records: 0, len: 0, open: None });
+            self.files.push_back(File::new(hour));
         }
         let Some(file) = self.files.back_mut() else { return Ok(()) };
         match &file.open {
-            Some(open) => {
-                write_all(&**open, &block, file.len).map_err(SealError::Write)?;
+            Some(open) if file.from <= OLD_BYTES_KEPT.max(file.end / 2) => {
+                write_all(&**open, &block, file.end).map_err(SealError::Write)?;
                 open.sync().map_err(SealError::Sync)?;
             }
-            None => {
+            _ => {
                 let replaced = replace(&self.layout, &self.folder, file, &block);
                 file.open = Some(replaced.map_err(SealError::Write)?);
+                self.figures.release(file.from);
+                file.end -= file.from;
+                file.from = 0;
             }
         }
-        file.len += block.len() as u64;
-        file.records += records.len() as u64;
+        file.push(block.len() as u64, records.len() as u64, self.records_max);
         self.figures.occupy(block.len() as u64);
         self.remove_old(second);
         Ok(())
@@ -162,20 +199,20 @@ impl<R: Record> HourlyLog<R> {
                 return;
             }
             records -= file.records;
-            self.figures.release(file.len);
+            self.figures.release(file.end);
             self.files.pop_front();
         }
     }
 }
 
-/// Puts a file in the place of one of a former run, or of none: its blocks, and a new one.
+/// Puts a file in the place of another, or of none: its blocks that count, and a new one.
 fn replace(layout: &Layout, folder: &Path, file: &File, block: &[u8]) -> io::Result<Box<dyn StorageFile>> {
     let path = folder.join(name_of(file.hour));
     let mut bytes = Vec::new();
-    if file.len > 0 {
-        bytes.resize(usize::try_from(file.len).map_err(io::Error::other)?, 0);
+    if file.end > file.from {
+        bytes.resize(usize::try_from(file.end - file.from).map_err(io::Error::other)?, 0);
         let former = layout.storage().open(&path)?;
-        if read_up_to(&*former, &mut bytes, 0)? < bytes.len() {
+        if read_up_to(&*former, &mut bytes, file.from)? < bytes.len() {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a log of identities has become shorter"));
         }
     }

@@ -185,6 +185,41 @@ fn old_logs_are_removed_once_all_in_them_is_forgotten() {
     assert_eq!(logs(folder.path()), ["1970-01-02T07.log"]);
 }
 
+#[test]
+fn a_log_keeps_little_more_than_what_is_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let (records_max, block) = (5000, 1000);
+    let id = |number: u64| of_event("column", &number.to_le_bytes());
+    let path = folder.path().join("t/seen/1970-01-01T01.log");
+    let len = || std::fs::metadata(&path).unwrap().len();
+    let log_all = |seen: &mut Events, numbers: std::ops::Range<u64>| {
+        for segment in numbers.step_by(block) {
+            let ids: Vec<Id> = (segment..segment + block as u64).map(id).collect();
+            assert!(seen.log(segment, &ids, HOUR).is_ok());
+        }
+    };
+    let knows = |numbers: std::ops::Range<u64>| {
+        let (seen, _) = open_events(folder.path(), records_max);
+        numbers.filter(|number| seen.knows(&id(*number))).count()
+    };
+    let (mut seen, figures) = open_events(folder.path(), records_max);
+    let mut largest = 0;
+    for from in (0..200_000).step_by(10_000) {
+        log_all(&mut seen, from..from + 10_000);
+        largest = largest.max(len());
+        assert_eq!(figures.spool_bytes(), len());
+    }
+    assert!(largest < 3 << 20, "{largest}");
+    drop(seen);
+    assert_eq!((knows(195_000..200_000), knows(0..195_000)), (5000, 0));
+    // A later run replaces the file, without what does not count any more.
+    let (mut seen, _) = open_events(folder.path(), records_max);
+    log_all(&mut seen, 200_000..201_000);
+    assert!(len() < 7 * (28 + block as u64 * 16), "{}", len());
+    drop(seen);
+    assert_eq!((knows(196_000..201_000), knows(0..196_000)), (5000, 0));
+}
+
 fn id(name: &str) -> Id {
     of_event("column", name.as_bytes())
 }
