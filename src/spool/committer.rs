@@ -136,10 +136,6 @@ impl Committer {
             return Ok(None);
         }
         self.make_way(&first)?;
-        if let Err(error) = self.open_segment() {
-            self.refuse(first, error);
-            return Ok(None);
-        }
         let mut left_over = None;
         let (mut rows, mut bytes, segment) = (0, 0, self.number());
         let mut next = Some(first);
@@ -162,7 +158,14 @@ impl Committer {
                 next = self.handoff.next();
             }
         }
-        self.write_group(bytes)?;
+        if !self.group.iter().any(|member| member.is_stored) {
+            // Repeats of what was committed before need no segment.
+            self.return_group(CommitOutcome::Committed { segment });
+        } else if let Err(refusal) = self.open_segment() {
+            self.refuse_group(refusal);
+        } else {
+            self.write_group(bytes)?;
+        }
         Ok(left_over)
     }
 
@@ -174,19 +177,12 @@ impl Committer {
         let was_empty = open.is_empty();
         let stored = self.group.iter().filter(|member| member.is_stored).map(|member| &member.batch);
         let frames = stored.clone().count() as u64;
-        if frames == 0 {
-            // Nothing but repeats of what was committed before.
-            let segment = open.number();
-            self.return_group(CommitOutcome::Committed { segment });
-            return Ok(());
-        }
         let outcome = open.append(stored.clone(), first_position, self.durable, &mut self.headers);
         if let Err(error) = outcome {
             let refusal = self.failed(&error, "a write to the spool failed; requests are answered with 503");
             // What lies behind the end is unknown: nothing may be appended to it.
             self.must_seal = true;
-            self.spool.repeats.refused();
-            self.return_group(CommitOutcome::Refused(refusal));
+            self.refuse_group(refusal);
             return Ok(());
         }
         if self.spool.config.durability == Durability::Sync {
@@ -243,22 +239,28 @@ impl Committer {
         }
     }
 
-    fn refuse(&self, batch: Batch, refusal: CommitRefusal) {
+    fn refuse_group(&mut self, refusal: CommitRefusal) {
         self.spool.figures.refuse(Some(refusal));
-        self.home(batch, CommitOutcome::Refused(refusal));
+        self.spool.repeats.refused();
+        self.return_group(CommitOutcome::Refused(refusal));
     }
 
+    /// The number of the open segment, or of the next one.
     fn number(&self) -> u64 {
-        self.open.as_ref().map_or(0, OpenSegment::number)
+        self.open.as_ref().map_or(self.spool.next_number, OpenSegment::number)
     }
 
-    /// Would the open segment, with `rows` and `bytes` more, still take `batch`?
+    /// Would the open segment, or a fresh one, with `rows` and `bytes` more, still take `batch`?
     fn fits(&self, rows: u64, bytes: u64, batch: &Batch) -> bool {
-        let Some(open) = &self.open else { return true };
+        let config = &self.spool.config;
+        let (has_rows, left) = match &self.open {
+            Some(open) => (open.totals.rows.max(open.totals.rejected), open.capacity.saturating_sub(open.totals.end)),
+            None => (0, config.batch_bytes),
+        };
         let more = u64::from(batch.rows.count.max(batch.rejected.count));
         self.is_of_the_open_schema(batch)
-            && open.totals.rows.max(open.totals.rejected) + rows + more <= self.spool.config.batch_rows
-            && open.totals.end + bytes + batch.frame_payload() + HEADER as u64 <= open.capacity
+            && has_rows + rows + more <= config.batch_rows
+            && bytes + batch.frame_payload() + HEADER as u64 <= left
     }
 
     /// Makes sure that there is a segment to append to.
