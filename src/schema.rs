@@ -165,6 +165,16 @@ impl Plan {
         &self.fields
     }
 
+    /// Makes sure that clients fill the column of `--dedup-field`.
+    ///
+    /// # Errors
+    ///
+    /// When the table has no such column, or the server fills it.
+    pub fn require_field(&self, name: &str) -> Result<(), SchemaError> {
+        let found = self.fields.iter().any(|field| *field.name == *name);
+        if found { Ok(()) } else { Err(SchemaError::NoDedupField(name.to_owned())) }
+    }
+
     /// The server's columns between the fields: one run before each field and one at the end.
     pub fn server_runs(&self) -> &[Vec<ServerColumn>] {
         &self.server_runs
@@ -255,6 +265,8 @@ pub enum SchemaError {
     NoColumns,
     /// More than [`limits::COLUMNS_MAX`].
     TooManyColumns(usize),
+    /// No column for `--dedup-field`.
+    NoDedupField(String),
     /// A type that is not supported, or is not understood.
     UnsupportedType {
         /// The column's name.
@@ -283,6 +295,9 @@ impl fmt::Display for SchemaError {
             Self::NoColumns => f.write_str("the table has no column that can be inserted into"),
             Self::TooManyColumns(count) => {
                 write!(f, "the table has {count} columns, more than the {} that are supported", limits::COLUMNS_MAX)
+            }
+            Self::NoDedupField(name) => {
+                write!(f, "--dedup-field {name}: the table has no column of this name that clients fill")
             }
             Self::UnsupportedType { column, type_name, reason } => write!(
                 f,

@@ -36,7 +36,7 @@ use crate::insert::target::Target;
 use crate::insert::watch::Watcher;
 use crate::listener;
 use crate::ndjson::{EncodeLimits, RowEncoder};
-use crate::schema::{CurrentSchema, Plan};
+use crate::schema::CurrentSchema;
 use crate::spool::{Committer, Spool};
 use crate::worker::{Shared, Timeouts, WAKE, Worker};
 
@@ -121,7 +121,7 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     };
     let plan = target.plan()?;
     if let Some(field) = &settings.dedup_field {
-        check_dedup_field(field, &plan)?;
+        plan.require_field(field)?;
     }
     delivery::say_at_start(servers.clone(), settings).map_err(os("a thread can't be started"))?;
     let frozen = target.freeze(&plan).to_bytes();
@@ -226,13 +226,6 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
         embedded.stop();
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn check_dedup_field(field: &str, plan: &Plan) -> Result<(), ServerError> {
-    if plan.fields().iter().any(|known| *known.name == *field) {
-        return Ok(());
-    }
-    Err(ServerError(format!("--dedup-field {field}: the table has no column of this name that clients fill")))
 }
 
 fn encode_limits(settings: &Settings) -> EncodeLimits {

@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
+
 use support::{ClickHouse, Server, post, run, shared_clickhouse};
 
 fn arguments<'a>(command: &[&'a str], url: &'a str, database: &'a str, spool: &'a str) -> Vec<&'a str> {
@@ -80,8 +82,14 @@ fn check_says_what_will_happen_and_which_guarantee_the_table_gives() {
     let gone = "http://127.0.0.1:1";
     let (ok, said, _) = run(&arguments(&["check"], gone, &database, &spool));
     assert!(!ok && said.contains(gone), "{said}");
-    // Looking changes nothing.
+    let (ok, said, _) =
+        run(&[&arguments(&["check"], &url, &database, &spool)[..], &["--table", "weak", "--dedup-field", "ip"]]
+            .concat());
+    assert!(!ok && said.contains("--dedup-field ip") && said.contains("would NOT work"), "{said}");
+    // Looking changes nothing, and what it makes is its owner's alone.
     assert_eq!(clickhouse.query(&format!("SHOW TABLES FROM {database}")).trim(), "weak");
+    assert_eq!(std::fs::metadata(&spool).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(std::fs::read_dir(&spool).unwrap().count(), 0);
 }
 
 #[test]

@@ -4,10 +4,11 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
 use std::thread;
 use std::time::Duration;
 
-use support::{Connection, Server, post, shared_clickhouse};
+use support::{ClickHouse, Connection, Server, post, shared_clickhouse};
 
 #[test]
 fn a_stop_answers_what_was_begun_and_inserts_what_is_spooled() {
@@ -45,6 +46,62 @@ fn a_request_on_an_open_connection_is_served_while_stopping() {
     assert_eq!((reply.status, reply.header("connection")), (200, Some("close")));
     assert!(stopping.wait().success());
     assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events")).trim(), "1");
+}
+
+#[test]
+fn what_is_in_the_spool_is_its_owners_alone() {
+    let mut clickhouse = ClickHouse::start();
+    let database = clickhouse.database();
+    let server = Server::start(&clickhouse, &database, &["--dedup-field", "session", "--batch-rows", "1"]);
+    let send = |key: &str| {
+        let body = format!("{{\"session\":\"{key}\"}}\nbad");
+        let head = "POST /api/events HTTP/1.1\r\nHost: a";
+        let mut connection = Connection::open(server.address());
+        connection.send(
+            format!("{head}\r\nIdempotency-Key: {key}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes(),
+        );
+        assert_eq!(connection.read_response().status, 200);
+    };
+    send("inserted");
+    server.wait_for_rows(&clickhouse, &format!("{database}.events_quarantine"), 1);
+    clickhouse.kill();
+    (1..9).for_each(|number| send(&number.to_string()));
+    let found = || {
+        let mut found = Vec::new();
+        let mut folders = vec![server.spool_dir()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).unwrap() {
+                // What is renamed or taken away meanwhile is found by another look.
+                let Ok((path, metadata)) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?))) else {
+                    continue;
+                };
+                folders.extend(metadata.is_dir().then(|| path.clone()));
+                let expected = if metadata.is_dir() { 0o700 } else { 0o600 };
+                assert_eq!(metadata.permissions().mode() & 0o777, expected, "{}", path.display());
+                found.push(path.strip_prefix(server.spool_dir()).unwrap().to_string_lossy().into_owned());
+            }
+        }
+        found
+    };
+    let expected = [
+        "node-id",
+        "lock",
+        "keys/",
+        ".log",
+        "events/schema.json",
+        ".segment",
+        ".sent",
+        "events/damaged",
+        "events/free",
+        "events/seen/",
+    ];
+    support::wait_for(
+        || format!("{:?}\n{}", found(), server.log()),
+        || {
+            let found = found();
+            expected.iter().all(|part| found.iter().any(|path| path.contains(part))).then_some(())
+        },
+    );
 }
 
 #[test]
@@ -102,6 +159,12 @@ fn the_admin_address_shows_what_happened() {
     assert!(server.admin_get("/readyz").text().contains("\"warnings\":[]"));
     assert!(server.admin_get("/version").text().contains(env!("CARGO_PKG_VERSION")));
     assert_eq!(server.admin_get("/nothing").status, 404);
+    for (request, methods) in [("POST /livez", "GET, HEAD"), ("GET /spool/requeue", "POST")] {
+        let mut connection = Connection::open(server.admin_address());
+        connection.send(format!("{request} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").as_bytes());
+        let response = connection.read_response();
+        assert_eq!((response.status, response.header("allow")), (405, Some(methods)), "{request}");
+    }
 
     let newest = |query: &str| server.admin_get(&format!("/api/events{query}"));
     assert_eq!(newest("").text().lines().count(), 3);

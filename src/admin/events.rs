@@ -14,7 +14,7 @@ const LIMIT_MAX: u32 = 10_000;
 /// The page.
 pub(super) fn page(admin: &Admin, query: &str) -> Page {
     match newest(admin, query) {
-        Ok(body) => Page { status: Status::Ok, content_type: "application/x-ndjson", body },
+        Ok(body) => Page { status: Status::Ok, content_type: "application/x-ndjson", body, allow: None },
         Err(Wrong::Query(message)) => Page::fault(Status::BadRequest, "bad_query", &message),
         Err(Wrong::ClickHouse(error)) => {
             Page::fault(Status::ServiceUnavailable, "clickhouse_failed", &error.to_string())

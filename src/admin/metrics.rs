@@ -24,7 +24,12 @@ pub(super) fn page(admin: &Admin) -> Page {
     if text::encode(&mut body, &registry).is_err() {
         return Page::fault(Status::InternalServerError, "metrics_failed", "The metrics can't be written.");
     }
-    Page { status: Status::Ok, content_type: "application/openmetrics-text; version=1.0.0; charset=utf-8", body }
+    Page {
+        status: Status::Ok,
+        content_type: "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        body,
+        allow: None,
+    }
 }
 
 pub(super) type Labels = Vec<(String, String)>;

@@ -62,11 +62,18 @@ struct Page {
     status: Status,
     content_type: &'static str,
     body: String,
+    /// The methods that the path has, where it lacks the one that was asked for.
+    allow: Option<&'static str>,
 }
 
 impl Page {
     fn json(status: Status, body: String) -> Self {
-        Self { status, content_type: "application/json", body }
+        Self { status, content_type: "application/json", body, allow: None }
+    }
+
+    fn only(allow: &'static str) -> Self {
+        let message = "The path does not have this method; see Allow.";
+        Self { allow: Some(allow), ..Self::fault(Status::MethodNotAllowed, "method_not_allowed", message) }
     }
 
     fn fault(status: Status, code: &'static str, message: &str) -> Self {
@@ -143,7 +150,7 @@ impl Admin {
             return requeue::page(self, method, query);
         }
         if !matches!(method, Method::Get | Method::Head) {
-            return Page::fault(Status::MethodNotAllowed, "method_not_allowed", "This path has only GET.");
+            return Page::only("GET, HEAD");
         }
         match path {
             "/livez" => health::live(&self.workers, &self.spool),
@@ -174,10 +181,12 @@ fn version() -> Page {
 fn respond(stream: &mut TcpStream, page: &Page, head_only: bool) -> io::Result<()> {
     let mut date = DateCache::default();
     date.update(unix_ms() / 1000);
+    let allow = page.allow.map(|methods| ("Allow", methods));
     let response = http::Response {
         content_type: page.content_type,
         close: true,
         head_only,
+        extra: allow.as_slice(),
         ..http::Response::new(page.status, page.body.as_bytes())
     };
     let mut out = Vec::with_capacity(page.body.len() + 256);

@@ -9,7 +9,7 @@ pub(super) const PATH: &str = "/spool/requeue";
 /// Query: `segment=N` (without it all), `force=1`, `convert=1`. Answers how many segments are due now.
 pub(super) fn page(admin: &Admin, method: Method, query: &str) -> Page {
     if method != Method::Post {
-        return Page::fault(Status::MethodNotAllowed, "method_not_allowed", "This path has only POST.");
+        return Page::only("POST");
     }
     let Some((segment, orders)) = read(query) else {
         let message = "The query may have segment=NUMBER, force=1 and convert=1.";

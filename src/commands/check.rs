@@ -1,7 +1,8 @@
 //! `sluicegate check`: connects as `serve` would, and says what will happen.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Instant;
 
@@ -73,6 +74,10 @@ fn check_server(
     for column in plan.columns() {
         writeln!(out, "  {} {}: {}", column.name, column.type_name, column.source)?;
     }
+    if let Err(error) = settings.dedup_field.as_ref().map_or(Ok(()), |field| plan.require_field(field)) {
+        writeln!(out, "{error}")?;
+        return Ok(false);
+    }
     for table in [settings.table.clone(), tables::quarantine_of(&settings.table)] {
         match Delivery::ask(server, settings, &table) {
             Ok(Some(delivery)) => {
@@ -129,9 +134,9 @@ fn describe(delivery: &Delivery, out: &mut impl Write) -> io::Result<()> {
 /// How long the spool's disk takes to make 4 KiB durable.
 fn check_spool(folder: &Path, out: &mut impl Write) -> io::Result<bool> {
     let timed = || -> io::Result<Vec<u128>> {
-        fs::create_dir_all(folder)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let path = folder.join(format!("check-{}", std::process::id()));
-        let mut file = File::create(&path)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
         let times = (0..SYNCS)
             .map(|_| {
                 let begun = Instant::now();

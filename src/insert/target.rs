@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -144,7 +145,7 @@ impl Target {
     pub fn save(&self, path: &Path) -> io::Result<()> {
         let text = sonic_rs::to_string_pretty(self).map_err(io::Error::other)?;
         let beside = path.with_extension("json.new");
-        let mut file = fs::File::create(&beside)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&beside, path)
