@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -154,7 +155,11 @@ pub fn parse() -> Result<Cli, ConfigError> {
 
 fn parse_from(mut arguments: Vec<OsString>) -> Result<Cli, ConfigError> {
     let known = Cli::command();
-    let mut matches = known.clone().get_matches_from(&arguments);
+    let mut matches = known.clone().try_get_matches_from(&arguments).map_err(|error| match error.kind() {
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue => ConfigError(one_sentence(&error)),
+        // Help, or another way to use it.
+        _ => error.exit(),
+    })?;
     if let Some(path) = innermost(&known, &matches).1.try_get_one::<PathBuf>("config").ok().flatten().cloned() {
         let (command, given) = innermost(&known, &matches);
         arguments.extend(arguments_of_file(&path, command, given)?);
@@ -244,11 +249,34 @@ fn unknown_key(key: &str, known: &ClapCommand) -> String {
     }
 }
 
-/// clap's message without its decoration: the first paragraph, without the word before it.
+/// Which value of which setting can't be used, and what it accepts.
 fn one_sentence(error: &clap::Error) -> String {
+    let named = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    if let (ErrorKind::ValueValidation, Some(argument), Some(value)) =
+        (error.kind(), named(ContextKind::InvalidArg), named(ContextKind::InvalidValue))
+        && let Some(accepted) = accepted(argument)
+    {
+        return format!("invalid value '{value}' for '{argument}': {accepted}");
+    }
+    // clap's message without its decoration: the first paragraph, without the word before it.
     let text = error.to_string();
     let first = text.split("\n\n").next().unwrap_or(&text);
     first.trim_start_matches("error: ").trim().replace("\n  ", " ")
+}
+
+/// What a setting accepts whose value's name says it; the parsers only say what they stumbled over.
+fn accepted(argument: &str) -> Option<&'static str> {
+    let (_, value_name) = argument.split_once(' ')?;
+    match value_name {
+        "<ADDRESS:PORT>" => Some("an address looks like 127.0.0.1:8080 or [::1]:8080"),
+        "<SIZE>" => Some("a size looks like 4096, 512KiB or 10GiB"),
+        "<TIME>" => Some("a time looks like 250ms, 30s or 5m"),
+        "<N>" if argument != "--http-port <N>" => Some("it takes a whole number of at least 1"),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -317,6 +345,29 @@ mod tests {
     }
 
     #[test]
+    fn a_bad_value_of_a_flag_or_a_key_is_one_sentence_with_what_is_accepted() {
+        for (key, value, accepted) in [
+            ("listen", "localhost:80", "looks like 127.0.0.1:8080"),
+            ("admin-listen", "9080", "looks like 127.0.0.1:8080"),
+            ("workers", "0", "a whole number of at least 1"),
+            ("batch-rows", "many", "a whole number of at least 1"),
+            ("connections-max", "1.5", "a whole number of at least 1"),
+            ("batch-bytes", "10X", "looks like 4096, 512KiB"),
+            ("insert-timeout", "5", "looks like 250ms, 30s"),
+            ("durability", "maybe", "[possible values: sync, written]"),
+            ("clickhouse-setting", "a", "looks like insert_quorum=2"),
+        ] {
+            for error in [
+                settings(&[&format!("--{key}={value}")]).unwrap_err(),
+                with_file(&format!("{key} = \"{value}\""), &[]).unwrap_err(),
+            ] {
+                let parts = [format!("'{value}'"), format!("'--{key} "), accepted.to_owned()];
+                assert!(parts.iter().all(|part| error.0.contains(part)) && !error.0.contains('\n'), "{error}");
+            }
+        }
+    }
+
+    #[test]
     fn a_bad_value_is_named_with_what_is_accepted() {
         for (text, key) in [
             ("batch-rows = \"many\"", "--batch-rows"),
@@ -328,6 +379,11 @@ mod tests {
             ("clickhouse-url = \"ftp://x\"", "--clickhouse-url"),
             ("head-timeout = \"0s\"", "--head-timeout"),
             ("headers-max = 100000", "--headers-max"),
+            ("connections-max = \"18446744073709551615\"", "--connections-max"),
+            ("idle-timeout = \"500000000000years\"", "--idle-timeout"),
+            ("workers = 100000", "--workers"),
+            ("inserters = 100000", "--inserters"),
+            ("spool-bytes-max = \"32MiB\"", "--spool-bytes-max"),
         ] {
             let error = with_file(text, &[]).unwrap_err();
             assert!(error.0.contains(key), "{text}: {error}");

@@ -282,6 +282,18 @@ const HEAD_BYTES_CEILING: u64 = 1 << 20;
 /// The most headers that may be configured: their places are on the worker's stack.
 const HEADERS_CEILING: usize = limits::HEADERS_MAX;
 
+/// The longest time of any setting: far beyond sense, and far from where sums of times overflow.
+const TIME_CEILING: Duration = Duration::from_hours(30 * 24);
+
+/// The most connections: beyond what a kernel lets a process open.
+const CONNECTIONS_CEILING: usize = 1_000_000;
+
+/// The most worker threads: each has a socket for every address, its batches and its buffers.
+const WORKERS_CEILING: usize = 256;
+
+/// The most inserts at a time: each is a thread and a connection, and a part of a table.
+const INSERTERS_CEILING: usize = 64;
+
 impl Settings {
     /// Checks what must hold between the settings.
     ///
@@ -294,7 +306,10 @@ impl Settings {
         };
         let positive = |key: &str, value: u64| rule(value > 0, &format_args!("--{key} must be more than 0"));
         let some_time = |key: &str, value: humantime::Duration| {
-            rule(*value > Duration::ZERO, &format_args!("--{key} must be more than 0s"))
+            rule(
+                *value > Duration::ZERO && *value <= TIME_CEILING,
+                &format_args!("--{key} must be more than 0s, and at most {}", humantime::format_duration(TIME_CEILING)),
+            )
         };
         positive("batch-rows", self.batch_rows)?;
         positive("batch-bytes", self.batch_bytes.0)?;
@@ -302,7 +317,10 @@ impl Settings {
         positive("line-bytes-max", self.line_bytes_max.0)?;
         positive("events-max", self.events_max.into())?;
         positive("encoded-bytes-max", self.encoded_bytes_max.0)?;
-        positive("connections-max", self.connections_max as u64)?;
+        rule(
+            (1..=CONNECTIONS_CEILING).contains(&self.connections_max),
+            &format_args!("--connections-max must be from 1 to {CONNECTIONS_CEILING}"),
+        )?;
         some_time("batch-age", self.batch_age)?;
         some_time("insert-timeout", self.insert_timeout)?;
         some_time("commit-timeout", self.commit_timeout)?;
@@ -325,6 +343,18 @@ impl Settings {
         rule(
             (1..=HEADERS_CEILING).contains(&self.headers_max),
             &format_args!("--headers-max must be from 1 to {HEADERS_CEILING}"),
+        )?;
+        rule(
+            self.workers.is_none_or(|workers| workers.get() <= WORKERS_CEILING),
+            &format_args!("--workers must be from 1 to {WORKERS_CEILING}"),
+        )?;
+        rule(
+            self.inserters.get() <= INSERTERS_CEILING,
+            &format_args!("--inserters must be from 1 to {INSERTERS_CEILING}"),
+        )?;
+        rule(
+            self.spool_bytes_max.0 > self.batch_bytes.0,
+            &"--spool-bytes-max must be more than --batch-bytes: the spool holds at least one segment",
         )?;
         rule(self.encoded_bytes_max.0 <= 1 << 30, &"--encoded-bytes-max must be at most 1GiB")?;
         rule(self.body_bytes_max.0 <= 1 << 30, &"--body-bytes-max must be at most 1GiB")?;
