@@ -169,7 +169,7 @@ fn gauges(admin: &Admin, ledger: &LedgerSnapshot) -> Vec<(&'static str, &'static
         ("spool_bytes", "What the files of the spool occupy", Vec::new(), spool.spool_bytes() as f64),
         ("spool_oldest_seconds", "Age of the oldest segment that is not yet inserted", Vec::new(), oldest),
         ("segments_held", "Segments that need a person", Vec::new(), admin.inserts.held().len() as f64),
-        ("files_damaged", "Files in damaged/ when the spool was opened", Vec::new(), spool.damaged() as f64),
+        ("files_damaged", "Files in damaged/", Vec::new(), spool.damaged() as f64),
         ("idempotency_keys", "Idempotency keys that are remembered", Vec::new(), keys as f64),
         (
             "idempotency_horizon_seconds",

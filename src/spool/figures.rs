@@ -65,7 +65,7 @@ impl SpoolFigures {
         self.accounts().oldest_ms()
     }
 
-    /// Files in `damaged/` when the spool was opened: a person should look at them.
+    /// Files in `damaged/`: a person should look at them.
     pub fn damaged(&self) -> u64 {
         self.damaged.load(Relaxed)
     }
@@ -138,7 +138,7 @@ impl SpoolFigures {
         self.sealed();
     }
 
-    /// A start found so many damaged files.
+    /// So many files are in `damaged/`.
     pub(super) fn found_damaged(&self, files: u64) {
         self.damaged.store(files, Relaxed);
     }
@@ -167,7 +167,12 @@ impl SpoolFigures {
 
     /// Rows of a segment that ClickHouse refuses are proven in the quarantine table.
     pub fn set_aside(&self, segment: u64, rows: u64) {
-        self.accounts().set_aside(segment, rows);
+        self.accounts().set_aside(segment, Events { rows, rejected: 0 });
+    }
+
+    /// What of a segment could not be read any more, and is kept in `damaged/`.
+    pub(super) fn lost_to_damage(&self, segment: u64, events: Events) {
+        self.accounts().set_aside(segment, events);
     }
 
     pub(super) fn opened(&self, number: u64, created_ms: u64) {

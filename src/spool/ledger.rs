@@ -31,7 +31,8 @@ pub struct Accounts {
     pub inserted: u64,
     /// In segments that are open or wait.
     pub spooled: u64,
-    /// Rows that ClickHouse refused, proven in the quarantine table.
+    /// Rows that ClickHouse refused, proven in the quarantine table; and what could not be read any
+    /// more of a segment whose file is kept in `damaged/`.
     pub set_aside: u64,
 }
 
@@ -75,7 +76,7 @@ pub(super) struct Ledger {
     recovered: Events,
     committed: Events,
     inserted: Events,
-    set_aside: u64,
+    set_aside: Events,
     segments: BTreeMap<u64, Segment>,
 }
 
@@ -110,10 +111,11 @@ impl Ledger {
         self.take(number, events);
     }
 
-    /// These rows of it are proven in the quarantine table.
-    pub(super) fn set_aside(&mut self, number: u64, rows: u64) {
-        self.set_aside += rows;
-        self.take(number, Events { rows, rejected: 0 });
+    /// These events of it are for a person: rows that are proven in the quarantine table, or what is
+    /// damaged.
+    pub(super) fn set_aside(&mut self, number: u64, events: Events) {
+        self.set_aside.add(events);
+        self.take(number, events);
     }
 
     /// It is gone, and whatever was left on its account with it: nothing, if all is well.
@@ -136,14 +138,14 @@ impl Ledger {
         for segment in self.segments.values() {
             spooled.add(segment.events);
         }
-        let line = |of: fn(Events) -> u64, set_aside| Accounts {
+        let line = |of: fn(Events) -> u64| Accounts {
             recovered: of(self.recovered),
             committed: of(self.committed),
             inserted: of(self.inserted),
             spooled: of(spooled),
-            set_aside,
+            set_aside: of(self.set_aside),
         };
-        LedgerSnapshot { rows: line(|events| events.rows, self.set_aside), rejected: line(|events| events.rejected, 0) }
+        LedgerSnapshot { rows: line(|events| events.rows), rejected: line(|events| events.rejected) }
     }
 
     fn give(&mut self, number: u64, events: Events) {
@@ -186,14 +188,16 @@ mod tests {
         ledger.committed(2, events(5, 0));
         assert_eq!(ledger.oldest_ms(), 500);
         ledger.inserted(1, events(7, 0));
-        ledger.set_aside(1, 3);
+        ledger.set_aside(1, events(3, 0));
         let now = ledger.snapshot();
         assert!(now.balances(), "{now:?}");
         assert_eq!(now.rows.named().map(|(_, events)| events), [10, 10, 7, 10, 3]);
         assert_eq!(now.rejected.named().map(|(_, events)| events), [2, 1, 0, 3, 0]);
-        ledger.inserted(1, events(0, 2));
+        ledger.inserted(1, events(0, 1));
+        ledger.set_aside(1, events(0, 1));
         ledger.close(1);
-        assert!(ledger.snapshot().balances());
+        let now = ledger.snapshot();
+        assert!(now.balances() && now.rejected.set_aside == 1, "{now:?}");
         assert_eq!(ledger.oldest_ms(), 700);
     }
 
@@ -211,7 +215,8 @@ mod tests {
         assert!(!of(|ledger| ledger.inserted(1, events(6, 0))), "more than there was");
         assert!(!of(|ledger| ledger.inserted(1, events(0, 2))), "more lines than there were");
         assert!(!of(|ledger| ledger.inserted(2, events(1, 0))), "of a segment that is not there");
-        assert!(!of(|ledger| ledger.set_aside(1, 6)), "more than there was");
+        assert!(!of(|ledger| ledger.set_aside(1, events(6, 0))), "more than there was");
+        assert!(!of(|ledger| ledger.set_aside(1, events(0, 2))), "more lines than there were");
         assert!(!of(|ledger| ledger.committed(2, events(1, 0))), "to a segment that is not there");
     }
 }

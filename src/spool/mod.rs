@@ -14,7 +14,7 @@
 //! | `<spool-dir>/<table>/<number>.new` | to be one of these, and not yet written; nothing in it counts |
 //! | `<spool-dir>/<table>/<number>.copy` | a recovery that was interrupted; nothing in it counts |
 //! | `<spool-dir>/<table>/seen/<hour>.log` | identities of events in sealed segments: see [`repeats`] |
-//! | `<spool-dir>/<table>/damaged/` | what a start could not read whole |
+//! | `<spool-dir>/<table>/damaged/` | what could not be read whole: see [`salvage`] |
 //! | `<spool-dir>/<table>/free/` | files of inserted segments, to be overwritten |
 //!
 //! Files have mode 0600, folders 0700. Numbers have 20 digits and are never used twice.
@@ -80,6 +80,7 @@ mod pool;
 mod reader;
 mod recovery;
 mod repeats;
+mod salvage;
 mod sealed;
 mod segment;
 mod storage;
@@ -94,11 +95,12 @@ pub use block::OpenAttempt;
 pub use committer::Committer;
 pub use cut::{Cut, Piece, PieceState};
 pub use figures::{COMMIT_SECONDS, SpoolFigures};
-pub use ledger::{Accounts, LedgerSnapshot};
+pub use ledger::{Accounts, Events, LedgerSnapshot};
 pub use pool::SegmentPool;
 pub use reader::{Part, SegmentReader};
 pub use recovery::{Inspected, Recovered};
 pub use repeats::SECONDS_MAX as KEY_SECONDS_MAX;
+pub use salvage::Salvaged;
 pub use sealed::SealedSegment;
 
 use layout::Layout;

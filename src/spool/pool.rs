@@ -12,6 +12,8 @@ use crossbeam::queue::ArrayQueue;
 
 use super::figures::SpoolFigures;
 use super::layout::Layout;
+use super::ledger::Events;
+use super::salvage::{self, Left, Salvaged};
 use super::sealed::SealedSegment;
 use crate::limits;
 
@@ -75,6 +77,37 @@ impl SegmentPool {
         segment.mark_rows_inserted()?;
         self.figures.inserted(segment.number(), rows, 0);
         Ok(())
+    }
+
+    /// Puts what is readable of a segment that can't be read whole in its place, and books the rest
+    /// as set aside. `None` when it can be read whole after all. The caller knows that ClickHouse has
+    /// nothing of it, or that a person wants it sent in any case.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system; it may be called again, and until then nothing is lost.
+    pub fn salvage(&self, segment: &mut SealedSegment) -> io::Result<Option<Salvaged>> {
+        let left = match salvage::salvage(&self.layout, segment)? {
+            Left::Whole => return Ok(None),
+            Left::Part(copy) => Some(*copy),
+            Left::Nothing => None,
+        };
+        // Nothing fails any more: this is booked once.
+        let (rows, rejected) = left.as_ref().map_or((0, 0), |left| (left.rows(), left.rejected()));
+        let missing = Events {
+            rows: segment.rows_undecided().saturating_sub(rows),
+            rejected: segment.rejected().saturating_sub(rejected),
+        };
+        self.figures.lost_to_damage(segment.number(), missing);
+        match &left {
+            // The original goes on counting, in `damaged/`.
+            Some(left) => self.figures.occupy(left.seal().end),
+            None => self.figures.retired(segment.number()),
+        }
+        if let Ok(files) = self.layout.storage().list(&self.layout.damaged_dir()) {
+            self.figures.found_damaged(files.len() as u64);
+        }
+        Ok(Some(Salvaged { segment: left, missing }))
     }
 
     fn take_away(&self, segment: &SealedSegment, len: u64) -> io::Result<()> {

@@ -141,7 +141,7 @@ impl<'a> Sections<'a> {
         self.ids
     }
 
-    fn checksum(&self) -> u32 {
+    pub(super) fn checksum(&self) -> u32 {
         batch::checksum(self.rows, self.rejected, self.key, self.ids.as_flattened())
     }
 }

@@ -137,11 +137,20 @@ pub(super) fn is_want_of_room(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// The valid frames of an unsealed segment.
-struct Scan {
-    frames: Vec<(u64, Header)>,
+/// The valid frames of a segment.
+pub(super) struct Scan {
+    pub(super) frames: Vec<(u64, Header)>,
     /// A frame that had been durable can't be read.
     damaged: bool,
+}
+
+/// What is known of a segment's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tail {
+    /// It was sealed: whatever is bad before its end is damage.
+    Sealed,
+    /// Nothing was sealed: what is bad may be a torn tail.
+    MayBeTorn,
 }
 
 fn recover_unsealed(
@@ -155,7 +164,7 @@ fn recover_unsealed(
     let file = &*file;
     let end = file.len()?;
     let start = Place { epoch: identity.epoch, number: identity.number, offset: frames_start };
-    let scan = scan(file, start, identity.first_position, end)?;
+    let scan = scan(file, start, identity.first_position, end, Tail::MayBeTorn)?;
     if scan.damaged {
         tracing::error!(
             path = %path.display(), readable_frames = scan.frames.len(),
@@ -173,7 +182,7 @@ fn recover_unsealed(
     let copy_identity =
         Identity { node_id: layout.node_id().to_owned(), epoch: layout.epoch(), first_position: 1, ..identity.clone() };
     let copy = layout.storage().create(&copy_path)?;
-    let written = write_copy(file, &scan.frames, start, end, &copy_identity, &*copy).inspect_err(|_| {
+    let written = write_copy(file, &scan.frames, start, end, &copy_identity, &*copy, Kept::All).inspect_err(|_| {
         // Half a copy takes room that is wanted. The next start removes what can't be removed now.
         let _ = layout.storage().remove(&copy_path);
     });
@@ -194,20 +203,29 @@ fn recover_unsealed(
 }
 
 /// What a copy holds: all but its seal.
-struct Written {
-    identity_len: u64,
-    totals: Seal,
+pub(super) struct Written {
+    pub(super) identity_len: u64,
+    pub(super) totals: Seal,
     identities: Identities,
 }
 
+/// What a copy takes over of each frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept {
+    All,
+    /// Its rows are inserted: none of them may go out under the copy's token.
+    AllButRows,
+}
+
 /// Writes the frames to a new segment, and syncs it.
-fn write_copy(
+pub(super) fn write_copy(
     from: &dyn StorageFile,
     frames: &[(u64, Header)],
     start: Place,
     end: u64,
     identity: &Identity,
     to: &dyn StorageFile,
+    kept: Kept,
 ) -> io::Result<Written> {
     to.set_len(0)?;
     let block = identity.encode();
@@ -220,6 +238,10 @@ fn write_copy(
         if found != Some(*header) {
             return Err(io::Error::other("a frame changed while it was read"));
         }
+        let (header, payload) = match kept {
+            Kept::All => (*header, &payload[..]),
+            Kept::AllButRows => without_rows(header, &payload),
+        };
         let header = Header {
             position,
             // It is read only after all of it was synced.
@@ -227,12 +249,12 @@ fn write_copy(
             epoch: identity.epoch,
             number: identity.number,
             offset: totals.end,
-            ..*header
+            ..header
         };
         write_all(to, &header.encode(), totals.end)?;
-        write_all(to, &payload, totals.end + HEADER as u64)?;
+        write_all(to, payload, totals.end + HEADER as u64)?;
         totals.add(&header);
-        if let Some(sections) = Sections::of(&header, &payload) {
+        if let Some(sections) = Sections::of(&header, payload) {
             identities.add(sections.key(), sections.ids());
         }
     }
@@ -240,8 +262,23 @@ fn write_copy(
     Ok(Written { identity_len, totals, identities })
 }
 
-/// Reads frames until one is bad; then looks for later ones that say whether that was the end.
-fn scan(file: &dyn StorageFile, start: Place, first_position: u64, end: u64) -> io::Result<Scan> {
+/// A frame as it is when it has no rows.
+fn without_rows<'a>(header: &Header, payload: &'a [u8]) -> (Header, &'a [u8]) {
+    let rest = payload.get(header.rows_bytes as usize..).unwrap_or_default();
+    let header = Header { rows: 0, rows_bytes: 0, ..*header };
+    let checksum = Sections::of(&header, rest).map_or(0, |sections| sections.checksum());
+    (Header { checksum, ..header }, rest)
+}
+
+/// Reads frames until one is bad; then looks for later ones: those that say whether that was the
+/// end, or any, when that is known.
+pub(super) fn scan(
+    file: &dyn StorageFile,
+    start: Place,
+    first_position: u64,
+    end: u64,
+    tail: Tail,
+) -> io::Result<Scan> {
     let mut scan = Scan { frames: Vec::new(), damaged: false };
     let mut payload = BytesMut::new();
     let (mut place, mut expected) = (start, first_position);
@@ -249,13 +286,15 @@ fn scan(file: &dyn StorageFile, start: Place, first_position: u64, end: u64) -> 
         let here = read_frame(file, place, end, &mut payload)?.filter(|header| header.position == expected);
         let (offset, header) = match here {
             Some(header) => (place.offset, header),
-            None => match frame_behind_damage(file, place, end, expected, &mut payload)? {
-                Some(next) => {
-                    scan.damaged = true;
-                    next
-                }
-                None => return Ok(scan),
-            },
+            None => {
+                let next = match tail {
+                    Tail::Sealed => later_frame(file, place, end, &mut payload)?,
+                    Tail::MayBeTorn => frame_behind_damage(file, place, end, expected, &mut payload)?,
+                };
+                let Some(next) = next else { return Ok(scan) };
+                scan.damaged = true;
+                next
+            }
         };
         scan.frames.push((offset, header));
         expected = header.position.saturating_add(1);
@@ -310,14 +349,19 @@ fn later_frame(
     Ok(None)
 }
 
-/// Keeps a file in `damaged/`, durably; with `keep` under its own name too.
-fn set_aside(layout: &Layout, path: &Path, keep: bool) -> io::Result<()> {
+/// Keeps a file in `damaged/`, durably; with `keep` under its own name too. One that is there
+/// already, since a former attempt came so far, is there once.
+pub(super) fn set_aside(layout: &Layout, path: &Path, keep: bool) -> io::Result<()> {
     let folder = layout.damaged_dir();
-    let there = layout.storage().list(&folder)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let names = std::iter::once(name.clone()).chain((1..).map(|copy| format!("{name}.{copy}")));
-    for free in names.filter(|name| there.iter().all(|entry| entry.name != *name)).take(1) {
-        layout.storage().link(path, &folder.join(free))?;
+    for aside in names.map(|name| folder.join(name)) {
+        match layout.storage().link(path, &aside) {
+            Ok(()) => break,
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Err(_) if layout.storage().is_same_file(path, &aside)? => break,
+            Err(_) => {}
+        }
     }
     layout.storage().sync_folder(&folder)?;
     if !keep {

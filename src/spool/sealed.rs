@@ -256,9 +256,25 @@ impl SealedSegment {
     ///
     /// When the file can't be opened.
     pub fn read(&self, part: Part) -> io::Result<SegmentReader> {
-        let place =
-            Place { epoch: self.identity.epoch, number: self.identity.number, offset: frames_start(self.identity_len) };
-        Ok(SegmentReader::new(self.layout.storage().open(&self.path)?, part, place, self.seal))
+        Ok(SegmentReader::new(self.layout.storage().open(&self.path)?, part, self.first_place(), self.seal))
+    }
+
+    /// Where its first frame is.
+    pub(super) fn first_place(&self) -> Place {
+        Place { epoch: self.identity.epoch, number: self.identity.number, offset: frames_start(self.identity_len) }
+    }
+
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub(super) fn seal(&self) -> &Seal {
+        &self.seal
+    }
+
+    /// By its file's name.
+    pub(super) fn kind(&self) -> Kind {
+        if self.sent { Kind::Sent } else { Kind::Segment }
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -5,7 +5,7 @@ use std::any::Any;
 use std::fmt::Debug;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// What the kernel takes in one call (`IOV_MAX`).
@@ -25,6 +25,8 @@ pub(super) trait Storage: Debug + Send + Sync {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Gives a file a second name.
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// True when both names are of one file.
+    fn is_same_file(&self, one: &Path, other: &Path) -> io::Result<bool>;
     /// Takes a name away.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// What is in a folder.
@@ -156,6 +158,11 @@ impl Storage for Disk {
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::hard_link(from, to)
+    }
+
+    fn is_same_file(&self, one: &Path, other: &Path) -> io::Result<bool> {
+        let (one, other) = (fs::metadata(one)?, fs::metadata(other)?);
+        Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

@@ -7,6 +7,7 @@ mod flips;
 mod lying;
 mod model;
 mod recovering;
+mod salvaging;
 mod simulation;
 
 use std::fs;

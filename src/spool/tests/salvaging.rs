@@ -1,0 +1,252 @@
+//! A sealed segment that turns out to be damaged.
+
+use super::faulty::{End, Fault, FaultyDisk};
+use super::*;
+use crate::spool::frame::HEADER;
+use crate::spool::ledger::Events;
+
+const NAME: &str = "00000000000000000001.segment";
+const SENT: &str = "00000000000000000001.sent";
+
+/// What the frames hold: rows and rejected lines.
+const FRAMES: [(&[&str], &[&str]); 4] =
+    [(&["one", "uno"], &["bad"]), (&["two"], &[]), (&[], &["worse", "worst"]), (&["three", "drei", "trois"], &["no"])];
+
+/// Where the frames begin, and where the last one ends.
+fn places(bytes: &[u8]) -> Vec<usize> {
+    let len = |(rows, rejected): &(&[&str], &[&str])| {
+        HEADER + rows.iter().chain(*rejected).map(|text| text.len()).sum::<usize>()
+    };
+    let begin = block::Identity::length(bytes).unwrap() + 2 * block::BLOCK;
+    let ends = FRAMES.iter().scan(begin, |at, frame| {
+        *at += len(frame);
+        Some(*at)
+    });
+    std::iter::once(begin).chain(ends).collect()
+}
+
+/// What is in all frames but one.
+fn without(lost: usize) -> (String, String) {
+    let rest = FRAMES.iter().enumerate().filter(|(index, _)| *index != lost);
+    rest.fold(Default::default(), |(rows, rejected), (_, frame)| {
+        (rows + &frame.0.concat(), rejected + &frame.1.concat())
+    })
+}
+
+fn events(frames: &[(&[&str], &[&str])]) -> Events {
+    let count = |of: fn(&(&[&str], &[&str])) -> usize| frames.iter().map(of).sum::<usize>() as u64;
+    Events { rows: count(|frame| frame.0.len()), rejected: count(|frame| frame.1.len()) }
+}
+
+/// A folder with a sealed segment of these frames, and its bytes.
+fn sealed(frames: &[(&[&str], &[&str])]) -> (tempfile::TempDir, Vec<u8>) {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut spool, _) = Spool::open(config(folder.path())).unwrap();
+    let batches: Vec<Batch> = frames.iter().map(|(rows, rejected)| batch(rows, rejected)).collect();
+    write_segment(&spool, 1, None, &batches).seal(&mut spool.repeats).map_err(|_| ()).unwrap();
+    let bytes = fs::read(spool.layout.path(1, Kind::Segment)).unwrap();
+    (folder, bytes)
+}
+
+/// Puts these bytes in place of the segment, and starts.
+fn start_with(folder: &Path, bytes: &[u8]) -> (Spool, SealedSegment) {
+    for name in [NAME, SENT] {
+        let _ = fs::remove_file(folder.join("spool/t").join(name));
+        let _ = fs::remove_file(folder.join("spool/t/damaged").join(name));
+    }
+    fs::write(folder.join("spool/t").join(NAME), bytes).unwrap();
+    let (spool, mut recovered) = Spool::open(config(folder)).unwrap();
+    (spool, recovered.segments.remove(0))
+}
+
+/// What an inserter does when the first attempt breaks off.
+fn attempted(segment: &mut SealedSegment) {
+    segment.begin_attempt("window", 1).unwrap();
+    assert_eq!(contents(segment).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    segment.attempt_answered().unwrap();
+}
+
+#[test]
+fn whichever_byte_has_changed_only_its_frame_is_missing() {
+    let (folder, bytes) = sealed(&FRAMES);
+    let places = places(&bytes);
+    // The header's and the payload's first, middle and last byte.
+    let spots = places.windows(2).map(|frame| {
+        let (header, payload, end) = (frame[0], frame[0] + HEADER, frame[1]);
+        [header, header + HEADER / 2, payload - 1, payload, (payload + end) / 2, end - 1]
+    });
+    for (lost, at) in spots.enumerate().flat_map(|(lost, spots)| spots.map(|at| (lost, at))) {
+        let mut changed = bytes.clone();
+        changed[at] ^= 0x20;
+        let (spool, mut segment) = start_with(folder.path(), &changed);
+        let token = segment.token();
+        attempted(&mut segment);
+        let salvaged = spool.pool().salvage(&mut segment).unwrap().unwrap();
+        assert_eq!(salvaged.missing, events(&FRAMES[lost..=lost]), "byte {at}");
+        let left = salvaged.segment.unwrap();
+        assert_eq!(contents(&left).unwrap(), without(lost), "byte {at}");
+        assert!(left.token() != token && left.open_attempt().is_none() && left.number() == 1);
+        let figures = spool.figures();
+        let ledger = figures.ledger();
+        assert!(ledger.balances() && figures.damaged() == 1 && figures.outstanding() == 1, "{ledger:?}");
+        assert_eq!(
+            (ledger.rows.set_aside, ledger.rejected.set_aside),
+            (salvaged.missing.rows, salvaged.missing.rejected)
+        );
+        let folders = [spool.layout.table_dir().to_owned(), spool.layout.damaged_dir()];
+        let bytes_there = folders.iter().flat_map(|dir| files(dir).into_iter().map(|name| dir.join(name)));
+        let bytes_there: u64 = bytes_there.map(|path| fs::metadata(path).unwrap().len()).sum();
+        assert_eq!(figures.spool_bytes(), bytes_there);
+        // The original is as it was, but for the note about its attempts.
+        assert_eq!(fs::read(spool.layout.damaged_dir().join(SENT)).unwrap()[places[0]..], changed[places[0]..]);
+        let token = left.token();
+        drop((spool, segment, left));
+        // Two starts find the same.
+        for _ in 0..2 {
+            let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
+            let [left] = &recovered.segments[..] else { panic!("{recovered:?}") };
+            assert_eq!((left.token(), contents(left).unwrap()), (token.clone(), without(lost)));
+            assert_eq!(files(spool.layout.table_dir()), [SENT]);
+            assert_eq!(files(&spool.layout.damaged_dir()), [SENT]);
+        }
+    }
+}
+
+#[test]
+fn several_damaged_frames_and_what_lies_between_them() {
+    let (folder, bytes) = sealed(&FRAMES);
+    let places = places(&bytes);
+    let mut changed = bytes.clone();
+    // The second frame's header, the third's payload, and the last but one byte of the file.
+    for at in [places[1] + 12, places[2] + HEADER, places[4] - 2] {
+        changed[at] ^= 1;
+    }
+    let (spool, mut segment) = start_with(folder.path(), &changed);
+    attempted(&mut segment);
+    let salvaged = spool.pool().salvage(&mut segment).unwrap().unwrap();
+    assert_eq!(contents(&salvaged.segment.unwrap()).unwrap(), ("oneuno".into(), "bad".into()));
+    assert_eq!(salvaged.missing, events(&FRAMES[1..]));
+    drop((spool, segment));
+    // A file that was cut off is damaged too.
+    let (spool, mut segment) = start_with(folder.path(), &bytes[..places[1] + 3]);
+    attempted(&mut segment);
+    let salvaged = spool.pool().salvage(&mut segment).unwrap().unwrap();
+    assert_eq!(contents(&salvaged.segment.unwrap()).unwrap(), ("oneuno".into(), "bad".into()));
+}
+
+#[test]
+fn of_a_segment_without_a_readable_frame_the_original_is_left() {
+    let (folder, mut bytes) = sealed(&FRAMES[..1]);
+    let at = places(&bytes)[0] + HEADER;
+    bytes[at] ^= 1;
+    let (spool, mut segment) = start_with(folder.path(), &bytes);
+    attempted(&mut segment);
+    let salvaged = spool.pool().salvage(&mut segment).unwrap().unwrap();
+    assert!(salvaged.segment.is_none());
+    let ledger = spool.figures().ledger();
+    assert!(ledger.balances(), "{ledger:?}");
+    assert_eq!((ledger.rows.set_aside, ledger.rejected.set_aside, ledger.rows.spooled), (2, 1, 0));
+    assert_eq!((spool.figures().outstanding(), spool.figures().damaged()), (0, 1));
+    assert_eq!((files(spool.layout.table_dir()), files(&spool.layout.damaged_dir())), (vec![], vec![SENT.to_owned()]));
+    drop((spool, segment));
+    let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
+    assert!(recovered.segments.is_empty() && spool.next_number == 2);
+}
+
+#[test]
+fn rows_that_are_inserted_are_not_in_what_is_left() {
+    let (folder, bytes) = sealed(&FRAMES);
+    let places = places(&bytes);
+    let mut changed = bytes.clone();
+    changed[places[3] + HEADER] ^= 1;
+    let (spool, mut segment) = start_with(folder.path(), &changed);
+    segment.begin_attempt("window", 1).unwrap();
+    spool.pool().rows_are_inserted(&mut segment).unwrap();
+    let salvaged = spool.pool().salvage(&mut segment).unwrap().unwrap();
+    assert_eq!(salvaged.missing, Events { rows: 0, rejected: 1 });
+    let left = salvaged.segment.unwrap();
+    assert_eq!(contents(&left).unwrap(), (String::new(), "badworseworst".into()));
+    assert_eq!((left.rows(), left.rows_waiting(), left.rejected()), (0, 0, 3));
+    spool.pool().retire(&left).unwrap();
+    let ledger = spool.figures().ledger();
+    assert!(ledger.balances(), "{ledger:?}");
+    assert_eq!((ledger.rows.inserted, ledger.rows.set_aside), (events(&FRAMES).rows, 0));
+    assert_eq!((ledger.rejected.inserted, ledger.rejected.set_aside), (3, 1));
+    drop((spool, left, segment));
+    // Not even when the note that the rows are inserted is lost.
+    let (spool, mut segment) = start_with(folder.path(), &changed);
+    spool.pool().rows_are_inserted(&mut segment).unwrap();
+    segment.begin_attempt("window", 1).unwrap();
+    spool.pool().salvage(&mut segment).unwrap().unwrap();
+    let mut copy = fs::read(spool.layout.path(1, Kind::Sent)).unwrap();
+    let progress = block::Identity::length(&copy).unwrap() + block::BLOCK;
+    copy[progress + 3] ^= 1;
+    fs::write(spool.layout.path(1, Kind::Sent), copy).unwrap();
+    drop((spool, segment));
+    let (_spool, recovered) = Spool::open(config(folder.path())).unwrap();
+    assert_eq!(recovered.segments[0].rows_waiting(), 0);
+}
+
+#[test]
+fn what_can_be_read_whole_after_all_stays_what_it_is() {
+    let (folder, bytes) = sealed(&FRAMES);
+    let (spool, mut segment) = start_with(folder.path(), &bytes);
+    let token = segment.token();
+    assert!(spool.pool().salvage(&mut segment).unwrap().is_none());
+    assert_eq!((segment.token(), files(&spool.layout.damaged_dir())), (token, vec![]));
+    assert!(spool.figures().ledger().balances());
+}
+
+/// Whatever call fails, and whatever ends the process there, in the end what is readable is there
+/// once and the original is kept.
+#[test]
+fn a_crash_at_any_call_loses_and_doubles_nothing_readable() {
+    let config = SpoolConfig { dir: "/disk/spool".into(), ..config(Path::new("/")) };
+    let start = |disk: &FaultyDisk| {
+        let (spool, recovered) = Spool::open_on(Arc::new(disk.clone()), config.clone()).unwrap();
+        (spool, recovered.segments)
+    };
+    for lost in [0, 1, 3] {
+        for fault in [Fault::Fails, Fault::Kill, Fault::PowerLoss] {
+            for nth in 1.. {
+                let mut disk = FaultyDisk::new(nth);
+                let (mut spool, _) = start(&disk);
+                let batches: Vec<Batch> = FRAMES.iter().map(|(rows, rejected)| batch(rows, rejected)).collect();
+                let segment = write_segment(&spool, 1, None, &batches).seal(&mut spool.repeats);
+                let mut segment = segment.map_err(|_| ()).unwrap();
+                segment.begin_attempt("window", 1).unwrap();
+                segment.attempt_answered().unwrap();
+                spool.figures().sealed();
+                let bytes = disk.files_in(spool.layout.table_dir()).remove(0).1;
+                disk.flip(&spool.layout.path(1, Kind::Sent), places(&bytes)[lost] as u64 + 5, 3);
+                disk.plan(nth, fault);
+                let mut outcome = spool.pool().salvage(&mut segment);
+                let failed = disk.has_failed() || disk.ended().is_some();
+                if fault == Fault::Fails && outcome.is_err() && !disk.is_read_only() {
+                    // The same process again, unless the machine is to blame.
+                    outcome = spool.pool().salvage(&mut segment);
+                    assert!(outcome.is_ok(), "{fault:?} at call {nth}: {outcome:?}");
+                }
+                drop((spool, segment, outcome));
+                let end = disk.ended().unwrap_or(if disk.is_read_only() { End::PowerLost } else { End::Killed });
+                disk.restart(end);
+                disk.heal();
+                for _ in 0..2 {
+                    let (spool, mut segments) = start(&disk);
+                    let [segment] = &mut segments[..] else { panic!("{fault:?} at call {nth}: {segments:?}") };
+                    if contents(segment).is_err() {
+                        spool.pool().salvage(segment).unwrap().unwrap();
+                    } else {
+                        assert_eq!(contents(segment).unwrap(), without(lost), "{fault:?} at call {nth}");
+                    }
+                    let kept = disk.files_in(&spool.layout.damaged_dir());
+                    assert_eq!(kept.len(), 1, "{fault:?} at call {nth}");
+                }
+                if !failed {
+                    assert!(nth > 20, "it has more calls than that");
+                    break;
+                }
+            }
+        }
+    }
+}
