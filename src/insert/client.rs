@@ -36,6 +36,9 @@ pub enum ClientError {
         /// The first line of what it said.
         message: String,
     },
+    /// The segment is not what was sealed: what was sent of it broke off before its end, and so
+    /// nothing of it is stored. ClickHouse is not to blame, nor is the network.
+    Damaged(String),
 }
 
 impl fmt::Display for ClientError {
@@ -47,6 +50,7 @@ impl fmt::Display for ClientError {
                 write!(f, "ClickHouse answered {status} without a reason")
             }
             Self::Refused { message, .. } => write!(f, "ClickHouse: {message}"),
+            Self::Damaged(reason) => write!(f, "{reason}"),
         }
     }
 }

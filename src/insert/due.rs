@@ -23,6 +23,8 @@ pub struct Work {
     pub proven: bool,
     /// What a person said about it.
     pub orders: Orders,
+    /// It is what was readable of a damaged one: whoever waits for that may wait for what is lost.
+    pub salvaged: bool,
     /// Since when it needs a person, and when that was last said in the log.
     pub held: Option<(Instant, Instant)>,
 }
@@ -38,7 +40,7 @@ pub struct Orders {
 
 impl Work {
     fn new(segment: SealedSegment) -> Self {
-        Self { segment, attempts: 0, proven: false, orders: Orders::default(), held: None }
+        Self { segment, attempts: 0, proven: false, orders: Orders::default(), salvaged: false, held: None }
     }
 }
 

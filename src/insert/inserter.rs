@@ -40,9 +40,9 @@ pub struct Inserts {
     pub(super) table: String,
     timeout: Duration,
     writers: Writers,
-    pool: Arc<SegmentPool>,
+    pub(super) pool: Arc<SegmentPool>,
     pub(super) spool: Arc<SpoolFigures>,
-    figures: Arc<InsertFigures>,
+    pub(super) figures: Arc<InsertFigures>,
     handoff: Arc<Handoff>,
 }
 
@@ -63,7 +63,13 @@ impl Failure {
     }
 
     pub(super) fn on_disk(error: io::Error) -> Self {
-        Self::hold(format!("the segment's file: {error}"))
+        let damage = (error.kind() == io::ErrorKind::InvalidData).then(|| ClientError::Damaged(error.to_string()));
+        Self { error: damage, ..Self::hold(format!("the segment's file: {error}")) }
+    }
+
+    /// The segment could not be read as it was sealed.
+    pub(super) fn is_damage(&self) -> bool {
+        matches!(self.error, Some(ClientError::Damaged(_)))
     }
 }
 
@@ -109,16 +115,27 @@ impl Inserts {
         while let Some(mut work) = self.due.next() {
             if !work.proven {
                 work.attempts = work.attempts.saturating_add(1);
-                if let Err(failure) = self.attempt(client, &mut work) {
-                    self.report(&mut work, &failure);
-                    let delay = failure.class.delay(work.attempts);
-                    self.due.later(work, delay);
-                    continue;
+                match self.attempt(client, &mut work) {
+                    Ok(()) => work.proven = true,
+                    Err(failure) if failure.is_damage() => {
+                        self.damaged(work, failure);
+                        continue;
+                    }
+                    Err(failure) => {
+                        self.put_back(work, &failure);
+                        continue;
+                    }
                 }
-                work.proven = true;
             }
             self.retire(work);
         }
+    }
+
+    /// Tries it again later.
+    pub(super) fn put_back(&self, mut work: Work, failure: &Failure) {
+        self.report(&mut work, failure);
+        let delay = failure.class.delay(work.attempts);
+        self.due.later(work, delay);
     }
 
     fn attempt(&self, client: &InsertClient, work: &mut Work) -> Result<(), Failure> {
@@ -131,7 +148,9 @@ impl Inserts {
                 let token = work.segment.token();
                 self.insert_part(client, work, Part::Rows, &frozen, &token)?;
             }
-            self.handoff.segment_inserted(work.segment.number());
+            if !work.salvaged {
+                self.handoff.segment_inserted(work.segment.number());
+            }
             if has_rejected {
                 self.pool.rows_are_inserted(&mut work.segment).map_err(Failure::on_disk)?;
             }
@@ -312,8 +331,9 @@ impl Inserts {
                 let say = work.held.is_none() || now.duration_since(said) >= SAY_AGAIN;
                 work.held = Some((since, if say { now } else { said }));
                 self.figures.held().insert(segment, failure.reason.clone());
-                // What ClickHouse may have already waits for a person whatever becomes of others.
-                let alone = failure.error.is_none() && work.segment.open_attempt().is_some();
+                // What ClickHouse may have already, and what is damaged, waits for a person whatever
+                // becomes of others.
+                let alone = failure.is_damage() || failure.error.is_none() && work.segment.open_attempt().is_some();
                 self.spool.held(segment, alone);
                 if say {
                     let seconds = now.duration_since(since).as_secs();

@@ -14,6 +14,7 @@
 
 pub mod client;
 mod cutting;
+mod damage;
 pub mod delivery;
 pub mod due;
 pub mod figures;

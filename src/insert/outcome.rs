@@ -52,6 +52,7 @@ pub fn classify(error: &ClientError, attempts: u32) -> Outcome {
     let outcome = |class, answered| Outcome { class, answered };
     let (code, message) = match error {
         ClientError::NoConnection(_) => return outcome(Class::Retry, true),
+        ClientError::Damaged(_) => return outcome(Class::Hold, true),
         ClientError::NoAnswer(_) | ClientError::Refused { code: None, .. } => return outcome(Class::Retry, false),
         ClientError::Refused { code: Some(code), message, .. } => (*code, message.as_str()),
     };
@@ -78,6 +79,7 @@ pub fn calls_for_a_look(error: &ClientError) -> bool {
         ClientError::NoConnection(_) | ClientError::NoAnswer(_) => true,
         ClientError::Refused { code: Some(117), message, .. } => message.contains("Type of"),
         ClientError::Refused { code, .. } => code.is_some_and(|code| LOOK_AGAIN.contains(&code)),
+        ClientError::Damaged(_) => false,
     }
 }
 
@@ -137,6 +139,7 @@ mod tests {
         };
         assert_eq!(of(&ClientError::NoAnswer("reset".into())), (Class::Retry, false));
         assert_eq!(of(&ClientError::NoConnection("refused".into())), (Class::Retry, true));
+        assert_eq!(of(&ClientError::Damaged("at byte 7".into())), (Class::Hold, true));
         assert_eq!(of(&ClientError::Refused { status: 502, code: None, message: "x".into() }), (Class::Retry, false));
         assert_eq!(of(&refused(241, "Memory limit exceeded")), (Class::Retry, false));
         assert_eq!(of(&refused(252, "Too many parts (300)")), (Class::Retry, true));

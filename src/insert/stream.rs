@@ -7,6 +7,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -45,7 +46,8 @@ impl InsertClient {
     ///
     /// # Errors
     ///
-    /// No answer, or a refusal with ClickHouse's code.
+    /// No answer, or a refusal with ClickHouse's code; or the segment can't be sent whole, whatever
+    /// else came of that.
     pub fn insert(
         &self,
         server: &ClickHouse,
@@ -53,7 +55,8 @@ impl InsertClient {
         body: SegmentBody,
         timeout: Duration,
     ) -> Result<(), ClientError> {
-        self.runtime.block_on(async {
+        let damage = body.damage.clone();
+        let outcome = self.runtime.block_on(async {
             let request = self.http.post(server.address(parameters)).timeout(timeout);
             let request =
                 server.credentials().into_iter().fold(request, |request, (name, value)| request.header(name, value));
@@ -64,7 +67,8 @@ impl InsertClient {
                 verdict.read(&chunk);
             }
             verdict.of_insert()
-        })
+        });
+        outcome.map_err(|error| damage.get().cloned().map_or(error, ClientError::Damaged))
     }
 }
 
@@ -76,18 +80,22 @@ pub struct SegmentBody {
     /// Bytes of the rows that come before those that are sent.
     skip: u64,
     left: u64,
+    /// Set when the rows turn out not to be what was sealed. Of what reading them has come to, the
+    /// HTTP client says only that the exchange broke off.
+    damage: Arc<OnceLock<String>>,
 }
 
 impl SegmentBody {
     /// The `bytes` of `rows` that begin at `offset`.
     pub fn new(header: Vec<u8>, rows: SegmentReader, offset: u64, bytes: u64) -> Self {
         let left = header.len() as u64 + bytes;
-        Self { header: Some(header.into()), rows: Some(rows), skip: offset, left }
+        Self { header: Some(header.into()), rows: Some(rows), skip: offset, left, damage: Arc::default() }
     }
 
     /// A header and rows that are in memory.
     pub fn of_bytes(bytes: Vec<u8>) -> Self {
-        Self { left: bytes.len() as u64, header: Some(bytes.into()), rows: None, skip: 0 }
+        let left = bytes.len() as u64;
+        Self { header: Some(bytes.into()), rows: None, skip: 0, left, damage: Arc::default() }
     }
 
     fn next(&mut self) -> io::Result<Option<Bytes>> {
@@ -118,7 +126,13 @@ impl Body for SegmentBody {
     type Error = io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        Poll::Ready(self.next().transpose().map(|piece| piece.map(Frame::data)))
+        let next = self.next();
+        if let Err(error) = &next
+            && error.kind() == io::ErrorKind::InvalidData
+        {
+            let _ = self.damage.set(error.to_string());
+        }
+        Poll::Ready(next.transpose().map(|piece| piece.map(Frame::data)))
     }
 
     fn size_hint(&self) -> SizeHint {
