@@ -8,6 +8,7 @@ mod support;
 use std::fs;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::thread;
 
 use serde_json::Value;
 use support::{ClickHouse, Forwarder, Server, post, run, shared_clickhouse, wait_for};
@@ -47,12 +48,15 @@ fn wait_for_warning(server: &Server, text: &str) {
     );
 }
 
+fn body(request: u64) -> Vec<u8> {
+    let event = |index: u64| format!("{{\"event\":\"e\",\"sequence\":{}}}\n", request * EVENTS + index);
+    (0..EVENTS).map(event).chain(["bad\n".to_owned()]).collect::<String>().into_bytes()
+}
+
 /// One request after the other.
 fn send(server: &Server, requests: Range<u64>) {
     for request in requests {
-        let event = |index: u64| format!("{{\"event\":\"e\",\"sequence\":{}}}\n", request * EVENTS + index);
-        let body: String = (0..EVENTS).map(event).chain(["bad\n".to_owned()]).collect();
-        assert_eq!(post(server.address(), "/api/events", body.as_bytes()).status, 200);
+        assert_eq!(post(server.address(), "/api/events", &body(request)).status, 200);
     }
 }
 
@@ -72,18 +76,17 @@ fn numbers(requests: impl IntoIterator<Item = u64>) -> Vec<u64> {
     requests.into_iter().flat_map(|request| request * EVENTS..(request + 1) * EVENTS).collect()
 }
 
-/// The only segment that waits, which is sealed.
+/// The only segment that waits, once it is sealed.
 fn segment(server: &Server, ending: &str) -> PathBuf {
-    let names = wait_for(
-        || format!("no segment is there: {:?}\n{}", server.spooled_files(), server.log()),
-        || Some(server.spooled_files()).filter(|names| names.iter().any(|name| name.ends_with(ending))),
-    );
-    let mut names = names.into_iter().filter(|name| name.ends_with(ending));
-    let path = server.spool_dir().join("events").join(names.next().unwrap());
-    assert_eq!(names.next(), None);
-    let bytes = fs::read(&path).unwrap();
-    assert!(bytes[number(&bytes, 12)..].starts_with(b"SEALED 1"), "{} is not sealed", path.display());
-    path
+    wait_for(
+        || format!("no sealed segment is there: {:?}\n{}", server.spooled_files(), server.log()),
+        || {
+            let name = server.spooled_files().into_iter().find(|name| name.ends_with(ending))?;
+            let path = server.spool_dir().join("events").join(name);
+            let bytes = fs::read(&path).ok()?;
+            bytes[number(&bytes, 12)..].starts_with(b"SEALED 1").then_some(path)
+        },
+    )
 }
 
 fn number(bytes: &[u8], at: usize) -> usize {
@@ -207,6 +210,30 @@ fn rows_that_are_stored_are_not_sent_again_with_the_lines_that_are_not() {
     assert_eq!(stored(clickhouse, &database), numbers(0..REQUESTS));
     assert_eq!(refused_lines(clickhouse, &database), 4);
     is_said(&server, 0, 1);
+    assert!(server.stop().success());
+}
+
+#[test]
+fn nobody_is_told_that_the_lost_events_are_inserted() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    let server = Server::start(clickhouse, &database, &[&ONE_SEGMENT[..], &["--inserted-timeout", "5s"]].concat());
+    clickhouse.query(&format!("RENAME TABLE {database}.events TO {database}.away"));
+    send(&server, 0..REQUESTS - 1);
+    let address = server.address();
+    let waiting = thread::spawn(move || post(address, "/api/events?ack=inserted", &body(REQUESTS - 1)));
+    let path = segment(&server, ".segment");
+    wait_for_warning(&server, "is held");
+    flip(&path, 4);
+    clickhouse.query(&format!("RENAME TABLE {database}.away TO {database}.events"));
+    let admin = server.admin_address().to_string();
+    let (succeeded, out, error) = run(&["spool", "requeue", "--admin-listen", &admin]);
+    assert!(succeeded, "{out}{error}");
+    wait_for_ledger(&server, [[0, 40, 0, 10], [0, 4, 0, 1]]);
+    let reply = waiting.join().unwrap();
+    assert_eq!(reply.status, 202, "{}", reply.text());
+    assert_eq!(stored(clickhouse, &database), numbers(0..REQUESTS - 1));
+    is_said(&server, 10, 1);
     assert!(server.stop().success());
 }
 
