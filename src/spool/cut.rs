@@ -1,6 +1,9 @@
 //! How a segment is cut: which of its rows ClickHouse has taken, which it refuses, and which are
 //! still to be tried. Kept in `<number>.cut` beside the segment, replaced in one step and synced
 //! before anything of it is sent, so that no piece is ever sent as part of another.
+//!
+//! The file is one line of JSON and a second one with the CRC-32C of the first, as 8 digits: a changed
+//! digit of an offset would still be JSON.
 
 use std::io;
 
@@ -68,7 +71,8 @@ impl Cut {
         };
         let mut text = vec![0; usize::try_from(file.len()?).unwrap_or(FILE_BYTES_MAX).min(FILE_BYTES_MAX)];
         let len = read_up_to(&*file, &mut text, 0)?;
-        let cut = sonic_rs::from_slice::<Self>(text.get(..len).unwrap_or_default()).ok();
+        let json = checked(text.get(..len).unwrap_or_default());
+        let cut = json.and_then(|json| sonic_rs::from_slice::<Self>(json).ok());
         match cut.filter(|cut| cut.token == token) {
             Some(cut) => Ok(Some(cut)),
             None => Ok(Some(Self {
@@ -97,8 +101,55 @@ impl Cut {
     }
 
     pub(super) fn save(&self, layout: &Layout, number: u64) -> io::Result<()> {
-        let text = sonic_rs::to_vec(self).map_err(io::Error::other)?;
+        let mut text = sonic_rs::to_vec(self).map_err(io::Error::other)?;
+        let check = check_line(&text);
+        text.extend_from_slice(check.as_bytes());
         storage::replace(layout.storage(), &layout.cut_path(number), &text)?;
         layout.sync_table_dir()
+    }
+}
+
+/// What follows the JSON: its end, and its checksum.
+fn check_line(json: &[u8]) -> String {
+    format!("\n{:08x}\n", crc32c::crc32c(json))
+}
+
+/// The JSON of a file, if it is what was written.
+fn checked(text: &[u8]) -> Option<&[u8]> {
+    let (json, check) = text.split_at_checked(text.len().checked_sub(check_line(&[]).len())?)?;
+    (check == check_line(json).as_bytes()).then_some(json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::storage::Disk;
+    use std::fs;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_cut_comes_back_and_no_changed_or_shortened_one_is_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::open(Arc::new(Disk), folder.path(), "t", None).unwrap();
+        let piece = |first, state| Piece { first, rows: 10, offset: first * 100, bytes: 1000, state };
+        let pieces = vec![piece(0, PieceState::Inserted), piece(10, PieceState::Refused("\"so\"\nit is".to_owned()))];
+        let cut = Cut { token: "token".into(), pieces, refused_are_sent: true, refused_are_stored: false };
+        let load = || Cut::load(&layout, 7, "token").unwrap().unwrap();
+        cut.save(&layout, 7).unwrap();
+        assert_eq!(load(), cut);
+        let bytes = fs::read(layout.cut_path(7)).unwrap();
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut changed = bytes.clone();
+                changed[at] ^= 1 << bit;
+                fs::write(layout.cut_path(7), &changed).unwrap();
+                assert!(load().is_unreadable(), "bit {bit} of byte {at}");
+            }
+            fs::write(layout.cut_path(7), &bytes[..at]).unwrap();
+            assert!(load().is_unreadable(), "cut off at {at}");
+        }
+        fs::write(layout.cut_path(7), &bytes).unwrap();
+        assert!(Cut::load(&layout, 7, "another").unwrap().unwrap().is_unreadable());
+        assert_eq!(load(), cut);
     }
 }

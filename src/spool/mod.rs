@@ -10,7 +10,7 @@
 //! | `<spool-dir>/<table>/schema.json` | the last known columns (not ours: [`crate::insert::target`]) |
 //! | `<spool-dir>/<table>/<number>.segment` | open, or sealed and never sent |
 //! | `<spool-dir>/<table>/<number>.sent` | sealed, and ClickHouse may have it |
-//! | `<spool-dir>/<table>/<number>.cut` | how its rows are cut into pieces: JSON, see [`Cut`] |
+//! | `<spool-dir>/<table>/<number>.cut` | how its rows are cut into pieces: JSON and its checksum, see [`Cut`] |
 //! | `<spool-dir>/<table>/<number>.new` | to be one of these, and not yet written; nothing in it counts |
 //! | `<spool-dir>/<table>/<number>.copy` | a recovery that was interrupted; nothing in it counts |
 //! | `<spool-dir>/<table>/seen/<hour>.log` | identities of events in sealed segments: see [`repeats`] |
