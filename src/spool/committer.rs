@@ -292,9 +292,7 @@ impl Committer {
             Err(error) => {
                 let refusal = self.failed(&error, "a segment can't be opened; requests are answered with 503");
                 if let Some((path, len)) = recycled {
-                    // It was removed, under one name or the other.
-                    let _ = self.spool.layout.storage().remove(&path);
-                    self.spool.figures.release(len);
+                    self.spool.pool.give_up(number, &path, len);
                 }
                 Err(refusal)
             }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crossbeam::queue::ArrayQueue;
 
 use super::figures::SpoolFigures;
-use super::layout::Layout;
+use super::layout::{Kind, Layout};
 use super::ledger::Events;
 use super::salvage::{self, Left, Salvaged};
 use super::sealed::SealedSegment;
@@ -42,6 +42,19 @@ impl SegmentPool {
     /// A file to overwrite, and its length.
     pub(super) fn take(&self) -> Option<(PathBuf, u64)> {
         self.free.pop()
+    }
+
+    /// Removes a file that was taken for segment `number`, when that could not be opened in it. It
+    /// counts until it is gone under each of the names that it may have.
+    pub(super) fn give_up(&self, number: u64, path: &Path, len: u64) {
+        let segment = self.layout.path(number, Kind::Segment);
+        let names = [path.to_owned(), segment.with_extension("new"), segment];
+        let remove = |name: &PathBuf| self.layout.storage().remove(name);
+        let failed = |error: &io::Error| error.kind() != io::ErrorKind::NotFound;
+        let left = names.iter().filter_map(|name| remove(name).err()).any(|error| failed(&error));
+        if !left {
+            self.figures.release(len);
+        }
     }
 
     /// Takes a segment whose insert is proven out of the spool (invariant 4).

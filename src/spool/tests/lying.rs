@@ -5,6 +5,7 @@ use super::*;
 use crate::identity::{Figures, RequestKey, of_request};
 use crate::spool::repeats::Fate;
 use crate::spool::segment::SealError;
+use crate::spool::storage::Storage;
 
 fn open(disk: &FaultyDisk) -> Option<(Spool, Vec<SealedSegment>)> {
     let config = SpoolConfig { dir: "/disk/spool".into(), ..config(Path::new("/")) };
@@ -128,4 +129,30 @@ fn what_is_sent_under_a_token_has_its_seal_on_the_disk() {
         }
     }
     assert!(seals > 0, "no sync failed");
+}
+
+/// Whatever call fails while a recycled file becomes a segment, and whether or not the disk lets it
+/// be removed then: what is there counts.
+#[test]
+fn a_recycled_file_counts_until_it_is_gone() {
+    let mut left = [0, 0];
+    for seed in 0..40 {
+        for nth in 1..12 {
+            let disk = FaultyDisk::new(seed);
+            let (spool, _) = open(&disk).unwrap();
+            let (free, len) = (spool.layout.free_dir().join("1.free"), 4096);
+            disk.create(&free).unwrap().reserve(len).unwrap();
+            spool.figures.occupy(len);
+            disk.plan(nth, Fault::Fails);
+            if OpenSegment::create(&spool.layout, 1, 1, b"frozen", 4096, Some((&free, len))).is_ok() {
+                continue;
+            }
+            spool.pool.give_up(1, &free, len);
+            let names = [spool.layout.table_dir().to_owned(), spool.layout.free_dir()];
+            let files = names.iter().map(|folder| disk.files_in(folder).len()).sum::<usize>();
+            assert_eq!(spool.figures.spool_bytes(), files as u64 * len, "seed {seed}, call {nth}");
+            left[files] += 1;
+        }
+    }
+    assert!(left[0] > 0 && left[1] > 0, "{left:?}");
 }
