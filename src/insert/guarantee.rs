@@ -159,7 +159,8 @@ impl TableFacts {
             Some(_) => Guarantee {
                 level: Level::ExactlyOnce,
                 sentence: "a repeat within the window stores nothing; ClickHouse does not sync its own list of tokens, \
-                           so a loss of power on its host can double the last INSERT",
+                           so a loss of power on its host can double the last INSERT; a plain MergeTree notes a \
+                           token just before its rows, so a ClickHouse killed in that moment can lose the INSERT",
                 mend: None,
             },
         }
