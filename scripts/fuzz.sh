@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # fuzz.sh SECONDS [TARGET…]: runs each fuzz target for a while, on what earlier runs found and on the
-# seeds in tests/fuzz/seeds. Fails when one finds something, and says with which input.
+# seeds in tests/fuzz/seeds. Fails when one finds something, and says with which input. FUZZ_SEED
+# repeats the choices of a run.
 set -euo pipefail
 
 seconds=$1
@@ -26,7 +27,7 @@ for target in "${targets[@]}"; do
     mkdir -p "$corpus" "$folder/found"
     echo "== $target, $seconds s"
     "$folder/$host/release/$target" "$corpus" "tests/fuzz/seeds/$target" -max_total_time="$seconds" -max_len=65536 \
-        -timeout=20 -print_final_stats=1 -artifact_prefix="$folder/found/$target-" 2>"$folder/$target.log" || {
+        -timeout=20 -seed="${FUZZ_SEED:-0}" -print_final_stats=1 -artifact_prefix="$folder/found/$target-" 2>"$folder/$target.log" || {
         tail -n 40 "$folder/$target.log" >&2
         echo "The fuzz target $target found something: see $folder/found" >&2
         exit 1
