@@ -115,7 +115,7 @@ pub(super) fn replace(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> io::R
 
 /// Ends the process. After a failed sync the kernel may have dropped what it could not write, and
 /// would say nothing the next time: whoever asked for the sync, nobody may believe this process any
-/// more. The next start reads the disk (invariant 5).
+/// more. The next start reads the disk (invariant 6).
 pub(super) fn end_after_failed_sync(error: &io::Error) -> ! {
     tracing::error!(%error, "a sync of the spool failed: ending, so that nothing is acknowledged that the disk does not have");
     std::process::exit(74)
