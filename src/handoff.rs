@@ -168,6 +168,7 @@ pub struct Handoff {
     mailboxes: Box<[CachePadded<Mailbox>]>,
     committer: OnceLock<Thread>,
     committer_asleep: CachePadded<Asleep>,
+    gathering: CachePadded<Asleep>,
     finished: AtomicBool,
     /// Segments that ClickHouse has confirmed lately.
     pub inserted: Inserted,
@@ -182,6 +183,7 @@ impl Handoff {
             mailboxes: mailboxes.into_iter().map(CachePadded::new).collect(),
             committer: OnceLock::new(),
             committer_asleep: CachePadded::default(),
+            gathering: CachePadded::default(),
             finished: AtomicBool::new(false),
             inserted: Inserted::default(),
         }
@@ -273,6 +275,33 @@ impl Handoff {
         self.committer_asleep.awake();
     }
 
+    /// Committer: waits for more batches than there are, as long as a worker is at work, and no
+    /// longer than `timeout`. A batch that comes meanwhile does not wake it.
+    pub fn gather(&self, timeout: Duration) {
+        if self.gathering.may_sleep(|| !self.all_workers_sleep()) {
+            thread::park_timeout(timeout);
+        }
+        self.gathering.awake();
+    }
+
+    /// True while the committer waits for more batches.
+    pub fn is_gathering(&self) -> bool {
+        self.gathering.is_asleep()
+    }
+
+    /// Worker: it sleeps from now on, and the last to do so tells a committer that gathers.
+    pub fn worker_sleeps(&self) {
+        if self.gathering.must_wake_when(|| self.all_workers_sleep())
+            && let Some(committer) = self.committer.get()
+        {
+            committer.unpark();
+        }
+    }
+
+    fn all_workers_sleep(&self) -> bool {
+        self.mailboxes.iter().all(|mailbox| mailbox.asleep.is_asleep())
+    }
+
     /// Wakes the committer if it sleeps or is about to.
     pub fn wake_committer(&self) {
         if self.committer_asleep.must_wake()
@@ -352,6 +381,33 @@ mod tests {
         }
         handoff.finish();
         committer.join().unwrap();
+    }
+
+    #[test]
+    fn a_committer_that_gathers_hears_of_the_last_worker_that_sleeps() {
+        let polls: Vec<mio::Poll> = (0..3).map(|_| mio::Poll::new().unwrap()).collect();
+        let mailboxes = polls.iter().map(|poll| Mailbox::new(poll.registry(), WAKE).unwrap()).collect();
+        let handoff = Arc::new(Handoff::new(mailboxes));
+        let committer = {
+            let handoff = handoff.clone();
+            thread::spawn(move || {
+                handoff.register_committer();
+                // Far longer than the test may take: a lost wake-up hangs it.
+                handoff.gather(Duration::from_secs(600));
+            })
+        };
+        while !handoff.is_gathering() {
+            thread::yield_now();
+        }
+        for worker in 0..3 {
+            assert!(handoff.is_gathering(), "{worker} workers sleep, and it waits no more");
+            handoff.submit(Batch::new(worker));
+            assert!(handoff.mailbox(worker).unwrap().may_sleep());
+            handoff.worker_sleeps();
+        }
+        committer.join().unwrap();
+        // Nobody is at work: it does not wait at all.
+        handoff.gather(Duration::from_secs(600));
     }
 
     #[test]

@@ -13,6 +13,8 @@
 //!   and about 70 for each value of `--dedup-field`, `--dedup-values-max` at most;
 //! - inserters × about 1 MiB: a segment is streamed from its file, never held.
 
+use std::time::Duration;
+
 /// The most rows of one INSERT that ClickHouse still stores as one block
 /// (`max_insert_block_size` of ClickHouse, its documented default). Sent with every insert;
 /// segments stay below it, because more than one block is not atomic.
@@ -113,6 +115,13 @@ pub const FREE_SEGMENT_BYTES_MIN: u64 = 64 << 10;
 /// Batches that the committer writes with one call at most, so that one group stays a fraction of
 /// a segment.
 pub const GROUP_BATCHES_MAX: usize = 256;
+
+/// Where a sync takes less, it is done at once: waiting for more batches would cost more than
+/// another sync.
+pub const GATHER_MIN: Duration = Duration::from_micros(50);
+
+/// The committer waits no longer than this for more batches, however long the last sync took.
+pub const GATHER_MAX: Duration = Duration::from_millis(2);
 
 /// What a segment's blocks may take before its frames, beside what is frozen into it.
 pub const SEGMENT_BLOCKS_BYTES: u64 = 16 << 10;

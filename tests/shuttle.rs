@@ -81,6 +81,41 @@ fn a_sleeper_hears_of_all_that_several_wakers_put_there() {
 }
 
 #[test]
+fn whoever_waits_until_all_sleep_hears_of_the_last() {
+    in_many_orders(|| {
+        const WORKERS: usize = 2;
+        const TURNS: usize = 2;
+        let workers: Arc<Vec<Asleep>> = Arc::new((0..WORKERS).map(|_| Asleep::default()).collect());
+        let gathering = Arc::new(Asleep::default());
+        let all_sleep = |workers: &[Asleep]| workers.iter().all(Asleep::is_asleep);
+        let committer = {
+            let (workers, gathering) = (workers.clone(), gathering.clone());
+            thread::spawn(move || {
+                if gathering.may_sleep(|| !all_sleep(&workers)) {
+                    thread::park();
+                }
+                gathering.awake();
+            })
+        };
+        let threads: Vec<_> = (0..WORKERS)
+            .map(|index| {
+                let (workers, gathering, committer) = (workers.clone(), gathering.clone(), committer.thread().clone());
+                thread::spawn(move || {
+                    for _ in 0..TURNS {
+                        workers[index].awake();
+                        if workers[index].may_sleep(|| true) && gathering.must_wake_when(|| all_sleep(&workers)) {
+                            committer.unpark();
+                        }
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        committer.join().unwrap();
+    });
+}
+
+#[test]
 fn a_reply_that_waits_for_its_segment_hears_of_it() {
     in_many_orders(|| {
         const SEGMENTS: [u64; 2] = [5, 6];

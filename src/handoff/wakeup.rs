@@ -24,6 +24,18 @@ impl Asleep {
         may_sleep
     }
 
+    /// Anybody: true from the announcement until it is awake, or somebody is to wake it.
+    pub(super) fn is_asleep(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// Waker of one that sleeps until `is_over`, behind what may have made it so: true when the
+    /// sleeper has to be woken.
+    pub(super) fn must_wake_when(&self, is_over: impl FnOnce() -> bool) -> bool {
+        self.is_asleep() && is_over() && self.must_wake()
+    }
+
     /// Sleeper: it is awake, for whatever reason.
     pub(super) fn awake(&self) {
         self.0.store(false, Ordering::Relaxed);

@@ -43,6 +43,8 @@ pub struct Committer {
     durable: u64,
     group: Vec<Member>,
     headers: Vec<[u8; HEADER]>,
+    /// How long the last commit took, from the first byte written to the sync.
+    last_commit: Duration,
     /// The open segment must be sealed before anything is appended to it.
     must_seal: bool,
     /// When what a former run left was last tried to be recovered.
@@ -83,6 +85,7 @@ impl Committer {
             group: Vec::with_capacity(limits::GROUP_BATCHES_MAX),
             headers: Vec::with_capacity(limits::GROUP_BATCHES_MAX),
             must_seal: false,
+            last_commit: Duration::ZERO,
             tried_postponed: Instant::now(),
             tried_writing: Instant::now(),
         }
@@ -139,6 +142,7 @@ impl Committer {
         let mut left_over = None;
         let (mut rows, mut bytes, segment) = (0, 0, self.number());
         let mut next = Some(first);
+        let mut gathered = false;
         while let Some(mut batch) = next.take() {
             let mut fate = self.spool.repeats.fate(&batch);
             let mut is_stored = false;
@@ -156,6 +160,10 @@ impl Committer {
             self.group.push(Member { batch, is_stored, fate });
             if self.group.len() < limits::GROUP_BATCHES_MAX {
                 next = self.handoff.next();
+                if next.is_none() && !gathered {
+                    gathered = true;
+                    next = self.gather();
+                }
             }
         }
         if !self.group.iter().any(|member| member.is_stored) {
@@ -167,6 +175,16 @@ impl Committer {
             self.write_group(bytes)?;
         }
         Ok(left_over)
+    }
+
+    /// A sync costs the same for one batch and for many. So while workers still serve requests the
+    /// group waits for theirs, as long as its sync will take; once all of them sleep, nobody comes.
+    fn gather(&mut self) -> Option<Batch> {
+        if self.spool.config.durability == Durability::Written || self.last_commit < limits::GATHER_MIN {
+            return None;
+        }
+        self.handoff.gather(self.last_commit.min(limits::GATHER_MAX));
+        self.handoff.next()
     }
 
     fn write_group(&mut self, bytes: u64) -> Result<(), SyncFailed> {
@@ -200,7 +218,8 @@ impl Committer {
         let rejected = stored.map(|batch| u64::from(batch.rejected.count)).sum();
         self.spool.repeats.committed(unix_ms() / 1000);
         let segment = self.number();
-        self.spool.figures.committed(segment, Events { rows, rejected }, self.position, begun.elapsed());
+        self.last_commit = begun.elapsed();
+        self.spool.figures.committed(segment, Events { rows, rejected }, self.position, self.last_commit);
         self.spool.figures.refuse(None);
         self.return_group(CommitOutcome::Committed { segment });
         Ok(())

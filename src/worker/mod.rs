@@ -201,16 +201,23 @@ impl Worker {
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let mailbox = self.shared.handoff.mailbox(self.index);
         let busy = !self.visits.is_empty() && self.outbox.has_room();
-        let sleep = !busy && mailbox.is_none_or(|mailbox| mailbox.may_sleep());
+        // A committer that gathers would take the announcement of a sleep for the end of the requests.
+        if busy || self.shared.handoff.is_gathering() {
+            uninterrupted(self.poll.poll(events, Some(Duration::ZERO)))?;
+            if busy || !events.is_empty() {
+                return Ok(());
+            }
+        }
+        let sleep = mailbox.is_none_or(|mailbox| mailbox.may_sleep());
+        if sleep {
+            self.shared.handoff.worker_sleeps();
+        }
         let timeout = if sleep { Duration::from_millis(limits::SWEEP_MS) } else { Duration::ZERO };
         let waited = self.poll.poll(events, Some(timeout));
         if let Some(mailbox) = mailbox {
             mailbox.awake();
         }
-        match waited {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-            waited => waited,
-        }
+        uninterrupted(waited)
     }
 
     fn notice(&mut self, event: &Event) {
@@ -334,6 +341,13 @@ impl Worker {
                 self.time_out(index);
             }
         }
+    }
+}
+
+fn uninterrupted(waited: io::Result<()>) -> io::Result<()> {
+    match waited {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+        waited => waited,
     }
 }
 
