@@ -50,7 +50,7 @@ impl Step {
 
     /// Compares 32 bytes at once where the body has so many left, without a branch on the
     /// length. No spelling has a line feed in it, so a match never reaches into the next line.
-    #[inline]
+    #[inline(always)]
     fn matches(&self, body: &[u8], at: usize) -> bool {
         let Some(rest) = body.get(at..) else {
             return false;

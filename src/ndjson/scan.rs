@@ -1,24 +1,14 @@
 //! Where a string ends: the first quote, backslash or control byte.
 //!
-//! This is the encoder's innermost search, and it is written so that the compiler makes a dozen
-//! vector instructions of it without any `unsafe`: 32 bytes are compared in arrays of fixed
-//! length, every byte that is none of the three becomes 0xff and every other its own index, and
-//! the smallest of them all is the answer. (On x86-64-v3 that is three comparisons, an `or`, and
-//! `phminposuw`; on aarch64 the smallest is one `uminv`.) Strings differ in length from line to
-//! line, so what counts is that no branch depends on the length up to 31 bytes.
+//! This is the encoder's innermost search. Strings differ in length from line to line, so what
+//! counts is that no branch depends on the length up to 31 bytes: 32 bytes are compared at once,
+//! and the place is the number of zeros before the mask's first bit. The same in plain loops over
+//! arrays, which the compiler makes vector instructions of as well, has no such mask and takes the
+//! smallest of 32 indexes instead: measured, the whole encoder was an eighth slower with it.
+
+use wide::u8x32;
 
 const BLOCK: usize = 32;
-
-#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
-const INDEX: [u8; BLOCK] = {
-    let mut index = [0; BLOCK];
-    let mut at = 0;
-    while at < BLOCK {
-        index[at] = at as u8;
-        at += 1;
-    }
-    index
-};
 
 /// The first place at or behind `at` that holds `"`, `\` or a byte below 0x20, and that byte.
 #[inline(always)]
@@ -34,17 +24,14 @@ pub(crate) fn string_end(body: &[u8], at: usize) -> Option<(usize, u8)> {
     string_end_near_the_bodys(body, at)
 }
 
-/// The index of the first such byte, or more than any index.
-#[inline]
+/// The index of the first such byte, or [`BLOCK`].
+#[inline(always)]
 fn first_in_block(block: &[u8; BLOCK]) -> usize {
-    let mut others = [0u8; BLOCK];
-    for (other, byte) in others.iter_mut().zip(block) {
-        // Not `&&`: a branch a byte is what is to be avoided.
-        let is_other = (*byte != b'"') & (*byte != b'\\') & (*byte >= 0x20);
-        *other = if is_other { 0xff } else { 0 };
-    }
-    let candidates = others.iter().zip(&INDEX).map(|(other, index)| other | index);
-    usize::from(candidates.fold(0xff, u8::min))
+    let bytes = u8x32::new(*block);
+    let is_end = bytes.simd_eq(u8x32::splat(b'"'))
+        | bytes.simd_eq(u8x32::splat(b'\\'))
+        | bytes.simd_eq(bytes.min(u8x32::splat(0x1f)));
+    is_end.to_bitmask().trailing_zeros() as usize
 }
 
 #[inline(never)]
