@@ -9,7 +9,8 @@ use chrono::{DateTime, Utc};
 use clickhouse_rowbinary::Value;
 
 use super::due::Work;
-use super::inserter::{Failure, Insert, Inserts, describe, rejected_part_failed};
+use super::failure::{Failure, describe};
+use super::inserter::{Insert, Inserts, rejected_part_failed};
 use super::outcome::{Class, row_named_by};
 use super::rows::{self, Rows};
 use super::stream::{InsertClient, SegmentBody};

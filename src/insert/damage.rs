@@ -6,7 +6,8 @@
 //! of it under another token would double: then a person decides.
 
 use super::due::Work;
-use super::inserter::{Failure, Inserts};
+use super::failure::Failure;
+use super::inserter::Inserts;
 
 impl Inserts {
     /// Sends what is readable from now on, or holds it.

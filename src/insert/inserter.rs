@@ -1,7 +1,6 @@
 //! An inserter: takes the segment that is due, streams it as one INSERT (two, if it holds rejected
 //! lines; more, once it is cut), and retires it when ClickHouse has proven them.
 
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,15 +8,16 @@ use crossbeam::channel::Receiver;
 
 use super::client::{ClickHouse, ClientError};
 use super::due::{Due, Work};
+use super::failure::{Failure, describe};
 use super::figures::InsertFigures;
 use super::horizon::Writers;
+use super::look::LookWish;
 use super::outcome::{Class, calls_for_a_look, classify};
 use super::servers::Servers;
 use super::statement::{self, Statement};
 use super::stream::{InsertClient, SegmentBody};
 use super::tables;
 use super::target::Frozen;
-use super::watch::LookWish;
 use crate::config::Settings;
 use crate::figures::unix_ms;
 use crate::handoff::Handoff;
@@ -44,33 +44,6 @@ pub struct Inserts {
     pub(super) spool: Arc<SpoolFigures>,
     pub(super) figures: Arc<InsertFigures>,
     handoff: Arc<Handoff>,
-}
-
-/// A failed attempt.
-pub(super) struct Failure {
-    pub(super) class: Class,
-    /// ClickHouse has certainly stored nothing of it.
-    pub(super) answered: bool,
-    pub(super) reason: String,
-    /// What ClickHouse said, if it was asked.
-    pub(super) error: Option<ClientError>,
-}
-
-impl Failure {
-    /// Something that a person has to look at.
-    pub(super) fn hold(reason: impl Into<String>) -> Self {
-        Self { class: Class::Hold, answered: true, reason: reason.into(), error: None }
-    }
-
-    pub(super) fn on_disk(error: io::Error) -> Self {
-        let damage = (error.kind() == io::ErrorKind::InvalidData).then(|| ClientError::Damaged(error.to_string()));
-        Self { error: damage, ..Self::hold(format!("the segment's file: {error}")) }
-    }
-
-    /// The segment could not be read as it was sealed.
-    pub(super) fn is_damage(&self) -> bool {
-        matches!(self.error, Some(ClientError::Damaged(_)))
-    }
 }
 
 /// One INSERT of rows of a segment.
@@ -210,14 +183,10 @@ impl Inserts {
                 Ok(facts) => facts,
                 Err(error) => {
                     self.servers.failed(place);
-                    let class = classify(&error, work.attempts).class;
-                    let url = self.servers.get(place).map_or("", ClickHouse::url);
-                    unreachable = Some(Failure {
-                        class: if class == Class::Cut { Class::Hold } else { class },
-                        answered: true,
-                        reason: format!("{table} at {url}: {}", describe(&error)),
-                        error: Some(error),
-                    });
+                    unreachable = self
+                        .servers
+                        .get(place)
+                        .map(|server| Failure::of_question(&table, server, error, work.attempts));
                     continue;
                 }
             };
@@ -361,10 +330,4 @@ pub(super) fn rejected_part_failed(work: &mut Work, failure: Failure, first_unkn
     }
     let class = if failure.class == Class::Cut { Class::Hold } else { failure.class };
     Failure { class, ..failure }
-}
-
-/// ClickHouse's reason, cut: an error's text may quote values of the rows.
-pub(super) fn describe(error: &ClientError) -> String {
-    const CHARACTERS_MAX: usize = 400;
-    error.to_string().chars().take(CHARACTERS_MAX).collect()
 }

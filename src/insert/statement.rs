@@ -1,7 +1,7 @@
 //! The text of an INSERT, and what precedes its rows.
 
 use super::client::ClickHouse;
-use super::inserter::Failure;
+use super::failure::Failure;
 use super::tables;
 use super::target::Frozen;
 use crate::schema::ColumnDescription;

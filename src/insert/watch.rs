@@ -11,8 +11,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{self, Receiver, Sender};
-
 use super::figures::InsertFigures;
 use super::inserter::Inserts;
 use super::target::Target;
@@ -22,31 +20,6 @@ use crate::schema::{CurrentSchema, Differences};
 
 /// How often the log says that the table can't be followed.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
-
-/// Wishes for a look at the table's columns. Many before one look are one.
-pub struct LookWish {
-    wish: Sender<()>,
-    wished: Receiver<()>,
-}
-
-impl Default for LookWish {
-    fn default() -> Self {
-        let (wish, wished) = channel::bounded(1);
-        Self { wish, wished }
-    }
-}
-
-impl LookWish {
-    /// Asks for a look; does not wait for it.
-    pub fn wish(&self) {
-        // Full: somebody has asked already.
-        let _ = self.wish.try_send(());
-    }
-
-    fn wait(&self, longest: Duration) {
-        let _ = self.wished.recv_timeout(longest);
-    }
-}
 
 /// See the module.
 pub struct Watcher {
@@ -191,15 +164,5 @@ mod tests {
             changes(&before, &now),
             "time zone: from UTC to Asia/Tokyo; ClickHouse: from 25.3 to 26.7; settings that ClickHouse knows"
         );
-    }
-
-    #[test]
-    fn many_wishes_are_one_and_none_is_lost() {
-        let look = LookWish::default();
-        (0..5).for_each(|_| look.wish());
-        let soon = Instant::now();
-        look.wait(Duration::from_secs(3600));
-        assert!(soon.elapsed() < Duration::from_secs(60));
-        assert!(look.wished.try_recv().is_err());
     }
 }
