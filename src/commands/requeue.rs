@@ -16,8 +16,8 @@ struct Requeued {
     requeued: u64,
 }
 
-/// Tells the server that runs, through its admin address. Where none runs, `--force` takes away the
-/// note that ClickHouse may have a segment, so that the next start sends it.
+/// Tells the server that runs, through its admin address. Where none runs, `--force` is
+/// noted in each segment that ClickHouse may have, so that the next start sends it.
 ///
 /// # Errors
 ///
@@ -65,7 +65,7 @@ fn offline(arguments: &RequeueArgs, out: &mut impl Write) -> Result<(), Box<dyn 
     for mut segment in recovered.segments {
         let meant = arguments.segment.is_none_or(|number| number == segment.number());
         if meant && segment.open_attempt().is_some() {
-            segment.forget_attempt()?;
+            segment.force()?;
             count += 1;
         }
     }

@@ -39,6 +39,8 @@ pub enum ClientError {
     /// The segment is not what was sealed: what was sent of it broke off before its end, and so
     /// nothing of it is stored. ClickHouse is not to blame, nor is the network.
     Damaged(String),
+    /// It answered a repeat with success, and has none of the rows: see [`super::presence`].
+    Absent(String),
 }
 
 impl fmt::Display for ClientError {
@@ -50,7 +52,7 @@ impl fmt::Display for ClientError {
                 write!(f, "ClickHouse answered {status} without a reason")
             }
             Self::Refused { message, .. } => write!(f, "ClickHouse: {message}"),
-            Self::Damaged(reason) => write!(f, "{reason}"),
+            Self::Damaged(reason) | Self::Absent(reason) => write!(f, "{reason}"),
         }
     }
 }

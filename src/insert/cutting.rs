@@ -5,6 +5,7 @@
 //! pieces is on the disk before anything of them is sent, so a piece is only ever cut further when
 //! every attempt of it was answered, and nothing is sent as part of two pieces.
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use clickhouse_rowbinary::Value;
 
@@ -12,6 +13,7 @@ use super::due::Work;
 use super::failure::{Failure, describe};
 use super::inserter::{Insert, Inserts, rejected_part_failed};
 use super::outcome::{Class, row_named_by};
+use super::presence::Repeat;
 use super::rows::{self, Rows};
 use super::stream::{InsertClient, SegmentBody};
 use super::target::Frozen;
@@ -36,7 +38,7 @@ impl Inserts {
             state: PieceState::Waiting,
         };
         let pieces = divide(segment, frozen, &whole, &failure)?;
-        let cut = Cut { token: segment.token(), pieces, refused_are_sent: false, refused_are_stored: false };
+        let cut = Cut { token: segment.name(), pieces, refused_are_sent: false, refused_are_stored: false };
         segment.save_cut(cut).map_err(Failure::on_disk)?;
         Err(failure)
     }
@@ -57,13 +59,20 @@ impl Inserts {
                 return Err(Failure::hold("the segment has no such piece"));
             };
             let first_unknown = piece.state == PieceState::Waiting;
+            let since_ms = work.segment.open_attempt().filter(|_| !first_unknown).map(|open| open.since_ms);
             piece.state = PieceState::Open;
             let sent = piece.clone();
             let place = self.begin(work, Part::Rows)?;
             work.segment.save_cut(cut.clone()).map_err(Failure::on_disk)?;
             let token = format!("{whole_token}-{}-{}", sent.first, sent.rows);
-            let convert = work.orders.convert;
-            let insert = Insert { place, part: Part::Rows, frozen, token: &token, rows: sent.rows, convert };
+            let (forced, convert) = (work.orders.force, work.orders.convert);
+            let again = || {
+                let mut rows = Rows::new(work.segment.read(Part::Rows)?, &frozen.columns)?;
+                (0..sent.first).try_for_each(|_| rows.next_row().map(drop))?;
+                Ok(rows)
+            };
+            let repeat = since_ms.map(|since_ms| Repeat { since_ms, forced, rows: &again, bytes: sent.bytes });
+            let insert = Insert { place, part: Part::Rows, frozen, token: &token, rows: sent.rows, convert, repeat };
             let reader = work.segment.read(Part::Rows).map_err(Failure::on_disk)?;
             let outcome = self.send(client, &insert, work.attempts, |header| {
                 SegmentBody::new(header, reader, sent.offset, sent.bytes)
@@ -119,10 +128,15 @@ impl Inserts {
             cut.refused_are_sent = true;
             work.segment.save_cut(cut.clone()).map_err(Failure::on_disk)?;
         }
-        let first_unknown = work.segment.open_attempt().is_none();
+        let since_ms = work.segment.open_attempt().map(|open| open.since_ms);
+        let first_unknown = since_ms.is_none();
         let place = self.begin(work, Part::Rejected)?;
-        let insert =
-            Insert { place, part: Part::Rejected, frozen: &quarantine, token: &token, rows: refused, convert: false };
+        let rows = Bytes::from(rows);
+        let again = || Rows::of_bytes(rows.clone(), &quarantine.columns);
+        let (forced, bytes) = (work.orders.force, rows.len() as u64);
+        let repeat = since_ms.map(|since_ms| Repeat { since_ms, forced, rows: &again, bytes });
+        let (part, frozen) = (Part::Rejected, &quarantine);
+        let insert = Insert { place, part, frozen, token: &token, rows: refused, convert: false, repeat };
         let outcome = self.send(client, &insert, work.attempts, |mut header| {
             header.extend_from_slice(&rows);
             SegmentBody::of_bytes(header)

@@ -40,7 +40,8 @@ pub struct Orders {
 
 impl Work {
     fn new(segment: SealedSegment) -> Self {
-        Self { segment, attempts: 0, proven: false, orders: Orders::default(), salvaged: false, held: None }
+        let orders = Orders { force: segment.is_forced(), ..Orders::default() };
+        Self { segment, attempts: 0, proven: false, orders, salvaged: false, held: None }
     }
 }
 

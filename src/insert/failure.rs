@@ -41,6 +41,11 @@ impl Failure {
     pub(super) fn is_damage(&self) -> bool {
         matches!(self.error, Some(ClientError::Damaged(_)))
     }
+
+    /// ClickHouse knows the token and has not the rows.
+    pub(super) fn is_absence(&self) -> bool {
+        matches!(self.error, Some(ClientError::Absent(_)))
+    }
 }
 
 /// ClickHouse's reason, cut: an error's text may quote values of the rows.

@@ -13,6 +13,8 @@ use super::figures::InsertFigures;
 use super::horizon::Writers;
 use super::look::LookWish;
 use super::outcome::{Class, calls_for_a_look, classify};
+use super::presence::Repeat;
+use super::rows::Rows;
 use super::servers::Servers;
 use super::statement::{self, Statement};
 use super::stream::{InsertClient, SegmentBody};
@@ -54,6 +56,8 @@ pub(super) struct Insert<'a> {
     pub(super) token: &'a str,
     pub(super) rows: u64,
     pub(super) convert: bool,
+    /// Set when an earlier attempt of it has no answer.
+    pub(super) repeat: Option<Repeat<'a>>,
 }
 
 impl Inserts {
@@ -92,6 +96,10 @@ impl Inserts {
                     Ok(()) => work.proven = true,
                     Err(failure) if failure.is_damage() => {
                         self.damaged(work, failure);
+                        continue;
+                    }
+                    Err(failure) if failure.is_absence() => {
+                        self.absent(work, failure);
                         continue;
                     }
                     Err(failure) => {
@@ -148,10 +156,13 @@ impl Inserts {
             Part::Rows => (work.segment.rows(), work.segment.rows_bytes()),
             Part::Rejected => (work.segment.rejected(), work.segment.rejected_bytes()),
         };
-        let first_unknown = work.segment.open_attempt().is_none();
+        let since_ms = work.segment.open_attempt().map(|open| open.since_ms);
+        let first_unknown = since_ms.is_none();
         let place = self.begin(work, part)?;
-        let convert = work.orders.convert && part == Part::Rows;
-        let insert = Insert { place, part, frozen, token, rows, convert };
+        let (forced, convert) = (work.orders.force, work.orders.convert && part == Part::Rows);
+        let again = || Rows::new(work.segment.read(part)?, &frozen.columns);
+        let repeat = since_ms.map(|since_ms| Repeat { since_ms, forced, rows: &again, bytes });
+        let insert = Insert { place, part, frozen, token, rows, convert, repeat };
         let reader = work.segment.read(part).map_err(Failure::on_disk)?;
         let outcome = self.send(client, &insert, work.attempts, |header| SegmentBody::new(header, reader, 0, bytes));
         let Err(failure) = outcome else { return Ok(()) };
@@ -242,9 +253,18 @@ impl Inserts {
         parameters.extend(insert.frozen.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let begun = Instant::now();
         let outcome = client.insert(server, &parameters, body(statement.header), self.timeout);
+        let took = begun.elapsed();
+        let doubt = match (&outcome, &insert.repeat) {
+            (Ok(()), Some(repeat)) => self.prove(server, &table, insert, repeat, attempts).err(),
+            _ => None,
+        };
         let classified = outcome.as_ref().err().map(|error| classify(error, attempts));
         let quarantine = insert.part == Part::Rejected;
-        self.figures.attempted(quarantine, insert.rows, begun.elapsed(), classified.map(|outcome| outcome.class));
+        let failed = doubt.as_ref().map(|doubt| doubt.class).or(classified.map(|outcome| outcome.class));
+        self.figures.attempted(quarantine, insert.rows, took, failed);
+        if let Some(doubt) = doubt {
+            return Err(doubt);
+        }
         let (Err(error), Some(outcome)) = (outcome, classified) else {
             tracing::debug!(table, rows = insert.rows, query_id, "inserted");
             return Ok(());

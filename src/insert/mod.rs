@@ -24,6 +24,7 @@ pub mod horizon;
 pub mod inserter;
 mod look;
 pub mod outcome;
+mod presence;
 pub mod rows;
 pub mod servers;
 mod statement;

@@ -53,7 +53,9 @@ pub fn classify(error: &ClientError, attempts: u32) -> Outcome {
     let (code, message) = match error {
         ClientError::NoConnection(_) => return outcome(Class::Retry, true),
         ClientError::Damaged(_) => return outcome(Class::Hold, true),
-        ClientError::NoAnswer(_) | ClientError::Refused { code: None, .. } => return outcome(Class::Retry, false),
+        ClientError::NoAnswer(_) | ClientError::Absent(_) | ClientError::Refused { code: None, .. } => {
+            return outcome(Class::Retry, false);
+        }
         ClientError::Refused { code: Some(code), message, .. } => (*code, message.as_str()),
     };
     // The source table has the rows then, and the view has not: the same bytes again under the same
@@ -79,7 +81,7 @@ pub fn calls_for_a_look(error: &ClientError) -> bool {
         ClientError::NoConnection(_) | ClientError::NoAnswer(_) => true,
         ClientError::Refused { code: Some(117), message, .. } => message.contains("Type of"),
         ClientError::Refused { code, .. } => code.is_some_and(|code| LOOK_AGAIN.contains(&code)),
-        ClientError::Damaged(_) => false,
+        ClientError::Damaged(_) | ClientError::Absent(_) => false,
     }
 }
 

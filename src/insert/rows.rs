@@ -1,5 +1,5 @@
 //! The rows of a segment one by one: where each begins, and one of them as JSON. Only needed when
-//! ClickHouse refuses some of them.
+//! ClickHouse refuses some of them, or when it is not certain whether it has them.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use crate::spool::SegmentReader;
 
 /// Reads a segment's rows in order.
 pub struct Rows {
-    reader: SegmentReader,
+    reader: Option<SegmentReader>,
     types: Vec<TypeDesc>,
     piece: Bytes,
     offset: u64,
@@ -25,11 +25,24 @@ impl Rows {
     ///
     /// `InvalidData` for a type that is not understood.
     pub fn new(reader: SegmentReader, columns: &[(String, String)]) -> io::Result<Self> {
+        Self::of(Some(reader), Bytes::new(), columns)
+    }
+
+    /// Rows that are in memory.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidData` for a type that is not understood.
+    pub fn of_bytes(rows: Bytes, columns: &[(String, String)]) -> io::Result<Self> {
+        Self::of(None, rows, columns)
+    }
+
+    fn of(reader: Option<SegmentReader>, piece: Bytes, columns: &[(String, String)]) -> io::Result<Self> {
         let types = columns
             .iter()
             .map(|(_, type_name)| clickhouse_rowbinary::parse_type_desc(type_name).map_err(invalid))
             .collect::<io::Result<_>>()?;
-        Ok(Self { reader, types, piece: Bytes::new(), offset: 0 })
+        Ok(Self { reader, types, piece, offset: 0 })
     }
 
     /// Where the next row begins among the bytes of all rows.
@@ -44,7 +57,7 @@ impl Rows {
     /// The segment can't be read, or its rows are not of these types.
     pub fn next_row(&mut self) -> io::Result<Option<Bytes>> {
         while self.piece.is_empty() {
-            match self.reader.next_piece()? {
+            match self.reader.as_mut().map(SegmentReader::next_piece).transpose()?.flatten() {
                 Some(piece) => self.piece = piece,
                 None => return Ok(None),
             }

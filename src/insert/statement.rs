@@ -38,15 +38,20 @@ impl Statement {
         if kept().next().is_none() {
             return Err(Failure::hold(format!("{table} has none of the segment's columns")));
         }
-        let structure: Vec<String> =
-            frozen.columns.iter().map(|(name, kind)| format!("{} {kind}", tables::quote(name))).collect();
-        let structure = structure.join(", ").replace('\\', "\\\\").replace('\'', "\\'");
+        let structure = structure(frozen);
         let columns = list(kept());
         Ok(Self {
             text: format!("INSERT INTO {into} ({columns}) SELECT {columns} FROM input('{structure}') FORMAT RowBinary"),
             header: Vec::new(),
         })
     }
+}
+
+/// A segment's names and types, as the text between the quotes of a literal.
+pub(super) fn structure(frozen: &Frozen) -> String {
+    let columns: Vec<String> =
+        frozen.columns.iter().map(|(name, kind)| format!("{} {kind}", tables::quote(name))).collect();
+    columns.join(", ").replace('\\', "\\\\").replace('\'', "\\'")
 }
 
 /// What a person can do about a segment whose columns the table has no more: nothing if it has them.
@@ -56,7 +61,7 @@ pub(super) fn advice(server: &ClickHouse, database: &str, table: &str, frozen: &
         .unwrap_or_default()
 }
 
-fn advice_for(columns: &[(String, String)], now: &[ColumnDescription]) -> String {
+pub(super) fn advice_for(columns: &[(String, String)], now: &[ColumnDescription]) -> String {
     let (mut gone, mut retyped) = (Vec::new(), Vec::new());
     for (name, type_name) in columns {
         match now.iter().find(|column| column.name == *name) {

@@ -142,6 +142,10 @@ impl Seal {
 pub(super) struct Progress {
     /// The rows are proven, the rejected lines are not.
     pub(super) rows_inserted: bool,
+    /// A person wants it sent though ClickHouse may have it.
+    pub(super) forced: bool,
+    /// How many tokens of it are used up: see [`super::SealedSegment::use_up_token`].
+    pub(super) generation: u32,
     /// The first attempt whose outcome is unknown.
     pub(super) open: Option<OpenAttempt>,
 }
@@ -164,9 +168,15 @@ impl Progress {
         let open = self.open.as_ref();
         let window = open.map_or("", |open| open.window.as_str()).as_bytes();
         let window = window.get(..WINDOW_BYTES_MAX).unwrap_or(window);
-        let flags = u64::from(self.rows_inserted) | u64::from(open.is_some()) << 1;
+        let flags = u32::from(self.rows_inserted) | u32::from(open.is_some()) << 1 | u32::from(self.forced) << 2;
         let (since_ms, newest) = open.map_or((0, 0), |open| (open.since_ms, open.newest));
-        for value in [epoch, number, flags, since_ms, newest] {
+        for value in [epoch, number] {
+            block.extend_from_slice(&value.to_le_bytes());
+        }
+        for value in [flags, self.generation] {
+            block.extend_from_slice(&value.to_le_bytes());
+        }
+        for value in [since_ms, newest] {
             block.extend_from_slice(&value.to_le_bytes());
         }
         block.extend_from_slice(&(window.len() as u32).to_le_bytes());
@@ -180,13 +190,14 @@ impl Progress {
         if get_u64(whole, 8)? != epoch || get_u64(whole, 16)? != number {
             return None;
         }
-        let flags = get_u64(whole, 24)?;
+        let flags = get_u32(whole, 24)?;
         let open = (flags & 2 != 0).then_some(OpenAttempt {
             since_ms: get_u64(whole, 32)?,
             newest: get_u64(whole, 40)?,
             window: String::from_utf8_lossy(get(whole, PROGRESS_FIXED, window_len)?).into_owned(),
         });
-        Some(Self { rows_inserted: flags & 1 != 0, open })
+        let generation = get_u32(whole, 28)?;
+        Some(Self { rows_inserted: flags & 1 != 0, forced: flags & 4 != 0, generation, open })
     }
 }
 
@@ -245,7 +256,9 @@ mod tests {
             assert_eq!(Seal::decode(&bad, 5, 6), None, "{at}");
         }
         for open in [None, Some(OpenAttempt { since_ms: 3, newest: 9, window: "table 1".into() })] {
-            let progress = Progress { rows_inserted: open.is_some(), open };
+            let is_open = open.is_some();
+            let progress =
+                Progress { rows_inserted: is_open, forced: !is_open, generation: u32::from(is_open) * 7, open };
             let block = progress.encode(5, 6);
             assert_eq!((block.len(), Progress::decode(&block, 5, 6)), (BLOCK, Some(progress)));
             assert_eq!(Progress::decode(&block, 6, 5), None);

@@ -18,7 +18,7 @@ const FILE_BYTES_MAX: usize = 4 << 20;
 /// The pieces of one segment's rows, in order and without a gap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cut {
-    /// The token of the whole: says which segment was cut.
+    /// Names the segment that was cut: its first token.
     pub token: String,
     /// The pieces.
     pub pieces: Vec<Piece>,
@@ -63,7 +63,7 @@ impl Cut {
     ///
     /// Those of the file system; `InvalidData` when the file is not what was written: then the
     /// segment may be sent neither whole nor in pieces.
-    pub(super) fn load(layout: &Layout, number: u64, token: &str) -> io::Result<Option<Self>> {
+    pub(super) fn load(layout: &Layout, number: u64, name: &str) -> io::Result<Option<Self>> {
         let file = match layout.storage().open(&layout.cut_path(number)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -73,7 +73,7 @@ impl Cut {
         let len = read_up_to(&*file, &mut text, 0)?;
         let json = checked(text.get(..len).unwrap_or_default());
         let cut = json.and_then(|json| sonic_rs::from_slice::<Self>(json).ok());
-        match cut.filter(|cut| cut.token == token) {
+        match cut.filter(|cut| cut.token == name) {
             Some(cut) => Ok(Some(cut)),
             None => Ok(Some(Self {
                 token: String::new(),

@@ -41,7 +41,7 @@ pub(super) enum Left {
 
 /// See the module. What fails may be called again.
 pub(super) fn salvage(layout: &Arc<Layout>, segment: &mut SealedSegment) -> io::Result<Left> {
-    if let Some(copy) = open(layout, segment)?.filter(|found| found.token() != segment.token()) {
+    if let Some(copy) = open(layout, segment)?.filter(|found| found.name() != segment.name()) {
         // A former call came so far.
         layout.sync_table_dir()?;
         return Ok(Left::Part(copy));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::block::{BLOCK, Identity, OpenAttempt, Progress, Seal, VERSION};
-use super::cut::Cut;
+use super::cut::{Cut, PieceState};
 use super::frame::Place;
 use super::layout::{Kind, Layout};
 use super::reader::{Part, SegmentReader};
@@ -78,7 +78,7 @@ impl SealedSegment {
         // Without a word about it, what was sent may have been stored anywhere.
         let unknown = OpenAttempt { since_ms: identity.created_ms, newest: number, window: String::new() };
         let progress = Progress::decode(progress, epoch, number)
-            .unwrap_or_else(|| Progress { rows_inserted: false, open: sent.then_some(unknown) });
+            .unwrap_or_else(|| Progress { open: sent.then_some(unknown), ..Progress::default() });
         let mut segment = Self {
             layout: layout.clone(),
             path,
@@ -90,7 +90,7 @@ impl SealedSegment {
             identity_len,
             seal,
         };
-        segment.cut = Cut::load(layout, number, &segment.token())?;
+        segment.cut = Cut::load(layout, number, &segment.name())?;
         Ok(Opened::Sealed(Box::new(segment)))
     }
 
@@ -176,8 +176,16 @@ impl SealedSegment {
         self.cut.insert(cut).save(&self.layout, number)
     }
 
-    /// Names these bytes and no others: who wrote them, when, and what they are.
+    /// The token under which it is sent: its name, and how many tokens before this one are used up.
     pub fn token(&self) -> String {
+        match self.progress.generation {
+            0 => self.name(),
+            generation => format!("{}-g{generation}", self.name()),
+        }
+    }
+
+    /// Names these bytes and no others: who wrote them, when, and what they are.
+    pub fn name(&self) -> String {
         let Identity { node_id, epoch, number, .. } = &self.identity;
         let Seal { rows, checksum, .. } = &self.seal;
         format!("{node_id}-{epoch:016x}-{number}-{rows}-{checksum:08x}")
@@ -219,18 +227,50 @@ impl SealedSegment {
         self.write_progress(Progress { open: None, ..self.progress.clone() }, false)
     }
 
+    /// Notes, durably, that ClickHouse knows its token and has no rows of it: the token, and those
+    /// that are made of it, are never sent again, and nothing is sent under the next one before this
+    /// is on the disk. No attempt is open any more.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system; the token is the old one then.
+    pub fn use_up_token(&mut self) -> io::Result<()> {
+        let generation = self.progress.generation.saturating_add(1);
+        self.write_progress(Progress { generation, forced: false, open: None, ..self.progress.clone() }, true)?;
+        let Some(cut) = &self.cut else { return Ok(()) };
+        let mut cut = cut.clone();
+        for piece in cut.pieces.iter_mut().filter(|piece| piece.state == PieceState::Open) {
+            piece.state = PieceState::Waiting;
+        }
+        self.save_cut(cut)
+    }
+
     /// Notes, durably, that a person wants it sent though ClickHouse may have it.
     ///
     /// # Errors
     ///
     /// Those of the file system.
-    pub fn forget_attempt(&mut self) -> io::Result<()> {
+    pub fn force(&mut self) -> io::Result<()> {
+        self.write_progress(Progress { forced: true, ..self.progress.clone() }, true)
+    }
+
+    /// True when a person wants it sent though ClickHouse may have it.
+    pub fn is_forced(&self) -> bool {
+        self.progress.forced
+    }
+
+    /// Notes, durably, that ClickHouse has nothing of it, whatever was attempted.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub(super) fn forget_attempt(&mut self) -> io::Result<()> {
         self.write_progress(Progress { open: None, ..self.progress.clone() }, true)
     }
 
     /// Notes, durably, that the rows are inserted.
     pub(super) fn mark_rows_inserted(&mut self) -> io::Result<()> {
-        self.write_progress(Progress { rows_inserted: true, open: None }, true)
+        self.write_progress(Progress { rows_inserted: true, open: None, ..self.progress.clone() }, true)
     }
 
     /// Writes the progress, and the seal once more: a failed sync may have kept it from the disk,

@@ -1,5 +1,5 @@
-//! System calls of a running server that fail, as on a disk that fails: `strace` sits between the
-//! server and the kernel and puts an error in their place.
+//! System calls of a running process that fail, as on a disk that fails, or at which it is killed:
+//! `strace` sits between the process and the kernel and puts an error, or the signal, in their place.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStderr, Command, Stdio};
@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::Server;
 
-/// All calls of one name fail until this is dropped, or the server ends.
+/// Calls of one name meet this until it is dropped, or the process ends.
 pub struct FailingCalls {
     strace: Child,
     /// It says a line for each new thread, and would end if nobody could hear it.
@@ -16,18 +16,29 @@ pub struct FailingCalls {
 }
 
 impl FailingCalls {
+    /// All of them fail.
     pub fn of(server: &Server, call: &str, error: &str) -> Self {
-        let inject = format!("inject={call}:error={error}");
+        Self::inject(server.id(), call, &format!("error={error}"), &[])
+    }
+
+    /// The process is killed instead of a call that names `path` first.
+    pub fn killing(process: u32, call: &str, path: &str) -> Self {
+        Self::inject(process, call, "signal=KILL", &["-P", path])
+    }
+
+    fn inject(process: u32, call: &str, what: &str, flags: &[&str]) -> Self {
+        let inject = format!("inject={call}:{what}");
         let mut strace = Command::new("strace")
             .args(["-f", "-o", "/dev/null", "-e", "signal=none", "-e", &format!("trace={call}"), "-e", &inject, "-p"])
-            .arg(server.id().to_string())
+            .arg(process.to_string())
+            .args(flags)
             .stderr(Stdio::piped())
             .spawn()
             .expect("`strace` is needed: `make test` installs it as root on Debian, else its package is `strace`");
         let mut said = String::new();
         let mut stderr = BufReader::new(strace.stderr.take().unwrap());
         stderr.read_line(&mut said).unwrap();
-        assert!(said.contains(" attached"), "strace may not trace the server: {said}");
+        assert!(said.contains(" attached"), "strace may not trace it: {said}");
         Self { strace, _stderr: stderr }
     }
 }

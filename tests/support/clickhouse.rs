@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::{free_address, wait_for};
+use super::{FailingCalls, free_address, wait_for};
 
 /// Ends with its value; a static one ends with the test's process, whose end closes the pipe.
 pub struct ClickHouse {
@@ -78,6 +78,22 @@ impl ClickHouse {
         let succeeded = response.status() == 200;
         let text = response.text().map_err(|error| error.to_string())?;
         if succeeded { Ok(text) } else { Err(text) }
+    }
+
+    /// From now on the process that is the engine is killed instead of the rename that makes the
+    /// `nth` part of a table visible. [`Self::wait_for_end`] comes next.
+    pub fn kill_at_part(&self, database: &str, table: &str, nth: u32) -> FailingCalls {
+        let engine = self.engine().expect("the engine runs");
+        let folder =
+            format!("SELECT data_paths[1] FROM system.tables WHERE database = '{database}' AND name = '{table}'");
+        let (folder, month) = (self.query(&folder), self.query("SELECT toYYYYMM(now('UTC'))"));
+        let path = format!("{}tmp_insert_{}_{nth}_{nth}_0/", folder.trim(), month.trim());
+        FailingCalls::killing(engine.as_raw_pid().try_into().unwrap(), "rename", &path)
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait_for_end(&mut self) {
+        wait_for(|| "ClickHouse runs".to_owned(), || self.child.try_wait().unwrap());
     }
 
     /// SIGKILL, to the process that is the engine.
