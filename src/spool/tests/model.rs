@@ -87,7 +87,8 @@ pub(super) struct Model {
     pub(super) records: Vec<Record>,
     /// What was ever seen under a token.
     tokens: BTreeMap<String, Vec<u8>>,
-    servers: [BTreeMap<String, ()>; 2],
+    /// The tokens that each of two servers knows; of some it has not the rows.
+    servers: [BTreeMap<String, bool>; 2],
 }
 
 impl Model {
@@ -172,12 +173,24 @@ impl Model {
         assert!(known == bytes, "token {token} names other bytes than before");
     }
 
+    /// A server is killed between an insert's token and its rows.
+    pub(super) fn know_only(&mut self, server: usize, token: &str, bytes: &[u8]) {
+        self.is_the_same(token, bytes);
+        self.servers[server].entry(token.to_owned()).or_insert(false);
+    }
+
+    /// What a look at the rows of a token that a server knows finds.
+    pub(super) fn has_rows(&self, server: usize, token: &str) -> bool {
+        self.servers[server][token]
+    }
+
     /// A server takes an insert.
     pub(super) fn insert(&mut self, server: usize, token: &str, section: Section, bytes: &[u8]) {
         self.is_the_same(token, bytes);
-        if self.servers[server].insert(token.to_owned(), ()).is_some() {
+        if self.servers[server].contains_key(token) {
             return;
         }
+        self.servers[server].insert(token.to_owned(), true);
         let mut at = 0;
         while at < bytes.len() {
             let (id, index, next) = get_row(section, bytes, at);

@@ -51,14 +51,15 @@ impl Life {
         let first_unknown = segment.open_attempt().is_none();
         let server = self.begin(segment, token, newest)?;
         let bytes = read(segment, if section == Section::Rows { Part::Rows } else { Part::Rejected })?;
-        match self.chance.below(6) {
+        match self.chance.below(7) {
             0..3 => {
                 self.model.insert(server, token, section, &bytes);
-                return Ok(true);
+                return self.is_there(segment, server, token);
             }
-            // No answer, and it is there; or not.
+            // No answer, and it is there; or not; or only its token is.
             3 => self.model.insert(server, token, section, &bytes),
             4 => {}
+            5 => self.model.know_only(server, token, &bytes),
             _ if first_unknown => {
                 segment.attempt_answered()?;
                 if section == Section::Rows && segment.rows() > 1 && self.chance.one_in(2) {
@@ -85,11 +86,13 @@ impl Life {
             segment.save_cut(cut.clone())?;
             let rows = read(segment, Part::Rows)?;
             let bytes = &rows[piece.offset as usize..(piece.offset + piece.bytes) as usize];
-            let outcome = self.chance.below(5);
-            if outcome < 4 {
-                self.model.insert(server, &token, Section::Rows, bytes);
+            let outcome = self.chance.below(6);
+            match outcome {
+                0..4 => self.model.insert(server, &token, Section::Rows, bytes),
+                4 => self.model.know_only(server, &token, bytes),
+                _ => {}
             }
-            if outcome >= 3 {
+            if outcome >= 3 || !self.is_there(segment, server, &token)? {
                 return Ok(false);
             }
             cut.pieces[index].state = PieceState::Inserted;
@@ -97,6 +100,15 @@ impl Life {
             segment.attempt_answered()?;
         }
         Ok(true)
+    }
+
+    /// After a success: a token without rows is used up.
+    fn is_there(&mut self, segment: &mut SealedSegment, server: usize, token: &str) -> io::Result<bool> {
+        let is_there = self.model.has_rows(server, token);
+        if !is_there {
+            segment.use_up_token()?;
+        }
+        Ok(is_there)
     }
 
     /// Chooses a server, as the inserters do, and notes that it may have the segment.
@@ -130,5 +142,5 @@ fn cut_in_two(segment: &SealedSegment, rows: &[u8], chance: &mut Chance) -> Cut 
         Piece { first: 0, rows: at, offset: 0, bytes: middle, state: state.clone() },
         Piece { first: at, rows: segment.rows() - at, offset: middle, bytes: end - middle, state },
     ];
-    Cut { token: segment.token(), pieces, refused_are_sent: false, refused_are_stored: false }
+    Cut { token: segment.name(), pieces, refused_are_sent: false, refused_are_stored: false }
 }
