@@ -50,8 +50,9 @@
 //!
 //! 1. A 200 never leaves before its rows are durable ([`connection`], [`outbox`]).
 //! 2. Positions are contiguous, at commit and at replay ([`spool`]).
-//! 3. A segment's bytes, columns, types, row count, settings and token never change after it is
-//!    sealed ([`spool`], [`insert::target::Frozen`]).
+//! 3. A segment's bytes, columns, types, row count and settings never change after it is sealed, and
+//!    its token only when ClickHouse knows it and has not the rows ([`spool`],
+//!    [`insert::target::Frozen`]).
 //! 4. A segment is deleted only after ClickHouse has proven the insert ([`insert::client`]).
 //! 5. Recovered + committed = inserted + spooled + set aside, in events, at every moment
 //!    ([`spool::LedgerSnapshot`]).

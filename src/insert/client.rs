@@ -39,7 +39,7 @@ pub enum ClientError {
     /// The segment is not what was sealed: what was sent of it broke off before its end, and so
     /// nothing of it is stored. ClickHouse is not to blame, nor is the network.
     Damaged(String),
-    /// It answered a repeat with success, and has none of the rows: see [`super::presence`].
+    /// It answered a repeat with success, and has none of the rows: see `presence`.
     Absent(String),
 }
 

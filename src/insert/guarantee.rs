@@ -158,9 +158,20 @@ impl TableFacts {
             },
             Some(_) => Guarantee {
                 level: Level::ExactlyOnce,
-                sentence: "a repeat within the window stores nothing; ClickHouse does not sync its own list of tokens, \
-                           so a loss of power on its host can double the last INSERT; a plain MergeTree notes a \
-                           token just before its rows, so a ClickHouse killed in that moment can lose the INSERT",
+                sentence: match self.engine.as_str() {
+                    _ if replicated => "a repeat within the window stores nothing",
+                    "MergeTree" => {
+                        "a repeat within the window stores nothing, and rows whose token a killed ClickHouse noted \
+                         without them are found to be missing by their server_time, and sent again; ClickHouse does \
+                         not sync its own list of tokens, so a loss of power on its host can double the last INSERT"
+                    }
+                    _ => {
+                        "a repeat within the window stores nothing; ClickHouse does not sync its own list of tokens, \
+                         so a loss of power on its host can double the last INSERT; it notes a token just before its \
+                         rows, so a ClickHouse killed in that moment can lose the INSERT: only in a MergeTree without \
+                         a prefix can the rows be looked up"
+                    }
+                },
                 mend: None,
             },
         }
@@ -215,5 +226,9 @@ mod tests {
         assert!(of(facts("MergeTree", Some(100), false)).mend.unwrap().contains("fsync_after_insert"));
         let best = of(facts("MergeTree", Some(100), true));
         assert_eq!((best.level, best.mend), (Level::ExactlyOnce, None));
+        let sentence = |engine| of(facts(engine, Some(100), true)).sentence;
+        assert!(sentence("MergeTree").contains("found to be missing"));
+        assert!(sentence("ReplacingMergeTree").contains("can lose the INSERT"));
+        assert!(!sentence("ReplicatedMergeTree").contains("killed"));
     }
 }

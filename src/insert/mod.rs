@@ -7,7 +7,8 @@
 //! ```
 //!
 //! One segment is one INSERT of one block, under a token that names its bytes; so an attempt whose
-//! outcome is unknown is simply made again. A segment leaves the spool only after ClickHouse has
+//! outcome is unknown is simply made again; what its success proves after a restart of ClickHouse is
+//! said in `presence`. A segment leaves the spool only after ClickHouse has
 //! proven the insert (invariant 4).
 //!
 //! Beside them [`watch`] looks whether the table is still what events are encoded for.

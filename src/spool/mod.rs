@@ -68,7 +68,8 @@
 //! A segment's identity, and the folder entry that names it, are synced before its first frame is
 //! acknowledged; a frame before its batch is (`sync`), or when its segment is sealed (`written`); a
 //! seal before the segment is handed to an inserter; the open attempt and the new name `.sent`
-//! before its first byte goes out; a cut before any piece of it does. Of a segment under the name
+//! before its first byte goes out; a cut before any piece of it does; that a token is used up before
+//! anything goes out under the next. Of a segment under the name
 //! `.sent` without a valid progress block everything is believed possible.
 
 mod block;
