@@ -39,7 +39,7 @@ impl Inserts {
         self.figures.held().remove(&segment);
         self.spool.not_held(segment);
         if let Some(left) = salvaged.segment {
-            let left = Work { segment: left, attempts: 0, salvaged: true, held: None, ..work };
+            let left = Work { segment: left, attempts: 0, salvaged: true, absent: false, held: None, ..work };
             self.due.later(left, std::time::Duration::ZERO);
         }
     }

@@ -25,6 +25,8 @@ pub struct Work {
     pub orders: Orders,
     /// It is what was readable of a damaged one: whoever waits for that may wait for what is lost.
     pub salvaged: bool,
+    /// The rows were missing after a repeat's success, once so far.
+    pub absent: bool,
     /// Since when it needs a person, and when that was last said in the log.
     pub held: Option<(Instant, Instant)>,
 }
@@ -41,7 +43,7 @@ pub struct Orders {
 impl Work {
     fn new(segment: SealedSegment) -> Self {
         let orders = Orders { force: segment.is_forced(), ..Orders::default() };
-        Self { segment, attempts: 0, proven: false, orders, salvaged: false, held: None }
+        Self { segment, attempts: 0, proven: false, orders, salvaged: false, absent: false, held: None }
     }
 }
 

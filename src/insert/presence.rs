@@ -7,15 +7,16 @@
 //! else some of the rows are looked up in the table.
 //!
 //! Why after the repeat, and not before it: a server that is asked first may be killed between the
-//! question and the repeat. Behind its success there is nothing left to happen. The token is known
-//! then, so whatever attempt may still be on its way stores nothing; and ClickHouse writes token and
-//! rows under one lock, which the repeat had to wait for. So rows that are not there now never come,
-//! and may be sent under another token.
+//! question and the repeat. Behind its success there is nothing left to happen: the token is known
+//! then, so whatever attempt may still be on its way stores nothing. All but one that stands between
+//! token and rows in that very moment. The versions that were read hold a lock over both, for which
+//! the repeat had to wait; but nobody promises that. So the rows have to be missing twice, some time
+//! apart and after a success each; then they never come, and are sent under another token.
 //!
 //! | of the sample | |
 //! |---|---|
 //! | all there | the repeat is proven |
-//! | nothing there | the token is used up: all of it is sent again under the next one |
+//! | nothing there, twice | the token is used up: all of it is sent again under the next one |
 //! | some of it there | a person decides: of an INSERT into several partitions some may be there |
 //!
 //! What the look can't see: it takes rows that are equal in every column, of this or another INSERT,
@@ -44,6 +45,9 @@ const SERVER_TIME: &str = "server_time";
 /// Rows that are looked up at most, and their bytes: they are part of the question's text.
 const SAMPLE_ROWS_MAX: u64 = 100;
 const SAMPLE_BYTES_MAX: u64 = 32 << 10;
+
+/// Between two looks that find nothing: longer than an INSERT takes from its token to its rows.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// How long ClickHouse may look, in seconds.
 const LOOK_SECONDS: &str = "30";
@@ -86,8 +90,17 @@ impl Inserts {
         Err(Failure { class: Class::Retry, answered: false, reason, error })
     }
 
-    /// Sends all of it again, under the next token.
+    /// Looks once more later; then sends all of it again, under the next token.
     pub(super) fn absent(&self, mut work: Work, failure: Failure) {
+        if !work.absent {
+            tracing::warn!(
+                segment = work.segment.number(),
+                reason = failure.reason,
+                "a repeat that ClickHouse confirmed has not its rows; it is made once more"
+            );
+            work.absent = true;
+            return self.due.later(work, LOOK_AGAIN);
+        }
         let (segment, used_up) = (work.segment.number(), work.segment.token());
         if let Err(error) = work.segment.use_up_token() {
             return self.put_back(work, &Failure::on_disk(error));
@@ -101,7 +114,7 @@ impl Inserts {
         );
         self.figures.held().remove(&segment);
         self.spool.not_held(segment);
-        work.held = None;
+        (work.absent, work.held) = (false, None);
         work.orders.force = false;
         self.due.later(work, Duration::ZERO);
     }
