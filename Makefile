@@ -30,7 +30,7 @@ run: build clickhouse ## build and serve on port 8080, with an embedded ClickHou
 
 test: clickhouse ## every test, those against a real ClickHouse included
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
-	@scripts/need.sh strace "strace is needed for the tests of a failing disk: install the package strace" strace
+	@scripts/need.sh strace "strace is needed for the tests of a failing disk and a killed ClickHouse: install the package strace" strace
 	cargo test --locked --no-fail-fast
 
 crash-test: clickhouse ## kill server and ClickHouse under load: ROUNDS, CRASH_SEED
@@ -39,7 +39,7 @@ crash-test: clickhouse ## kill server and ClickHouse under load: ROUNDS, CRASH_S
 
 check: clickhouse ## format, clippy with warnings denied, tests
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
-	@scripts/need.sh strace "strace is needed for the tests of a failing disk: install the package strace" strace
+	@scripts/need.sh strace "strace is needed for the tests of a failing disk and a killed ClickHouse: install the package strace" strace
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked --no-fail-fast
