@@ -3,6 +3,9 @@
 //!
 //! `CRASH_ROUNDS` says how many times, `CRASH_SEED` repeats the choices of a former run (not the
 //! instants: those are the machine's).
+//!
+//! A run that fails says which requests are wrong, when each was sent and answered, and what was
+//! killed around it; the server's log over all its lives, the spool and ClickHouse's folder stay.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -63,7 +66,8 @@ fn killed_at_random_instants_nothing_is_lost_and_nothing_is_doubled() {
     for series in 0..series_count {
         let durability = if series % 2 == 0 { "sync" } else { "written" };
         let rounds = (series + 1) * rounds / series_count - series * rounds / series_count;
-        figures += run_series(&mut clickhouse, durability, rounds, &mut random, &mut kills);
+        let name = format!("CRASH_SEED={seed}, series {} with durability {durability}", series + 1);
+        figures += run_series(&mut clickhouse, &name, durability, rounds, &mut random, &mut kills);
         println!(
             "series {} of {series_count}, {rounds} rounds with durability {durability}: all there, once",
             series + 1
@@ -78,8 +82,25 @@ fn killed_at_random_instants_nothing_is_lost_and_nothing_is_doubled() {
     assert!(figures.events > 100 * rounds, "too little happened");
 }
 
+/// Says what was done, when the series fails; the folders say that they stay.
+struct Evidence<'a> {
+    series: &'a str,
+    database: &'a str,
+    load: &'a Load,
+}
+
+impl Drop for Evidence<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let Self { series, database, load } = self;
+            eprintln!("{series}, in {database}, has failed. What was done:\n{}", load.notes());
+        }
+    }
+}
+
 fn run_series(
     clickhouse: &mut ClickHouse,
+    series: &str,
     durability: &str,
     rounds: u64,
     random: &mut Random,
@@ -87,17 +108,22 @@ fn run_series(
 ) -> Figures {
     let database = clickhouse.database();
     let mut server = Server::start(clickhouse, &database, &[&FLAGS[..], &["--durability", durability]].concat());
+    // Its folder stays until what it did is looked at.
+    let _folder = server.folder();
     let load = Load::new(server.address(), random.next());
+    let _evidence = Evidence { series, database: &database, load: &load };
     load.during(&CLIENTS, || {
-        for _ in 0..rounds {
+        for round in 1..=rounds {
             // Short ones hit a start, long ones inserts under way.
             thread::sleep(random.milliseconds(10, 900));
             server.assert_runs();
             let kind = random.below(8);
             if kind < 5 || kind == 7 {
+                load.note(format!("round {round}: the server is killed"));
                 server.kill9();
             }
             if kind >= 5 {
+                load.note(format!("round {round}: ClickHouse is killed"));
                 clickhouse.kill();
             }
             match kind {
@@ -107,15 +133,19 @@ fn run_series(
             }
             if kind < 5 || kind == 7 {
                 server = server.spawn_again();
+                load.note(format!("round {round}: the server is back"));
             }
             if kind >= 5 {
                 thread::sleep(random.milliseconds(0, 300));
                 clickhouse.restart();
+                load.note(format!("round {round}: ClickHouse is back"));
             }
         }
         server.wait_until_ready();
     });
+    load.note("no more requests".to_owned());
     server.wait_until_drained();
+    load.note("the spool is empty".to_owned());
     let log = server.log();
     assert!(!log.contains("damaged"), "a kill damages nothing:\n{log}");
     assert!(server.stop().success());

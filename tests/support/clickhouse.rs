@@ -8,12 +8,12 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::{FailingCalls, free_address, wait_for};
+use super::{FailingCalls, Folder, free_address, wait_for};
 
 /// Ends with its value; a static one ends with the test's process, whose end closes the pipe.
 pub struct ClickHouse {
     /// Goes when this goes, if it was made for it.
-    folder: Option<tempfile::TempDir>,
+    folder: Option<Folder>,
     path: PathBuf,
     address: SocketAddr,
     child: Child,
@@ -28,7 +28,7 @@ pub fn shared_clickhouse() -> &'static ClickHouse {
 impl ClickHouse {
     /// Starts one on an empty folder.
     pub fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Folder::new();
         let path = folder.path().join("clickhouse");
         let mut clickhouse = Self::on(&path);
         clickhouse.folder = Some(folder);
@@ -37,7 +37,7 @@ impl ClickHouse {
 
     /// Starts one on an empty folder, with a configuration of its own.
     pub fn start_with_config(config: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Folder::new();
         std::fs::write(folder.path().join("config.xml"), config).unwrap();
         let path = folder.path().join("clickhouse");
         let mut clickhouse = Self::on(&path);

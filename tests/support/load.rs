@@ -6,7 +6,7 @@
 //! it must be in ClickHouse, once. Of a request that got 503 or no reply everything may be there,
 //! or nothing: never a part, and never twice.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -19,6 +19,9 @@ use super::{ClickHouse, Connection, PATIENCE, Random, Response, Server, wait_for
 /// Beyond what a worker hands over at once.
 const EVENTS_OF_A_BIG_REQUEST: u64 = 3000;
 
+/// Of requests that are wrong.
+const WRONG_SHOWN: usize = 100;
+
 /// See the module.
 pub struct Load {
     address: SocketAddr,
@@ -28,10 +31,13 @@ pub struct Load {
     next: AtomicU64,
     sent: Mutex<HashMap<u64, Request>>,
     figures: Mutex<Figures>,
+    begun: Instant,
+    /// What was done to the server and to ClickHouse meanwhile, and when.
+    notes: Mutex<Vec<(Duration, String)>>,
 }
 
 /// How a client behaves.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
     /// Never sends a request again.
     WithoutKey,
@@ -47,9 +53,13 @@ pub enum Client {
 #[derive(Clone, Copy)]
 struct Request {
     number: u64,
+    client: Client,
     events: u64,
     bad: u64,
     promised: bool,
+    /// When it was sent first, and when there was the last reply or none.
+    sent: Duration,
+    ended: Option<Duration>,
 }
 
 /// What happened, in all.
@@ -98,12 +108,34 @@ impl Load {
             next: AtomicU64::new(0),
             sent: Mutex::default(),
             figures: Mutex::default(),
+            begun: Instant::now(),
+            notes: Mutex::default(),
         }
     }
 
     /// Clients that rest so long at most between two requests.
     pub fn with_pauses(self, pause_max_ms: u64) -> Self {
         Self { pause_max_ms, ..self }
+    }
+
+    /// Writes down what is being done to the server or to ClickHouse, for the case of a failure.
+    pub fn note(&self, what: String) {
+        self.notes.lock().unwrap().push((self.begun.elapsed(), what));
+    }
+
+    /// All of that, a line each.
+    pub fn notes(&self) -> String {
+        let notes = self.notes.lock().unwrap();
+        notes.iter().map(|(when, what)| format!("{:.3} s: {what}\n", when.as_secs_f64())).collect()
+    }
+
+    /// The notes from the last one before `from` to the third behind `to`.
+    fn notes_around(&self, from: Duration, to: Duration) -> String {
+        let notes = self.notes.lock().unwrap();
+        let first = notes.partition_point(|(when, _)| *when < from).saturating_sub(1);
+        let behind = notes.partition_point(|(when, _)| *when <= to).saturating_add(3).min(notes.len());
+        let around = notes[first..behind].iter().map(|(when, what)| format!("{:.3} s {what}", when.as_secs_f64()));
+        around.collect::<Vec<_>>().join(", ")
     }
 
     /// Waits until so many more requests were promised, or refused with 503.
@@ -151,7 +183,7 @@ impl Load {
                 continue;
             };
             let number = self.next.fetch_add(1, Relaxed);
-            let mut request = Request::random(number, client, &mut random);
+            let mut request = Request { sent: self.begun.elapsed(), ..Request::random(number, client, &mut random) };
             let bytes = request.to_bytes(client, self.seed);
             // Written down before anything is sent.
             self.lock_sent().insert(number, request);
@@ -162,6 +194,7 @@ impl Load {
                 }
                 Client::WithoutKey | Client::Inserted => self.send(&mut connection, &request, &bytes),
             };
+            request.ended = Some(self.begun.elapsed());
             self.lock_sent().insert(number, request);
             if request.promised {
                 let mut figures = self.lock_figures();
@@ -238,15 +271,18 @@ impl Load {
         let sent = self.lock_sent();
         let strangers = events.keys().chain(bad.keys()).filter(|number| !sent.contains_key(number)).count();
         assert_eq!(strangers, 0, "ClickHouse has requests that nobody sent");
-        let wrong: Vec<String> = sent
+        let in_order: BTreeMap<_, _> = sent.iter().collect();
+        let wrong: Vec<String> = in_order
             .values()
             .filter_map(|request| {
                 let stored = |of: &HashMap<u64, Stored>| of.get(&request.number).copied().unwrap_or_default();
-                request.what_is_wrong(stored(&events), stored(&bad))
+                let wrong = request.what_is_wrong(stored(&events), stored(&bad))?;
+                let around = self.notes_around(request.sent, request.ended.unwrap_or(self.begun.elapsed()));
+                Some(format!("{wrong}; around it: {around}"))
             })
             .collect();
-        let shown = wrong.iter().take(5).cloned().collect::<Vec<_>>().join("; ");
-        assert!(wrong.is_empty(), "{} of {} requests are wrong: {shown}", wrong.len(), sent.len());
+        let shown = wrong.iter().take(WRONG_SHOWN).cloned().collect::<Vec<_>>().join("\n");
+        assert!(wrong.is_empty(), "in {database} {} of {} requests are wrong:\n{shown}", wrong.len(), sent.len());
     }
 
     fn lock_sent(&self) -> MutexGuard<'_, HashMap<u64, Request>> {
@@ -267,9 +303,13 @@ impl Request {
             _ => (1 + random.below(20), 0),
         };
         match client {
-            Client::WithIdentities => Self { number, events: events.max(1), bad: 0, promised: false },
-            _ => Self { number, events, bad, promised: false },
+            Client::WithIdentities => Self::new(number, client, events.max(1), 0),
+            _ => Self::new(number, client, events, bad),
         }
+    }
+
+    fn new(number: u64, client: Client, events: u64, bad: u64) -> Self {
+        Self { number, client, events, bad, promised: false, sent: Duration::ZERO, ended: None }
     }
 
     fn to_bytes(self, client: Client, seed: u64) -> Vec<u8> {
@@ -305,14 +345,16 @@ impl Request {
     }
 
     fn what_is_wrong(&self, events: Stored, bad: Stored) -> Option<String> {
-        let Self { number, promised, .. } = self;
+        let Self { number, client, promised, sent, ended, .. } = self;
         let whole = events.is_each_of(self.events) && bad.is_each_of(self.bad);
         let nothing = events.count == 0 && bad.count == 0;
         let right = whole || (nothing && !promised);
         let promise = if *promised { "was acknowledged" } else { "was not acknowledged" };
+        let seconds = |when: Duration| format!("{:.3} s", when.as_secs_f64());
+        let (sent, ended) = (seconds(*sent), ended.map_or("the end".to_owned(), seconds));
         (!right).then(|| {
             format!(
-                "request {number} {promise}: {} events of {} are stored as {} rows, {} bad lines of {} as {} rows",
+                "request {number} ({client:?}), sent at {sent}, {promise} at {ended}: {} events of {} are stored as {} rows, {} bad lines of {} as {} rows",
                 events.different, self.events, events.count, bad.different, self.bad, bad.count
             )
         })

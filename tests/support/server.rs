@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{ClickHouse, Response, SmallDisk, free_address, get, wait_for};
+use super::{ClickHouse, Folder, Response, SmallDisk, free_address, get, wait_for};
 
 /// A running server; killed with its value.
 pub struct Server {
@@ -19,7 +19,7 @@ pub struct Server {
 
 #[derive(Clone)]
 struct Setup {
-    folder: Arc<tempfile::TempDir>,
+    folder: Arc<Folder>,
     address: SocketAddr,
     admin: SocketAddr,
     arguments: Vec<String>,
@@ -105,6 +105,11 @@ impl Server {
 
     pub fn spool_dir(&self) -> PathBuf {
         self.setup.spool_dir()
+    }
+
+    /// Where its spool and its log are, as long as somebody has this.
+    pub fn folder(&self) -> Arc<Folder> {
+        self.setup.folder.clone()
     }
 
     /// Everything that it wrote to standard error, over its restarts.
@@ -248,7 +253,7 @@ impl Drop for Server {
 impl Setup {
     fn new(clickhouse: &ClickHouse, database: &str, flags: &[&str], environment: &[(&str, &str)]) -> Self {
         let (address, admin) = (free_address(), free_address());
-        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let folder = Arc::new(Folder::new());
         let spool = folder.path().join("spool");
         let mut arguments: Vec<String> = Vec::new();
         let defaults = [
