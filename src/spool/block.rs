@@ -17,6 +17,11 @@ const PROGRESS_FIXED: usize = 52;
 /// The longest name of a window that is kept.
 const WINDOW_BYTES_MAX: usize = 1024;
 
+/// Where frames begin behind an identity block.
+pub(super) fn frames_start(identity_len: u64) -> u64 {
+    identity_len + 2 * BLOCK as u64
+}
+
 /// What a segment is, from its opening to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {

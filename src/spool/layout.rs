@@ -1,12 +1,12 @@
 //! Folders, names, the lock, and the node's id.
 
 use std::any::Any;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use super::SpoolError;
 use super::storage::{self, Storage};
 
 /// A file's name by what is in it.
@@ -169,6 +169,31 @@ pub(super) fn parse_name(name: &str) -> Option<(u64, Kind)> {
     let (kind, _) = Kind::ALL.iter().find(|(_, known)| *known == extension)?;
     Some((stem.parse().ok()?, *kind))
 }
+
+/// Why a spool can't be opened: what was tried, and what went wrong.
+#[derive(Debug)]
+pub enum SpoolError {
+    /// Another process has it.
+    Locked(PathBuf),
+    /// The file system refused.
+    Io {
+        /// What was tried.
+        what: String,
+        /// What it said.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for SpoolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Locked(path) => write!(f, "another process holds the spool: {} is locked", path.display()),
+            Self::Io { what, error } => write!(f, "the spool can't be used: {what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for SpoolError {}
 
 pub(super) fn failed(what: String) -> impl FnOnce(io::Error) -> SpoolError {
     move |error| SpoolError::Io { what, error }

@@ -88,7 +88,6 @@ mod sealed;
 mod segment;
 mod storage;
 
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -98,6 +97,7 @@ pub use block::OpenAttempt;
 pub use committer::Committer;
 pub use cut::{Cut, Piece, PieceState};
 pub use figures::{COMMIT_SECONDS, SpoolFigures};
+pub use layout::SpoolError;
 pub use ledger::{Accounts, Events, LedgerSnapshot};
 pub use pool::SegmentPool;
 pub use reader::{Part, SegmentReader};
@@ -148,31 +148,6 @@ pub struct SpoolConfig {
     pub dedup_values_max: Option<usize>,
 }
 
-/// Why a spool can't be opened: what was tried, and what went wrong.
-#[derive(Debug)]
-pub enum SpoolError {
-    /// Another process has it.
-    Locked(PathBuf),
-    /// The file system refused.
-    Io {
-        /// What was tried.
-        what: String,
-        /// What it said.
-        error: io::Error,
-    },
-}
-
-impl fmt::Display for SpoolError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Locked(path) => write!(f, "another process holds the spool: {} is locked", path.display()),
-            Self::Io { what, error } => write!(f, "the spool can't be used: {what}: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for SpoolError {}
-
 /// An open spool: locked, and recovered.
 pub struct Spool {
     layout: Arc<Layout>,
@@ -198,7 +173,8 @@ impl Spool {
     fn open_on(storage: Arc<dyn Storage>, config: SpoolConfig) -> Result<(Self, Recovered), SpoolError> {
         let layout = Arc::new(Layout::open(storage, &config.dir, &config.table, config.node_id.as_deref())?);
         let figures = Arc::new(SpoolFigures::default());
-        let repeats = Repeats::open(&layout, &figures, &config, unix_ms() / 1000);
+        let repeats =
+            Repeats::open(&layout, &figures, config.idempotency_keys_max, config.dedup_values_max, unix_ms() / 1000);
         let mut repeats = repeats.map_err(layout::failed("reading what was seen lately".to_owned()))?;
         let mut recovered = recovery::recover(&layout, &figures, &mut repeats)?;
         let damaged = layout.damaged_dir();

@@ -12,15 +12,13 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::SpoolError;
-use super::block::{Identity, Seal};
+use super::block::{Identity, Seal, frames_start};
 use super::figures::SpoolFigures;
 use super::frame::{HEADER, Header, MAGIC, Place};
-use super::layout::{Kind, Layout, failed};
+use super::layout::{Kind, Layout, SpoolError, failed};
 use super::reader::{Sections, read_frame};
 use super::repeats::{Identities, Repeats};
 use super::sealed::{Opened, SealedSegment};
-use super::segment;
 use super::storage::{StorageFile, read_up_to, write_all};
 
 /// What a start found.
@@ -231,7 +229,7 @@ pub(super) fn write_copy(
     let block = identity.encode();
     write_all(to, &block, 0)?;
     let identity_len = block.len() as u64;
-    let mut totals = Seal { end: segment::frames_start(identity_len), ..Seal::default() };
+    let mut totals = Seal { end: frames_start(identity_len), ..Seal::default() };
     let (mut payload, mut identities) = (BytesMut::new(), Identities::default());
     for ((offset, header), position) in frames.iter().zip(1..) {
         let found = read_frame(from, Place { offset: *offset, ..start }, end, &mut payload)?;

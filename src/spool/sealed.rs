@@ -4,12 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::block::{BLOCK, Identity, OpenAttempt, Progress, Seal, VERSION};
+use super::block::{BLOCK, Identity, OpenAttempt, Progress, Seal, VERSION, frames_start};
 use super::cut::{Cut, PieceState};
 use super::frame::Place;
 use super::layout::{Kind, Layout};
 use super::reader::{Part, SegmentReader};
-use super::segment::frames_start;
 use super::storage::{read_up_to, write_all};
 use crate::figures::unix_ms;
 

@@ -4,12 +4,12 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::block::{BLOCK, Identity, Seal, VERSION};
+use super::block::{Identity, Seal, VERSION, frames_start};
 use super::frame::{HEADER, Header, Place};
 use super::layout::{Kind, Layout};
 use super::repeats::{Identities, Repeats};
 use super::sealed::SealedSegment;
-use super::storage::{StorageFile, write_all, write_all_slices};
+use super::storage::{SealError, StorageFile, write_all, write_all_slices};
 use crate::batch::Batch;
 use crate::figures::unix_ms;
 use crate::identity::REQUEST_KEY_BYTES;
@@ -25,11 +25,6 @@ pub(super) struct OpenSegment {
     /// What is committed: becomes the seal.
     pub(super) totals: Seal,
     identities: Identities,
-}
-
-/// Where frames begin behind an identity block.
-pub(super) fn frames_start(identity_len: u64) -> u64 {
-    identity_len + 2 * BLOCK as u64
 }
 
 impl OpenSegment {
@@ -181,20 +176,6 @@ impl OpenSegment {
             return Err(Box::new((self, SealError::Sync(error))));
         }
         Ok(SealedSegment::new(self.layout, self.identity, self.identity_len, self.totals))
-    }
-}
-
-/// Why a segment is not sealed. Only the write may be tried again.
-pub(super) enum SealError {
-    Write(io::Error),
-    Sync(io::Error),
-}
-
-impl From<SealError> for io::Error {
-    fn from(error: SealError) -> Self {
-        match error {
-            SealError::Write(error) | SealError::Sync(error) => error,
-        }
     }
 }
 

@@ -53,6 +53,21 @@ pub(super) trait StorageFile: Debug + Send + Sync {
     fn sync(&self) -> io::Result<()>;
 }
 
+/// Why a segment is not sealed, or what belongs to its seal not written. Only the write may be tried
+/// again.
+pub(super) enum SealError {
+    Write(io::Error),
+    Sync(io::Error),
+}
+
+impl From<SealError> for io::Error {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::Write(error) | SealError::Sync(error) => error,
+        }
+    }
+}
+
 /// A name in a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {

@@ -5,14 +5,14 @@ use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
-use super::Fate;
+use super::fate::Fate;
 use super::log::HourlyLog;
 use crate::batch::Batch;
 use crate::handoff::CommitOutcome;
 use crate::identity::Id;
 use crate::spool::figures::SpoolFigures;
 use crate::spool::layout::Layout;
-use crate::spool::segment::SealError;
+use crate::spool::storage::SealError;
 
 /// See the module.
 pub(super) struct Events {

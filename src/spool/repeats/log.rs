@@ -26,8 +26,7 @@ use crate::identity::{Id, REQUEST_KEY_BYTES, RequestKey};
 use crate::spool::figures::SpoolFigures;
 use crate::spool::frame::{get, get_u32, get_u64};
 use crate::spool::layout::Layout;
-use crate::spool::segment::SealError;
-use crate::spool::storage::{self, StorageFile, read_up_to, write_all};
+use crate::spool::storage::{self, SealError, StorageFile, read_up_to, write_all};
 
 const HEADER: usize = 28;
 

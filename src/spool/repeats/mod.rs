@@ -7,6 +7,7 @@
 //! an identity from its events, and a repeat that is noticed costs no sync of its own.
 
 mod events;
+mod fate;
 mod log;
 mod requests;
 
@@ -14,27 +15,15 @@ use std::io;
 use std::sync::Arc;
 
 use events::Events;
+pub(super) use fate::Fate;
 use requests::Requests;
 pub use requests::SECONDS_MAX;
 
-use super::SpoolConfig;
 use super::figures::SpoolFigures;
 use super::layout::Layout;
-use super::segment::SealError;
+use super::storage::SealError;
 use crate::batch::Batch;
-use crate::handoff::CommitOutcome;
 use crate::identity::{Id, RequestKey};
-
-/// What becomes of a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// What becomes of its group.
-    Shared,
-    /// This, whatever becomes of its group.
-    Settled(CommitOutcome),
-    /// This, if its group is committed.
-    Echo(CommitOutcome),
-}
 
 /// The identities in a segment.
 #[derive(Debug, Default)]
@@ -59,15 +48,16 @@ pub(super) struct Repeats {
 }
 
 impl Repeats {
-    /// What the logs have, at the second `now`.
+    /// What the logs have, at the second `now`. Without `values_max` no event has an identity.
     pub(super) fn open(
         layout: &Arc<Layout>,
         figures: &Arc<SpoolFigures>,
-        config: &SpoolConfig,
+        keys_max: usize,
+        values_max: Option<usize>,
         now: u64,
     ) -> io::Result<Self> {
-        let requests = Requests::open(layout, figures, config.idempotency_keys_max, now)?;
-        let events = config.dedup_values_max.map(|values_max| Events::open(layout, figures, values_max)).transpose()?;
+        let requests = Requests::open(layout, figures, keys_max, now)?;
+        let events = values_max.map(|values_max| Events::open(layout, figures, values_max)).transpose()?;
         Ok(Self { requests, events })
     }
 

@@ -6,13 +6,13 @@ use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
-use super::Fate;
+use super::fate::Fate;
 use super::log::HourlyLog;
 use crate::handoff::CommitOutcome;
 use crate::identity::{Figures, Id, RequestKey};
 use crate::spool::figures::SpoolFigures;
 use crate::spool::layout::Layout;
-use crate::spool::segment::SealError;
+use crate::spool::storage::SealError;
 
 /// How long a key is remembered.
 pub const SECONDS_MAX: u64 = 24 * 3600;

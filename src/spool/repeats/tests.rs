@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::handoff::CommitOutcome;
 use crate::identity::{Figures, of_event, of_request};
 use crate::spool::storage::Disk;
 

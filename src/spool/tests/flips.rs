@@ -13,9 +13,8 @@ use super::chance::Chance;
 use super::faulty::FaultyDisk;
 use super::model::Model;
 use crate::batch;
-use crate::spool::block::{BLOCK, Identity, Seal};
+use crate::spool::block::{BLOCK, Identity, Seal, frames_start};
 use crate::spool::frame::{HEADER, Header, MAGIC, Place};
-use crate::spool::segment::frames_start;
 
 /// Flips a bit of one segment, and tells the model.
 pub(super) fn flip(disk: &FaultyDisk, folder: &Path, model: &mut Model, chance: &mut Chance) {

@@ -4,8 +4,7 @@ use super::faulty::{End, Fault, FaultyDisk};
 use super::*;
 use crate::identity::{Figures, RequestKey, of_request};
 use crate::spool::repeats::Fate;
-use crate::spool::segment::SealError;
-use crate::spool::storage::Storage;
+use crate::spool::storage::{SealError, Storage};
 
 fn open(disk: &FaultyDisk) -> Option<(Spool, Vec<SealedSegment>)> {
     let config = SpoolConfig { dir: "/disk/spool".into(), ..config(Path::new("/")) };

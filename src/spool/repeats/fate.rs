@@ -1,0 +1,14 @@
+//! What becomes of a batch that may be a repeat.
+
+use crate::handoff::CommitOutcome;
+
+/// See the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::spool) enum Fate {
+    /// What becomes of its group.
+    Shared,
+    /// This, whatever becomes of its group.
+    Settled(CommitOutcome),
+    /// This, if its group is committed.
+    Echo(CommitOutcome),
+}
