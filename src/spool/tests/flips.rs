@@ -1,18 +1,22 @@
 //! A bit that flips at rest, and what it may cost.
 //!
-//! - In a frame of an unsealed segment: that frame. If no later frame says that it was on the disk,
-//!   those behind it too, and unnoticed: to the next start they are a torn tail.
-//! - In a frame of a sealed segment: the segment is held, whole.
+//! - In a frame of a sealed segment: that frame, whatever becomes of the others.
+//! - In a frame of an unsealed one: that frame, too. If no later frame says that it was on the disk,
+//!   those behind it as well, and unnoticed: to the next start they are a torn tail.
 //! - In an identity, or in the seal of what was sent: the segment is set aside, whole.
-//! - In any other seal, or in a progress block: nothing. But a frame that was damaged before, under
-//!   that seal, may be a torn tail without it.
+//! - In any other seal, or in a progress block: nothing. But without its seal a frame that was
+//!   damaged before may be a torn tail.
+//! - In a log of identities: that the events in that block, and in those behind it in its file, are
+//!   taken for new, once more.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::chance::Chance;
 use super::faulty::FaultyDisk;
-use super::model::Model;
+use super::model::{Model, Section, batches_of};
 use crate::batch;
+use crate::identity::Id;
 use crate::spool::block::{BLOCK, Identity, Seal, frames_start};
 use crate::spool::frame::{HEADER, Header, MAGIC, Place};
 
@@ -24,54 +28,129 @@ pub(super) fn flip(disk: &FaultyDisk, folder: &Path, model: &mut Model, chance: 
         return;
     }
     let (name, bytes) = chance.pick(&files);
-    let Some(identity) = Identity::decode(bytes) else { return };
-    let identity_len = Identity::length(bytes).unwrap();
-    let is_sealed = Seal::decode(&bytes[identity_len..], identity.epoch, identity.number).is_some();
-    let frames = frames(bytes, &identity, identity_len);
-    let all = 0..frames.len();
-    let (first, len, costs) = match chance.below(6) {
-        0 => (0, 60, all),
-        1 => (identity_len, 84, if name.ends_with(".sent") { all } else { 0..0 }),
-        2 => (identity_len + BLOCK, 60, 0..0),
+    let Some(segment) = Segment::parse(bytes) else { return };
+    let Segment { identity, identity_len, is_sealed, frames } = segment;
+    let (all, none, is_sent) = (0..frames.len(), 0..0, name.ends_with(".sent"));
+    let (first, len, hit, is_sealed) = match chance.below(6) {
+        0 => (0, 60, all, true),
+        1 => (identity_len, 84, if is_sent { all } else { none }, is_sent),
+        2 => (identity_len + BLOCK, 60, none, is_sealed),
         _ if frames.is_empty() => return,
         _ => {
             let hit = chance.below(frames.len() as u64) as usize;
-            let (offset, header, _) = frames[hit];
-            let is_known = frames[hit + 1..].iter().any(|(_, later, _)| later.durable >= header.position);
-            let costs = match (is_sealed, is_known) {
-                (true, _) => all,
-                (false, true) => hit..hit + 1,
-                (false, false) => hit..frames.len(),
-            };
-            for (_, _, id) in frames[costs.clone()].iter().filter(|_| !is_sealed && !is_known) {
-                model.records[*id as usize].may_vanish = true;
-            }
-            (offset, header.len() as usize, costs)
+            (frames[hit].offset, frames[hit].header.len() as usize, hit..hit + 1, is_sealed)
         }
     };
-    if first == identity_len {
-        model.records.iter_mut().for_each(|record| record.may_vanish |= record.is_damaged);
-    }
-    for (_, _, id) in &frames[costs] {
-        model.records[*id as usize].is_damaged = true;
-    }
     let byte = first as u64 + chance.below(len as u64);
     disk.flip(&folder.join(name), byte, chance.below(8) as u8);
+    let (hit, left): (Vec<_>, Vec<_>) = (0..).zip(&frames).partition(|(index, _)| hit.contains(index));
+    hit.iter().for_each(|(_, frame)| model.damage(identity.number, &frame.batches));
+    if !is_sealed {
+        let left: Vec<&Frame> = left.into_iter().map(|(_, frame)| frame).collect();
+        let (torn, is_noticed) = torn_tail(&left, identity.first_position);
+        left[torn..].iter().for_each(|frame| model.damage(identity.number, &frame.batches));
+        if !is_noticed {
+            model.may_vanish(identity.number);
+        }
+    }
 }
 
-/// The frames of a segment, with the batch that each holds.
-fn frames(bytes: &[u8], identity: &Identity, identity_len: usize) -> Vec<(usize, Header, u32)> {
-    let start = frames_start(identity_len as u64) as usize;
-    let places = memchr::memmem::find_iter(bytes, MAGIC).filter(|offset| *offset >= start);
-    let header = |offset: usize| {
+/// Flips a bit of a log of identities, and tells the model.
+pub(super) fn flip_log(disk: &FaultyDisk, folder: &Path, model: &mut Model, chance: &mut Chance) {
+    let files = disk.files_in(folder);
+    if files.is_empty() {
+        return;
+    }
+    let (name, bytes) = chance.pick(&files);
+    let blocks = blocks(bytes);
+    if blocks.is_empty() {
+        return;
+    }
+    let hit = chance.below(blocks.len() as u64) as usize;
+    let (offset, ids) = &blocks[hit];
+    let byte = offset + chance.below((LOG_HEADER + ids.as_flattened().len()) as u64) as usize;
+    disk.flip(&folder.join(name), byte as u64, chance.below(8) as u8);
+    // A log counts up to its first block that is not whole.
+    blocks[hit..].iter().for_each(|(_, ids)| model.may_be_taken_again(ids));
+}
+
+const LOG_HEADER: usize = 28;
+
+/// Where the whole blocks of a log begin, and what they hold.
+fn blocks(bytes: &[u8]) -> Vec<(usize, &[Id])> {
+    let block = |offset: usize| {
+        let (header, rest) = bytes[offset..].split_at_checked(LOG_HEADER)?;
+        let ids = rest.get(..16 * u32::from_le_bytes(header[4..8].try_into().unwrap()) as usize)?;
+        let checksum = crc32c::crc32c_append(crc32c::crc32c(&header[..24]), ids);
+        (header[24..] == checksum.to_le_bytes()).then_some((offset, ids.as_chunks().0))
+    };
+    memchr::memmem::find_iter(bytes, b"SEEN").filter_map(block).collect()
+}
+
+/// Where a torn tail begins, to a start that finds no seal; and whether it notices a damage before.
+fn torn_tail(left: &[&Frame], first_position: u64) -> (usize, bool) {
+    let (mut expected, mut is_noticed) = (first_position, false);
+    for (index, frame) in left.iter().enumerate() {
+        if frame.header.position != expected {
+            if left[index..].iter().all(|later| later.header.durable < expected) {
+                return (index, is_noticed);
+            }
+            is_noticed = true;
+        }
+        expected = frame.header.position + 1;
+    }
+    (left.len(), is_noticed)
+}
+
+/// The batches in those frames of a segment's file that are whole; without `rows`, in those that
+/// have rejected lines.
+pub(super) fn readable(disk: &FaultyDisk, path: &Path, rows: bool) -> BTreeSet<u32> {
+    let files = disk.files_in(path.parent().unwrap());
+    let (_, bytes) = files.iter().find(|(name, _)| *name == *path.file_name().unwrap().to_string_lossy()).unwrap();
+    let frames = Segment::parse(bytes).map_or(Vec::new(), |segment| segment.frames);
+    frames.iter().filter(|frame| rows || frame.header.rejected > 0).flat_map(|frame| &frame.batches).copied().collect()
+}
+
+/// A segment's file, read without the code that is tested.
+struct Segment {
+    identity: Identity,
+    identity_len: usize,
+    is_sealed: bool,
+    /// Those that are whole.
+    frames: Vec<Frame>,
+}
+
+struct Frame {
+    offset: usize,
+    header: Header,
+    batches: Vec<u32>,
+}
+
+impl Segment {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let identity = Identity::decode(bytes)?;
+        let identity_len = Identity::length(bytes)?;
+        let seal = Seal::decode(&bytes[identity_len..], identity.epoch, identity.number);
+        let start = frames_start(identity_len as u64) as usize;
+        let end = seal.map_or(bytes.len(), |seal| seal.end as usize);
+        let places = memchr::memmem::find_iter(bytes, MAGIC).filter(|offset| (start..end).contains(offset));
+        let frames = places.filter_map(|offset| Frame::parse(bytes, &identity, offset)).collect();
+        Some(Self { identity, identity_len, is_sealed: seal.is_some(), frames })
+    }
+}
+
+impl Frame {
+    fn parse(bytes: &[u8], identity: &Identity, offset: usize) -> Option<Self> {
         let place = Place { epoch: identity.epoch, number: identity.number, offset: offset as u64 };
         let header = Header::decode(&bytes[offset..], place)?;
         let payload = bytes.get(offset + HEADER..offset + header.len() as usize)?;
-        let (rows, rejected) = payload.split_at(header.rows_bytes as usize);
+        let (rows, rest) = payload.split_at(header.rows_bytes as usize);
         // One that is damaged already costs nothing more.
-        let is_whole = batch::checksum(rows, rejected, None, &[]) == header.checksum;
-        let id = payload.get(1..5).filter(|_| is_whole)?;
-        Some((offset, header, u32::from_le_bytes(id.try_into().unwrap())))
-    };
-    places.filter_map(header).collect()
+        if batch::checksum(rows, rest, None, &[]) != header.checksum {
+            return None;
+        }
+        let mut batches = batches_of(Section::Rows, rows);
+        batches.extend(batches_of(Section::Rejected, &rest[..header.rejected_bytes as usize]));
+        Some(Self { offset, header, batches })
+    }
 }

@@ -5,14 +5,16 @@
 //! twice or not at all.
 //!
 //! - A batch that was acknowledged is stored exactly once; one that was refused, or never answered,
-//!   at most once, and then whole. So are batches with the same request key, all together.
+//!   at most once, and then whole. So are batches with the same request key, all together, and those
+//!   whose events have the same identities.
 //! - Rows come back as they were written, in whole frames, and nothing else does.
 //! - A token names the same bytes for ever.
+//! - A flipped bit costs what [`super::flips`] says. What is held for a person is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::batch::Batch;
-use crate::identity::{Figures, RequestKey, of_request};
+use crate::identity::{Figures, Id, RequestKey, of_event, of_request};
 
 use super::chance::Chance;
 
@@ -36,12 +38,16 @@ pub(super) enum Section {
 pub(super) struct Record {
     pub(super) promise: Promise,
     pub(super) is_keyed: bool,
+    /// Each of its events has an identity.
+    pub(super) is_identified: bool,
     /// It is in a segment that was seen sealed: no loss of power takes it any more.
     pub(super) is_sealed: bool,
-    /// A flipped bit has hit it, or what it can only be read with.
-    pub(super) is_damaged: bool,
+    /// The segment in which a flipped bit has hit it, or what it can only be read with.
+    damaged_in: Option<u64>,
     /// Nothing on the disk says that it was ever acknowledged: a flipped bit took it unnoticed.
-    pub(super) may_vanish: bool,
+    may_vanish: bool,
+    /// How often it may be stored: more than once when its identities were forgotten.
+    copies_max: usize,
     /// How often each row is stored: those for the table, the rejected.
     stored: [Vec<u32>; 2],
     filler: [usize; 2],
@@ -72,6 +78,22 @@ fn get_row(section: Section, bytes: &[u8], at: usize) -> (u32, u16, usize) {
     (id, index, at + ROW_HEADER + len)
 }
 
+fn identity(id: u32, index: usize) -> Id {
+    of_event("id", format!("{id} {index}").as_bytes())
+}
+
+/// The batches that have rows in these bytes.
+pub(super) fn batches_of(section: Section, bytes: &[u8]) -> Vec<u32> {
+    let (mut at, mut ids) = (0, Vec::new());
+    while at < bytes.len() {
+        let (id, _, next) = get_row(section, bytes, at);
+        ids.push(id);
+        at = next;
+    }
+    ids.dedup();
+    ids
+}
+
 /// Where the rows begin.
 pub(super) fn row_offsets(bytes: &[u8]) -> Vec<u64> {
     let (mut at, mut offsets) = (0, Vec::new());
@@ -93,9 +115,11 @@ pub(super) struct Model {
 
 impl Model {
     /// A new batch.
-    pub(super) fn batch(&mut self, chance: &mut Chance, keyed: bool) -> u32 {
+    pub(super) fn batch(&mut self, chance: &mut Chance, is_keyed: bool, is_identified: bool) -> u32 {
         let rows = chance.below(6) as usize;
         let rejected = chance.below(3).saturating_sub(u64::from(rows > 0)) as usize;
+        // A rejected line has no identity.
+        let rejected = if is_identified { 0 } else { rejected };
         let rows = if rows + rejected == 0 { 1 } else { rows };
         let len = match chance.below(8) {
             0 => 3000 + chance.below(9000),
@@ -104,29 +128,39 @@ impl Model {
         };
         self.records.push(Record {
             promise: Promise::None,
-            is_keyed: keyed,
+            is_keyed,
+            is_identified,
             is_sealed: false,
-            is_damaged: false,
+            damaged_in: None,
             may_vanish: false,
+            copies_max: 1,
             stored: [vec![0; rows], vec![0; rejected]],
             filler: [len as usize, (len / 2) as usize],
         });
         self.records.len() as u32 - 1
     }
 
-    /// The batch of a record, as a worker hands it over.
-    pub(super) fn contents(&self, id: u32, sequence: u64) -> Batch {
-        let record = &self.records[id as usize];
+    /// The batch of a record, or of several whose events have identities, as a worker hands it over.
+    pub(super) fn contents(&self, ids: &[u32], sequence: u64) -> Batch {
         let mut batch = Batch::new(0);
-        for section in [Section::Rows, Section::Rejected] {
-            let target = if section == Section::Rows { &mut batch.rows } else { &mut batch.rejected };
-            for index in 0..record.stored[section as usize].len() {
-                let len = record.filler[section as usize] + index;
-                put_row(section, id, index as u16, len, &mut target.bytes);
-                target.count += 1;
+        for id in ids.iter().copied() {
+            let record = &self.records[id as usize];
+            for section in [Section::Rows, Section::Rejected] {
+                for index in 0..record.stored[section as usize].len() {
+                    let target = if section == Section::Rows { &mut batch.rows } else { &mut batch.rejected };
+                    let (len, from) = (record.filler[section as usize] + index, target.bytes.len());
+                    put_row(section, id, index as u16, len, &mut target.bytes);
+                    target.count += 1;
+                    if record.is_identified {
+                        let row = from..target.bytes.len();
+                        batch.identify(identity(id, index), row);
+                    }
+                }
             }
         }
-        if record.is_keyed {
+        if let [id] = ids
+            && self.records[*id as usize].is_keyed
+        {
             let figures = Figures { accepted: batch.rows.count, rejected: batch.rejected.count, refused: false };
             batch.key = Some(RequestKey::new(of_request("t", &id.to_le_bytes()), b"body", figures));
         }
@@ -160,7 +194,8 @@ impl Model {
         self.is_the_same(&format!("{token}-q"), rejected);
         let mut ids = self.batches_in(Section::Rows, rows);
         let of_rejected = self.batches_in(Section::Rejected, rejected);
-        let both = |id: u32| self.records[id as usize].stored.iter().all(|rows| !rows.is_empty());
+        // A part that is stored may have been left out when the rest was salvaged.
+        let both = |id: u32| self.records[id as usize].stored.iter().all(|rows| rows.contains(&0));
         for id in ids.iter().chain(&of_rejected).copied().filter(|id| both(*id)) {
             assert!(ids.contains(&id) && of_rejected.contains(&id), "batch {id} is parted");
         }
@@ -199,6 +234,29 @@ impl Model {
         }
     }
 
+    /// A flipped bit has hit these batches in a segment.
+    pub(super) fn damage(&mut self, segment: u64, ids: &[u32]) {
+        ids.iter().for_each(|id| self.records[*id as usize].damaged_in = Some(segment));
+    }
+
+    /// Nobody will find out what a flipped bit has hit in a segment.
+    pub(super) fn may_vanish(&mut self, segment: u64) {
+        let hit = self.records.iter_mut().filter(|record| record.damaged_in == Some(segment));
+        hit.for_each(|record| record.may_vanish = true);
+    }
+
+    /// A flipped bit lets these identities be forgotten.
+    pub(super) fn may_be_taken_again(&mut self, ids: &[Id]) {
+        for (id, record) in (0..).zip(&mut self.records).filter(|(_, record)| record.is_identified) {
+            record.copies_max += usize::from(ids.contains(&identity(id, 0)));
+        }
+    }
+
+    /// True when a flipped bit has hit something in a segment.
+    pub(super) fn is_damaged(&self, segment: u64) -> bool {
+        self.records.iter().any(|record| record.damaged_in == Some(segment))
+    }
+
     /// The server that has this token.
     pub(super) fn server_of(&self, token: &str) -> Option<usize> {
         self.servers.iter().position(|server| server.contains_key(token))
@@ -208,27 +266,33 @@ impl Model {
     pub(super) fn nothing_is_missing(&self, found: &[Vec<u32>], where_: &str) {
         for (id, record) in (0..).zip(&self.records) {
             let times = found.iter().filter(|ids| ids.contains(&id)).count();
-            assert!(times <= 1, "batch {id} is in {times} segments {where_}");
-            let there = times == 1 || record.stored.iter().flatten().all(|count| *count > 0);
-            let owed = record.promise == Promise::Kept && !record.is_damaged;
+            assert!(times <= record.copies_max, "batch {id} is in {times} segments {where_}");
+            let there = times > 0 || record.stored.iter().flatten().all(|count| *count > 0);
+            let owed = record.promise == Promise::Kept && record.damaged_in.is_none();
             assert!(there || !owed, "batch {id} was acknowledged and is lost {where_}: {record:?}");
         }
     }
 
-    /// At the end: everything is stored as often as was promised. True when something is not, which
-    /// only a flipped bit explains: somebody must have been told.
-    pub(super) fn everything_is_stored_once(&self) -> bool {
+    /// At the end: everything is stored as often as was promised, or `held` for a person. True when
+    /// something is neither, which only a flipped bit explains: somebody must have been told.
+    pub(super) fn everything_is_stored_once(&self, held: &BTreeSet<u32>) -> bool {
         let mut lost = false;
         for (id, record) in (0..).zip(&self.records) {
             let counts: Vec<u32> = record.stored.iter().flatten().copied().collect();
-            assert!(counts.iter().all(|count| *count <= 1), "batch {id} is stored twice: {record:?}");
-            if record.is_damaged {
+            assert!(
+                counts.iter().all(|count| *count as usize <= record.copies_max),
+                "batch {id} is stored twice: {record:?}"
+            );
+            if record.damaged_in.is_some() {
                 lost |= record.promise == Promise::Kept && !record.may_vanish && counts.contains(&0);
+                continue;
+            }
+            if held.contains(&id) {
                 continue;
             }
             let whole = counts.iter().all(|count| *count == counts[0]);
             assert!(whole, "batch {id} is stored in part: {record:?}");
-            assert!(counts[0] == 1 || record.promise == Promise::None, "batch {id} is lost: {record:?}");
+            assert!(counts[0] > 0 || record.promise == Promise::None, "batch {id} is lost: {record:?}");
         }
         lost
     }

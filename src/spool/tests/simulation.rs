@@ -4,7 +4,7 @@
 
 mod inserting;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use crossbeam::channel::{Receiver, unbounded};
@@ -43,7 +43,8 @@ struct Process {
     figures: Arc<SpoolFigures>,
     /// Segments that an inserter would have.
     waiting: Vec<SealedSegment>,
-    under_way: BTreeMap<u64, u32>,
+    /// The records in each batch.
+    under_way: BTreeMap<u64, Vec<u32>>,
     sequence: u64,
     _poll: mio::Poll,
 }
@@ -59,6 +60,8 @@ struct Life {
     /// Faults come at any time.
     is_faulty: bool,
     has_flipped: bool,
+    /// Less is written, and more fails and ends: faults follow on one another.
+    is_rough: bool,
     node_id: Option<String>,
 }
 
@@ -78,11 +81,13 @@ impl Life {
             batch_age: *chance.pick(&[Duration::ZERO, Duration::from_secs(3600)]),
             durability: kind.durability,
             idempotency_keys_max: 100_000,
-            dedup_values_max: None,
+            dedup_values_max: chance.one_in(2).then_some(100_000),
         };
         let disk = FaultyDisk::new(seed ^ 0xD15C);
-        let model = Model::default();
-        Self { kind, chance, disk, config, model, process: None, is_faulty: false, has_flipped: false, node_id: None }
+        let is_rough = chance.one_in(4);
+        let (model, process, node_id) = (Model::default(), None, None);
+        let (is_faulty, has_flipped) = (false, false);
+        Self { kind, chance, disk, config, model, process, is_faulty, has_flipped, is_rough, node_id }
     }
 
     /// Lives for so many steps; with `plan`, one fault at that call and no others.
@@ -93,7 +98,7 @@ impl Life {
         self.start();
         for _ in 0..steps {
             self.is_faulty = plan.is_none();
-            if self.is_faulty && self.chance.one_in(4) {
+            if self.is_faulty && self.chance.one_in(if self.is_rough { 2 } else { 4 }) {
                 self.plan_fault();
             }
             self.step(plan.is_none());
@@ -110,7 +115,8 @@ impl Life {
     }
 
     fn step(&mut self, may_end: bool) {
-        match self.chance.below(if may_end { 24 } else { 20 }) {
+        let first = if self.is_rough && may_end && self.chance.one_in(2) { 14 } else { 0 };
+        match first + self.chance.below(if may_end { 24 } else { 20 } - first) {
             0..8 => self.submit(),
             8..18 => self.insert_one(),
             18..20 => {
@@ -205,7 +211,10 @@ impl Life {
                 }
                 ids
             }
-            Err(error) if self.kind.flips && error.kind() == io::ErrorKind::InvalidData => Vec::new(),
+            Err(error) if self.kind.flips && error.kind() == io::ErrorKind::InvalidData => {
+                assert!(self.model.is_damaged(segment.number()), "nothing has hit it: {error}");
+                flips::readable(&self.disk, segment.path(), true).into_iter().collect()
+            }
             Err(error) => panic!("a sealed segment can't be read: {error}"),
         }
     }
@@ -231,7 +240,12 @@ impl Life {
         // Once between two starts, and when the disk has what is read: what it costs is known then.
         let may_flip = self.kind.flips && self.is_faulty && end == End::PowerLost;
         if may_flip && !std::mem::replace(&mut self.has_flipped, true) {
-            flips::flip(&self.disk, &self.config.dir.join("t"), &mut self.model, &mut self.chance);
+            let table_dir = self.config.dir.join("t");
+            if self.chance.one_in(4) {
+                flips::flip_log(&self.disk, &table_dir.join("seen"), &mut self.model, &mut self.chance);
+            } else {
+                flips::flip(&self.disk, &table_dir, &mut self.model, &mut self.chance);
+            }
         }
     }
 
@@ -247,23 +261,34 @@ impl Life {
     fn submit(&mut self) {
         let count = 1 + self.chance.below(*self.chance.clone().pick(&[1, 3, 8]));
         for _ in 0..count {
-            // A client that had no answer asks again, more often than one that had.
-            let again = if self.chance.one_in(3) { Promise::Kept } else { Promise::None };
-            let records = (0..).zip(&self.model.records);
-            let keyed = records.filter(|(_, record)| record.is_keyed && record.promise == again);
-            let keyed: Vec<u32> = keyed.map(|(id, _)| id).collect();
-            let id = if !keyed.is_empty() && self.chance.one_in(3) {
-                *self.chance.pick(&keyed)
-            } else {
-                let is_keyed = !self.kind.flips && self.chance.one_in(4);
-                self.model.batch(&mut self.chance, is_keyed)
-            };
+            let mut ids = vec![self.next_record()];
+            // Several requests in one batch, new ones and repeats.
+            while self.model.records[ids[0] as usize].is_identified && self.chance.one_in(3) {
+                let next = self.next_record();
+                ids.extend(self.model.records[next as usize].is_identified.then_some(next));
+            }
             let process = self.process.as_mut().unwrap();
             process.sequence += 1;
-            process.under_way.insert(process.sequence, id);
-            process.handoff.submit(self.model.contents(id, process.sequence));
+            let batch = self.model.contents(&ids, process.sequence);
+            process.under_way.insert(process.sequence, ids);
+            process.handoff.submit(batch);
         }
         self.turn();
+    }
+
+    /// What a client sends: something new, or again what has a key or identities.
+    fn next_record(&mut self) -> u32 {
+        // A client that had no answer asks again, more often than one that had.
+        let again = if self.chance.one_in(3) { Promise::Kept } else { Promise::None };
+        let records = (0..).zip(&self.model.records);
+        let known = records.filter(|(_, record)| (record.is_keyed || record.is_identified) && record.promise == again);
+        let known: Vec<u32> = known.map(|(id, _)| id).collect();
+        if !known.is_empty() && self.chance.one_in(3) {
+            return *self.chance.pick(&known);
+        }
+        let is_keyed = !self.kind.flips && self.chance.one_in(4);
+        let is_identified = self.config.dedup_values_max.is_some() && self.chance.one_in(2);
+        self.model.batch(&mut self.chance, is_keyed, is_identified)
     }
 
     /// Rounds of the committer until it has nothing to do, and what came of them. False when the
@@ -288,18 +313,14 @@ impl Life {
     fn take_back(&mut self) {
         let Some(process) = &mut self.process else { return };
         while let Some(returned) = process.handoff.mailbox(0).unwrap().take() {
-            let id = process.under_way.remove(&returned.batch.sequence).unwrap();
-            let record = &mut self.model.records[id as usize];
+            let ids = process.under_way.remove(&returned.batch.sequence).unwrap();
             match returned.outcome {
-                CommitOutcome::Committed { .. } => record.promise = Promise::Kept,
-                CommitOutcome::Repeated { figures, .. } => {
-                    assert_eq!(figures.accepted, returned.batch.rows.count);
-                    record.promise = Promise::Kept;
-                }
+                CommitOutcome::Committed { .. } | CommitOutcome::Deduplicated { .. } => {}
+                CommitOutcome::Repeated { figures, .. } => assert_eq!(figures.accepted, returned.batch.rows.count),
                 CommitOutcome::KeyReused => panic!("the body is the same"),
-                CommitOutcome::Deduplicated { .. } => panic!("no event has an identity"),
-                CommitOutcome::Refused(_) => {}
+                CommitOutcome::Refused(_) => continue,
             }
+            ids.iter().for_each(|id| self.model.records[*id as usize].promise = Promise::Kept);
         }
         let sealed: Vec<SealedSegment> = process.sealed.try_iter().collect();
         if self.disk.ended().is_none() {
@@ -331,10 +352,15 @@ impl Life {
             }
             self.insert_one();
         }
-        let is_held = !self.process.as_ref().unwrap().waiting.is_empty();
-        assert!(!is_held || self.kind.flips, "a segment is never done");
-        if self.model.everything_is_stored_once() {
+        let mut held = BTreeSet::new();
+        for segment in &self.process.as_ref().unwrap().waiting {
+            assert!(self.kind.flips && self.model.is_damaged(segment.number()), "a segment is never done");
+            assert!(self.must_be_held(segment), "what is readable of a segment is never sent");
+            held.extend(flips::readable(&self.disk, segment.path(), true));
+        }
+        if self.model.everything_is_stored_once(&held) {
             let is_kept = !self.disk.files_in(&self.config.dir.join("t/damaged")).is_empty();
+            let is_held = !self.process.as_ref().unwrap().waiting.is_empty();
             assert!(is_held || is_kept, "what is damaged is gone, and nobody was told");
         }
     }

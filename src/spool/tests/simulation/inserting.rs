@@ -15,8 +15,40 @@ impl Life {
         match self.attempt(&mut segment, &pool, newest) {
             // A segment that can't be taken away is found by the next start.
             Ok(true) => drop(pool.retire(&segment)),
+            Err(error) if self.kind.flips && error.kind() == io::ErrorKind::InvalidData => {
+                let left = self.damaged(segment, &pool);
+                self.process.as_mut().unwrap().waiting.extend(left);
+            }
             Ok(false) | Err(_) => self.process.as_mut().unwrap().waiting.push(segment),
         }
+    }
+
+    /// What waits in the place of a segment that can't be read.
+    fn damaged(&mut self, mut segment: SealedSegment, pool: &SegmentPool) -> Option<SealedSegment> {
+        assert!(self.model.is_damaged(segment.number()), "nothing has hit it");
+        let a_person_looks = !self.is_faulty || self.chance.one_in(3);
+        if self.must_be_held(&segment) || segment.open_attempt().is_some() && !a_person_looks {
+            return Some(segment);
+        }
+        let readable = flips::readable(&self.disk, segment.path(), segment.rows_waiting() > 0);
+        match pool.salvage(&mut segment) {
+            Ok(Some(salvaged)) => {
+                let found = self.quietly(|life| salvaged.segment.as_ref().map(|left| life.look_at(left)));
+                assert_eq!(found.unwrap_or_default().into_iter().collect::<BTreeSet<_>>(), readable, "it is salvaged");
+                salvaged.segment
+            }
+            Ok(None) => panic!("what could not be read can be read"),
+            Err(_) => Some(segment),
+        }
+    }
+
+    /// ClickHouse has something of it, or may get a piece of it, so that nothing else may go in.
+    pub(super) fn must_be_held(&self, segment: &SealedSegment) -> bool {
+        let token = segment.token();
+        let is_there = |token: &str| self.model.server_of(token).is_some();
+        let rows = segment.rows_waiting() > 0;
+        rows && segment.cut().is_some()
+            || segment.open_attempt().is_some() && (rows && is_there(&token) || is_there(&format!("{token}-q")))
     }
 
     /// True when all of it is proven.
@@ -50,7 +82,12 @@ impl Life {
     ) -> io::Result<bool> {
         let first_unknown = segment.open_attempt().is_none();
         let server = self.begin(segment, token, newest)?;
-        let bytes = read(segment, if section == Section::Rows { Part::Rows } else { Part::Rejected })?;
+        let bytes = read(segment, if section == Section::Rows { Part::Rows } else { Part::Rejected });
+        if first_unknown && bytes.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::InvalidData) {
+            // It broke off.
+            segment.attempt_answered()?;
+        }
+        let bytes = bytes?;
         match self.chance.below(7) {
             0..3 => {
                 self.model.insert(server, token, section, &bytes);
