@@ -6,9 +6,10 @@
 //!  28  …  records: request keys of 36 bytes, or identities of events of 16
 //! ```
 //!
-//! All of a file counts up to the first block that is not whole. A file of a former run is not
-//! appended to, but replaced by one that holds its blocks and the new one: after a failed sync the
-//! page cache may show what the disk does not have.
+//! Every whole block of a file counts. What lies between two of them is damage, and said; what lies
+//! behind the last is a torn tail. A file of a former run is not appended to, but replaced by one
+//! that holds its blocks and the new one: after a failed sync the page cache may show what the disk
+//! does not have.
 //!
 //! An hour may bring many times what is remembered. Blocks that have enough newer ones behind them
 //! do not count: they are not read into memory, and a file that consists of them for the most part
@@ -84,7 +85,8 @@ pub(super) struct HourlyLog<R> {
 struct File {
     /// Since 1970.
     hour: u64,
-    /// Bytes and records of each block that counts, the oldest first.
+    /// Bytes and records of each block that counts, the oldest first. Damage is a block without
+    /// records.
     blocks: VecDeque<(u64, u64)>,
     /// Of those blocks.
     records: u64,
@@ -117,6 +119,9 @@ impl File {
     }
 }
 
+/// Read at once while a whole block is looked for behind damage.
+const WINDOW: usize = 64 << 10;
+
 /// A file is written anew once that much of it does not count, and more than half of it.
 const OLD_BYTES_KEPT: u64 = 1 << 20;
 
@@ -145,7 +150,11 @@ impl<R: Record> HourlyLog<R> {
         for hour in hours {
             let opened = storage.open(&folder.join(name_of(hour)))?;
             let mut file = File::new(hour);
-            while let Some(block) = Block::read(&*opened, file.end)? {
+            while let Some((gap, block)) = Block::next(&*opened, file.end)? {
+                if gap > 0 {
+                    warn_of_damage::<R>(&folder.join(name_of(hour)), file.end, gap);
+                    file.push(gap, 0, records_max);
+                }
                 file.push(block.len(), block.records.len() as u64, records_max);
                 found.extend(block.records.into_iter().map(|record| (block.segment, block.second, record)));
                 found.drain(..found.len().saturating_sub(found_max));
@@ -204,6 +213,14 @@ impl<R: Record> HourlyLog<R> {
     }
 }
 
+/// What stood there is forgotten: a repeat of it is stored again.
+fn warn_of_damage<R: Record>(path: &Path, offset: u64, bytes: u64) {
+    let path = path.display();
+    // Of one block; several are fewer, by their headers.
+    let records_max = bytes.saturating_sub(HEADER as u64) / R::BYTES as u64;
+    tracing::warn!(%path, offset, bytes, records_max, "a log of identities is damaged; repeats of what stood there are not known as such");
+}
+
 /// Puts a file in the place of another, or of none: its blocks that count, and a new one.
 fn replace(layout: &Layout, folder: &Path, file: &File, block: &[u8]) -> io::Result<Box<dyn StorageFile>> {
     let path = folder.join(name_of(file.hour));
@@ -241,6 +258,29 @@ impl<R: Record> Block<R> {
         bytes.extend_from_slice(&checksum.to_le_bytes());
         bytes.extend_from_slice(&records);
         bytes
+    }
+
+    /// The first whole block from this offset on, and the bytes before it.
+    fn next(file: &dyn StorageFile, offset: u64) -> io::Result<Option<(u64, Self)>> {
+        if let Some(block) = Self::read(file, offset)? {
+            return Ok(Some((0, block)));
+        }
+        let mut window = vec![0; WINDOW];
+        let mut at = offset;
+        loop {
+            let len = read_up_to(file, &mut window, at)?;
+            for found in memchr::memmem::find_iter(window.get(..len).unwrap_or_default(), R::MAGIC) {
+                let begin = at + found as u64;
+                if let Some(block) = Self::read(file, begin)? {
+                    return Ok(Some((begin - offset, block)));
+                }
+            }
+            if len < WINDOW {
+                return Ok(None);
+            }
+            // A magic may lie across the end of the window.
+            at += (WINDOW - R::MAGIC.len() + 1) as u64;
+        }
     }
 
     /// The block at this offset; `None` where none is whole.

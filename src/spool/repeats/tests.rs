@@ -126,7 +126,7 @@ fn the_newest_are_remembered_of_a_segment_that_has_more_than_that() {
 }
 
 #[test]
-fn what_was_logged_is_known_after_a_restart_and_nothing_behind_a_torn_block() {
+fn what_was_logged_is_known_after_a_restart_but_for_a_block_that_is_torn_or_damaged() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::open(folder.path(), 100, 0);
     bench.take(1, &[key("a", "body"), key("b", "body")], HOUR);
@@ -149,7 +149,52 @@ fn what_was_logged_is_known_after_a_restart_and_nothing_behind_a_torn_block() {
         std::fs::write(&path, &bad).unwrap();
         let bench = Bench::open(folder.path(), 100, 2 * HOUR);
         let known = ["a", "b", "c"].map(|name| bench.knows(name));
-        assert_eq!(known, [at >= second_block, at >= second_block, false], "{at}");
+        assert_eq!(known, [at >= second_block, at >= second_block, at < second_block], "{at}");
+    }
+}
+
+#[test]
+fn damage_costs_what_stood_there_also_when_the_file_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bench = Bench::open(folder.path(), 10_000, 0);
+    bench.take(1, &[key("a", "body")], HOUR);
+    let first = 28 + 36;
+    // Longer than what is read at once, so that the next block begins somewhere in a later window.
+    let many: Vec<RequestKey> = (0..4000).map(|number| key(&number.to_string(), "body")).collect();
+    bench.take(2, &many, HOUR + 1);
+    bench.take(3, &[key("b", "body")], HOUR + 2);
+    bench.take(4, &[key("c", "body")], HOUR + 3);
+    drop(bench);
+    let path = folder.path().join("keys/1970-01-01T01.log");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let third = first + 28 + 4000 * 36;
+    let known = |bench: &Bench| ["a", "0", "3999", "b", "c", "d"].map(|name| bench.knows(name));
+    // The middle of the long block, the header of the one behind it, and a block's beginning that
+    // belongs to none.
+    bytes[first + 1000] ^= 1;
+    bytes[third + 4] ^= 1;
+    bytes[first + 2000..first + 2004].copy_from_slice(b"KEYS");
+    std::fs::write(&path, &bytes).unwrap();
+    let mut bench = Bench::open(folder.path(), 10_000, HOUR);
+    assert_eq!(known(&bench), [true, false, false, false, true, false]);
+    bench.take(5, &[key("d", "body")], HOUR + 4);
+    drop(bench);
+    let bench = Bench::open(folder.path(), 10_000, HOUR);
+    assert_eq!(known(&bench), [true, false, false, false, true, true]);
+}
+
+#[test]
+fn a_block_is_found_wherever_damage_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    Bench::open(folder.path(), 10, 0).take(1, &[key("a", "body")], HOUR);
+    let path = folder.path().join("keys/1970-01-01T01.log");
+    let block = std::fs::read(&path).unwrap();
+    // Around the end of the first window.
+    for damage in (0..100).chain((64 << 10) - 80..(64 << 10) + 80) {
+        let mut bytes = vec![b'K'; damage];
+        bytes.extend_from_slice(&block);
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(Bench::open(folder.path(), 10, HOUR).knows("a"), "{damage}");
     }
 }
 
