@@ -285,7 +285,8 @@ impl Committer {
     /// Makes sure that there is a segment to append to.
     fn open_segment(&mut self) -> Result<(), CommitRefusal> {
         if self.must_seal {
-            return Err(CommitRefusal::WriteFailed);
+            // For what keeps it from being sealed.
+            return Err(self.spool.figures.refusal().unwrap_or(CommitRefusal::WriteFailed));
         }
         if self.open.is_some() {
             return Ok(());

@@ -4,6 +4,7 @@ use std::thread;
 
 use crossbeam::channel::{Receiver, unbounded};
 
+use super::faulty::FaultyDisk;
 use super::*;
 use crate::handoff::{CommitOutcome, CommitRefusal, Handoff, Mailbox};
 use crate::identity::{Figures, RequestKey, of_request};
@@ -21,10 +22,14 @@ struct Bench {
 
 impl Bench {
     fn start(config: SpoolConfig, inserters: usize) -> Self {
+        Self::start_on(Arc::new(Disk), config, inserters)
+    }
+
+    fn start_on(storage: Arc<dyn Storage>, config: SpoolConfig, inserters: usize) -> Self {
         let poll = mio::Poll::new().unwrap();
         let handoff = Arc::new(Handoff::new(vec![Mailbox::new(poll.registry(), mio::Token(0)).unwrap()]));
         let (sender, sealed) = unbounded();
-        let (spool, recovered) = Spool::open(config).unwrap();
+        let (spool, recovered) = Spool::open_on(storage, config).unwrap();
         for segment in recovered.segments {
             sender.send(segment).unwrap();
         }
@@ -42,6 +47,10 @@ impl Bench {
     fn commit_as(&mut self, frozen: &[u8], rows: &[&str]) -> CommitOutcome {
         let mut batch = batch(rows, &[]);
         batch.frozen = frozen.into();
+        self.commit_batch(batch)
+    }
+
+    fn commit_batch(&mut self, mut batch: Batch) -> CommitOutcome {
         self.sequence += 1;
         batch.close(self.sequence);
         self.handoff.submit(batch);
@@ -203,6 +212,30 @@ fn keyed(key: &[u8], body: &[u8], rows: &[&str]) -> Batch {
     let mut batch = batch(rows, &[]);
     batch.key = Some(RequestKey::new(of_request("t", key), body, figures));
     batch
+}
+
+#[test]
+fn a_disk_that_is_full_at_a_seal_is_said_to_be_full() {
+    let disk = FaultyDisk::new(1);
+    let config = SpoolConfig { dir: "/disk/spool".into(), batch_rows: 2, ..config(Path::new("/")) };
+    let mut bench = Bench::start_on(Arc::new(disk.clone()), config, 1);
+    let with_key = |key: &[u8], row| {
+        let mut batch = keyed(key, b"body", &[row]);
+        batch.frozen = b"frozen"[..].into();
+        batch
+    };
+    assert!(matches!(bench.commit_batch(with_key(b"a", "a")), CommitOutcome::Committed { .. }));
+    disk.fill(true);
+    // The segment has its room already; the log of its keys, without which it is not sealed, has not.
+    assert!(matches!(bench.commit_batch(with_key(b"b", "b")), CommitOutcome::Committed { .. }));
+    for key in [&b"c"[..], b"d"] {
+        let refused = bench.commit_batch(with_key(key, "refused"));
+        assert_eq!(refused, CommitOutcome::Refused(CommitRefusal::DiskFull));
+        assert_eq!(bench.figures.refusal(), Some(CommitRefusal::DiskFull));
+    }
+    disk.fill(false);
+    assert!(matches!(bench.commit_batch(with_key(b"c", "c")), CommitOutcome::Committed { .. }));
+    assert_eq!(rows_of(&bench.finish()), ["ab", "c"]);
 }
 
 #[test]
