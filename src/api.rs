@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::batch::Batch;
 use crate::figures::Shed;
-use crate::http::{ContentCoding, Head, Method, Refusal, Status, query_pairs};
+use crate::http::{ContentCoding, Head, Method, Refusal, Status, plain_path, query_pairs};
 use crate::identity::{self, Figures, Id, RequestKey};
 use crate::limits;
 use crate::ndjson::{EncodeRefusal, LineError, Origin, Report, RowEncoder};
@@ -197,9 +197,10 @@ impl Api {
 
     /// What a head asks for.
     pub fn route(&self, head: &Head<'_>) -> Route {
-        let allow = if head.path == "/api/events" || head.path == self.table_path {
+        let path = plain_path(head.path);
+        let allow = if path == "/api/events" || path == self.table_path {
             EVENTS_ALLOW
-        } else if head.path == "/health" {
+        } else if path == "/health" {
             HEALTH_ALLOW
         } else if head.path == "*" && head.method == Method::Options {
             return Route::Options(EVENTS_ALLOW);

@@ -58,6 +58,8 @@ fn what_is_well_formed_but_not_there_keeps_the_connection() {
     let mut connection = Connection::open(server.address());
     for (input, status, allow) in [
         ("GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n", 404, None),
+        ("POST /api%2Fevents HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 404, None),
+        ("POST /api/%65vents HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 200, None),
         ("POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", 404, None),
         ("DELETE /api/events HTTP/1.1\r\nHost: a\r\n\r\n", 405, Some("POST, OPTIONS")),
         ("POST /api/events?ack=never HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 400, None),

@@ -65,7 +65,7 @@ pub struct Head<'a> {
     pub method: Method,
     /// Path and query as they came, without scheme and authority; `*` for `OPTIONS *`.
     pub target: &'a str,
-    /// The target up to its `?`, escapes not decoded; never empty.
+    /// The target up to its `?`, escapes not decoded (see [`super::plain_path`]); never empty.
     pub path: &'a str,
     /// The target behind its `?`, see [`super::query_pairs`].
     pub query: &'a str,

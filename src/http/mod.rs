@@ -6,7 +6,7 @@
 //! | `fields` | the header fields that decide about framing and persistence |
 //! | `target` | the request target and the host |
 //! | [`body`](ChunkDecoder) | the chunked transfer coding, decoded in place |
-//! | [`query`](query_pairs) | query parameters |
+//! | [`query`](query_pairs) | query parameters, escapes of a path |
 //! | [`response`](Response) | a whole response, appended to the caller's buffer |
 //! | [`date`](DateCache) | the `Date` field, rendered once a second |
 //! | [`status`](Status), [`refusal`](Refusal) | the two tables |
@@ -36,7 +36,7 @@ pub use body::{ChunkDecoder, Decoded};
 pub use date::DateCache;
 pub use fields::{ContentCoding, Framing};
 pub use head::{Head, HeadLimits, HeaderSlot, HeaderSlots, Method, NO_HEADERS, Version, is_worth_parsing, parse_head};
-pub use query::query_pairs;
+pub use query::{plain_path, query_pairs};
 pub use refusal::Refusal;
 pub use response::{CONTINUE, Response};
 pub use status::Status;

@@ -1,4 +1,4 @@
-//! Query parameters.
+//! Query parameters, and the escapes of a path.
 
 use std::borrow::Cow;
 
@@ -12,6 +12,24 @@ pub fn query_pairs(query: &str) -> impl Iterator<Item = Result<(Cow<'_, str>, Co
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         Ok((unescape(name)?, unescape(value)?))
     })
+}
+
+/// A path as it is compared (RFC 3986, section 6.2.2): its escapes decoded, but for that of the
+/// slash, which parts nothing, and for broken ones. Allocates only for what is escaped.
+pub fn plain_path(path: &str) -> Cow<'_, str> {
+    let Some(first) = memchr::memchr(b'%', path.as_bytes()) else { return Cow::Borrowed(path) };
+    let (plain, mut rest) = path.as_bytes().split_at(first);
+    let mut plain = plain.to_vec();
+    while let [byte, behind @ ..] = rest {
+        let escaped = match rest {
+            [b'%', high, low, behind @ ..] => hex(*high).zip(hex(*low)).map(|(high, low)| (high << 4 | low, behind)),
+            _ => None,
+        };
+        let (byte, behind) = escaped.filter(|(byte, _)| *byte != b'/').unwrap_or((*byte, behind));
+        plain.push(byte);
+        rest = behind;
+    }
+    String::from_utf8(plain).map_or(Cow::Borrowed(path), Cow::Owned)
 }
 
 fn unescape(text: &str) -> Result<Cow<'_, str>, Refusal> {
@@ -89,6 +107,27 @@ mod tests {
         }
         // One bad pair does not hide the others.
         assert!(query_pairs("%&a=1").nth(1).is_some_and(|pair| pair.is_ok()));
+    }
+
+    #[test]
+    fn paths_are_compared_without_their_escapes() {
+        for (path, plain) in [
+            ("/api/events", "/api/events"),
+            ("/api/%65vents", "/api/events"),
+            ("/%61%70%69/events%73", "/api/eventss"),
+            ("/api/my%20table", "/api/my table"),
+            ("/api/%C3%A9+", "/api/\u{e9}+"),
+            ("/api%2Fevents", "/api%2Fevents"),
+            ("/api%2fevent%73", "/api%2fevents"),
+            ("/%2565", "/%65"),
+            ("/%", "/%"),
+            ("/%6", "/%6"),
+            ("/%zz%65", "/%zze"),
+            ("/%ff%65", "/%ff%65"),
+        ] {
+            assert_eq!(plain_path(path), plain, "{path}");
+        }
+        assert!(matches!(plain_path("/api/events"), Cow::Borrowed(_)));
     }
 
     #[test]
