@@ -122,6 +122,9 @@ fn what_waits_is_listed_verified_and_drained() {
     assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events_quarantine")).trim(), "1");
     let (ok, listed, _) = command(&["spool", "list"]);
     assert!(ok && listed.trim() == "0 events and 0 refused lines wait in sealed segments", "{listed}");
+    let (ok, verified, _) = command(&["spool", "verify"]);
+    let expected = format!("0 sealed segments and 0 other files were read in {spool}/events");
+    assert!(ok && verified.trim() == expected, "{verified}");
 }
 
 #[test]

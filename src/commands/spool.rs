@@ -37,7 +37,12 @@ pub fn list(settings: &Settings, out: &mut impl Write) -> Result<(), Box<dyn std
 /// When the folder can't be read, or `out` not be written.
 pub fn verify(settings: &Settings, out: &mut impl Write) -> Result<bool, Box<dyn std::error::Error>> {
     let mut whole = true;
+    let (mut sealed, mut others) = (0, 0);
     for inspected in look(settings)? {
+        match inspected {
+            Inspected::Sealed(_) => sealed += 1,
+            Inspected::Unsealed { .. } | Inspected::Unreadable { .. } => others += 1,
+        }
         let (name, outcome) = match &inspected {
             Inspected::Sealed(segment) => (segment.number().to_string(), read_through(segment)),
             Inspected::Unsealed { number, .. } => (number.to_string(), Ok("not sealed")),
@@ -51,6 +56,8 @@ pub fn verify(settings: &Settings, out: &mut impl Write) -> Result<bool, Box<dyn
             }
         }
     }
+    let folder = settings.spool_dir.join(&settings.table);
+    writeln!(out, "{sealed} sealed segments and {others} other files were read in {}", folder.display())?;
     Ok(whole)
 }
 
