@@ -159,6 +159,8 @@ fn the_admin_address_shows_what_happened() {
     assert!(server.admin_get("/readyz").text().contains("\"warnings\":[]"));
     assert!(server.admin_get("/version").text().contains(env!("CARGO_PKG_VERSION")));
     assert_eq!(server.admin_get("/nothing").status, 404);
+    assert_eq!(post(server.admin_address(), "/nothing", b"").status, 404);
+    assert_eq!(server.admin_get("/%6civez").status, 200);
     for (request, methods) in [("POST /livez", "GET, HEAD"), ("GET /spool/requeue", "POST")] {
         let mut connection = Connection::open(server.admin_address());
         connection.send(format!("{request} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").as_bytes());
@@ -179,8 +181,13 @@ fn the_admin_address_shows_what_happened() {
     assert_eq!(newest("?since=2100-01-01T00:00:00Z").text().lines().count(), 0);
     assert_eq!(newest("?event=%27%20OR%201=1%20--").text(), "");
     for wrong in ["?limit=0", "?limit=10001", "?limit=x", "?nocolumn=1", "?since=never", "?event=%zz"] {
-        assert_eq!(newest(wrong).status, 400, "{wrong}: {}", newest(wrong).text());
+        let reply = newest(wrong);
+        assert_eq!(reply.status, 400, "{wrong}: {}", reply.text());
+        let json: serde_json::Value = serde_json::from_str(&reply.text()).unwrap();
+        assert!(json["error"] == "bad_query" && json["message"].is_string(), "{json}");
+        assert!(!reply.text().contains("DB::") && !reply.text().contains("parseDateTime"), "{json}");
     }
+    assert_eq!(newest("?since=1500000000").text().lines().count(), 3);
 
     let metrics = server.metrics();
     let value =
@@ -201,6 +208,43 @@ fn the_admin_address_shows_what_happened() {
     assert_eq!(value(&format!("sluicegate_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"))), 1.0);
     value("sluicegate_spool_oldest_seconds");
     value("sluicegate_connections");
+}
+
+#[test]
+fn a_page_from_elsewhere_changes_nothing_at_the_admin_address() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    let server = Server::start(clickhouse, &database, &[]);
+    let admin = server.admin_address();
+    let requeue = |headers: &str| {
+        let mut connection = Connection::open(admin);
+        let head = format!("POST /spool/requeue?force=1 HTTP/1.1\r\n{headers}Content-Length: 0\r\n\r\n");
+        connection.send(head.as_bytes());
+        connection.read_response()
+    };
+    let host = format!("Host: {admin}\r\n");
+    for elsewhere in [
+        format!("{host}Origin: http://elsewhere.example\r\n"),
+        format!("{host}Origin: null\r\n"),
+        format!("{host}Origin: http://{}\r\n", server.address()),
+        format!("{host}Sec-Fetch-Site: cross-site\r\n"),
+        format!("{host}Sec-Fetch-Site: same-site\r\n"),
+        format!("{host}Origin: http://{admin}\r\nSec-Fetch-Site: cross-site\r\n"),
+        "Host: rebound.example\r\nOrigin: http://rebound.example\r\nSec-Fetch-Site: same-origin\r\n".to_owned(),
+    ] {
+        let reply = requeue(&elsewhere);
+        assert_eq!(reply.status, 403, "{elsewhere}{}", reply.text());
+        let json: serde_json::Value = serde_json::from_str(&reply.text()).unwrap();
+        assert!(json["error"] == "cross_site" && json["message"].is_string(), "{json}");
+    }
+    for own in [
+        host.clone(),
+        "Host: sluicegate.internal:9080\r\n".to_owned(),
+        format!("{host}Origin: http://{admin}\r\nSec-Fetch-Site: same-origin\r\n"),
+        format!("{host}Sec-Fetch-Site: none\r\n"),
+    ] {
+        assert_eq!(requeue(&own).status, 200, "{own}");
+    }
 }
 
 #[test]

@@ -27,16 +27,6 @@ enum Wrong {
     ClickHouse(ClientError),
 }
 
-impl From<ClientError> for Wrong {
-    fn from(error: ClientError) -> Self {
-        match error {
-            // A value that its column's type can't read.
-            ClientError::Refused { status: 400, message, .. } => Self::Query(message),
-            error => Self::ClickHouse(error),
-        }
-    }
-}
-
 fn newest(admin: &Admin, query: &str) -> Result<String, Wrong> {
     let (mut limit, mut since, mut filters) = (LIMIT_DEFAULT, None, Vec::new());
     for pair in query_pairs(query) {
@@ -67,6 +57,7 @@ fn newest(admin: &Admin, query: &str) -> Result<String, Wrong> {
         conditions.push(format!("toString({}) = {{filter{index}:String}}", tables::quote(&name)));
         parameters.push((format!("param_filter{index}"), escaped(&value)));
     }
+    let asks_for_time = since.is_some();
     let has_time = columns.iter().any(|name| name == "server_time");
     if let Some(since) = since {
         if !has_time {
@@ -81,7 +72,13 @@ fn newest(admin: &Admin, query: &str) -> Result<String, Wrong> {
         "SELECT * FROM {}{condition}{order} LIMIT {limit} FORMAT JSONEachRow",
         tables::quoted(&admin.database, &admin.table)
     );
-    ask(admin, &statement, &parameters)
+    ask(admin, &statement, &parameters).map_err(|wrong| match wrong {
+        // Filters are texts and the limit is a number: nothing else in it can be refused as malformed.
+        Wrong::ClickHouse(ClientError::Refused { status: 400, .. }) if asks_for_time => {
+            Wrong::Query("since must be a time, such as 2026-11-24T21:05:00Z or Unix seconds".to_owned())
+        }
+        wrong => wrong,
+    })
 }
 
 /// A parameter's value as ClickHouse reads it: in the escaped form of its TSV format.
@@ -107,5 +104,5 @@ fn ask(admin: &Admin, statement: &str, parameters: &[(String, String)]) -> Resul
             break;
         }
     }
-    Ok(outcome?)
+    outcome.map_err(Wrong::ClickHouse)
 }

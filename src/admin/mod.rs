@@ -4,6 +4,7 @@
 //! serves one request on a short-lived thread, so that a slow reader does not hold up the probe
 //! of an orchestrator.
 
+mod browser;
 mod events;
 mod health;
 mod metrics;
@@ -21,7 +22,7 @@ use std::time::Duration;
 use crate::api::Fault;
 use crate::figures::{WorkerFigures, unix_ms};
 use crate::health::Health;
-use crate::http::{self, DateCache, HeadLimits, Method, Parsed, Status};
+use crate::http::{self, DateCache, Head, HeadLimits, Method, Parsed, Status};
 use crate::insert::client::ClickHouse;
 use crate::insert::figures::InsertFigures;
 use crate::insert::inserter::Inserts;
@@ -128,7 +129,7 @@ impl Admin {
             let mut slots = http::NO_HEADERS;
             match http::parse_head(&input, &limits, &mut slots) {
                 Parsed::Done(head) => {
-                    let page = self.page(head.method, head.path, head.query);
+                    let page = self.page(&head);
                     return respond(&mut stream, &page, head.method == Method::Head);
                 }
                 Parsed::Refused(refusal) => {
@@ -145,24 +146,26 @@ impl Admin {
         }
     }
 
-    fn page(&self, method: Method, path: &str, query: &str) -> Page {
-        if path == requeue::PATH {
-            return requeue::page(self, method, query);
+    fn page(&self, head: &Head<'_>) -> Page {
+        let reads = matches!(head.method, Method::Get | Method::Head);
+        if !reads && browser::is_from_elsewhere(head) {
+            let message = "A page from elsewhere may not change anything here.";
+            return Page::fault(Status::Forbidden, "cross_site", message);
         }
-        if !matches!(method, Method::Get | Method::Head) {
-            return Page::only("GET, HEAD");
-        }
-        match path {
-            "/livez" => health::live(&self.workers, &self.spool),
-            "/readyz" | "/healthz" | "/health" | "/ping" => health::ready(self),
-            "/metrics" => metrics::page(self),
-            "/stats" => stats::page(self),
-            "/version" => version(),
-            _ => match path.strip_prefix("/api/") {
-                Some(table) if table == self.table || table == "events" => events::page(self, query),
-                _ => Page::fault(Status::NotFound, "not_found", "There is nothing at this path."),
+        let path = http::plain_path(head.path);
+        let page: fn(&Self, &str) -> Page = match path.as_ref() {
+            requeue::PATH => return requeue::page(self, head.method, head.query),
+            "/livez" => |admin, _| health::live(&admin.workers, &admin.spool),
+            "/readyz" | "/healthz" | "/health" | "/ping" => |admin, _| health::ready(admin),
+            "/metrics" => |admin, _| metrics::page(admin),
+            "/stats" => |admin, _| stats::page(admin),
+            "/version" => |_, _| version(),
+            path => match path.strip_prefix("/api/") {
+                Some(table) if table == self.table || table == "events" => events::page,
+                _ => return Page::fault(Status::NotFound, "not_found", "There is nothing at this path."),
             },
-        }
+        };
+        if reads { page(self, head.query) } else { Page::only("GET, HEAD") }
     }
 }
 

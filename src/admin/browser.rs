@@ -1,0 +1,53 @@
+//! Who may change something here: a program that was told to, and a page of this address itself.
+//!
+//! A browser sends what any page wants to be sent, also to an address that only its own machine
+//! reaches. It says so: `Sec-Fetch-Site` and `Origin` can't be set by a page.
+
+use std::net::IpAddr;
+
+use crate::http::Head;
+
+/// Is it a browser's request on behalf of a page from elsewhere? Programs have neither field.
+pub(super) fn is_from_elsewhere(head: &Head<'_>) -> bool {
+    // `none`: the user's own doing, such as a typed address.
+    let is_fetched = head.header_lines("sec-fetch-site").any(|site| !matches!(site, b"same-origin" | b"none"));
+    let host = head.header("host").unwrap_or_default();
+    is_fetched || head.header_lines("origin").any(|origin| !is_own(origin, host))
+}
+
+/// A name other than `localhost` is nobody's own: its owner may have let it point here.
+fn is_own(origin: &[u8], host: &[u8]) -> bool {
+    let Ok(host) = str::from_utf8(host) else { return false };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => name,
+        _ => host,
+    };
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    let is_fixed = name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok();
+    let of_origin = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
+    is_fixed && of_origin.is_some_and(|origin| origin.eq_ignore_ascii_case(host.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_own_when_it_is_the_host_and_that_is_no_name_of_somebody() {
+        for (origin, host, expected) in [
+            ("http://127.0.0.1:9080", "127.0.0.1:9080", true),
+            ("http://localhost:9080", "LOCALHOST:9080", true),
+            ("http://[::1]:9080", "[::1]:9080", true),
+            ("http://[::1]", "[::1]", true),
+            ("https://10.0.0.7", "10.0.0.7", true),
+            ("http://127.0.0.1:8080", "127.0.0.1:9080", false),
+            ("http://rebound.example:9080", "rebound.example:9080", false),
+            ("http://elsewhere.example", "127.0.0.1:9080", false),
+            ("null", "127.0.0.1:9080", false),
+            ("null", "null", false),
+            ("", "", false),
+        ] {
+            assert_eq!(is_own(origin.as_bytes(), host.as_bytes()), expected, "{origin} {host}");
+        }
+    }
+}
