@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::ndjson::LineCode;
+use crate::ndjson::{LineCode, RejectedByCode};
 
 /// Upper bounds of the buckets of `request_seconds`, in seconds.
 pub const REQUEST_SECONDS: [f64; 14] =
@@ -121,7 +121,7 @@ pub struct WorkerFigures {
     pub duplicates: Counter,
     /// Requests whose key had come before.
     pub repeated: Counter,
-    /// Refused lines, by code.
+    /// Refused lines, by code; those of a repeat are not refused again.
     pub rejected: [Counter; LineCode::ALL.len()],
     /// Shed requests, by reason.
     pub shed: [Counter; Shed::ALL.len()],
@@ -145,6 +145,13 @@ impl WorkerFigures {
         }
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.request_nanoseconds.add(nanoseconds.saturating_mul(requests));
+    }
+
+    /// Counts refused lines.
+    pub fn reject(&self, by_code: &RejectedByCode) {
+        for (counter, count) in self.rejected.iter().zip(by_code) {
+            counter.add(u64::from(*count));
+        }
     }
 
     /// Counts a shed request.

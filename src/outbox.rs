@@ -14,6 +14,7 @@ use crate::handoff::{CommitOutcome, Handoff, Returned};
 use crate::identity::Figures;
 use crate::in_flight::InFlight;
 use crate::limits;
+use crate::ndjson::RejectedByCode;
 
 /// A request's connection: its slot, and the generation that tells it from the slot's next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub struct Settled {
     pub duplicates: u32,
     /// What its request is answered, where that came with a key.
     pub keyed: Option<Figures>,
+    /// Its refused lines then, which are not counted yet.
+    pub rejected: RejectedByCode,
     /// The requests in it; return the memory with [`Outbox::recycle`].
     pub waiters: Vec<Waiter>,
     /// Since the first request of the batch was served.
@@ -50,6 +53,7 @@ struct UnderWay {
     /// When the first of them was served.
     begun: Instant,
     overdue: bool,
+    rejected: RejectedByCode,
 }
 
 /// See the module.
@@ -100,11 +104,20 @@ impl Outbox {
                 waiters: self.spare_waiters.pop().unwrap_or_default(),
                 begun: Instant::now(),
                 overdue: false,
+                rejected: RejectedByCode::default(),
             };
             self.sequence += 1;
             self.filling = Some((batch, under_way));
         }
         self.filling.as_mut().map(|(batch, under_way)| (batch, under_way.sequence))
+    }
+
+    /// Notes the refused lines of the one request in the batch that fills: they count when it turns
+    /// out to be none that came before.
+    pub fn note_rejected(&mut self, rejected: RejectedByCode) {
+        if let Some((_, under_way)) = &mut self.filling {
+            under_way.rejected = rejected;
+        }
     }
 
     /// Notes that `waiter` has events in the batch that fills, and hands the batch over if the
@@ -160,6 +173,7 @@ impl Outbox {
             rows,
             duplicates,
             keyed,
+            rejected: under_way.rejected,
             elapsed: under_way.begun.elapsed(),
             waiters: under_way.waiters,
         })
@@ -179,6 +193,7 @@ impl Outbox {
             rows: 0,
             duplicates: 0,
             keyed: None,
+            rejected: RejectedByCode::default(),
             elapsed: late.begun.elapsed(),
             waiters: std::mem::take(&mut late.waiters),
         })

@@ -62,6 +62,9 @@ fn a_repeat_gets_the_first_reply_again_and_stores_nothing() {
     let metrics = server.metrics();
     assert_eq!(metrics["sluicegate_requests_repeated_total"], 4.0);
     assert_eq!(metrics["sluicegate_events_accepted_total"], 4.0);
+    for code in ["invalid_json", "type_mismatch"] {
+        assert_eq!(metrics[&format!("sluicegate_events_rejected_total{{code=\"{code}\"}}")], 1.0, "{code}");
+    }
     assert_eq!(metrics["sluicegate_idempotency_keys"], 2.0);
     assert_eq!(metrics["sluicegate_idempotency_horizon_seconds"], 86_400.0);
     assert!(server.stop().success());

@@ -49,7 +49,7 @@ mod walk;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-pub use report::{LineCode, LineError, Report};
+pub use report::{LineCode, LineError, RejectedByCode, Report};
 
 use self::general::Refused;
 use self::identify::Identifier;

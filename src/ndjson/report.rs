@@ -71,6 +71,9 @@ pub struct LineError {
     pub message: String,
 }
 
+/// How many lines were refused for each reason, in the order of [`LineCode::ALL`].
+pub type RejectedByCode = [u32; LineCode::ALL.len()];
+
 /// What became of the lines of one request. Reused from request to request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -80,8 +83,8 @@ pub struct Report {
     pub rejected: u32,
     /// The first [`limits::LINE_ERRORS_LISTED_MAX`] of those.
     pub errors: Vec<LineError>,
-    /// How many lines were refused for each reason, in the order of [`LineCode::ALL`].
-    pub rejected_by_code: [u32; LineCode::ALL.len()],
+    /// The refused lines by reason.
+    pub rejected_by_code: RejectedByCode,
 }
 
 impl Report {
@@ -90,7 +93,7 @@ impl Report {
         self.accepted = 0;
         self.rejected = 0;
         self.errors.clear();
-        self.rejected_by_code = [0; LineCode::ALL.len()];
+        self.rejected_by_code = RejectedByCode::default();
     }
 
     pub(super) fn reject(&mut self, line: u32, refused: Refused) {

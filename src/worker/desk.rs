@@ -49,8 +49,11 @@ impl Service for Desk<'_> {
         let report = self.api.report();
         self.figures.received.add(u64::from(report.accepted) + u64::from(report.rejected));
         if !take.dry_run && report.rejected > 0 {
-            for (counter, count) in self.figures.rejected.iter().zip(&report.rejected_by_code) {
-                counter.add(u64::from(*count));
+            if answer.after_commit && take.key.is_some() {
+                // Only the committer knows whether they were refused before.
+                self.outbox.note_rejected(report.rejected_by_code);
+            } else {
+                self.figures.reject(&report.rejected_by_code);
             }
         }
         if answer.after_commit {

@@ -263,10 +263,12 @@ impl Worker {
         let kept = Kept { segment: None, certain: true, until, first: None };
         let outcome = match settled.outcome {
             Some(CommitOutcome::Committed { segment }) => {
+                self.figures.reject(&settled.rejected);
                 self.figures.accepted.add(u64::from(settled.rows));
                 Ok(Kept { segment: Some(segment), ..kept })
             }
             Some(CommitOutcome::Deduplicated { segment, certain }) => {
+                self.figures.reject(&settled.rejected);
                 self.figures.accepted.add(u64::from(settled.rows) + u64::from(settled.duplicates));
                 self.figures.duplicates.add(settled.duplicates.into());
                 Ok(Kept { segment, certain, ..kept })
