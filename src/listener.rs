@@ -38,9 +38,7 @@ impl std::error::Error for ListenError {}
 /// When the address is in use or not this machine's.
 pub fn bind(address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, ListenError> {
     let wrong = |error| ListenError { address, error };
-    let probe = socket(address, false).map_err(wrong)?;
-    let address = probe.local_addr().map_err(wrong)?.as_socket().unwrap_or(address);
-    drop(probe);
+    let address = probe(address)?;
     (0..workers)
         .map(|_| {
             let socket = socket(address, true).map_err(wrong)?;
@@ -48,6 +46,17 @@ pub fn bind(address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, Lis
             Ok(TcpListener::from_std(socket.into()))
         })
         .collect()
+}
+
+/// Could `address` be listened on now? Returns it with the port that would be taken for 0.
+///
+/// # Errors
+///
+/// When the address is in use or not this machine's.
+pub fn probe(address: SocketAddr) -> Result<SocketAddr, ListenError> {
+    let wrong = |error| ListenError { address, error };
+    let probe = socket(address, false).map_err(wrong)?;
+    Ok(probe.local_addr().map_err(wrong)?.as_socket().unwrap_or(address))
 }
 
 fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {

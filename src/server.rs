@@ -95,10 +95,10 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     let servers = ClickHouse::of(settings)?;
     let inserts = Arc::new(InsertFigures::default());
     let workers: Vec<Arc<WorkerFigures>> = (0..worker_count(settings)).map(|_| Arc::default()).collect();
-    // Listening before ClickHouse is there: an address in use is said at once, not after a wait.
-    let mut sockets = Vec::new();
+    // An address in use is said at once, not after a wait for ClickHouse; meanwhile nobody listens
+    // there who would not answer.
     for address in &settings.listen {
-        sockets.push(listener::bind(*address, workers.len())?);
+        listener::probe(*address)?;
     }
     let admin = Arc::new(Admin {
         health: health.clone(),
@@ -122,6 +122,10 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     let plan = target.plan()?;
     if let Some(field) = &settings.dedup_field {
         plan.require_field(field)?;
+    }
+    let mut sockets = Vec::new();
+    for address in &settings.listen {
+        sockets.push(listener::bind(*address, workers.len())?);
     }
     delivery::say_at_start(servers.clone(), settings).map_err(os("a thread can't be started"))?;
     let frozen = target.freeze(&plan).to_bytes();

@@ -105,6 +105,26 @@ fn what_is_in_the_spool_is_its_owners_alone() {
 }
 
 #[test]
+fn a_first_start_without_clickhouse_says_so_and_takes_no_connection() {
+    let mut clickhouse = ClickHouse::start();
+    let database = clickhouse.database();
+    clickhouse.kill();
+    let server = Server::start_unready(&clickhouse, &database, &[]);
+    assert_eq!(server.admin_get("/livez").status, 200);
+    let ready = server.admin_get("/readyz");
+    assert!(ready.status == 503 && ready.text().contains("\"starting\""), "{}", ready.text());
+    assert!(Connection::try_open(server.address()).is_none(), "a connection is taken that nobody serves");
+    let (status, log) =
+        Server::expect_failure(&clickhouse, &database, &["--admin-listen", &server.admin_address().to_string()]);
+    assert!(!status.success() && log.contains("in use"), "{log}");
+    clickhouse.restart();
+    server.wait_until_ready();
+    assert_eq!(post(server.address(), "/api/events", b"{\"event\":\"first\"}").status, 200);
+    assert!(server.stop().success());
+    assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events")).trim(), "1");
+}
+
+#[test]
 fn a_second_server_on_the_port_or_the_spool_stops_with_a_sentence() {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
