@@ -49,7 +49,7 @@ fn check_says_what_will_happen_and_which_guarantee_the_table_gives() {
     let spool = folder.path().join("spool").to_string_lossy().into_owned();
     let check = |table: &str| {
         let mut all = arguments(&["check"], &url, &database, &spool);
-        all.extend(["--table", table]);
+        all.extend(["--table", table, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
         run(&all)
     };
     let columns = "event String, ip String, server_time DateTime('UTC')";
@@ -90,6 +90,36 @@ fn check_says_what_will_happen_and_which_guarantee_the_table_gives() {
     assert_eq!(clickhouse.query(&format!("SHOW TABLES FROM {database}")).trim(), "weak");
     assert_eq!(std::fs::metadata(&spool).unwrap().permissions().mode() & 0o777, 0o700);
     assert_eq!(std::fs::read_dir(&spool).unwrap().count(), 0);
+}
+
+#[test]
+fn check_tells_what_keeps_serve_from_starting_from_what_does_not() {
+    let clickhouse = shared_clickhouse();
+    let (url, database) = (clickhouse.url(), clickhouse.database());
+    let server = Server::start(clickhouse, &database, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let other = folder.path().join("spool").to_string_lossy().into_owned();
+    let own = server.spool_dir().to_string_lossy().into_owned();
+    let (listen, admin) = (server.address().to_string(), server.admin_address().to_string());
+    let check =
+        |spool: &str, flags: &[&str]| run(&[&arguments(&["check"], &url, &database, spool)[..], flags].concat());
+    let free = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    let (ok, said, _) = check(&other, &free);
+    assert!(ok && said.contains("serve would work"), "{said}");
+    let gone = "http://127.0.0.1:1";
+    let (ok, said, _) = check(&other, &[&free[..], &["--clickhouse-url", gone]].concat());
+    assert!(ok && said.contains(&format!("{gone}/: no connection")) && said.contains("serve would work"), "{said}");
+    for (spool, flags, reason) in [
+        (&other, &["--listen", &listen, "--admin-listen", "127.0.0.1:0"][..], format!("{listen} is in use")),
+        (&other, &["--listen", "127.0.0.1:0", "--admin-listen", &admin], format!("{admin} is in use")),
+        (&own, &free, format!("{own}: another process owns it")),
+    ] {
+        let (ok, said, _) = check(spool, flags);
+        assert!(!ok && said.contains(&reason) && said.contains("serve would NOT work"), "{said}");
+    }
+    assert!(server.stop().success());
+    let (ok, said, _) = check(&own, &["--listen", &listen, "--admin-listen", &admin]);
+    assert!(ok && said.contains("serve would work"), "{said}");
 }
 
 #[test]

@@ -12,6 +12,8 @@ use crate::insert::delivery::{Delivery, shared_windows};
 use crate::insert::guarantee::Guarantee;
 use crate::insert::tables;
 use crate::insert::target::Target;
+use crate::listener;
+use crate::spool;
 
 /// Syncs that are timed.
 const SYNCS: usize = 21;
@@ -28,10 +30,13 @@ pub fn run(settings: &Settings, out: &mut impl Write) -> io::Result<bool> {
     let mut works = true;
     match ClickHouse::of(settings) {
         Ok(servers) => {
-            let mut windows = Vec::new();
+            let (mut windows, mut is_there) = (Vec::new(), false);
             for server in &servers {
-                works &= check_server(server, settings, &mut windows, out)?;
+                let found = check_server(server, settings, &mut windows, out)?;
+                works &= found != Found::Wrong;
+                is_there |= found == Found::Right;
             }
+            works &= is_there;
             if servers.len() > 1 {
                 for sentence in shared_windows(&windows) {
                     writeln!(out, "{sentence}")?;
@@ -43,10 +48,21 @@ pub fn run(settings: &Settings, out: &mut impl Write) -> io::Result<bool> {
             writeln!(out, "configuration: {error}")?;
         }
     }
+    works &= check_addresses(settings, out)?;
+    works &= check_owner(&settings.spool_dir, out)?;
     works &= check_spool(&settings.spool_dir, out)?;
     check_files(settings, out)?;
     writeln!(out, "{}", if works { "serve would work" } else { "serve would NOT work" })?;
     Ok(works)
+}
+
+/// What a server of ClickHouse is like. One that is away keeps nobody from starting while another
+/// is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Right,
+    Wrong,
+    Away,
 }
 
 fn check_server(
@@ -54,12 +70,12 @@ fn check_server(
     settings: &Settings,
     windows: &mut Vec<(String, String)>,
     out: &mut impl Write,
-) -> io::Result<bool> {
+) -> io::Result<Found> {
     let target = match Target::look(server, settings) {
         Ok(target) => target,
         Err(error) => {
             writeln!(out, "{}: {error}", server.url())?;
-            return Ok(false);
+            return Ok(if error.may_pass() { Found::Away } else { Found::Wrong });
         }
     };
     writeln!(out, "ClickHouse {} at {}", target.version, server.url())?;
@@ -67,7 +83,7 @@ fn check_server(
         Ok(plan) => plan,
         Err(error) => {
             writeln!(out, "{}: {error}", tables::quoted(&settings.database, &settings.table))?;
-            return Ok(false);
+            return Ok(Found::Wrong);
         }
     };
     writeln!(out, "columns of {}:", tables::quoted(&settings.database, &settings.table))?;
@@ -76,7 +92,7 @@ fn check_server(
     }
     if let Err(error) = settings.dedup_field.as_ref().map_or(Ok(()), |field| plan.require_field(field)) {
         writeln!(out, "{error}")?;
-        return Ok(false);
+        return Ok(Found::Wrong);
     }
     for table in [settings.table.clone(), tables::quarantine_of(&settings.table)] {
         match Delivery::ask(server, settings, &table) {
@@ -93,11 +109,41 @@ fn check_server(
             )?,
             Err(error) => {
                 writeln!(out, "{}: {error}", tables::quoted(&settings.database, &table))?;
-                return Ok(false);
+                return Ok(Found::Wrong);
             }
         }
     }
-    Ok(true)
+    Ok(Found::Right)
+}
+
+/// Whether somebody listens there already.
+fn check_addresses(settings: &Settings, out: &mut impl Write) -> io::Result<bool> {
+    let mut free = true;
+    for address in settings.listen.iter().chain([&settings.admin_listen]) {
+        match listener::probe(*address) {
+            Ok(_) => writeln!(out, "address {address}: free")?,
+            Err(error) => {
+                free = false;
+                writeln!(out, "address {error}")?;
+            }
+        }
+    }
+    Ok(free)
+}
+
+/// Whether another process has the spool.
+fn check_owner(folder: &Path, out: &mut impl Write) -> io::Result<bool> {
+    match spool::is_owned(folder) {
+        Ok(false) => Ok(true),
+        Ok(true) => {
+            writeln!(out, "spool {}: another process owns it", folder.display())?;
+            Ok(false)
+        }
+        Err(error) => {
+            writeln!(out, "spool {}: {error}", folder.display())?;
+            Ok(false)
+        }
+    }
 }
 
 fn describe(delivery: &Delivery, out: &mut impl Write) -> io::Result<()> {

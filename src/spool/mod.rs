@@ -234,5 +234,15 @@ pub fn inspect(dir: &Path, table: &str) -> Result<Vec<Inspected>, SpoolError> {
     recovery::inspect(&Arc::new(Layout::look(Arc::new(Disk), dir, table)))
 }
 
+/// True while another process owns the spool in this folder. Makes nothing.
+///
+/// # Errors
+///
+/// When its lock can't be looked at.
+pub fn is_owned(dir: &Path) -> io::Result<bool> {
+    let path = dir.join("lock");
+    Ok(path.try_exists()? && Disk.lock(&path)?.is_none())
+}
+
 #[cfg(test)]
 mod tests;
