@@ -113,6 +113,10 @@ fn check_and_the_log_say_who_shares_a_window_and_that_a_quorum_is_missing() {
     let urls_flag = urls.join(",");
     let arguments = [
         "check",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin-listen",
+        "127.0.0.1:0",
         "--clickhouse-url",
         &urls_flag,
         "--database",
