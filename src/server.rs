@@ -255,6 +255,7 @@ fn known_target(servers: &[ClickHouse], settings: &Settings, spool: &Spool) -> R
     let path = spool.schema_path();
     let mut said = false;
     while !STOP.load(Ordering::Relaxed) {
+        let known = Target::load(&path);
         let mut reasons = Vec::new();
         for server in servers {
             match Target::discover(server, settings) {
@@ -270,14 +271,21 @@ fn known_target(servers: &[ClickHouse], settings: &Settings, spool: &Spool) -> R
                     );
                     return Ok(Some(target));
                 }
-                Err(error) if error.may_pass() => reasons.push(format!("{}: {error}", server.url())),
+                // A password that was changed under a server is no reason to lose events meanwhile; at
+                // a first start it is a mistake.
+                Err(error) if error.may_pass() || error.is_login_refused() && matches!(known, Ok(Some(_))) => {
+                    reasons.push(format!("{}: {error}", server.url()));
+                }
                 Err(error) => return Err(ServerError(format!("{}: {error}", server.url()))),
             }
         }
         let reason = reasons.join("; ");
-        match Target::load(&path) {
+        match known {
             Ok(Some(target)) => {
-                tracing::warn!(reason, "ClickHouse is away; events are taken for the columns that the table had last");
+                tracing::warn!(
+                    reason,
+                    "ClickHouse can't be asked; events are taken for the columns that the table had last"
+                );
                 return Ok(Some(target));
             }
             Ok(None) => {}

@@ -125,6 +125,26 @@ fn a_first_start_without_clickhouse_says_so_and_takes_no_connection() {
 }
 
 #[test]
+fn a_login_that_is_refused_ends_a_first_start_and_no_later_one() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    let wrong = ["--clickhouse-user", "nobody"];
+    let (status, log) = Server::expect_failure(clickhouse, &database, &wrong);
+    assert!(!status.success() && log.contains("Authentication failed"), "{log}");
+    let folder = tempfile::tempdir().unwrap();
+    let spool = folder.path().join("spool").to_string_lossy().into_owned();
+    let own = ["--spool-dir", &spool];
+    assert!(Server::start(clickhouse, &database, &own).stop().success());
+    let server = Server::start(clickhouse, &database, &[&own[..], &wrong].concat());
+    assert_eq!(post(server.address(), "/api/events", b"{\"event\":\"kept\"}").status, 200);
+    support::wait_for(|| server.log(), || server.admin_get("/readyz").text().contains("is held").then_some(()));
+    drop(server);
+    let server = Server::start(clickhouse, &database, &own);
+    server.wait_for_rows(clickhouse, &format!("{database}.events"), 1);
+    assert!(server.stop().success());
+}
+
+#[test]
 fn a_second_server_on_the_port_or_the_spool_stops_with_a_sentence() {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();

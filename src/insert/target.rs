@@ -73,10 +73,18 @@ impl From<ClientError> for TargetError {
     }
 }
 
+/// ClickHouse's code for a wrong user or password.
+const AUTHENTICATION_FAILED: u32 = 516;
+
 impl TargetError {
     /// True when asking again later may help.
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::Client(error) if error.is_no_answer())
+    }
+
+    /// True when ClickHouse does not let this user in: user or password are wrong, or changed.
+    pub fn is_login_refused(&self) -> bool {
+        matches!(self, Self::Client(ClientError::Refused { code: Some(AUTHENTICATION_FAILED), .. }))
     }
 }
 
