@@ -3,6 +3,8 @@
 //! [`crate::cli`] fills it from flags, environment and file; nothing is read from anywhere else
 //! afterwards.
 
+mod insert_settings;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -14,6 +16,8 @@ use clap::{ArgAction, Args, ValueEnum};
 
 use crate::limits;
 use crate::spool::{Durability, SpoolConfig};
+
+pub use insert_settings::{ClickHouseSetting, FIXED as FIXED_INSERT_SETTINGS};
 
 /// The settings of `serve` and of every command that works on the same spool and table.
 ///
@@ -241,27 +245,6 @@ pub enum LogLevel {
     Debug,
     /// Everything.
     Trace,
-}
-
-/// `NAME=VALUE` of `--clickhouse-setting`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClickHouseSetting {
-    /// The setting's name, checked to be one word.
-    pub name: String,
-    /// Its value as ClickHouse reads it.
-    pub value: String,
-}
-
-impl std::str::FromStr for ClickHouseSetting {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, value) = text.split_once('=').ok_or("a setting looks like insert_quorum=2")?;
-        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-            return Err(format!("`{name}` is no name of a ClickHouse setting"));
-        }
-        Ok(Self { name: name.into(), value: value.into() })
-    }
 }
 
 /// Why a configuration can't be used: which setting, and what it accepts.

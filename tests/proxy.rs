@@ -18,6 +18,22 @@ const FAULTS: u64 = 200;
 const MANY_INSERTS: [&str; 8] =
     ["--batch-age", "20ms", "--batch-rows", "500", "--inserters", "8", "--insert-timeout", "500ms"];
 
+/// A user's profile under which no token is looked at and rows are cut into many blocks, unless an
+/// insert says otherwise.
+const CARELESS: &str = "<clickhouse>
+  <users_config>config.xml</users_config>
+  <default_profile>default</default_profile>
+  <profiles><default>
+    <deduplicate_insert>disable</deduplicate_insert>
+    <use_strict_insert_block_limits>1</use_strict_insert_block_limits>
+    <max_insert_block_size_bytes>1000</max_insert_block_size_bytes>
+  </default></profiles>
+  <quotas><default/></quotas>
+  <users><default>
+    <password/><networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota>
+  </default></users>
+</clickhouse>";
+
 const OUTCOMES: [&str; 4] = ["done", "retry", "hold", "cut"];
 
 /// Attempts of inserts into a table so far, by outcome.
@@ -73,6 +89,23 @@ fn every_fault_leaves_each_refused_line_once() {
     // The server's own rows are never cut.
     let faults = faults().into_iter().filter(|fault| fault.outcome != "cut").collect();
     each_fault(shared_clickhouse(), faults, "events_quarantine", 422, |number| format!("bad {number}\n"));
+}
+
+#[test]
+fn a_profile_that_ignores_tokens_and_cuts_blocks_does_not_reach_an_insert() {
+    const ROWS: u64 = 5000;
+    let clickhouse = ClickHouse::start_with_config(CARELESS);
+    let database = clickhouse.database();
+    let proxy = Proxy::start(&clickhouse);
+    let server = Server::start(&clickhouse, &database, &["--clickhouse-url", &proxy.url(), "--batch-age", "20ms"]);
+    proxy.inflict(faults().into_iter().filter(|fault| fault.name == "a reset instead of the reply"));
+    let body: String = (0..ROWS).map(|number| format!("{{\"sequence\":{number}}}\n")).collect();
+    assert_eq!(post(server.address(), "/api/events", body.as_bytes()).status, 200);
+    server.wait_until_drained();
+    assert_eq!(attempts(&server, "events"), [1, 1, 0, 0]);
+    assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events")).trim(), ROWS.to_string());
+    let parts = "SELECT rows FROM system.parts WHERE table = 'events' AND level = 0";
+    assert_eq!(clickhouse.query(parts).trim(), ROWS.to_string(), "one INSERT is not one block");
 }
 
 #[test]

@@ -13,8 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::client::{ClickHouse, ClientError};
 use super::tables;
-use crate::config::Settings;
-use crate::limits;
+use crate::config::{FIXED_INSERT_SETTINGS, Settings};
 use crate::ndjson::quarantine;
 use crate::schema::{self, ColumnDescription, Plan, SchemaError};
 
@@ -241,27 +240,12 @@ fn check_version(version: &str) -> Result<(), TargetError> {
     Ok(())
 }
 
-/// Every setting that matters, sent with each insert because a server's or a user's profile may
-/// say otherwise (`async_insert` is 1 by default since 26.3); less those that this server does
-/// not know, which it would refuse with code 115.
+/// What is sent with every insert, less the fixed ones that this server does not know, which it
+/// would refuse with code 115.
 fn insert_settings(clickhouse: &ClickHouse, settings: &Settings) -> Result<BTreeMap<String, String>, TargetError> {
-    let rows_max = limits::ROWS_PER_INSERT_MAX.to_string();
-    let ours = [
-        ("async_insert", "0"),
-        ("insert_deduplicate", "1"),
-        ("wait_end_of_query", "1"),
-        ("send_progress_in_http_headers", "0"),
-        ("max_insert_block_size", &rows_max),
-        ("min_insert_block_size_rows", &rows_max),
-        ("min_insert_block_size_bytes", "1073741824"),
-        ("input_format_max_block_wait_ms", "0"),
-        ("input_format_parallel_parsing", "0"),
-        ("deduplicate_blocks_in_dependent_materialized_views", "1"),
-        ("distributed_foreground_insert", "1"),
-    ];
     let known = clickhouse.query("SELECT name FROM system.settings FORMAT TSV", &[])?;
     let known: std::collections::HashSet<&str> = known.lines().collect();
-    let mut sent: BTreeMap<String, String> = ours
+    let mut sent: BTreeMap<String, String> = FIXED_INSERT_SETTINGS
         .into_iter()
         // `wait_end_of_query` is a parameter of the HTTP interface, not a setting.
         .filter(|(name, _)| known.contains(name) || *name == "wait_end_of_query")
