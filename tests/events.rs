@@ -201,6 +201,7 @@ fn a_column_that_can_not_be_filled_stops_the_start_with_its_name() {
     }
     let (status, log) = Server::expect_failure(clickhouse, &database, &["--table", "missing"]);
     assert!(!status.success() && log.contains("missing"), "{log}");
+    assert_eq!(clickhouse.query(&format!("EXISTS TABLE {database}.missing_quarantine")).trim(), "0");
 }
 
 fn unix_seconds() -> u64 {

@@ -80,7 +80,11 @@ pub fn create_missing(clickhouse: &ClickHouse, settings: &Settings) -> Result<()
         clickhouse.query(&create_database(database), &[])?;
         tracing::info!(database, "the database was missing and is created");
     }
-    if table == DEFAULT_TABLE && !exists(clickhouse, database, table)? {
+    if !exists(clickhouse, database, table)? {
+        if table != DEFAULT_TABLE {
+            // An error, which the next look at the table says; it needs no quarantine.
+            return Ok(());
+        }
         clickhouse.query(&create_events(database), &[])?;
         tracing::info!(database, table, "the table was missing and is created");
     }
