@@ -77,7 +77,9 @@ fn start_log(settings: &Settings) {
         LogLevel::Debug => tracing::Level::DEBUG,
         LogLevel::Trace => tracing::Level::TRACE,
     };
-    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    // Nobody may read the log any more. That is no reason to end: what can't be written is dropped,
+    // and not complained about where it can't be written either.
+    let log = tracing_subscriber::fmt().with_max_level(level).log_internal_errors(false).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => log.with_ansi(terminal).with_target(false).init(),
         LogFormat::Json => log.json().flatten_event(true).with_target(false).init(),

@@ -157,6 +157,16 @@ fn a_second_server_on_the_port_or_the_spool_stops_with_a_sentence() {
 }
 
 #[test]
+fn a_log_that_nobody_reads_any_more_ends_nothing() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    let server = Server::start_unheard(clickhouse, &database, &["--log-level", "debug"]);
+    assert_eq!(post(server.address(), "/api/events", b"{\"event\":\"unheard\"}").status, 200);
+    server.wait_for_rows(clickhouse, &format!("{database}.events"), 1);
+    assert!(server.stop().success());
+}
+
+#[test]
 fn settings_come_from_flag_environment_and_file_in_that_order() {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();

@@ -25,6 +25,8 @@ struct Setup {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     disk: Option<Arc<SmallDisk>>,
+    /// Its log is a pipe that nobody reads.
+    unheard: bool,
     /// Where the test sees the files of the table's segments.
     segments: PathBuf,
 }
@@ -45,6 +47,13 @@ impl Server {
         environment: &[(&str, &str)],
     ) -> Self {
         let server = Setup::new(clickhouse, database, flags, environment).spawn();
+        server.wait_until_ready();
+        server
+    }
+
+    /// Starts it with a log that can't be written: whoever read the pipe is gone.
+    pub fn start_unheard(clickhouse: &ClickHouse, database: &str, flags: &[&str]) -> Self {
+        let server = Setup { unheard: true, ..Setup::new(clickhouse, database, flags, &[]) }.spawn();
         server.wait_until_ready();
         server
     }
@@ -271,11 +280,25 @@ impl Setup {
         }
         arguments.extend(flags.iter().map(|&flag| flag.to_owned()));
         let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-        Self { folder, address, admin, arguments, environment, disk: None, segments: spool.join("events") }
+        Self {
+            folder,
+            address,
+            admin,
+            arguments,
+            environment,
+            disk: None,
+            unheard: false,
+            segments: spool.join("events"),
+        }
     }
 
     fn spawn(&self) -> Server {
-        let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
+        let log = if self.unheard {
+            let (_, writer) = std::io::pipe().unwrap();
+            Stdio::from(writer)
+        } else {
+            File::options().create(true).append(true).open(self.log_path()).unwrap().into()
+        };
         let program = env!("CARGO_BIN_EXE_sluicegate");
         let mut command = self.disk.as_ref().map_or_else(|| Command::new(program), |disk| disk.command(program));
         let child = command
