@@ -155,6 +155,11 @@ fn what_waits_is_listed_verified_and_drained() {
     let (ok, verified, _) = command(&["spool", "verify"]);
     let expected = format!("0 sealed segments and 0 other files were read in {spool}/events");
     assert!(ok && verified.trim() == expected, "{verified}");
+
+    let nowhere = format!("{spool}-elsewhere");
+    let (ok, _, error) = run(&arguments(&["drain"], &url, &database, &nowhere));
+    assert!(!ok && error.contains("there is no spool at"), "{error}");
+    assert!(!std::path::Path::new(&nowhere).exists());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `sluicegate drain`: inserts all that a spool holds, without opening a port.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crossbeam::channel;
@@ -15,6 +16,8 @@ use crate::spool::{LedgerSnapshot, Spool, SpoolError};
 /// Why a spool is not drained: one sentence.
 #[derive(Debug)]
 pub enum DrainError {
+    /// There is no folder of the table's segments.
+    NoSpool(PathBuf),
     /// The spool can't be used.
     Spool(SpoolError),
     /// The settings can't be used.
@@ -30,6 +33,9 @@ pub enum DrainError {
 impl fmt::Display for DrainError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NoSpool(folder) => {
+                write!(f, "there is no spool at {}; --spool-dir and --table say where it is", folder.display())
+            }
             Self::Spool(error) => error.fmt(f),
             Self::Config(error) => error.fmt(f),
             Self::Io(error) => write!(f, "an inserter can't be set up: {error}"),
@@ -53,6 +59,11 @@ impl std::error::Error for DrainError {}
 ///
 /// A sentence that says why it could not begin, or what is left.
 pub fn run(settings: &Settings) -> Result<(), DrainError> {
+    // A start of the server makes it; here it would be an empty one in the wrong place.
+    let folder = settings.spool_dir.join(&settings.table);
+    if !folder.is_dir() {
+        return Err(DrainError::NoSpool(folder));
+    }
     let (spool, recovered) = Spool::open(settings.spool()).map_err(DrainError::Spool)?;
     let servers = ClickHouse::of(settings).map_err(DrainError::Config)?;
     tracing::info!(segments = recovered.segments.len(), events = spool.figures().spooled_rows(), "draining");
