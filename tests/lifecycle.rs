@@ -239,6 +239,29 @@ fn the_admin_address_shows_what_happened() {
     }
     assert_eq!(newest("?since=1500000000").text().lines().count(), 3);
 
+    let exposed = server.admin_get("/metrics");
+    assert_eq!(exposed.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    for (name, kind) in [
+        ("requests_total", "counter"),
+        ("events_received_total", "counter"),
+        ("events_accepted_total", "counter"),
+        ("events_rejected_total", "counter"),
+        ("events_inserted_total", "counter"),
+        ("events_quarantined_total", "counter"),
+        ("events_spooled", "gauge"),
+        ("spool_bytes", "gauge"),
+        ("spool_oldest_seconds", "gauge"),
+        ("connections", "gauge"),
+        ("inserts_total", "counter"),
+        ("shed_total", "counter"),
+        ("request_seconds", "histogram"),
+        ("commit_seconds", "histogram"),
+        ("insert_seconds", "histogram"),
+        ("build_info", "gauge"),
+    ] {
+        assert!(exposed.text().contains(&format!("\n# TYPE sluicegate_{name} {kind}\n")), "{name}: {}", exposed.text());
+    }
+
     let metrics = server.metrics();
     let value =
         |series: &str| metrics.get(series).copied().unwrap_or_else(|| panic!("{series} is missing: {metrics:?}"));

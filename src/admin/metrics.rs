@@ -20,16 +20,40 @@ use crate::spool::{COMMIT_SECONDS, KEY_SECONDS_MAX, LedgerSnapshot};
 pub(super) fn page(admin: &Admin) -> Page {
     let mut registry = Registry::with_prefix("sluicegate");
     registry.register_collector(Box::new(Snapshot::of(admin)));
-    let mut body = String::with_capacity(16 << 10);
-    if text::encode(&mut body, &registry).is_err() {
+    let mut open_metrics = String::with_capacity(16 << 10);
+    if text::encode(&mut open_metrics, &registry).is_err() {
         return Page::fault(Status::InternalServerError, "metrics_failed", "The metrics can't be written.");
     }
     Page {
         status: Status::Ok,
-        content_type: "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        body,
+        content_type: "text/plain; version=0.0.4; charset=utf-8",
+        body: prometheus_text(&open_metrics),
         allow: None,
     }
+}
+
+/// OpenMetrics as the older text that every scraper reads: there a counter is described under the
+/// whole name of its series, and nothing marks the end.
+fn prometheus_text(open_metrics: &str) -> String {
+    let mut text = String::with_capacity(open_metrics.len() + 256);
+    // The help of a metric comes right before its type.
+    let mut help = None;
+    for line in open_metrics.lines().filter(|line| *line != "# EOF") {
+        if let Some(described) = line.strip_prefix("# HELP ") {
+            help = described.split_once(' ');
+            continue;
+        }
+        let counter = line.strip_prefix("# TYPE ").and_then(|described| described.strip_suffix(" counter"));
+        let total = if counter.is_some() { "_total" } else { "" };
+        if let Some((name, sentence)) = help.take() {
+            text.extend(["# HELP ", name, total, " ", sentence, "\n"]);
+        }
+        match counter {
+            Some(name) => text.extend(["# TYPE ", name, "_total counter\n"]),
+            None => text.extend([line, "\n"]),
+        }
+    }
+    text
 }
 
 pub(super) type Labels = Vec<(String, String)>;
@@ -246,5 +270,19 @@ impl Collector for Snapshot {
             family.encode_histogram::<NoLabelSet>(histogram.sum, count, &histogram.buckets, None)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::prometheus_text;
+
+    #[test]
+    fn counters_are_described_under_the_names_of_their_series() {
+        let open_metrics = "# HELP a_b Some of it\n# TYPE a_b counter\na_b_total{c=\"d\"} 1\n\
+                            # HELP e Now\n# TYPE e gauge\ne 2.0\n# EOF\n";
+        let text = "# HELP a_b_total Some of it\n# TYPE a_b_total counter\na_b_total{c=\"d\"} 1\n\
+                    # HELP e Now\n# TYPE e gauge\ne 2.0\n";
+        assert_eq!(prometheus_text(open_metrics), text);
     }
 }
