@@ -7,7 +7,7 @@ mod support;
 use std::thread;
 use std::time::Duration;
 
-use support::{ClickHouse, Client, Load, Server, post};
+use support::{ClickHouse, Client, Load, Server, post, wait_for};
 
 fn event(name: &str, sequence: u64) -> String {
     format!("{{\"event\":\"{name}\",\"sequence\":{sequence}}}\n")
@@ -95,4 +95,27 @@ fn a_killed_clickhouse_loses_and_doubles_nothing() {
     assert!(server.stop().success());
     assert!(load.figures().events > 100, "{}", load.figures());
     load.check(&clickhouse, &database);
+}
+
+#[test]
+fn an_insert_that_still_runs_when_the_server_is_back_needs_no_person() {
+    let clickhouse = ClickHouse::start();
+    let database = clickhouse.database();
+    // An INSERT of six rows takes three seconds.
+    clickhouse.query(&format!(
+        "CREATE TABLE {database}.slow (event String, late UInt8 MATERIALIZED sleepEachRow(0.5)) ENGINE = MergeTree \
+         ORDER BY event SETTINGS non_replicated_deduplication_window = 100"
+    ));
+    let mut server = Server::start(&clickhouse, &database, &["--table", "slow", "--batch-age", "10ms"]);
+    let body = "{\"event\":\"slow\"}\n".repeat(6);
+    assert_eq!(post(server.address(), "/api/slow", body.as_bytes()).status, 200);
+    let running = "SELECT count() FROM system.processes WHERE query_id LIKE 'sluicegate-%'";
+    wait_for(|| server.log(), || (clickhouse.query(running).trim() == "1").then_some(()));
+    server.kill9();
+    let server = server.start_again();
+    let attempts =
+        |outcome: &str| server.metrics()[&format!("sluicegate_inserts_total{{table=\"slow\",outcome=\"{outcome}\"}}")];
+    wait_for(|| server.log(), || (attempts("done") == 1.0).then_some(()));
+    assert!(attempts("retry") >= 1.0 && attempts("hold") == 0.0, "{}", server.log());
+    assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.slow")).trim(), "6");
 }

@@ -34,8 +34,9 @@ pub struct Outcome {
 const TABLE: [(Class, bool, &[u32]); 5] = [
     // Memory, time-outs, Keeper, network, read-only replica, an insert of unknown fate.
     (Class::Retry, false, &[3, 107, 159, 203, 209, 210, 241, 242, 285, 319, 425, 999]),
-    // Too many queries, too many parts: said before anything is written. For 252 see below.
-    (Class::Retry, true, &[202, 252]),
+    // Too many queries, an earlier attempt that still runs, too many parts: said before anything is
+    // written. For 252 see below.
+    (Class::Retry, true, &[202, 216, 252]),
     // "Cannot read all data": the rows' fault, or a body that was cut on its way. See below.
     (Class::Retry, true, &[32, 33]),
     // No such table, database, column or setting; syntax; rights; passwords.
@@ -145,6 +146,7 @@ mod tests {
         assert_eq!(of(&ClientError::Refused { status: 502, code: None, message: "x".into() }), (Class::Retry, false));
         assert_eq!(of(&refused(241, "Memory limit exceeded")), (Class::Retry, false));
         assert_eq!(of(&refused(252, "Too many parts (300)")), (Class::Retry, true));
+        assert_eq!(of(&refused(216, "Query with id = q is already running.")), (Class::Retry, true));
         assert_eq!(of(&refused(252, "Too many partitions for single INSERT block")), (Class::Cut, true));
         assert_eq!(of(&refused(117, "Type of 'a' must be UInt32, not UInt64")), (Class::Hold, true));
         assert_eq!(of(&refused(117, "Bool value must be 0 or 1")), (Class::Cut, true));
