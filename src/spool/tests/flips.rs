@@ -6,8 +6,7 @@
 //! - In an identity, or in the seal of what was sent: the segment is set aside, whole.
 //! - In any other seal, or in a progress block: nothing. But without its seal a frame that was
 //!   damaged before may be a torn tail.
-//! - In a log of identities: that the events in that block, and in those behind it in its file, are
-//!   taken for new, once more.
+//! - In a log of identities: that the events in that block are taken for new, once more.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -70,8 +69,7 @@ pub(super) fn flip_log(disk: &FaultyDisk, folder: &Path, model: &mut Model, chan
     let (offset, ids) = &blocks[hit];
     let byte = offset + chance.below((LOG_HEADER + ids.as_flattened().len()) as u64) as usize;
     disk.flip(&folder.join(name), byte as u64, chance.below(8) as u8);
-    // A log counts up to its first block that is not whole.
-    blocks[hit..].iter().for_each(|(_, ids)| model.may_be_taken_again(ids));
+    model.may_be_taken_again(ids);
 }
 
 const LOG_HEADER: usize = 28;
