@@ -18,8 +18,8 @@ const FAULTS: u64 = 200;
 const MANY_INSERTS: [&str; 8] =
     ["--batch-age", "20ms", "--batch-rows", "500", "--inserters", "8", "--insert-timeout", "500ms"];
 
-/// A user's profile under which no token is looked at and rows are cut into many blocks, unless an
-/// insert says otherwise.
+/// A user's profile under which no token is looked at, rows are cut into many blocks, and their
+/// types are not compared with the table's, unless an insert says otherwise.
 const CARELESS: &str = "<clickhouse>
   <users_config>config.xml</users_config>
   <default_profile>default</default_profile>
@@ -27,6 +27,7 @@ const CARELESS: &str = "<clickhouse>
     <deduplicate_insert>disable</deduplicate_insert>
     <use_strict_insert_block_limits>1</use_strict_insert_block_limits>
     <max_insert_block_size_bytes>1000</max_insert_block_size_bytes>
+    <input_format_with_types_use_header>0</input_format_with_types_use_header>
   </default></profiles>
   <quotas><default/></quotas>
   <users><default>
@@ -92,7 +93,7 @@ fn every_fault_leaves_each_refused_line_once() {
 }
 
 #[test]
-fn a_profile_that_ignores_tokens_and_cuts_blocks_does_not_reach_an_insert() {
+fn a_profile_that_ignores_tokens_types_and_blocks_does_not_reach_an_insert() {
     const ROWS: u64 = 5000;
     let clickhouse = ClickHouse::start_with_config(CARELESS);
     let database = clickhouse.database();
@@ -106,6 +107,11 @@ fn a_profile_that_ignores_tokens_and_cuts_blocks_does_not_reach_an_insert() {
     assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events")).trim(), ROWS.to_string());
     let parts = "SELECT rows FROM system.parts WHERE table = 'events' AND level = 0";
     assert_eq!(clickhouse.query(parts).trim(), ROWS.to_string(), "one INSERT is not one block");
+    // As wide as before: nothing but the type says that a row means something else.
+    clickhouse.query(&format!("ALTER TABLE {database}.events MODIFY COLUMN param_int UInt64"));
+    assert_eq!(post(server.address(), "/api/events", b"{\"param_int\":-1}").status, 200);
+    let decided = || Some(attempts(&server, "events")).filter(|[done, _, hold, _]| done + hold > 1);
+    assert_eq!(wait_for(|| server.log(), decided), [1, 1, 1, 0]);
 }
 
 #[test]

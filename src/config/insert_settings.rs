@@ -1,8 +1,8 @@
 //! Settings that ClickHouse gets with every insert: those of the server, and those of the operator.
 
-/// What an insert's being one block, and its being stored once, depend on. They are sent with each
+/// What an insert's being one block, read as it was written, and stored once depends on. They are sent with each
 /// one because a user's profile may say otherwise.
-pub const FIXED: [(&str, &str); 15] = [
+pub const FIXED: [(&str, &str); 18] = [
     // 1 by default since 26.3.
     ("async_insert", "0"),
     ("insert_deduplicate", "1"),
@@ -17,6 +17,10 @@ pub const FIXED: [(&str, &str); 15] = [
     ("min_insert_block_size_rows", "1048449"),
     ("min_insert_block_size_bytes", "1073741824"),
     ("use_strict_insert_block_limits", "0"),
+    // The header in front of the rows is read, and a type in it that is not the table's refused.
+    ("input_format_with_names_use_header", "1"),
+    ("input_format_with_types_use_header", "1"),
+    ("input_format_binary_decode_types_in_binary_format", "0"),
     ("input_format_max_block_wait_ms", "0"),
     ("input_format_parallel_parsing", "0"),
     ("distributed_foreground_insert", "1"),
@@ -43,7 +47,9 @@ impl std::str::FromStr for ClickHouseSetting {
             return Err(format!("`{name}` is no name of a ClickHouse setting"));
         }
         if FIXED.iter().map(|(fixed, _)| fixed).chain(&FIXED_TOO).any(|fixed| *fixed == name) {
-            return Err(format!("`{name}` is sent by the server itself: that each row is stored once depends on it"));
+            return Err(format!(
+                "`{name}` is sent by the server itself: that rows are stored as they are, and once, depends on it"
+            ));
         }
         Ok(Self { name: name.into(), value: value.into() })
     }
