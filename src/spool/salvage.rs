@@ -46,6 +46,7 @@ pub(super) fn salvage(layout: &Arc<Layout>, segment: &mut SealedSegment) -> io::
         layout.sync_table_dir()?;
         return Ok(Left::Part(copy));
     }
+    segment.may_be_replaced(false);
     let file = layout.storage().open(segment.path())?;
     let (start, end) = (segment.first_place(), segment.seal().end);
     let mut frames = scan(&*file, start, segment.identity().first_position, end, Tail::Sealed)?.frames;
@@ -84,6 +85,7 @@ pub(super) fn salvage(layout: &Arc<Layout>, segment: &mut SealedSegment) -> io::
         let _ = layout.storage().remove(&copy_path);
     })?;
     set_aside(layout, segment.path(), true)?;
+    segment.may_be_replaced(true);
     layout.storage().rename(&copy_path, segment.path())?;
     layout.sync_table_dir()?;
     let copy = open(layout, segment)?;

@@ -21,6 +21,8 @@ pub struct SealedSegment {
     /// Seal, progress and name were synced by this process: of what a former one left the page cache
     /// may lie.
     noted: bool,
+    /// Under its name there may be another by now, which nothing of this one may be written into.
+    replaced: bool,
     progress: Progress,
     cut: Option<Cut>,
     identity: Identity,
@@ -32,8 +34,18 @@ impl SealedSegment {
     /// One that was just sealed.
     pub(super) fn new(layout: Arc<Layout>, identity: Identity, identity_len: u64, seal: Seal) -> Self {
         let path = layout.path(identity.number, Kind::Segment);
-        let progress = Progress::default();
-        Self { layout, path, sent: false, noted: false, progress, cut: None, identity, identity_len, seal }
+        Self {
+            layout,
+            path,
+            sent: false,
+            noted: false,
+            replaced: false,
+            progress: Progress::default(),
+            cut: None,
+            identity,
+            identity_len,
+            seal,
+        }
     }
 
     /// Reads a segment's blocks. `None` for the seal when it has none.
@@ -83,6 +95,7 @@ impl SealedSegment {
             path,
             sent,
             noted: false,
+            replaced: false,
             progress,
             cut: None,
             identity,
@@ -267,6 +280,12 @@ impl SealedSegment {
         self.write_progress(Progress { open: None, ..self.progress.clone() }, true)
     }
 
+    /// From now on its file may be another's: whatever would be written into it is an error of kind
+    /// `InvalidData`, until [`super::salvage`] has looked which it is.
+    pub(super) fn may_be_replaced(&mut self, replaced: bool) {
+        self.replaced = replaced;
+    }
+
     /// Notes, durably, that the rows are inserted.
     pub(super) fn mark_rows_inserted(&mut self) -> io::Result<()> {
         self.write_progress(Progress { rows_inserted: true, open: None, ..self.progress.clone() }, true)
@@ -275,6 +294,11 @@ impl SealedSegment {
     /// Writes the progress, and the seal once more: a failed sync may have kept it from the disk,
     /// and once something is sent under its token there must be no other.
     fn write_progress(&mut self, progress: Progress, durably: bool) -> io::Result<()> {
+        if self.replaced {
+            let number = self.number();
+            let sentence = format!("segment {number} was damaged, and its file may be what is readable of it");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, sentence));
+        }
         // What the file says after a failure is unknown: then the next attempt writes it again.
         let noted = std::mem::take(&mut self.noted);
         let file = self.layout.storage().open(&self.path)?;

@@ -42,8 +42,8 @@ pub(super) struct Record {
     pub(super) is_identified: bool,
     /// It is in a segment that was seen sealed: no loss of power takes it any more.
     pub(super) is_sealed: bool,
-    /// The segment in which a flipped bit has hit it, or what it can only be read with.
-    damaged_in: Option<u64>,
+    /// The segments in which a flipped bit has hit it, or what it can only be read with.
+    damaged_in: BTreeSet<u64>,
     /// Nothing on the disk says that it was ever acknowledged: a flipped bit took it unnoticed.
     may_vanish: bool,
     /// How often it may be stored: more than once when its identities were forgotten.
@@ -131,7 +131,7 @@ impl Model {
             is_keyed,
             is_identified,
             is_sealed: false,
-            damaged_in: None,
+            damaged_in: BTreeSet::new(),
             may_vanish: false,
             copies_max: 1,
             stored: [vec![0; rows], vec![0; rejected]],
@@ -236,12 +236,14 @@ impl Model {
 
     /// A flipped bit has hit these batches in a segment.
     pub(super) fn damage(&mut self, segment: u64, ids: &[u32]) {
-        ids.iter().for_each(|id| self.records[*id as usize].damaged_in = Some(segment));
+        for id in ids {
+            self.records[*id as usize].damaged_in.insert(segment);
+        }
     }
 
     /// Nobody will find out what a flipped bit has hit in a segment.
     pub(super) fn may_vanish(&mut self, segment: u64) {
-        let hit = self.records.iter_mut().filter(|record| record.damaged_in == Some(segment));
+        let hit = self.records.iter_mut().filter(|record| record.damaged_in.contains(&segment));
         hit.for_each(|record| record.may_vanish = true);
     }
 
@@ -254,7 +256,7 @@ impl Model {
 
     /// True when a flipped bit has hit something in a segment.
     pub(super) fn is_damaged(&self, segment: u64) -> bool {
-        self.records.iter().any(|record| record.damaged_in == Some(segment))
+        self.records.iter().any(|record| record.damaged_in.contains(&segment))
     }
 
     /// The server that has this token.
@@ -268,7 +270,7 @@ impl Model {
             let times = found.iter().filter(|ids| ids.contains(&id)).count();
             assert!(times <= record.copies_max, "batch {id} is in {times} segments {where_}");
             let there = times > 0 || record.stored.iter().flatten().all(|count| *count > 0);
-            let owed = record.promise == Promise::Kept && record.damaged_in.is_none();
+            let owed = record.promise == Promise::Kept && record.damaged_in.is_empty();
             assert!(there || !owed, "batch {id} was acknowledged and is lost {where_}: {record:?}");
         }
     }
@@ -283,7 +285,7 @@ impl Model {
                 counts.iter().all(|count| *count as usize <= record.copies_max),
                 "batch {id} is stored twice: {record:?}"
             );
-            if record.damaged_in.is_some() {
+            if !record.damaged_in.is_empty() {
                 lost |= record.promise == Promise::Kept && !record.may_vanish && counts.contains(&0);
                 continue;
             }

@@ -233,7 +233,10 @@ fn a_crash_at_any_call_loses_and_doubles_nothing_readable() {
                 let mut outcome = spool.pool().salvage(&mut segment);
                 let failed = disk.has_failed() || disk.ended().is_some();
                 if fault == Fault::Fails && outcome.is_err() && !disk.is_read_only() {
-                    // The same process again, unless the machine is to blame.
+                    // The same process again, unless the machine is to blame: it is sent once more.
+                    let sent = segment.begin_attempt("window", 1).and_then(|()| contents(&segment));
+                    assert_eq!(sent.unwrap_err().kind(), io::ErrorKind::InvalidData, "{fault:?} at call {nth}");
+                    let _ = segment.attempt_answered();
                     outcome = spool.pool().salvage(&mut segment);
                     assert!(outcome.is_ok(), "{fault:?} at call {nth}: {outcome:?}");
                 }
