@@ -166,6 +166,17 @@ pub struct OpenAttempt {
     pub window: String,
 }
 
+impl OpenAttempt {
+    /// What is believed where nothing on the disk says what was sent, and where to.
+    pub(super) fn unknown(since_ms: u64, newest: u64) -> Self {
+        Self { since_ms, newest, window: String::new() }
+    }
+
+    pub(super) fn is_unknown(&self) -> bool {
+        self.window.is_empty()
+    }
+}
+
 impl Progress {
     pub(super) fn encode(&self, epoch: u64, number: u64) -> Vec<u8> {
         let mut block = Vec::with_capacity(BLOCK);

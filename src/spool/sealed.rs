@@ -87,7 +87,7 @@ impl SealedSegment {
         };
         let sent = kind == Kind::Sent;
         // Without a word about it, what was sent may have been stored anywhere.
-        let unknown = OpenAttempt { since_ms: identity.created_ms, newest: number, window: String::new() };
+        let unknown = OpenAttempt::unknown(identity.created_ms, number);
         let progress = Progress::decode(progress, epoch, number)
             .unwrap_or_else(|| Progress { open: sent.then_some(unknown), ..Progress::default() });
         let mut segment = Self {
@@ -286,9 +286,11 @@ impl SealedSegment {
         self.replaced = replaced;
     }
 
-    /// Notes, durably, that the rows are inserted.
+    /// Notes, durably, that the rows are inserted. The rejected lines were not sent before; but where
+    /// nothing says what was, they may have been as well.
     pub(super) fn mark_rows_inserted(&mut self) -> io::Result<()> {
-        self.write_progress(Progress { rows_inserted: true, open: None, ..self.progress.clone() }, true)
+        let open = self.progress.open.clone().filter(OpenAttempt::is_unknown);
+        self.write_progress(Progress { rows_inserted: true, open, ..self.progress.clone() }, true)
     }
 
     /// Writes the progress, and the seal once more: a failed sync may have kept it from the disk,

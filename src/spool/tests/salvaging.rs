@@ -266,3 +266,24 @@ fn a_crash_at_any_call_loses_and_doubles_nothing_readable() {
         }
     }
 }
+
+/// Nothing says whether the rejected lines were sent: that the rows turn out to be there says nothing
+/// of them.
+#[test]
+fn an_unknown_attempt_stays_open_when_the_rows_are_there() {
+    let (folder, bytes) = sealed(&FRAMES);
+    let (spool, mut segment) = start_with(folder.path(), &bytes);
+    segment.begin_attempt("window", 1).unwrap();
+    spool.pool().rows_are_inserted(&mut segment).unwrap();
+    assert!(segment.open_attempt().is_none());
+    let mut sent = fs::read(spool.layout.path(1, Kind::Sent)).unwrap();
+    let progress = block::Identity::length(&sent).unwrap() + block::BLOCK;
+    sent[progress + 3] ^= 1;
+    fs::write(spool.layout.path(1, Kind::Sent), sent).unwrap();
+    drop((spool, segment));
+    let (spool, mut recovered) = Spool::open(config(folder.path())).unwrap();
+    let segment = &mut recovered.segments[0];
+    assert!(segment.open_attempt().unwrap().is_unknown());
+    spool.pool().rows_are_inserted(segment).unwrap();
+    assert!(segment.rows_are_inserted() && segment.open_attempt().unwrap().is_unknown());
+}
