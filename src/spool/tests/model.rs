@@ -13,6 +13,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use memchr::memmem;
+
 use crate::batch::Batch;
 use crate::identity::{Figures, Id, RequestKey, of_event, of_request};
 
@@ -257,6 +259,12 @@ impl Model {
     /// True when a flipped bit has hit something in a segment.
     pub(super) fn is_damaged(&self, segment: u64) -> bool {
         self.records.iter().any(|record| record.damaged_in.contains(&segment))
+    }
+
+    /// True when a server has these rows, under whatever token.
+    pub(super) fn finds(&self, rows: &[u8]) -> bool {
+        let stored = self.servers.iter().flatten().filter(|(_, is_stored)| **is_stored);
+        stored.into_iter().any(|(token, _)| memmem::find(&self.tokens[token], rows).is_some())
     }
 
     /// The server that has this token.

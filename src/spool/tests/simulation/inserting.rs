@@ -32,6 +32,8 @@ impl Life {
         }
         let readable = flips::readable(&self.disk, segment.path(), segment.rows_waiting() > 0);
         match pool.salvage(&mut segment) {
+            // Nobody can look.
+            Ok(Some(salvaged)) if self.disk.ended().is_some() => salvaged.segment,
             Ok(Some(salvaged)) => {
                 let found = self.quietly(|life| salvaged.segment.as_ref().map(|left| life.look_at(left)));
                 assert_eq!(found.unwrap_or_default().into_iter().collect::<BTreeSet<_>>(), readable, "it is salvaged");
@@ -80,9 +82,13 @@ impl Life {
         token: &str,
         newest: u64,
     ) -> io::Result<bool> {
+        let part = if section == Section::Rows { Part::Rows } else { Part::Rejected };
+        if is_a_persons(segment) && self.model.finds(&read(segment, part)?) {
+            return Ok(true);
+        }
         let first_unknown = segment.open_attempt().is_none();
         let server = self.begin(segment, token, newest)?;
-        let bytes = read(segment, if section == Section::Rows { Part::Rows } else { Part::Rejected });
+        let bytes = read(segment, part);
         if first_unknown && bytes.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::InvalidData) {
             // It broke off.
             segment.attempt_answered()?;
@@ -117,12 +123,18 @@ impl Life {
             if piece.state == PieceState::Inserted {
                 continue;
             }
+            let place = piece.offset as usize..(piece.offset + piece.bytes) as usize;
+            if is_a_persons(segment) && self.model.finds(&read(segment, Part::Rows)?[place.clone()]) {
+                cut.pieces[index].state = PieceState::Inserted;
+                segment.save_cut(cut.clone())?;
+                continue;
+            }
             let token = format!("{whole}-{}-{}", piece.first, piece.rows);
             let server = self.begin(segment, &token, newest)?;
             cut.pieces[index].state = PieceState::Open;
             segment.save_cut(cut.clone())?;
             let rows = read(segment, Part::Rows)?;
-            let bytes = &rows[piece.offset as usize..(piece.offset + piece.bytes) as usize];
+            let bytes = &rows[place];
             let outcome = self.chance.below(6);
             match outcome {
                 0..4 => self.model.insert(server, &token, Section::Rows, bytes),
@@ -160,6 +172,11 @@ impl Life {
         segment.begin_attempt(&server.to_string(), newest)?;
         Ok(server)
     }
+}
+
+/// Nothing says where it was sent, or under which token: a person looks for its rows.
+fn is_a_persons(segment: &SealedSegment) -> bool {
+    segment.open_attempt().is_some_and(OpenAttempt::is_unknown)
 }
 
 /// The bytes of a part of a segment.
