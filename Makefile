@@ -58,10 +58,10 @@ bench: clickhouse ## the encoder; the server beside a bare read-and-answer loop;
 	cargo bench --locked --bench server
 	cargo bench --locked --bench memory
 
-load-wrk: ## send events with wrk: URL, CONNECTIONS, DURATION, BODY
+load-wrk: ## send events with wrk: URL, CONNECTIONS, DURATION, BODY (a file, or random)
 	@scripts/load-wrk.sh "$(URL)" "$(CONNECTIONS)" "$(DURATION)" "$(BODY)"
 
-load-ab: ## send events with ab, with and without keep-alive: URL, CONNECTIONS, REQUESTS, BODY
+load-ab: ## send events with ab, with and without keep-alive: URL, CONNECTIONS, REQUESTS, BODY (a file, or random)
 	@scripts/load-ab.sh "$(URL)" "$(CONNECTIONS)" "$(REQUESTS)" "$(BODY)"
 
 clean: ## what was built; ./data stays

@@ -1,12 +1,18 @@
 #!/usr/bin/env bash
 # load-ab.sh URL CONNECTIONS REQUESTS BODY: sends the body with ab, on kept connections and on a
-# new connection for each request, and fails when a request does.
+# new connection for each request, and fails when a request does. BODY is a file, or `random`: a
+# body of 30 random events, made here (ab sends no more than one).
 set -euo pipefail
 
 url=$1 connections=$2 requests=$3 body=$4
 here=$(cd "$(dirname "$0")" && pwd)
 "$here/need.sh" ab "ab is needed for this: it is in your system's package apache2-utils or httpd-tools." apache2-utils
 
+if [ "$body" = random ]; then
+    body=$(mktemp)
+    trap 'rm -f "$body"' EXIT
+    "$here/random-events.sh" 30 >"$body"
+fi
 events=$(grep -c . "$body")
 run() {
     echo "ab $*: $requests requests over $connections connections, $events events each, to $url"

@@ -1,10 +1,20 @@
--- wrk's side of scripts/load-wrk.sh: the same POST again and again, and a count of the replies
--- that are not 200.
-local file = assert(io.open(os.getenv("BODY"), "rb"))
+-- wrk's side of scripts/load-wrk.sh: POSTs of EVENTS lines each out of the file BODY, by turns, and
+-- a count of the replies that are not 200.
+local events = tonumber(os.getenv("EVENTS"))
+local bodies = {}
+local lines = {}
+for line in io.lines(os.getenv("BODY")) do
+    if line ~= "" then
+        table.insert(lines, line)
+    end
+    if #lines == events then
+        table.insert(bodies, table.concat(lines, "\n") .. "\n")
+        lines = {}
+    end
+end
 wrk.method = "POST"
-wrk.body = file:read("*a")
+wrk.body = bodies[1]
 wrk.headers["Content-Type"] = "application/x-ndjson"
-file:close()
 
 local threads = {}
 
@@ -14,6 +24,19 @@ end
 
 function init()
     refused = 0
+    -- One body is sent without asking Lua again.
+    if #bodies <= 1 then
+        return
+    end
+    local requests = {}
+    for index, body in ipairs(bodies) do
+        requests[index] = wrk.format(nil, nil, nil, body)
+    end
+    local turn = 0
+    function request()
+        turn = turn % #requests + 1
+        return requests[turn]
+    end
 end
 
 function response(status)
@@ -28,7 +51,6 @@ function done(summary, latency)
         refused_in_all = refused_in_all + thread:get("refused")
     end
     local seconds = summary.duration / 1e6
-    local events = tonumber(os.getenv("EVENTS"))
     local errors = summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout
     print(string.format("requests: %d (%.0f a second)", summary.requests, summary.requests / seconds))
     print(string.format("events:   %d (%.0f a second)", summary.requests * events, summary.requests * events / seconds))
