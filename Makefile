@@ -12,8 +12,9 @@ SEEDS ?= 100000
 FIRST_SEED ?= 0
 BODY ?= bench/corpus/events-30.ndjson
 ROUNDS ?= 50
+TABLE ?= null
 
-.PHONY: help build clickhouse run test crash-test check sim fuzz bench load-wrk load-ab clean
+.PHONY: help build clickhouse run test crash-test check sim fuzz bench bench-peers load-wrk load-ab clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,11 +53,16 @@ sim: ## lives of a spool on a faulty disk, held against what was promised: SEEDS
 fuzz: ## each fuzz target for SECONDS_EACH
 	@scripts/fuzz.sh "$(SECONDS_EACH)"
 
-bench: clickhouse ## the encoder; the server beside a bare read-and-answer loop; memory
+bench: clickhouse ## the encoder; the server beside a bare read-and-answer loop; memory; bench-peers
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
 	cargo bench --locked --bench encoder
 	cargo bench --locked --bench server
 	cargo bench --locked --bench memory
+	cargo bench --locked --bench peers
+
+bench-peers: clickhouse ## the server beside others that do the same job, built here too: TABLE=null or mergetree
+	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
+	BENCH_TABLE=$(TABLE) cargo bench --locked --bench peers
 
 load-wrk: ## send events with wrk: URL, CONNECTIONS, DURATION, BODY (a file, or random)
 	@scripts/load-wrk.sh "$(URL)" "$(CONNECTIONS)" "$(DURATION)" "$(BODY)"

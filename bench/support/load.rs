@@ -1,6 +1,9 @@
 //! A closed loop of keep-alive connections on one thread: each sends the same request again as
 //! soon as its reply is there. As cheap as can be, so that the server's core is the busy one.
 
+// Each benchmark is a crate of its own and uses its share of this.
+#![allow(dead_code)]
+
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -9,17 +12,20 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 /// What came of a run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Outcome {
     /// Replies with another status than 200.
     pub failed: u64,
     /// From the first request to the last reply.
     pub elapsed: Duration,
+    /// From each request's first byte to its reply's last, in the order of the replies.
+    pub latencies: Vec<Duration>,
 }
 
 struct Client {
     stream: TcpStream,
     sent: usize,
+    begun: Instant,
     reply: Vec<u8>,
 }
 
@@ -48,13 +54,14 @@ pub fn run(address: SocketAddr, request: &[u8], connections: usize, requests: u6
             stream
         });
         poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
-        clients.push(Client { stream, sent: 0, reply: Vec::with_capacity(1024) });
+        clients.push(Client { stream, sent: 0, begun: Instant::now(), reply: Vec::with_capacity(1024) });
     }
+    let mut latencies = Vec::with_capacity(usize::try_from(requests).unwrap_or(0));
     let begun = Instant::now();
     let mut begun_requests = (connections as u64).min(requests);
     let (mut succeeded, mut failed) = (0, 0);
     for client in clients.iter_mut().take(usize::try_from(begun_requests).unwrap_or(0)) {
-        client.send(request)?;
+        client.begin(request)?;
     }
     while succeeded + failed < requests {
         poll.poll(&mut events, Some(Duration::from_secs(30)))?;
@@ -68,6 +75,7 @@ pub fn run(address: SocketAddr, request: &[u8], connections: usize, requests: u6
             }
             if event.is_readable() {
                 while let Some(status_is_200) = client.receive()? {
+                    latencies.push(client.begun.elapsed());
                     if status_is_200 {
                         succeeded += 1
                     } else {
@@ -75,7 +83,7 @@ pub fn run(address: SocketAddr, request: &[u8], connections: usize, requests: u6
                     }
                     if begun_requests < requests {
                         begun_requests += 1;
-                        client.send(request)?;
+                        client.begin(request)?;
                     } else {
                         break;
                     }
@@ -83,10 +91,15 @@ pub fn run(address: SocketAddr, request: &[u8], connections: usize, requests: u6
             }
         }
     }
-    Ok(Outcome { failed, elapsed: begun.elapsed() })
+    Ok(Outcome { failed, elapsed: begun.elapsed(), latencies })
 }
 
 impl Client {
+    fn begin(&mut self, request: &[u8]) -> io::Result<()> {
+        self.begun = Instant::now();
+        self.send(request)
+    }
+
     fn send(&mut self, request: &[u8]) -> io::Result<()> {
         while self.sent < request.len() {
             match self.stream.write(&request[self.sent..]) {
@@ -112,9 +125,11 @@ impl Client {
             return Ok(None);
         };
         let head = String::from_utf8_lossy(&self.reply[..head_len]).to_ascii_lowercase();
+        let body = &self.reply[head_len..];
         let body_len: usize =
             head.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next()?.parse().ok()).unwrap_or(0);
-        if self.reply.len() < head_len + body_len {
+        let is_chunked = head.contains("transfer-encoding: chunked");
+        if body.len() < body_len || is_chunked && !body.ends_with(b"0\r\n\r\n") {
             return Ok(None);
         }
         let succeeded = self.reply.starts_with(b"HTTP/1.1 200 ");

@@ -12,6 +12,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// The columns of the sample events.
+pub const COLUMNS: &str = "client_time DateTime('UTC'), device_id String, device_os LowCardinality(String), \
+                           session String, sequence Int64, event LowCardinality(String), param_int Int64, \
+                           param_str String, ip String, server_time DateTime('UTC')";
+
 /// A child process that ends with its handle.
 pub struct Child(std::process::Child);
 
@@ -32,13 +37,21 @@ impl Child {
         Ok(child)
     }
 
-    /// CPU time of all its threads so far, from the scheduler's own accounts (nanoseconds, where
-    /// `/proc/PID/stat` counts ticks of 10 ms).
+    /// CPU time of all its threads and of its children's so far, from the scheduler's own accounts
+    /// (nanoseconds, where `/proc/PID/stat` counts ticks of 10 ms).
     pub fn cpu_time(&self) -> Result<Duration, Box<dyn Error>> {
-        let mut nanoseconds = 0;
-        for task in fs::read_dir(format!("/proc/{}/task", self.0.id()))? {
-            let text = fs::read_to_string(task?.path().join("schedstat"))?;
-            nanoseconds += text.split(' ').next().unwrap_or("0").parse::<u64>()?;
+        let mut nanoseconds: u64 = 0;
+        let mut processes = vec![self.0.id()];
+        while let Some(process) = processes.pop() {
+            for task in fs::read_dir(format!("/proc/{process}/task"))? {
+                let task = task?.path();
+                // A thread may end between two lines; none of those that serve does.
+                let read = |figure: &str| fs::read_to_string(task.join(figure)).unwrap_or_default();
+                nanoseconds += read("schedstat").split(' ').next().unwrap_or_default().parse().unwrap_or(0);
+                for child in read("children").split_whitespace() {
+                    processes.push(child.parse()?);
+                }
+            }
         }
         Ok(Duration::from_nanos(nanoseconds))
     }
@@ -64,7 +77,7 @@ impl Drop for Child {
 pub struct ClickHouse {
     url: String,
     address: SocketAddr,
-    _child: Child,
+    child: Child,
     folder: tempfile::TempDir,
 }
 
@@ -76,12 +89,22 @@ impl ClickHouse {
         let path = folder.path().join("clickhouse");
         let arguments = ["clickhouse", "--path", &path.to_string_lossy(), "--http-port", &address.port().to_string()];
         let child = Child::start(env!("CARGO_BIN_EXE_sluicegate"), &arguments, address)?;
-        Ok(Self { url: format!("http://{address}"), address, _child: child, folder })
+        Ok(Self { url: format!("http://{address}"), address, child, folder })
     }
 
     /// Its HTTP interface.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Where its HTTP interface listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The process.
+    pub fn child(&self) -> &Child {
+        &self.child
     }
 
     /// A folder that goes when it goes.
@@ -92,10 +115,7 @@ impl ClickHouse {
     /// Makes the table `bench.nothing`, which takes the sample events and keeps none.
     pub fn create_null_table(&self) -> Result<(), Box<dyn Error>> {
         self.query("CREATE DATABASE bench")?;
-        let columns = "client_time DateTime('UTC'), device_id String, device_os LowCardinality(String), \
-                       session String, sequence Int64, event LowCardinality(String), param_int Int64, \
-                       param_str String, ip String, server_time DateTime('UTC')";
-        self.query(&format!("CREATE TABLE bench.nothing ({columns}) ENGINE = Null"))?;
+        self.query(&format!("CREATE TABLE bench.nothing ({COLUMNS}) ENGINE = Null"))?;
         Ok(())
     }
 
@@ -103,28 +123,34 @@ impl ClickHouse {
     pub fn query(&self, statement: &str) -> Result<String, Box<dyn Error>> {
         use std::io::Write;
         let mut stream = TcpStream::connect(self.address)?;
-        write!(
-            stream,
-            "POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{statement}",
-            statement.len()
-        )?;
+        write!(stream, "POST / HTTP/1.0\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{statement}", statement.len())?;
         let mut reply = String::new();
         stream.read_to_string(&mut reply)?;
-        if !reply.starts_with("HTTP/1.1 200") {
-            return Err(reply.into());
+        match reply.split_once("\r\n\r\n") {
+            Some((head, body)) if head.contains(" 200 ") => Ok(body.to_owned()),
+            _ => Err(reply.into()),
         }
-        Ok(reply)
     }
 }
 
 /// A server whose rows go into `bench.nothing`, and its address.
 pub fn serve(clickhouse: &ClickHouse, durability: &str, more: &[&str]) -> Result<(Child, SocketAddr), Box<dyn Error>> {
+    serve_into(clickhouse, "nothing", durability, more)
+}
+
+/// A server whose rows go into a table of the database `bench`, and its address.
+pub fn serve_into(
+    clickhouse: &ClickHouse,
+    table: &str,
+    durability: &str,
+    more: &[&str],
+) -> Result<(Child, SocketAddr), Box<dyn Error>> {
     let (address, admin) = (free_address()?, free_address()?);
     let (listen, admin) = (address.to_string(), admin.to_string());
     let spool = clickhouse.folder().join(durability);
     let spool = spool.to_string_lossy();
     let mut arguments = vec!["serve", "--listen", &listen, "--admin-listen", &admin];
-    arguments.extend(["--clickhouse-url", clickhouse.url(), "--database", "bench", "--table", "nothing"]);
+    arguments.extend(["--clickhouse-url", clickhouse.url(), "--database", "bench", "--table", table]);
     arguments.extend(["--spool-dir", &spool, "--durability", durability, "--log-level", "warn"]);
     arguments.extend(more);
     Ok((Child::start(env!("CARGO_BIN_EXE_sluicegate"), &arguments, address)?, address))
@@ -146,6 +172,15 @@ pub fn pin(core: usize) {
     if let Some(core) = cores.get(core) {
         core_affinity::set_for_current(*core);
     }
+}
+
+/// Calls `start` on one core: what it starts stays there. The caller goes where it was.
+pub fn on_core<T>(core: usize, start: impl FnOnce() -> T) -> Result<T, Box<dyn Error>> {
+    let before = rustix::thread::sched_getaffinity(None)?;
+    pin(core);
+    let started = start();
+    rustix::thread::sched_setaffinity(None, &before)?;
+    Ok(started)
 }
 
 /// The middle one.
