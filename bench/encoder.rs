@@ -1,5 +1,5 @@
 //! Events a core-second of the row encoder, against `sonic_rs::from_slice` into a borrowed struct
-//! with the same RowBinary written from it, on the sample events of the default table.
+//! with the same RowBinary written from it, on bodies from the usual to the awkward.
 //!
 //! Both run in one process, in alternating rounds, so that a machine that becomes slower becomes
 //! so for both; the figure is the median of the rounds' ratios. `--quick` runs a few rounds only,
@@ -7,130 +7,74 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::borrow::Cow;
+#[path = "support/corpora.rs"]
+mod corpora;
+#[path = "../tests/support/random.rs"]
+#[allow(dead_code)]
+mod random;
+#[path = "support/structs.rs"]
+mod structs;
+
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde::Deserialize;
+use corpora::Corpus;
 use sluicegate::batch::Batch;
 use sluicegate::ndjson::{EncodeLimits, Origin, Report, RowEncoder};
 use sluicegate::rowbinary::RowBuffer;
 use sluicegate::schema::{ColumnDescription, Plan};
+use structs::{EVENT_COLUMNS, Event, HUNDRED_COLUMNS, Hundred};
 
-const CORPUS: &[u8] = include_bytes!("corpus/events-30.ndjson");
+const IP: &[u8] = b"8.8.8.8";
+const SECONDS: u32 = 1_606_864_194;
+const SERVER_COLUMNS: [(&str, &str); 2] = [("ip", "String"), ("server_time", "DateTime('UTC')")];
 
-const COLUMNS: [(&str, &str); 10] = [
-    ("client_time", "DateTime('UTC')"),
-    ("device_id", "String"),
-    ("device_os", "LowCardinality(String)"),
-    ("session", "String"),
-    ("sequence", "Int64"),
-    ("event", "LowCardinality(String)"),
-    ("param_int", "Int64"),
-    ("param_str", "String"),
-    ("ip", "String"),
-    ("server_time", "DateTime('UTC')"),
-];
-
-#[derive(Deserialize)]
-struct Event<'a> {
-    #[serde(borrow)]
-    client_time: Cow<'a, str>,
-    #[serde(borrow)]
-    device_id: Cow<'a, str>,
-    #[serde(borrow)]
-    device_os: Cow<'a, str>,
-    #[serde(borrow)]
-    session: Cow<'a, str>,
-    sequence: i64,
-    #[serde(borrow)]
-    event: Cow<'a, str>,
-    param_int: i64,
-    #[serde(borrow)]
-    param_str: Cow<'a, str>,
-}
-
-fn plan() -> Result<Arc<Plan>, String> {
-    let columns: Vec<ColumnDescription> = COLUMNS
-        .iter()
-        .map(|(name, type_name)| ColumnDescription {
-            name: (*name).to_owned(),
-            type_name: (*type_name).to_owned(),
-            default_kind: String::new(),
-            default_expression: String::new(),
-        })
-        .collect();
-    let plan = Plan::compile(&columns, "UTC").map_err(|error| error.to_string())?;
-    Ok(Arc::new(plan))
-}
-
-/// Reads every line into the struct and writes its row.
-fn with_struct(body: &[u8], ip: &[u8], seconds: u32, rows: &mut RowBuffer, batch: &mut Batch) -> Result<(), String> {
-    for line in body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        let event: Event<'_> = sonic_rs::from_slice(line).map_err(|error| error.to_string())?;
-        rows.put(unix_seconds(&event.client_time).ok_or("a time")?.to_le_bytes());
-        rows.put_string(event.device_id.as_bytes());
-        rows.put_string(event.device_os.as_bytes());
-        rows.put_string(event.session.as_bytes());
-        rows.put(event.sequence.to_le_bytes());
-        rows.put_string(event.event.as_bytes());
-        rows.put(event.param_int.to_le_bytes());
-        rows.put_string(event.param_str.as_bytes());
-        rows.put_string(ip);
-        rows.put(seconds.to_le_bytes());
-        batch.rows.count += 1;
-    }
-    batch.rows.bytes.extend_from_slice(rows.written());
-    rows.truncate(0);
-    Ok(())
-}
-
-/// `YYYY-MM-DD hh:mm:ss`, as quick as plain code is.
-fn unix_seconds(text: &str) -> Option<u32> {
-    let text: &[u8; 19] = text.as_bytes().try_into().ok()?;
-    let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b' ', h1, h2, b':', i1, i2, b':', s1, s2] = text else {
-        return None;
-    };
-    let two = |tens: &u8, ones: &u8| i64::from(tens - b'0') * 10 + i64::from(ones - b'0');
-    let (year, month, day) = (two(y1, y2) * 100 + two(y3, y4), two(m1, m2), two(d1, d2));
-    let (shifted, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = shifted * 365 + shifted / 4 - shifted / 100 + shifted / 400 + (month * 153 + 2) / 5 + day - 719_469;
-    u32::try_from(days * 86_400 + two(h1, h2) * 3600 + two(i1, i2) * 60 + two(s1, s2)).ok()
-}
+/// Bytes that each side encodes in a round.
+const ROUND_BYTES: usize = 20 << 20;
 
 fn main() -> Result<(), String> {
     let quick = std::env::args().any(|argument| argument == "--quick");
-    let (rounds, bodies) = if quick { (3, 20) } else { (61, 3000) };
+    println!("{:<46} {:>12} {:>14} {:>8}", "million events a core-second", "encoder", "from_slice", "ratio");
+    for corpus in corpora::all() {
+        let (rounds, bodies) = if quick { (3, 5) } else { (31, ROUND_BYTES / corpus.body.len()) };
+        let [encoder, from_slice, ratio] = compare(&corpus, rounds, bodies)?;
+        println!("{:<46} {encoder:>12.2} {from_slice:>14.2} {ratio:>8.2}", corpus.name);
+    }
+    Ok(())
+}
+
+/// Rates of both in million events a core-second, and the ratio of the first to the second.
+fn compare(corpus: &Corpus, rounds: usize, bodies: usize) -> Result<[f64; 3], String> {
+    let columns: &[(&str, &str)] = if corpus.is_wide { &HUNDRED_COLUMNS } else { &EVENT_COLUMNS };
+    let with_structs = if corpus.is_wide { structs::encode::<Hundred<'_>> } else { structs::encode::<Event<'_>> };
     let origin = Origin {
         client_ip: std::net::Ipv4Addr::new(8, 8, 8, 8).into(),
-        server_time_unix_ns: 1_606_864_194_000_000_000,
+        server_time_unix_ns: i64::from(SECONDS) * 1_000_000_000,
     };
     let limits = EncodeLimits { line_bytes_max: 1 << 20, events_max: 100_000, encoded_bytes_max: 64 << 20 };
-    let mut encoder = RowEncoder::new(plan()?, limits);
-    let mut batch = Batch::new(0);
-    let mut report = Report::default();
+    let mut encoder = RowEncoder::new(plan(columns)?, limits);
+    let (mut batch, mut report) = (Batch::new(0), Report::default());
     let mut rows = RowBuffer::with_space(16 << 10);
 
     // The same rows, or there is nothing to compare.
-    encoder.encode(CORPUS, &origin, &mut batch, &mut report).map_err(|refusal| format!("{refusal:?}"))?;
-    let encoded = batch.rows.bytes.clone();
+    encoder.encode(&corpus.body, &origin, &mut batch, &mut report).map_err(|refusal| format!("{refusal:?}"))?;
+    let (encoded, events) = (batch.rows.bytes.clone(), batch.rows.count);
     batch.clear();
-    with_struct(CORPUS, b"8.8.8.8", 1_606_864_194, &mut rows, &mut batch)?;
-    if batch.rows.bytes != encoded || batch.rows.count != 30 {
-        return Err("the two do not write the same rows".to_owned());
+    with_structs(&corpus.body, IP, SECONDS, &mut rows, &mut batch)?;
+    if batch.rows.bytes != encoded || batch.rows.count != events {
+        return Err(format!("{}: the two do not write the same rows", corpus.name));
     }
 
-    let events = f64::from(batch.rows.count) * f64::from(bodies);
-    let mut ratios = Vec::new();
-    let (mut encoder_rates, mut struct_rates) = (Vec::new(), Vec::new());
+    let events = f64::from(events) * bodies as f64 / 1e6;
+    let mut rates = [const { Vec::new() }; 3];
     for _ in 0..rounds {
         let start = Instant::now();
         for _ in 0..bodies {
             batch.clear();
             report.clear();
             encoder
-                .encode(black_box(CORPUS), &origin, &mut batch, &mut report)
+                .encode(black_box(&corpus.body), &origin, &mut batch, &mut report)
                 .map_err(|refusal| format!("{refusal:?}"))?;
             black_box(&batch.rows.bytes);
         }
@@ -138,22 +82,32 @@ fn main() -> Result<(), String> {
         let start = Instant::now();
         for _ in 0..bodies {
             batch.clear();
-            with_struct(black_box(CORPUS), b"8.8.8.8", 1_606_864_194, &mut rows, &mut batch)?;
+            with_structs(black_box(&corpus.body), IP, SECONDS, &mut rows, &mut batch)?;
             black_box(&batch.rows.bytes);
         }
         let struct_rate = events / start.elapsed().as_secs_f64();
-        ratios.push(encoder_rate / struct_rate);
-        encoder_rates.push(encoder_rate);
-        struct_rates.push(struct_rate);
+        for (rates, rate) in rates.iter_mut().zip([encoder_rate, struct_rate, encoder_rate / struct_rate]) {
+            rates.push(rate);
+        }
     }
-    let million = 1e6;
-    println!("encoder      {:6.2} million events a core-second", median(&mut encoder_rates) / million);
-    println!("from_slice   {:6.2} million events a core-second", median(&mut struct_rates) / million);
-    println!("ratio        {:6.2} (median of {rounds} rounds)", median(&mut ratios));
-    Ok(())
+    Ok(rates.map(median))
 }
 
-fn median(values: &mut [f64]) -> f64 {
+fn plan(columns: &[(&str, &str)]) -> Result<Arc<Plan>, String> {
+    let columns: Vec<ColumnDescription> = columns
+        .iter()
+        .chain(&SERVER_COLUMNS)
+        .map(|(name, type_name)| ColumnDescription {
+            name: (*name).to_owned(),
+            type_name: (*type_name).to_owned(),
+            default_kind: String::new(),
+            default_expression: String::new(),
+        })
+        .collect();
+    Plan::compile(&columns, "UTC").map(Arc::new).map_err(|error| error.to_string())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
