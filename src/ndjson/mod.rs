@@ -197,7 +197,7 @@ impl RowEncoder {
         batch: &mut Batch,
         report: &mut Report,
     ) -> Result<(), EncodeRefusal> {
-        let body_is_utf8 = is_utf8(body);
+        let body_is_utf8 = simdutf8::basic::from_utf8(body).is_ok();
         let rejected_start = batch.rejected.bytes.len();
         let (mut accepted, mut rejected) = (0u32, 0u32);
         let mut lines = Lines::new(body);
@@ -285,11 +285,6 @@ impl RowEncoder {
         }
         done
     }
-}
-
-/// Most bodies are ASCII, and to see that costs next to nothing: one `or` per 32 bytes.
-fn is_utf8(body: &[u8]) -> bool {
-    body.iter().fold(0, |all, byte| all | byte) < 0x80 || simdutf8::basic::from_utf8(body).is_ok()
 }
 
 #[cold]

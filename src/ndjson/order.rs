@@ -9,8 +9,9 @@
 //!   as well. Nothing is forgotten for that.
 //! - A key that no step foresaw is looked up and *inserted* where it came, so that two kinds of
 //!   lines in turn soon have steps for both.
-//! - A line with several such keys has another order: all steps are forgotten, and the next line
-//!   is learned from its start.
+//! - A line with several such keys has another order, and nothing is kept of it. After
+//!   [`OTHER_LINES_MAX`] of them in a row all steps are forgotten, and the next line is learned from
+//!   its start.
 //! - After [`MISSED_LINES_MAX`] lines with lookups in a row the guess is dropped for
 //!   [`PAUSE_LINES`] lines: lines without order cost a lookup a key and nothing else.
 
@@ -20,6 +21,7 @@ use crate::schema::Target;
 const STEPS_AHEAD: usize = 3;
 /// Lookups in one line after which its order counts as another one.
 const LOOKUPS_IN_ORDER: u32 = 2;
+const OTHER_LINES_MAX: u32 = 2;
 const MISSED_LINES_MAX: u32 = 4;
 const PAUSE_LINES: u32 = 100;
 /// A spelling that is longer is always looked up.
@@ -77,10 +79,14 @@ pub(crate) struct KeyOrder {
     next: usize,
     /// Keys of this line that had to be looked up.
     lookups: u32,
+    /// Where this line has inserted steps, in order.
+    inserted: Vec<usize>,
     /// True while this line is the first to be learned: its lookups are no misses of an order.
     fresh: bool,
     /// Lines in a row with lookups.
     missed_lines: u32,
+    /// Lines in a row of another order.
+    other_lines: u32,
     /// Lines left without a guess.
     pause: u32,
 }
@@ -96,6 +102,7 @@ impl KeyOrder {
     pub(crate) fn begin_line(&mut self) {
         self.next = 0;
         self.lookups = 0;
+        self.inserted.clear();
         self.fresh = self.steps.is_empty();
     }
 
@@ -132,10 +139,27 @@ impl KeyOrder {
         if self.pause > 0 || self.steps.len() >= self.steps_max {
             return;
         }
+        if self.is_of_another_order() {
+            self.forget_line();
+            return;
+        }
         if let Some(step) = Step::new(spelling, target) {
             let index = self.next.min(self.steps.len());
             self.steps.insert(index, step);
             self.next = index + 1;
+            self.inserted.push(index);
+        }
+    }
+
+    fn is_of_another_order(&self) -> bool {
+        !self.fresh && self.lookups > LOOKUPS_IN_ORDER
+    }
+
+    /// Takes back what this line has inserted, all of it before the step that is expected next.
+    fn forget_line(&mut self) {
+        for index in self.inserted.drain(..).rev() {
+            self.steps.remove(index);
+            self.next -= 1;
         }
     }
 
@@ -144,6 +168,7 @@ impl KeyOrder {
     pub(crate) fn end_line(&mut self) {
         if self.lookups == 0 {
             self.missed_lines = 0;
+            self.other_lines = 0;
             return;
         }
         self.end_missed_line();
@@ -163,8 +188,13 @@ impl KeyOrder {
             self.steps.clear();
             self.missed_lines = 0;
             self.pause = PAUSE_LINES;
-        } else if self.lookups > LOOKUPS_IN_ORDER || self.steps.len() >= self.steps_max {
+            self.other_lines = 0;
+            return;
+        }
+        self.other_lines = if self.is_of_another_order() { self.other_lines + 1 } else { 0 };
+        if self.other_lines >= OTHER_LINES_MAX || self.steps.len() >= self.steps_max {
             self.steps.clear();
+            self.other_lines = 0;
         }
     }
 }
@@ -213,9 +243,21 @@ mod tests {
     fn another_order_is_learned() {
         let mut order = KeyOrder::new(8);
         line(&mut order, &["a", "bb", "ccc", "dddd"]);
-        line(&mut order, &["dddd", "ccc", "bb", "a"]);
-        line(&mut order, &["dddd", "ccc", "bb", "a"]);
+        for _ in 0..=OTHER_LINES_MAX {
+            line(&mut order, &["dddd", "ccc", "bb", "a"]);
+        }
         assert_eq!(line(&mut order, &["dddd", "ccc", "bb", "a"]), 4);
+    }
+
+    #[test]
+    fn a_line_of_another_order_now_and_then_leaves_no_trace() {
+        let mut order = KeyOrder::new(8);
+        line(&mut order, &["a", "bb", "ccc", "dddd"]);
+        for _ in 0..100 {
+            line(&mut order, &["dddd", "ccc", "bb", "a", "eeeee", "ffffff"]);
+            assert_eq!(order.steps.len(), 4);
+            assert_eq!(line(&mut order, &["a", "bb", "ccc", "dddd"]), 4);
+        }
     }
 
     #[test]
