@@ -1,6 +1,8 @@
 //! The one thread that writes: it gathers the batches of all workers, appends them as frames with
 //! one call, syncs once for all of them, and sends every batch home with its outcome.
 
+mod room;
+
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +11,6 @@ use crossbeam::channel::Sender;
 
 use super::frame::HEADER;
 use super::ledger::Events;
-use super::recovery::is_want_of_room;
 use super::repeats::Fate;
 use super::sealed::SealedSegment;
 use super::segment::OpenSegment;
@@ -19,6 +20,7 @@ use crate::batch::Batch;
 use crate::figures::unix_ms;
 use crate::handoff::{CommitOutcome, CommitRefusal, Handoff, Returned};
 use crate::limits;
+use room::refusal_of;
 
 /// Sleeps no longer than this, for its heartbeat and to see room on the disk.
 const LOOK: Duration = Duration::from_secs(1);
@@ -332,75 +334,6 @@ impl Committer {
         refusal
     }
 
-    /// Bytes of a fresh segment's file: what seals it, and its blocks.
-    fn capacity(&self) -> u64 {
-        self.spool.config.batch_bytes + self.frozen.len() as u64 + limits::SEGMENT_BLOCKS_BYTES
-    }
-
-    /// May another file be made?
-    fn room(&self) -> Result<(), CommitRefusal> {
-        let capacity = self.capacity();
-        if self.spool.figures.spool_bytes() + capacity > self.spool.config.spool_bytes_max {
-            return Err(CommitRefusal::SpoolFull);
-        }
-        match self.spool.layout.storage().free_bytes(self.spool.layout.table_dir()) {
-            Ok(free) if free < self.spool.config.disk_free_min.saturating_add(capacity) => Err(CommitRefusal::DiskFull),
-            Ok(_) => Ok(()),
-            Err(_) => Err(CommitRefusal::WriteFailed),
-        }
-    }
-
-    /// Without a segment, nobody would find out that there is room again, or none any more.
-    fn look_for_room(&mut self) -> Result<(), SyncFailed> {
-        if self.must_seal {
-            self.seal()?;
-        }
-        if self.open.is_none() && !self.must_seal {
-            let room = match self.spool.figures.refusal() {
-                Some(CommitRefusal::WriteFailed) => self.write_again(),
-                _ => self.recover_postponed().and_then(|()| self.room()),
-            };
-            self.spool.figures.refuse(room.err());
-        }
-        Ok(())
-    }
-
-    /// Room says nothing about a disk that refuses writes: only a write does. At most once in
-    /// [`LOOK`].
-    fn write_again(&mut self) -> Result<(), CommitRefusal> {
-        if self.tried_writing.elapsed() < LOOK {
-            return Err(CommitRefusal::WriteFailed);
-        }
-        self.tried_writing = Instant::now();
-        self.open_segment()
-    }
-
-    /// Recovers what a former run left and the start had no room for: older events first, and no
-    /// new ones before. Copies at most once in [`LOOK`].
-    fn recover_postponed(&mut self) -> Result<(), CommitRefusal> {
-        if self.spool.postponed() == 0 {
-            return Ok(());
-        }
-        if self.tried_postponed.elapsed() < LOOK {
-            return Err(CommitRefusal::DiskFull);
-        }
-        self.tried_postponed = Instant::now();
-        loop {
-            match self.spool.recover_postponed() {
-                Ok(None) => return Ok(()),
-                Ok(Some(segment)) => {
-                    tracing::info!(segment = segment.number(), events = segment.rows(), "recovered");
-                    // As in `seal`.
-                    let _ = self.sealed.send(segment);
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "what a former run left can't be recovered yet");
-                    return Err(refusal_of(&error));
-                }
-            }
-        }
-    }
-
     /// Seals what `next` can't be appended to.
     ///
     /// One segment is open, of one schema. When the table has changed, workers come round to the new
@@ -480,10 +413,6 @@ impl Committer {
         let left = self.spool.config.batch_age.saturating_sub(self.age_from.elapsed());
         if left.is_zero() { LOOK_FOR_INSERTER } else { left.min(LOOK) }
     }
-}
-
-fn refusal_of(error: &io::Error) -> CommitRefusal {
-    if is_want_of_room(error) { CommitRefusal::DiskFull } else { CommitRefusal::WriteFailed }
 }
 
 /// How a round of the committer ended.
