@@ -14,6 +14,11 @@ BODY ?= bench/corpus/events-30.ndjson
 ROUNDS ?= 50
 TABLE ?= null
 
+# What an INSERT can meet, once more with the format and the compression that are not the defaults.
+IN_THE_OTHER_FORMAT = SLUICEGATE_INSERT_FORMAT=native SLUICEGATE_INSERT_COMPRESSION=zstd \
+	cargo test --locked --no-fail-fast --test events --test damage --test outcomes --test schema_change \
+	--test proxy --test presence --test replicas --test faults --test quarantine
+
 .PHONY: help build clickhouse run test crash-test check sim fuzz bench bench-peers load-wrk load-ab clean
 
 help: ## this list
@@ -33,6 +38,7 @@ test: clickhouse ## every test, those against a real ClickHouse included
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
 	@scripts/need.sh strace "strace is needed for the tests of a failing disk and a killed ClickHouse: install the package strace" strace
 	cargo test --locked --no-fail-fast
+	$(IN_THE_OTHER_FORMAT)
 
 crash-test: clickhouse ## kill server and ClickHouse under load: ROUNDS, CRASH_SEED
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
@@ -44,6 +50,7 @@ check: clickhouse ## format, clippy with warnings denied, tests
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked --no-fail-fast
+	$(IN_THE_OTHER_FORMAT)
 
 sim: ## lives of a spool on a faulty disk, held against what was promised: SEEDS, FIRST_SEED
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"

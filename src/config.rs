@@ -17,7 +17,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use crate::limits;
 use crate::spool::{Durability, SpoolConfig};
 
-pub use insert_settings::{ClickHouseSetting, FIXED as FIXED_INSERT_SETTINGS};
+pub use insert_settings::{ClickHouseSetting, FIXED as FIXED_INSERT_SETTINGS, InsertCompression, InsertFormat};
 
 /// The settings of `serve` and of every command that works on the same spool and table.
 ///
@@ -78,6 +78,15 @@ pub struct Settings {
     /// A ClickHouse setting sent with every insert, such as insert_quorum=2; repeatable
     #[arg(long, env = "SLUICEGATE_CLICKHOUSE_SETTING", value_name = "NAME=VALUE", value_delimiter = ',')]
     pub clickhouse_setting: Vec<ClickHouseSetting>,
+
+    /// How rows are sent: as they lie in the spool (rowbinary), or as columns (native), which costs
+    /// ClickHouse less, and memory for the rows of every INSERT under way
+    #[arg(long, env = "SLUICEGATE_INSERT_FORMAT", value_name = "FORMAT", default_value = "rowbinary")]
+    pub insert_format: InsertFormat,
+
+    /// How an INSERT is compressed: for a ClickHouse behind a slow network
+    #[arg(long, env = "SLUICEGATE_INSERT_COMPRESSION", value_name = "CODING", default_value = "none")]
+    pub insert_compression: InsertCompression,
 
     /// How long one attempt of an insert may take
     #[arg(long, env = "SLUICEGATE_INSERT_TIMEOUT", value_name = "TIME", default_value = "300s")]

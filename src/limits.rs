@@ -11,7 +11,8 @@
 //! - connections × about 300 bytes for an idle one, which owns no buffer;
 //! - about 130 bytes for each idempotency key that is remembered, `--idempotency-keys-max` at most,
 //!   and about 70 for each value of `--dedup-field`, `--dedup-values-max` at most;
-//! - inserters × about 1 MiB: a segment is streamed from its file, never held.
+//! - inserters × about 1 MiB: a segment is streamed from its file, never held; with
+//!   `--insert-format native` × its rows, `--batch-bytes` as a rule and 128 MiB at most.
 
 use std::time::Duration;
 

@@ -11,7 +11,7 @@ mod skip;
 
 use std::ops::Range;
 
-pub use skip::skip_value;
+pub use skip::{fixed_width, leb128, skip_value};
 
 /// Strings up to this length are written as one block: one wide load and store.
 const SHORT: usize = 32;

@@ -19,7 +19,7 @@ use crossbeam::channel;
 
 use crate::admin::{Admin, Series};
 use crate::api::Api;
-use crate::config::Settings;
+use crate::config::{InsertFormat, Settings};
 use crate::connection::RequestLimits;
 use crate::embedded::{Embedded, EmbeddedOptions};
 use crate::figures::WorkerFigures;
@@ -128,8 +128,14 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
         sockets.push(listener::bind(*address, workers.len())?);
     }
     delivery::say_at_start(servers.clone(), settings).map_err(os("a thread can't be started"))?;
-    let frozen = target.freeze(&plan).to_bytes();
-    let schema = Arc::new(CurrentSchema::new(plan, frozen));
+    let frozen = target.freeze(&plan);
+    if settings.insert_format == InsertFormat::Native && !frozen.is_safe_as_native() {
+        tracing::warn!(
+            "--insert-format native is not used for this table: it has an Enum, whose values ClickHouse does not check \
+             in that format, or ClickHouse is too old to check types; rows go as RowBinary"
+        );
+    }
+    let schema = Arc::new(CurrentSchema::new(plan, frozen.to_bytes()));
     let version = schema.newest();
     let schema_path = spool.schema_path();
     let (sealed_sender, sealed) = channel::unbounded();
@@ -160,7 +166,7 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     let inserter_threads = (0..settings.inserters.get())
         .map(|index| {
             let inserting = inserting.clone();
-            let client = InsertClient::new().map_err(os("an inserter can't be set up"))?;
+            let client = InsertClient::new(settings.insert_compression).map_err(os("an inserter can't be set up"))?;
             spawn(format!("inserter-{index}"), move || inserting.run(&client))
         })
         .collect::<Result<Vec<_>, _>>()?;

@@ -132,6 +132,13 @@ fn run_series(
                 _ => kills.both += 1,
             }
             if kind < 5 || kind == 7 {
+                // What an earlier life sent in one format may have to be repeated in another.
+                let format = ["rowbinary", "native"][random.below(2) as usize];
+                let compression = ["none", "lz4", "zstd"][random.below(3) as usize];
+                server.set_environment(&[
+                    ("SLUICEGATE_INSERT_FORMAT", format),
+                    ("SLUICEGATE_INSERT_COMPRESSION", compression),
+                ]);
                 server = server.spawn_again();
                 load.note(format!("round {round}: the server is back"));
             }

@@ -28,6 +28,7 @@ const CARELESS: &str = "<clickhouse>
     <use_strict_insert_block_limits>1</use_strict_insert_block_limits>
     <max_insert_block_size_bytes>1000</max_insert_block_size_bytes>
     <input_format_with_types_use_header>0</input_format_with_types_use_header>
+    <input_format_native_allow_types_conversion>1</input_format_native_allow_types_conversion>
   </default></profiles>
   <quotas><default/></quotas>
   <users><default>

@@ -75,7 +75,7 @@ pub fn run(settings: &Settings) -> Result<(), DrainError> {
     drop(sender);
     let handoff = Arc::new(Handoff::new(Vec::new()));
     let inserts = Inserts::new(settings, servers, sealed, spool.pool(), spool.figures(), Arc::default(), handoff);
-    let client = InsertClient::new().map_err(DrainError::Io)?;
+    let client = InsertClient::new(settings.insert_compression).map_err(DrainError::Io)?;
     inserts.run(&client);
     let ledger = spool.figures().ledger();
     if !ledger.balances() {

@@ -1,8 +1,10 @@
 //! Settings that ClickHouse gets with every insert: those of the server, and those of the operator.
 
+use clap::ValueEnum;
+
 /// What an insert's being one block, read as it was written, and stored once depends on. They are sent with each
 /// one because a user's profile may say otherwise.
-pub const FIXED: [(&str, &str); 18] = [
+pub const FIXED: [(&str, &str); 19] = [
     // 1 by default since 26.3.
     ("async_insert", "0"),
     ("insert_deduplicate", "1"),
@@ -21,6 +23,7 @@ pub const FIXED: [(&str, &str); 18] = [
     ("input_format_with_names_use_header", "1"),
     ("input_format_with_types_use_header", "1"),
     ("input_format_binary_decode_types_in_binary_format", "0"),
+    ("input_format_native_allow_types_conversion", "0"),
     ("input_format_max_block_wait_ms", "0"),
     ("input_format_parallel_parsing", "0"),
     ("distributed_foreground_insert", "1"),
@@ -28,6 +31,37 @@ pub const FIXED: [(&str, &str); 18] = [
 
 /// Other names of [`FIXED`] ones, and the token itself.
 const FIXED_TOO: [&str; 3] = ["insert_deduplication_token", "insert_distributed_sync", "max_insert_block_size_rows"];
+
+/// The format of an INSERT's rows. To ClickHouse both are the same block, under the same token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum InsertFormat {
+    /// `RowBinaryWithNamesAndTypes`: streamed as it lies in the spool.
+    Rowbinary,
+    /// `Native`: made into columns first.
+    Native,
+}
+
+/// The content coding of an INSERT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum InsertCompression {
+    /// As it is.
+    None,
+    /// LZ4 frames.
+    Lz4,
+    /// Zstandard, level 1.
+    Zstd,
+}
+
+impl InsertCompression {
+    /// Its name in `Content-Encoding`, as ClickHouse knows it.
+    pub fn coding(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Lz4 => Some("lz4"),
+            Self::Zstd => Some("zstd"),
+        }
+    }
+}
 
 /// `NAME=VALUE` of `--clickhouse-setting`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -72,11 +72,19 @@ impl Inserts {
                 Ok(rows)
             };
             let repeat = since_ms.map(|since_ms| Repeat { since_ms, forced, rows: &again, bytes: sent.bytes });
-            let insert = Insert { place, part: Part::Rows, frozen, token: &token, rows: sent.rows, convert, repeat };
+            let insert = Insert {
+                place,
+                part: Part::Rows,
+                frozen,
+                token: &token,
+                rows: sent.rows,
+                bytes: sent.bytes,
+                convert,
+                repeat,
+            };
             let reader = work.segment.read(Part::Rows).map_err(Failure::on_disk)?;
-            let outcome = self.send(client, &insert, work.attempts, |header| {
-                SegmentBody::new(header, reader, sent.offset, sent.bytes)
-            });
+            let outcome = self
+                .send(client, &insert, work.attempts, |shape| SegmentBody::new(shape, reader, sent.offset, sent.bytes));
             let (decided, failure) = decide(&work.segment, frozen, &sent, first_unknown, outcome)?;
             let is_open = decided.iter().any(|piece| piece.state == PieceState::Open);
             cut.pieces.splice(index..=index, decided);
@@ -136,11 +144,8 @@ impl Inserts {
         let (forced, bytes) = (work.orders.force, rows.len() as u64);
         let repeat = since_ms.map(|since_ms| Repeat { since_ms, forced, rows: &again, bytes });
         let (part, frozen) = (Part::Rejected, &quarantine);
-        let insert = Insert { place, part, frozen, token: &token, rows: refused, convert: false, repeat };
-        let outcome = self.send(client, &insert, work.attempts, |mut header| {
-            header.extend_from_slice(&rows);
-            SegmentBody::of_bytes(header)
-        });
+        let insert = Insert { place, part, frozen, token: &token, rows: refused, bytes, convert: false, repeat };
+        let outcome = self.send(client, &insert, work.attempts, |shape| SegmentBody::of_bytes(shape, rows.clone()));
         if let Err(failure) = outcome {
             return Err(rejected_part_failed(work, failure, first_unknown));
         }

@@ -12,15 +12,16 @@ use super::failure::{Failure, describe};
 use super::figures::InsertFigures;
 use super::horizon::Writers;
 use super::look::LookWish;
+use super::native;
 use super::outcome::{Class, calls_for_a_look, classify};
 use super::presence::Repeat;
 use super::rows::Rows;
 use super::servers::Servers;
 use super::statement::{self, Statement};
-use super::stream::{InsertClient, SegmentBody};
+use super::stream::{InsertClient, SegmentBody, Shape};
 use super::tables;
 use super::target::Frozen;
-use crate::config::Settings;
+use crate::config::{InsertFormat, Settings};
 use crate::figures::unix_ms;
 use crate::handoff::Handoff;
 use crate::spool::{Part, SealedSegment, SegmentPool, SpoolFigures};
@@ -40,6 +41,7 @@ pub struct Inserts {
     pub(super) servers: Servers,
     pub(super) database: String,
     pub(super) table: String,
+    format: InsertFormat,
     timeout: Duration,
     writers: Writers,
     pub(super) pool: Arc<SegmentPool>,
@@ -55,6 +57,7 @@ pub(super) struct Insert<'a> {
     pub(super) frozen: &'a Frozen,
     pub(super) token: &'a str,
     pub(super) rows: u64,
+    pub(super) bytes: u64,
     pub(super) convert: bool,
     /// Set when an earlier attempt of it has no answer.
     pub(super) repeat: Option<Repeat<'a>>,
@@ -78,6 +81,7 @@ impl Inserts {
             servers: Servers::new(servers, settings.database.clone()),
             database: settings.database.clone(),
             table: settings.table.clone(),
+            format: settings.insert_format,
             timeout: *settings.insert_timeout,
             writers: Writers { nodes: settings.writers.get() as u64 },
             pool,
@@ -162,9 +166,9 @@ impl Inserts {
         let (forced, convert) = (work.orders.force, work.orders.convert && part == Part::Rows);
         let again = || Rows::new(work.segment.read(part)?, &frozen.columns);
         let repeat = since_ms.map(|since_ms| Repeat { since_ms, forced, rows: &again, bytes });
-        let insert = Insert { place, part, frozen, token, rows, convert, repeat };
+        let insert = Insert { place, part, frozen, token, rows, bytes, convert, repeat };
         let reader = work.segment.read(part).map_err(Failure::on_disk)?;
-        let outcome = self.send(client, &insert, work.attempts, |header| SegmentBody::new(header, reader, 0, bytes));
+        let outcome = self.send(client, &insert, work.attempts, |shape| SegmentBody::new(shape, reader, 0, bytes));
         let Err(failure) = outcome else { return Ok(()) };
         if part == Part::Rejected {
             return Err(rejected_part_failed(work, failure, first_unknown));
@@ -237,13 +241,17 @@ impl Inserts {
         client: &InsertClient,
         insert: &Insert<'_>,
         attempts: u32,
-        body: impl FnOnce(Vec<u8>) -> SegmentBody,
+        body: impl FnOnce(Shape) -> SegmentBody,
     ) -> Result<(), Failure> {
         let table = self.table_of(insert.part);
         let Some(server) = self.servers.get(insert.place) else {
             return Err(Failure::hold("no server is configured"));
         };
-        let statement = Statement::new(server, &self.database, &table, insert.frozen, insert.convert)?;
+        let format = match self.format {
+            InsertFormat::Native if native::is_fit_for(insert.frozen, insert.bytes) => self.format,
+            _ => InsertFormat::Rowbinary,
+        };
+        let statement = Statement::new(server, &self.database, &table, insert.frozen, format, insert.convert)?;
         let query_id = format!("sluicegate-{}-{attempts}", insert.token);
         let mut parameters = vec![
             ("query", statement.text.as_str()),
@@ -252,7 +260,7 @@ impl Inserts {
         ];
         parameters.extend(insert.frozen.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let begun = Instant::now();
-        let outcome = client.insert(server, &parameters, body(statement.header), self.timeout);
+        let outcome = client.insert(server, &parameters, body(statement.shape), self.timeout);
         let took = begun.elapsed();
         let doubt = match (&outcome, &insert.repeat) {
             (Ok(()), Some(repeat)) => self.prove(server, &table, insert, repeat, attempts).err(),

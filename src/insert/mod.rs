@@ -14,6 +14,7 @@
 //! Beside them [`watch`] looks whether the table is still what events are encoded for.
 
 pub mod client;
+mod compression;
 mod cutting;
 mod damage;
 pub mod delivery;
@@ -24,6 +25,7 @@ pub mod guarantee;
 pub mod horizon;
 pub mod inserter;
 mod look;
+mod native;
 pub mod outcome;
 mod presence;
 pub mod rows;

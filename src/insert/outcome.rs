@@ -68,8 +68,7 @@ pub fn classify(error: &ClientError, attempts: u32) -> Outcome {
     match (code, known) {
         // One code for two things: too many parts passes, too many partitions of one block does not.
         (252, _) if message.contains("partitions") => outcome(Class::Cut, true),
-        // The table's columns are not the segment's.
-        (117, _) if message.contains("Type of") => outcome(Class::Hold, true),
+        (code, _) if is_another_type(code, message) => outcome(Class::Hold, true),
         (32 | 33, _) if attempts >= CANNOT_READ_ATTEMPTS => outcome(Class::Cut, true),
         (_, Some((class, answered, _))) => outcome(*class, *answered),
         (_, None) => outcome(Class::Hold, false),
@@ -80,9 +79,20 @@ pub fn classify(error: &ClientError, attempts: u32) -> Outcome {
 pub fn calls_for_a_look(error: &ClientError) -> bool {
     match error {
         ClientError::NoConnection(_) | ClientError::NoAnswer(_) => true,
-        ClientError::Refused { code: Some(117), message, .. } => message.contains("Type of"),
-        ClientError::Refused { code, .. } => code.is_some_and(|code| LOOK_AGAIN.contains(&code)),
+        ClientError::Refused { code: Some(code), message, .. } => {
+            LOOK_AGAIN.contains(code) || is_another_type(*code, message)
+        }
+        ClientError::Refused { code: None, .. } => false,
         ClientError::Damaged(_) | ClientError::Absent(_) => false,
+    }
+}
+
+/// The table's columns are not the segment's, as RowBinary's header says or a block of Native.
+fn is_another_type(code: u32, message: &str) -> bool {
+    match code {
+        117 => message.contains("Type of"),
+        53 => message.contains("While executing Native"),
+        _ => false,
     }
 }
 
@@ -150,6 +160,9 @@ mod tests {
         assert_eq!(of(&refused(252, "Too many partitions for single INSERT block")), (Class::Cut, true));
         assert_eq!(of(&refused(117, "Type of 'a' must be UInt32, not UInt64")), (Class::Hold, true));
         assert_eq!(of(&refused(117, "Bool value must be 0 or 1")), (Class::Cut, true));
+        let native = "Cannot convert: Int64 to Int32: While executing Native. (TYPE_MISMATCH)";
+        assert_eq!(of(&refused(53, native)), (Class::Hold, true));
+        assert_eq!(of(&refused(53, "Cannot convert: Int64 to Int32: in a view. (TYPE_MISMATCH)")), (Class::Cut, true));
         for code in [60, 81, 16, 497, 516, 164, 115, 62] {
             assert_eq!(of(&refused(code, "")), (Class::Hold, true), "{code}");
         }
@@ -169,6 +182,7 @@ mod tests {
             assert_eq!(classify(&refused(code, ""), 1), Outcome { class: Class::Hold, answered: true }, "{code}");
         }
         assert!(calls_for_a_look(&refused(117, "Type of 'a' must be UInt32, not UInt64")));
+        assert!(calls_for_a_look(&refused(53, "Cannot convert: Int64 to Int32: While executing Native. (X)")));
         assert!(calls_for_a_look(&ClientError::NoConnection("refused".into())));
         for (code, message) in [(117, "Bool value must be 0 or 1"), (241, ""), (469, ""), (252, "Too many parts")] {
             assert!(!calls_for_a_look(&refused(code, message)), "{code}");

@@ -2,18 +2,21 @@
 
 use super::client::ClickHouse;
 use super::failure::Failure;
+use super::native::NativeBlock;
+use super::stream::Shape;
 use super::tables;
 use super::target::Frozen;
+use crate::config::InsertFormat;
 use crate::schema::ColumnDescription;
 
 /// See the module.
 pub(super) struct Statement {
     pub(super) text: String,
-    pub(super) header: Vec<u8>,
+    pub(super) shape: Shape,
 }
 
 impl Statement {
-    /// An INSERT of a segment's columns; with `convert`, one that reads them with the segment's types
+    /// An INSERT of a segment's columns in a format; with `convert`, one that reads them with the segment's types
     /// and lets ClickHouse convert them into those of the table as it is now, without columns that
     /// it has no more.
     pub(super) fn new(
@@ -21,15 +24,22 @@ impl Statement {
         database: &str,
         table: &str,
         frozen: &Frozen,
+        format: InsertFormat,
         convert: bool,
     ) -> Result<Self, Failure> {
         let into = tables::quoted(database, table);
         if !convert {
             let columns = list(frozen.columns.iter().map(|(name, _)| name.as_str()));
-            return Ok(Self {
-                text: format!("INSERT INTO {into} ({columns}) FORMAT RowBinaryWithNamesAndTypes"),
-                header: frozen.rowbinary_header().map_err(|error| Failure::hold(error.to_string()))?,
-            });
+            let (format, shape) = match format {
+                InsertFormat::Rowbinary => {
+                    let header = frozen.rowbinary_header().map_err(|error| Failure::hold(error.to_string()))?;
+                    ("RowBinaryWithNamesAndTypes", Shape::Rows(header))
+                }
+                InsertFormat::Native => {
+                    ("Native", Shape::Block(NativeBlock::new(&frozen.columns).map_err(Failure::on_disk)?))
+                }
+            };
+            return Ok(Self { text: format!("INSERT INTO {into} ({columns}) FORMAT {format}"), shape });
         }
         let described = super::target::describe_table(server, database, table);
         let now = described.map_err(|error| Failure::hold(format!("{table}: {error}")))?;
@@ -42,7 +52,7 @@ impl Statement {
         let columns = list(kept());
         Ok(Self {
             text: format!("INSERT INTO {into} ({columns}) SELECT {columns} FROM input('{structure}') FORMAT RowBinary"),
-            header: Vec::new(),
+            shape: Shape::Rows(Vec::new()),
         })
     }
 }

@@ -5,6 +5,7 @@
 //! drives `reqwest`'s other client on its own thread, and gives it a whole frame at a time. Nothing
 //! else runs on that runtime; reading the file there holds up nobody.
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -13,24 +14,29 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use reqwest::header::CONTENT_ENCODING;
 use tokio::runtime::Runtime;
 
 use super::client::{ClickHouse, ClientError, Verdict, causes, not_sent};
+use super::compression::Compressor;
+use super::native::NativeBlock;
+use crate::config::InsertCompression;
 use crate::spool::SegmentReader;
 
 /// One inserter's way to ClickHouse.
 pub struct InsertClient {
     runtime: Runtime,
     http: reqwest::Client,
+    compression: InsertCompression,
 }
 
 impl InsertClient {
-    /// A client for the calling thread.
+    /// A client for the calling thread, which compresses what it sends like that.
     ///
     /// # Errors
     ///
     /// When the operating system refuses what it needs.
-    pub fn new() -> io::Result<Self> {
+    pub fn new(compression: InsertCompression) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let http = super::client::http_settings!(reqwest::Client::builder())
             // Between two inserts nobody drives the runtime, so nobody would see that ClickHouse
@@ -38,7 +44,7 @@ impl InsertClient {
             .pool_max_idle_per_host(0)
             .build()
             .map_err(io::Error::other)?;
-        Ok(Self { runtime, http })
+        Ok(Self { runtime, http, compression })
     }
 
     /// Sends an INSERT whose rows are `body`, and believes it only when everything says that it
@@ -52,14 +58,22 @@ impl InsertClient {
         &self,
         server: &ClickHouse,
         parameters: &[(&str, &str)],
-        body: SegmentBody,
+        mut body: SegmentBody,
         timeout: Duration,
     ) -> Result<(), ClientError> {
         let damage = body.damage.clone();
+        body.prepare(self.compression).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => ClientError::Damaged(error.to_string()),
+            _ => ClientError::NoAnswer(error.to_string()),
+        })?;
         let outcome = self.runtime.block_on(async {
             let request = self.http.post(server.address(parameters)).timeout(timeout);
             let request =
                 server.credentials().into_iter().fold(request, |request, (name, value)| request.header(name, value));
+            let request = match self.compression.coding() {
+                Some(coding) => request.header(CONTENT_ENCODING, coding),
+                None => request,
+            };
             let body = reqwest::Body::wrap(body);
             let mut response = request.body(body).send().await.map_err(|error| not_sent(&error))?;
             let mut verdict = Verdict::new(response.status().as_u16(), response.headers());
@@ -72,39 +86,104 @@ impl InsertClient {
     }
 }
 
-/// A header and then rows, with a length that is known before the first byte: a body that breaks
-/// off can't be taken for a whole one.
+/// How rows are sent.
+pub(super) enum Shape {
+    /// As they are, behind a header.
+    Rows(Vec<u8>),
+    /// As one block.
+    Block(NativeBlock),
+}
+
+/// What an INSERT sends. Uncompressed its length is known before the first byte, so a body that
+/// breaks off can't be taken for a whole one; compressed it goes out in HTTP chunks, the last of which
+/// is missing then (RFC 9112, section 7.1), and ClickHouse refuses it.
 pub struct SegmentBody {
-    header: Option<Bytes>,
-    rows: Option<SegmentReader>,
-    /// Bytes of the rows that come before those that are sent.
-    skip: u64,
-    left: u64,
+    /// Whole pieces that come first.
+    front: VecDeque<Bytes>,
+    rows: Rows,
+    /// The block that the rows are to become before they are sent.
+    block: Option<NativeBlock>,
+    compressor: Option<Compressor>,
     /// Set when the rows turn out not to be what was sealed. Of what reading them has come to, the
     /// HTTP client says only that the exchange broke off.
     damage: Arc<OnceLock<String>>,
 }
 
+/// Some of a segment's rows.
+struct Rows {
+    reader: Option<SegmentReader>,
+    /// Bytes of the rows that come before those that are sent.
+    skip: u64,
+    left: u64,
+}
+
 impl SegmentBody {
     /// The `bytes` of `rows` that begin at `offset`.
-    pub fn new(header: Vec<u8>, rows: SegmentReader, offset: u64, bytes: u64) -> Self {
-        let left = header.len() as u64 + bytes;
-        Self { header: Some(header.into()), rows: Some(rows), skip: offset, left, damage: Arc::default() }
+    pub(super) fn new(shape: Shape, rows: SegmentReader, offset: u64, bytes: u64) -> Self {
+        Self::of(shape, VecDeque::new(), Rows { reader: Some(rows), skip: offset, left: bytes })
     }
 
-    /// A header and rows that are in memory.
-    pub fn of_bytes(bytes: Vec<u8>) -> Self {
-        let left = bytes.len() as u64;
-        Self { header: Some(bytes.into()), rows: None, skip: 0, left, damage: Arc::default() }
+    /// Rows that are in memory.
+    pub(super) fn of_bytes(shape: Shape, rows: Bytes) -> Self {
+        Self::of(shape, VecDeque::from([rows]), Rows { reader: None, skip: 0, left: 0 })
     }
 
-    fn next(&mut self) -> io::Result<Option<Bytes>> {
-        if let Some(header) = self.header.take() {
-            self.left = self.left.saturating_sub(header.len() as u64);
-            return Ok(Some(header));
+    fn of(shape: Shape, mut front: VecDeque<Bytes>, rows: Rows) -> Self {
+        let block = match shape {
+            Shape::Rows(header) => {
+                front.push_front(header.into());
+                None
+            }
+            Shape::Block(block) => Some(block),
+        };
+        Self { front, rows, block, compressor: None, damage: Arc::default() }
+    }
+
+    /// Makes a block of the rows, if they are to be sent as one.
+    fn prepare(&mut self, compression: InsertCompression) -> io::Result<()> {
+        self.compressor = Compressor::new(compression)?;
+        if let Some(mut block) = self.block.take() {
+            while let Some(piece) = self.next_plain()? {
+                block.push(&piece)?;
+            }
+            self.front = block.into_pieces()?.into();
         }
+        Ok(())
+    }
+
+    /// The next piece as it is sent.
+    fn next(&mut self) -> io::Result<Option<Bytes>> {
+        while self.compressor.is_some() {
+            let plain = self.next_plain()?;
+            let Some(compressor) = &mut self.compressor else { break };
+            let out = match plain {
+                Some(plain) => compressor.push(&plain)?,
+                None => self.compressor.take().map(Compressor::finish).transpose()?.unwrap_or_default(),
+            };
+            if !out.is_empty() {
+                return Ok(Some(out));
+            }
+        }
+        self.next_plain()
+    }
+
+    fn next_plain(&mut self) -> io::Result<Option<Bytes>> {
+        match self.front.pop_front() {
+            Some(piece) => Ok(Some(piece)),
+            None => self.rows.next(),
+        }
+    }
+
+    /// Bytes that are still to be sent, before they are compressed.
+    fn left(&self) -> u64 {
+        self.front.iter().map(|piece| piece.len() as u64).sum::<u64>() + self.rows.left
+    }
+}
+
+impl Rows {
+    fn next(&mut self) -> io::Result<Option<Bytes>> {
         while self.left > 0 {
-            let piece = self.rows.as_mut().map(SegmentReader::next_piece).transpose()?.flatten();
+            let piece = self.reader.as_mut().map(SegmentReader::next_piece).transpose()?.flatten();
             let mut piece = piece.ok_or_else(|| {
                 io::Error::new(io::ErrorKind::InvalidData, "a segment has another length than its seal says")
             })?;
@@ -136,10 +215,10 @@ impl Body for SegmentBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
+        if self.compressor.is_some() { SizeHint::default() } else { SizeHint::with_exact(self.left()) }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left == 0 && self.header.is_none()
+        self.compressor.is_none() && self.left() == 0
     }
 }

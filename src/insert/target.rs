@@ -186,6 +186,16 @@ impl Frozen {
         schema::rowbinary_header(&columns)
     }
 
+    /// True when ClickHouse refuses these rows as a block of Native where the table has become another.
+    ///
+    /// It compares the types of a block with those of the table only when it is told to, which it has
+    /// been since this server knows the format; and it never compares which values an Enum has: a number
+    /// that the table's Enum lacks would be stored, and would break every SELECT.
+    pub fn is_safe_as_native(&self) -> bool {
+        let converts = self.settings.get("input_format_native_allow_types_conversion").is_none_or(|sent| sent != "0");
+        !converts && !self.columns.iter().any(|(_, type_name)| type_name.contains("Enum"))
+    }
+
     /// The same settings, for the rejected lines of the segment.
     pub fn of_quarantine(&self) -> Self {
         Self {

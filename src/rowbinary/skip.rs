@@ -4,16 +4,23 @@ use clickhouse_rowbinary::TypeDesc;
 
 /// What is behind a value of this type; `None` where `bytes` do not begin with a whole one.
 pub fn skip_value<'a>(described: &TypeDesc, bytes: &'a [u8]) -> Option<&'a [u8]> {
-    let width = match described {
-        TypeDesc::LowCardinality(inner) => return skip_value(inner, bytes),
+    match described {
+        TypeDesc::LowCardinality(inner) => skip_value(inner, bytes),
         TypeDesc::Nullable(inner) => {
             let (is_null, rest) = bytes.split_first()?;
-            return if *is_null == 1 { Some(rest) } else { skip_value(inner, rest) };
+            if *is_null == 1 { Some(rest) } else { skip_value(inner, rest) }
         }
         TypeDesc::String => {
             let (len, rest) = leb128(bytes)?;
-            return rest.get(usize::try_from(len).ok()?..);
+            rest.get(usize::try_from(len).ok()?..)
         }
+        fixed => bytes.get(fixed_width(fixed)?..),
+    }
+}
+
+/// The bytes of every value of this type; `None` where they differ, or the type is not known here.
+pub fn fixed_width(described: &TypeDesc) -> Option<usize> {
+    Some(match described {
         TypeDesc::FixedString { length } => *length,
         TypeDesc::Int8 | TypeDesc::UInt8 | TypeDesc::Bool | TypeDesc::Enum8(_) => 1,
         TypeDesc::Int16 | TypeDesc::UInt16 | TypeDesc::Date | TypeDesc::Enum16(_) => 2,
@@ -26,12 +33,11 @@ pub fn skip_value<'a>(described: &TypeDesc, bytes: &'a [u8]) -> Option<&'a [u8]>
         TypeDesc::Int64 | TypeDesc::UInt64 | TypeDesc::Float64 | TypeDesc::DateTime64 { .. } => 8,
         TypeDesc::Uuid | TypeDesc::Ipv6 => 16,
         _ => return None,
-    };
-    bytes.get(width..)
+    })
 }
 
-/// A length in front of a string (LEB128, at most 63 bits).
-fn leb128(bytes: &[u8]) -> Option<(u64, &[u8])> {
+/// A length in front of a string (LEB128, at most 63 bits), and what is behind it.
+pub fn leb128(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let mut value = 0;
     for (byte, shift) in bytes.iter().zip((0..63).step_by(7)) {
         value |= u64::from(byte & 0x7f) << shift;

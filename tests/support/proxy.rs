@@ -120,6 +120,8 @@ struct Shared {
     clickhouse: SocketAddr,
     plan: Mutex<Plan>,
     inflicted: AtomicU64,
+    /// Of every INSERT.
+    heads: Mutex<Vec<String>>,
 }
 
 enum Plan {
@@ -136,7 +138,7 @@ impl Proxy {
         let listener = TcpListener::bind(free_address()).unwrap();
         let address = listener.local_addr().unwrap();
         let plan = Mutex::new(Plan::Next(VecDeque::new()));
-        let shared = Arc::new(Shared { clickhouse, plan, inflicted: AtomicU64::new(0) });
+        let shared = Arc::new(Shared { clickhouse, plan, inflicted: AtomicU64::new(0), heads: Mutex::default() });
         let serving = shared.clone();
         thread::spawn(move || {
             for sender in listener.incoming() {
@@ -162,6 +164,11 @@ impl Proxy {
         *self.shared.plan.lock().unwrap() = Plan::Mixed(faults, random);
     }
 
+    /// The heads of the INSERTs so far.
+    pub fn heads(&self) -> Vec<String> {
+        self.shared.heads.lock().unwrap().clone()
+    }
+
     /// How many INSERTs met a fault.
     pub fn inflicted(&self) -> u64 {
         self.shared.inflicted.load(Relaxed)
@@ -174,7 +181,11 @@ impl Shared {
         sender.set_read_timeout(Some(PATIENCE)).ok()?;
         sender.set_nodelay(true).ok()?;
         let (head, mut body) = read_head(&mut sender)?;
-        let fault = if head.contains("query=INSERT") { self.next_fault() } else { None };
+        let is_insert = head.contains("query=INSERT");
+        if is_insert {
+            self.heads.lock().unwrap().push(head.clone());
+        }
+        let fault = if is_insert { self.next_fault() } else { None };
         if let Some(fault) = &fault {
             self.inflicted.fetch_add(1, Relaxed);
             if matches!(fault.then, Then::ResetBeforeBody) {
@@ -260,11 +271,35 @@ fn read_head(sender: &mut TcpStream) -> Option<(String, Vec<u8>)> {
 
 fn read_body(sender: &mut TcpStream, head: &str, body: &mut Vec<u8>) -> Option<()> {
     let lower = head.to_ascii_lowercase();
+    if lower.contains("transfer-encoding: chunked") {
+        return read_chunks(sender, body);
+    }
     let length = lower.lines().find_map(|line| line.strip_prefix("content-length: "));
     let length: usize = length.map_or(0, |length| length.parse().unwrap());
     let begun = body.len();
     body.resize(length, 0);
     sender.read_exact(&mut body[begun..]).ok()
+}
+
+/// Chunks as they come, with their framing, up to the last one.
+fn read_chunks(sender: &mut TcpStream, body: &mut Vec<u8>) -> Option<()> {
+    let mut next = 0;
+    loop {
+        let line_end = body[next..].windows(2).position(|two| two == b"\r\n").map(|at| next + at);
+        let chunk = line_end.map(|end| {
+            let size = usize::from_str_radix(std::str::from_utf8(&body[next..end]).unwrap(), 16).unwrap();
+            (size, end + 2 + size + 2)
+        });
+        match chunk {
+            Some((0, end)) if end <= body.len() => return Some(()),
+            Some((size, end)) if size > 0 && end <= body.len() => next = end,
+            _ => {
+                let mut space = [0; 64 << 10];
+                let len = sender.read(&mut space).ok().filter(|len| *len > 0)?;
+                body.extend_from_slice(&space[..len]);
+            }
+        }
+    }
 }
 
 /// The connection ends with a reset when it is dropped.

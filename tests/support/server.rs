@@ -175,6 +175,12 @@ impl Server {
         server
     }
 
+    /// From its next start on, these environment variables too.
+    pub fn set_environment(&mut self, environment: &[(&str, &str)]) {
+        self.setup.environment.retain(|(name, _)| environment.iter().all(|(new, _)| new != name));
+        self.setup.environment.extend(environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
     /// The same, without waiting until it takes events.
     pub fn start_again_unready(&self) -> Self {
         let server = self.setup.spawn();

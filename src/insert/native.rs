@@ -1,0 +1,221 @@
+//! A segment's rows as one block of ClickHouse's Native format: columns, one behind the other.
+//!
+//! A block is the number of its columns and of its rows, and then for each column its name, its type
+//! and its values. A value is the same bytes as in RowBinary, but for Nullable: there all flags come
+//! first, and a NULL has a value too, the default. (ClickHouse, "Native" under Formats.) ClickHouse
+//! takes such a block as it is, where it has to take rows apart value by value; here it is a copy.
+//!
+//! Why one block, which has to be in memory before its first byte is sent: ClickHouse makes what it
+//! remembers of an INSERT from the token *and the blocks that it came in*. The same rows under the
+//! same token in other blocks are stored again (26.7). As one block they are to it what they are as
+//! RowBinary, so an attempt in one format may be repeated in the other.
+
+use std::io;
+
+use bytes::Bytes;
+use clickhouse_rowbinary::TypeDesc;
+use clickhouse_rowbinary::io::{write_string, write_uvarint};
+
+use super::target::Frozen;
+use crate::rowbinary::{fixed_width, leb128};
+
+/// More bytes of rows than this are sent as RowBinary, which is never held as a whole.
+const BYTES_MAX: u64 = 128 << 20;
+
+/// Can so many bytes of rows of these columns be sent as a block?
+pub(super) fn is_fit_for(frozen: &Frozen, bytes: u64) -> bool {
+    bytes <= BYTES_MAX && frozen.is_safe_as_native()
+}
+
+/// Gathers rows into a block.
+pub(super) struct NativeBlock {
+    columns: Vec<Column>,
+    rows: u64,
+}
+
+/// One of its columns.
+struct Column {
+    /// Its name and type, as a block has them.
+    head: Vec<u8>,
+    shape: Shape,
+    /// Whether each value is NULL; nothing in a column that can't be.
+    nulls: Vec<u8>,
+    is_nullable: bool,
+    values: Vec<u8>,
+}
+
+/// How long a value is.
+#[derive(Clone, Copy)]
+enum Shape {
+    Fixed(usize),
+    /// It begins with its length.
+    Text,
+}
+
+impl NativeBlock {
+    /// For rows of these columns: names and types.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidData` for a type that is not understood.
+    pub(super) fn new(columns: &[(String, String)]) -> io::Result<Self> {
+        let columns =
+            columns.iter().map(|(name, type_name)| Column::new(name, type_name)).collect::<io::Result<_>>()?;
+        Ok(Self { columns, rows: 0 })
+    }
+
+    /// Adds whole rows, as RowBinary.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidData` when they are not rows of these columns.
+    pub(super) fn push(&mut self, mut rows: &[u8]) -> io::Result<()> {
+        while !rows.is_empty() {
+            for column in &mut self.columns {
+                rows = column.push(rows).ok_or_else(|| invalid("a row is not of the segment's types"))?;
+            }
+            self.rows += 1;
+        }
+        Ok(())
+    }
+
+    /// Its bytes, in pieces.
+    ///
+    /// # Errors
+    ///
+    /// None that a vector could have.
+    pub(super) fn into_pieces(self) -> io::Result<Vec<Bytes>> {
+        let mut front = Vec::new();
+        write_uvarint(self.columns.len() as u64, &mut front).map_err(invalid)?;
+        write_uvarint(self.rows, &mut front).map_err(invalid)?;
+        let columns = self.columns.into_iter().flat_map(|column| [column.head, column.nulls, column.values]);
+        Ok(std::iter::once(front).chain(columns).filter(|piece| !piece.is_empty()).map(Bytes::from).collect())
+    }
+}
+
+impl Column {
+    fn new(name: &str, type_name: &str) -> io::Result<Self> {
+        let described = clickhouse_rowbinary::parse_type_desc(type_name).map_err(invalid)?;
+        let mut head = Vec::new();
+        write_string(name, &mut head)
+            .and_then(|()| write_string(without_low_cardinality(type_name), &mut head))
+            .map_err(invalid)?;
+        let described = match described {
+            TypeDesc::LowCardinality(inner) => *inner,
+            other => other,
+        };
+        let (described, is_nullable) = match described {
+            TypeDesc::Nullable(inner) => (*inner, true),
+            other => (other, false),
+        };
+        let shape = match &described {
+            TypeDesc::String => Shape::Text,
+            other => Shape::Fixed(fixed_width(other).ok_or_else(|| invalid(format!("the type {type_name}")))?),
+        };
+        Ok(Self { head, shape, nulls: Vec::new(), is_nullable, values: Vec::new() })
+    }
+
+    /// Takes the value in front of the rest of a row; `None` where there is no whole one.
+    fn push<'a>(&mut self, mut row: &'a [u8]) -> Option<&'a [u8]> {
+        if self.is_nullable {
+            let (flag, rest) = row.split_first()?;
+            self.nulls.push(*flag);
+            row = rest;
+            if *flag == 1 {
+                let default = match self.shape {
+                    Shape::Fixed(width) => width,
+                    Shape::Text => 1,
+                };
+                self.values.resize(self.values.len() + default, 0);
+                return Some(row);
+            }
+        }
+        match self.shape {
+            Shape::Fixed(1) => self.push_fixed::<1>(row),
+            Shape::Fixed(2) => self.push_fixed::<2>(row),
+            Shape::Fixed(4) => self.push_fixed::<4>(row),
+            Shape::Fixed(8) => self.push_fixed::<8>(row),
+            Shape::Fixed(16) => self.push_fixed::<16>(row),
+            Shape::Fixed(width) => self.push_len(row, width),
+            Shape::Text => {
+                let (len, rest) = leb128(row)?;
+                self.push_len(row, (row.len() - rest.len()).checked_add(usize::try_from(len).ok()?)?)
+            }
+        }
+    }
+
+    fn push_fixed<'a, const N: usize>(&mut self, row: &'a [u8]) -> Option<&'a [u8]> {
+        let (value, rest) = row.split_first_chunk::<N>()?;
+        self.values.extend_from_slice(value);
+        Some(rest)
+    }
+
+    fn push_len<'a>(&mut self, row: &'a [u8], len: usize) -> Option<&'a [u8]> {
+        let (value, rest) = row.split_at_checked(len)?;
+        self.values.extend_from_slice(value);
+        Some(rest)
+    }
+}
+
+/// A LowCardinality column is sent as what is in it, which ClickHouse takes for it: the dictionary is
+/// cheaper to make there, once for the whole part, than here and there.
+fn without_low_cardinality(type_name: &str) -> &str {
+    let inner = type_name.strip_prefix("LowCardinality(").and_then(|rest| rest.strip_suffix(')'));
+    inner.unwrap_or(type_name)
+}
+
+fn invalid(what: impl ToString) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn columns(types: &[&str]) -> Vec<(String, String)> {
+        types.iter().zip('a'..).map(|(type_name, name)| (name.to_string(), (*type_name).to_owned())).collect()
+    }
+
+    fn frozen(types: &[&str]) -> Frozen {
+        let settings = crate::config::FIXED_INSERT_SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Frozen { columns: columns(types), settings: settings.into() }
+    }
+
+    #[test]
+    fn rows_become_columns() {
+        let columns = columns(&["UInt16", "LowCardinality(Nullable(String))", "Nullable(FixedString(3))"]);
+        let mut block = NativeBlock::new(&columns).unwrap();
+        block.push(b"\x01\x00\x00\x02hi\x00xyz").unwrap();
+        block.push(b"\x02\x00\x01\x01").unwrap();
+        let expected = [
+            &b"\x03\x02"[..],
+            b"\x01a\x06UInt16\x01\x00\x02\x00",
+            b"\x01b\x10Nullable(String)\x00\x01\x02hi\x00",
+            b"\x01c\x18Nullable(FixedString(3))\x00\x01xyz\x00\x00\x00",
+        ];
+        assert_eq!(block.into_pieces().unwrap().concat(), expected.concat());
+    }
+
+    #[test]
+    fn what_are_no_whole_rows_is_damage() {
+        let rows = b"\x01\x00\x00\x02hi\x00\x00\x00\x00\x00\x00\x00\x00";
+        let columns = columns(&["UInt16", "Nullable(String)", "Float64"]);
+        for cut in 1..rows.len() {
+            let mut block = NativeBlock::new(&columns).unwrap();
+            let error = block.push(&rows[..cut]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{cut}");
+        }
+        assert!(NativeBlock::new(&columns).unwrap().push(rows).is_ok());
+        assert!(NativeBlock::new(&self::columns(&["Point"])).is_err());
+    }
+
+    #[test]
+    fn what_clickhouse_would_not_check_and_what_is_too_large_is_no_block() {
+        assert!(is_fit_for(&frozen(&["UInt8", "String"]), BYTES_MAX));
+        assert!(!is_fit_for(&frozen(&["UInt8", "String"]), BYTES_MAX + 1));
+        assert!(!is_fit_for(&frozen(&["UInt8", "Enum8('a' = 1)"]), 1));
+        assert!(!is_fit_for(&frozen(&["Nullable(Enum16('a' = 1))"]), 1));
+        let older = Frozen { settings: [("async_insert".to_owned(), "0".to_owned())].into(), ..frozen(&["UInt8"]) };
+        assert!(!is_fit_for(&older, 1));
+    }
+}
