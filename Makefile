@@ -19,7 +19,7 @@ IN_THE_OTHER_FORMAT = SLUICEGATE_INSERT_FORMAT=native SLUICEGATE_INSERT_COMPRESS
 	cargo test --locked --no-fail-fast --test events --test damage --test outcomes --test schema_change \
 	--test proxy --test presence --test replicas --test faults --test quarantine
 
-.PHONY: help build clickhouse run test crash-test check sim fuzz bench bench-peers load-wrk load-ab clean
+.PHONY: help build clickhouse run test crash-test check sim fuzz bench bench-insert bench-peers load-wrk load-ab clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,12 +60,17 @@ sim: ## lives of a spool on a faulty disk, held against what was promised: SEEDS
 fuzz: ## each fuzz target for SECONDS_EACH
 	@scripts/fuzz.sh "$(SECONDS_EACH)"
 
-bench: clickhouse ## the encoder; the server beside a bare read-and-answer loop; memory; bench-peers
+bench: clickhouse ## the encoder; the server beside a bare read-and-answer loop; memory; INSERTs; bench-peers
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
 	cargo bench --locked --bench encoder
 	cargo bench --locked --bench server
 	cargo bench --locked --bench memory
+	cargo bench --locked --bench insert
 	cargo bench --locked --bench peers
+
+bench-insert: clickhouse ## what an INSERT costs ClickHouse and the server, by format, compression and size
+	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
+	cargo bench --locked --bench insert
 
 bench-peers: clickhouse ## the server beside others that do the same job, built here too: TABLE=null or mergetree
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"

@@ -40,6 +40,11 @@ impl Child {
     /// CPU time of all its threads and of its children's so far, from the scheduler's own accounts
     /// (nanoseconds, where `/proc/PID/stat` counts ticks of 10 ms).
     pub fn cpu_time(&self) -> Result<Duration, Box<dyn Error>> {
+        self.cpu_time_of("")
+    }
+
+    /// The same, of the threads whose names begin so.
+    pub fn cpu_time_of(&self, name: &str) -> Result<Duration, Box<dyn Error>> {
         let mut nanoseconds: u64 = 0;
         let mut processes = vec![self.0.id()];
         while let Some(process) = processes.pop() {
@@ -47,7 +52,9 @@ impl Child {
                 let task = task?.path();
                 // A thread may end between two lines; none of those that serve does.
                 let read = |figure: &str| fs::read_to_string(task.join(figure)).unwrap_or_default();
-                nanoseconds += read("schedstat").split(' ').next().unwrap_or_default().parse().unwrap_or(0);
+                if read("comm").starts_with(name) {
+                    nanoseconds += read("schedstat").split(' ').next().unwrap_or_default().parse().unwrap_or(0);
+                }
                 for child in read("children").split_whitespace() {
                     processes.push(child.parse()?);
                 }
@@ -150,7 +157,10 @@ pub fn serve_into(
     let spool = clickhouse.folder().join(durability);
     let spool = spool.to_string_lossy();
     let mut arguments = vec!["serve", "--listen", &listen, "--admin-listen", &admin];
-    arguments.extend(["--clickhouse-url", clickhouse.url(), "--database", "bench", "--table", table]);
+    if !more.contains(&"--clickhouse-url") {
+        arguments.extend(["--clickhouse-url", clickhouse.url()]);
+    }
+    arguments.extend(["--database", "bench", "--table", table]);
     arguments.extend(["--spool-dir", &spool, "--durability", durability, "--log-level", "warn"]);
     arguments.extend(more);
     Ok((Child::start(env!("CARGO_BIN_EXE_sluicegate"), &arguments, address)?, address))

@@ -29,6 +29,8 @@ impl Response {
 pub struct Connection {
     stream: TcpStream,
     received: Vec<u8>,
+    /// How reading from it ended, if it did.
+    end: Option<std::io::Result<usize>>,
 }
 
 impl Connection {
@@ -40,7 +42,7 @@ impl Connection {
         let stream = TcpStream::connect(address).ok()?;
         stream.set_nodelay(true).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        Some(Self { stream, received: Vec::new() })
+        Some(Self { stream, received: Vec::new(), end: None })
     }
 
     pub fn send(&mut self, bytes: &[u8]) {
@@ -57,8 +59,12 @@ impl Connection {
     }
 
     /// The next reply, by its Content-Length.
+    #[track_caller]
     pub fn read_response(&mut self) -> Response {
-        self.try_read_response().expect("the connection ended before a reply")
+        self.try_read_response().unwrap_or_else(|| {
+            let (ours, peers) = (self.stream.local_addr(), self.stream.peer_addr());
+            panic!("the connection {ours:?} to {peers:?} ended before a reply: {:?}", self.end)
+        })
     }
 
     pub fn try_read_response(&mut self) -> Option<Response> {
@@ -102,21 +108,26 @@ impl Connection {
     fn receive(&mut self) -> Option<()> {
         let mut space = [0; 16 << 10];
         match self.stream.read(&mut space) {
-            Ok(0) | Err(_) => None,
-            Ok(len) => {
+            Ok(len) if len > 0 => {
                 self.received.extend_from_slice(&space[..len]);
                 Some(())
+            }
+            end => {
+                self.end = Some(end);
+                None
             }
         }
     }
 }
 
 /// One POST on a connection of its own.
+#[track_caller]
 pub fn post(address: SocketAddr, target: &str, body: &[u8]) -> Response {
     post_with(address, target, "", body)
 }
 
 /// The same with further header lines, each with its end.
+#[track_caller]
 pub fn post_with(address: SocketAddr, target: &str, headers: &str, body: &[u8]) -> Response {
     let mut connection = Connection::open(address);
     connection.send(&request(target, headers, body));
@@ -131,6 +142,7 @@ pub fn request(target: &str, headers: &str, body: &[u8]) -> Vec<u8> {
 }
 
 /// One GET on a connection of its own.
+#[track_caller]
 pub fn get(address: SocketAddr, target: &str) -> Response {
     let mut connection = Connection::open(address);
     connection.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());

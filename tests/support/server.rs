@@ -126,6 +126,7 @@ impl Server {
         std::fs::read_to_string(self.setup.log_path()).unwrap_or_default()
     }
 
+    #[track_caller]
     pub fn admin_get(&self, target: &str) -> Response {
         get(self.setup.admin, target)
     }
