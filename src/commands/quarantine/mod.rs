@@ -26,7 +26,7 @@ const SHOWN_CHARACTERS: &str = "200";
 pub fn list(arguments: &ListArgs, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let since = since(arguments.since.as_deref());
     let limit = arguments.limit.to_string();
-    for place in places(&arguments.settings, out)? {
+    for place in places(&arguments.settings, &since, out)? {
         let Place { server, table } = &place;
         writeln!(out, "{table} at {}:", server.url())?;
         let mut parameters = since.parameters();
@@ -62,13 +62,18 @@ struct Place {
 }
 
 /// Every server whose quarantine is not another's replica; says which one does not answer.
-fn places(settings: &Settings, out: &mut impl Write) -> Result<Vec<Place>, Box<dyn std::error::Error>> {
+fn places(
+    settings: &Settings,
+    since: &Since<'_>,
+    out: &mut impl Write,
+) -> Result<Vec<Place>, Box<dyn std::error::Error>> {
     let table = tables::quarantine_of(&settings.table);
     let (mut places, mut known) = (Vec::new(), HashSet::new());
     let mut away = None;
     for server in ClickHouse::of(settings)? {
         match TableFacts::ask(&server, &settings.database, &table) {
             Ok(Some(facts)) => {
+                since.require_time(&server)?;
                 if known.insert(facts.window_name) {
                     places.push(Place { server, table: tables::quoted(&settings.database, &table) });
                 }
@@ -103,6 +108,17 @@ fn since(time: Option<&str>) -> Since<'_> {
 }
 
 impl<'a> Since<'a> {
+    /// What is a time is for ClickHouse to say, which compares with it.
+    fn require_time(&self, server: &ClickHouse) -> Result<(), Box<dyn std::error::Error>> {
+        let Some(time) = self.time else { return Ok(()) };
+        let statement = "SELECT parseDateTimeBestEffortOrNull({since:String}, 'UTC') IS NULL";
+        if server.query(statement, &self.parameters())?.trim() == "0" {
+            return Ok(());
+        }
+        Err(ConfigError(format!("--since `{time}` is no time: it looks like 2026-11-24 or 2026-11-24T12:00:00Z"))
+            .into())
+    }
+
     fn parameters(&self) -> Vec<(&'static str, &'a str)> {
         self.time.map(|time| ("param_since", time)).into_iter().collect()
     }

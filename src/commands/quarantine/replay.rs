@@ -63,7 +63,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 pub fn replay(arguments: &ReplayArgs, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let settings = &arguments.settings;
     let since = since(arguments.since.as_deref());
-    let places = places(settings, out)?;
+    let places = places(settings, &since, out)?;
     let http = Client::builder().no_proxy().timeout(REQUEST_TIMEOUT).build()?;
     let dry_run = if arguments.dry_run { "?dry_run=1" } else { "" };
     let address = format!("http://{}", reachable(settings));
