@@ -19,7 +19,7 @@ IN_THE_OTHER_FORMAT = SLUICEGATE_INSERT_FORMAT=native SLUICEGATE_INSERT_COMPRESS
 	cargo test --locked --no-fail-fast --test events --test damage --test outcomes --test schema_change \
 	--test proxy --test presence --test replicas --test faults --test quarantine
 
-.PHONY: help build clickhouse run test crash-test check sim fuzz bench bench-insert bench-peers load-wrk load-ab clean
+.PHONY: help build clickhouse run test crash-test check sim fuzz bench bench-insert bench-peers bench-stages load-wrk load-ab clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,10 @@ bench: clickhouse ## the encoder; the server beside a bare read-and-answer loop;
 	cargo bench --locked --bench memory
 	cargo bench --locked --bench insert
 	cargo bench --locked --bench peers
+
+bench-stages: clickhouse ## where the CPU time of a request goes, by perf
+	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
+	cargo bench --locked --bench stages
 
 bench-insert: clickhouse ## what an INSERT costs ClickHouse and the server, by format, compression and size
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"

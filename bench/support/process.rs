@@ -37,6 +37,11 @@ impl Child {
         Ok(child)
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// CPU time of all its threads and of its children's so far, from the scheduler's own accounts
     /// (nanoseconds, where `/proc/PID/stat` counts ticks of 10 ms).
     pub fn cpu_time(&self) -> Result<Duration, Box<dyn Error>> {
