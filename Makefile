@@ -19,7 +19,12 @@ IN_THE_OTHER_FORMAT = SLUICEGATE_INSERT_FORMAT=native SLUICEGATE_INSERT_COMPRESS
 	cargo test --locked --no-fail-fast --test events --test damage --test outcomes --test schema_change \
 	--test proxy --test presence --test replicas --test faults --test quarantine
 
-.PHONY: help build clickhouse run test crash-test check sim fuzz bench bench-insert bench-peers bench-stages load-wrk load-ab clean
+# What the other engine is tested with: its own file, and those of the promises that both keep.
+MAY_TESTS ?= engine_may crash disk duplicates events faults idempotency inserted ledger lifecycle outcomes quarantine \
+	schema_change
+
+.PHONY: help build clickhouse run test test-may crash-test check sim fuzz bench bench-insert bench-peers bench-stages \
+	load-wrk load-ab clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +45,12 @@ test: clickhouse ## every test, those against a real ClickHouse included
 	cargo test --locked --no-fail-fast
 	$(IN_THE_OTHER_FORMAT)
 
+test-may: clickhouse ## the tests of what both engines promise, through --engine may
+	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
+	@scripts/need.sh strace "strace is needed for the tests of a failing disk and a killed ClickHouse: install the package strace" strace
+	SLUICEGATE_ENGINE=may cargo test --locked --no-fail-fast --features engine-may $(MAY_TESTS:%=--test %) \
+		-- --skip a_chunked_body
+
 crash-test: clickhouse ## kill server and ClickHouse under load: ROUNDS, CRASH_SEED
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
 	CRASH_ROUNDS=$(ROUNDS) cargo test --locked --test crash -- --nocapture
@@ -51,6 +62,8 @@ check: clickhouse ## format, clippy with warnings denied, tests
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked --no-fail-fast
 	$(IN_THE_OTHER_FORMAT)
+	cargo clippy --locked --all-targets --features engine-may -- -D warnings
+	$(MAKE) test-may MAY_TESTS="engine_may events"
 
 sim: ## lives of a spool on a faulty disk, held against what was promised: SEEDS, FIRST_SEED
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"

@@ -1,7 +1,7 @@
 //! The server's CPU time for a request of 30 events, beside that of a bare loop that only reads
 //! and answers, in one run, in turn. The whole process counts: workers, committer, inserters.
 //!
-//! `cargo bench --bench server` (or `make bench`). Environment: `BENCH_REQUESTS` (a round, 30000),
+//! `cargo bench --bench server` (or `make bench`); with `--features engine-may` the other engine too. Environment: `BENCH_REQUESTS` (a round, 30000),
 //! `BENCH_ROUNDS` (5), `BENCH_CONNECTIONS` (64).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -14,6 +14,8 @@ mod load;
 mod process;
 
 use std::error::Error;
+#[cfg(feature = "engine-may")]
+use std::net::SocketAddr;
 
 use process::{Child, ClickHouse, free_address, median, serve, setting};
 
@@ -43,12 +45,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     let bare = Child::start(std::env::current_exe()?, &["bare", &bare_address.to_string()], bare_address)?;
     let (sync, sync_address) = serve(&clickhouse, "sync", &ONE_WORKER)?;
     let (written, written_address) = serve(&clickhouse, "written", &ONE_WORKER)?;
+    #[cfg(feature = "engine-may")]
+    let ((may_sync, may_sync_address), (may_written, may_written_address)) =
+        (serve_may(&clickhouse, "sync")?, serve_may(&clickhouse, "written")?);
     process::pin(LOAD_CORE);
 
     let request = load::request("/api/events", EVENTS);
-    let contenders =
-        [("bare loop", &bare, bare_address), ("written", &written, written_address), ("sync", &sync, sync_address)];
-    let mut costs = [const { Vec::new() }; 3];
+    let contenders = [
+        ("bare loop", &bare, bare_address),
+        ("written", &written, written_address),
+        ("sync", &sync, sync_address),
+        #[cfg(feature = "engine-may")]
+        ("may written", &may_written, may_written_address),
+        #[cfg(feature = "engine-may")]
+        ("may sync", &may_sync, may_sync_address),
+    ];
+    let mut costs = contenders.map(|_| Vec::new());
     for round in 0..=rounds {
         for ((_, child, address), costs) in contenders.iter().zip(&mut costs) {
             let before = child.cpu_time()?;
@@ -81,4 +93,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{name:<12} {cost:>18.2} {:>12.2} {rate:>14.0} {:>22.0}", median(ratios), 30.0 * 1e6 / cost);
     }
     Ok(())
+}
+
+/// A server with the other engine, on one core: it pins its only worker to the first that it may use.
+#[cfg(feature = "engine-may")]
+fn serve_may(clickhouse: &ClickHouse, durability: &str) -> Result<(Child, SocketAddr), Box<dyn Error>> {
+    serve(clickhouse, durability, &[&ONE_WORKER[..], &["--engine", "may"]].concat())
 }

@@ -48,7 +48,8 @@ pub struct Settings {
     #[arg(long, env = "SLUICEGATE_WORKERS", value_name = "N")]
     pub workers: Option<NonZeroUsize>,
 
-    /// Which HTTP loop serves events
+    /// Which HTTP loop serves events: the server's own (epoll), or may_minihttp (may), in a build
+    /// that has it, for trusted networks
     #[arg(long, env = "SLUICEGATE_ENGINE", value_name = "ENGINE", default_value = "epoll")]
     pub engine: Engine,
 
@@ -230,6 +231,8 @@ pub struct Settings {
 pub enum Engine {
     /// The server's own loop.
     Epoll,
+    /// `may_minihttp`, in a build with the feature `engine-may`; for trusted networks.
+    May,
 }
 
 /// How the log is written.
@@ -303,6 +306,10 @@ impl Settings {
                 &format_args!("--{key} must be more than 0s, and at most {}", humantime::format_duration(TIME_CEILING)),
             )
         };
+        rule(
+            self.engine != Engine::May || cfg!(feature = "engine-may"),
+            &"--engine may is not in this build: `cargo build --release --features engine-may` makes one that has it",
+        )?;
         positive("batch-rows", self.batch_rows)?;
         positive("batch-bytes", self.batch_bytes.0)?;
         positive("body-bytes-max", self.body_bytes_max.0)?;

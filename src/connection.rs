@@ -14,12 +14,14 @@ mod replies;
 use std::ops::Range;
 
 pub use replies::{Kept, Replies};
-use replies::{Manners, Wire};
+pub(crate) use replies::{Manners, Wire};
+#[cfg(feature = "engine-may")]
+pub(crate) use replies::{spell_out, write as write_reply};
 
 use crate::api::{Answer, Fault, Reply, Route};
 use crate::figures::Shed;
 use crate::handoff::CommitRefusal;
-use crate::http::{self, ChunkDecoder, DateCache, Framing, HeadLimits, Method, Parsed, Refusal, Status, Version};
+use crate::http::{self, ChunkDecoder, DateCache, Framing, HeadLimits, Parsed, Refusal, Status};
 use crate::limits;
 
 /// What a connection needs from the worker that serves it.
@@ -287,16 +289,7 @@ impl Connection {
             }
             self.replies.push_continue();
         }
-        Ok(Some(Request {
-            route,
-            manners: Manners {
-                close: !head.keep_alive,
-                head_only: head.method == Method::Head,
-                confirm_keep_alive: head.keep_alive && head.version == Version::Http10,
-            },
-            head_len: head.len,
-            body,
-        }))
+        Ok(Some(Request { route, manners: Manners::of(&head), head_len: head.len, body }))
     }
 }
 

@@ -104,20 +104,29 @@ pub struct Mailbox {
     /// A segment was confirmed since the worker looked.
     news: AtomicBool,
     asleep: Asleep,
-    waker: mio::Waker,
+    waker: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Mailbox {
     /// A mailbox of a worker that polls with `registry` and knows the waker by `token`.
     pub fn new(registry: &mio::Registry, token: mio::Token) -> io::Result<Self> {
-        Ok(Self {
+        let waker = mio::Waker::new(registry, token)?;
+        Ok(Self::woken_by(move || {
+            // The only failure of an eventfd write is a full counter, which wakes as well.
+            let _ = waker.wake();
+        }))
+    }
+
+    /// A mailbox of a worker that sleeps until `wake` is called.
+    pub fn woken_by(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Self {
             returned: ArrayQueue::new(limits::BATCHES_PER_WORKER),
             arrivals: ArrayQueue::new(limits::ARRIVALS_MAX),
             connections: AtomicUsize::new(0),
             news: AtomicBool::new(false),
             asleep: Asleep::default(),
-            waker: mio::Waker::new(registry, token)?,
-        })
+            waker: Box::new(wake),
+        }
     }
 
     /// Committer: puts a batch into the mailbox. Follow with one [`Mailbox::wake`] per group.
@@ -129,8 +138,7 @@ impl Mailbox {
     /// Wakes the worker if it sleeps or is about to.
     pub fn wake(&self) {
         if self.asleep.must_wake() {
-            // The only failure of an eventfd write is a full counter, which wakes as well.
-            let _ = self.waker.wake();
+            (self.waker)();
         }
     }
 

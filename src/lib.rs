@@ -19,9 +19,10 @@
 //! | room | what happens there |
 //! |---|---|
 //! | [`cpu`], [`cli`], [`config`], [`limits`] | does the processor fit; flags, environment and file → one checked [`config::Settings`]; every other maximum |
-//! | [`server`] | the start in its order, the stop in the opposite one |
+//! | [`server`], [`engine`] | the start in its order, the stop in the opposite one; which HTTP loop serves |
 //! | [`listener`], [`worker`], [`slot`], [`outbox`], [`in_flight`] | sockets of a worker; its event loop; a connection's socket and buffers; its batches under way; the budget of both |
 //! | [`connection`] | one connection's state machine, without a socket |
+//! | `engine_may` | the same api served by `may_minihttp`, in a build with the feature `engine-may` |
 //! | [`http`] | framing, without I/O: head, chunks, response |
 //! | [`api`] | routes → replies |
 //! | [`schema`], [`ndjson`], [`rowbinary`] | the table's columns as a plan, which may change; lines → rows; primitive encoders |
@@ -78,6 +79,9 @@ pub mod config;
 pub mod connection;
 pub mod cpu;
 pub mod embedded;
+pub mod engine;
+#[cfg(feature = "engine-may")]
+pub mod engine_may;
 pub mod figures;
 pub mod handoff;
 pub mod health;

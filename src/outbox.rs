@@ -141,6 +141,13 @@ impl Outbox {
         self.frozen = frozen;
     }
 
+    /// Hands over what fills if it is the batch of this sequence: its turn is over.
+    pub fn hand_over_batch(&mut self, sequence: u64, handoff: &Handoff) {
+        if self.filling.as_ref().is_some_and(|(_, under_way)| under_way.sequence == sequence) {
+            self.hand_over(handoff);
+        }
+    }
+
     /// The turn is over: hands over what fills.
     pub fn hand_over(&mut self, handoff: &Handoff) {
         if self.filling.as_ref().is_none_or(|(_, under_way)| under_way.waiters.is_empty()) {
@@ -279,6 +286,24 @@ mod tests {
         outbox.filling().unwrap().0.rows.bytes.resize(limits::TURN_BYTES_MAX, 0);
         outbox.wait_for_filling(waiter(0), &handoff);
         assert_eq!(handoff.next().unwrap().sequence, 2);
+    }
+
+    #[test]
+    fn a_batch_that_has_left_does_not_take_the_next_with_it() {
+        let (mut outbox, handoff) = (Outbox::new(0, InFlight::new(1 << 20)), handoff());
+        let fill = |outbox: &mut Outbox| {
+            let sequence = outbox.filling().unwrap().1;
+            outbox.wait_for_filling(waiter(0), &handoff);
+            sequence
+        };
+        let first = fill(&mut outbox);
+        outbox.hand_over(&handoff);
+        let second = fill(&mut outbox);
+        assert_eq!(handoff.next().unwrap().sequence, first);
+        outbox.hand_over_batch(first, &handoff);
+        assert!(handoff.next().is_none());
+        outbox.hand_over_batch(second, &handoff);
+        assert_eq!(handoff.next().unwrap().sequence, second);
     }
 
     #[test]

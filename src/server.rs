@@ -22,8 +22,9 @@ use crate::api::Api;
 use crate::config::{InsertFormat, Settings};
 use crate::connection::RequestLimits;
 use crate::embedded::{Embedded, EmbeddedOptions};
+use crate::engine;
 use crate::figures::WorkerFigures;
-use crate::handoff::{Handoff, Mailbox};
+use crate::handoff::Handoff;
 use crate::health::Health;
 use crate::http::HeadLimits;
 use crate::in_flight::InFlight;
@@ -38,7 +39,7 @@ use crate::listener;
 use crate::ndjson::{EncodeLimits, RowEncoder};
 use crate::schema::CurrentSchema;
 use crate::spool::{Committer, Spool};
-use crate::worker::{Shared, Timeouts, WAKE, Worker};
+use crate::worker::{Shared, Timeouts};
 
 /// Why the server did not start, or ended: one sentence.
 #[derive(Debug)]
@@ -123,10 +124,7 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     if let Some(field) = &settings.dedup_field {
         plan.require_field(field)?;
     }
-    let mut sockets = Vec::new();
-    for address in &settings.listen {
-        sockets.push(listener::bind(*address, workers.len())?);
-    }
+    let (engine, mailboxes) = engine::prepare(settings, workers.len())?;
     delivery::say_at_start(servers.clone(), settings).map_err(os("a thread can't be started"))?;
     let frozen = target.freeze(&plan);
     if settings.insert_format == InsertFormat::Native && !frozen.is_safe_as_native() {
@@ -142,13 +140,6 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     for segment in recovered.segments {
         // The receiver is in our hands.
         let _ = sealed_sender.send(segment);
-    }
-    let mut polls = Vec::new();
-    let mut mailboxes = Vec::new();
-    for _ in &workers {
-        let poll = mio::Poll::new().map_err(os("an event queue can't be made"))?;
-        mailboxes.push(Mailbox::new(poll.registry(), WAKE).map_err(os("a waker can't be made"))?);
-        polls.push(poll);
     }
     let handoff = Arc::new(Handoff::new(mailboxes));
     let inserting = Arc::new(Inserts::new(
@@ -190,21 +181,11 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
             inserted: *settings.inserted_timeout,
         },
     });
-    let mut worker_threads = Vec::new();
-    for (index, (poll, figures)) in polls.into_iter().zip(&workers).enumerate() {
-        let listeners = sockets.iter_mut().filter_map(Vec::pop).collect();
+    let api = || {
         let encoder = RowEncoder::new(version.plan.clone(), encode_limits(settings));
-        let api = Api::new(encoder.identifying(settings.dedup_field.as_deref()), &settings.table);
-        let worker = Worker::new(index, poll, listeners, api, shared.clone(), figures.clone())
-            .map_err(os("a listening socket can't be watched"))?;
-        worker_threads.push(spawn(format!("worker-{index}"), move || {
-            pin(index);
-            if let Err(error) = worker.run() {
-                tracing::error!(%error, "a worker can't wait for events any more");
-                std::process::abort();
-            }
-        })?);
-    }
+        Api::new(encoder.identifying(settings.dedup_field.as_deref()), &settings.table)
+    };
+    let engine = engine.start(api, &shared, &workers)?;
     let watcher = Watcher::new(inserting.clone(), inserts, schema, settings.clone(), schema_path, target);
     spawn("watcher".into(), move || watcher.run())?;
     health.serving();
@@ -219,7 +200,7 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     shared.stopping.store(true, Ordering::Relaxed);
     handoff.wake_workers();
     // Slow clients don't get the time that the inserts need.
-    if !wait_until(begun + within * 2 / 3, || all_ended(&worker_threads)) {
+    if !wait_until(begun + within * 2 / 3, || engine.has_ended()) {
         tracing::warn!(
             "requests were still under way at two thirds of --shutdown-timeout; they are cut off unanswered"
         );
@@ -323,21 +304,12 @@ fn start_admin(admin: Arc<Admin>, address: SocketAddr) -> Result<(), ServerError
     Ok(())
 }
 
-fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ServerError> {
+pub(crate) fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ServerError> {
     thread::Builder::new().name(name).spawn(body).map_err(os("a thread can't be started"))
 }
 
-fn os(what: &'static str) -> impl Fn(io::Error) -> ServerError {
+pub(crate) fn os(what: &'static str) -> impl Fn(io::Error) -> ServerError {
     move |error| ServerError(format!("{what}: {error}"))
-}
-
-/// Pins the calling thread to the core of its number, as far as the process may use it.
-fn pin(index: usize) {
-    let cores = core_affinity::get_core_ids().unwrap_or_default();
-    let core = index.checked_rem(cores.len()).and_then(|index| cores.get(index));
-    if !core.is_some_and(|core| core_affinity::set_for_current(*core)) {
-        tracing::warn!(worker = index, "the worker can't be pinned to a core");
-    }
 }
 
 fn wait_until(deadline: Instant, mut done: impl FnMut() -> bool) -> bool {
@@ -350,7 +322,7 @@ fn wait_until(deadline: Instant, mut done: impl FnMut() -> bool) -> bool {
     true
 }
 
-fn all_ended(threads: &[JoinHandle<()>]) -> bool {
+pub(crate) fn all_ended(threads: &[JoinHandle<()>]) -> bool {
     threads.iter().all(JoinHandle::is_finished)
 }
 

@@ -159,7 +159,7 @@ pub fn serve_into(
 ) -> Result<(Child, SocketAddr), Box<dyn Error>> {
     let (address, admin) = (free_address()?, free_address()?);
     let (listen, admin) = (address.to_string(), admin.to_string());
-    let spool = clickhouse.folder().join(durability);
+    let spool = clickhouse.folder().join(format!("spool-{}", address.port()));
     let spool = spool.to_string_lossy();
     let mut arguments = vec!["serve", "--listen", &listen, "--admin-listen", &admin];
     if !more.contains(&"--clickhouse-url") {

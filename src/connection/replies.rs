@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::api::{Answer, Fault, Reply};
-use crate::http::{DateCache, Response, Status};
+use crate::http::{DateCache, Head, Method, Response, Status, Version};
 use crate::identity::Figures;
 
 /// See the module.
@@ -46,22 +46,31 @@ pub struct Kept {
 }
 
 #[derive(Debug)]
-pub(super) enum Wire {
+pub(crate) enum Wire {
     Continue,
     Reply(Reply),
 }
 
 /// How the reply has to look, besides its contents.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Manners {
-    pub(super) close: bool,
-    pub(super) head_only: bool,
+pub(crate) struct Manners {
+    pub(crate) close: bool,
+    pub(crate) head_only: bool,
     /// HTTP/1.0 with `Connection: keep-alive`: the reply has to say it too.
-    pub(super) confirm_keep_alive: bool,
+    pub(crate) confirm_keep_alive: bool,
 }
 
 impl Manners {
-    pub(super) const LAST: Self = Self { close: true, head_only: false, confirm_keep_alive: false };
+    pub(crate) const LAST: Self = Self { close: true, head_only: false, confirm_keep_alive: false };
+
+    /// What the head of a request asks for.
+    pub(crate) fn of(head: &Head<'_>) -> Self {
+        Self {
+            close: !head.keep_alive,
+            head_only: head.method == Method::Head,
+            confirm_keep_alive: head.keep_alive && head.version == Version::Http10,
+        }
+    }
 }
 
 impl Replies {
@@ -78,7 +87,7 @@ impl Replies {
     }
 
     /// An answer; one that waits for a commit waits for that of the batch of this sequence.
-    pub(super) fn push(&mut self, answer: Answer, sequence: u64, manners: Manners) {
+    pub(crate) fn push(&mut self, answer: Answer, sequence: u64, manners: Manners) {
         let wait =
             if answer.after_commit { Wait::Commit { sequence, insert: answer.after_insert } } else { Wait::Nothing };
         self.queue.push_back(Pending { wait, manners, wire: Wire::Reply(answer.reply) });
@@ -90,7 +99,7 @@ impl Replies {
     }
 
     /// The next reply, if its turn has come.
-    pub(super) fn next(&mut self) -> Option<(Wire, Manners)> {
+    pub(crate) fn next(&mut self) -> Option<(Wire, Manners)> {
         let pending = self.queue.pop_front_if(|pending| pending.wait == Wait::Nothing)?;
         Some((pending.wire, pending.manners))
     }
@@ -159,8 +168,8 @@ impl Pending {
 }
 
 /// Appends one reply and returns its status.
-pub(super) fn write(out: &mut Vec<u8>, reply: &Reply, manners: Manners, date: &DateCache) -> Status {
-    let mut with = |status: Status, body: &[u8], extra: &[(&str, &str)]| {
+pub(crate) fn write(out: &mut Vec<u8>, reply: &Reply, manners: Manners, date: &DateCache) -> Status {
+    spell_out(reply, |status, body, extra| {
         let response = Response {
             close: manners.close,
             keep_alive_10: manners.confirm_keep_alive,
@@ -170,7 +179,11 @@ pub(super) fn write(out: &mut Vec<u8>, reply: &Reply, manners: Manners, date: &D
         };
         response.append_to(out, date);
         status
-    };
+    })
+}
+
+/// What a reply is in HTTP: status, body, and further fields.
+pub(crate) fn spell_out<T>(reply: &Reply, with: impl FnOnce(Status, &[u8], &[(&str, &str)]) -> T) -> T {
     match reply {
         Reply::Accepted(accepted) => with(Status::Ok, accepted_body(*accepted, &mut [0; ACCEPTED_BODY_MAX]), &[]),
         Reply::Json(status, body) => with(*status, body.as_bytes(), &[]),

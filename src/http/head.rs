@@ -150,19 +150,33 @@ pub fn parse_head<'s, 'a: 's>(
 /// The head's syntax is right, but for line ends; the first `len` of `bytes` are the head.
 #[inline]
 fn conclude<'s, 'a: 's>(bytes: &'a [u8], len: usize, request: httparse::Request<'s, 'a>) -> Result<Head<'s>, Refusal> {
-    let headers: &'s [httparse::Header<'a>] = request.headers;
     // The request line, the fields, the empty line: see the top of this file.
-    let lines = headers.len() + 2;
+    let lines = request.headers.len() + 2;
     let head = bytes.get(..len).unwrap_or(bytes);
     if memchr::memchr_iter(b'\r', head).count() != lines {
         return Err(Refusal::BadLineEnd);
     }
-    let method = method(request.method.unwrap_or_default()).ok_or(Refusal::UnknownMethod)?;
-    let target = split_target(request.path.unwrap_or_default(), method)?;
-    let version = match request.version {
-        Some(0) => Version::Http10,
-        _ => Version::Http11,
-    };
+    let (method, target) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
+    let head = accept_head(method, target, request.version.unwrap_or(1), request.headers)?;
+    Ok(Head { len, ..head })
+}
+
+/// The head of a request that another has taken apart; its [`Head::len`] is 0. `minor` is the digit
+/// behind `HTTP/1.`.
+///
+/// # Errors
+///
+/// What is refused although `httparse` took it, but for line ends, which can't be seen any more.
+#[inline]
+pub fn accept_head<'s>(
+    method: &'s str,
+    target: &'s str,
+    minor: u8,
+    headers: &'s [httparse::Header<'s>],
+) -> Result<Head<'s>, Refusal> {
+    let method = method_of(method).ok_or(Refusal::UnknownMethod)?;
+    let target = split_target(target, method)?;
+    let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
     let mut fields = Fields::default();
     for header in headers {
         fields.note(header.name, header.value)?;
@@ -179,13 +193,13 @@ fn conclude<'s, 'a: 's>(bytes: &'a [u8], len: usize, request: httparse::Request<
         expect_continue: facts.expect_continue,
         content_coding: facts.content_coding,
         idempotency_key: facts.idempotency_key,
-        len,
+        len: 0,
         headers,
     })
 }
 
 /// Method names know upper and lower case (RFC 9110, section 9.1).
-fn method(token: &str) -> Option<Method> {
+fn method_of(token: &str) -> Option<Method> {
     Some(match token {
         "POST" => Method::Post,
         "GET" => Method::Get,

@@ -35,7 +35,9 @@ mod target;
 pub use body::{ChunkDecoder, Decoded};
 pub use date::DateCache;
 pub use fields::{ContentCoding, Framing};
-pub use head::{Head, HeadLimits, HeaderSlot, HeaderSlots, Method, NO_HEADERS, Version, is_worth_parsing, parse_head};
+pub use head::{
+    Head, HeadLimits, HeaderSlot, HeaderSlots, Method, NO_HEADERS, Version, accept_head, is_worth_parsing, parse_head,
+};
 pub use query::{plain_path, query_pairs};
 pub use refusal::Refusal;
 pub use response::{CONTINUE, Response};

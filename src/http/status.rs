@@ -23,6 +23,11 @@ macro_rules! statuses {
                     $(Self::$name => concat!("HTTP/1.1 ", $code, " ", $reason, "\r\n"),)*
                 }
             }
+
+            /// The reason phrase alone.
+            pub const fn reason(self) -> &'static str {
+                match self { $(Self::$name => $reason,)* }
+            }
         }
     };
 }
@@ -37,6 +42,7 @@ statuses! {
     NotFound = 404 "Not Found",
     MethodNotAllowed = 405 "Method Not Allowed",
     RequestTimeout = 408 "Request Timeout",
+    LengthRequired = 411 "Length Required",
     ContentTooLarge = 413 "Content Too Large",
     UriTooLong = 414 "URI Too Long",
     UnsupportedMediaType = 415 "Unsupported Media Type",
@@ -68,6 +74,7 @@ mod tests {
             let start = format!("HTTP/1.1 {} ", status.code());
             assert!(status.line().starts_with(&start), "{status:?}");
             assert!(status.line().len() > start.len() + 2 && status.line().ends_with("\r\n"));
+            assert_eq!(status.line(), format!("{start}{}\r\n", status.reason()));
         }
         assert!(Status::ALL.is_sorted_by(|a, b| a.code() < b.code()));
     }

@@ -1,4 +1,4 @@
-//! What a connection sees of its worker while a request of it is served.
+//! What a connection sees of its worker while a request of it is served; with either engine.
 
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,13 +12,13 @@ use crate::ndjson::Origin;
 use crate::outbox::{Outbox, Waiter};
 
 /// See the module.
-pub(super) struct Desk<'a> {
-    pub(super) api: &'a mut Api,
-    pub(super) outbox: &'a mut Outbox,
-    pub(super) shared: &'a Shared,
-    pub(super) figures: &'a WorkerFigures,
-    pub(super) waiter: Waiter,
-    pub(super) client_ip: IpAddr,
+pub(crate) struct Desk<'a> {
+    pub(crate) api: &'a mut Api,
+    pub(crate) outbox: &'a mut Outbox,
+    pub(crate) shared: &'a Shared,
+    pub(crate) figures: &'a WorkerFigures,
+    pub(crate) waiter: Waiter,
+    pub(crate) client_ip: IpAddr,
 }
 
 impl Service for Desk<'_> {

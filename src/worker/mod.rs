@@ -7,6 +7,7 @@
 //! queued and visited in the next turn.
 
 mod connections;
+mod decide;
 mod desk;
 mod exchange;
 mod insertion;
@@ -21,10 +22,14 @@ use mio::event::Event;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::api::{Api, Fault, KEY_REUSED};
+pub(crate) use decide::decide;
+#[cfg(feature = "engine-may")]
+pub(crate) use desk::Desk;
+
+use crate::api::Api;
 use crate::connection::{Kept, RequestLimits};
-use crate::figures::{Shed, WorkerFigures, unix_ms};
-use crate::handoff::{CommitOutcome, Handoff};
+use crate::figures::{WorkerFigures, unix_ms};
+use crate::handoff::Handoff;
 use crate::health::Health;
 use crate::http::DateCache;
 use crate::in_flight::InFlight;
@@ -254,34 +259,7 @@ impl Worker {
     }
 
     fn settle(&mut self, settled: Settled) {
-        let requests = settled.waiters.len() as u64;
-        let shed = |reason: Shed| {
-            self.figures.shed(reason, requests);
-            Err(Fault::from(reason))
-        };
-        let until = self.now + self.shared.timeouts.inserted;
-        let kept = Kept { segment: None, certain: true, until, first: None };
-        let outcome = match settled.outcome {
-            Some(CommitOutcome::Committed { segment }) => {
-                self.figures.reject(&settled.rejected);
-                self.figures.accepted.add(u64::from(settled.rows));
-                Ok(Kept { segment: Some(segment), ..kept })
-            }
-            Some(CommitOutcome::Deduplicated { segment, certain }) => {
-                self.figures.reject(&settled.rejected);
-                self.figures.accepted.add(u64::from(settled.rows) + u64::from(settled.duplicates));
-                self.figures.duplicates.add(settled.duplicates.into());
-                Ok(Kept { segment, certain, ..kept })
-            }
-            Some(CommitOutcome::Repeated { figures, segment }) => {
-                self.figures.repeated.add(requests);
-                Ok(Kept { segment, first: Some(figures).filter(|_| settled.keyed != Some(figures)), ..kept })
-            }
-            Some(CommitOutcome::KeyReused) => Err(KEY_REUSED),
-            Some(CommitOutcome::Refused(refusal)) => shed(refusal.into()),
-            None => shed(Shed::CommitTimeout),
-        };
-        self.figures.request_took(settled.elapsed, requests);
+        let outcome = decide(&settled, &self.figures, self.now + self.shared.timeouts.inserted);
         for waiter in &settled.waiters {
             let Some(slot) = slot_of(&mut self.slots, *waiter) else { continue };
             if slot.connection.replies().settle(settled.sequence, outcome)

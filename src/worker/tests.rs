@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread::{self, JoinHandle};
 
 use super::*;
-use crate::handoff::{CommitRefusal, Mailbox, Returned};
+use crate::handoff::{CommitOutcome, CommitRefusal, Mailbox, Returned};
 use crate::http::HeadLimits;
 use crate::ndjson::{EncodeLimits, RowEncoder};
 use crate::schema::{ColumnDescription, Plan};
