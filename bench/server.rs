@@ -1,8 +1,8 @@
 //! The server's CPU time for a request of 30 events, beside that of a bare loop that only reads
 //! and answers, in one run, in turn. The whole process counts: workers, committer, inserters.
 //!
-//! `cargo bench --bench server` (or `make bench`); with `--features engine-may` the other engine too. Environment: `BENCH_REQUESTS` (a round, 30000),
-//! `BENCH_ROUNDS` (5), `BENCH_CONNECTIONS` (64).
+//! `cargo bench --bench server` (or `make bench`); with `--features engine-may` the other engine too.
+//! Environment: `BENCH_REQUESTS` (a round, 30000), `BENCH_ROUNDS` (5), `BENCH_CONNECTIONS` (64).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 

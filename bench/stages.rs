@@ -127,8 +127,7 @@ fn measure(
         let mut lines = sample.trim_start_matches('\n').lines();
         let Some(thread) = lines.next() else { continue };
         // From the innermost function to the outermost.
-        let calls: Vec<&str> =
-            lines.filter_map(|line| line.trim().split_once(' ')).map(|(_, symbol)| symbol).collect();
+        let calls: Vec<&str> = lines.filter_map(|line| line.trim().split_once(' ')).map(|(_, symbol)| symbol).collect();
         *counts.entry(stage_of(thread.trim(), &calls)).or_default() += 1;
     }
     let all: u64 = counts.values().sum();

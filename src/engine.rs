@@ -15,7 +15,7 @@ use crate::engine_may::{self, Settlers, Stations};
 use crate::figures::WorkerFigures;
 use crate::handoff::Mailbox;
 use crate::listener;
-use crate::server::{ServerError, all_ended, os, spawn};
+use crate::startup::{ServerError, all_ended, os, spawn};
 use crate::worker::{Shared, WAKE, Worker};
 
 /// An engine that has its addresses, or knows them.

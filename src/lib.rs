@@ -19,7 +19,7 @@
 //! | room | what happens there |
 //! |---|---|
 //! | [`cpu`], [`cli`], [`config`], [`limits`] | does the processor fit; flags, environment and file → one checked [`config::Settings`]; every other maximum |
-//! | [`server`], [`engine`] | the start in its order, the stop in the opposite one; which HTTP loop serves |
+//! | [`server`], [`startup`], [`engine`] | the start in its order, the stop in the opposite one; what a start fails with; which HTTP loop serves |
 //! | [`listener`], [`worker`], [`slot`], [`outbox`], [`in_flight`] | sockets of a worker; its event loop; a connection's socket and buffers; its batches under way; the budget of both |
 //! | [`connection`] | one connection's state machine, without a socket |
 //! | `engine_may` | the same api served by `may_minihttp`, in a build with the feature `engine-may` |
@@ -98,4 +98,5 @@ pub mod schema;
 pub mod server;
 pub mod slot;
 pub mod spool;
+pub mod startup;
 pub mod worker;

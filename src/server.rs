@@ -6,13 +6,11 @@
 //! Stop: workers stop accepting and answer what was begun → the committer stores what they handed
 //! over and seals → the inserters insert what is spooled; all within one deadline.
 
-use std::fmt;
-use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel;
@@ -39,39 +37,8 @@ use crate::listener;
 use crate::ndjson::{EncodeLimits, RowEncoder};
 use crate::schema::CurrentSchema;
 use crate::spool::{Committer, Spool};
+use crate::startup::{ServerError, all_ended, os, spawn};
 use crate::worker::{Shared, Timeouts};
-
-/// Why the server did not start, or ended: one sentence.
-#[derive(Debug)]
-pub struct ServerError(String);
-
-impl fmt::Display for ServerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for ServerError {}
-
-/// Any error becomes the sentence it is printed as.
-macro_rules! said {
-    ($($error:ty),+ $(,)?) => {
-        $(impl From<$error> for ServerError {
-            fn from(error: $error) -> Self {
-                Self(error.to_string())
-            }
-        })+
-    };
-}
-
-said!(
-    crate::config::ConfigError,
-    crate::embedded::EmbeddedError,
-    crate::insert::target::TargetError,
-    crate::listener::ListenError,
-    crate::schema::SchemaError,
-    crate::spool::SpoolError,
-);
 
 /// Set by the first signal; the second ends the process.
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -304,14 +271,6 @@ fn start_admin(admin: Arc<Admin>, address: SocketAddr) -> Result<(), ServerError
     Ok(())
 }
 
-pub(crate) fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ServerError> {
-    thread::Builder::new().name(name).spawn(body).map_err(os("a thread can't be started"))
-}
-
-pub(crate) fn os(what: &'static str) -> impl Fn(io::Error) -> ServerError {
-    move |error| ServerError(format!("{what}: {error}"))
-}
-
 fn wait_until(deadline: Instant, mut done: impl FnMut() -> bool) -> bool {
     while !done() {
         if Instant::now() >= deadline {
@@ -320,10 +279,6 @@ fn wait_until(deadline: Instant, mut done: impl FnMut() -> bool) -> bool {
         thread::sleep(LOOK);
     }
     true
-}
-
-pub(crate) fn all_ended(threads: &[JoinHandle<()>]) -> bool {
-    threads.iter().all(JoinHandle::is_finished)
 }
 
 /// The first SIGTERM or SIGINT stops in order, the second ends at once; what was acknowledged is

@@ -206,10 +206,15 @@ const ACCEPTED_BODY_MAX: usize = 48;
 
 /// `{"accepted":N,"rejected":0}` without an allocation.
 fn accepted_body(accepted: u32, space: &mut [u8; ACCEPTED_BODY_MAX]) -> &[u8] {
-    use std::io::Write;
-    let mut rest = &mut space[..];
-    let written = write!(rest, "{{\"accepted\":{accepted},\"rejected\":0}}");
-    debug_assert!(written.is_ok(), "ten digits and the words fit");
-    let left = rest.len();
-    space.get(..ACCEPTED_BODY_MAX - left).unwrap_or_default()
+    let mut digits = itoa::Buffer::new();
+    let parts = [&b"{\"accepted\":"[..], digits.format(accepted).as_bytes(), b",\"rejected\":0}"];
+    let mut len = 0;
+    for part in parts {
+        // Ten digits and the words fit.
+        if let Some(place) = space.get_mut(len..len + part.len()) {
+            place.copy_from_slice(part);
+            len += part.len();
+        }
+    }
+    space.get(..len).unwrap_or_default()
 }

@@ -59,7 +59,7 @@ use crate::figures::{Shed, WorkerFigures, unix_ms};
 use crate::handoff::Mailbox;
 use crate::http::{DateCache, Framing, Refusal, Status, accept_head};
 use crate::limits;
-use crate::server::{ServerError, os, spawn};
+use crate::startup::{ServerError, os, spawn};
 use crate::worker::Shared;
 use peer::Peer;
 use station::Station;
