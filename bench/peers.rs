@@ -10,7 +10,8 @@
 //!
 //! `cargo bench --bench peers` (or `make bench-peers`). Environment: `BENCH_REQUESTS` (a round,
 //! 20000), `BENCH_ROUNDS` (5), `BENCH_CONNECTIONS` (64), `BENCH_TABLE` (`null`, or `mergetree` for
-//! one that keeps its rows).
+//! one that keeps its rows), `BENCH_RECORD` (a folder for the raw figures). `--quick` runs two short
+//! rounds, to see that it runs at all.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -22,16 +23,22 @@ mod build;
 mod load;
 #[path = "support/process.rs"]
 mod process;
+#[path = "support/record.rs"]
+mod record;
 #[path = "support/stored.rs"]
 mod stored;
+#[path = "support/turn.rs"]
+mod turn;
 
 use std::error::Error;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use build::Peer;
-use process::{COLUMNS, Child, ClickHouse, free_address, median, on_core, serve_into, setting};
+use load::{Connections, Until};
+use process::{COLUMNS, Child, ClickHouse, free_address, on_core, serve_into, size};
+use record::Record;
 use stored::{Engine, Stored, Table};
+use turn::Turn;
 
 const EVENTS: &str = include_str!("corpus/events-30.ndjson");
 const EVENTS_A_REQUEST: u64 = 30;
@@ -65,17 +72,6 @@ struct Contender<'a> {
     stored: Stored,
 }
 
-/// One contender's part of a round.
-struct Turn {
-    /// CPU time of its process, µs a request.
-    cost: f64,
-    /// Requests a second.
-    rate: f64,
-    /// Milliseconds.
-    p50: f64,
-    p99: f64,
-}
-
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().collect();
     if let [_, command, address] = arguments.as_slice()
@@ -83,9 +79,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     {
         return Ok(bare::serve(address.parse()?)?);
     }
-    let requests = setting("BENCH_REQUESTS", 20_000);
-    let rounds = setting("BENCH_ROUNDS", 5);
-    let connections = usize::try_from(setting("BENCH_CONNECTIONS", 64))?;
+    let requests = size("BENCH_REQUESTS", 20_000, 2_000);
+    let rounds = size("BENCH_ROUNDS", 5, 2);
+    let connections = usize::try_from(size("BENCH_CONNECTIONS", 64, 64))?;
     let engine = match std::env::var("BENCH_TABLE").as_deref() {
         Err(_) | Ok("null") => Engine::Null,
         Ok("mergetree") => Engine::MergeTree,
@@ -93,6 +89,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
 
     let peers = build::peers()?;
+    let name = if engine == Engine::Null { "peers" } else { "peers-mergetree" };
+    let mut record = Record::begin_as(name, "peers");
     let clickhouse = ClickHouse::start()?;
     let tables = tables(&clickhouse, &peers, engine)?;
     let servers = on_core(SERVER_CORE, || start(&clickhouse, &peers, &tables))??;
@@ -134,14 +132,14 @@ fn main() -> Result<(), Box<dyn Error>> {
          in turn, {connections} connections, each server on one core, rows into {engine:?} tables; median (least–most)"
     );
     println!(
-        "{:<24} {:>26} {:>11} {:>24} {:>9} {:>9} {:>14}  rows",
-        "", "µs CPU a request", "× bare loop", "requests/s", "p50 ms", "p99 ms", "events/core-s"
+        "{:<24} {:>24} {:>18} {:>22} {:>20} {:>20} {:>20} {:>14}  rows",
+        "", "µs CPU a request", "× bare loop", "requests/s", "p50 ms", "p99 ms", "p99.9 ms", "events/core-s"
     );
-    let baseline = contenders[0].median_of(|turn| turn.cost);
+    let baseline: Vec<f64> = contenders[0].turns.iter().map(|turn| turn.cost).collect();
     for contender in &contenders {
-        contender.print(baseline);
+        contender.print(&baseline, &mut record);
     }
-    Ok(())
+    record.save()
 }
 
 /// A table for each server that inserts, in their order.
@@ -185,48 +183,29 @@ impl<'a> Contender<'a> {
 
     /// Sends a round's requests and waits until their rows are stored; `body` is what one of them holds.
     fn turn(&mut self, connections: usize, body: Stored) -> Result<Turn, Box<dyn Error>> {
-        let before = self.server.cpu_time()?;
-        let outcome = load::run(self.address, &self.request, connections, self.requests)?;
-        if outcome.failed > 0 {
-            return Err(format!("{} of {} requests failed", outcome.failed, self.requests).into());
-        }
-        if let Some(table) = self.table {
-            let expected = body.times(self.requests);
-            self.stored = self.stored.plus(table.take(expected.rows)?);
-            self.expected = self.expected.plus(expected);
-        }
-        // What is done after the last row belongs to the round too.
-        std::thread::sleep(Duration::from_millis(300));
-        let requests = self.requests as f64;
-        let cost = (self.server.cpu_time()? - before).as_secs_f64() * 1e6 / requests;
-        let mut latencies = outcome.latencies;
-        latencies.sort_unstable();
-        let percentile = |part: usize| latencies[(latencies.len() - 1) * part / 100].as_secs_f64() * 1e3;
-        Ok(Turn { cost, rate: requests / outcome.elapsed.as_secs_f64(), p50: percentile(50), p99: percentile(99) })
+        let mut connections = Connections::open(self.address, connections)?;
+        let Self { server, request, requests, table, expected, stored, .. } = self;
+        Turn::take(server, &mut connections, request, Until::Requests(*requests), |answered| {
+            if let Some(table) = table {
+                let of_this_turn = body.times(answered);
+                *stored = stored.plus(table.take(of_this_turn.rows)?);
+                *expected = expected.plus(of_this_turn);
+            }
+            Ok(())
+        })
     }
 
-    fn median_of(&self, figure: impl Fn(&Turn) -> f64) -> f64 {
-        median(self.turns.iter().map(figure).collect())
-    }
-
-    fn spread(&self, decimals: usize, figure: impl Fn(&Turn) -> f64) -> String {
-        let figures = || self.turns.iter().map(&figure);
-        let (least, most) = (figures().fold(f64::INFINITY, f64::min), figures().fold(0.0, f64::max));
-        format!("{:.decimals$} ({least:.decimals$}–{most:.decimals$})", self.median_of(&figure))
-    }
-
-    fn print(&self, baseline: f64) {
-        let cost = self.median_of(|turn| turn.cost);
+    fn print(&self, baseline: &[f64], record: &mut Record) {
+        let ([cost, rate], [p50, p99, p999, _]) = turn::note(record, self.name, &self.turns);
+        let ratios = self.turns.iter().zip(baseline).map(|(turn, bare)| turn.cost / bare);
+        let ratio = record.note(self.name, "CPU time a request, bare loop = 1", "×", ratios).summary();
+        let per_core = self.turns.iter().map(|turn| EVENTS_A_REQUEST as f64 * 1e6 / turn.cost);
+        let per_core = record.note(self.name, "events a core-second", "1/s", per_core).median();
+        let rows =
+            if self.table.is_some() { self.stored.against(self.expected) } else { "none, on purpose".to_owned() };
         println!(
-            "{:<24} {:>26} {:>11.2} {:>24} {:>9.2} {:>9.2} {:>14.0}  {}",
-            self.name,
-            self.spread(2, |turn| turn.cost),
-            cost / baseline,
-            self.spread(0, |turn| turn.rate),
-            self.median_of(|turn| turn.p50),
-            self.median_of(|turn| turn.p99),
-            EVENTS_A_REQUEST as f64 * 1e6 / cost,
-            if self.table.is_some() { self.stored.against(self.expected) } else { "none, on purpose".to_owned() },
+            "{:<24} {cost:>24} {ratio:>18} {rate:>22} {p50:>20} {p99:>20} {p999:>20} {per_core:>14.0}  {rows}",
+            self.name
         );
     }
 }

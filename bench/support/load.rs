@@ -11,6 +11,15 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
+/// When a run is over.
+#[derive(Debug, Clone, Copy)]
+pub enum Until {
+    /// So many requests are answered.
+    Requests(u64),
+    /// So long no request is begun any more; those that are under way are answered.
+    Elapsed(Duration),
+}
+
 /// What came of a run.
 #[derive(Debug)]
 pub struct Outcome {
@@ -41,57 +50,76 @@ pub fn request(path: &str, body: &[u8]) -> Vec<u8> {
     request
 }
 
+/// Open connections, for one run after another.
+pub struct Connections {
+    poll: Poll,
+    events: Events,
+    clients: Vec<Client>,
+}
+
 /// Sends `requests` over `connections` and waits for every reply.
 pub fn run(address: SocketAddr, request: &[u8], connections: usize, requests: u64) -> io::Result<Outcome> {
-    let mut poll = Poll::new()?;
-    let mut events = Events::with_capacity(connections.max(64));
-    let mut clients = Vec::new();
-    for index in 0..connections {
-        let mut stream = TcpStream::from_std({
-            let stream = std::net::TcpStream::connect(address)?;
-            stream.set_nodelay(true)?;
-            stream.set_nonblocking(true)?;
-            stream
-        });
-        poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
-        clients.push(Client { stream, sent: 0, begun: Instant::now(), reply: Vec::with_capacity(1024) });
-    }
-    let mut latencies = Vec::with_capacity(usize::try_from(requests).unwrap_or(0));
-    let begun = Instant::now();
-    let mut begun_requests = (connections as u64).min(requests);
-    let (mut succeeded, mut failed) = (0, 0);
-    for client in clients.iter_mut().take(usize::try_from(begun_requests).unwrap_or(0)) {
-        client.begin(request)?;
-    }
-    while succeeded + failed < requests {
-        poll.poll(&mut events, Some(Duration::from_secs(30)))?;
-        if events.is_empty() {
-            return Err(io::Error::other("no reply for 30 s"));
+    Connections::open(address, connections)?.run(request, Until::Requests(requests))
+}
+
+impl Connections {
+    /// Opens so many.
+    pub fn open(address: SocketAddr, count: usize) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mut clients = Vec::with_capacity(count);
+        for index in 0..count {
+            let mut stream = TcpStream::from_std({
+                let stream = std::net::TcpStream::connect(address)?;
+                stream.set_nodelay(true)?;
+                stream.set_nonblocking(true)?;
+                stream
+            });
+            poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
+            clients.push(Client { stream, sent: 0, begun: Instant::now(), reply: Vec::with_capacity(1024) });
         }
-        for event in &events {
-            let Some(client) = clients.get_mut(event.token().0) else { continue };
-            if event.is_writable() && client.sent > 0 {
-                client.send(request)?;
+        Ok(Self { poll, events: Events::with_capacity(count.max(64)), clients })
+    }
+
+    /// Sends the request over all of them, and again over each as soon as its reply is there.
+    pub fn run(&mut self, request: &[u8], until: Until) -> io::Result<Outcome> {
+        let Self { poll, events, clients } = self;
+        let most = if let Until::Requests(requests) = until { requests } else { u64::MAX };
+        let mut latencies = Vec::with_capacity(usize::try_from(most).unwrap_or(0).min(1 << 20));
+        let begun = Instant::now();
+        let is_over = || matches!(until, Until::Elapsed(time) if begun.elapsed() >= time);
+        let mut under_way = 0;
+        for client in clients.iter_mut().take(usize::try_from(most).unwrap_or(usize::MAX)) {
+            client.begin(request)?;
+            under_way += 1;
+        }
+        let (mut begun_requests, mut failed) = (under_way, 0);
+        while under_way > 0 {
+            poll.poll(events, Some(Duration::from_secs(30)))?;
+            if events.is_empty() {
+                return Err(io::Error::other("no reply for 30 s"));
             }
-            if event.is_readable() {
-                while let Some(status_is_200) = client.receive()? {
-                    latencies.push(client.begun.elapsed());
-                    if status_is_200 {
-                        succeeded += 1
-                    } else {
-                        failed += 1
-                    }
-                    if begun_requests < requests {
+            let may_begin = !is_over();
+            for event in events.iter() {
+                let Some(client) = clients.get_mut(event.token().0) else { continue };
+                if event.is_writable() && client.sent > 0 {
+                    client.send(request)?;
+                }
+                if event.is_readable() {
+                    while let Some(status_is_200) = client.receive()? {
+                        latencies.push(client.begun.elapsed());
+                        failed += u64::from(!status_is_200);
+                        if begun_requests == most || !may_begin {
+                            under_way -= 1;
+                            break;
+                        }
                         begun_requests += 1;
                         client.begin(request)?;
-                    } else {
-                        break;
                     }
                 }
             }
         }
+        Ok(Outcome { failed, elapsed: begun.elapsed(), latencies })
     }
-    Ok(Outcome { failed, elapsed: begun.elapsed(), latencies })
 }
 
 impl Client {

@@ -157,8 +157,19 @@ pub fn serve_into(
     durability: &str,
     more: &[&str],
 ) -> Result<(Child, SocketAddr), Box<dyn Error>> {
-    let (address, admin) = (free_address()?, free_address()?);
-    let (listen, admin) = (address.to_string(), admin.to_string());
+    let (server, address, _) = serve_with_admin(clickhouse, table, durability, more)?;
+    Ok((server, address))
+}
+
+/// As [`serve_into`], with its admin address too.
+pub fn serve_with_admin(
+    clickhouse: &ClickHouse,
+    table: &str,
+    durability: &str,
+    more: &[&str],
+) -> Result<(Child, SocketAddr, SocketAddr), Box<dyn Error>> {
+    let (address, admin_address) = (free_address()?, free_address()?);
+    let (listen, admin) = (address.to_string(), admin_address.to_string());
     let spool = clickhouse.folder().join(format!("spool-{}", address.port()));
     let spool = spool.to_string_lossy();
     let mut arguments = vec!["serve", "--listen", &listen, "--admin-listen", &admin];
@@ -168,12 +179,23 @@ pub fn serve_into(
     arguments.extend(["--database", "bench", "--table", table]);
     arguments.extend(["--spool-dir", &spool, "--durability", durability, "--log-level", "warn"]);
     arguments.extend(more);
-    Ok((Child::start(env!("CARGO_BIN_EXE_sluicegate"), &arguments, address)?, address))
+    Ok((Child::start(env!("CARGO_BIN_EXE_sluicegate"), &arguments, address)?, address, admin_address))
 }
 
 /// A number from the environment.
 pub fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+/// A number from the environment; without it `usual`, or `quick` when the run is only to see that it
+/// runs at all (`--quick`).
+pub fn size(name: &str, usual: u64, quick: u64) -> u64 {
+    setting(name, if is_quick() { quick } else { usual })
+}
+
+/// True with `--quick`.
+pub fn is_quick() -> bool {
+    std::env::args().any(|argument| argument == "--quick")
 }
 
 /// A port that was free a moment ago.
