@@ -155,6 +155,9 @@ impl Record {
         let Some(folder) = env::var_os(FOLDER).filter(|folder| !folder.is_empty()) else { return Ok(()) };
         let mut text = serde_json::to_string(&self.run)?;
         for figure in &self.figures {
+            if !figure.rounds.iter().all(|round| round.is_finite()) {
+                return Err(format!("{}, {}: a round measured nothing", figure.series, figure.figure).into());
+            }
             text.push('\n');
             text.push_str(&serde_json::to_string(figure)?);
         }
