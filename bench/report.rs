@@ -42,7 +42,7 @@ fn table(records: &[Record]) {
         for figure in figures {
             let (least, most) = figure.spread();
             let name = match &figure.at {
-                Some(At { along, x }) => format!("{}, {x} {along}", figure.series),
+                Some(At { along, x }) => format!("{}, {along}: {x}", figure.series),
                 None => figure.series.clone(),
             };
             let spread =
