@@ -13,6 +13,11 @@ FIRST_SEED ?= 0
 BODY ?= bench/corpus/events-30.ndjson
 ROUNDS ?= 50
 TABLE ?= null
+RECORD ?= target/bench-record
+QUICK ?=
+BENCH = BENCH_RECORD=$(RECORD) cargo bench --locked --bench
+BENCH_ARGUMENTS = $(if $(QUICK),-- --quick)
+OHA_VERSION := 1.16.0
 
 # What an INSERT can meet, once more with the format and the compression that are not the defaults.
 IN_THE_OTHER_FORMAT = SLUICEGATE_INSERT_FORMAT=native SLUICEGATE_INSERT_COMPRESSION=zstd \
@@ -23,11 +28,12 @@ IN_THE_OTHER_FORMAT = SLUICEGATE_INSERT_FORMAT=native SLUICEGATE_INSERT_COMPRESS
 MAY_TESTS ?= engine_may crash disk duplicates events faults idempotency inserted ledger lifecycle outcomes quarantine \
 	schema_change
 
-.PHONY: help build clickhouse run test test-may crash-test check sim fuzz bench bench-insert bench-peers bench-stages \
+.PHONY: help build clickhouse run test test-may crash-test check sim fuzz bench \
+	bench-micro bench-latency bench-scale bench-stages bench-insert bench-peers bench-plot oha \
 	load-wrk load-ab clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## the release binary, target/release/sluicegate
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
@@ -73,25 +79,51 @@ sim: ## lives of a spool on a faulty disk, held against what was promised: SEEDS
 fuzz: ## each fuzz target for SECONDS_EACH
 	@scripts/fuzz.sh "$(SECONDS_EACH)"
 
-bench: clickhouse ## the encoder; the server beside a bare read-and-answer loop; memory; INSERTs; bench-peers
+bench: clickhouse oha ## every benchmark, and one table of it all: RECORD (a folder for the raw figures), QUICK=1
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
-	cargo bench --locked --bench encoder
-	cargo bench --locked --bench server
-	cargo bench --locked --bench memory
-	cargo bench --locked --bench insert
-	cargo bench --locked --bench peers
+	$(BENCH) encoder $(BENCH_ARGUMENTS)
+	$(BENCH) micro $(BENCH_ARGUMENTS)
+	$(BENCH) server $(BENCH_ARGUMENTS)
+	$(BENCH) memory $(BENCH_ARGUMENTS)
+	$(BENCH) insert $(BENCH_ARGUMENTS)
+	$(BENCH) scale $(BENCH_ARGUMENTS)
+	$(BENCH) latency $(BENCH_ARGUMENTS)
+	$(BENCH) peers $(BENCH_ARGUMENTS)
+	$(BENCH) stages $(BENCH_ARGUMENTS)
+	cargo bench --locked --bench report -- table $(RECORD)
+
+bench-micro: ## each stage alone: head, chunks, lines, encoder, frame, segment: RECORD, QUICK=1
+	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
+	$(BENCH) micro $(BENCH_ARGUMENTS)
+
+bench-latency: clickhouse oha ## latencies at fixed rates, for written, sync and ack=inserted: RECORD, QUICK=1
+	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
+	$(BENCH) latency $(BENCH_ARGUMENTS)
+
+bench-scale: clickhouse ## curves over connections, events a request, event sizes; the committer alone: RECORD, QUICK=1
+	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
+	$(BENCH) scale $(BENCH_ARGUMENTS)
 
 bench-stages: clickhouse ## where the CPU time of a request goes, by perf
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
-	cargo bench --locked --bench stages
+	$(BENCH) stages $(BENCH_ARGUMENTS)
 
 bench-insert: clickhouse ## what an INSERT costs ClickHouse and the server, by format, compression and size
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
-	cargo bench --locked --bench insert
+	$(BENCH) insert $(BENCH_ARGUMENTS)
 
-bench-peers: clickhouse ## the server beside others that do the same job, built here too: TABLE=null or mergetree
+bench-peers: clickhouse ## the server beside others that do the same job, built here too: TABLE=null or mergetree, RECORD, QUICK=1
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
-	BENCH_TABLE=$(TABLE) cargo bench --locked --bench peers
+	BENCH_TABLE=$(TABLE) $(BENCH) peers $(BENCH_ARGUMENTS)
+
+bench-plot: ## draw what is in RECORD, an SVG beside each file
+	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
+	cargo bench --locked --bench report -- draw $(RECORD)
+
+# The load generator of bench-latency, built once; without it those latencies are skipped.
+oha:
+	@command -v oha >/dev/null || [ -x target/tools/bin/oha ] || \
+		cargo install --locked --root target/tools oha --version $(OHA_VERSION) || true
 
 load-wrk: ## send events with wrk: URL, CONNECTIONS, DURATION, BODY (a file, or random)
 	@scripts/load-wrk.sh "$(URL)" "$(CONNECTIONS)" "$(DURATION)" "$(BODY)"
