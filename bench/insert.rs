@@ -13,6 +13,8 @@ mod process;
 #[path = "../tests/support/random.rs"]
 #[allow(dead_code)]
 mod random;
+#[path = "support/record.rs"]
+mod record;
 
 use std::error::Error;
 use std::io::{Read, Write};
@@ -20,8 +22,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use counting::Counting;
-use process::{COLUMNS, ClickHouse, median, serve_into, setting};
+use process::{COLUMNS, ClickHouse, serve_into, size};
 use random::Random;
+use record::Record;
 
 const EVENTS_A_REQUEST: u64 = 30;
 
@@ -45,15 +48,15 @@ struct Cost {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let quick = std::env::args().any(|argument| argument == "--quick");
-    let events = setting("BENCH_EVENTS", if quick { 3_000 } else { 300_000 });
-    let rounds = setting("BENCH_ROUNDS", if quick { 1 } else { 3 });
+    let events = size("BENCH_EVENTS", 300_000, 3_000);
+    let rounds = size("BENCH_ROUNDS", 3, 1);
+    let mut record = Record::begin("insert");
 
     let clickhouse = ClickHouse::start()?;
     clickhouse.query("CREATE DATABASE bench")?;
-    println!("{events} events a run, {rounds} rounds in turn; of a million events, median:");
+    println!("{events} events a run, {rounds} rounds in turn; of a million events, median (least–most):");
     println!(
-        "{:>9} {:<10} {:<6} {:>22} {:>22} {:>14}",
+        "{:>9} {:<10} {:<6} {:>22} {:>22} {:>20}",
         "rows", "format", "coding", "ClickHouse, s of CPU", "inserters, s of CPU", "MB sent"
     );
     for size in SIZES.into_iter().filter(|size| *size <= events) {
@@ -64,16 +67,19 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         }
         for ((format, coding), costs) in COMBINATIONS.iter().zip(&costs) {
-            let of = |figure: fn(&Cost) -> f64| median(costs.iter().map(figure).collect());
+            let mut of = |figure: &str, unit: &str, value: fn(&Cost) -> f64| {
+                let at = ("rows an INSERT", size as f64);
+                record.point(at, &format!("{format}, {coding}"), figure, unit, costs.iter().map(value)).summary()
+            };
             println!(
-                "{size:>9} {format:<10} {coding:<6} {:>22.3} {:>22.3} {:>14.1}",
-                of(|cost| cost.clickhouse_seconds),
-                of(|cost| cost.inserters_seconds),
-                of(|cost| cost.wire_megabytes)
+                "{size:>9} {format:<10} {coding:<6} {:>22} {:>22} {:>20}",
+                of("ClickHouse's CPU time, a million events", "s", |cost| cost.clickhouse_seconds),
+                of("the inserters' CPU time, a million events", "s", |cost| cost.inserters_seconds),
+                of("sent, a million events", "MB", |cost| cost.wire_megabytes)
             );
         }
     }
-    Ok(())
+    record.save()
 }
 
 /// One server with an empty table, until all of its events are stored.

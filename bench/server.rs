@@ -12,12 +12,15 @@ mod bare;
 mod load;
 #[path = "support/process.rs"]
 mod process;
+#[path = "support/record.rs"]
+mod record;
 
 use std::error::Error;
 #[cfg(feature = "engine-may")]
 use std::net::SocketAddr;
 
-use process::{Child, ClickHouse, free_address, median, serve, setting};
+use process::{Child, ClickHouse, free_address, median, serve, size};
+use record::Record;
 
 const EVENTS: &[u8] = include_bytes!("corpus/events-30.ndjson");
 
@@ -34,9 +37,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         process::pin(SERVER_CORE);
         return Ok(bare::serve(address.parse()?)?);
     }
-    let requests = setting("BENCH_REQUESTS", 30_000);
-    let rounds = setting("BENCH_ROUNDS", 5);
-    let connections = usize::try_from(setting("BENCH_CONNECTIONS", 64))?;
+    let requests = size("BENCH_REQUESTS", 30_000, 2_000);
+    let rounds = size("BENCH_ROUNDS", 5, 1);
+    let connections = usize::try_from(size("BENCH_CONNECTIONS", 64, 64))?;
+    let mut record = Record::begin("server");
 
     let clickhouse = ClickHouse::start()?;
     clickhouse.create_null_table()?;
@@ -82,17 +86,19 @@ fn main() -> Result<(), Box<dyn Error>> {
         "{requests} requests of 30 events a round, {rounds} rounds in turn, {connections} connections, one worker"
     );
     println!(
-        "{:<12} {:>18} {:>12} {:>14} {:>22}",
+        "{:<12} {:>22} {:>18} {:>24} {:>22}",
         "", "µs CPU a request", "× bare loop", "requests/s", "events a core-second"
     );
     let baseline: Vec<f64> = costs[0].iter().map(|(cost, _)| *cost).collect();
     for ((name, _, _), costs) in contenders.iter().zip(&costs) {
-        let ratios = costs.iter().zip(&baseline).map(|((cost, _), bare)| cost / bare).collect();
-        let cost = median(costs.iter().map(|(cost, _)| *cost).collect());
-        let rate = median(costs.iter().map(|(_, rate)| *rate).collect());
-        println!("{name:<12} {cost:>18.2} {:>12.2} {rate:>14.0} {:>22.0}", median(ratios), 30.0 * 1e6 / cost);
+        let per_core = 30.0 * 1e6 / median(costs.iter().map(|(cost, _)| *cost).collect());
+        let cost = record.note(name, "CPU time a request", "µs", costs.iter().map(|(cost, _)| *cost)).summary();
+        let ratios = costs.iter().zip(&baseline).map(|((cost, _), bare)| cost / bare);
+        let ratio = record.note(name, "CPU time, times the bare loop's", "×", ratios).summary();
+        let rate = record.note(name, "requests a second", "1/s", costs.iter().map(|(_, rate)| *rate)).summary();
+        println!("{name:<12} {cost:>22} {ratio:>18} {rate:>24} {per_core:>22.0}");
     }
-    Ok(())
+    record.save()
 }
 
 /// A server with the other engine, on one core: it pins its only worker to the first that it may use.

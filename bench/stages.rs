@@ -12,6 +12,8 @@ mod bare;
 mod load;
 #[path = "support/process.rs"]
 mod process;
+#[path = "support/record.rs"]
+mod record;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -20,7 +22,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use process::{Child, ClickHouse, free_address, serve, setting};
+use process::{Child, ClickHouse, free_address, serve, size};
+use record::Record;
 
 const EVENTS: &[u8] = include_bytes!("corpus/events-30.ndjson");
 const SERVER_CORE: usize = 0;
@@ -59,9 +62,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("There is no perf here (Debian's package is linux-perf), so no stages are shown.");
         return Ok(());
     }
-    let quick = arguments.iter().any(|argument| argument == "--quick");
-    let requests = setting("BENCH_REQUESTS", if quick { 3_000 } else { 100_000 });
-    let connections = usize::try_from(setting("BENCH_CONNECTIONS", 64))?;
+    let requests = size("BENCH_REQUESTS", 100_000, 3_000);
+    let connections = usize::try_from(size("BENCH_CONNECTIONS", 64, 64))?;
+    let mut record = Record::begin("stages");
 
     let clickhouse = ClickHouse::start()?;
     clickhouse.create_null_table()?;
@@ -81,15 +84,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     println!("{requests} requests of 30 events, {connections} connections, one worker; µs of CPU a request");
     println!("{:<36} {:>10} {:>10} {:>10}", "", "bare loop", "written", "sync");
-    let row = |name: &str, of: &dyn Fn(&BTreeMap<&str, f64>) -> f64| {
+    let mut row = |name: &str, of: &dyn Fn(&BTreeMap<&str, f64>) -> f64| {
         let [bare, written, sync] = [0, 1, 2].map(|column| of(&columns[column]));
+        for (series, value) in [("bare loop", bare), ("written", written), ("sync", sync)] {
+            record.note(series, name, "µs", [value]);
+        }
         println!("{name:<36} {bare:>10.2} {written:>10.2} {sync:>10.2}");
     };
     for stage in STAGES {
         row(stage, &|column| column.get(stage).copied().unwrap_or_default());
     }
     row("all", &|column| column.values().sum());
-    Ok(())
+    record.save()
 }
 
 /// Microseconds a request by stage.
