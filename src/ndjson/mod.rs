@@ -181,7 +181,7 @@ impl RowEncoder {
         let mark = batch.mark();
         let done = self.encode_lines::<QUICK>(body, origin, batch, report);
         if done.is_ok() {
-            batch.rows.bytes.extend_from_slice(self.builder.rows.written());
+            self.builder.move_rows(&mut batch.rows.bytes);
         } else {
             batch.roll_back(mark);
         }
@@ -198,7 +198,7 @@ impl RowEncoder {
         report: &mut Report,
     ) -> Result<(), EncodeRefusal> {
         let body_is_utf8 = simdutf8::basic::from_utf8(body).is_ok();
-        let rejected_start = batch.rejected.bytes.len();
+        let len_before = batch.len();
         let (mut accepted, mut rejected) = (0u32, 0u32);
         let mut lines = Lines::new(body);
         while let Some((start, number)) = lines.begin(body) {
@@ -227,9 +227,12 @@ impl RowEncoder {
             if self.identifier.is_some() {
                 self.identify(row_start, batch);
             }
-            let encoded = self.builder.rows.len() + batch.rejected.bytes.len() - rejected_start;
+            let encoded = self.builder.rows.len() + batch.len() - len_before;
             if encoded > self.limits.encoded_bytes_max {
                 return Err(EncodeRefusal::EncodedTooLarge);
+            }
+            if self.builder.rows.len() >= row::ROWS_BYTES_HELD {
+                self.builder.move_rows(&mut batch.rows.bytes);
             }
         }
         batch.rows.count += accepted;

@@ -13,6 +13,9 @@ use super::values::{address, time};
 use crate::rowbinary::RowBuffer;
 use crate::schema::{Field, Kind, Plan, Source};
 
+/// Finished rows that are held back at most, and a row more. So many stay in the processor's first
+/// cache, from where they are copied to the batch; those of a large body as a whole would not.
+pub(super) const ROWS_BYTES_HELD: usize = 16 << 10;
 /// What both buffers keep between bodies.
 const BUFFER_BYTES_KEPT: usize = 256 << 10;
 
@@ -69,7 +72,7 @@ struct Slot {
     cell: Range<usize>,
 }
 
-/// The rows of a body, and the one that is being built.
+/// The last rows of a body, and the one that is being built.
 #[derive(Debug)]
 pub(crate) struct RowBuilder {
     /// Finished rows, then the cells of this one that are in place.
@@ -88,7 +91,7 @@ pub(crate) struct RowBuilder {
 impl RowBuilder {
     pub(crate) fn new(plan: &Plan) -> Self {
         Self {
-            rows: RowBuffer::with_space(16 << 10),
+            rows: RowBuffer::with_space(ROWS_BYTES_HELD * 2),
             side: RowBuffer::with_space(1 << 10),
             slots: vec![Slot::default(); plan.fields().len()],
             row: 0,
@@ -168,6 +171,13 @@ impl RowBuilder {
     /// Takes the unfinished row back.
     pub(crate) fn abandon(&mut self) {
         self.rows.truncate(self.start);
+    }
+
+    /// Appends the finished rows to `out`; none is left here.
+    pub(crate) fn move_rows(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.rows.written());
+        self.rows.truncate(0);
+        self.start = 0;
     }
 
     /// Forgets all rows, and gives back the memory of an unusual body.

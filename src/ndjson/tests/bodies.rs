@@ -225,3 +225,48 @@ fn a_brace_is_learned_for_the_first_key_only() {
         }
     }
 }
+
+/// Rows leave for the batch in pieces: where they were cut shows nowhere, in the rows, their
+/// identities, or what is taken back.
+#[test]
+fn a_body_of_any_size_gives_the_rows_of_its_lines() {
+    let plan = plan(&[("s", "String"), ("n", "Int64")]);
+    let held = row::ROWS_BYTES_HELD;
+    let line = |index: usize, length: usize| format!("{{\"s\":\"{index:06}{}\",\"n\":{index}}}\n", "a".repeat(length));
+    for length in [0, 5, 100, held / 2, held - 20, held, held * 3] {
+        let count = held * 3 / (length + 15) + 3;
+        let mut encoder = RowEncoder::new(Arc::clone(&plan), LIMITS).identifying(Some("s"));
+        let mut one_by_one = Vec::new();
+        let mut body = String::new();
+        for index in 0..count {
+            one_by_one.push(run(&mut encoder, true, line(index, length).as_bytes()).rows);
+            body += &line(index, length);
+            if index % 7 == 3 {
+                body += "{\"s\":\"refused\",\"n\":[]}\n";
+            }
+        }
+        for _ in 0..2 {
+            let whole = encode(&plan, body.as_bytes());
+            assert_eq!((whole.done, whole.count as usize), (Ok(()), count), "{length}");
+            assert!(whole.rows == one_by_one.concat(), "{length}");
+        }
+        let mut batch = Batch::new(0);
+        encoder.encode(body.as_bytes(), &origin(), &mut batch, &mut Report::default()).unwrap();
+        batch.close(1);
+        let taken = batch.ids.iter().copied().step_by(2).collect::<Vec<_>>();
+        batch.remove_repeats(|id| taken.contains(id));
+        let left: Vec<&[u8]> = one_by_one.iter().skip(1).step_by(2).map(Vec::as_slice).collect();
+        assert!(batch.rows.bytes == left.concat(), "{length}");
+    }
+    // Over the limit on encoded bytes when some rows have left already: `run` sees that all go.
+    for over in 0..2 {
+        let lines = (0..400).map(|index| line(index, 200)).collect::<String>();
+        let encoded_bytes_max = run(&mut RowEncoder::new(Arc::clone(&plan), LIMITS), true, lines.as_bytes()).rows.len();
+        assert!(encoded_bytes_max > 2 * held);
+        let limits = EncodeLimits { encoded_bytes_max: encoded_bytes_max - over, ..LIMITS };
+        for quick in [true, false] {
+            let done = run(&mut RowEncoder::new(Arc::clone(&plan), limits), quick, lines.as_bytes()).done;
+            assert_eq!(done, if over == 0 { Ok(()) } else { Err(EncodeRefusal::EncodedTooLarge) });
+        }
+    }
+}
