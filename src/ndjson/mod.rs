@@ -7,7 +7,7 @@
 //!
 //! Files in reading order: `lines`, `walk`, `order` (the guess), `row` (cells into place), `values`
 //! (one file a family of types), `general`, `skip`, `scan` and `escape` (JSON's grammar),
-//! `identify`, [`quarantine`], `report`.
+//! `utf8`, `identify`, [`quarantine`], `report`.
 //!
 //! # What a value means
 //!
@@ -43,6 +43,7 @@ mod report;
 mod row;
 mod scan;
 mod skip;
+mod utf8;
 mod values;
 mod walk;
 
@@ -56,6 +57,7 @@ use self::identify::Identifier;
 use self::lines::{Lines, end_of_line, trim_end};
 use self::order::KeyOrder;
 use self::row::{RowBuilder, ServerCells};
+use self::utf8::Utf8Window;
 use self::walk::Walk;
 use crate::batch::Batch;
 use crate::limits;
@@ -197,16 +199,15 @@ impl RowEncoder {
         batch: &mut Batch,
         report: &mut Report,
     ) -> Result<(), EncodeRefusal> {
-        let body_is_utf8 = simdutf8::basic::from_utf8(body).is_ok();
         let len_before = batch.len();
         let (mut accepted, mut rejected) = (0u32, 0u32);
-        let mut lines = Lines::new(body);
+        let (mut lines, mut window) = (Lines::new(body), Utf8Window::default());
         while let Some((start, number)) = lines.begin(body) {
             let row_start = self.builder.rows.len();
             if accepted + rejected >= self.limits.events_max {
                 return Err(EncodeRefusal::TooManyEvents);
             }
-            if let Some(end) = self.walk_line::<QUICK>(body, start, body_is_utf8) {
+            if let Some(end) = self.walk_line::<QUICK>(body, start, &mut window) {
                 lines.end(end);
                 accepted += 1;
             } else {
@@ -251,8 +252,8 @@ impl RowEncoder {
 
     /// Tries the quick way on the line that begins at `start`: where it ends.
     #[inline]
-    fn walk_line<const QUICK: bool>(&mut self, body: &[u8], start: usize, body_is_utf8: bool) -> Option<usize> {
-        if !QUICK || !body_is_utf8 && !line_is_utf8(body, start) {
+    fn walk_line<const QUICK: bool>(&mut self, body: &[u8], start: usize, window: &mut Utf8Window) -> Option<usize> {
+        if !QUICK || !window.has_line(body, start) {
             return None;
         }
         let mut walk = Walk {
@@ -288,12 +289,6 @@ impl RowEncoder {
         }
         done
     }
-}
-
-#[cold]
-fn line_is_utf8(body: &[u8], start: usize) -> bool {
-    let line = body.get(start..end_of_line(body, start));
-    line.is_some_and(|line| simdutf8::basic::from_utf8(line).is_ok())
 }
 
 /// Puts a refused line into the quarantine section and into the report.

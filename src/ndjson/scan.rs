@@ -9,42 +9,74 @@
 use wide::u8x32;
 
 const BLOCK: usize = 32;
+/// Blocks of a string that are searched in place. A UUID as text takes two.
+const BLOCKS_IN_PLACE: usize = 2;
+/// What is searched at once in a longer one.
+const STRIDE: usize = 4 * BLOCK;
 
 /// The first place at or behind `at` that holds `"`, `\` or a byte below 0x20, and that byte.
 #[inline(always)]
 pub(crate) fn string_end(body: &[u8], at: usize) -> Option<(usize, u8)> {
     let mut at = at;
-    while let Some(block) = body.get(at..).and_then(|rest| rest.first_chunk::<BLOCK>()) {
-        let first = first_in_block(block);
-        if first < BLOCK {
-            return Some((at + first, *body.get(at + first)?));
+    for _ in 0..BLOCKS_IN_PLACE {
+        let Some(block) = body.get(at..).and_then(|rest| rest.first_chunk::<BLOCK>()) else {
+            break;
+        };
+        let ends = is_end(block).to_bitmask();
+        if ends != 0 {
+            let end = at + ends.trailing_zeros() as usize;
+            return Some((end, *body.get(end)?));
         }
         at += BLOCK;
     }
-    string_end_near_the_bodys(body, at)
+    string_end_far_off(body, at)
 }
 
-/// The index of the first such byte, or [`BLOCK`].
+/// 0xff for each byte that ends a string.
 #[inline(always)]
-fn first_in_block(block: &[u8; BLOCK]) -> usize {
+fn is_end(block: &[u8; BLOCK]) -> u8x32 {
     let bytes = u8x32::new(*block);
-    let is_end = bytes.simd_eq(u8x32::splat(b'"'))
+    bytes.simd_eq(u8x32::splat(b'"'))
         | bytes.simd_eq(u8x32::splat(b'\\'))
-        | bytes.simd_eq(bytes.min(u8x32::splat(0x1f)));
-    is_end.to_bitmask().trailing_zeros() as usize
+        | bytes.simd_eq(bytes.min(u8x32::splat(0x1f)))
 }
 
+/// The same in a long string, or near the body's end.
 #[inline(never)]
-fn string_end_near_the_bodys(body: &[u8], at: usize) -> Option<(usize, u8)> {
-    let rest = body.get(at..)?;
-    let index = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20))?;
-    Some((at + index, *rest.get(index)?))
+fn string_end_far_off(body: &[u8], at: usize) -> Option<(usize, u8)> {
+    let mut at = at;
+    while let Some(stride) = body.get(at..).and_then(|rest| rest.first_chunk::<STRIDE>()) {
+        let (blocks, _) = stride.as_chunks::<BLOCK>();
+        let ends = blocks.iter().fold(u8x32::splat(0), |ends, block| ends | is_end(block));
+        if ends.to_bitmask() != 0 {
+            break;
+        }
+        at += STRIDE;
+    }
+    loop {
+        let rest = body.get(at..)?;
+        let Some(block) = rest.first_chunk::<BLOCK>() else {
+            let index = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20))?;
+            return Some((at + index, *rest.get(index)?));
+        };
+        let ends = is_end(block).to_bitmask();
+        if ends != 0 {
+            let end = at + ends.trailing_zeros() as usize;
+            return Some((end, *body.get(end)?));
+        }
+        at += BLOCK;
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn twin(body: &[u8], at: usize) -> Option<(usize, u8)> {
+        let bytes = body.iter().copied().enumerate().skip(at);
+        bytes.into_iter().find(|(_, byte)| *byte == b'"' || *byte == b'\\' || *byte < 0x20)
+    }
 
     proptest! {
         #[test]
@@ -55,13 +87,21 @@ mod tests {
             ),
             at in 0usize..110,
         ) {
-            let twin = body
-                .iter()
-                .copied()
-                .enumerate()
-                .skip(at)
-                .find(|(_, byte)| *byte == b'"' || *byte == b'\\' || *byte < 0x20);
-            prop_assert_eq!(string_end(&body, at), twin);
+            prop_assert_eq!(string_end(&body, at), twin(&body, at));
+        }
+    }
+
+    #[test]
+    fn ends_at_every_place_of_blocks_and_strides() {
+        let length = 2 * BLOCK + 2 * STRIDE + BLOCK + 3;
+        for place in 0..length {
+            for end in [b'"', b'\\', b'\n', 0, 0x1f] {
+                let mut body = vec![b'a'; length];
+                body[place] = end;
+                for cut in [place, place + 1, length] {
+                    assert_eq!(string_end(&body[..cut], 0), twin(&body[..cut], 0), "{end:x} at {place} of {cut}");
+                }
+            }
         }
     }
 }

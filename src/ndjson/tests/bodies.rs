@@ -270,3 +270,25 @@ fn a_body_of_any_size_gives_the_rows_of_its_lines() {
         }
     }
 }
+
+/// A byte that is not UTF-8, or half a character, refuses its own line and no other, wherever it
+/// stands: in keys and values that a column has, that none has, that are nested or escaped.
+#[test]
+fn what_is_not_utf8_is_refused_wherever_it_stands() {
+    let plan = plan(&[("s", "String"), ("x", "FixedString(40)"), ("e", "Enum8('ä'=1)")]);
+    let good = "{\"s\":\"é and \\n text that is longer than a block, or than two, by far: 0123456789\",\"x\":\"ж\",\"e\":\"ä\",\"ключ\":{\"я\":[\"\\u00e9п\",1]}}";
+    for place in 0..good.len() {
+        for bad in [&[0x80][..], &[0xff], &[0xc3], &[0xe2, 0x82], &[0xed, 0xa0, 0x80], &[0xc0, 0x80]] {
+            let (front, back) = good.as_bytes().split_at(place);
+            let body = [good.as_bytes(), b"\n", front, bad, back, b"\n", good.as_bytes(), b"\n"].concat();
+            let outcome = encode(&plan, &body);
+            let errors: Vec<_> = outcome.report.errors.iter().map(|error| (error.line, error.code)).collect();
+            assert_eq!((outcome.count, errors), (2, vec![(2, LineCode::InvalidUtf8)]), "{bad:x?} at {place}");
+        }
+        let body = [good.as_bytes(), b"\n", &good.as_bytes()[..place]].concat();
+        let cut_in_a_character = !good.is_char_boundary(place);
+        let code = if cut_in_a_character { LineCode::InvalidUtf8 } else { LineCode::InvalidJson };
+        let errors: Vec<_> = encode(&plan, &body).report.errors.iter().map(|error| error.code).collect();
+        assert_eq!(errors, if place == 0 { vec![] } else { vec![code] }, "cut at {place}");
+    }
+}
