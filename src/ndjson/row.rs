@@ -159,9 +159,8 @@ impl RowBuilder {
 
     fn fill(&mut self, fields: &[Field], server: &ServerCells) {
         for (index, field) in fields.iter().enumerate().skip(self.next) {
-            let slot = self.slots.get(index).filter(|slot| slot.row == self.row);
-            match slot.and_then(|slot| self.side.written().get(slot.cell.clone())) {
-                Some(cell) => self.rows.put_slice(cell),
+            match self.slots.get(index).filter(|slot| slot.row == self.row) {
+                Some(slot) => self.rows.put_range_of(&self.side, slot.cell.clone()),
                 None => self.rows.put_slice(&field.default),
             }
             server.put_run(index + 1, &mut self.rows);

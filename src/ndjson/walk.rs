@@ -14,7 +14,8 @@
 use super::escape;
 use super::order::KeyOrder;
 use super::row::{RowBuilder, ServerCells};
-use super::skip::{skip_scalar, skip_space, skip_string, skip_value};
+use super::skip::{skip_scalar, skip_space, skip_value};
+use super::values::text::plain_string;
 use super::values::{self, Token};
 use crate::schema::{Field, Plan, Target};
 
@@ -90,11 +91,8 @@ impl Walk<'_> {
                 _ => return None,
             }
         }
-        let key_end = skip_string(body, next)?;
-        let key = body.get(next + 1..key_end - 1)?;
-        if memchr::memchr(b'\\', key).is_some() {
-            return None;
-        }
+        let (key, length, key_end) = plain_string(body, next)?;
+        let key = body.get(key..key + length)?;
         let colon = skip_space(body, key_end);
         if body.get(colon) != Some(&b':') {
             return None;

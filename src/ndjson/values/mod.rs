@@ -11,7 +11,7 @@ mod calendar;
 mod enumeration;
 mod moment;
 mod number;
-mod text;
+pub(super) mod text;
 pub(super) mod time;
 mod uuid;
 

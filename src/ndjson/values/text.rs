@@ -6,7 +6,7 @@ use crate::rowbinary::RowBuffer;
 
 /// The place of a string's bytes, its length and the place behind it, if it has no escapes.
 #[inline]
-pub(super) fn plain_string(body: &[u8], at: usize) -> Option<(usize, usize, usize)> {
+pub(in crate::ndjson) fn plain_string(body: &[u8], at: usize) -> Option<(usize, usize, usize)> {
     if body.get(at) != Some(&b'"') {
         return None;
     }
