@@ -24,6 +24,8 @@ const LOOKUPS_IN_ORDER: u32 = 2;
 const OTHER_LINES_MAX: u32 = 2;
 const MISSED_LINES_MAX: u32 = 4;
 const PAUSE_LINES: u32 = 100;
+/// Steps for keys that no column has, and for columns' keys in other places.
+const STEPS_OF_UNKNOWN_MAX: usize = 112;
 /// A spelling that is longer is always looked up.
 const SPELLING_BYTES_MAX: usize = 64;
 /// What is compared at once.
@@ -94,7 +96,7 @@ pub(crate) struct KeyOrder {
 impl KeyOrder {
     /// For a table of so many columns.
     pub(crate) fn new(columns: usize) -> Self {
-        Self { steps_max: columns * 2 + 16, ..Self::default() }
+        Self { steps_max: columns * 2 + STEPS_OF_UNKNOWN_MAX, ..Self::default() }
     }
 
     /// A line begins.
