@@ -58,9 +58,13 @@ fn decode_unicode(body: &[u8], at: usize, text: &mut Vec<u8>) -> Option<usize> {
         }
         _ => (unit, at + 6),
     };
-    let mut utf8 = [0; 4];
-    let decoded = char::from_u32(code)?.encode_utf8(&mut utf8);
-    text.extend_from_slice(decoded.as_bytes());
+    if code < 0x80 {
+        text.push(code as u8);
+    } else {
+        let mut utf8 = [0; 4];
+        let decoded = char::from_u32(code)?.encode_utf8(&mut utf8);
+        text.extend_from_slice(decoded.as_bytes());
+    }
     Some(end)
 }
 
@@ -69,7 +73,12 @@ fn code_unit(body: &[u8], at: usize) -> Option<u32> {
     let [b'\\', b'u', digits @ ..] = body.get(at..)?.first_chunk::<6>()? else {
         return None;
     };
-    digits.iter().try_fold(0, |code, digit| Some(code << 4 | char::from(*digit).to_digit(16)?))
+    let word = u32::from_be_bytes(*digits);
+    // A letter has the bit of 64, and its low four bits are nine less than its value.
+    let values = (word & 0x0f0f_0f0f) + 9 * (word >> 6 & 0x0101_0101);
+    let unit = values >> 12 & 0xf000 | values >> 8 & 0x0f00 | values >> 4 & 0x00f0 | values & 0x000f;
+    let all_digits = digits.iter().fold(true, |all, digit| all & digit.is_ascii_hexdigit());
+    all_digits.then_some(unit)
 }
 
 #[cfg(test)]
