@@ -1,7 +1,8 @@
-//! How long a reply takes at a fixed rate, whatever the replies before it took: `oha` sends each
-//! request when it is due, and counts from then (no coordinated omission). At 200 requests a second,
-//! at half of what the server can take and at nine tenths of it; for `written`, `sync` and
-//! `ack=inserted`.
+//! How long a reply takes at a fixed rate, whatever the replies before it took: `oha` counts from
+//! when a request is due, also where no connection is free to send it (no coordinated omission). At
+//! 200 requests a second, at half of what the server can take and at nine tenths of it; for
+//! `written`, `sync` and `ack=inserted`. Where oha itself is late, it counts from then: so the rate
+//! that it really made is shown beside the one that it was asked for.
 //!
 //! What it can take is found by closed loops on as many connections: one of this process, which
 //! costs next to nothing, and one of oha. The lower figure counts, since a rate that the load can't
@@ -66,6 +67,8 @@ struct Case<'a> {
     latencies: Vec<Vec<[f64; 4]>>,
     /// For each rate: the 99th percentile of the commits in each round, ms.
     commits: Vec<Vec<f64>>,
+    /// For each rate: the one that oha made in each round.
+    made: Vec<Vec<f64>>,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -127,8 +130,8 @@ impl<'a> Case<'a> {
         server: &'a (Child, SocketAddr, SocketAddr),
         connections: usize,
     ) -> Self {
-        let (rates, latencies, commits) = (Vec::new(), Vec::new(), Vec::new());
-        Self { name, path, server, connections, rates, latencies, commits }
+        let (rates, latencies, commits, made) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { name, path, server, connections, rates, latencies, commits, made }
     }
 
     /// Closed loops, each after a moment to warm up, say what half and nine tenths are.
@@ -144,7 +147,7 @@ impl<'a> Case<'a> {
         let own = outcome.latencies.len() as f64 / outcome.elapsed.as_secs_f64();
         drop(open);
         let of_oha = self.oha(oha, None, outcome.latencies.len() as u64 / 2)?;
-        let of_oha = of_oha["summary"]["requestsPerSec"].as_f64().ok_or("oha does not say how many requests")?;
+        let of_oha = rate_of(&of_oha)?;
         record.note(self.name, "requests a second, closed loop", "1/s", [own]);
         record.note(self.name, "requests a second, closed loop of oha", "1/s", [of_oha]);
         let bound = if own < of_oha { "the server" } else { "oha" };
@@ -156,6 +159,7 @@ impl<'a> Case<'a> {
         self.rates = vec![("calm", CALM), ("half", saturation / 2.0), ("nine tenths", saturation * 0.9)];
         self.latencies = vec![Vec::new(); self.rates.len()];
         self.commits = vec![Vec::new(); self.rates.len()];
+        self.made = vec![Vec::new(); self.rates.len()];
         metrics::until_inserted(self.server.2)
     }
 
@@ -170,6 +174,7 @@ impl<'a> Case<'a> {
                 [&percentiles["p50"], &percentiles["p99"], &percentiles["p99.9"], &report["summary"]["slowest"]];
             self.latencies[index].push(seconds.map(|seconds| seconds.as_f64().unwrap_or(f64::NAN) * 1e3));
             self.commits[index].push(commit);
+            self.made[index].push(rate_of(&report)?);
             metrics::until_inserted(self.server.2)?;
         }
         Ok(())
@@ -198,16 +203,21 @@ impl<'a> Case<'a> {
     }
 
     fn print(&self, record: &mut Record) {
-        for ((name, rate), rounds) in self.rates.iter().zip(&self.latencies) {
+        for (at, ((name, rate), rounds)) in self.rates.iter().zip(&self.latencies).enumerate() {
             let series = format!("{}, {name}", self.name);
-            record.note(&series, "requests a second", "1/s", [*rate]);
+            record.note(&series, "requests a second, asked for", "1/s", [*rate]);
+            let made = self.made[at].iter().copied();
+            let made = record.note(&series, "requests a second, made", "1/s", made).median();
             let mut columns = Vec::new();
             for (index, latency) in LATENCIES.iter().enumerate() {
                 let rounds = rounds.iter().map(|round| round[index]);
                 columns.push(record.note(&series, &format!("latency {latency}"), "ms", rounds).summary());
             }
             let [p50, p99, p999, longest] = columns.as_slice() else { continue };
-            println!("{:<14} {name:<16} {rate:>10.0} {p50:>22} {p99:>22} {p999:>22} {longest:>22}", self.name);
+            println!(
+                "{:<14} {name:<16} {rate:>10.0} {made:>10.0} {p50:>22} {p99:>22} {p999:>22} {longest:>22}",
+                self.name
+            );
         }
     }
 
@@ -228,4 +238,9 @@ impl<'a> Case<'a> {
             beyond.summary()
         );
     }
+}
+
+/// Requests a second of a report of oha's.
+fn rate_of(report: &Value) -> Result<f64, &'static str> {
+    report["summary"]["requestsPerSec"].as_f64().ok_or("oha does not say how many requests a second it made")
 }
