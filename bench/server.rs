@@ -2,7 +2,9 @@
 //! and answers, in one run, in turn. The whole process counts: workers, committer, inserters.
 //!
 //! `cargo bench --bench server` (or `make bench`); with `--features engine-may` the other engine too.
-//! Environment: `BENCH_REQUESTS` (a round, 30000), `BENCH_ROUNDS` (5), `BENCH_CONNECTIONS` (64).
+//! Environment: `BENCH_REQUESTS` (a round, 30000), `BENCH_ROUNDS` (5), `BENCH_CONNECTIONS` (64),
+//! `BENCH_RECORD` (a folder for the raw figures). `--quick` runs two short rounds, to see that it runs
+//! at all.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -14,19 +16,26 @@ mod load;
 mod process;
 #[path = "support/record.rs"]
 mod record;
+#[path = "support/turn.rs"]
+mod turn;
 
 use std::error::Error;
 #[cfg(feature = "engine-may")]
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use process::{Child, ClickHouse, free_address, median, serve, size};
+use load::{Connections, Until};
+use process::{Child, ClickHouse, free_address, serve, size};
 use record::Record;
+use turn::Turn;
 
 const EVENTS: &[u8] = include_bytes!("corpus/events-30.ndjson");
 
 /// The core of the server under test; the load runs on another.
 const SERVER_CORE: usize = 0;
 const LOAD_CORE: usize = 1;
+/// What the committer and the inserters still have to do belongs to the round.
+const LAST_SEGMENT: Duration = Duration::from_millis(1200);
 const ONE_WORKER: [&str; 2] = ["--workers", "1"];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -37,11 +46,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         process::pin(SERVER_CORE);
         return Ok(bare::serve(address.parse()?)?);
     }
-    let requests = size("BENCH_REQUESTS", 30_000, 2_000);
-    let rounds = size("BENCH_ROUNDS", 5, 1);
+    let requests = size("BENCH_REQUESTS", 30_000, 3_000);
+    let rounds = size("BENCH_ROUNDS", 5, 2);
     let connections = usize::try_from(size("BENCH_CONNECTIONS", 64, 64))?;
-    let mut record = Record::begin("server");
 
+    let mut record = Record::begin("server");
     let clickhouse = ClickHouse::start()?;
     clickhouse.create_null_table()?;
 
@@ -64,20 +73,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         #[cfg(feature = "engine-may")]
         ("may sync", &may_sync, may_sync_address),
     ];
-    let mut costs = contenders.map(|_| Vec::new());
+    let mut turns = contenders.map(|_| Vec::new());
     for round in 0..=rounds {
-        for ((_, child, address), costs) in contenders.iter().zip(&mut costs) {
-            let before = child.cpu_time()?;
-            let outcome = load::run(*address, &request, connections, requests)?;
-            if outcome.failed > 0 {
-                return Err(format!("{} of {requests} requests failed", outcome.failed).into());
-            }
-            // What the committer and the inserters still have to do belongs to the round.
-            std::thread::sleep(std::time::Duration::from_millis(1500));
-            let microseconds = (child.cpu_time()? - before).as_secs_f64() * 1e6 / requests as f64;
+        for ((_, child, address), turns) in contenders.iter().zip(&mut turns) {
+            let mut connections = Connections::open(*address, connections)?;
+            let turn = Turn::take(child, &mut connections, &request, Until::Requests(requests), |_| {
+                // The last segment is sealed by its age, and inserted.
+                std::thread::sleep(LAST_SEGMENT);
+                Ok(())
+            })?;
             // The first round warms up.
             if round > 0 {
-                costs.push((microseconds, requests as f64 / outcome.elapsed.as_secs_f64()));
+                turns.push(turn);
             }
         }
     }
@@ -86,17 +93,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         "{requests} requests of 30 events a round, {rounds} rounds in turn, {connections} connections, one worker"
     );
     println!(
-        "{:<12} {:>22} {:>18} {:>24} {:>22}",
-        "", "µs CPU a request", "× bare loop", "requests/s", "events a core-second"
+        "{:<12} {:>20} {:>18} {:>24} {:>22} {:>22} {:>16}",
+        "", "µs CPU a request", "× bare loop", "requests/s", "p50 ms", "p99 ms", "events/core-s"
     );
-    let baseline: Vec<f64> = costs[0].iter().map(|(cost, _)| *cost).collect();
-    for ((name, _, _), costs) in contenders.iter().zip(&costs) {
-        let per_core = 30.0 * 1e6 / median(costs.iter().map(|(cost, _)| *cost).collect());
-        let cost = record.note(name, "CPU time a request", "µs", costs.iter().map(|(cost, _)| *cost)).summary();
-        let ratios = costs.iter().zip(&baseline).map(|((cost, _), bare)| cost / bare);
-        let ratio = record.note(name, "CPU time, times the bare loop's", "×", ratios).summary();
-        let rate = record.note(name, "requests a second", "1/s", costs.iter().map(|(_, rate)| *rate)).summary();
-        println!("{name:<12} {cost:>22} {ratio:>18} {rate:>24} {per_core:>22.0}");
+    let baseline: Vec<f64> = turns[0].iter().map(|turn| turn.cost).collect();
+    for ((name, _, _), turns) in contenders.iter().zip(&turns) {
+        let ([cost, rate], [p50, p99, ..]) = turn::note(&mut record, name, turns);
+        let ratios = turns.iter().zip(&baseline).map(|(turn, bare)| turn.cost / bare);
+        let ratio = record.note(name, "CPU time a request, bare loop = 1", "×", ratios).summary();
+        let per_core = turns.iter().map(|turn| 30.0 * 1e6 / turn.cost);
+        let per_core = record.note(name, "events a core-second", "1/s", per_core).median();
+        println!("{name:<12} {cost:>20} {ratio:>18} {rate:>24} {p50:>22} {p99:>22} {per_core:>16.0}");
     }
     record.save()
 }
