@@ -2,7 +2,8 @@
 //! that only reads and answers: shares of `perf`'s samples, times the CPU time of the whole process.
 //!
 //! `cargo bench --bench stages` (or `make bench-stages`), as a user who may run `perf record`.
-//! Environment: `BENCH_REQUESTS` (100000), `BENCH_CONNECTIONS` (64).
+//! Environment: `BENCH_REQUESTS` (100000), `BENCH_CONNECTIONS` (64), `BENCH_SLUICEGATE` (a program to
+//! measure in place of the one that is built), `BENCH_RECORD` (a folder for the raw figures).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
