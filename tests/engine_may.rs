@@ -21,7 +21,7 @@ mod with_the_feature {
     use std::thread;
     use std::time::Duration;
 
-    use super::support::{Connection, PATIENCE, Response, get, post, request};
+    use super::support::{Connection, PATIENCE, Response, get, post, request, wait_for};
     use super::{Server, shared_clickhouse};
 
     const TARGET: &str = "/api/events";
@@ -127,6 +127,50 @@ mod with_the_feature {
         assert_eq!(count(&database), "30000");
     }
 
+    /// The kernel tells once that something is there, and to wait for the rest of a body forgets it.
+    #[test]
+    fn what_comes_with_the_rest_of_a_body_is_seen() {
+        let database = shared_clickhouse().database();
+        let server = start(&database, &["--batch-age", "1s"]);
+        let served = |connection: &mut Connection| {
+            assert_eq!(connection.read_response().text(), r#"{"accepted":1,"rejected":0}"#);
+        };
+        // A request that takes a while, behind it one whose body is begun; the rest comes once both
+        // were read.
+        let begin = || {
+            let received = || server.metrics()["sluicegate_events_received_total"];
+            let before = received();
+            let mut connection = Connection::open(server.address());
+            let slow = request("/api/events?ack=inserted", "", b"{}");
+            connection.send(&[&slow, format!("{POST}Content-Length: 2\r\n\r\n{{").as_bytes()].concat());
+            wait_for(|| "nothing is received".to_owned(), || (received() > before).then_some(()));
+            connection
+        };
+        let mut broken = begin();
+        broken.finish();
+        served(&mut broken);
+        let reply = broken.read_response();
+        assert_eq!((reply.status, reply.header("connection")), (400, Some("close")));
+        assert!(reply.text().contains("incomplete_body"), "{}", reply.text());
+        assert!(broken.is_closed_within(PATIENCE));
+
+        let mut ended = begin();
+        ended.send(b"}");
+        ended.finish();
+        (0..2).for_each(|_| served(&mut ended));
+        assert!(ended.is_closed_within(PATIENCE));
+
+        // More than is read at once.
+        let mut pipelined = begin();
+        pipelined.send(&[b"}", &b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n".repeat(2000)[..]].concat());
+        (0..2).for_each(|_| served(&mut pipelined));
+        for _ in 0..2000 {
+            assert_eq!(pipelined.read_response().status, 200);
+        }
+        assert!(server.stop().success());
+        assert_eq!(count(&database), "5");
+    }
+
     #[test]
     fn seventeen_header_fields_end_the_connection_without_a_word() {
         let database = shared_clickhouse().database();
@@ -182,7 +226,7 @@ mod with_the_feature {
         assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")));
         assert_eq!(server.metrics()["sluicegate_shed_total{reason=\"too_many_connections\"}"], 1.0);
         drop(open);
-        super::support::wait_for(
+        wait_for(
             || "nothing is served".to_owned(),
             || (post(server.address(), TARGET, b"{}").status == 200).then_some(()),
         );

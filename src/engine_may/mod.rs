@@ -35,6 +35,9 @@
 //! - Each connection, idle or not, has two buffers of 32 KiB and a stack; they count in no budget.
 //! - The requests of one connection are served one behind the other: each pipelined one waits for a
 //!   commit of its own, and replies leave when all that was read is served.
+//! - A body that comes in one piece, but behind its head, hides what came with it: the client's end,
+//!   or more requests than one read takes, are seen when the next bytes come. (A body in pieces does
+//!   not, see `Peer::look_again`.)
 //! - A reply to HEAD has the length 0, and one of 204 has a length.
 //! - It does not close a listening socket. From SIGTERM on every reply is the last of its connection,
 //!   and soon every request is answered 503; what is under way when the process ends is cut off.
@@ -70,6 +73,9 @@ const STACK_WORDS: usize = 64 << 10;
 
 const LENGTH_REQUIRED: Fault =
     Fault::new(Status::LengthRequired, "length_required", "With --engine may a body needs a Content-Length.");
+
+const INCOMPLETE_BODY: Fault =
+    Fault::new(Status::BadRequest, "incomplete_body", "The body ended before its Content-Length; nothing is stored.");
 
 /// Which coroutine to wake for a mailbox, once it runs.
 type Settler = Arc<OnceLock<Coroutine>>;
@@ -232,13 +238,14 @@ impl HttpService for Connection {
                 let seat = whole.then(|| station.serve(route, &self.kept, manners, self.ip));
                 station.shared.in_flight.release(length);
                 self.kept = Vec::new();
+                if let Some(peer) = &self.peer {
+                    peer.look_again();
+                }
                 seat
             }
         };
         let Some(seat) = seat else {
-            // The body broke off, and so the connection has ended: nothing is stored.
-            self.ended = true;
-            return Ok(());
+            return self.refuse(&station, INCOMPLETE_BODY, response, Some(body));
         };
         drop(body);
         let (reply, mut manners) = station.reply_of(seat);

@@ -39,6 +39,15 @@ impl Peer {
         let _ = rustix::net::shutdown(self.descriptor(), Shutdown::Read);
     }
 
+    /// Has `may` look at the socket once more. While it waits for the rest of a body it forgets what
+    /// it was told of the socket, and the kernel tells each thing once: what came with that rest, a
+    /// request or the client's end, would not be seen. To set the option, here to what it is, tells
+    /// it that the socket can be written to.
+    pub(super) fn look_again(&self) {
+        #[cfg(target_os = "linux")]
+        let _ = socket2::SockRef::from(&self.descriptor()).set_tcp_notsent_lowat(0);
+    }
+
     fn descriptor(&self) -> BorrowedFd<'_> {
         // SAFETY: `may_minihttp` calls `new_service` with the descriptor of a socket that it owns,
         // moves that socket and the service into one coroutine, and drops the service first. A
