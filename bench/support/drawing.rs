@@ -22,6 +22,12 @@ const CURVE_HEIGHT: u32 = 260;
 const NAME_WIDTH: i32 = 190;
 const VALUE_WIDTH: i32 = 130;
 
+/// The title of a curve and the names of its series, in two rows at most.
+const LEGEND: i32 = 56;
+const NAMES_A_ROW: usize = 4;
+const NAME_STEP: i32 = 112;
+const NAME_HEIGHT: i32 = 15;
+
 /// Values further apart than this are drawn on a logarithmic scale.
 const FAR_APART: f64 = 30.0;
 
@@ -145,7 +151,7 @@ impl Panel<'_> {
         Y: AsRangedCoord<Value = f64>,
         Y::CoordDescType: ValueFormatter<f64>,
     {
-        let (legend, plot) = area.split_vertically(2 * TITLE - 8);
+        let (legend, plot) = area.split_vertically(LEGEND);
         text(&legend, &self.title, (12, 4), 13, BLACK)?;
         let places = || self.figures.iter().filter_map(|figure| Some((figure.at.as_ref()?.x, *figure)));
         let (from, to) = places().fold((f64::INFINITY, 0.0), |(from, to), (x, _)| (x.min(from), x.max(to)));
@@ -180,7 +186,8 @@ impl Panel<'_> {
         }
         for (index, name) in series.into_iter().enumerate() {
             let colour = COLOURS[index % COLOURS.len()];
-            let place = (12 + 110 * index as i32, TITLE - 4);
+            let (row, column) = (index / NAMES_A_ROW, index % NAMES_A_ROW);
+            let place = (12 + NAME_STEP * column as i32, TITLE - 4 + NAME_HEIGHT * row as i32);
             text(&legend, name, place, 11, colour)?;
             let of_it = || places().filter(move |(_, figure)| figure.series == name);
             chart.draw_series(LineSeries::new(
