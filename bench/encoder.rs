@@ -12,14 +12,18 @@ mod corpora;
 #[path = "../tests/support/random.rs"]
 #[allow(dead_code)]
 mod random;
+#[path = "support/record.rs"]
+mod record;
 #[path = "support/structs.rs"]
 mod structs;
 
+use std::error::Error;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
 use corpora::Corpus;
+use record::Record;
 use sluicegate::batch::Batch;
 use sluicegate::ndjson::{EncodeLimits, Origin, Report, RowEncoder};
 use sluicegate::rowbinary::RowBuffer;
@@ -33,19 +37,25 @@ const SERVER_COLUMNS: [(&str, &str); 2] = [("ip", "String"), ("server_time", "Da
 /// Bytes that each side encodes in a round.
 const ROUND_BYTES: usize = 20 << 20;
 
-fn main() -> Result<(), String> {
+fn main() -> Result<(), Box<dyn Error>> {
     let quick = std::env::args().any(|argument| argument == "--quick");
-    println!("{:<46} {:>12} {:>14} {:>8}", "million events a core-second", "encoder", "from_slice", "ratio");
+    let mut record = Record::begin("encoder");
+    println!("{:<46} {:>20} {:>20} {:>18}", "million events a core-second", "encoder", "from_slice", "ratio");
     for corpus in corpora::all() {
         let (rounds, bodies) = if quick { (3, 5) } else { (31, ROUND_BYTES / corpus.body.len()) };
         let [encoder, from_slice, ratio] = compare(&corpus, rounds, bodies)?;
-        println!("{:<46} {encoder:>12.2} {from_slice:>14.2} {ratio:>8.2}", corpus.name);
+        let unit = "million/s";
+        let encoder = record.note("encoder", corpus.name, unit, encoder).summary();
+        let from_slice = record.note("from_slice", corpus.name, unit, from_slice).summary();
+        let ratio = record.note("times from_slice", corpus.name, "×", ratio).summary();
+        println!("{:<46} {encoder:>20} {from_slice:>20} {ratio:>18}", corpus.name);
     }
-    Ok(())
+    record.save()
 }
 
-/// Rates of both in million events a core-second, and the ratio of the first to the second.
-fn compare(corpus: &Corpus, rounds: usize, bodies: usize) -> Result<[f64; 3], String> {
+/// Rates of both in million events a core-second, and the ratio of the first to the second, round by
+/// round.
+fn compare(corpus: &Corpus, rounds: usize, bodies: usize) -> Result<[Vec<f64>; 3], String> {
     let columns: &[(&str, &str)] = if corpus.is_wide { &HUNDRED_COLUMNS } else { &EVENT_COLUMNS };
     let with_structs = if corpus.is_wide { structs::encode::<Hundred<'_>> } else { structs::encode::<Event<'_>> };
     let origin = Origin {
@@ -90,7 +100,7 @@ fn compare(corpus: &Corpus, rounds: usize, bodies: usize) -> Result<[f64; 3], St
             rates.push(rate);
         }
     }
-    Ok(rates.map(median))
+    Ok(rates)
 }
 
 fn plan(columns: &[(&str, &str)]) -> Result<Arc<Plan>, String> {
@@ -105,9 +115,4 @@ fn plan(columns: &[(&str, &str)]) -> Result<Arc<Plan>, String> {
         })
         .collect();
     Plan::compile(&columns, "UTC").map(Arc::new).map_err(|error| error.to_string())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
 }

@@ -99,7 +99,14 @@ pub fn encode<'a, R: Row<'a>>(
     rows: &mut RowBuffer,
     batch: &mut Batch,
 ) -> Result<(), String> {
-    for line in body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+    let ends = memchr::memchr_iter(b'\n', body).chain([body.len()]);
+    let mut start = 0;
+    for end in ends {
+        let line = body.get(start..end).unwrap_or_default();
+        start = end + 1;
+        if line.is_empty() {
+            continue;
+        }
         let event: R = sonic_rs::from_slice(line).map_err(|error| error.to_string())?;
         event.write(rows).ok_or("a time")?;
         rows.put_string(ip);
