@@ -234,7 +234,8 @@ fn command(bench: &str) -> String {
         .collect();
     settings.sort();
     let profile = if cfg!(debug_assertions) { " --profile dev" } else { "" };
-    settings.push(format!("cargo bench{profile} --bench {bench}"));
+    let features = if cfg!(feature = "engine-may") { " --features engine-may" } else { "" };
+    settings.push(format!("cargo bench{profile}{features} --bench {bench}"));
     let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
     if !arguments.is_empty() {
         settings.push("--".to_owned());
