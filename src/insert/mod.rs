@@ -11,6 +11,9 @@
 //! said in `presence`. A segment leaves the spool only after ClickHouse has
 //! proven the insert (invariant 4).
 //!
+//! How its rows are sent is said in `native` and `compression`; to ClickHouse it is one and the same
+//! block.
+//!
 //! Beside them [`watch`] looks whether the table is still what events are encoded for.
 
 pub mod client;

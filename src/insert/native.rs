@@ -24,7 +24,7 @@ const BYTES_MAX: u64 = 128 << 20;
 
 /// Can so many bytes of rows of these columns be sent as a block?
 pub(super) fn is_fit_for(frozen: &Frozen, bytes: u64) -> bool {
-    bytes <= BYTES_MAX && frozen.is_safe_as_native()
+    bytes <= BYTES_MAX && !frozen.columns.is_empty() && frozen.is_safe_as_native()
 }
 
 /// Gathers rows into a block.
@@ -213,6 +213,7 @@ mod tests {
     fn what_clickhouse_would_not_check_and_what_is_too_large_is_no_block() {
         assert!(is_fit_for(&frozen(&["UInt8", "String"]), BYTES_MAX));
         assert!(!is_fit_for(&frozen(&["UInt8", "String"]), BYTES_MAX + 1));
+        assert!(!is_fit_for(&frozen(&[]), 1), "bytes without a column would be gone through for ever");
         assert!(!is_fit_for(&frozen(&["UInt8", "Enum8('a' = 1)"]), 1));
         assert!(!is_fit_for(&frozen(&["Nullable(Enum16('a' = 1))"]), 1));
         let older = Frozen { settings: [("async_insert".to_owned(), "0".to_owned())].into(), ..frozen(&["UInt8"]) };

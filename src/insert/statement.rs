@@ -36,7 +36,9 @@ impl Statement {
                     ("RowBinaryWithNamesAndTypes", Shape::Rows(header))
                 }
                 InsertFormat::Native => {
-                    ("Native", Shape::Block(NativeBlock::new(&frozen.columns).map_err(Failure::on_disk)?))
+                    // A type that is not understood is no damage: nothing of it is set aside.
+                    let block = NativeBlock::new(&frozen.columns).map_err(|error| Failure::hold(error.to_string()))?;
+                    ("Native", Shape::Block(block))
                 }
             };
             return Ok(Self { text: format!("INSERT INTO {into} ({columns}) FORMAT {format}"), shape });
