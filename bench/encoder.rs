@@ -14,25 +14,26 @@ mod corpora;
 mod random;
 #[path = "support/record.rs"]
 mod record;
+#[path = "support/rows.rs"]
+mod rows;
 #[path = "support/structs.rs"]
 mod structs;
 
 use std::error::Error;
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::Instant;
 
 use corpora::Corpus;
 use record::Record;
+use rows::{EVENT_COLUMNS, ORIGIN};
 use sluicegate::batch::Batch;
-use sluicegate::ndjson::{EncodeLimits, Origin, Report, RowEncoder};
+use sluicegate::ndjson::Report;
 use sluicegate::rowbinary::RowBuffer;
-use sluicegate::schema::{ColumnDescription, Plan};
-use structs::{EVENT_COLUMNS, Event, HUNDRED_COLUMNS, Hundred};
+use structs::{Event, HUNDRED_COLUMNS, Hundred};
 
+/// What [`ORIGIN`] is in a row.
 const IP: &[u8] = b"8.8.8.8";
 const SECONDS: u32 = 1_606_864_194;
-const SERVER_COLUMNS: [(&str, &str); 2] = [("ip", "String"), ("server_time", "DateTime('UTC')")];
 
 /// Bytes that each side encodes in a round.
 const ROUND_BYTES: usize = 20 << 20;
@@ -58,20 +59,15 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn compare(corpus: &Corpus, rounds: usize, bodies: usize) -> Result<[Vec<f64>; 3], String> {
     let columns: &[(&str, &str)] = if corpus.is_wide { &HUNDRED_COLUMNS } else { &EVENT_COLUMNS };
     let with_structs = if corpus.is_wide { structs::encode::<Hundred<'_>> } else { structs::encode::<Event<'_>> };
-    let origin = Origin {
-        client_ip: std::net::Ipv4Addr::new(8, 8, 8, 8).into(),
-        server_time_unix_ns: i64::from(SECONDS) * 1_000_000_000,
-    };
-    let limits = EncodeLimits { line_bytes_max: 1 << 20, events_max: 100_000, encoded_bytes_max: 64 << 20 };
-    let mut encoder = RowEncoder::new(plan(columns)?, limits);
+    let mut encoder = rows::encoder(columns)?;
     let (mut batch, mut report) = (Batch::new(0), Report::default());
-    let mut rows = RowBuffer::with_space(16 << 10);
+    let mut space = RowBuffer::with_space(16 << 10);
 
     // The same rows, or there is nothing to compare.
-    encoder.encode(&corpus.body, &origin, &mut batch, &mut report).map_err(|refusal| format!("{refusal:?}"))?;
+    encoder.encode(&corpus.body, &ORIGIN, &mut batch, &mut report).map_err(|refusal| format!("{refusal:?}"))?;
     let (encoded, events) = (batch.rows.bytes.clone(), batch.rows.count);
     batch.clear();
-    with_structs(&corpus.body, IP, SECONDS, &mut rows, &mut batch)?;
+    with_structs(&corpus.body, IP, SECONDS, &mut space, &mut batch)?;
     if batch.rows.bytes != encoded || batch.rows.count != events {
         return Err(format!("{}: the two do not write the same rows", corpus.name));
     }
@@ -84,7 +80,7 @@ fn compare(corpus: &Corpus, rounds: usize, bodies: usize) -> Result<[Vec<f64>; 3
             batch.clear();
             report.clear();
             encoder
-                .encode(black_box(&corpus.body), &origin, &mut batch, &mut report)
+                .encode(black_box(&corpus.body), &ORIGIN, &mut batch, &mut report)
                 .map_err(|refusal| format!("{refusal:?}"))?;
             black_box(&batch.rows.bytes);
         }
@@ -92,7 +88,7 @@ fn compare(corpus: &Corpus, rounds: usize, bodies: usize) -> Result<[Vec<f64>; 3
         let start = Instant::now();
         for _ in 0..bodies {
             batch.clear();
-            with_structs(black_box(&corpus.body), IP, SECONDS, &mut rows, &mut batch)?;
+            with_structs(black_box(&corpus.body), IP, SECONDS, &mut space, &mut batch)?;
             black_box(&batch.rows.bytes);
         }
         let struct_rate = events / start.elapsed().as_secs_f64();
@@ -101,18 +97,4 @@ fn compare(corpus: &Corpus, rounds: usize, bodies: usize) -> Result<[Vec<f64>; 3
         }
     }
     Ok(rates)
-}
-
-fn plan(columns: &[(&str, &str)]) -> Result<Arc<Plan>, String> {
-    let columns: Vec<ColumnDescription> = columns
-        .iter()
-        .chain(&SERVER_COLUMNS)
-        .map(|(name, type_name)| ColumnDescription {
-            name: (*name).to_owned(),
-            type_name: (*type_name).to_owned(),
-            default_kind: String::new(),
-            default_expression: String::new(),
-        })
-        .collect();
-    Plan::compile(&columns, "UTC").map(Arc::new).map_err(|error| error.to_string())
 }

@@ -131,7 +131,7 @@ fn encoder(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
 }
 
 fn encode(criterion: &mut Criterion, group: &str, name: &str, body: &[u8], lines: usize) -> Result<(), Box<dyn Error>> {
-    let mut encoder = rows::encoder()?;
+    let mut encoder = rows::encoder(&rows::EVENT_COLUMNS)?;
     let (mut batch, mut report) = (Batch::new(0), Report::default());
     let mut group = criterion.benchmark_group(group);
     group.throughput(Throughput::Elements(lines as u64));

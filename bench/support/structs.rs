@@ -32,18 +32,6 @@ pub struct Event<'a> {
     param_str: Cow<'a, str>,
 }
 
-/// Its columns.
-pub const EVENT_COLUMNS: [(&str, &str); 8] = [
-    ("client_time", "DateTime('UTC')"),
-    ("device_id", "String"),
-    ("device_os", "LowCardinality(String)"),
-    ("session", "String"),
-    ("sequence", "Int64"),
-    ("event", "LowCardinality(String)"),
-    ("param_int", "Int64"),
-    ("param_str", "String"),
-];
-
 impl<'a> Row<'a> for Event<'a> {
     fn write(&self, rows: &mut RowBuffer) -> Option<()> {
         rows.put(unix_seconds(&self.client_time)?.to_le_bytes());
