@@ -45,6 +45,10 @@
 //! | admin | one, one that looks once a second, and one a request | serves ingestion |
 //! | main | one | does anything but start and stop the others |
 //!
+//! With `--engine may` the workers are that crate's threads, and one more thread wakes them for their
+//! time-outs; what is said of workers holds for them too, but that a coroutine may wait, also for the
+//! lock of what it shares with the others on its thread.
+//!
 //! Any thread's end is the process's end: a release is built with `panic = "abort"`.
 //!
 //! # Invariants
