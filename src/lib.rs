@@ -14,25 +14,41 @@
 //! A batch itself comes back to its worker, empty again, with what became of it; no other message
 //! is needed to release the replies that wait for it.
 //!
-//! # Rooms, in reading order
+//! # Rooms, from the ground up
 //!
-//! | room | what happens there |
-//! |---|---|
-//! | [`cpu`], [`cli`], [`config`], [`limits`] | does the processor fit; flags, environment and file → one checked [`config::Settings`]; every other maximum |
-//! | [`server`], [`startup`], [`engine`] | the start in its order, the stop in the opposite one; what a start fails with; which HTTP loop serves |
-//! | [`listener`], [`worker`], [`slot`], [`outbox`], [`in_flight`] | sockets of a worker; its event loop; a connection's socket and buffers; its batches under way; the budget of both |
-//! | [`connection`] | one connection's state machine, without a socket |
-//! | `engine_may` | the same api served by `may_minihttp`, in a build with the feature `engine-may` |
-//! | [`http`] | framing, without I/O: head, chunks, response |
-//! | [`api`] | routes → replies |
-//! | [`schema`], [`ndjson`], [`rowbinary`] | the table's columns as a plan, which may change; lines → rows; primitive encoders |
-//! | [`identity`] | what tells a repeat of a request or an event |
-//! | [`batch`], [`handoff`] | what one worker hands over at once; where threads meet |
-//! | [`spool`] | frames, segments, the committer, what was taken lately, recovery |
-//! | [`insert`] | segments → proven rows in ClickHouse |
-//! | [`figures`], [`health`], [`admin`] | what is counted; would an event be taken; the admin address |
-//! | [`embedded`] | ClickHouse as a child process |
-//! | [`commands`] | what `check`, `schema`, `drain`, `spool` and `quarantine` do |
+//! A room stands only on rooms above it in this table, and only on those that are named beside it;
+//! `tests/tidy.rs` reads the table and the sources and holds one against the other. Each room is a
+//! folder whose `mod.rs` lists its files.
+//!
+//! | room | stands on | what happens there |
+//! |---|---|---|
+//! | [`limits`] | | every maximum that is no setting, and what it costs |
+//! | [`clock`] | | the wall clock |
+//! | [`http`] | `limits` | framing without I/O: head, body and its chunks, query, response |
+//! | [`net`] | `limits` | listening sockets |
+//! | [`batch`] | `limits` | what a worker hands over at once: rows, identities of requests and events, and the outcome; kinds of numbers |
+//! | [`rowbinary`] | | primitive encoders of RowBinary |
+//! | [`schema`] | `limits`, `rowbinary` | a table's columns → the plan that rows are encoded by |
+//! | [`quarantine`] | `limits`, `rowbinary`, `schema` | the row of a rejected line |
+//! | [`ndjson`] | `batch`, `limits`, `quarantine`, `rowbinary`, `schema` | lines → rows, one file a family of types |
+//! | [`handoff`] | `batch`, `limits` | where threads meet: batches, wake-ups, proven segments, published versions, the phase from start to stop |
+//! | [`spool`] | `batch`, `clock`, `limits` | the log: frames, segments, the committer, keys and identities, what is held, recovery |
+//! | [`clickhouse`] | `handoff`, `limits`, `quarantine`, `schema` | what ClickHouse is: client, servers, tables and columns, guarantee ("exactly once") and horizon, embedded |
+//! | [`insert`] | `batch`, `clickhouse`, `clock`, `handoff`, `quarantine`, `rowbinary`, `schema`, `spool` | how a segment gets into it: due, step, attempt, outcome of an error, cutting, presence |
+//! | [`api`] | `batch`, `http`, `limits`, `ndjson`, `schema` | routes, replies and faults of the public address; where a key will be compared |
+//! | [`connection`] | `api`, `batch`, `http`, `limits` | one connection's state machine, without a socket |
+//! | [`intake`] | `api`, `batch`, `clock`, `connection`, `handoff`, `http`, `limits`, `ndjson`, `schema`, `spool` | what both engines share: a request's context, outbox, outcomes, waiting for inserts, budget, health, counters |
+//! | [`worker`] | `api`, `clock`, `connection`, `handoff`, `http`, `intake`, `limits`, `schema` | the own event loop: sockets, buffers, time-outs |
+//! | `engine_may` | `api`, `batch`, `clock`, `connection`, `handoff`, `http`, `intake`, `limits`, `schema` | the same api through `may_minihttp`, in a build with the feature `engine-may` |
+//! | [`admin`] | `api`, `batch`, `clickhouse`, `clock`, `http`, `intake`, `limits`, `ndjson`, `spool` | the admin address: metrics, statistics, `/livez`, `/readyz` and its warnings, orders for held segments |
+//! | [`config`] | `batch`, `clickhouse`, `connection`, `http`, `insert`, `intake`, `limits`, `ndjson`, `spool` | flags, environment and file → one checked [`config::Settings`], handed on in parts |
+//! | [`commands`] | `clickhouse`, `clock`, `config`, `limits`, `net`, `spool` | `check`, `schema`, `spool` and `quarantine` |
+//! | [`server`] | `admin`, `api`, `clickhouse`, `config`, `engine_may`, `handoff`, `insert`, `intake`, `ndjson`, `net`, `schema`, `spool`, `worker` | start and stop in order, signals, engines, pinning; `drain` |
+//!
+//! Three rooms are not where one would look first. *Health* is in `intake`, because both engines
+//! answer `GET /health`; what `/readyz` adds to it is in `admin`. The *phase from start to stop* is in
+//! `handoff`, because workers, committer and inserters all read it. `drain` is in `server`: it is a
+//! start without ports, and `commands` stands on no inserter.
 //!
 //! # Threads
 //!
@@ -42,7 +58,8 @@
 //! | committer | one | parses anything |
 //! | inserter | a few | sleeps on a segment |
 //! | watcher | one | touches an event; publishes what the table has become |
-//! | admin | one, one that looks once a second, and one a request | serves ingestion |
+//! | delivery | one, until every server was asked once | does more than say in the log what the tables promise |
+//! | admin | one, one that samples once a second, and one a request | serves ingestion |
 //! | main | one | does anything but start and stop the others |
 //!
 //! With `--engine may` the workers are that crate's threads, and one more thread wakes them for their
@@ -53,12 +70,12 @@
 //!
 //! # Invariants
 //!
-//! 1. A 200 never leaves before its rows are durable ([`connection`], [`outbox`]).
+//! 1. A 200 never leaves before its rows are durable ([`connection`], [`intake::outbox`]).
 //! 2. Positions are contiguous, at commit and at replay ([`spool`]).
 //! 3. A segment's bytes, columns, types, row count and settings never change after it is sealed, and
 //!    its token only when ClickHouse knows it and has not the rows ([`spool`],
-//!    [`insert::target::Frozen`]).
-//! 4. A segment is deleted only after ClickHouse has proven the insert ([`insert::client`]).
+//!    [`clickhouse::frozen::Frozen`]).
+//! 4. A segment is deleted only after ClickHouse has proven the insert ([`clickhouse::client`]).
 //! 5. Recovered + committed = inserted + spooled + set aside, in events, at every moment
 //!    ([`spool::LedgerSnapshot`]).
 //! 6. A failed sync ends the process; it is never tried again and believed ([`spool`]).
@@ -77,30 +94,23 @@
 pub mod admin;
 pub mod api;
 pub mod batch;
-pub mod cli;
+pub mod clickhouse;
+pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod connection;
-pub mod cpu;
-pub mod embedded;
-pub mod engine;
 #[cfg(feature = "engine-may")]
 pub mod engine_may;
-pub mod figures;
 pub mod handoff;
-pub mod health;
 pub mod http;
-pub mod identity;
-pub mod in_flight;
 pub mod insert;
+pub mod intake;
 pub mod limits;
-pub mod listener;
 pub mod ndjson;
-pub mod outbox;
+pub mod net;
+pub mod quarantine;
 pub mod rowbinary;
 pub mod schema;
 pub mod server;
-pub mod slot;
 pub mod spool;
-pub mod startup;
 pub mod worker;

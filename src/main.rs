@@ -3,11 +3,11 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use sluicegate::cli::{self, ClickHouseArgs, Command, QuarantineCommand, SpoolCommand};
-use sluicegate::commands::{check, drain, quarantine, requeue, schema, spool};
+use sluicegate::clickhouse::embedded::{self, EmbeddedOptions};
+use sluicegate::commands::{check, quarantine, requeue, schema, spool};
+use sluicegate::config::cli::{self, ClickHouseArgs, Command, QuarantineCommand, SpoolCommand};
 use sluicegate::config::{LogFormat, LogLevel, Settings};
-use sluicegate::embedded::{self, EmbeddedOptions};
-use sluicegate::{cpu, server};
+use sluicegate::server::{self, cpu, drain};
 
 fn main() -> ExitCode {
     if let Err(sentence) = cpu::check() {

@@ -46,7 +46,7 @@ fn a_first_start_without_clickhouse_waits_and_says_so() {
     assert_eq!(ready.status, 503);
     assert!(ready.text().contains("ClickHouse"), "{}", ready.text());
     assert_eq!(server.admin_get("/livez").status, 200);
-    assert!(server.log().contains("waiting for ClickHouse"), "{}", server.log());
+    wait_for(|| server.log(), || server.log().contains("waiting for ClickHouse").then_some(()));
     clickhouse.restart();
     server.wait_until_ready();
     assert_eq!(post(server.address(), "/api/events", event("late", 1).as_bytes()).status, 200);

@@ -11,6 +11,14 @@ mod inserted;
 #[path = "../src/handoff/wakeup.rs"]
 mod wakeup;
 
+#[path = "../src/batch/number.rs"]
+#[allow(dead_code, missing_docs)]
+mod number;
+
+mod batch {
+    pub(crate) use super::number::SegmentNumber;
+}
+
 mod sync {
     pub(crate) use shuttle::sync::atomic;
 }
@@ -22,6 +30,7 @@ mod limits {
 
 use std::collections::VecDeque;
 
+use batch::SegmentNumber;
 use inserted::Inserted;
 use shuttle::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use shuttle::sync::{Arc, Mutex};
@@ -127,13 +136,13 @@ fn a_reply_that_waits_for_its_segment_hears_of_it() {
                 for segment in SEGMENTS {
                     inserted.wait();
                     // Afterwards it looks only when there is news.
-                    let mut is_there = inserted.has(segment);
+                    let mut is_there = inserted.has(SegmentNumber::new(segment));
                     while !is_there {
                         if asleep.may_sleep(|| !news.load(SeqCst)) {
                             thread::park();
                         }
                         asleep.awake();
-                        is_there = news.swap(false, SeqCst) && inserted.has(segment);
+                        is_there = news.swap(false, SeqCst) && inserted.has(SegmentNumber::new(segment));
                     }
                     inserted.wait_no_more();
                 }
@@ -145,7 +154,7 @@ fn a_reply_that_waits_for_its_segment_hears_of_it() {
                 let (inserted, asleep, news) = (inserted.clone(), asleep.clone(), news.clone());
                 let worker = worker.thread().clone();
                 thread::spawn(move || {
-                    if inserted.note(segment) {
+                    if inserted.note(SegmentNumber::new(segment)) {
                         news.store(true, SeqCst);
                         if asleep.must_wake() {
                             worker.unpark();

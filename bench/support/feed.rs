@@ -13,8 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
-use sluicegate::batch::Batch;
-use sluicegate::handoff::{CommitOutcome, Handoff, Mailbox, Returned};
+use sluicegate::batch::{Batch, CommitOutcome, Returned, Sequence};
+use sluicegate::handoff::{Handoff, Mailbox};
 use sluicegate::limits::BATCHES_PER_WORKER;
 use sluicegate::spool::{Committer, Durability, SealedSegment, SegmentPool, Spool, SpoolConfig};
 
@@ -60,7 +60,7 @@ impl Feed<'_> {
         let pool = spool.pool();
         let polls = (0..self.workers).map(|_| Poll::new()).collect::<Result<Vec<_>, _>>()?;
         let mailboxes = polls.iter().map(|poll| Mailbox::new(poll.registry(), WAKE)).collect::<Result<Vec<_>, _>>()?;
-        let handoff = Arc::new(Handoff::new(mailboxes));
+        let handoff = Arc::new(Handoff::new(mailboxes, Arc::default()));
         let (sender, segments) = crossbeam::channel::unbounded();
         let frozen: Arc<[u8]> = FROZEN.into();
         let committer = Committer::new(spool, handoff.clone(), frozen.clone(), sender, 1);
@@ -140,7 +140,7 @@ fn go_round(
             goes_on = next();
             if goes_on {
                 sequence += 1;
-                batch.sequence = sequence;
+                batch.sequence = Sequence::new(sequence);
                 handoff.submit(batch);
             }
         }

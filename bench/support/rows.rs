@@ -53,6 +53,6 @@ pub fn batch(body: &[u8], times: usize) -> Result<Batch, String> {
     for _ in 0..times {
         encoder.encode(body, &ORIGIN, &mut batch, &mut report).map_err(|refusal| format!("{refusal:?}"))?;
     }
-    batch.close(1);
+    batch.close();
     Ok(batch)
 }

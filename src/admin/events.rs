@@ -4,9 +4,9 @@
 //! names of columns are looked up in the table, and quoted.
 
 use super::{Admin, Page};
+use crate::clickhouse::client::ClientError;
+use crate::clickhouse::name::quoted;
 use crate::http::{Status, query_pairs};
-use crate::insert::client::ClientError;
-use crate::insert::tables;
 
 const LIMIT_DEFAULT: u32 = 100;
 const LIMIT_MAX: u32 = 10_000;
@@ -54,7 +54,7 @@ fn newest(admin: &Admin, query: &str) -> Result<String, Wrong> {
             return Err(Wrong::Query(format!("the table has no column `{name}`")));
         }
         // Compared as text: the filter works for a column of any type, by what it prints.
-        conditions.push(format!("toString({}) = {{filter{index}:String}}", tables::quote(&name)));
+        conditions.push(format!("toString({}) = {{filter{index}:String}}", quoted(&name)));
         parameters.push((format!("param_filter{index}"), escaped(&value)));
     }
     let asks_for_time = since.is_some();
@@ -68,10 +68,7 @@ fn newest(admin: &Admin, query: &str) -> Result<String, Wrong> {
     }
     let condition = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
     let order = if has_time { " ORDER BY server_time DESC" } else { "" };
-    let statement = format!(
-        "SELECT * FROM {}{condition}{order} LIMIT {limit} FORMAT JSONEachRow",
-        tables::quoted(&admin.database, &admin.table)
-    );
+    let statement = format!("SELECT * FROM {}{condition}{order} LIMIT {limit} FORMAT JSONEachRow", admin.table);
     ask(admin, &statement, &parameters).map_err(|wrong| match wrong {
         // Filters are texts and the limit is a number: nothing else in it can be refused as malformed.
         Wrong::ClickHouse(ClientError::Refused { status: 400, .. }) if asks_for_time => {
@@ -87,8 +84,7 @@ fn escaped(value: &str) -> String {
 }
 
 fn columns(admin: &Admin) -> Result<Vec<String>, Wrong> {
-    let statement =
-        format!("DESCRIBE TABLE {} FORMAT JSONCompactEachRow", tables::quoted(&admin.database, &admin.table));
+    let statement = format!("DESCRIBE TABLE {} FORMAT JSONCompactEachRow", admin.table);
     let described = ask(admin, &statement, &[])?;
     Ok(described.lines().filter_map(|line| sonic_rs::from_str::<Vec<String>>(line).ok()?.into_iter().next()).collect())
 }

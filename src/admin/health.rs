@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::{Admin, Page};
-use crate::figures::{WorkerFigures, unix_ms};
-use crate::health::Unready;
+use crate::clock::unix_ms;
 use crate::http::Status;
-use crate::spool::SpoolFigures;
+use crate::intake::metrics::WorkerMetrics;
+use crate::spool::SpoolMetrics;
 
 /// A thread that has not come round for so long is stuck. A sync of a slow disk may take seconds.
 const HEARTBEAT_AGE_MAX_MS: u64 = 30_000;
@@ -16,7 +16,7 @@ const WARNINGS_MAX: usize = 10;
 
 /// Alive while every worker's and the committer's heartbeat is fresh. Never looks at ClickHouse: a
 /// restart of this server would not bring that one back.
-pub(super) fn live(workers: &[Arc<WorkerFigures>], spool: &SpoolFigures) -> Page {
+pub(super) fn live(workers: &[Arc<WorkerMetrics>], spool: &SpoolMetrics) -> Page {
     let now = unix_ms();
     // A heartbeat of 0 belongs to a thread that has not begun, while the server waits to start.
     let stale = |beat: u64| beat != 0 && now.saturating_sub(beat) > HEARTBEAT_AGE_MAX_MS;
@@ -33,10 +33,10 @@ pub(super) fn live(workers: &[Arc<WorkerFigures>], spool: &SpoolFigures) -> Page
     Page::json(Status::Ok, "{\"status\":\"ok\"}".to_owned())
 }
 
-/// Ready when an event would be taken now; what waits for a person is a warning beside it.
+/// Ready when an event would be taken now; what needs operator action is a warning beside it.
 pub(super) fn ready(admin: &Admin) -> Page {
-    if let Some(Unready { code, message }) = admin.health.unready() {
-        return Page::fault(Status::ServiceUnavailable, code, message);
+    if let Some(fault) = admin.health.unready() {
+        return Page::fault(fault.status, fault.code, fault.message);
     }
     let warnings = sonic_rs::to_string(&warnings(admin)).unwrap_or_else(|_| "[]".to_owned());
     Page::json(Status::Ok, format!("{{\"status\":\"ok\",\"warnings\":{warnings}}}"))
@@ -51,8 +51,8 @@ fn warnings(admin: &Admin) -> Vec<String> {
     if damaged > 0 {
         warnings.push(format!("{damaged} files that could not be read whole are in the spool's folder damaged/"));
     }
-    warnings.extend(admin.inserts.schema().clone());
-    let held = admin.inserts.held();
+    warnings.extend(admin.inserts.table_problem().clone());
+    let held = admin.spool.held.reasons();
     warnings
         .extend(held.iter().take(WARNINGS_MAX).map(|(number, reason)| format!("segment {number} is held: {reason}")));
     let more = held.len().saturating_sub(WARNINGS_MAX);

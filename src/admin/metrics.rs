@@ -1,7 +1,6 @@
 //! `/metrics`: every figure of the server as Prometheus text, read when it is asked for.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
@@ -9,10 +8,11 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::{Admin, Page};
-use crate::figures::{Counter, REQUEST_SECONDS, Shed, WorkerFigures, unix_ms};
+use crate::api::Shed;
+use crate::clickhouse::metrics::{Attempts, INSERT_SECONDS};
+use crate::clock::unix_ms;
 use crate::http::Status;
-use crate::insert::figures::{ByOutcome, INSERT_SECONDS};
-use crate::insert::tables;
+use crate::intake::metrics::{Counter, REQUEST_SECONDS, WorkerMetrics};
 use crate::ndjson::LineCode;
 use crate::spool::{COMMIT_SECONDS, KEY_SECONDS_MAX, LedgerSnapshot};
 
@@ -61,7 +61,7 @@ pub(super) type Labels = Vec<(String, String)>;
 /// A counter's name, help, and series.
 pub(super) type Family = (&'static str, &'static str, Vec<(Labels, u64)>);
 
-/// Figures as they were at one moment, by metric.
+/// Summary as they were at one moment, by metric.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     pub(super) counters: Vec<Family>,
@@ -102,7 +102,7 @@ impl Snapshot {
 }
 
 fn ledger_events(admin: &Admin, ledger: &LedgerSnapshot) -> Vec<(Labels, f64)> {
-    let lines = [(admin.table.clone(), ledger.rows), (tables::quarantine_of(&admin.table), ledger.rejected)];
+    let lines = [(admin.table.table.clone(), ledger.rows), (admin.table.quarantine().table, ledger.rejected)];
     let accounts = lines.into_iter().flat_map(|(table, accounts)| {
         accounts.named().map(|(account, events)| {
             let labels = vec![("table".to_owned(), table.clone()), ("account".to_owned(), account.to_owned())];
@@ -114,7 +114,7 @@ fn ledger_events(admin: &Admin, ledger: &LedgerSnapshot) -> Vec<(Labels, f64)> {
 
 fn counters(admin: &Admin) -> Vec<Family> {
     let (workers, inserts) = (&admin.workers, &admin.inserts);
-    let total = |figure: fn(&WorkerFigures) -> &Counter| -> Vec<(Labels, u64)> {
+    let total = |figure: fn(&WorkerMetrics) -> &Counter| -> Vec<(Labels, u64)> {
         vec![(Vec::new(), workers.iter().map(|worker| figure(worker).get()).sum())]
     };
     let mut replies = std::collections::BTreeMap::new();
@@ -129,8 +129,8 @@ fn counters(admin: &Admin) -> Vec<Family> {
         let count = workers.iter().filter_map(|worker| worker.shed.get(index)).map(Counter::get).sum();
         (label("reason", reason.code()), count)
     });
-    let quarantine = tables::quarantine_of(&admin.table);
-    let mut outcomes = outcomes(&admin.table, &inserts.rows);
+    let quarantine = admin.table.quarantine().table;
+    let mut outcomes = outcomes(&admin.table.table, &inserts.table);
     outcomes.extend(self::outcomes(&quarantine, &inserts.quarantine));
     vec![
         (
@@ -154,29 +154,24 @@ fn counters(admin: &Admin) -> Vec<Family> {
         (
             "events_inserted",
             "Rows that ClickHouse has confirmed",
-            vec![(label("table", &admin.table), inserts.inserted.load(Relaxed))],
+            vec![(label("table", &admin.table.table), inserts.table.rows())],
         ),
         (
             "events_quarantined",
             "Refused lines that ClickHouse has confirmed in the quarantine table",
-            vec![(Vec::new(), inserts.quarantined.load(Relaxed))],
+            vec![(Vec::new(), inserts.quarantine.rows())],
         ),
         ("inserts", "Attempts of inserts by outcome", outcomes),
         ("shed", "Requests answered with 503 by reason", shed.collect()),
     ]
 }
 
-fn outcomes(table: &str, by_outcome: &ByOutcome) -> Vec<(Labels, u64)> {
-    let of = |outcome: &str, count: &AtomicU64| {
+fn outcomes(table: &str, attempts: &Attempts) -> Vec<(Labels, u64)> {
+    let of = |(outcome, count): (&str, u64)| {
         let labels = vec![("table".to_owned(), table.to_owned()), ("outcome".to_owned(), outcome.to_owned())];
-        (labels, count.load(Relaxed))
+        (labels, count)
     };
-    vec![
-        of("done", &by_outcome.done),
-        of("retry", &by_outcome.retry),
-        of("hold", &by_outcome.hold),
-        of("cut", &by_outcome.cut),
-    ]
+    attempts.by_outcome().map(of).into()
 }
 
 fn gauges(admin: &Admin, ledger: &LedgerSnapshot) -> Vec<(&'static str, &'static str, Labels, f64)> {
@@ -192,7 +187,7 @@ fn gauges(admin: &Admin, ledger: &LedgerSnapshot) -> Vec<(&'static str, &'static
         ("ledger_balances", "1 while every event is accounted for", Vec::new(), f64::from(u8::from(ledger.balances()))),
         ("spool_bytes", "What the files of the spool occupy", Vec::new(), spool.spool_bytes() as f64),
         ("spool_oldest_seconds", "Age of the oldest segment that is not yet inserted", Vec::new(), oldest),
-        ("segments_held", "Segments that need a person", Vec::new(), admin.inserts.held().len() as f64),
+        ("segments_held", "Segments that need operator action", Vec::new(), admin.spool.held.count() as f64),
         ("files_damaged", "Files in damaged/", Vec::new(), spool.damaged() as f64),
         ("idempotency_keys", "Idempotency keys that are remembered", Vec::new(), keys as f64),
         (
@@ -213,8 +208,7 @@ fn histograms(admin: &Admin) -> Vec<Histogram> {
         })
         .collect();
     let request_sum: u64 = admin.workers.iter().map(|worker| worker.request_nanoseconds.get()).sum();
-    let inserts = admin.inserts.buckets.iter().map(|bucket| bucket.load(Relaxed)).collect();
-    let insert_sum = admin.inserts.microseconds.load(Relaxed) as f64 / 1e6;
+    let (inserts, insert_sum) = admin.inserts.durations();
     let (commits, commit_sum) = admin.spool.commits();
     vec![
         Histogram::new(

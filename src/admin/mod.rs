@@ -20,35 +20,38 @@ use std::thread;
 use std::time::Duration;
 
 use crate::api::Fault;
-use crate::figures::{WorkerFigures, unix_ms};
-use crate::health::Health;
+use crate::batch::SegmentNumber;
+use crate::clickhouse::client::ClickHouse;
+use crate::clickhouse::metrics::InsertMetrics;
+use crate::clickhouse::name::TableName;
+use crate::clock::unix_ms;
 use crate::http::{self, DateCache, Head, HeadLimits, Method, Parsed, Status};
-use crate::insert::client::ClickHouse;
-use crate::insert::figures::InsertFigures;
-use crate::insert::inserter::Inserts;
+use crate::intake::health::Health;
+use crate::intake::metrics::WorkerMetrics;
 use crate::limits;
-use crate::spool::SpoolFigures;
+use crate::spool::{Orders, SpoolMetrics};
 
 pub use series::Series;
+
+/// Makes held segments due now, one or all, with an operator's orders; returns how many.
+pub type Requeue = Box<dyn Fn(Option<SegmentNumber>, Orders) -> usize + Send + Sync>;
 
 /// What the admin address shows.
 pub struct Admin {
     /// Would an event be taken?
     pub health: Arc<Health>,
     /// Of each worker.
-    pub workers: Vec<Arc<WorkerFigures>>,
+    pub workers: Vec<Arc<WorkerMetrics>>,
     /// Of the committer.
-    pub spool: Arc<SpoolFigures>,
+    pub spool: Arc<SpoolMetrics>,
     /// Of the inserters.
-    pub inserts: Arc<InsertFigures>,
+    pub inserts: Arc<InsertMetrics>,
     /// Where the events are.
     pub clickhouse: Vec<ClickHouse>,
-    /// Of the target table.
-    pub database: String,
-    /// The target table.
-    pub table: String,
-    /// Set once the inserters run.
-    pub inserting: OnceLock<Arc<Inserts>>,
+    /// The table.
+    pub table: TableName,
+    /// Makes held segments due now: one, or all. Set once the inserters run.
+    pub requeue: OnceLock<Requeue>,
     /// The last minute.
     pub series: Series,
 }
@@ -161,7 +164,7 @@ impl Admin {
             "/stats" => |admin, _| stats::page(admin),
             "/version" => |_, _| version(),
             path => match path.strip_prefix("/api/") {
-                Some(table) if table == self.table || table == "events" => events::page,
+                Some(table) if table == self.table.table || table == "events" => events::page,
                 _ => return Page::fault(Status::NotFound, "not_found", "There is nothing at this path."),
             },
         };

@@ -1,8 +1,9 @@
-//! `POST /spool/requeue`: a person's orders for segments that are held, while the server runs.
+//! `POST /spool/requeue`: an operator's orders for segments that are held, while the server runs.
 
 use super::{Admin, Page};
+use crate::batch::SegmentNumber;
 use crate::http::{Method, Status, query_pairs};
-use crate::insert::due::Orders;
+use crate::spool::Orders;
 
 pub(super) const PATH: &str = "/spool/requeue";
 
@@ -15,16 +16,14 @@ pub(super) fn page(admin: &Admin, method: Method, query: &str) -> Page {
         let message = "The query may have segment=NUMBER, force=1 and convert=1.";
         return Page::fault(Status::BadRequest, "bad_query", message);
     };
-    let Some(inserting) = admin.inserting.get() else {
+    let Some(requeue) = admin.requeue.get() else {
         return Page::fault(Status::ServiceUnavailable, "starting", "The server has not begun to insert.");
     };
-    // Who has mended something may have changed the table.
-    inserting.look.wish();
-    let count = inserting.due.requeue(segment, orders);
+    let count = requeue(segment, orders);
     Page::json(Status::Ok, format!("{{\"requeued\":{count}}}"))
 }
 
-fn read(query: &str) -> Option<(Option<u64>, Orders)> {
+fn read(query: &str) -> Option<(Option<SegmentNumber>, Orders)> {
     let (mut segment, mut orders) = (None, Orders::default());
     for pair in query_pairs(query) {
         let (name, value) = pair.ok()?;
@@ -45,7 +44,10 @@ mod tests {
     #[test]
     fn orders_are_read_and_nothing_else() {
         assert_eq!(read(""), Some((None, Orders::default())));
-        assert_eq!(read("segment=7&force=1"), Some((Some(7), Orders { force: true, convert: false })));
+        assert_eq!(
+            read("segment=7&force=1"),
+            Some((Some(SegmentNumber::new(7)), Orders { force: true, convert: false }))
+        );
         assert_eq!(read("convert=1"), Some((None, Orders { force: false, convert: true })));
         for wrong in ["segment=x", "force=yes", "other=1", "segment=-1"] {
             assert_eq!(read(wrong), None, "{wrong}");

@@ -4,7 +4,6 @@
 //! it. It also looks whether the ledger balances.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +11,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::Admin;
-use crate::figures::{Counter, WorkerFigures, unix_ms};
+use crate::clock::unix_ms;
+use crate::intake::metrics::{Counter, WorkerMetrics};
 
 /// Steps that are kept.
 const STEPS: usize = 60;
@@ -26,12 +26,12 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Series {
-    looks: Mutex<VecDeque<Look>>,
+    looks: Mutex<VecDeque<Sample>>,
 }
 
 /// The counters and gauges at one moment.
 #[derive(Debug, Clone, Copy, Default)]
-struct Look {
+struct Sample {
     unix_ms: u64,
     requests: u64,
     accepted: u64,
@@ -63,7 +63,7 @@ impl Series {
         let mut next = Instant::now();
         let mut said: Option<Instant> = None;
         loop {
-            self.add(Look::of(admin));
+            self.add(Sample::of(admin));
             let ledger = admin.spool.ledger();
             if !ledger.balances() && said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
                 tracing::error!(?ledger, "the ledger does not balance: this is a bug of sluicegate, please report it");
@@ -80,7 +80,7 @@ impl Series {
         let looks = self.looks();
         let mut steps = Steps::default();
         for (before, after) in looks.iter().zip(looks.iter().skip(1)) {
-            let added = |of: fn(&Look) -> u64| of(after).saturating_sub(of(before));
+            let added = |of: fn(&Sample) -> u64| of(after).saturating_sub(of(before));
             steps.unix_ms.push(after.unix_ms);
             steps.requests.push(added(|look| look.requests));
             steps.events_accepted.push(added(|look| look.accepted));
@@ -93,7 +93,7 @@ impl Series {
         steps
     }
 
-    fn add(&self, look: Look) {
+    fn add(&self, look: Sample) {
         let mut looks = self.looks();
         // One look more than steps: a step is what lies between two.
         if looks.len() > STEPS {
@@ -102,21 +102,21 @@ impl Series {
         looks.push_back(look);
     }
 
-    fn looks(&self) -> MutexGuard<'_, VecDeque<Look>> {
+    fn looks(&self) -> MutexGuard<'_, VecDeque<Sample>> {
         self.looks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Look {
+impl Sample {
     fn of(admin: &Admin) -> Self {
-        let total = |of: &dyn Fn(&WorkerFigures) -> u64| -> u64 { admin.workers.iter().map(|worker| of(worker)).sum() };
+        let total = |of: &dyn Fn(&WorkerMetrics) -> u64| -> u64 { admin.workers.iter().map(|worker| of(worker)).sum() };
         let all = |counters: &[Counter]| -> u64 { counters.iter().map(Counter::get).sum() };
         Self {
             unix_ms: unix_ms(),
             requests: total(&|worker| worker.replies.sent().map(|(_, count)| count).sum()),
             accepted: total(&|worker| worker.accepted.get()),
             rejected: total(&|worker| all(&worker.rejected)),
-            inserted: admin.inserts.inserted.load(Relaxed),
+            inserted: admin.inserts.table.rows(),
             shed: total(&|worker| all(&worker.shed)),
             spooled: admin.spool.spooled_rows(),
             spool_bytes: admin.spool.spool_bytes(),
@@ -132,10 +132,10 @@ mod tests {
     fn a_step_is_what_lies_between_two_looks_and_a_minute_is_kept() {
         let series = Series::default();
         assert_eq!(series.steps(), Steps::default());
-        series.add(Look { unix_ms: 1000, accepted: 5, spooled: 9, ..Look::default() });
+        series.add(Sample { unix_ms: 1000, accepted: 5, spooled: 9, ..Sample::default() });
         assert_eq!(series.steps(), Steps::default());
         for second in 2..=100 {
-            series.add(Look { unix_ms: second * 1000, accepted: 5 + second, spooled: second, ..Look::default() });
+            series.add(Sample { unix_ms: second * 1000, accepted: 5 + second, spooled: second, ..Sample::default() });
         }
         let steps = series.steps();
         assert_eq!((steps.unix_ms.len(), steps.requests.len()), (STEPS, STEPS));

@@ -7,16 +7,16 @@ use serde::Serialize;
 use super::metrics::{Labels, Snapshot};
 use super::series::Steps;
 use super::{Admin, Page};
-use crate::figures::unix_ms;
+use crate::clock::unix_ms;
 use crate::http::Status;
-use crate::insert::tables;
 use crate::spool::Accounts;
 
 #[derive(Serialize)]
 struct Stats {
     unix_ms: u64,
     /// By the names of `/metrics`.
-    figures: BTreeMap<String, Figure>,
+    #[serde(rename = "figures")]
+    metrics: BTreeMap<String, Figure>,
     /// By table.
     ledger: BTreeMap<String, Line>,
     /// Every line of the ledger balances.
@@ -57,10 +57,10 @@ pub(super) fn page(admin: &Admin) -> Page {
     let ledger = snapshot.ledger;
     let stats = Stats {
         unix_ms: unix_ms(),
-        figures: figures(snapshot),
+        metrics: metrics(snapshot),
         ledger: [
-            (admin.table.clone(), ledger.rows.into()),
-            (tables::quarantine_of(&admin.table), ledger.rejected.into()),
+            (admin.table.table.clone(), ledger.rows.into()),
+            (admin.table.quarantine().table, ledger.rejected.into()),
         ]
         .into(),
         ledger_balances: ledger.balances(),
@@ -72,13 +72,13 @@ pub(super) fn page(admin: &Admin) -> Page {
     }
 }
 
-fn figures(snapshot: Snapshot) -> BTreeMap<String, Figure> {
-    let mut figures = BTreeMap::new();
+fn metrics(snapshot: Snapshot) -> BTreeMap<String, Figure> {
+    let mut metrics = BTreeMap::new();
     for (name, _, series) in snapshot.counters {
-        put(&mut figures, format!("{name}_total"), series, Figure::Count);
+        put(&mut metrics, format!("{name}_total"), series, Figure::Count);
     }
     for (name, _, labels, value) in snapshot.gauges {
-        put(&mut figures, name.to_owned(), vec![(labels, value)], Figure::Value);
+        put(&mut metrics, name.to_owned(), vec![(labels, value)], Figure::Value);
     }
     for histogram in snapshot.histograms {
         let count = histogram.buckets.iter().map(|(_, count)| count).sum();
@@ -89,19 +89,19 @@ fn figures(snapshot: Snapshot) -> BTreeMap<String, Figure> {
             ("sum".to_owned(), Figure::Value(histogram.sum)),
             ("buckets".to_owned(), Figure::By(buckets.collect())),
         ];
-        figures.insert(histogram.name.to_owned(), Figure::By(parts.into()));
+        metrics.insert(histogram.name.to_owned(), Figure::By(parts.into()));
     }
-    figures
+    metrics
 }
 
 /// Puts a metric's series below its name, one level for each label.
-fn put<T>(figures: &mut BTreeMap<String, Figure>, name: String, series: Vec<(Labels, T)>, of: fn(T) -> Figure) {
+fn put<T>(metrics: &mut BTreeMap<String, Figure>, name: String, series: Vec<(Labels, T)>, of: fn(T) -> Figure) {
     let all_labelled = series.iter().all(|(labels, _)| !labels.is_empty());
     if all_labelled {
-        figures.insert(name.clone(), Figure::By(BTreeMap::new()));
+        metrics.insert(name.clone(), Figure::By(BTreeMap::new()));
     }
     for (labels, value) in series {
-        let mut place = &mut *figures;
+        let mut place = &mut *metrics;
         let mut key = name.clone();
         for (_, label) in labels {
             let below = place.entry(key).or_insert_with(|| Figure::By(BTreeMap::new()));
@@ -122,17 +122,17 @@ mod tests {
 
     #[test]
     fn labels_become_levels() {
-        let mut figures = BTreeMap::new();
-        put(&mut figures, "plain".into(), vec![(labels(&[]), 7)], Figure::Count);
-        put(&mut figures, "none".into(), Vec::new(), Figure::Count);
+        let mut metrics = BTreeMap::new();
+        put(&mut metrics, "plain".into(), vec![(labels(&[]), 7)], Figure::Count);
+        put(&mut metrics, "none".into(), Vec::new(), Figure::Count);
         let series = vec![
             (labels(&[("table", "a"), ("outcome", "done")]), 1),
             (labels(&[("table", "a"), ("outcome", "hold")]), 2),
             (labels(&[("table", "b"), ("outcome", "done")]), 3),
         ];
-        put(&mut figures, "deep".into(), series, Figure::Count);
+        put(&mut metrics, "deep".into(), series, Figure::Count);
         assert_eq!(
-            sonic_rs::to_string(&figures).unwrap(),
+            sonic_rs::to_string(&metrics).unwrap(),
             r#"{"deep":{"a":{"done":1,"hold":2},"b":{"done":3}},"none":{},"plain":7}"#
         );
     }

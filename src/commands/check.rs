@@ -6,13 +6,12 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Instant;
 
+use crate::clickhouse::client::ClickHouse;
+use crate::clickhouse::delivery::{Delivery, shared_windows};
+use crate::clickhouse::description::TableDescription;
+use crate::clickhouse::guarantee::Guarantee;
 use crate::config::Settings;
-use crate::insert::client::ClickHouse;
-use crate::insert::delivery::{Delivery, shared_windows};
-use crate::insert::guarantee::Guarantee;
-use crate::insert::tables;
-use crate::insert::target::Target;
-use crate::listener;
+use crate::net;
 use crate::spool;
 
 /// Syncs that are timed.
@@ -28,13 +27,13 @@ const FILES_BESIDE_CONNECTIONS: u64 = 200;
 /// Those of writing to `out`.
 pub fn run(settings: &Settings, out: &mut impl Write) -> io::Result<bool> {
     let mut works = true;
-    match ClickHouse::of(settings) {
+    match settings.clickhouse() {
         Ok(servers) => {
             let (mut windows, mut is_there) = (Vec::new(), false);
             for server in &servers {
                 let found = check_server(server, settings, &mut windows, out)?;
-                works &= found != Found::Wrong;
-                is_there |= found == Found::Right;
+                works &= found != ServerVerdict::Wrong;
+                is_there |= found == ServerVerdict::Right;
             }
             works &= is_there;
             if servers.len() > 1 {
@@ -59,7 +58,7 @@ pub fn run(settings: &Settings, out: &mut impl Write) -> io::Result<bool> {
 /// What a server of ClickHouse is like. One that is away keeps nobody from starting while another
 /// is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Found {
+enum ServerVerdict {
     Right,
     Wrong,
     Away,
@@ -70,57 +69,54 @@ fn check_server(
     settings: &Settings,
     windows: &mut Vec<(String, String)>,
     out: &mut impl Write,
-) -> io::Result<Found> {
-    let target = match Target::look(server, settings) {
+) -> io::Result<ServerVerdict> {
+    let (config, name) = (settings.table(), settings.table().name);
+    let target = match TableDescription::look(server, &config) {
         Ok(target) => target,
         Err(error) => {
             writeln!(out, "{}: {error}", server.url())?;
-            return Ok(if error.may_pass() { Found::Away } else { Found::Wrong });
+            return Ok(if error.may_pass() { ServerVerdict::Away } else { ServerVerdict::Wrong });
         }
     };
     writeln!(out, "ClickHouse {} at {}", target.version, server.url())?;
     let plan = match target.plan() {
         Ok(plan) => plan,
         Err(error) => {
-            writeln!(out, "{}: {error}", tables::quoted(&settings.database, &settings.table))?;
-            return Ok(Found::Wrong);
+            writeln!(out, "{}: {error}", name)?;
+            return Ok(ServerVerdict::Wrong);
         }
     };
-    writeln!(out, "columns of {}:", tables::quoted(&settings.database, &settings.table))?;
+    writeln!(out, "columns of {}:", name)?;
     for column in plan.columns() {
         writeln!(out, "  {} {}: {}", column.name, column.type_name, column.source)?;
     }
     if let Err(error) = settings.dedup_field.as_ref().map_or(Ok(()), |field| plan.require_field(field)) {
         writeln!(out, "{error}")?;
-        return Ok(Found::Wrong);
+        return Ok(ServerVerdict::Wrong);
     }
-    for table in [settings.table.clone(), tables::quarantine_of(&settings.table)] {
-        match Delivery::ask(server, settings, &table) {
+    for table in [name.clone(), name.quarantine()] {
+        match Delivery::ask(server, &config, &table) {
             Ok(Some(delivery)) => {
                 describe(&delivery, out)?;
-                if table == settings.table {
+                if table == name {
                     windows.push((server.url().to_owned(), delivery.facts.window_name));
                 }
             }
-            Ok(None) => writeln!(
-                out,
-                "{}: missing; `serve` would make it, or hold refused lines",
-                tables::quoted(&settings.database, &table)
-            )?,
+            Ok(None) => writeln!(out, "{table}: missing; `serve` would create it, or hold rejected lines")?,
             Err(error) => {
-                writeln!(out, "{}: {error}", tables::quoted(&settings.database, &table))?;
-                return Ok(Found::Wrong);
+                writeln!(out, "{table}: {error}")?;
+                return Ok(ServerVerdict::Wrong);
             }
         }
     }
-    Ok(Found::Right)
+    Ok(ServerVerdict::Right)
 }
 
 /// Whether somebody listens there already.
 fn check_addresses(settings: &Settings, out: &mut impl Write) -> io::Result<bool> {
     let mut free = true;
     for address in settings.listen.iter().chain([&settings.admin_listen]) {
-        match listener::probe(*address) {
+        match net::probe(*address) {
             Ok(_) => writeln!(out, "address {address}: free")?,
             Err(error) => {
                 free = false;

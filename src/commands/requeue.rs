@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::cli::RequeueArgs;
+use crate::clickhouse::client::provide_tls;
 use crate::config::ConfigError;
-use crate::insert::client::provide_tls;
+use crate::config::cli::RequeueArgs;
 use crate::spool::Spool;
 
 /// What the server says.

@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
+use crate::clickhouse::tables;
 use crate::config::Settings;
-use crate::insert::tables;
 
 /// Prints the `CREATE` statements of the database, the default table and the quarantine.
 ///
@@ -11,7 +11,7 @@ use crate::insert::tables;
 ///
 /// Those of writing to `out`.
 pub fn run(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
-    for statement in tables::statements(&settings.database, &settings.table) {
+    for statement in tables::statements(&settings.table().name) {
         writeln!(out, "{statement};\n")?;
     }
     Ok(())

@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
+use crate::clock::unix_ms;
 use crate::config::Settings;
-use crate::figures::unix_ms;
 use crate::spool::{Inspected, Part, SealedSegment, SpoolError, inspect};
 
 /// Prints a line for each segment.

@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use crate::api::{Answer, Fault, Reply};
+use crate::api::{Ack, Answer, Fault, Reply};
+use crate::batch::identity::Summary;
+use crate::batch::{SegmentNumber, Sequence};
 use crate::http::{DateCache, Head, Method, Response, Status, Version};
-use crate::identity::Figures;
 
-/// See the module.
+/// The queue of one connection's replies: the first leaves once it waits for nothing.
 #[derive(Debug, Default)]
 pub struct Replies {
     queue: VecDeque<Pending>,
@@ -16,7 +17,7 @@ pub struct Replies {
 #[derive(Debug)]
 struct Pending {
     wait: Wait,
-    manners: Manners,
+    options: ReplyOptions,
     wire: Wire,
 }
 
@@ -25,24 +26,24 @@ struct Pending {
 enum Wait {
     /// Its turn.
     Nothing,
-    /// The commit of the batch of this sequence; with `insert` then also the insert.
-    Commit { sequence: u64, insert: bool },
+    /// The commit of the batch of this sequence, and then what `ack` says.
+    Commit { sequence: Sequence, ack: Ack },
     /// ClickHouse's proof of this segment, until the time is over; where that is not `certain` to
     /// prove everything, it is told apart.
-    Insert { segment: u64, certain: bool, until: Instant },
+    Insert { segment: SegmentNumber, certain: bool, until: Instant },
 }
 
-/// Where a committed batch is.
+/// Where a committed batch is stored, and what its replies still wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kept {
+pub struct Committed {
     /// The segment that holds it; `None` when ClickHouse has it.
-    pub segment: Option<u64>,
+    pub segment: Option<SegmentNumber>,
     /// False when that segment's proof does not prove all of it.
     pub certain: bool,
     /// How long a reply waits for the proof of that segment, if it waits for one.
     pub until: Instant,
     /// The request came before, and was then answered this, which is not what it would be now.
-    pub first: Option<Figures>,
+    pub first: Option<Summary>,
 }
 
 #[derive(Debug)]
@@ -51,16 +52,16 @@ pub(crate) enum Wire {
     Reply(Reply),
 }
 
-/// How the reply has to look, besides its contents.
+/// How the request asks to be answered, whatever the reply says.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Manners {
+pub(crate) struct ReplyOptions {
     pub(crate) close: bool,
     pub(crate) head_only: bool,
     /// HTTP/1.0 with `Connection: keep-alive`: the reply has to say it too.
     pub(crate) confirm_keep_alive: bool,
 }
 
-impl Manners {
+impl ReplyOptions {
     pub(crate) const LAST: Self = Self { close: true, head_only: false, confirm_keep_alive: false };
 
     /// What the head of a request asks for.
@@ -86,40 +87,42 @@ impl Replies {
         self.queue.clear();
     }
 
-    /// An answer; one that waits for a commit waits for that of the batch of this sequence.
-    pub(crate) fn push(&mut self, answer: Answer, sequence: u64, manners: Manners) {
-        let wait =
-            if answer.after_commit { Wait::Commit { sequence, insert: answer.after_insert } } else { Wait::Nothing };
-        self.queue.push_back(Pending { wait, manners, wire: Wire::Reply(answer.reply) });
+    /// Appends the answer to the next request.
+    pub(crate) fn push(&mut self, answer: Answer, options: ReplyOptions) {
+        let (wait, reply) = match answer {
+            Answer::Now(reply) => (Wait::Nothing, reply),
+            Answer::AfterCommit { reply, sequence, ack } => (Wait::Commit { sequence, ack }, reply),
+        };
+        self.queue.push_back(Pending { wait, options, wire: Wire::Reply(reply) });
     }
 
     /// The interim reply that asks for the body.
     pub(super) fn push_continue(&mut self) {
-        self.queue.push_back(Pending { wait: Wait::Nothing, manners: Manners::LAST, wire: Wire::Continue });
+        self.queue.push_back(Pending { wait: Wait::Nothing, options: ReplyOptions::LAST, wire: Wire::Continue });
     }
 
     /// The next reply, if its turn has come.
-    pub(crate) fn next(&mut self) -> Option<(Wire, Manners)> {
+    pub(crate) fn next(&mut self) -> Option<(Wire, ReplyOptions)> {
         let pending = self.queue.pop_front_if(|pending| pending.wait == Wait::Nothing)?;
-        Some((pending.wire, pending.manners))
+        Some((pending.wire, pending.options))
     }
 
     /// The commit of a batch is decided: its replies may leave, as they are or as this fault. True
     /// when one of them now waits for the segment's insert.
-    pub fn settle(&mut self, sequence: u64, outcome: Result<Kept, Fault>) -> bool {
+    pub fn settle(&mut self, sequence: Sequence, outcome: Result<Committed, Fault>) -> bool {
         let mut waits = false;
         for pending in &mut self.queue {
-            let Wait::Commit { sequence: of, insert } = pending.wait else { continue };
+            let Wait::Commit { sequence: of, ack } = pending.wait else { continue };
             if of != sequence {
                 continue;
             }
             pending.wait = Wait::Nothing;
             match outcome {
-                Ok(Kept { segment, certain, until, first }) => {
-                    if let Some(figures) = first {
-                        pending.wire = Wire::Reply(Reply::remembered(figures));
+                Ok(Committed { segment, certain, until, first }) => {
+                    if let Some(summary) = first {
+                        pending.wire = Wire::Reply(Reply::remembered(summary));
                     }
-                    if let Some(segment) = segment.filter(|_| insert) {
+                    if let Some(segment) = segment.filter(|_| ack == Ack::Inserted) {
                         pending.wait = Wait::Insert { segment, certain, until };
                         waits = true;
                     }
@@ -131,7 +134,7 @@ impl Replies {
     }
 
     /// ClickHouse has confirmed a segment: the replies that wait for it may leave.
-    pub fn inserted(&mut self, segment: u64) {
+    pub fn inserted(&mut self, segment: SegmentNumber) {
         for pending in &mut self.queue {
             match pending.wait {
                 Wait::Insert { segment: of, certain, .. } if of == segment => pending.release(certain),
@@ -168,12 +171,12 @@ impl Pending {
 }
 
 /// Appends one reply and returns its status.
-pub(crate) fn write(out: &mut Vec<u8>, reply: &Reply, manners: Manners, date: &DateCache) -> Status {
+pub(crate) fn write(out: &mut Vec<u8>, reply: &Reply, options: ReplyOptions, date: &DateCache) -> Status {
     spell_out(reply, |status, body, extra| {
         let response = Response {
-            close: manners.close,
-            keep_alive_10: manners.confirm_keep_alive,
-            head_only: manners.head_only,
+            close: options.close,
+            keep_alive_10: options.confirm_keep_alive,
+            head_only: options.head_only,
             extra,
             ..Response::new(status, body)
         };

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use super::*;
-use crate::api::Take;
+use crate::api::{Ack, Shed, Take};
+use crate::batch::{CommitRefusal, SegmentNumber, Sequence};
 
 /// Serves by noting the bodies; events wait for batch 1, 2, 3, …
 #[derive(Default)]
@@ -25,21 +26,20 @@ impl Service for Recorder {
         !self.full
     }
 
-    fn serve(&mut self, route: Route, body: &[u8]) -> (Answer, u64) {
+    fn serve(&mut self, route: Route, body: &[u8]) -> Answer {
         match route {
             Route::Events(_) => {
                 self.bodies.push(body.to_vec());
-                let answer =
-                    Answer { reply: Reply::Accepted(body.len() as u32), after_commit: true, after_insert: false };
-                (answer, self.bodies.len() as u64)
+                let sequence = Sequence::new(self.bodies.len() as u64);
+                Answer::AfterCommit { reply: Reply::Accepted(body.len() as u32), sequence, ack: Ack::Disk }
             }
-            _ => (Answer::now(Reply::Json(Status::Ok, "{}".into())), 0),
+            _ => Answer::Now(Reply::Json(Status::Ok, "{}".into())),
         }
     }
 }
 
-fn kept() -> Result<Kept, Fault> {
-    Ok(Kept { segment: Some(7), certain: true, until: Instant::now(), first: None })
+fn committed() -> Result<Committed, Fault> {
+    Ok(Committed { segment: Some(SegmentNumber::new(7)), certain: true, until: Instant::now(), first: None })
 }
 
 const LIMITS: RequestLimits =
@@ -65,7 +65,7 @@ fn replies_of(pieces: &[&[u8]]) -> (String, Vec<Vec<u8>>, bool) {
     let (mut connection, mut service) = (Connection::default(), Recorder::default());
     feed(&mut connection, &mut service, pieces);
     for sequence in 1..=service.bodies.len() as u64 {
-        connection.replies().settle(sequence, kept());
+        connection.replies().settle(Sequence::new(sequence), committed());
     }
     let out = render(&mut connection);
     (out, service.bodies, connection.is_finished())
@@ -131,10 +131,10 @@ fn replies_leave_in_order_and_only_when_their_batch_is_settled() {
     let health: &[u8] = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
     feed(&mut connection, &mut service, &[request, request, health]);
     assert_eq!(render(&mut connection), "");
-    connection.replies().settle(2, kept());
+    connection.replies().settle(Sequence::new(2), committed());
     assert_eq!(render(&mut connection), "");
     assert_eq!(connection.waiting(), Waiting::Reply);
-    connection.replies().settle(1, Err(Shed::DiskFull.into()));
+    connection.replies().settle(Sequence::new(1), Err(Shed::Commit(CommitRefusal::DiskFull).into()));
     let out = render(&mut connection);
     let statuses: Vec<&str> = out.split("HTTP/1.1 ").skip(1).map(|reply| &reply[..3]).collect();
     assert_eq!(statuses, ["503", "200", "200"]);
@@ -174,7 +174,7 @@ fn a_client_that_asks_for_leave_gets_it_before_the_body_and_a_refusal_at_once() 
     let mut whole = [&head[..], b"ok"].concat();
     let (mut connection, mut service) = (Connection::default(), Recorder::default());
     connection.receive(&mut whole, &LIMITS, &mut service);
-    connection.replies().settle(1, kept());
+    connection.replies().settle(Sequence::new(1), committed());
     assert!(render(&mut connection).starts_with("HTTP/1.1 200"));
     let lost = b"POST /lost HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
     let (replies, _, finished) = replies_of(&[lost]);
@@ -186,10 +186,10 @@ fn stopping_closes_after_the_last_reply_that_was_begun() {
     let (mut connection, mut service) = (Connection::default(), Recorder::default());
     feed(&mut connection, &mut service, &[INPUTS[0], INPUTS[0]]);
     let mut out = Vec::new();
-    connection.replies().settle(1, kept());
+    connection.replies().settle(Sequence::new(1), committed());
     connection.render(&mut out, &DateCache::default(), true, |_| {});
     assert!(!String::from_utf8_lossy(&out).contains("Connection: close"));
-    connection.replies().settle(2, kept());
+    connection.replies().settle(Sequence::new(2), committed());
     connection.render(&mut out, &DateCache::default(), true, |_| {});
     assert!(String::from_utf8_lossy(&out).contains("Connection: close"));
     assert!(connection.is_finished());
@@ -201,7 +201,7 @@ fn a_peer_that_ended_its_side_gets_its_replies_and_then_the_end() {
     feed(&mut connection, &mut service, &[INPUTS[0]]);
     connection.end_of_input();
     assert!(!connection.is_finished());
-    connection.replies().settle(1, kept());
+    connection.replies().settle(Sequence::new(1), committed());
     assert!(render(&mut connection).starts_with("HTTP/1.1 200"));
     assert!(connection.is_finished());
     let mut silent = Connection::default();
@@ -213,12 +213,13 @@ fn a_peer_that_ended_its_side_gets_its_replies_and_then_the_end() {
 fn a_reply_whose_segment_does_not_prove_all_of_it_says_so() {
     for (certain, status) in [(true, "200 OK"), (false, "202 Accepted")] {
         let mut connection = Connection::default();
-        let answer = Answer { reply: Reply::Accepted(2), after_commit: true, after_insert: true };
-        connection.replies.push(answer, 1, Manners::LAST);
-        let kept = Kept { segment: Some(7), certain, until: Instant::now(), first: None };
-        assert!(connection.replies().settle(1, Ok(kept)));
+        let (sequence, segment) = (Sequence::new(1), SegmentNumber::new(7));
+        let answer = Answer::AfterCommit { reply: Reply::Accepted(2), sequence, ack: Ack::Inserted };
+        connection.replies.push(answer, ReplyOptions::LAST);
+        let committed = Committed { segment: Some(segment), certain, until: Instant::now(), first: None };
+        assert!(connection.replies().settle(sequence, Ok(committed)));
         assert_eq!(render(&mut connection), "");
-        connection.replies().inserted(7);
+        connection.replies().inserted(segment);
         let reply = render(&mut connection);
         assert!(reply.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{reply}");
     }

@@ -56,14 +56,14 @@ use std::time::Duration;
 use may::coroutine::Coroutine;
 use may_minihttp::{BodyReader, HttpService, HttpServiceFactory, Request, Response};
 
-use crate::api::{Api, Fault, Reply};
-use crate::connection::{Manners, write_reply};
-use crate::figures::{Shed, WorkerFigures, unix_ms};
+use crate::api::{Api, Fault, Reply, Shed};
+use crate::clock::unix_ms;
+use crate::connection::{ReplyOptions, write_reply};
 use crate::handoff::Mailbox;
 use crate::http::{DateCache, Framing, Refusal, Status, accept_head};
+use crate::intake::Shared;
+use crate::intake::metrics::WorkerMetrics;
 use crate::limits;
-use crate::startup::{ServerError, os, spawn};
-use crate::worker::Shared;
 use peer::Peer;
 use station::Station;
 
@@ -108,13 +108,13 @@ impl Settlers {
     ///
     /// # Errors
     ///
-    /// When an address can't be listened on.
+    /// When an address can't be listened on, or a thread not be started.
     pub fn start(
         self,
         api: impl Fn() -> Api,
         shared: &Arc<Shared>,
-        figures: &[Arc<WorkerFigures>],
-    ) -> Result<Stations, ServerError> {
+        metrics: &[Arc<WorkerMetrics>],
+    ) -> io::Result<Stations> {
         tracing::warn!(
             "--engine may is for trusted networks: a request with more than 16 header fields ends its connection \
              without a word, chunked bodies are answered 411, there are no time-outs of connections, no bound on a \
@@ -124,21 +124,21 @@ impl Settlers {
         log::set_max_level(log::LevelFilter::Off);
         may::config().set_workers(self.settlers.len()).set_stack_size(STACK_WORDS).set_worker_pin(true);
         let stations: Vec<Arc<Station>> = (0..)
-            .zip(figures)
-            .map(|(index, figures)| Arc::new(Station::new(index, api(), shared.clone(), figures.clone())))
+            .zip(metrics)
+            .map(|(index, metrics)| Arc::new(Station::new(index, api(), shared.clone(), metrics.clone())))
             .collect();
         for (station, settler) in stations.iter().cloned().zip(self.settlers) {
             may::go!(move || station.settle_for_ever(&settler));
         }
         let handoff = shared.handoff.clone();
-        spawn("sweeper".into(), move || {
+        thread::Builder::new().name("sweeper".into()).spawn(move || {
             loop {
                 thread::sleep(Duration::from_millis(limits::SWEEP_MS));
                 handoff.wake_workers();
             }
         })?;
         for address in self.listen {
-            Connections(stations.clone()).start(address).map_err(os("an address can't be listened on"))?;
+            Connections(stations.clone()).start(address)?;
         }
         Ok(Stations(stations))
     }
@@ -213,7 +213,7 @@ impl HttpService for Connection {
             Ok(head) => head,
             Err(refusal) => return self.refuse(&station, refusal.into(), response, None),
         };
-        let (manners, route) = (Manners::of(&head), station.route(&head));
+        let (options, route) = (ReplyOptions::of(&head), station.route(&head));
         let length = match head.framing {
             Framing::Chunked => return self.refuse(&station, LENGTH_REQUIRED, response, None),
             Framing::Length(length) => length,
@@ -228,15 +228,15 @@ impl HttpService for Connection {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let mut body = request.body();
         let seat = match body.fill_buf() {
-            Ok(whole) if whole.len() == length => Some(station.serve(route, whole, manners, self.ip)),
+            Ok(whole) if whole.len() == length => Some(station.serve(route, whole, options, self.ip)),
             _ => {
-                if !station.shared.in_flight.charge(length) {
+                if !station.shared.budget.charge(length) {
                     station.shed(Shed::InFlightBytes);
                     return self.refuse(&station, Shed::InFlightBytes.into(), response, Some(body));
                 }
                 let whole = gather(&mut body, length, &mut self.kept);
-                let seat = whole.then(|| station.serve(route, &self.kept, manners, self.ip));
-                station.shared.in_flight.release(length);
+                let seat = whole.then(|| station.serve(route, &self.kept, options, self.ip));
+                station.shared.budget.release(length);
                 self.kept = Vec::new();
                 if let Some(peer) = &self.peer {
                     peer.look_again();
@@ -248,11 +248,11 @@ impl HttpService for Connection {
             return self.refuse(&station, INCOMPLETE_BODY, response, Some(body));
         };
         drop(body);
-        let (reply, mut manners) = station.reply_of(seat);
-        manners.close |= station.shared.stopping.load(Ordering::Relaxed);
-        station.count(reply::write(response, &reply, manners));
+        let (reply, mut options) = station.reply_of(seat);
+        options.close |= station.shared.handoff.lifecycle.is_stopping();
+        station.count(reply::write(response, &reply, options));
         self.is_first = false;
-        if manners.close {
+        if options.close {
             self.end();
         }
         Ok(())
@@ -275,12 +275,12 @@ impl Connection {
         body: Option<BodyReader<'_, '_>>,
     ) -> io::Result<()> {
         let reply = Reply::Fault(fault);
-        let status = reply::write(response, &reply, Manners::LAST);
+        let status = reply::write(response, &reply, ReplyOptions::LAST);
         station.count(status);
         if let Some(peer) = self.peer.as_ref().filter(|_| self.is_first) {
             let (mut out, mut date) = (Vec::new(), DateCache::default());
             date.update(unix_ms() / 1000);
-            write_reply(&mut out, &reply, Manners::LAST, &date);
+            write_reply(&mut out, &reply, ReplyOptions::LAST, &date);
             peer.send_last(&out);
         }
         // Its end reads the body to its end, or the client's: bytes that nobody has read would reset the

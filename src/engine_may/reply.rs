@@ -3,22 +3,22 @@
 use may_minihttp::Response;
 
 use crate::api::Reply;
-use crate::connection::{Manners, spell_out};
+use crate::connection::{ReplyOptions, spell_out};
 use crate::http::Status;
 
 /// Every field beside those that each reply has.
 const FIELDS: [&str; 3] = ["Allow: POST, OPTIONS", "Allow: GET, HEAD, OPTIONS", "Retry-After: 1"];
 
 /// Fills in one reply and returns its status.
-pub(super) fn write(response: &mut Response, reply: &Reply, manners: Manners) -> Status {
+pub(super) fn write(response: &mut Response, reply: &Reply, options: ReplyOptions) -> Status {
     spell_out(reply, |status, body, extra| {
         response.status_code(status.code().into(), status.reason());
         if status.has_content() {
             response.header("Content-Type: application/json");
         }
-        if manners.close {
+        if options.close {
             response.header("Connection: close");
-        } else if manners.confirm_keep_alive {
+        } else if options.confirm_keep_alive {
             response.header("Connection: keep-alive");
         }
         for (name, value) in extra {
@@ -27,7 +27,7 @@ pub(super) fn write(response: &mut Response, reply: &Reply, manners: Manners) ->
             response.header(field.unwrap_or_default());
         }
         // The crate can't leave the body of a reply to HEAD away and keep its length.
-        if status.has_content() && !manners.head_only {
+        if status.has_content() && !options.head_only {
             response.body_mut().extend_from_slice(body);
         }
         status

@@ -9,15 +9,20 @@ use may::coroutine::{self, Coroutine};
 use may::sync::{Mutex, MutexGuard};
 
 use super::Settler;
-use crate::api::{Answer, Api, Fault, Reply, Route};
-use crate::connection::{Kept, Manners, Replies, Service, Wire};
-use crate::figures::{Shed, WorkerFigures, unix_ms};
+use crate::api::{Answer, Api, Fault, Reply, Route, Shed};
+use crate::batch::Sequence;
+use crate::clock::unix_ms;
+use crate::connection::{Committed, Replies, ReplyOptions, Service, Wire};
+use crate::handoff::Subscription;
 use crate::http::{Head, Status};
+use crate::intake::awaiting::AwaitingInserts;
+use crate::intake::metrics::WorkerMetrics;
+use crate::intake::outbox::{Outbox, Settled, Waiter};
+use crate::intake::{RequestContext, Shared, decide};
 use crate::limits;
-use crate::outbox::{Outbox, Settled, Waiter};
-use crate::worker::{Desk, Shared, decide};
+use crate::schema::SchemaVersion;
 
-/// See the module.
+/// The connections whose descriptors `may` polls on one thread, with what serves them.
 pub(super) struct Station {
     index: usize,
     pub(super) shared: Arc<Shared>,
@@ -30,19 +35,18 @@ pub(super) struct Station {
 
 struct Inner {
     api: Api,
-    /// The number of the schema that `api` encodes for; 0 before the first request.
-    schema: u64,
+    /// What `api` encodes for.
+    schema: Subscription<SchemaVersion>,
     outbox: Outbox,
-    figures: Arc<WorkerFigures>,
+    metrics: Arc<WorkerMetrics>,
     seats: Vec<Seat>,
     vacant: Vec<usize>,
     generation: u64,
     /// Who waits for room in the outbox.
     stalled: Vec<Coroutine>,
     /// Seats with a reply that waits for the insert of a segment.
-    awaiting: Vec<(u64, Waiter)>,
+    awaiting: AwaitingInserts,
     swept: Instant,
-    stopping_since: Option<Instant>,
     /// The server has stopped for so long that no events are taken any more.
     refusing: bool,
 }
@@ -57,23 +61,22 @@ struct Seat {
 /// The caller's seat, and the batch that its events are in.
 pub(super) struct Ticket {
     seat: usize,
-    sequence: Option<u64>,
+    sequence: Option<Sequence>,
 }
 
 impl Station {
-    pub(super) fn new(index: usize, api: Api, shared: Arc<Shared>, figures: Arc<WorkerFigures>) -> Self {
+    pub(super) fn new(index: usize, api: Api, shared: Arc<Shared>, metrics: Arc<WorkerMetrics>) -> Self {
         let inner = Inner {
             api,
-            schema: 0,
-            outbox: Outbox::new(index, shared.in_flight.clone()),
-            figures,
+            schema: Subscription::new(shared.schema.clone()),
+            outbox: Outbox::new(index, shared.budget.clone()),
+            metrics,
             seats: Vec::new(),
             vacant: Vec::new(),
             generation: 0,
             stalled: Vec::new(),
-            awaiting: Vec::new(),
+            awaiting: AwaitingInserts::default(),
             swept: Instant::now(),
-            stopping_since: None,
             refusing: false,
         };
         Self { index, shared, open: AtomicUsize::new(0), closed: AtomicBool::new(false), inner: Mutex::new(inner) }
@@ -91,16 +94,16 @@ impl Station {
 
     /// Counts a reply.
     pub(super) fn count(&self, status: Status) {
-        self.lock().figures.replies.count(status.code());
+        self.lock().metrics.replies.count(status.code());
     }
 
     /// Counts a shed request.
     pub(super) fn shed(&self, reason: Shed) {
-        self.lock().figures.shed(reason, 1);
+        self.lock().metrics.shed(reason, 1);
     }
 
     /// Serves a request whose body is complete; its coroutine waits while there is no room.
-    pub(super) fn serve(&self, route: Route, body: &[u8], manners: Manners, client_ip: IpAddr) -> Ticket {
+    pub(super) fn serve(&self, route: Route, body: &[u8], options: ReplyOptions, client_ip: IpAddr) -> Ticket {
         let me = coroutine::current();
         let mut guard = loop {
             let mut guard = self.lock();
@@ -114,28 +117,31 @@ impl Station {
         let inner = &mut *guard;
         inner.follow_schema(&self.shared);
         let waiter = inner.take_seat(me);
-        let (answer, sequence) = if inner.refusing && matches!(route, Route::Events(_)) {
-            (Answer::now(self.shared.health.reply()), 0)
+        let answer = if inner.refusing && matches!(route, Route::Events(_)) {
+            Answer::Now(self.shared.health.reply())
         } else {
-            let mut desk = Desk {
+            let mut context = RequestContext {
                 api: &mut inner.api,
                 outbox: &mut inner.outbox,
                 shared: &self.shared,
-                figures: &inner.figures,
+                metrics: &inner.metrics,
                 waiter,
                 client_ip,
             };
-            desk.serve(route, body)
+            context.serve(route, body)
         };
-        let sequence = Some(sequence).filter(|_| answer.after_commit);
+        let sequence = match &answer {
+            Answer::Now(_) => None,
+            Answer::AfterCommit { sequence, .. } => Some(*sequence),
+        };
         if let Some(seat) = inner.seat(waiter) {
-            seat.replies.push(answer, sequence.unwrap_or_default(), manners);
+            seat.replies.push(answer, options);
         }
         Ticket { seat: waiter.slot, sequence }
     }
 
     /// Waits for the reply, and gives the seat back.
-    pub(super) fn reply_of(&self, ticket: Ticket) -> (Reply, Manners) {
+    pub(super) fn reply_of(&self, ticket: Ticket) -> (Reply, ReplyOptions) {
         if let Some(sequence) = ticket.sequence {
             // All that are ready put their events into the batch first.
             coroutine::yield_now();
@@ -144,12 +150,12 @@ impl Station {
         loop {
             let mut inner = self.lock();
             match inner.seats.get_mut(ticket.seat).map(|seat| seat.replies.next()) {
-                Some(Some((Wire::Reply(reply), manners))) => {
+                Some(Some((Wire::Reply(reply), options))) => {
                     inner.vacant.push(ticket.seat);
-                    return (reply, manners);
+                    return (reply, options);
                 }
                 Some(_) => {}
-                None => return (Reply::Fault(Shed::CommitTimeout.into()), Manners::LAST),
+                None => return (Reply::Fault(Shed::CommitTimeout.into()), ReplyOptions::LAST),
             }
             drop(inner);
             coroutine::park();
@@ -185,15 +191,14 @@ impl Station {
         }
         if now.duration_since(inner.swept) >= Duration::from_millis(limits::SWEEP_MS) {
             inner.swept = now;
-            inner.figures.heartbeat_ms.set(unix_ms());
-            inner.figures.connections.set(self.open.load(Ordering::Relaxed) as u64);
+            inner.metrics.heartbeat_ms.set(unix_ms());
+            inner.metrics.connections.set(self.open.load(Ordering::Relaxed) as u64);
             while let Some(settled) = inner.outbox.overdue(shared.timeouts.commit) {
                 inner.settle(settled, shared, now);
             }
             inner.give_up_inserts(shared, now);
         }
-        if shared.stopping.load(Ordering::Relaxed) {
-            let since = *inner.stopping_since.get_or_insert(now);
+        if let Some(since) = shared.handoff.lifecycle.stopping_since() {
             // A request that is on its way has a moment to come.
             inner.refusing = now.duration_since(since) > Duration::from_millis(limits::STOPPING_IDLE_MS);
             if inner.refusing && inner.outbox.is_empty() {
@@ -214,11 +219,9 @@ impl Station {
 impl Inner {
     /// The table has changed: what is served from here on is encoded for what it is now.
     fn follow_schema(&mut self, shared: &Shared) {
-        if self.schema != shared.schema.number() {
-            let version = shared.schema.newest();
+        if let Some(version) = self.schema.changed() {
             self.outbox.change_schema(version.frozen.clone(), &shared.handoff);
             self.api.follow(version.plan.clone());
-            self.schema = version.number;
         }
     }
 
@@ -233,44 +236,29 @@ impl Inner {
         Waiter { slot, generation: self.generation }
     }
 
-    /// The waiter's seat, unless another request has it by now.
     fn seat(&mut self, waiter: Waiter) -> Option<&mut Seat> {
-        self.seats.get_mut(waiter.slot).filter(|seat| seat.generation == waiter.generation)
+        seat_of(&mut self.seats, waiter)
     }
 
     fn settle(&mut self, settled: Settled, shared: &Shared, now: Instant) {
-        let outcome: Result<Kept, Fault> = decide(&settled, &self.figures, now + shared.timeouts.inserted);
+        let outcome: Result<Committed, Fault> = decide(&settled, &self.metrics, now + shared.timeouts.inserted);
         for waiter in &settled.waiters {
-            let Some(seat) = self.seat(*waiter) else { continue };
+            let Some(seat) = seat_of(&mut self.seats, *waiter) else { continue };
             let waits = seat.replies.settle(settled.sequence, outcome);
-            match outcome {
-                Ok(Kept { segment: Some(segment), .. }) if waits => self.await_insert(segment, *waiter, shared),
-                _ => seat.coroutine.unpark(),
+            if waits && let Ok(Committed { segment: Some(segment), .. }) = outcome {
+                if self.awaiting.add(segment, *waiter, &shared.handoff.inserted) {
+                    continue;
+                }
+                seat.replies.inserted(segment);
             }
+            seat.coroutine.unpark();
         }
         self.outbox.recycle(settled.waiters);
     }
 
-    /// Notes that a seat has a reply that waits for a segment; the proof may be there already.
-    fn await_insert(&mut self, segment: u64, waiter: Waiter, shared: &Shared) {
-        let inserted = &shared.handoff.inserted;
-        inserted.wait();
-        if !inserted.has(segment) {
-            return self.awaiting.push((segment, waiter));
-        }
-        inserted.wait_no_more();
-        if let Some(seat) = self.seat(waiter) {
-            seat.replies.inserted(segment);
-            seat.coroutine.unpark();
-        }
-    }
-
     /// Wakes those whose segments are proven.
     fn take_inserted(&mut self, shared: &Shared) {
-        let inserted = &shared.handoff.inserted;
-        let done: Vec<_> = self.awaiting.extract_if(.., |(segment, _)| inserted.has(*segment)).collect();
-        for (segment, waiter) in done {
-            inserted.wait_no_more();
+        for (segment, waiter) in self.awaiting.take_proven(&shared.handoff.inserted) {
             if let Some(seat) = self.seat(waiter) {
                 seat.replies.inserted(segment);
                 seat.coroutine.unpark();
@@ -281,21 +269,23 @@ impl Inner {
     /// Answers 202 where the time is over, or the server stops.
     fn give_up_inserts(&mut self, shared: &Shared, now: Instant) {
         // A stop does not wait for ClickHouse: no reply waits longer than the whole time.
-        let reached = if self.stopping_since.is_some() { now + shared.timeouts.inserted } else { now };
-        for (segment, waiter) in std::mem::take(&mut self.awaiting) {
-            let waits = self.seat(waiter).is_some_and(|seat| {
+        let stopping = shared.handoff.lifecycle.is_stopping();
+        let reached = if stopping { now + shared.timeouts.inserted } else { now };
+        let Self { awaiting, seats, .. } = self;
+        awaiting.retain(&shared.handoff.inserted, |waiter| {
+            seat_of(seats, waiter).is_some_and(|seat| {
                 seat.replies.give_up_inserts(reached);
                 let waits = seat.replies.awaits_insert();
                 if !waits {
                     seat.coroutine.unpark();
                 }
                 waits
-            });
-            if waits {
-                self.awaiting.push((segment, waiter));
-            } else {
-                shared.handoff.inserted.wait_no_more();
-            }
-        }
+            })
+        });
     }
+}
+
+/// The waiter's seat, unless another request has it by now.
+fn seat_of(seats: &mut [Seat], waiter: Waiter) -> Option<&mut Seat> {
+    seats.get_mut(waiter.slot).filter(|seat| seat.generation == waiter.generation)
 }

@@ -5,9 +5,10 @@
 //! reply waits.
 
 use super::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use crate::batch::SegmentNumber;
 use crate::limits;
 
-/// See the module.
+/// The segments that were confirmed lately, and how many replies wait for one.
 #[derive(Debug)]
 pub struct Inserted {
     ring: Box<[AtomicU64]>,
@@ -23,9 +24,9 @@ impl Default for Inserted {
 
 impl Inserted {
     /// Inserter: notes a segment; true when somebody may wait for it and has to be woken.
-    pub(super) fn note(&self, segment: u64) -> bool {
+    pub(super) fn note(&self, segment: SegmentNumber) -> bool {
         if let Some(place) = self.place(segment) {
-            place.store(segment, SeqCst);
+            place.store(segment.get(), SeqCst);
         }
         // Whoever begins to wait after this looks at the ring after that.
         self.waiting.load(SeqCst) > 0
@@ -42,12 +43,12 @@ impl Inserted {
     }
 
     /// True when the segment is among those that were confirmed lately.
-    pub fn has(&self, segment: u64) -> bool {
-        self.place(segment).is_some_and(|place| place.load(SeqCst) == segment)
+    pub fn has(&self, segment: SegmentNumber) -> bool {
+        self.place(segment).is_some_and(|place| place.load(SeqCst) == segment.get())
     }
 
-    fn place(&self, segment: u64) -> Option<&AtomicU64> {
-        let index = usize::try_from(segment % limits::INSERTED_RING as u64).ok()?;
+    fn place(&self, segment: SegmentNumber) -> Option<&AtomicU64> {
+        let index = usize::try_from(segment.get() % limits::INSERTED_RING as u64).ok()?;
         self.ring.get(index)
     }
 }

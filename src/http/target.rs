@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use super::{Method, Refusal};
 
 /// A target, taken apart.
-pub(super) struct Target<'a> {
+pub(super) struct RequestTarget<'a> {
     /// Path and query together, without scheme and authority.
     pub(super) whole: &'a str,
     pub(super) path: &'a str,
@@ -15,7 +15,7 @@ pub(super) struct Target<'a> {
 /// Accepts the origin form, the absolute form of `http` and `https`, and `OPTIONS *`. The
 /// authority form belongs to CONNECT, which is refused before.
 #[inline]
-pub(super) fn split_target(target: &str, method: Method) -> Result<Target<'_>, Refusal> {
+pub(super) fn split_target(target: &str, method: Method) -> Result<RequestTarget<'_>, Refusal> {
     // The parser below lets UTF-8 through; RFC 3986, section 2, has only ASCII.
     if !target.is_ascii() {
         return Err(Refusal::BadTarget);
@@ -29,7 +29,7 @@ pub(super) fn split_target(target: &str, method: Method) -> Result<Target<'_>, R
     let (path, query) = whole.split_once('?').unwrap_or((whole, ""));
     // RFC 9110, section 4.2.3: an empty path is the same as "/".
     let path = if path.is_empty() { "/" } else { path };
-    Ok(Target { whole, path, query })
+    Ok(RequestTarget { whole, path, query })
 }
 
 /// RFC 9112, section 3.2.2. The authority is only checked: this server has no virtual hosts, so

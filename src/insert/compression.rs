@@ -3,9 +3,30 @@
 use std::io::{self, Write};
 
 use bytes::Bytes;
+use clap::ValueEnum;
 use lz4_flex::frame::FrameEncoder;
 
-use crate::config::InsertCompression;
+/// The content coding of an INSERT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum InsertCompression {
+    /// As it is.
+    None,
+    /// LZ4 frames.
+    Lz4,
+    /// Zstandard, level 1.
+    Zstd,
+}
+
+impl InsertCompression {
+    /// Its name in `Content-Encoding`, as ClickHouse knows it.
+    pub fn coding(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Lz4 => Some("lz4"),
+            Self::Zstd => Some("zstd"),
+        }
+    }
+}
 
 /// zstd's own default is 3; 1 costs half of it, and an INSERT is read once and thrown away.
 const ZSTD_LEVEL: i32 = 1;

@@ -9,27 +9,26 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use clickhouse_rowbinary::Value;
 
+use super::attempt::{Insert, Source};
 use super::due::Work;
 use super::failure::{Failure, describe};
-use super::inserter::{Insert, Inserts, rejected_part_failed};
-use super::outcome::{Class, row_named_by};
-use super::presence::Repeat;
-use super::rows::{self, Rows};
-use super::stream::{InsertClient, SegmentBody};
-use super::target::Frozen;
-use crate::ndjson::quarantine;
+use super::outcome::row_named_by;
+use super::rows::{self, RowReader};
+use super::step::Sent;
+use crate::clickhouse::frozen::Frozen;
+use crate::quarantine::RejectedLine;
 use crate::spool::{Cut, Part, Piece, PieceState, SealedSegment};
 
-/// More pieces than this, and a person should look at the table or the events.
+/// More pieces than this, and an operator has to look at the table or the events.
 const PIECES_MAX: usize = 64;
 
 /// The code of a row that ClickHouse refuses.
 const CODE: &str = "refused_by_clickhouse";
 
-impl Inserts {
-    /// Writes down the first cut of a segment. Always a failure: the pieces are the next attempt.
-    pub(super) fn begin_cut(&self, work: &mut Work, frozen: &Frozen, failure: Failure) -> Result<(), Failure> {
-        let segment = &mut work.segment;
+impl Work {
+    /// Notes the first cut of the segment: its pieces are what is sent from now on.
+    pub(super) fn cut_whole(&mut self, frozen: &Frozen, failure: &Failure) -> Result<(), Failure> {
+        let segment = &mut self.segment;
         let whole = Piece {
             first: 0,
             rows: segment.rows(),
@@ -37,147 +36,105 @@ impl Inserts {
             bytes: segment.rows_bytes(),
             state: PieceState::Waiting,
         };
-        let pieces = divide(segment, frozen, &whole, &failure)?;
+        let pieces = divide(segment, frozen, &whole, failure)?;
         let cut = Cut { token: segment.name(), pieces, refused_are_sent: false, refused_are_stored: false };
-        segment.save_cut(cut).map_err(Failure::on_disk)?;
-        Err(failure)
+        segment.save_cut(cut).map_err(Failure::on_disk)
     }
 
-    /// Sends the pieces of a cut segment that are not decided, then its refused rows.
-    pub(super) fn insert_pieces(&self, client: &InsertClient, work: &mut Work, frozen: &Frozen) -> Result<(), Failure> {
-        let whole_token = work.segment.token();
-        loop {
-            let mut cut = work.segment.cut().cloned().ok_or_else(|| Failure::hold("the segment is not cut"))?;
-            if cut.is_unreadable() {
-                return Err(Failure::hold("the segment was cut, and how can't be read any more"));
-            }
-            let undecided = |piece: &Piece| matches!(piece.state, PieceState::Waiting | PieceState::Open);
-            let Some(index) = cut.pieces.iter().position(undecided) else {
-                return self.insert_refused(client, work, frozen, cut);
-            };
-            let Some(piece) = cut.pieces.get_mut(index) else {
-                return Err(Failure::hold("the segment has no such piece"));
-            };
-            let first_unknown = piece.state == PieceState::Waiting;
-            let since_ms = work.segment.open_attempt().filter(|_| !first_unknown).map(|open| open.since_ms);
-            piece.state = PieceState::Open;
-            let sent = piece.clone();
-            let place = self.begin(work, Part::Rows)?;
-            work.segment.save_cut(cut.clone()).map_err(Failure::on_disk)?;
-            let token = format!("{whole_token}-{}-{}", sent.first, sent.rows);
-            let (forced, convert) = (work.orders.force, work.orders.convert);
-            let again = || {
-                let mut rows = Rows::new(work.segment.read(Part::Rows)?, &frozen.columns)?;
-                (0..sent.first).try_for_each(|_| rows.next_row().map(drop))?;
-                Ok(rows)
-            };
-            let repeat = since_ms.map(|since_ms| Repeat { since_ms, forced, rows: &again, bytes: sent.bytes });
-            let insert = Insert {
-                place,
-                part: Part::Rows,
-                frozen,
-                token: &token,
-                rows: sent.rows,
-                bytes: sent.bytes,
-                convert,
-                repeat,
-            };
-            let reader = work.segment.read(Part::Rows).map_err(Failure::on_disk)?;
-            let outcome = self
-                .send(client, &insert, work.attempts, |shape| SegmentBody::new(shape, reader, sent.offset, sent.bytes));
-            let (decided, failure) = decide(&work.segment, frozen, &sent, first_unknown, outcome)?;
-            let is_open = decided.iter().any(|piece| piece.state == PieceState::Open);
-            cut.pieces.splice(index..=index, decided);
-            let too_many = cut.pieces.len() > PIECES_MAX;
-            if !too_many {
-                work.segment.save_cut(cut).map_err(Failure::on_disk)?;
-            }
-            if failure.is_none() {
-                self.spool.inserted(work.segment.number(), sent.rows, 0);
-            }
-            if !is_open {
-                work.segment.attempt_answered().map_err(Failure::on_disk)?;
-            }
-            match failure {
-                None => {}
-                Some(failure) if failure.class != Class::Cut => return Err(failure),
-                Some(failure) if too_many => {
-                    return Err(Failure::hold(format!(
-                        "ClickHouse refuses so many rows that more than {PIECES_MAX} pieces would be needed: {}",
-                        failure.reason
-                    )));
-                }
-                Some(_) => {}
-            }
+    /// Notes that ClickHouse refuses rows of a piece: the one row that it has, or those of the smaller
+    /// pieces that it becomes.
+    pub(super) fn cut_piece(&mut self, index: usize, frozen: &Frozen, failure: &Failure) -> Result<(), Failure> {
+        let (mut cut, piece) = self.piece(index)?;
+        let pieces = if piece.rows == 1 {
+            let reason = failure.error.as_ref().map_or_else(|| failure.reason.clone(), describe);
+            vec![Piece { state: PieceState::Refused(reason), ..piece }]
+        } else {
+            divide(&self.segment, frozen, &piece, failure)?
+        };
+        cut.pieces.splice(index..=index, pieces);
+        if cut.pieces.len() > PIECES_MAX {
+            return Err(Failure::hold(format!(
+                "ClickHouse refuses so many rows that more than {PIECES_MAX} pieces would be needed: {}",
+                failure.reason
+            )));
         }
+        self.segment.save_cut(cut).map_err(Failure::on_disk)
     }
 
-    /// Puts the refused rows into the quarantine table, under a token of their own.
-    fn insert_refused(
-        &self,
-        client: &InsertClient,
-        work: &mut Work,
-        frozen: &Frozen,
-        mut cut: Cut,
-    ) -> Result<(), Failure> {
-        let refused = cut.refused();
-        if refused == 0 || cut.refused_are_stored {
-            return Ok(());
-        }
-        let token = format!("{}-r", work.segment.token());
-        let quarantine = frozen.of_quarantine();
-        let rows = refused_rows(&work.segment, frozen, &cut).map_err(Failure::on_disk)?;
+    /// Notes a piece's new state, durably, and returns its rows.
+    pub(super) fn turn_piece(&mut self, index: usize, state: PieceState) -> Result<u64, Failure> {
+        let (mut cut, piece) = self.piece(index)?;
+        let rows = piece.rows;
+        cut.pieces.splice(index..=index, [Piece { state, ..piece }]);
+        self.segment.save_cut(cut).map_err(Failure::on_disk)?;
+        Ok(rows)
+    }
+
+    /// The INSERT of a piece.
+    pub(super) fn prepare_piece(&mut self, index: usize, frozen: Frozen) -> Result<Insert, Failure> {
+        let (_, piece) = self.piece(index)?;
+        let Piece { first, rows, offset, bytes, state } = piece;
+        let is_repeat = state == PieceState::Open;
+        let open = self.segment.open_attempt().filter(|_| is_repeat);
+        Ok(Insert {
+            sent: Sent::Piece(index),
+            token: format!("{}-{first}-{rows}", self.segment.token()),
+            rows,
+            bytes,
+            source: Source::Segment { part: Part::Rows, first, offset },
+            convert: self.orders.convert,
+            is_repeat,
+            open_since_ms: open.map(|open| open.since_ms),
+            frozen,
+        })
+    }
+
+    /// The INSERT of the refused rows into the quarantine table, under a token of their own.
+    pub(super) fn prepare_refused(&mut self, frozen: &Frozen) -> Result<Insert, Failure> {
+        let mut cut = self.cut()?;
+        let bytes = Bytes::from(refused_rows(&self.segment, frozen, &cut).map_err(Failure::on_disk)?);
+        let rows = cut.refused();
         if !cut.refused_are_sent {
             // An attempt that is still open was that of a piece, and a crash came between its proof and
             // the note of it: another table than the quarantine need not know its token.
-            if work.segment.open_attempt().is_some() {
-                work.segment.attempt_answered().map_err(Failure::on_disk)?;
+            if self.segment.open_attempt().is_some() {
+                self.segment.attempt_answered().map_err(Failure::on_disk)?;
             }
             cut.refused_are_sent = true;
-            work.segment.save_cut(cut.clone()).map_err(Failure::on_disk)?;
+            self.segment.save_cut(cut).map_err(Failure::on_disk)?;
         }
-        let since_ms = work.segment.open_attempt().map(|open| open.since_ms);
-        let first_unknown = since_ms.is_none();
-        let place = self.begin(work, Part::Rejected)?;
-        let rows = Bytes::from(rows);
-        let again = || Rows::of_bytes(rows.clone(), &quarantine.columns);
-        let (forced, bytes) = (work.orders.force, rows.len() as u64);
-        let repeat = since_ms.map(|since_ms| Repeat { since_ms, forced, rows: &again, bytes });
-        let (part, frozen) = (Part::Rejected, &quarantine);
-        let insert = Insert { place, part, frozen, token: &token, rows: refused, bytes, convert: false, repeat };
-        let outcome = self.send(client, &insert, work.attempts, |shape| SegmentBody::of_bytes(shape, rows.clone()));
-        if let Err(failure) = outcome {
-            return Err(rejected_part_failed(work, failure, first_unknown));
-        }
-        cut.refused_are_stored = true;
-        work.segment.save_cut(cut).map_err(Failure::on_disk)?;
-        self.spool.set_aside(work.segment.number(), refused);
-        Ok(())
+        let open_since_ms = self.segment.open_attempt().map(|open| open.since_ms);
+        Ok(Insert {
+            sent: Sent::Refused,
+            frozen: frozen.of_quarantine(),
+            token: format!("{}-r", self.segment.token()),
+            rows,
+            bytes: bytes.len() as u64,
+            source: Source::Memory(bytes),
+            convert: false,
+            is_repeat: open_since_ms.is_some(),
+            open_since_ms,
+        })
     }
-}
 
-/// What has become of a piece: itself in another state, or the pieces it is cut into.
-fn decide(
-    segment: &SealedSegment,
-    frozen: &Frozen,
-    sent: &Piece,
-    first_unknown: bool,
-    outcome: Result<(), Failure>,
-) -> Result<(Vec<Piece>, Option<Failure>), Failure> {
-    let turned = |state| vec![Piece { state, ..sent.clone() }];
-    Ok(match outcome {
-        Ok(()) => (turned(PieceState::Inserted), None),
-        Err(failure) if !failure.answered || !first_unknown => {
-            let class = if failure.class == Class::Cut { Class::Hold } else { failure.class };
-            (turned(PieceState::Open), Some(Failure { class, ..failure }))
-        }
-        Err(failure) if failure.class != Class::Cut => (turned(PieceState::Waiting), Some(failure)),
-        Err(failure) if sent.rows == 1 => {
-            let reason = failure.error.as_ref().map_or_else(|| failure.reason.clone(), describe);
-            (turned(PieceState::Refused(reason)), Some(failure))
-        }
-        Err(failure) => (divide(segment, frozen, sent, &failure)?, Some(failure)),
-    })
+    /// Notes, durably, that the refused rows are in the quarantine table, and returns how many.
+    pub(super) fn refused_are_stored(&mut self) -> Result<u64, Failure> {
+        let mut cut = self.cut()?;
+        cut.refused_are_stored = true;
+        let refused = cut.refused();
+        self.segment.save_cut(cut).map_err(Failure::on_disk)?;
+        Ok(refused)
+    }
+
+    fn cut(&self) -> Result<Cut, Failure> {
+        self.segment.cut().cloned().ok_or_else(|| Failure::hold("the segment is not cut"))
+    }
+
+    fn piece(&self, index: usize) -> Result<(Cut, Piece), Failure> {
+        let cut = self.cut()?;
+        let piece = cut.pieces.get(index).cloned();
+        Ok((cut, piece.ok_or_else(|| Failure::hold("the segment has no such piece"))?))
+    }
 }
 
 /// Cuts a piece around the row that is to blame, or through the middle.
@@ -208,7 +165,7 @@ fn divide(segment: &SealedSegment, frozen: &Frozen, piece: &Piece, failure: &Fai
 
 /// Where these rows, in order, begin.
 fn offsets_of(segment: &SealedSegment, frozen: &Frozen, wanted: &[u64]) -> std::io::Result<Vec<u64>> {
-    let mut rows = Rows::new(segment.read(Part::Rows)?, &frozen.columns)?;
+    let mut rows = RowReader::new(segment.read(Part::Rows)?, &frozen.columns)?;
     let mut offsets = Vec::with_capacity(wanted.len());
     for row in 0.. {
         if wanted.get(offsets.len()) == Some(&row) {
@@ -228,7 +185,7 @@ fn offsets_of(segment: &SealedSegment, frozen: &Frozen, wanted: &[u64]) -> std::
 /// The refused rows as rows of the quarantine table. The same bytes every time: what is in them
 /// comes from the segment and from the cut, both on the disk.
 fn refused_rows(segment: &SealedSegment, frozen: &Frozen, cut: &Cut) -> std::io::Result<Vec<u8>> {
-    let mut rows = Rows::new(segment.read(Part::Rows)?, &frozen.columns)?;
+    let mut rows = RowReader::new(segment.read(Part::Rows)?, &frozen.columns)?;
     let mut out = Vec::new();
     let mut next = 0;
     for piece in &cut.pieces {
@@ -248,7 +205,9 @@ fn refused_rows(segment: &SealedSegment, frozen: &Frozen, cut: &Cut) -> std::io:
             let sealed = i64::try_from(segment.sealed_ms()).unwrap_or_default();
             let time = of("server_time").and_then(seconds).unwrap_or(sealed / 1000);
             let json = rows::to_json(&frozen.columns, &values);
-            quarantine::put_row_of(&ip, time.saturating_mul(1_000_000_000), CODE, reason, json.as_bytes(), &mut out);
+            let server_time_unix_ns = time.saturating_mul(1_000_000_000);
+            RejectedLine { server_time_unix_ns, ip, code: CODE, message: reason, line: json.as_bytes() }
+                .put_row(&mut out);
         }
     }
     Ok(out)

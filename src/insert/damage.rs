@@ -8,6 +8,7 @@
 use super::due::Work;
 use super::failure::Failure;
 use super::inserter::Inserts;
+use super::step::Unrecorded;
 
 impl Inserts {
     /// Sends what is readable from now on, or holds it.
@@ -29,17 +30,23 @@ impl Inserts {
         let (rows, rejected) = (salvaged.missing.rows, salvaged.missing.rejected);
         let readable = salvaged.segment.as_ref().map_or(0, |left| left.rows() + left.rejected());
         tracing::error!(
-            segment,
+            segment = segment.get(),
             missing_rows = rows,
             missing_rejected = rejected,
             readable,
             reason = failure.reason,
             "a segment is damaged; it is kept in damaged/, and what is readable goes in"
         );
-        self.figures.held().remove(&segment);
-        self.spool.not_held(segment);
+        self.spool.held.release(segment);
         if let Some(left) = salvaged.segment {
-            let left = Work { segment: left, attempts: 0, salvaged: true, absent: false, held: None, ..work };
+            let left = Work {
+                segment: left,
+                attempts: 0,
+                progress: Unrecorded::default(),
+                salvaged: true,
+                absent: false,
+                orders: work.orders,
+            };
             self.due.later(left, std::time::Duration::ZERO);
         }
     }

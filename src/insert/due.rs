@@ -6,12 +6,15 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 
-use crate::spool::SealedSegment;
+use super::step::Unrecorded;
+use crate::batch::SegmentNumber;
+use crate::handoff::Lifecycle;
+use crate::spool::{Orders, SealedSegment};
 
 /// A segment on its way to ClickHouse.
 pub struct Work {
@@ -19,79 +22,69 @@ pub struct Work {
     pub segment: SealedSegment,
     /// Attempts that this process has made.
     pub attempts: u32,
-    /// ClickHouse has proven all of it; what is left is to take its file away.
-    pub proven: bool,
-    /// What a person said about it.
+    /// What is done of it and not noted on the disk.
+    pub(super) progress: Unrecorded,
+    /// What an operator ordered.
     pub orders: Orders,
     /// It is what was readable of a damaged one: whoever waits for that may wait for what is lost.
     pub salvaged: bool,
     /// The rows were missing after a repeat's success, once so far.
     pub absent: bool,
-    /// Since when it needs a person, and when that was last said in the log.
-    pub held: Option<(Instant, Instant)>,
-}
-
-/// What a person orders for a segment that is held.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Orders {
-    /// Send it though ClickHouse may have it and may not know its token any more.
-    pub force: bool,
-    /// Let ClickHouse convert the segment's columns into what the table has now.
-    pub convert: bool,
 }
 
 impl Work {
     fn new(segment: SealedSegment) -> Self {
         let orders = Orders { force: segment.is_forced(), ..Orders::default() };
-        Self { segment, attempts: 0, proven: false, orders, salvaged: false, absent: false, held: None }
+        Self { segment, attempts: 0, progress: Unrecorded::default(), orders, salvaged: false, absent: false }
     }
 }
 
-struct Entry {
+struct DueEntry {
     due: Instant,
     work: Work,
 }
 
-impl Entry {
-    fn key(&self) -> Reverse<(Instant, u64)> {
+impl DueEntry {
+    fn key(&self) -> Reverse<(Instant, SegmentNumber)> {
         Reverse((self.due, self.work.segment.number()))
     }
 }
 
-impl PartialEq for Entry {
+impl PartialEq for DueEntry {
     fn eq(&self, other: &Self) -> bool {
         self.key() == other.key()
     }
 }
 
-impl Eq for Entry {}
+impl Eq for DueEntry {}
 
-impl PartialOrd for Entry {
+impl PartialOrd for DueEntry {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Entry {
+impl Ord for DueEntry {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.key().cmp(&other.key())
     }
 }
 
-/// See the module.
+/// The set of segments that wait, by the time when each is due.
 pub struct Due {
     sealed: Receiver<SealedSegment>,
-    timed: Mutex<BinaryHeap<Entry>>,
-    deadline: OnceLock<Instant>,
+    timed: Mutex<BinaryHeap<DueEntry>>,
+    lifecycle: Arc<Lifecycle>,
 }
 
 /// The longest that an inserter waits without looking at the deadline of a stop.
-const LOOK: Duration = Duration::from_millis(100);
+const WAIT_MAX: Duration = Duration::from_millis(100);
 
 impl Due {
-    /// Takes segments from `sealed` until its sender, the committer, has ended.
-    pub fn new(sealed: Receiver<SealedSegment>) -> Self {
-        Self { sealed, timed: Mutex::default(), deadline: OnceLock::new() }
+    /// Takes segments from `sealed` until its sender, the committer, has ended, and gives none out
+    /// after the deadline of a stop.
+    pub fn new(sealed: Receiver<SealedSegment>, lifecycle: Arc<Lifecycle>) -> Self {
+        Self { sealed, timed: Mutex::default(), lifecycle }
     }
 
     /// The next segment whose time has come, waiting for it. `None` when the committer has ended
@@ -99,23 +92,23 @@ impl Due {
     pub fn next(&self) -> Option<Work> {
         loop {
             let now = Instant::now();
-            if self.deadline.get().is_some_and(|deadline| *deadline <= now) {
+            if self.lifecycle.deadline().is_some_and(|deadline| deadline <= now) {
                 return None;
             }
             let (soonest, is_empty) = {
                 let mut timed = self.timed();
                 while let Ok(segment) = self.sealed.try_recv() {
-                    timed.push(Entry { due: now, work: Work::new(segment) });
+                    timed.push(DueEntry { due: now, work: Work::new(segment) });
                 }
                 if timed.peek().is_some_and(|entry| entry.due <= now) {
                     return timed.pop().map(|entry| entry.work);
                 }
                 (timed.peek().map(|entry| entry.due), timed.is_empty())
             };
-            let wait = soonest.map_or(LOOK, |due| due.saturating_duration_since(now).min(LOOK));
+            let wait = soonest.map_or(WAIT_MAX, |due| due.saturating_duration_since(now).min(WAIT_MAX));
             match self.sealed.recv_timeout(wait) {
                 Ok(segment) => {
-                    self.timed().push(Entry { due: Instant::now(), work: Work::new(segment) });
+                    self.timed().push(DueEntry { due: Instant::now(), work: Work::new(segment) });
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) if is_empty => return None,
@@ -127,11 +120,11 @@ impl Due {
 
     /// Puts a segment back, due after `delay`.
     pub fn later(&self, work: Work, delay: Duration) {
-        self.timed().push(Entry { due: Instant::now() + delay, work });
+        self.timed().push(DueEntry { due: Instant::now() + delay, work });
     }
 
-    /// Makes segments due now, with a person's orders: one, or all. Returns how many.
-    pub fn requeue(&self, number: Option<u64>, orders: Orders) -> usize {
+    /// Makes segments due now, with an operator's orders: one, or all. Returns how many.
+    pub fn requeue(&self, number: Option<SegmentNumber>, orders: Orders) -> usize {
         let mut timed = self.timed();
         let mut count = 0;
         let entries = std::mem::take(&mut *timed).into_iter().map(|mut entry| {
@@ -146,12 +139,7 @@ impl Due {
         count
     }
 
-    /// No segment is given out after `deadline`. The first call counts.
-    pub fn end_at(&self, deadline: Instant) {
-        let _ = self.deadline.set(deadline);
-    }
-
-    fn timed(&self) -> MutexGuard<'_, BinaryHeap<Entry>> {
+    fn timed(&self) -> MutexGuard<'_, BinaryHeap<DueEntry>> {
         // Nothing in the guarded sections can leave the heap half-changed.
         self.timed.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -2,10 +2,11 @@
 
 use std::io;
 
-use super::client::{ClickHouse, ClientError};
 use super::outcome::{Class, classify};
+use crate::clickhouse::client::{ClickHouse, ClientError};
+use crate::clickhouse::name::TableName;
 
-/// See the module.
+/// A failed attempt: what it calls for, and why.
 pub(super) struct Failure {
     pub(super) class: Class,
     /// ClickHouse has certainly stored nothing of it.
@@ -16,7 +17,7 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    /// Something that a person has to look at.
+    /// Needs operator action.
     pub(super) fn hold(reason: impl Into<String>) -> Self {
         Self { class: Class::Hold, answered: true, reason: reason.into(), error: None }
     }
@@ -27,7 +28,7 @@ impl Failure {
     }
 
     /// A question about a table that has to be answered before anything is sent, or believed.
-    pub(super) fn of_question(table: &str, server: &ClickHouse, error: ClientError, attempts: u32) -> Self {
+    pub(super) fn of_question(table: &TableName, server: &ClickHouse, error: ClientError, attempts: u32) -> Self {
         let class = classify(&error, attempts).class;
         Self {
             class: if class == Class::Cut { Class::Hold } else { class },

@@ -1,35 +1,30 @@
-//! An inserter: takes the segment that is due, streams it as one INSERT (two, if it holds rejected
-//! lines; more, once it is cut), and retires it when ClickHouse has proven them.
+//! An inserter: takes the segment that is due, does one step for it after the other, and retires it
+//! when ClickHouse has proven all of it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam::channel::Receiver;
 
-use super::client::{ClickHouse, ClientError};
+use super::attempt::{Insert, Source};
 use super::due::{Due, Work};
-use super::failure::{Failure, describe};
-use super::figures::InsertFigures;
-use super::horizon::Writers;
-use super::look::LookWish;
-use super::native;
-use super::outcome::{Class, calls_for_a_look, classify};
-use super::presence::Repeat;
-use super::rows::Rows;
-use super::servers::Servers;
-use super::statement::{self, Statement};
-use super::stream::{InsertClient, SegmentBody, Shape};
-use super::tables;
-use super::target::Frozen;
-use crate::config::{InsertFormat, Settings};
-use crate::figures::unix_ms;
+use super::failure::Failure;
+use super::outcome::{Class, calls_for_a_look};
+use super::step::{Sent, Step, judge};
+use super::stream::InsertClient;
+use crate::batch::SegmentNumber;
+use crate::clickhouse::TableConfig;
+use crate::clickhouse::frozen::Frozen;
+use crate::clickhouse::horizon::Writers;
+use crate::clickhouse::look::LookWish;
+use crate::clickhouse::metrics::InsertMetrics;
+use crate::clickhouse::name::TableName;
+use crate::clickhouse::servers::Servers;
+use crate::clickhouse::settings::InsertFormat;
 use crate::handoff::Handoff;
-use crate::spool::{Part, SealedSegment, SegmentPool, SpoolFigures};
+use crate::spool::{Orders, Part, PieceState, SealedSegment, SegmentPool, SpoolMetrics};
 
-/// How often the log says that a segment needs a person.
-const SAY_AGAIN: Duration = Duration::from_secs(60);
-
-/// When a proven segment is tried to be taken away again, on a disk that refused it.
+/// When a proven segment is tried to be taken out of the spool again, on a disk that refused it.
 const RETIRE_AGAIN: Duration = Duration::from_secs(5);
 
 /// What all inserters share.
@@ -37,283 +32,228 @@ pub struct Inserts {
     /// The segments.
     pub due: Due,
     /// Asks for a look at the table's columns.
-    pub look: LookWish,
-    pub(super) servers: Servers,
-    pub(super) database: String,
-    pub(super) table: String,
-    format: InsertFormat,
-    timeout: Duration,
-    writers: Writers,
+    pub look: Arc<LookWish>,
+    pub(super) servers: Arc<Servers>,
+    /// For a segment that does not say for which table it is.
+    table: TableName,
+    pub(super) format: InsertFormat,
+    pub(super) timeout: Duration,
+    pub(super) writers: Writers,
     pub(super) pool: Arc<SegmentPool>,
-    pub(super) spool: Arc<SpoolFigures>,
-    pub(super) figures: Arc<InsertFigures>,
+    pub(super) spool: Arc<SpoolMetrics>,
+    pub(super) metrics: Arc<InsertMetrics>,
     handoff: Arc<Handoff>,
 }
 
-/// One INSERT of rows of a segment.
-pub(super) struct Insert<'a> {
-    pub(super) place: usize,
-    pub(super) part: Part,
-    pub(super) frozen: &'a Frozen,
-    pub(super) token: &'a str,
-    pub(super) rows: u64,
-    pub(super) bytes: u64,
-    pub(super) convert: bool,
-    /// Set when an earlier attempt of it has no answer.
-    pub(super) repeat: Option<Repeat<'a>>,
+/// Where segments come from, and who hears of what became of them.
+pub struct Ends {
+    /// Sealed segments.
+    pub sealed: Receiver<SealedSegment>,
+    /// Takes the files of those that are proven.
+    pub pool: Arc<SegmentPool>,
+    /// The spool's accounts.
+    pub spool: Arc<SpoolMetrics>,
+    /// Counts the INSERTs.
+    pub metrics: Arc<InsertMetrics>,
+    /// The workers, whose replies may wait for a proof.
+    pub handoff: Arc<Handoff>,
 }
 
 impl Inserts {
-    /// Inserts of the segments that come out of `sealed`; the files of those that are proven go to
-    /// `pool`, and the workers of `handoff` hear of them.
-    pub fn new(
-        settings: &Settings,
-        servers: Vec<ClickHouse>,
-        sealed: Receiver<SealedSegment>,
-        pool: Arc<SegmentPool>,
-        spool: Arc<SpoolFigures>,
-        figures: Arc<InsertFigures>,
-        handoff: Arc<Handoff>,
-    ) -> Self {
+    /// Inserts into the table of `config`, on these servers; one attempt may take `timeout`.
+    pub fn new(config: &TableConfig, timeout: Duration, servers: Arc<Servers>, ends: Ends) -> Self {
+        let Ends { sealed, pool, spool, metrics, handoff } = ends;
         Self {
-            due: Due::new(sealed),
-            look: LookWish::default(),
-            servers: Servers::new(servers, settings.database.clone()),
-            database: settings.database.clone(),
-            table: settings.table.clone(),
-            format: settings.insert_format,
-            timeout: *settings.insert_timeout,
-            writers: Writers { nodes: settings.writers.get() as u64 },
+            due: Due::new(sealed, handoff.lifecycle.clone()),
+            look: Arc::default(),
+            servers,
+            table: config.name.clone(),
+            format: config.insert_format,
+            timeout,
+            writers: Writers { nodes: config.writers.get() as u64 },
             pool,
             spool,
-            figures,
+            metrics,
             handoff,
         }
+    }
+
+    /// The servers that it inserts into.
+    pub fn servers(&self) -> Arc<Servers> {
+        self.servers.clone()
+    }
+
+    /// Makes held segments due now, with an operator's orders: one, or all. Returns how many.
+    pub fn requeue(&self, segment: Option<SegmentNumber>, orders: Orders) -> usize {
+        // Who has fixed something may have changed the table.
+        self.look.wish();
+        self.due.requeue(segment, orders)
     }
 
     /// An inserter's life: until nothing is left to insert, or the deadline of a stop.
     pub fn run(&self, client: &InsertClient) {
         while let Some(mut work) = self.due.next() {
-            if !work.proven {
+            if work.next_step() != Step::Retire {
                 work.attempts = work.attempts.saturating_add(1);
-                match self.attempt(client, &mut work) {
-                    Ok(()) => work.proven = true,
-                    Err(failure) if failure.is_damage() => {
-                        self.damaged(work, failure);
-                        continue;
-                    }
-                    Err(failure) if failure.is_absence() => {
-                        self.absent(work, failure);
-                        continue;
-                    }
-                    Err(failure) => {
-                        self.put_back(work, &failure);
-                        continue;
-                    }
-                }
             }
-            self.retire(work);
+            match self.advance(client, &mut work) {
+                Ok(()) => self.retire(work),
+                Err(failure) if failure.is_damage() => self.damaged(work, failure),
+                Err(failure) if failure.is_absence() => self.absent(work, failure),
+                Err(failure) => self.put_back(work, &failure),
+            }
         }
     }
 
-    /// Tries it again later.
-    pub(super) fn put_back(&self, mut work: Work, failure: &Failure) {
-        self.report(&mut work, failure);
-        let delay = failure.class.delay(work.attempts);
-        self.due.later(work, delay);
-    }
-
-    fn attempt(&self, client: &InsertClient, work: &mut Work) -> Result<(), Failure> {
-        let frozen = Frozen::from_bytes(work.segment.frozen()).map_err(Failure::on_disk)?;
-        let has_rejected = work.segment.rejected() > 0;
-        if work.segment.rows_waiting() > 0 {
-            if work.segment.cut().is_some() {
-                self.insert_pieces(client, work, &frozen)?;
-            } else {
-                let token = work.segment.token();
-                self.insert_part(client, work, Part::Rows, &frozen, &token)?;
-            }
-            if !work.salvaged {
-                self.handoff.segment_inserted(work.segment.number());
-            }
-            if has_rejected {
-                self.pool.rows_are_inserted(&mut work.segment).map_err(Failure::on_disk)?;
+    /// Takes every step up to the last one, which retires the segment.
+    fn advance(&self, client: &InsertClient, work: &mut Work) -> Result<(), Failure> {
+        loop {
+            match work.next_step() {
+                Step::Send(sent) => self.attempt(client, work, sent)?,
+                Step::FinishRows => self.finish_rows(work)?,
+                Step::Hold(reason) => return Err(Failure::hold(reason)),
+                Step::Retire => return Ok(()),
             }
         }
-        if has_rejected {
-            let token = format!("{}-q", work.segment.token());
-            self.insert_part(client, work, Part::Rejected, &frozen.of_quarantine(), &token)?;
+    }
+
+    /// One INSERT: note, send, note what became of it.
+    fn attempt(&self, client: &InsertClient, work: &mut Work, sent: Sent) -> Result<(), Failure> {
+        let insert = self.prepare(work, sent)?;
+        let index = self.begin(work, &insert)?;
+        if let Sent::Piece(piece) = sent {
+            work.turn_piece(piece, PieceState::Open)?;
+        }
+        match self.send(client, work, index, &insert) {
+            Ok(()) => self.proven(work, sent),
+            Err(failure) => self.failed(work, &insert, failure),
+        }
+    }
+
+    fn prepare(&self, work: &mut Work, sent: Sent) -> Result<Insert, Failure> {
+        let frozen = Frozen::from_bytes(work.segment.frozen(), &self.table).map_err(Failure::on_disk)?;
+        let (segment, convert) = (&work.segment, work.orders.convert);
+        let open_since_ms = segment.open_attempt().map(|open| open.since_ms);
+        let token = segment.token();
+        match sent {
+            Sent::Rows => Ok(Insert {
+                sent,
+                frozen,
+                token,
+                rows: segment.rows(),
+                bytes: segment.rows_bytes(),
+                source: Source::Segment { part: Part::Rows, first: 0, offset: 0 },
+                convert,
+                is_repeat: open_since_ms.is_some(),
+                open_since_ms,
+            }),
+            Sent::Rejected => Ok(Insert {
+                sent,
+                frozen: frozen.of_quarantine(),
+                token: format!("{token}-q"),
+                rows: segment.rejected(),
+                bytes: segment.rejected_bytes(),
+                source: Source::Segment { part: Part::Rejected, first: 0, offset: 0 },
+                convert: false,
+                is_repeat: open_since_ms.is_some(),
+                open_since_ms,
+            }),
+            Sent::Piece(index) => work.prepare_piece(index, frozen),
+            Sent::Refused => work.prepare_refused(&frozen),
+        }
+    }
+
+    fn proven(&self, work: &mut Work, sent: Sent) -> Result<(), Failure> {
+        match sent {
+            Sent::Rows => work.progress.rows_proven = true,
+            Sent::Rejected => work.progress.rejected_proven = true,
+            Sent::Piece(index) => {
+                let rows = work.turn_piece(index, PieceState::Inserted)?;
+                self.spool.inserted(work.segment.number(), rows, 0);
+                work.segment.attempt_answered().map_err(Failure::on_disk)?;
+            }
+            Sent::Refused => {
+                let refused = work.refused_are_stored()?;
+                self.spool.set_aside(work.segment.number(), refused);
+            }
         }
         Ok(())
     }
 
-    /// Sends a whole part of a segment.
-    fn insert_part(
-        &self,
-        client: &InsertClient,
-        work: &mut Work,
-        part: Part,
-        frozen: &Frozen,
-        token: &str,
-    ) -> Result<(), Failure> {
-        let (rows, bytes) = match part {
-            Part::Rows => (work.segment.rows(), work.segment.rows_bytes()),
-            Part::Rejected => (work.segment.rejected(), work.segment.rejected_bytes()),
-        };
-        let since_ms = work.segment.open_attempt().map(|open| open.since_ms);
-        let first_unknown = since_ms.is_none();
-        let place = self.begin(work, part)?;
-        let (forced, convert) = (work.orders.force, work.orders.convert && part == Part::Rows);
-        let again = || Rows::new(work.segment.read(part)?, &frozen.columns);
-        let repeat = since_ms.map(|since_ms| Repeat { since_ms, forced, rows: &again, bytes });
-        let insert = Insert { place, part, frozen, token, rows, bytes, convert, repeat };
-        let reader = work.segment.read(part).map_err(Failure::on_disk)?;
-        let outcome = self.send(client, &insert, work.attempts, |shape| SegmentBody::new(shape, reader, 0, bytes));
-        let Err(failure) = outcome else { return Ok(()) };
-        if part == Part::Rejected {
-            return Err(rejected_part_failed(work, failure, first_unknown));
-        }
-        if failure.answered && first_unknown {
-            work.segment.attempt_answered().map_err(Failure::on_disk)?;
-        }
-        match failure.class {
-            Class::Retry | Class::Hold => Err(failure),
-            Class::Cut if first_unknown => self.begin_cut(work, frozen, failure),
-            Class::Cut => Err(Failure::hold(format!(
-                "{}; an earlier attempt had no answer, so the segment can't be cut: ClickHouse may have it",
+    /// Notes what a failed INSERT means. No failure any more where its rows are cut out and the rest
+    /// can go on.
+    fn failed(&self, work: &mut Work, insert: &Insert, failure: Failure) -> Result<(), Failure> {
+        let verdict = judge(insert.sent, insert.is_repeat, failure.class, failure.answered);
+        if verdict.cut_is_unsafe {
+            return Err(Failure::hold(format!(
+                "{}; an earlier attempt had no answer, so the rows can't be cut: ClickHouse may have them",
                 failure.reason
-            ))),
+            )));
         }
-    }
-
-    /// Chooses a server and notes that it may have the segment from now on.
-    ///
-    /// What was never sent, or always answered, may go to any server; what ClickHouse may have goes
-    /// only where its token would be recognised.
-    pub(super) fn begin(&self, work: &mut Work, part: Part) -> Result<usize, Failure> {
-        let table = self.table_of(part);
-        let (mut unreachable, mut elsewhere) = (None, false);
-        for place in self.servers.in_turn() {
-            let facts = match self.servers.facts(place, &table) {
-                Ok(facts) => facts,
-                Err(error) => {
-                    self.servers.failed(place);
-                    unreachable = self
-                        .servers
-                        .get(place)
-                        .map(|server| Failure::of_question(&table, server, error, work.attempts));
-                    continue;
-                }
-            };
-            if let Some(open) = work.segment.open_attempt().filter(|_| !work.orders.force) {
-                if facts.window.is_some() && open.window != facts.window_name {
-                    elsewhere = true;
-                    continue;
-                }
-                let (newest, outstanding) = (self.spool.newest(), self.spool.outstanding());
-                self.writers.still_known(&facts, open, newest, outstanding, unix_ms()).map_err(|reason| {
-                    Failure::hold(format!(
-                        "ClickHouse may have it, and may not know its token any more: {reason}; look whether its rows \
-                         are there, and `sluicegate spool requeue --force` sends it again"
-                    ))
-                })?;
+        match (verdict.class, insert.sent) {
+            (Class::Cut, Sent::Rows) => {
+                work.segment.attempt_answered().map_err(Failure::on_disk)?;
+                work.cut_whole(&insert.frozen, &failure)?;
+                // Said in the log; the pieces are the next attempt.
+                Err(failure)
             }
-            let newest = self.spool.newest();
-            work.segment.begin_attempt(&facts.window_name, newest).map_err(Failure::on_disk)?;
-            return Ok(place);
-        }
-        Err(match unreachable {
-            Some(failure) => {
-                self.figures.not_begun(part == Part::Rejected, failure.class);
-                failure
+            (Class::Cut, Sent::Piece(index)) => {
+                let cut = work.cut_piece(index, &insert.frozen, &failure);
+                work.segment.attempt_answered().map_err(Failure::on_disk)?;
+                cut
             }
-            None if elsewhere => Failure::hold(
-                "ClickHouse may have it, in a table that is not there any more or on another server, where its token \
-                 is not known; `sluicegate spool requeue --force` sends it again",
-            ),
-            None => Failure::hold("no server is configured"),
-        })
+            (class, sent) => {
+                if verdict.is_closed {
+                    if let Sent::Piece(index) = sent {
+                        work.turn_piece(index, PieceState::Waiting)?;
+                    }
+                    work.segment.attempt_answered().map_err(Failure::on_disk)?;
+                }
+                Err(Failure { class, ..failure })
+            }
+        }
     }
 
-    /// Sends one INSERT, and believes it only when everything says that it was done.
-    pub(super) fn send(
-        &self,
-        client: &InsertClient,
-        insert: &Insert<'_>,
-        attempts: u32,
-        body: impl FnOnce(Shape) -> SegmentBody,
-    ) -> Result<(), Failure> {
-        let table = self.table_of(insert.part);
-        let Some(server) = self.servers.get(insert.place) else {
-            return Err(Failure::hold("no server is configured"));
-        };
-        let format = match self.format {
-            InsertFormat::Native if native::is_fit_for(insert.frozen, insert.bytes) => self.format,
-            _ => InsertFormat::Rowbinary,
-        };
-        let statement = Statement::new(server, &self.database, &table, insert.frozen, format, insert.convert)?;
-        let query_id = format!("sluicegate-{}-{attempts}", insert.token);
-        let mut parameters = vec![
-            ("query", statement.text.as_str()),
-            ("query_id", &query_id),
-            ("insert_deduplication_token", insert.token),
-        ];
-        parameters.extend(insert.frozen.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        let begun = Instant::now();
-        let outcome = client.insert(server, &parameters, body(statement.shape), self.timeout);
-        let took = begun.elapsed();
-        let doubt = match (&outcome, &insert.repeat) {
-            (Ok(()), Some(repeat)) => self.prove(server, &table, insert, repeat, attempts).err(),
-            _ => None,
-        };
-        let classified = outcome.as_ref().err().map(|error| classify(error, attempts));
-        let quarantine = insert.part == Part::Rejected;
-        let failed = doubt.as_ref().map(|doubt| doubt.class).or(classified.map(|outcome| outcome.class));
-        self.figures.attempted(quarantine, insert.rows, took, failed);
-        if let Some(doubt) = doubt {
-            return Err(doubt);
+    /// All rows are decided: replies that wait for them may leave. Where rejected lines are still to
+    /// be sent, that is noted durably: those may wait long for a missing table, longer than ClickHouse
+    /// remembers the rows' token.
+    fn finish_rows(&self, work: &mut Work) -> Result<(), Failure> {
+        if !work.salvaged {
+            self.handoff.segment_inserted(work.segment.number());
         }
-        let (Err(error), Some(outcome)) = (outcome, classified) else {
-            tracing::debug!(table, rows = insert.rows, query_id, "inserted");
-            return Ok(());
-        };
-        if !outcome.answered || matches!(error, ClientError::NoConnection(_)) {
-            self.servers.failed(insert.place);
+        if work.segment.rejected() > 0 {
+            self.pool.rows_are_inserted(&mut work.segment).map_err(Failure::on_disk)?;
         }
-        let mut reason = format!("{table} at {} ({query_id}): {}", server.url(), describe(&error));
-        if outcome.class == Class::Hold && !quarantine && !insert.convert && calls_for_a_look(&error) {
-            reason.push_str(&statement::advice(server, &self.database, &table, insert.frozen));
-        }
-        Err(Failure { class: outcome.class, answered: outcome.answered, reason, error: Some(error) })
-    }
-
-    pub(super) fn table_of(&self, part: Part) -> String {
-        match part {
-            Part::Rows => self.table.clone(),
-            Part::Rejected => tables::quarantine_of(&self.table),
-        }
+        work.progress.rows_finished = true;
+        Ok(())
     }
 
     fn retire(&self, work: Work) {
         let number = work.segment.number();
-        self.figures.held().remove(&number);
+        self.spool.held.release(number);
         if let Err(error) = self.pool.retire(&work.segment) {
-            // Should the process end before it succeeds, the next start sends it again under the
-            // same token.
-            tracing::warn!(segment = number, %error, "an inserted segment's file can't be taken away yet");
+            // Should the process end before it succeeds, the next start sends the segment again under
+            // the same token.
+            tracing::warn!(segment = %number, %error, "an inserted segment's file can't be removed yet");
             self.due.later(work, RETIRE_AGAIN);
         }
     }
 
-    fn report(&self, work: &mut Work, failure: &Failure) {
-        let (segment, attempts, reason) = (work.segment.number(), work.attempts, failure.reason.as_str());
+    /// Tries it again later.
+    pub(super) fn put_back(&self, work: Work, failure: &Failure) {
+        self.report(&work, failure);
+        let delay = failure.class.delay(work.attempts);
+        self.due.later(work, delay);
+    }
+
+    fn report(&self, work: &Work, failure: &Failure) {
+        let (number, attempts, reason) = (work.segment.number(), work.attempts, failure.reason.as_str());
+        let segment = number.get();
         if failure.error.as_ref().is_some_and(calls_for_a_look) {
             self.look.wish();
         }
         if failure.class != Class::Hold {
-            work.held = None;
-            self.spool.not_held(segment);
-            self.figures.held().remove(&segment);
+            self.spool.held.release(number);
         }
         match failure.class {
             // The first failures of a segment, then fewer and fewer: ClickHouse may be away for days.
@@ -323,39 +263,19 @@ impl Inserts {
             Class::Retry => tracing::debug!(segment, attempts, reason, "an insert failed and will be tried again"),
             Class::Cut => tracing::warn!(segment, reason, "ClickHouse refuses some rows; they are being cut out"),
             Class::Hold => {
-                let now = Instant::now();
-                let (since, said) = work.held.unwrap_or((now, now));
-                let say = work.held.is_none() || now.duration_since(said) >= SAY_AGAIN;
-                work.held = Some((since, if say { now } else { said }));
-                self.figures.held().insert(segment, failure.reason.clone());
-                // What ClickHouse may have already, and what is damaged, waits for a person whatever
-                // becomes of others.
+                // What ClickHouse may have already, and what is damaged, is held whatever becomes of
+                // others.
                 let alone = failure.is_damage() || failure.error.is_none() && work.segment.open_attempt().is_some();
-                self.spool.held(segment, alone);
-                if say {
-                    let seconds = now.duration_since(since).as_secs();
+                if let Some(since) = self.spool.held.hold(number, failure.reason.clone(), alone) {
                     tracing::error!(
                         segment,
                         attempts,
-                        seconds,
+                        seconds = since.as_secs(),
                         reason,
-                        "an insert needs a person; the segment stays in the spool and is tried again slowly"
+                        "a segment is held and needs operator action; it stays in the spool and is tried again slowly"
                     );
                 }
             }
         }
     }
-}
-
-/// An insert into the quarantine table failed. Its rows are the server's own: it is never they who
-/// are to blame, but a table that is not as it should be.
-pub(super) fn rejected_part_failed(work: &mut Work, failure: Failure, first_unknown: bool) -> Failure {
-    if failure.answered
-        && first_unknown
-        && let Err(error) = work.segment.attempt_answered()
-    {
-        return Failure::on_disk(error);
-    }
-    let class = if failure.class == Class::Cut { Class::Hold } else { failure.class };
-    Failure { class, ..failure }
 }

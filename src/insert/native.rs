@@ -16,7 +16,7 @@ use bytes::Bytes;
 use clickhouse_rowbinary::TypeDesc;
 use clickhouse_rowbinary::io::{write_string, write_uvarint};
 
-use super::target::Frozen;
+use crate::clickhouse::frozen::Frozen;
 use crate::rowbinary::{fixed_width, leb128};
 
 /// More bytes of rows than this are sent as RowBinary, which is never held as a whole.
@@ -37,7 +37,7 @@ pub(super) struct NativeBlock {
 struct Column {
     /// Its name and type, as a block has them.
     head: Vec<u8>,
-    shape: Shape,
+    shape: ColumnShape,
     /// Whether each value is NULL; nothing in a column that can't be.
     nulls: Vec<u8>,
     is_nullable: bool,
@@ -46,7 +46,7 @@ struct Column {
 
 /// How long a value is.
 #[derive(Clone, Copy)]
-enum Shape {
+enum ColumnShape {
     Fixed(usize),
     /// It begins with its length.
     Text,
@@ -109,8 +109,8 @@ impl Column {
             other => (other, false),
         };
         let shape = match &described {
-            TypeDesc::String => Shape::Text,
-            other => Shape::Fixed(fixed_width(other).ok_or_else(|| invalid(format!("the type {type_name}")))?),
+            TypeDesc::String => ColumnShape::Text,
+            other => ColumnShape::Fixed(fixed_width(other).ok_or_else(|| invalid(format!("the type {type_name}")))?),
         };
         Ok(Self { head, shape, nulls: Vec::new(), is_nullable, values: Vec::new() })
     }
@@ -123,21 +123,21 @@ impl Column {
             row = rest;
             if *flag == 1 {
                 let default = match self.shape {
-                    Shape::Fixed(width) => width,
-                    Shape::Text => 1,
+                    ColumnShape::Fixed(width) => width,
+                    ColumnShape::Text => 1,
                 };
                 self.values.resize(self.values.len() + default, 0);
                 return Some(row);
             }
         }
         match self.shape {
-            Shape::Fixed(1) => self.push_fixed::<1>(row),
-            Shape::Fixed(2) => self.push_fixed::<2>(row),
-            Shape::Fixed(4) => self.push_fixed::<4>(row),
-            Shape::Fixed(8) => self.push_fixed::<8>(row),
-            Shape::Fixed(16) => self.push_fixed::<16>(row),
-            Shape::Fixed(width) => self.push_len(row, width),
-            Shape::Text => {
+            ColumnShape::Fixed(1) => self.push_fixed::<1>(row),
+            ColumnShape::Fixed(2) => self.push_fixed::<2>(row),
+            ColumnShape::Fixed(4) => self.push_fixed::<4>(row),
+            ColumnShape::Fixed(8) => self.push_fixed::<8>(row),
+            ColumnShape::Fixed(16) => self.push_fixed::<16>(row),
+            ColumnShape::Fixed(width) => self.push_len(row, width),
+            ColumnShape::Text => {
                 let (len, rest) = leb128(row)?;
                 self.push_len(row, (row.len() - rest.len()).checked_add(usize::try_from(len).ok()?)?)
             }
@@ -171,14 +171,21 @@ fn invalid(what: impl ToString) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clickhouse::frozen::RowFormat;
+    use crate::clickhouse::name::TableName;
 
     fn columns(types: &[&str]) -> Vec<(String, String)> {
         types.iter().zip('a'..).map(|(type_name, name)| (name.to_string(), (*type_name).to_owned())).collect()
     }
 
     fn frozen(types: &[&str]) -> Frozen {
-        let settings = crate::config::FIXED_INSERT_SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        Frozen { columns: columns(types), settings: settings.into() }
+        let settings = crate::clickhouse::settings::FIXED.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Frozen {
+            table: TableName::new("d", "t"),
+            format: RowFormat::RowBinary,
+            columns: columns(types),
+            settings: settings.into(),
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::client::ClientError;
+use crate::clickhouse::client::ClientError;
 
 /// What to do with a segment whose insert was not proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,7 +17,7 @@
 //! |---|---|
 //! | all there | the repeat is proven |
 //! | nothing there, twice | the token is used up: all of it is sent again under the next one |
-//! | some of it there | a person decides: of an INSERT into several partitions some may be there |
+//! | some of it there | the segment is held: of an INSERT into several partitions some may be there |
 //!
 //! What the look can't see: it takes rows that are equal in every column, of this or another INSERT,
 //! for one; and it takes rows that somebody deleted since, or may not be seen by this user because of
@@ -27,22 +27,25 @@
 use std::io;
 use std::time::Duration;
 
-use super::client::{ClickHouse, ClientError};
+use super::attempt::Insert;
 use super::due::Work;
 use super::failure::Failure;
-use super::guarantee::TableFacts;
-use super::inserter::{Insert, Inserts};
+use super::inserter::Inserts;
 use super::outcome::Class;
-use super::rows::Rows;
+use super::rows::RowReader;
 use super::statement;
-use super::tables;
-use super::target::{Frozen, TargetError, describe_table};
-use crate::figures::unix_ms;
+use crate::clickhouse::client::{ClickHouse, ClientError};
+use crate::clickhouse::description::{TableError, describe_table};
+use crate::clickhouse::frozen::Frozen;
+use crate::clickhouse::guarantee::TableFacts;
+use crate::clickhouse::name::{TableName, quoted};
+use crate::clickhouse::servers::ServerIndex;
+use crate::clock::unix_ms;
 
 /// The column that says when, in every row that the server made.
 const SERVER_TIME: &str = "server_time";
 
-/// Rows that are looked up at most, and their bytes: they are part of the question's text.
+/// RowReader that are looked up at most, and their bytes: they are part of the question's text.
 const SAMPLE_ROWS_MAX: u64 = 100;
 const SAMPLE_BYTES_MAX: u64 = 32 << 10;
 
@@ -52,17 +55,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// How long ClickHouse may look, in seconds.
 const LOOK_SECONDS: &str = "30";
 
-/// An attempt that repeats one whose outcome is unknown.
-pub(super) struct Repeat<'a> {
-    /// When the first of them began, Unix ms.
-    pub(super) since_ms: u64,
-    /// A person wants it sent, whatever is there.
-    pub(super) forced: bool,
-    /// Its rows, from the first one, and their bytes.
-    pub(super) rows: &'a dyn Fn() -> io::Result<Rows>,
-    pub(super) bytes: u64,
-}
-
 /// What was found of the sample.
 enum Presence {
     All,
@@ -70,19 +62,19 @@ enum Presence {
 }
 
 impl Inserts {
-    /// After the success of a repeat: is it one?
+    /// After the success of a repeat, of which the first attempt began at `since_ms`: is it one?
     pub(super) fn prove(
         &self,
         server: &ClickHouse,
-        table: &str,
-        insert: &Insert<'_>,
-        repeat: &Repeat<'_>,
-        attempts: u32,
+        index: ServerIndex,
+        work: &Work,
+        insert: &Insert,
+        since_ms: u64,
     ) -> Result<(), Failure> {
-        let reason = match self.look_up(server, table, insert, repeat, attempts) {
+        let reason = match self.look_up(server, index, work, insert, since_ms) {
             Ok(Presence::All) => return Ok(()),
             Ok(Presence::Nothing(reason)) => reason,
-            Err(undecided) if repeat.forced && undecided.class == Class::Hold => undecided.reason,
+            Err(undecided) if work.orders.force && undecided.class == Class::Hold => undecided.reason,
             // The token is known, so something may be there.
             Err(undecided) => return Err(Failure { answered: false, ..undecided }),
         };
@@ -94,7 +86,7 @@ impl Inserts {
     pub(super) fn absent(&self, mut work: Work, failure: Failure) {
         if !work.absent {
             tracing::warn!(
-                segment = work.segment.number(),
+                segment = work.segment.number().get(),
                 reason = failure.reason,
                 "a repeat that ClickHouse confirmed has not its rows; it is made once more"
             );
@@ -106,15 +98,14 @@ impl Inserts {
             return self.put_back(work, &Failure::on_disk(error));
         }
         tracing::warn!(
-            segment,
+            segment = segment.get(),
             used_up,
             token = work.segment.token(),
             reason = failure.reason,
             "ClickHouse knows a token and has not its rows; they are sent again under another one"
         );
-        self.figures.held().remove(&segment);
-        self.spool.not_held(segment);
-        (work.absent, work.held) = (false, None);
+        self.spool.held.release(segment);
+        work.absent = false;
         work.orders.force = false;
         self.due.later(work, Duration::ZERO);
     }
@@ -122,20 +113,21 @@ impl Inserts {
     fn look_up(
         &self,
         server: &ClickHouse,
-        table: &str,
-        insert: &Insert<'_>,
-        repeat: &Repeat<'_>,
-        attempts: u32,
+        index: ServerIndex,
+        work: &Work,
+        insert: &Insert,
+        since_ms: u64,
     ) -> Result<Presence, Failure> {
+        let table = &insert.frozen.table;
         let failed = |error| {
-            let failure = Failure::of_question(table, server, error, attempts);
+            let failure = Failure::of_question(table, server, error, work.attempts);
             Failure {
                 reason: format!("whether a repeat has its rows can't be looked up: {}", failure.reason),
                 ..failure
             }
         };
-        let facts = self.servers.facts(insert.place, table).map_err(failed)?;
-        if !can_be_looked_up(&facts, insert.frozen) || has_been_up_since(server, repeat.since_ms).map_err(failed)? {
+        let facts = self.servers.facts(index, table).map_err(failed)?;
+        if !can_be_looked_up(&facts, &insert.frozen) || has_been_up_since(server, since_ms).map_err(failed)? {
             return Ok(Presence::All);
         }
         let held = |what: String| {
@@ -145,28 +137,29 @@ impl Inserts {
                 server.url()
             )))
         };
-        let now = describe_table(server, &self.database, table).map_err(|error| match error {
-            TargetError::Client(error) => failed(error),
+        let now = describe_table(server, table).map_err(|error| match error {
+            TableError::Client(error) => failed(error),
             other => Failure::hold(other.to_string()),
         })?;
         let changed = statement::advice_for(&insert.frozen.columns, &now);
         if !changed.is_empty() {
             return held(format!("whether it has the rows can't be looked up{changed}"));
         }
-        let sample = sample(repeat, insert.rows).map_err(Failure::on_disk)?;
-        let question = question(&tables::quoted(&self.database, table), insert.frozen, &sample);
+        let sample = insert.rows(&work.segment).and_then(|rows| sample(rows, insert.bytes, insert.rows));
+        let sample = sample.map_err(Failure::on_disk)?;
+        let question = question(table, &insert.frozen, &sample);
         let size = (question.len() + 1).to_string();
         // Whatever the user's profile says.
         let settings =
             [("max_query_size", size.as_str()), ("max_execution_time", LOOK_SECONDS), ("use_query_cache", "0")];
         let answer = server.query(&question, &settings).map_err(failed)?;
-        match Found::read(&answer) {
-            Some(Found { there, wanted }) if there == wanted => Ok(Presence::All),
-            Some(Found { there: 0, wanted }) => Ok(Presence::Nothing(format!(
+        match SampleFound::read(&answer) {
+            Some(SampleFound { there, wanted }) if there == wanted => Ok(Presence::All),
+            Some(SampleFound { there: 0, wanted }) => Ok(Presence::Nothing(format!(
                 "{table} at {}: of {wanted} rows that were looked up none is there",
                 server.url()
             ))),
-            Some(Found { there, wanted }) => held(format!(
+            Some(SampleFound { there, wanted }) => held(format!(
                 "of {wanted} rows of the segment that were looked up {there} are there. Delete from the table what it \
                  has of the segment, and all of it goes in by itself"
             )),
@@ -191,10 +184,9 @@ fn was_up(uptime_seconds: u64, now_ms: u64, since_ms: u64) -> bool {
     now_ms.saturating_sub(uptime_seconds.saturating_mul(1000)) < since_ms
 }
 
-/// Rows spread over an INSERT, the first and the last among them where there is room.
-fn sample(repeat: &Repeat<'_>, count: u64) -> io::Result<Vec<u8>> {
-    let mut rows = (repeat.rows)()?;
-    let a_row = (repeat.bytes / count.max(1)).max(1);
+/// RowReader spread over an INSERT, the first and the last among them where there is room.
+fn sample(mut rows: RowReader, bytes: u64, count: u64) -> io::Result<Vec<u8>> {
+    let a_row = (bytes / count.max(1)).max(1);
     let wanted = (SAMPLE_BYTES_MAX / a_row).clamp(1, SAMPLE_ROWS_MAX);
     let mut sample = Vec::new();
     for index in 0..count {
@@ -217,10 +209,10 @@ fn is_wanted(index: u64, count: u64, wanted: u64) -> bool {
 ///
 /// They are compared as text, which is one and the same for a value before and after it was stored,
 /// whatever the type does with it on the disk.
-fn question(into: &str, frozen: &Frozen, sample: &[u8]) -> String {
-    let columns: Vec<String> = frozen.columns.iter().map(|(name, _)| tables::quote(name)).collect();
+fn question(into: &TableName, frozen: &Frozen, sample: &[u8]) -> String {
+    let columns: Vec<String> = frozen.columns.iter().map(|(name, _)| quoted(name)).collect();
     let row = format!("toString(tuple({}))", columns.join(", "));
-    let (time, structure) = (tables::quote(SERVER_TIME), statement::structure(frozen));
+    let (time, structure) = (quoted(SERVER_TIME), statement::structure(frozen));
     let hex: String = sample.iter().map(|byte| format!("{byte:02x}")).collect();
     format!(
         "WITH sent AS (SELECT * FROM format('RowBinary', '{structure}', unhex('{hex}'))) \
@@ -231,12 +223,12 @@ fn question(into: &str, frozen: &Frozen, sample: &[u8]) -> String {
 }
 
 /// The answer.
-struct Found {
+struct SampleFound {
     wanted: u64,
     there: u64,
 }
 
-impl Found {
+impl SampleFound {
     fn read(answer: &str) -> Option<Self> {
         let (wanted, there) = answer.trim().split_once('\t')?;
         let found = Self { wanted: wanted.parse().ok()?, there: there.parse().ok()? };
@@ -283,9 +275,7 @@ mod tests {
             row.resize(row.len() + len, b'x');
             let all = bytes::Bytes::from(row.repeat(count as usize));
             let bytes = all.len() as u64;
-            let rows = || Rows::of_bytes(all.clone(), &columns);
-            let repeat = Repeat { since_ms: 0, forced: false, rows: &rows, bytes };
-            sample(&repeat, count).unwrap().len() / row.len()
+            sample(RowReader::of_bytes(all, &columns).unwrap(), bytes, count).unwrap().len() / row.len()
         };
         assert_eq!(of(10, 3), 3);
         assert_eq!(of(10, 10_000), 101);
@@ -295,7 +285,7 @@ mod tests {
 
     #[test]
     fn only_an_answer_with_both_numbers_is_one() {
-        let read = |answer| Found::read(answer).map(|found| (found.wanted, found.there));
+        let read = |answer| SampleFound::read(answer).map(|found| (found.wanted, found.there));
         assert_eq!(read("7\t3\n"), Some((7, 3)));
         for answer in ["", "7", "0\t0\n", "x\t1\n"] {
             assert_eq!(read(answer), None, "{answer}");

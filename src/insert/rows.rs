@@ -11,15 +11,15 @@ use crate::rowbinary::skip_value;
 use crate::spool::SegmentReader;
 
 /// Reads a segment's rows in order.
-pub struct Rows {
+pub struct RowReader {
     reader: Option<SegmentReader>,
     types: Vec<TypeDesc>,
     piece: Bytes,
     offset: u64,
 }
 
-impl Rows {
-    /// Rows of `reader`, which have columns of these types.
+impl RowReader {
+    /// RowReader of `reader`, which have columns of these types.
     ///
     /// # Errors
     ///
@@ -28,7 +28,7 @@ impl Rows {
         Self::of(Some(reader), Bytes::new(), columns)
     }
 
-    /// Rows that are in memory.
+    /// RowReader that are in memory.
     ///
     /// # Errors
     ///

@@ -1,18 +1,19 @@
 //! The text of an INSERT, and what precedes its rows.
 
-use super::client::ClickHouse;
 use super::failure::Failure;
 use super::native::NativeBlock;
-use super::stream::Shape;
-use super::tables;
-use super::target::Frozen;
-use crate::config::InsertFormat;
+use super::stream::BodyFormat;
+use crate::clickhouse::client::ClickHouse;
+use crate::clickhouse::description::describe_table;
+use crate::clickhouse::frozen::Frozen;
+use crate::clickhouse::name::quoted;
+use crate::clickhouse::settings::InsertFormat;
 use crate::schema::ColumnDescription;
 
-/// See the module.
+/// An INSERT as it is sent.
 pub(super) struct Statement {
     pub(super) text: String,
-    pub(super) shape: Shape,
+    pub(super) shape: BodyFormat,
 }
 
 impl Statement {
@@ -21,56 +22,51 @@ impl Statement {
     /// it has no more.
     pub(super) fn new(
         server: &ClickHouse,
-        database: &str,
-        table: &str,
         frozen: &Frozen,
         format: InsertFormat,
         convert: bool,
     ) -> Result<Self, Failure> {
-        let into = tables::quoted(database, table);
+        let into = &frozen.table;
         if !convert {
             let columns = list(frozen.columns.iter().map(|(name, _)| name.as_str()));
             let (format, shape) = match format {
                 InsertFormat::Rowbinary => {
                     let header = frozen.rowbinary_header().map_err(|error| Failure::hold(error.to_string()))?;
-                    ("RowBinaryWithNamesAndTypes", Shape::Rows(header))
+                    ("RowBinaryWithNamesAndTypes", BodyFormat::Rows(header))
                 }
                 InsertFormat::Native => {
                     // A type that is not understood is no damage: nothing of it is set aside.
                     let block = NativeBlock::new(&frozen.columns).map_err(|error| Failure::hold(error.to_string()))?;
-                    ("Native", Shape::Block(block))
+                    ("Native", BodyFormat::Block(block))
                 }
             };
             return Ok(Self { text: format!("INSERT INTO {into} ({columns}) FORMAT {format}"), shape });
         }
-        let described = super::target::describe_table(server, database, table);
-        let now = described.map_err(|error| Failure::hold(format!("{table}: {error}")))?;
+        let described = describe_table(server, into);
+        let now = described.map_err(|error| Failure::hold(format!("{into}: {error}")))?;
         let insertable = |name: &str| now.iter().any(|column| column.name == name && is_insertable(column));
         let kept = || frozen.columns.iter().map(|(name, _)| name.as_str()).filter(|name| insertable(name));
         if kept().next().is_none() {
-            return Err(Failure::hold(format!("{table} has none of the segment's columns")));
+            return Err(Failure::hold(format!("{into} has none of the segment's columns")));
         }
         let structure = structure(frozen);
         let columns = list(kept());
         Ok(Self {
             text: format!("INSERT INTO {into} ({columns}) SELECT {columns} FROM input('{structure}') FORMAT RowBinary"),
-            shape: Shape::Rows(Vec::new()),
+            shape: BodyFormat::Rows(Vec::new()),
         })
     }
 }
 
 /// A segment's names and types, as the text between the quotes of a literal.
 pub(super) fn structure(frozen: &Frozen) -> String {
-    let columns: Vec<String> =
-        frozen.columns.iter().map(|(name, kind)| format!("{} {kind}", tables::quote(name))).collect();
+    let columns: Vec<String> = frozen.columns.iter().map(|(name, kind)| format!("{} {kind}", quoted(name))).collect();
     columns.join(", ").replace('\\', "\\\\").replace('\'', "\\'")
 }
 
-/// What a person can do about a segment whose columns the table has no more: nothing if it has them.
-pub(super) fn advice(server: &ClickHouse, database: &str, table: &str, frozen: &Frozen) -> String {
-    super::target::describe_table(server, database, table)
-        .map(|now| advice_for(&frozen.columns, &now))
-        .unwrap_or_default()
+/// What an operator can do about a segment whose columns the table has no more: nothing if it has them.
+pub(super) fn advice(server: &ClickHouse, frozen: &Frozen) -> String {
+    describe_table(server, &frozen.table).map(|now| advice_for(&frozen.columns, &now)).unwrap_or_default()
 }
 
 pub(super) fn advice_for(columns: &[(String, String)], now: &[ColumnDescription]) -> String {
@@ -108,7 +104,7 @@ pub(super) fn advice_for(columns: &[(String, String)], now: &[ColumnDescription]
 }
 
 fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    names.map(tables::quote).collect::<Vec<_>>().join(", ")
+    names.map(quoted).collect::<Vec<_>>().join(", ")
 }
 
 fn is_insertable(column: &ColumnDescription) -> bool {

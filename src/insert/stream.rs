@@ -17,10 +17,10 @@ use http_body::{Body, Frame, SizeHint};
 use reqwest::header::CONTENT_ENCODING;
 use tokio::runtime::Runtime;
 
-use super::client::{ClickHouse, ClientError, Verdict, causes, not_sent};
 use super::compression::Compressor;
 use super::native::NativeBlock;
-use crate::config::InsertCompression;
+use crate::clickhouse::client::{ClickHouse, ClientError, Verdict, causes, not_sent};
+use crate::insert::compression::InsertCompression;
 use crate::spool::SegmentReader;
 
 /// One inserter's way to ClickHouse.
@@ -38,7 +38,7 @@ impl InsertClient {
     /// When the operating system refuses what it needs.
     pub fn new(compression: InsertCompression) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let http = super::client::http_settings!(reqwest::Client::builder())
+        let http = crate::clickhouse::client::http_settings!(reqwest::Client::builder())
             // Between two inserts nobody drives the runtime, so nobody would see that ClickHouse
             // has closed a connection; a new one a second costs nothing.
             .pool_max_idle_per_host(0)
@@ -87,7 +87,7 @@ impl InsertClient {
 }
 
 /// How rows are sent.
-pub(super) enum Shape {
+pub(super) enum BodyFormat {
     /// As they are, behind a header.
     Rows(Vec<u8>),
     /// As one block.
@@ -100,7 +100,7 @@ pub(super) enum Shape {
 pub struct SegmentBody {
     /// Whole pieces that come first.
     front: VecDeque<Bytes>,
-    rows: Rows,
+    rows: RowsToSend,
     /// The block that the rows are to become before they are sent.
     block: Option<NativeBlock>,
     compressor: Option<Compressor>,
@@ -110,7 +110,7 @@ pub struct SegmentBody {
 }
 
 /// Some of a segment's rows.
-struct Rows {
+struct RowsToSend {
     reader: Option<SegmentReader>,
     /// Bytes of the rows that come before those that are sent.
     skip: u64,
@@ -119,22 +119,22 @@ struct Rows {
 
 impl SegmentBody {
     /// The `bytes` of `rows` that begin at `offset`.
-    pub(super) fn new(shape: Shape, rows: SegmentReader, offset: u64, bytes: u64) -> Self {
-        Self::of(shape, VecDeque::new(), Rows { reader: Some(rows), skip: offset, left: bytes })
+    pub(super) fn new(shape: BodyFormat, rows: SegmentReader, offset: u64, bytes: u64) -> Self {
+        Self::of(shape, VecDeque::new(), RowsToSend { reader: Some(rows), skip: offset, left: bytes })
     }
 
-    /// Rows that are in memory.
-    pub(super) fn of_bytes(shape: Shape, rows: Bytes) -> Self {
-        Self::of(shape, VecDeque::from([rows]), Rows { reader: None, skip: 0, left: 0 })
+    /// RowsToSend that are in memory.
+    pub(super) fn of_bytes(shape: BodyFormat, rows: Bytes) -> Self {
+        Self::of(shape, VecDeque::from([rows]), RowsToSend { reader: None, skip: 0, left: 0 })
     }
 
-    fn of(shape: Shape, mut front: VecDeque<Bytes>, rows: Rows) -> Self {
+    fn of(shape: BodyFormat, mut front: VecDeque<Bytes>, rows: RowsToSend) -> Self {
         let block = match shape {
-            Shape::Rows(header) => {
+            BodyFormat::Rows(header) => {
                 front.push_front(header.into());
                 None
             }
-            Shape::Block(block) => Some(block),
+            BodyFormat::Block(block) => Some(block),
         };
         Self { front, rows, block, compressor: None, damage: Arc::default() }
     }
@@ -180,7 +180,7 @@ impl SegmentBody {
     }
 }
 
-impl Rows {
+impl RowsToSend {
     fn next(&mut self) -> io::Result<Option<Bytes>> {
         while self.left > 0 {
             let piece = self.reader.as_mut().map(SegmentReader::next_piece).transpose()?.flatten();

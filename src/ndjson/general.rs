@@ -12,9 +12,9 @@ use sonic_rs::LazyValue;
 use super::LineCode;
 use super::row::{RowBuilder, ServerCells};
 use super::skip::{SkipError, skip_space, skip_value};
-use super::values::{self, Refusal, Token};
+use super::values::{self, JsonToken, ValueError};
 use crate::limits;
-use crate::schema::{Field, Plan, Target};
+use crate::schema::{Field, KeyTarget, Plan};
 
 /// How much of a value a message shows.
 const EXCERPT_CHARS: usize = 64;
@@ -75,7 +75,7 @@ pub(crate) fn encode_line(
             let message = format!("the line is not valid JSON: {error}");
             Refused::new(LineCode::InvalidJson, first_line(message))
         })?;
-        let Target::Field(index) = plan.target(key.as_bytes()) else {
+        let KeyTarget::Field(index) = plan.target(key.as_bytes()) else {
             continue;
         };
         let index = usize::from(index);
@@ -106,16 +106,18 @@ fn encode_field(
                 let message = format!("the text {} has an invalid escape", excerpt(raw));
                 Refused::of_field(LineCode::InvalidJson, field, message)
             })?;
-            Token::Text(text.as_bytes())
+            JsonToken::Text(text.as_bytes())
         }
-        Some(b'{' | b'[') => Token::Nested(raw.as_bytes()),
-        _ => Token::of_bare(raw.as_bytes()),
+        Some(b'{' | b'[') => JsonToken::Nested(raw.as_bytes()),
+        _ => JsonToken::of_bare(raw.as_bytes()),
     };
     builder.put(index, server, |out| values::write(field, token, out)).map_err(|refusal| {
         let type_name = &field.type_name;
         let (code, message) = match refusal {
-            Refusal::Mismatch => (LineCode::TypeMismatch, format!("{} is no value of type {type_name}", excerpt(raw))),
-            Refusal::OutOfRange => {
+            ValueError::Mismatch => {
+                (LineCode::TypeMismatch, format!("{} is no value of type {type_name}", excerpt(raw)))
+            }
+            ValueError::OutOfRange => {
                 (LineCode::OutOfRange, format!("{} is out of the range of type {type_name}", excerpt(raw)))
             }
         };

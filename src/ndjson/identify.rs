@@ -6,7 +6,7 @@
 
 use clickhouse_rowbinary::TypeDesc;
 
-use crate::identity::{self, Id};
+use crate::batch::identity::{self, Id};
 use crate::rowbinary::skip_value;
 use crate::schema::Plan;
 

@@ -7,7 +7,7 @@
 //!
 //! Files in reading order: `lines`, `walk`, `order` (the guess), `row` (cells into place), `values`
 //! (one file a family of types), `general`, `skip`, `scan` and `escape` (JSON's grammar),
-//! `utf8`, `identify`, [`quarantine`], `report`.
+//! `utf8`, `identify`, `report`.
 //!
 //! # What a value means
 //!
@@ -38,7 +38,6 @@ mod general;
 mod identify;
 mod lines;
 mod order;
-pub mod quarantine;
 mod report;
 mod row;
 mod scan;
@@ -61,6 +60,7 @@ use self::utf8::Utf8Window;
 use self::walk::Walk;
 use crate::batch::Batch;
 use crate::limits;
+use crate::quarantine::RejectedLine;
 use crate::schema::Plan;
 
 /// What one request may hold.
@@ -295,7 +295,14 @@ impl RowEncoder {
 #[cold]
 fn reject(refused: Refused, number: u32, line: &[u8], origin: &Origin, batch: &mut Batch, report: &mut Report) {
     let section = &mut batch.rejected;
-    quarantine::put_row(origin, refused.code, &refused.message, line, &mut section.bytes);
+    let line = RejectedLine {
+        server_time_unix_ns: origin.server_time_unix_ns,
+        ip: origin.client_ip.to_canonical(),
+        code: refused.code.as_str(),
+        message: &refused.message,
+        line: trim_end(line),
+    };
+    line.put_row(&mut section.bytes);
     section.count += 1;
     report.reject(number, refused);
 }

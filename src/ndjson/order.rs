@@ -15,7 +15,7 @@
 //! - After [`MISSED_LINES_MAX`] lines with lookups in a row the guess is dropped for
 //!   [`PAUSE_LINES`] lines: lines without order cost a lookup a key and nothing else.
 
-use crate::schema::Target;
+use crate::schema::KeyTarget;
 
 /// How many further steps are tried behind one that does not match.
 const STEPS_AHEAD: usize = 3;
@@ -38,11 +38,11 @@ struct Step {
     /// 0xff for every byte of the spelling's first [`HEAD_BYTES`], 0 behind its end.
     mask: [u8; HEAD_BYTES],
     length: usize,
-    target: Target,
+    target: KeyTarget,
 }
 
 impl Step {
-    fn new(spelling: &[u8], target: Target) -> Option<Self> {
+    fn new(spelling: &[u8], target: KeyTarget) -> Option<Self> {
         let mut step =
             Self { spelling: [0; SPELLING_BYTES_MAX], mask: [0; HEAD_BYTES], length: spelling.len(), target };
         step.spelling.get_mut(..spelling.len())?.copy_from_slice(spelling);
@@ -110,7 +110,7 @@ impl KeyOrder {
 
     /// The field that the bytes at `at` lead to if they are as expected, and the value's place.
     #[inline]
-    pub(crate) fn guess(&mut self, body: &[u8], at: usize) -> Option<(Target, usize)> {
+    pub(crate) fn guess(&mut self, body: &[u8], at: usize) -> Option<(KeyTarget, usize)> {
         let step = self.steps.get(self.next)?;
         if step.matches(body, at) {
             self.next += 1;
@@ -120,7 +120,7 @@ impl KeyOrder {
     }
 
     #[inline(never)]
-    fn guess_ahead(&mut self, body: &[u8], at: usize) -> Option<(Target, usize)> {
+    fn guess_ahead(&mut self, body: &[u8], at: usize) -> Option<(KeyTarget, usize)> {
         // The end of the object is no missing field.
         if body.get(at) == Some(&b'}') {
             return None;
@@ -136,7 +136,7 @@ impl KeyOrder {
     }
 
     /// A key was looked up; `spelling` is all that stood before its value.
-    pub(crate) fn learn(&mut self, spelling: &[u8], target: Target) {
+    pub(crate) fn learn(&mut self, spelling: &[u8], target: KeyTarget) {
         self.lookups += 1;
         if self.pause > 0 || self.steps.len() >= self.steps_max {
             return;
@@ -213,7 +213,7 @@ mod tests {
             let separator = if index == 0 { '{' } else { ',' };
             let spelling = format!("{separator}\"{key}\":");
             let body = format!("{spelling}1,\"padding behind it, so that 32 bytes are there\"");
-            let target = Target::Field(key.len() as u16);
+            let target = KeyTarget::Field(key.len() as u16);
             match order.guess(body.as_bytes(), 0) {
                 Some(hit) => {
                     assert_eq!(hit, (target, spelling.len()));

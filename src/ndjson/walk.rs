@@ -16,8 +16,8 @@ use super::order::KeyOrder;
 use super::row::{RowBuilder, ServerCells};
 use super::skip::{skip_scalar, skip_space, skip_value};
 use super::values::text::plain_string;
-use super::values::{self, Token};
-use crate::schema::{Field, Plan, Target};
+use super::values::{self, JsonToken};
+use crate::schema::{Field, KeyTarget, Plan};
 
 /// What a line is read with.
 pub(crate) struct Walk<'a> {
@@ -65,8 +65,8 @@ impl Walk<'_> {
             };
             first = false;
             at = match target {
-                Target::Field(index) => self.field(usize::from(index), body, value)?,
-                Target::Unknown => match skip_scalar(body, value) {
+                KeyTarget::Field(index) => self.field(usize::from(index), body, value)?,
+                KeyTarget::Unknown => match skip_scalar(body, value) {
                     Some(end) => end,
                     None => skip_value(body, value, 1).ok()?,
                 },
@@ -121,14 +121,14 @@ impl Walk<'_> {
         let (token, end) = match body.get(at)? {
             b'"' => {
                 let end = escape::decode(body, at, self.scratch)?;
-                (Token::Text(self.scratch), end)
+                (JsonToken::Text(self.scratch), end)
             }
             first => {
                 let end = skip_value(body, at, 1).ok()?;
                 let raw = body.get(at..end)?;
                 match first {
-                    b'{' | b'[' => (Token::Nested(raw), end),
-                    _ => (Token::of_bare(raw), end),
+                    b'{' | b'[' => (JsonToken::Nested(raw), end),
+                    _ => (JsonToken::of_bare(raw), end),
                 }
             }
         };
@@ -139,7 +139,7 @@ impl Walk<'_> {
 
 enum Separator {
     /// A key's field and the place of its value.
-    Key(Target, usize),
+    Key(KeyTarget, usize),
     /// The place behind the object.
     End(usize),
 }

@@ -2,7 +2,7 @@
 
 /// What a key of a line belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
+pub(crate) enum KeyTarget {
     /// The field of this index in the plan.
     Field(u16),
     /// No column, or one that the server fills: the value is checked and skipped.
@@ -15,11 +15,11 @@ pub(crate) enum Target {
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     /// A power of two of slots, at most a quarter of them taken; or none at all.
-    slots: Vec<Option<(Box<[u8]>, Target)>>,
+    slots: Vec<Option<(Box<[u8]>, KeyTarget)>>,
 }
 
 impl Names {
-    pub(crate) fn new<'a>(names: impl Iterator<Item = (&'a str, Target)>) -> Self {
+    pub(crate) fn new<'a>(names: impl Iterator<Item = (&'a str, KeyTarget)>) -> Self {
         let names: Vec<_> = names.collect();
         let mut slots = vec![None; (names.len() * 4).next_power_of_two()];
         let mask = slots.len() - 1;
@@ -36,7 +36,7 @@ impl Names {
     }
 
     #[inline]
-    pub(crate) fn target(&self, key: &[u8]) -> Target {
+    pub(crate) fn target(&self, key: &[u8]) -> KeyTarget {
         let mask = self.slots.len().wrapping_sub(1);
         let mut at = hash(key) & mask;
         while let Some(Some((name, target))) = self.slots.get(at) {
@@ -45,7 +45,7 @@ impl Names {
             }
             at = (at + 1) & mask;
         }
-        Target::Unknown
+        KeyTarget::Unknown
     }
 }
 
@@ -70,11 +70,11 @@ mod tests {
             .chain((0..50).map(|i| format!("c{i}")))
             .chain(["".to_owned()])
             .collect();
-        let table = Names::new(names.iter().enumerate().map(|(i, name)| (name.as_str(), Target::Field(i as u16))));
+        let table = Names::new(names.iter().enumerate().map(|(i, name)| (name.as_str(), KeyTarget::Field(i as u16))));
         for (i, name) in names.iter().enumerate() {
-            assert_eq!(table.target(name.as_bytes()), Target::Field(i as u16));
-            assert_eq!(table.target(format!("{name}!").as_bytes()), Target::Unknown);
+            assert_eq!(table.target(name.as_bytes()), KeyTarget::Field(i as u16));
+            assert_eq!(table.target(format!("{name}!").as_bytes()), KeyTarget::Unknown);
         }
-        assert_eq!(Names::default().target(b"x"), Target::Unknown);
+        assert_eq!(Names::default().target(b"x"), KeyTarget::Unknown);
     }
 }

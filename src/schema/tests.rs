@@ -38,9 +38,9 @@ fn columns_and_where_they_come_from() {
     );
     let runs: Vec<usize> = plan.server_runs().iter().map(Vec::len).collect();
     assert_eq!(runs, [0, 2, 0]);
-    assert_eq!(plan.target(b"b"), Target::Field(1));
+    assert_eq!(plan.target(b"b"), KeyTarget::Field(1));
     for key in ["ip", "server_time", "m", "l", "e", "A", ""] {
-        assert_eq!(plan.target(key.as_bytes()), Target::Unknown, "{key}");
+        assert_eq!(plan.target(key.as_bytes()), KeyTarget::Unknown, "{key}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! The blocks in front of a segment's frames: identity, seal, progress.
 
 use super::frame::{get, get_u32, get_u64};
+use crate::batch::{Epoch, Position, SegmentNumber};
 
 /// Blocks are whole pages, so that writing one never touches another.
 pub(super) const BLOCK: usize = 4096;
@@ -28,11 +29,11 @@ pub(super) struct Identity {
     /// Of the format.
     pub(super) version: u32,
     pub(super) node_id: String,
-    pub(super) epoch: u64,
-    pub(super) number: u64,
+    pub(super) epoch: Epoch,
+    pub(super) number: SegmentNumber,
     pub(super) created_ms: u64,
     /// The position that its first frame has.
-    pub(super) first_position: u64,
+    pub(super) first_position: Position,
     /// What the caller fixes for the insert: not looked at here.
     pub(super) frozen: Vec<u8>,
 }
@@ -44,7 +45,7 @@ impl Identity {
         block.extend_from_slice(IDENTITY_MAGIC);
         block.extend_from_slice(&self.version.to_le_bytes());
         block.extend_from_slice(&(len as u32).to_le_bytes());
-        for number in [self.epoch, self.number, self.created_ms, self.first_position] {
+        for number in [self.epoch.get(), self.number.get(), self.created_ms, self.first_position.get()] {
             block.extend_from_slice(&number.to_le_bytes());
         }
         block.extend_from_slice(&(self.node_id.len() as u32).to_le_bytes());
@@ -77,10 +78,10 @@ impl Identity {
         Some(Self {
             version: get_u32(block, 8)?,
             node_id: String::from_utf8(node_id.to_vec()).ok()?,
-            epoch: get_u64(block, 16)?,
-            number: get_u64(block, 24)?,
+            epoch: Epoch::new(get_u64(block, 16)?),
+            number: SegmentNumber::new(get_u64(block, 24)?),
             created_ms: get_u64(block, 32)?,
-            first_position: get_u64(block, 40)?,
+            first_position: Position::new(get_u64(block, 40)?),
             frozen: frozen.to_vec(),
         })
     }
@@ -105,12 +106,12 @@ pub(super) struct Seal {
 }
 
 impl Seal {
-    pub(super) fn encode(&self, epoch: u64, number: u64) -> Vec<u8> {
+    pub(super) fn encode(&self, epoch: Epoch, number: SegmentNumber) -> Vec<u8> {
         let mut block = Vec::with_capacity(BLOCK);
         block.extend_from_slice(SEAL_MAGIC);
         for value in [
-            epoch,
-            number,
+            epoch.get(),
+            number.get(),
             self.end,
             self.frames,
             self.rows,
@@ -125,9 +126,9 @@ impl Seal {
         finish(block)
     }
 
-    pub(super) fn decode(block: &[u8], epoch: u64, number: u64) -> Option<Self> {
+    pub(super) fn decode(block: &[u8], epoch: Epoch, number: SegmentNumber) -> Option<Self> {
         let whole = check(block, SEAL_MAGIC, 84)?;
-        let owned = get_u64(whole, 8)? == epoch && get_u64(whole, 16)? == number;
+        let owned = get_u64(whole, 8)? == epoch.get() && get_u64(whole, 16)? == number.get();
         owned.then_some(Self {
             end: get_u64(whole, 24)?,
             frames: get_u64(whole, 32)?,
@@ -161,14 +162,14 @@ pub struct OpenAttempt {
     /// When it began, Unix ms.
     pub since_ms: u64,
     /// The newest segment's number then: tells how many inserts can have followed.
-    pub newest: u64,
+    pub newest: SegmentNumber,
     /// The name of the deduplication window that would know its token; empty when unknown.
     pub window: String,
 }
 
 impl OpenAttempt {
     /// What is believed where nothing on the disk says what was sent, and where to.
-    pub(super) fn unknown(since_ms: u64, newest: u64) -> Self {
+    pub(super) fn unknown(since_ms: u64, newest: SegmentNumber) -> Self {
         Self { since_ms, newest, window: String::new() }
     }
 
@@ -178,15 +179,15 @@ impl OpenAttempt {
 }
 
 impl Progress {
-    pub(super) fn encode(&self, epoch: u64, number: u64) -> Vec<u8> {
+    pub(super) fn encode(&self, epoch: Epoch, number: SegmentNumber) -> Vec<u8> {
         let mut block = Vec::with_capacity(BLOCK);
         block.extend_from_slice(PROGRESS_MAGIC);
         let open = self.open.as_ref();
         let window = open.map_or("", |open| open.window.as_str()).as_bytes();
         let window = window.get(..WINDOW_BYTES_MAX).unwrap_or(window);
         let flags = u32::from(self.rows_inserted) | u32::from(open.is_some()) << 1 | u32::from(self.forced) << 2;
-        let (since_ms, newest) = open.map_or((0, 0), |open| (open.since_ms, open.newest));
-        for value in [epoch, number] {
+        let (since_ms, newest) = open.map_or((0, 0), |open| (open.since_ms, open.newest.get()));
+        for value in [epoch.get(), number.get()] {
             block.extend_from_slice(&value.to_le_bytes());
         }
         for value in [flags, self.generation] {
@@ -200,16 +201,16 @@ impl Progress {
         finish(block)
     }
 
-    pub(super) fn decode(block: &[u8], epoch: u64, number: u64) -> Option<Self> {
+    pub(super) fn decode(block: &[u8], epoch: Epoch, number: SegmentNumber) -> Option<Self> {
         let window_len = (get_u32(block, 48)? as usize).min(WINDOW_BYTES_MAX);
         let whole = check(block, PROGRESS_MAGIC, PROGRESS_FIXED + window_len)?;
-        if get_u64(whole, 8)? != epoch || get_u64(whole, 16)? != number {
+        if get_u64(whole, 8)? != epoch.get() || get_u64(whole, 16)? != number.get() {
             return None;
         }
         let flags = get_u32(whole, 24)?;
         let open = (flags & 2 != 0).then_some(OpenAttempt {
             since_ms: get_u64(whole, 32)?,
-            newest: get_u64(whole, 40)?,
+            newest: SegmentNumber::new(get_u64(whole, 40)?),
             window: String::from_utf8_lossy(get(whole, PROGRESS_FIXED, window_len)?).into_owned(),
         });
         let generation = get_u32(whole, 28)?;
@@ -239,10 +240,10 @@ mod tests {
         let identity = Identity {
             version: VERSION,
             node_id: "node".into(),
-            epoch: 5,
-            number: 6,
+            epoch: Epoch::new(5),
+            number: SegmentNumber::new(6),
             created_ms: 7,
-            first_position: 8,
+            first_position: Position::new(8),
             frozen: vec![9; 5000],
         };
         let block = identity.encode();
@@ -263,27 +264,36 @@ mod tests {
             sealed_ms: 7,
             checksum: 8,
         };
-        let block = seal.encode(5, 6);
-        assert_eq!(Seal::decode(&block, 5, 6), Some(seal));
-        assert_eq!((Seal::decode(&block, 4, 6), Seal::decode(&block, 5, 7)), (None, None));
+        let block = seal.encode(Epoch::new(5), SegmentNumber::new(6));
+        assert_eq!(Seal::decode(&block, Epoch::new(5), SegmentNumber::new(6)), Some(seal));
+        assert_eq!(
+            (
+                Seal::decode(&block, Epoch::new(4), SegmentNumber::new(6)),
+                Seal::decode(&block, Epoch::new(5), SegmentNumber::new(7))
+            ),
+            (None, None)
+        );
         for at in 0..88 {
             let mut bad = block.clone();
             bad[at] ^= 0x10;
-            assert_eq!(Seal::decode(&bad, 5, 6), None, "{at}");
+            assert_eq!(Seal::decode(&bad, Epoch::new(5), SegmentNumber::new(6)), None, "{at}");
         }
-        for open in [None, Some(OpenAttempt { since_ms: 3, newest: 9, window: "table 1".into() })] {
+        for open in [None, Some(OpenAttempt { since_ms: 3, newest: SegmentNumber::new(9), window: "table 1".into() })] {
             let is_open = open.is_some();
             let progress =
                 Progress { rows_inserted: is_open, forced: !is_open, generation: u32::from(is_open) * 7, open };
-            let block = progress.encode(5, 6);
-            assert_eq!((block.len(), Progress::decode(&block, 5, 6)), (BLOCK, Some(progress)));
-            assert_eq!(Progress::decode(&block, 6, 5), None);
+            let block = progress.encode(Epoch::new(5), SegmentNumber::new(6));
+            assert_eq!(
+                (block.len(), Progress::decode(&block, Epoch::new(5), SegmentNumber::new(6))),
+                (BLOCK, Some(progress))
+            );
+            assert_eq!(Progress::decode(&block, Epoch::new(6), SegmentNumber::new(5)), None);
             for at in 0..PROGRESS_FIXED {
                 let mut bad = block.clone();
                 bad[at] ^= 4;
-                assert_eq!(Progress::decode(&bad, 5, 6), None, "{at}");
+                assert_eq!(Progress::decode(&bad, Epoch::new(5), SegmentNumber::new(6)), None, "{at}");
             }
         }
-        assert_eq!(Progress::decode(&[0; BLOCK], 0, 0), None);
+        assert_eq!(Progress::decode(&[0; BLOCK], Epoch::new(0), SegmentNumber::new(0)), None);
     }
 }

@@ -1,5 +1,5 @@
 //! How a segment is cut: which of its rows ClickHouse has taken, which it refuses, and which are
-//! still to be tried. Kept in `<number>.cut` beside the segment, replaced in one step and synced
+//! still to be tried. CopyMode in `<number>.cut` beside the segment, replaced in one step and synced
 //! before anything of it is sent, so that no piece is ever sent as part of another.
 //!
 //! The file is one line of JSON and a second one with the CRC-32C of the first, as 8 digits: a changed
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::layout::Layout;
 use super::storage::{self, read_up_to};
+use crate::batch::SegmentNumber;
 
 /// The longest file that is believed: 64 pieces and their reasons are far below it.
 const FILE_BYTES_MAX: usize = 4 << 20;
@@ -63,7 +64,7 @@ impl Cut {
     ///
     /// Those of the file system; `InvalidData` when the file is not what was written: then the
     /// segment may be sent neither whole nor in pieces.
-    pub(super) fn load(layout: &Layout, number: u64, name: &str) -> io::Result<Option<Self>> {
+    pub(super) fn load(layout: &Layout, number: SegmentNumber, name: &str) -> io::Result<Option<Self>> {
         let file = match layout.storage().open(&layout.cut_path(number)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -100,7 +101,7 @@ impl Cut {
         inserted.sum::<u64>() + if self.refused_are_stored { self.refused() } else { 0 }
     }
 
-    pub(super) fn save(&self, layout: &Layout, number: u64) -> io::Result<()> {
+    pub(super) fn save(&self, layout: &Layout, number: SegmentNumber) -> io::Result<()> {
         let mut text = sonic_rs::to_vec(self).map_err(io::Error::other)?;
         let check = check_line(&text);
         text.extend_from_slice(check.as_bytes());
@@ -134,22 +135,22 @@ mod tests {
         let piece = |first, state| Piece { first, rows: 10, offset: first * 100, bytes: 1000, state };
         let pieces = vec![piece(0, PieceState::Inserted), piece(10, PieceState::Refused("\"so\"\nit is".to_owned()))];
         let cut = Cut { token: "token".into(), pieces, refused_are_sent: true, refused_are_stored: false };
-        let load = || Cut::load(&layout, 7, "token").unwrap().unwrap();
-        cut.save(&layout, 7).unwrap();
+        let load = || Cut::load(&layout, SegmentNumber::new(7), "token").unwrap().unwrap();
+        cut.save(&layout, SegmentNumber::new(7)).unwrap();
         assert_eq!(load(), cut);
-        let bytes = fs::read(layout.cut_path(7)).unwrap();
+        let bytes = fs::read(layout.cut_path(SegmentNumber::new(7))).unwrap();
         for at in 0..bytes.len() {
             for bit in 0..8 {
                 let mut changed = bytes.clone();
                 changed[at] ^= 1 << bit;
-                fs::write(layout.cut_path(7), &changed).unwrap();
+                fs::write(layout.cut_path(SegmentNumber::new(7)), &changed).unwrap();
                 assert!(load().is_unreadable(), "bit {bit} of byte {at}");
             }
-            fs::write(layout.cut_path(7), &bytes[..at]).unwrap();
+            fs::write(layout.cut_path(SegmentNumber::new(7)), &bytes[..at]).unwrap();
             assert!(load().is_unreadable(), "cut off at {at}");
         }
-        fs::write(layout.cut_path(7), &bytes).unwrap();
-        assert!(Cut::load(&layout, 7, "another").unwrap().unwrap().is_unreadable());
+        fs::write(layout.cut_path(SegmentNumber::new(7)), &bytes).unwrap();
+        assert!(Cut::load(&layout, SegmentNumber::new(7), "another").unwrap().unwrap().is_unreadable());
         assert_eq!(load(), cut);
     }
 }

@@ -1,8 +1,8 @@
 //! A frame's header, written and read. The payload follows it: rows, rejected lines, the key of the
 //! one request in it, if that has one, and the identities of its events, if they have any.
 
-use crate::batch::Batch;
-use crate::identity::{Id, REQUEST_KEY_BYTES};
+use crate::batch::identity::{Id, REQUEST_KEY_BYTES};
+use crate::batch::{Batch, Epoch, Position, SegmentNumber};
 
 /// Bytes of a header.
 pub(super) const HEADER: usize = 76;
@@ -21,17 +21,17 @@ pub(super) struct Header {
     /// Identities of events behind that.
     pub(super) ids: u32,
     pub(super) checksum: u32,
-    pub(super) position: u64,
-    pub(super) durable: u64,
-    pub(super) epoch: u64,
-    pub(super) number: u64,
+    pub(super) position: Position,
+    pub(super) durable: Position,
+    pub(super) epoch: Epoch,
+    pub(super) number: SegmentNumber,
     pub(super) offset: u64,
 }
 
 impl Header {
     /// The header of a closed batch. `None` when a section is longer than a frame can say, which
     /// the limits of a request exclude.
-    pub(super) fn of(batch: &Batch, position: u64, durable: u64, place: Place) -> Option<Self> {
+    pub(super) fn of(batch: &Batch, position: Position, durable: Position, place: FramePlace) -> Option<Self> {
         Some(Self {
             rows: batch.rows.count,
             rejected: batch.rejected.count,
@@ -64,7 +64,7 @@ impl Header {
         let mut header = [0; HEADER];
         let words =
             [self.rows, self.rejected, self.rows_bytes, self.rejected_bytes, self.keys, self.ids, self.checksum];
-        let longs = [self.position, self.durable, self.epoch, self.number, self.offset];
+        let longs = [self.position.get(), self.durable.get(), self.epoch.get(), self.number.get(), self.offset];
         let fields = MAGIC
             .iter()
             .copied()
@@ -81,7 +81,7 @@ impl Header {
 
     /// The header that stands at this place, if one does: every byte counts, and it must have been
     /// written for this epoch, segment and offset.
-    pub(super) fn decode(bytes: &[u8], place: Place) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8], place: FramePlace) -> Option<Self> {
         let fields = get(bytes, 0, HEADER - 4)?;
         if !fields.starts_with(MAGIC) || get_u32(bytes, HEADER - 4)? != crc32c::crc32c(fields) {
             return None;
@@ -94,22 +94,22 @@ impl Header {
             keys: get_u32(fields, 20)?,
             ids: get_u32(fields, 24)?,
             checksum: get_u32(fields, 28)?,
-            position: get_u64(fields, 32)?,
-            durable: get_u64(fields, 40)?,
-            epoch: get_u64(fields, 48)?,
-            number: get_u64(fields, 56)?,
+            position: Position::new(get_u64(fields, 32)?),
+            durable: Position::new(get_u64(fields, 40)?),
+            epoch: Epoch::new(get_u64(fields, 48)?),
+            number: SegmentNumber::new(get_u64(fields, 56)?),
             offset: get_u64(fields, 64)?,
         };
-        let is_here = Place { epoch: header.epoch, number: header.number, offset: header.offset } == place;
+        let is_here = FramePlace { epoch: header.epoch, number: header.number, offset: header.offset } == place;
         (is_here && header.keys <= 1).then_some(header)
     }
 }
 
 /// Where a frame stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) epoch: u64,
-    pub(super) number: u64,
+pub(super) struct FramePlace {
+    pub(super) epoch: Epoch,
+    pub(super) number: SegmentNumber,
     pub(super) offset: u64,
 }
 
@@ -134,13 +134,17 @@ mod tests {
         let mut batch = Batch::new(0);
         batch.rows.bytes.extend_from_slice(b"rows");
         batch.rows.count = 2;
-        batch.close(1);
-        let place = Place { epoch: 1, number: 2, offset: 3 };
-        let header = Header::of(&batch, 4, 5, place).unwrap();
+        batch.close();
+        let place = FramePlace { epoch: Epoch::new(1), number: SegmentNumber::new(2), offset: 3 };
+        let header = Header::of(&batch, Position::new(4), Position::new(5), place).unwrap();
         let bytes = header.encode();
         assert_eq!(Header::decode(&bytes, place), Some(header));
         assert_eq!(header.len(), HEADER as u64 + 4);
-        for other in [Place { epoch: 9, ..place }, Place { number: 9, ..place }, Place { offset: 9, ..place }] {
+        for other in [
+            FramePlace { epoch: Epoch::new(9), ..place },
+            FramePlace { number: SegmentNumber::new(9), ..place },
+            FramePlace { offset: 9, ..place },
+        ] {
             assert_eq!(Header::decode(&bytes, other), None);
         }
         for at in 0..HEADER {

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::storage::{self, Storage};
+use crate::batch::{Epoch, SegmentNumber};
 
 /// A file's name by what is in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FileKind {
     /// Open, or sealed and never sent.
     Segment,
     /// Sealed, and ClickHouse may have it.
@@ -20,7 +21,7 @@ pub(super) enum Kind {
     Copy,
 }
 
-impl Kind {
+impl FileKind {
     const ALL: [(Self, &'static str); 3] = [(Self::Segment, "segment"), (Self::Sent, "sent"), (Self::Copy, "copy")];
 
     fn extension(self) -> &'static str {
@@ -36,7 +37,7 @@ pub(super) struct Layout {
     table_dir: PathBuf,
     node_id: String,
     node_id_is_kept: AtomicBool,
-    epoch: u64,
+    epoch: Epoch,
     /// `None` for one who only looks.
     _lock: Option<Box<dyn Any + Send + Sync>>,
 }
@@ -74,7 +75,7 @@ impl Layout {
             Some(node_id) => node_id,
             None => format!("{:016x}", random().map_err(unrandom)?),
         };
-        let epoch = random().map_err(unrandom)?;
+        let epoch = Epoch::new(random().map_err(unrandom)?);
         for folder in [dir, &table_dir] {
             storage.sync_folder(folder).map_err(failed(format!("syncing {}", folder.display())))?;
         }
@@ -89,7 +90,7 @@ impl Layout {
             table_dir: dir.join(table),
             node_id: String::new(),
             node_id_is_kept: AtomicBool::new(true),
-            epoch: 0,
+            epoch: Epoch::default(),
             _lock: None,
         }
     }
@@ -123,7 +124,7 @@ impl Layout {
         &self.node_id
     }
 
-    pub(super) fn epoch(&self) -> u64 {
+    pub(super) fn epoch(&self) -> Epoch {
         self.epoch
     }
 
@@ -145,17 +146,17 @@ impl Layout {
         self.table_dir.join("damaged")
     }
 
-    pub(super) fn path(&self, number: u64, kind: Kind) -> PathBuf {
-        self.table_dir.join(format!("{number:020}.{}", kind.extension()))
+    pub(super) fn path(&self, number: SegmentNumber, kind: FileKind) -> PathBuf {
+        self.table_dir.join(format!("{:020}.{}", number.get(), kind.extension()))
     }
 
     /// Where it is written down how a segment is cut.
-    pub(super) fn cut_path(&self, number: u64) -> PathBuf {
-        self.table_dir.join(format!("{number:020}.cut"))
+    pub(super) fn cut_path(&self, number: SegmentNumber) -> PathBuf {
+        self.table_dir.join(format!("{:020}.cut", number.get()))
     }
 
     /// Segments in the table's folder, by number.
-    pub(super) fn list(&self) -> io::Result<Vec<(u64, Kind)>> {
+    pub(super) fn list(&self) -> io::Result<Vec<(SegmentNumber, FileKind)>> {
         let entries = self.storage.list(&self.table_dir)?;
         let mut found: Vec<_> = entries.iter().filter_map(|entry| parse_name(&entry.name)).collect();
         found.sort_unstable_by_key(|(number, _)| *number);
@@ -164,9 +165,9 @@ impl Layout {
 }
 
 /// Number and kind of a segment's file; `None` for any other.
-pub(super) fn parse_name(name: &str) -> Option<(u64, Kind)> {
+pub(super) fn parse_name(name: &str) -> Option<(SegmentNumber, FileKind)> {
     let (stem, extension) = name.split_once('.')?;
-    let (kind, _) = Kind::ALL.iter().find(|(_, known)| *known == extension)?;
+    let (kind, _) = FileKind::ALL.iter().find(|(_, known)| *known == extension)?;
     Some((stem.parse().ok()?, *kind))
 }
 
@@ -235,7 +236,7 @@ mod tests {
 
     #[test]
     fn names_are_read_back_and_others_are_not() {
-        assert_eq!(parse_name("00000000000000000007.sent"), Some((7, Kind::Sent)));
+        assert_eq!(parse_name("00000000000000000007.sent"), Some((SegmentNumber::new(7), FileKind::Sent)));
         for other in ["schema.json", "7", "x.segment", "7.segment.new", "free", ".segment"] {
             assert_eq!(parse_name(other), None, "{other}");
         }

@@ -11,6 +11,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::batch::SegmentNumber;
+
 /// A number of events: rows for the target table, and rejected lines for its quarantine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Events {
@@ -70,14 +72,14 @@ impl LedgerSnapshot {
     }
 }
 
-/// See the module. Guarded as a whole by [`super::SpoolFigures`].
+/// See the module. Guarded as a whole by [`super::SpoolMetrics`].
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     recovered: Events,
     committed: Events,
     inserted: Events,
     set_aside: Events,
-    segments: BTreeMap<u64, Segment>,
+    segments: BTreeMap<SegmentNumber, Segment>,
 }
 
 /// A segment that is open or waits.
@@ -89,42 +91,42 @@ struct Segment {
 
 impl Ledger {
     /// A segment is there from now on, with nothing in it.
-    pub(super) fn open(&mut self, number: u64, created_ms: u64) {
+    pub(super) fn open(&mut self, number: SegmentNumber, created_ms: u64) {
         self.segments.entry(number).or_insert(Segment { created_ms, events: Events::default() });
     }
 
     /// A start found these events in it.
-    pub(super) fn recovered(&mut self, number: u64, events: Events) {
+    pub(super) fn recovered(&mut self, number: SegmentNumber, events: Events) {
         self.recovered.add(events);
         self.give(number, events);
     }
 
     /// These events were committed to it.
-    pub(super) fn committed(&mut self, number: u64, events: Events) {
+    pub(super) fn committed(&mut self, number: SegmentNumber, events: Events) {
         self.committed.add(events);
         self.give(number, events);
     }
 
     /// These events of it are proven in their tables.
-    pub(super) fn inserted(&mut self, number: u64, events: Events) {
+    pub(super) fn inserted(&mut self, number: SegmentNumber, events: Events) {
         self.inserted.add(events);
         self.take(number, events);
     }
 
     /// These events of it are for a person: rows that are proven in the quarantine table, or what is
     /// damaged.
-    pub(super) fn set_aside(&mut self, number: u64, events: Events) {
+    pub(super) fn set_aside(&mut self, number: SegmentNumber, events: Events) {
         self.set_aside.add(events);
         self.take(number, events);
     }
 
     /// It is gone, and whatever was left on its account with it: nothing, if all is well.
-    pub(super) fn close(&mut self, number: u64) {
+    pub(super) fn close(&mut self, number: SegmentNumber) {
         self.segments.remove(&number);
     }
 
     /// True while it is there.
-    pub(super) fn has(&self, number: u64) -> bool {
+    pub(super) fn has(&self, number: SegmentNumber) -> bool {
         self.segments.contains_key(&number)
     }
 
@@ -148,14 +150,14 @@ impl Ledger {
         LedgerSnapshot { rows: line(|events| events.rows), rejected: line(|events| events.rejected) }
     }
 
-    fn give(&mut self, number: u64, events: Events) {
+    fn give(&mut self, number: SegmentNumber, events: Events) {
         if let Some(segment) = self.segments.get_mut(&number) {
             segment.events.add(events);
         }
     }
 
     /// More than was given can't be taken; the balance tells.
-    fn take(&mut self, number: u64, events: Events) {
+    fn take(&mut self, number: SegmentNumber, events: Events) {
         if let Some(segment) = self.segments.get_mut(&number) {
             segment.events.rows = segment.events.rows.saturating_sub(events.rows);
             segment.events.rejected = segment.events.rejected.saturating_sub(events.rejected);
@@ -181,21 +183,21 @@ mod tests {
     #[test]
     fn what_comes_in_goes_out_or_is_here() {
         let mut ledger = Ledger::default();
-        ledger.open(1, 500);
-        ledger.recovered(1, events(10, 2));
-        ledger.open(2, 700);
-        ledger.committed(2, events(5, 1));
-        ledger.committed(2, events(5, 0));
+        ledger.open(SegmentNumber::new(1), 500);
+        ledger.recovered(SegmentNumber::new(1), events(10, 2));
+        ledger.open(SegmentNumber::new(2), 700);
+        ledger.committed(SegmentNumber::new(2), events(5, 1));
+        ledger.committed(SegmentNumber::new(2), events(5, 0));
         assert_eq!(ledger.oldest_ms(), 500);
-        ledger.inserted(1, events(7, 0));
-        ledger.set_aside(1, events(3, 0));
+        ledger.inserted(SegmentNumber::new(1), events(7, 0));
+        ledger.set_aside(SegmentNumber::new(1), events(3, 0));
         let now = ledger.snapshot();
         assert!(now.balances(), "{now:?}");
         assert_eq!(now.rows.named().map(|(_, events)| events), [10, 10, 7, 10, 3]);
         assert_eq!(now.rejected.named().map(|(_, events)| events), [2, 1, 0, 3, 0]);
-        ledger.inserted(1, events(0, 1));
-        ledger.set_aside(1, events(0, 1));
-        ledger.close(1);
+        ledger.inserted(SegmentNumber::new(1), events(0, 1));
+        ledger.set_aside(SegmentNumber::new(1), events(0, 1));
+        ledger.close(SegmentNumber::new(1));
         let now = ledger.snapshot();
         assert!(now.balances() && now.rejected.set_aside == 1, "{now:?}");
         assert_eq!(ledger.oldest_ms(), 700);
@@ -205,18 +207,18 @@ mod tests {
     fn what_goes_missing_or_comes_twice_shows() {
         let of = |change: fn(&mut Ledger)| {
             let mut ledger = Ledger::default();
-            ledger.open(1, 1);
-            ledger.committed(1, events(5, 1));
+            ledger.open(SegmentNumber::new(1), 1);
+            ledger.committed(SegmentNumber::new(1), events(5, 1));
             change(&mut ledger);
             ledger.snapshot().balances()
         };
         assert!(of(|_| {}));
-        assert!(!of(|ledger| ledger.close(1)), "gone with what was in it");
-        assert!(!of(|ledger| ledger.inserted(1, events(6, 0))), "more than there was");
-        assert!(!of(|ledger| ledger.inserted(1, events(0, 2))), "more lines than there were");
-        assert!(!of(|ledger| ledger.inserted(2, events(1, 0))), "of a segment that is not there");
-        assert!(!of(|ledger| ledger.set_aside(1, events(6, 0))), "more than there was");
-        assert!(!of(|ledger| ledger.set_aside(1, events(0, 2))), "more lines than there were");
-        assert!(!of(|ledger| ledger.committed(2, events(1, 0))), "to a segment that is not there");
+        assert!(!of(|ledger| ledger.close(SegmentNumber::new(1))), "gone with what was in it");
+        assert!(!of(|ledger| ledger.inserted(SegmentNumber::new(1), events(6, 0))), "more than there was");
+        assert!(!of(|ledger| ledger.inserted(SegmentNumber::new(1), events(0, 2))), "more lines than there were");
+        assert!(!of(|ledger| ledger.inserted(SegmentNumber::new(2), events(1, 0))), "of a segment that is not there");
+        assert!(!of(|ledger| ledger.set_aside(SegmentNumber::new(1), events(6, 0))), "more than there was");
+        assert!(!of(|ledger| ledger.set_aside(SegmentNumber::new(1), events(0, 2))), "more lines than there were");
+        assert!(!of(|ledger| ledger.committed(SegmentNumber::new(2), events(1, 0))), "to a segment that is not there");
     }
 }

@@ -7,7 +7,7 @@
 //! | `<spool-dir>/lock` | held by the process that owns the spool |
 //! | `<spool-dir>/node-id` | the node's name in tokens |
 //! | `<spool-dir>/keys/<hour>.log` | request keys of sealed segments: see [`repeats`] |
-//! | `<spool-dir>/<table>/schema.json` | the last known columns (not ours: [`crate::insert::target`]) |
+//! | `<spool-dir>/<table>/schema.json` | the last known columns (not ours: [`crate::clickhouse::target`]) |
 //! | `<spool-dir>/<table>/<number>.segment` | open, or sealed and never sent |
 //! | `<spool-dir>/<table>/<number>.sent` | sealed, and ClickHouse may have it |
 //! | `<spool-dir>/<table>/<number>.cut` | how its rows are cut into pieces: JSON and its checksum, see [`Cut`] |
@@ -75,10 +75,11 @@
 mod block;
 mod committer;
 mod cut;
-mod figures;
 mod frame;
+mod held;
 mod layout;
 mod ledger;
+mod metrics;
 mod pool;
 mod reader;
 mod recovery;
@@ -96,9 +97,10 @@ use std::time::Duration;
 pub use block::OpenAttempt;
 pub use committer::Committer;
 pub use cut::{Cut, Piece, PieceState};
-pub use figures::{COMMIT_SECONDS, SpoolFigures};
+pub use held::{Held, Orders};
 pub use layout::SpoolError;
 pub use ledger::{Accounts, Events, LedgerSnapshot};
+pub use metrics::{COMMIT_SECONDS, SpoolMetrics};
 pub use pool::SegmentPool;
 pub use reader::{Part, SegmentReader};
 pub use recovery::{Inspected, Recovered};
@@ -110,7 +112,8 @@ use layout::Layout;
 use repeats::Repeats;
 use storage::{Disk, Storage};
 
-use crate::figures::unix_ms;
+use crate::batch::SegmentNumber;
+use crate::clock::unix_ms;
 
 /// What an acknowledgement means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -152,11 +155,11 @@ pub struct SpoolConfig {
 pub struct Spool {
     layout: Arc<Layout>,
     config: SpoolConfig,
-    figures: Arc<SpoolFigures>,
+    metrics: Arc<SpoolMetrics>,
     pool: Arc<SegmentPool>,
     repeats: Repeats,
-    next_number: u64,
-    postponed: Vec<u64>,
+    next_number: SegmentNumber,
+    postponed: Vec<SegmentNumber>,
 }
 
 impl Spool {
@@ -172,19 +175,19 @@ impl Spool {
 
     fn open_on(storage: Arc<dyn Storage>, config: SpoolConfig) -> Result<(Self, Recovered), SpoolError> {
         let layout = Arc::new(Layout::open(storage, &config.dir, &config.table, config.node_id.as_deref())?);
-        let figures = Arc::new(SpoolFigures::default());
+        let metrics = Arc::new(SpoolMetrics::default());
         let repeats =
-            Repeats::open(&layout, &figures, config.idempotency_keys_max, config.dedup_values_max, unix_ms() / 1000);
+            Repeats::open(&layout, &metrics, config.idempotency_keys_max, config.dedup_values_max, unix_ms() / 1000);
         let mut repeats = repeats.map_err(layout::failed("reading what was seen lately".to_owned()))?;
-        let mut recovered = recovery::recover(&layout, &figures, &mut repeats)?;
+        let mut recovered = recovery::recover(&layout, &metrics, &mut repeats)?;
         let damaged = layout.damaged_dir();
         let files =
             layout.storage().list(&damaged).map_err(layout::failed(format!("reading {}", damaged.display())))?;
-        figures.found_damaged(files.len() as u64);
-        let pool = Arc::new(SegmentPool::new(layout.clone(), figures.clone(), config.batch_bytes));
+        metrics.found_damaged(files.len() as u64);
+        let pool = Arc::new(SegmentPool::new(layout.clone(), metrics.clone(), config.batch_bytes));
         let next_number = recovered.next_number;
         let postponed = std::mem::take(&mut recovered.postponed);
-        Ok((Self { layout, config, figures, pool, repeats, next_number, postponed }, recovered))
+        Ok((Self { layout, config, metrics, pool, repeats, next_number, postponed }, recovered))
     }
 
     /// Segments of a former run whose recovery waits for room on the disk.
@@ -199,10 +202,10 @@ impl Spool {
     /// There is still no room, or the disk fails.
     fn recover_postponed(&mut self) -> io::Result<Option<SealedSegment>> {
         while let Some(number) = self.postponed.first().copied() {
-            let recovered = recovery::recover_one(&self.layout, number, layout::Kind::Segment, &mut self.repeats)?;
+            let recovered = recovery::recover_one(&self.layout, number, layout::FileKind::Segment, &mut self.repeats)?;
             self.postponed.remove(0);
             if let Some(segment) = recovered {
-                self.figures.found(&segment);
+                self.metrics.found(&segment);
                 return Ok(Some(segment));
             }
         }
@@ -210,8 +213,8 @@ impl Spool {
     }
 
     /// What is counted.
-    pub fn figures(&self) -> Arc<SpoolFigures> {
-        self.figures.clone()
+    pub fn metrics(&self) -> Arc<SpoolMetrics> {
+        self.metrics.clone()
     }
 
     /// Where the files of inserted segments go.

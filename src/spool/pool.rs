@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crossbeam::queue::ArrayQueue;
 
-use super::figures::SpoolFigures;
-use super::layout::{Kind, Layout};
+use super::layout::{FileKind, Layout};
 use super::ledger::Events;
+use super::metrics::SpoolMetrics;
 use super::salvage::{self, Left, Salvaged};
 use super::sealed::SealedSegment;
+use crate::batch::SegmentNumber;
 use crate::limits;
 
 /// See the module.
@@ -23,18 +24,18 @@ pub struct SegmentPool {
     free: ArrayQueue<(PathBuf, u64)>,
     names: AtomicU64,
     layout: Arc<Layout>,
-    figures: Arc<SpoolFigures>,
+    metrics: Arc<SpoolMetrics>,
     /// A file that grew far beyond a usual segment is not kept.
     bytes_max: u64,
 }
 
 impl SegmentPool {
-    pub(super) fn new(layout: Arc<Layout>, figures: Arc<SpoolFigures>, batch_bytes: u64) -> Self {
+    pub(super) fn new(layout: Arc<Layout>, metrics: Arc<SpoolMetrics>, batch_bytes: u64) -> Self {
         Self {
             free: ArrayQueue::new(limits::FREE_SEGMENTS_MAX),
             names: AtomicU64::new(0),
             layout,
-            figures,
+            metrics,
             bytes_max: batch_bytes.saturating_mul(2),
         }
     }
@@ -46,14 +47,14 @@ impl SegmentPool {
 
     /// Removes a file that was taken for segment `number`, when that could not be opened in it. It
     /// counts until it is gone under each of the names that it may have.
-    pub(super) fn give_up(&self, number: u64, path: &Path, len: u64) {
-        let segment = self.layout.path(number, Kind::Segment);
+    pub(super) fn give_up(&self, number: SegmentNumber, path: &Path, len: u64) {
+        let segment = self.layout.path(number, FileKind::Segment);
         let names = [path.to_owned(), segment.with_extension("new"), segment];
         let remove = |name: &PathBuf| self.layout.storage().remove(name);
         let failed = |error: &io::Error| error.kind() != io::ErrorKind::NotFound;
         let left = names.iter().filter_map(|name| remove(name).err()).any(|error| failed(&error));
         if !left {
-            self.figures.release(len);
+            self.metrics.release(len);
         }
     }
 
@@ -74,8 +75,8 @@ impl SegmentPool {
             self.layout.sync_table_dir()?;
             self.layout.storage().remove(&self.layout.cut_path(segment.number()))?;
         }
-        self.figures.inserted(segment.number(), segment.rows_undecided(), segment.rejected());
-        self.figures.retired(segment.number());
+        self.metrics.inserted(segment.number(), segment.rows_undecided(), segment.rejected());
+        self.metrics.retired(segment.number());
         Ok(())
     }
 
@@ -88,7 +89,7 @@ impl SegmentPool {
     pub fn rows_are_inserted(&self, segment: &mut SealedSegment) -> io::Result<()> {
         let rows = segment.rows_undecided();
         segment.mark_rows_inserted()?;
-        self.figures.inserted(segment.number(), rows, 0);
+        self.metrics.inserted(segment.number(), rows, 0);
         Ok(())
     }
 
@@ -111,14 +112,14 @@ impl SegmentPool {
             rows: segment.rows_undecided().saturating_sub(rows),
             rejected: segment.rejected().saturating_sub(rejected),
         };
-        self.figures.lost_to_damage(segment.number(), missing);
+        self.metrics.lost_to_damage(segment.number(), missing);
         match &left {
             // The original goes on counting, in `damaged/`.
-            Some(left) => self.figures.occupy(left.seal().end),
-            None => self.figures.retired(segment.number()),
+            Some(left) => self.metrics.occupy(left.seal().end),
+            None => self.metrics.retired(segment.number()),
         }
         if let Ok(files) = self.layout.storage().list(&self.layout.damaged_dir()) {
-            self.figures.found_damaged(files.len() as u64);
+            self.metrics.found_damaged(files.len() as u64);
         }
         Ok(Some(Salvaged { segment: left, missing }))
     }
@@ -139,7 +140,7 @@ impl SegmentPool {
 
     fn remove(&self, path: &Path, len: u64) -> io::Result<()> {
         self.layout.storage().remove(path)?;
-        self.figures.release(len);
+        self.metrics.release(len);
         Ok(())
     }
 }

@@ -6,10 +6,11 @@ use std::io;
 use bytes::{Bytes, BytesMut};
 
 use super::block::Seal;
-use super::frame::{HEADER, Header, Place};
+use super::frame::{FramePlace, HEADER, Header};
 use super::storage::{StorageFile, read_up_to};
 use crate::batch;
-use crate::identity::{Id, REQUEST_KEY_BYTES, RequestKey};
+use crate::batch::Position;
+use crate::batch::identity::{Id, REQUEST_KEY_BYTES, RequestKey};
 
 /// Which rows of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,16 +27,16 @@ pub enum Part {
 pub struct SegmentReader {
     file: Box<dyn StorageFile>,
     part: Part,
-    place: Place,
+    place: FramePlace,
     seal: Seal,
     /// What was read so far; must come out as the seal says.
     read: Seal,
-    position: Option<u64>,
+    position: Option<Position>,
     payload: BytesMut,
 }
 
 impl SegmentReader {
-    pub(super) fn new(file: Box<dyn StorageFile>, part: Part, place: Place, seal: Seal) -> Self {
+    pub(super) fn new(file: Box<dyn StorageFile>, part: Part, place: FramePlace, seal: Seal) -> Self {
         let read = Seal { end: place.offset, sealed_ms: seal.sealed_ms, ..Seal::default() };
         Self { file, part, place, seal, read, position: None, payload: BytesMut::new() }
     }
@@ -73,7 +74,7 @@ impl SegmentReader {
         };
         let header = read_frame(&*self.file, self.place, self.seal.end, &mut self.payload)?
             .ok_or_else(|| damaged("there is no valid frame"))?;
-        if self.position.is_some_and(|position| header.position != position + 1) {
+        if self.position.is_some_and(|position| header.position != position.next()) {
             return Err(damaged("a frame is missing"));
         }
         self.position = Some(header.position);
@@ -90,7 +91,7 @@ impl SegmentReader {
 /// stands there before `end`.
 pub(super) fn read_frame(
     file: &dyn StorageFile,
-    place: Place,
+    place: FramePlace,
     end: u64,
     payload: &mut BytesMut,
 ) -> io::Result<Option<Header>> {

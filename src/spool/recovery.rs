@@ -13,13 +13,14 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::block::{Identity, Seal, frames_start};
-use super::figures::SpoolFigures;
-use super::frame::{HEADER, Header, MAGIC, Place};
-use super::layout::{Kind, Layout, SpoolError, failed};
+use super::frame::{FramePlace, HEADER, Header, MAGIC};
+use super::layout::{FileKind, Layout, SpoolError, failed};
+use super::metrics::SpoolMetrics;
 use super::reader::{Sections, read_frame};
 use super::repeats::{Identities, Repeats};
 use super::sealed::{Opened, SealedSegment};
 use super::storage::{StorageFile, read_up_to, write_all};
+use crate::batch::{Position, SegmentNumber};
 
 /// What a start found.
 #[derive(Debug)]
@@ -27,9 +28,9 @@ pub struct Recovered {
     /// Segments that wait for their insert, the oldest first.
     pub segments: Vec<SealedSegment>,
     /// Numbers of segments whose recovery waits for room on the disk.
-    pub(super) postponed: Vec<u64>,
+    pub(super) postponed: Vec<SegmentNumber>,
     /// The first number that was never used.
-    pub next_number: u64,
+    pub next_number: SegmentNumber,
 }
 
 /// A segment as it lies there.
@@ -40,7 +41,7 @@ pub enum Inspected {
     /// It is being written, or a crash left it so.
     Unsealed {
         /// Its number.
-        number: u64,
+        number: SegmentNumber,
         /// Its file.
         path: PathBuf,
     },
@@ -70,18 +71,18 @@ pub(super) fn inspect(layout: &Arc<Layout>) -> Result<Vec<Inspected>, SpoolError
 
 pub(super) fn recover(
     layout: &Arc<Layout>,
-    figures: &SpoolFigures,
+    metrics: &SpoolMetrics,
     repeats: &mut Repeats,
 ) -> Result<Recovered, SpoolError> {
     let whole = |error| failed(format!("recovering {}", layout.table_dir().display()))(error);
     empty_folder(layout, &layout.free_dir()).map_err(whole)?;
-    let mut next_number = 1 + highest_number(layout, &layout.damaged_dir()).map_err(whole)?;
+    let mut next_number = highest_number(layout, &layout.damaged_dir()).map_err(whole)?.next();
     let (mut segments, mut postponed) = (Vec::new(), Vec::new());
     for (number, kind) in layout.list().map_err(whole)? {
-        next_number = next_number.max(number + 1);
+        next_number = next_number.max(number.next());
         let path = layout.path(number, kind);
         let one = |error| failed(format!("recovering {}", path.display()))(error);
-        if kind == Kind::Copy {
+        if kind == FileKind::Copy {
             layout.storage().remove(&path).map_err(one)?;
             continue;
         }
@@ -100,10 +101,10 @@ pub(super) fn recover(
     remove_leftovers(layout).map_err(whole)?;
     layout.sync_table_dir().map_err(whole)?;
     for segment in &segments {
-        figures.found(segment);
+        metrics.found(segment);
     }
     for folder in [layout.table_dir(), &layout.keys_dir()] {
-        figures.occupy(occupied(layout, folder).map_err(whole)?);
+        metrics.occupy(occupied(layout, folder).map_err(whole)?);
     }
     Ok(Recovered { segments, postponed, next_number })
 }
@@ -111,17 +112,17 @@ pub(super) fn recover(
 /// What is readable of one segment, sealed. Nothing if no frame of it was ever acknowledged.
 pub(super) fn recover_one(
     layout: &Arc<Layout>,
-    number: u64,
-    kind: Kind,
+    number: SegmentNumber,
+    kind: FileKind,
     repeats: &mut Repeats,
 ) -> io::Result<Option<SealedSegment>> {
     let path = layout.path(number, kind);
     match SealedSegment::open(layout, number, kind)? {
         Opened::Sealed(segment) => return Ok(Some(*segment)),
-        Opened::Unsealed { identity, frames_start } if kind == Kind::Segment => {
+        Opened::Unsealed { identity, frames_start } if kind == FileKind::Segment => {
             return recover_unsealed(layout, &path, &identity, frames_start, repeats);
         }
-        Opened::Empty if kind == Kind::Segment => layout.storage().remove(&path)?,
+        Opened::Empty if kind == FileKind::Segment => layout.storage().remove(&path)?,
         Opened::Empty | Opened::Unreadable | Opened::Unsealed { .. } => {
             tracing::error!(path = %path.display(), "a segment can't be read and is set aside as damaged");
             set_aside(layout, &path, false)?;
@@ -161,7 +162,7 @@ fn recover_unsealed(
     let file = layout.storage().open(path)?;
     let file = &*file;
     let end = file.len()?;
-    let start = Place { epoch: identity.epoch, number: identity.number, offset: frames_start };
+    let start = FramePlace { epoch: identity.epoch, number: identity.number, offset: frames_start };
     let scan = scan(file, start, identity.first_position, end, Tail::MayBeTorn)?;
     if scan.damaged {
         tracing::error!(
@@ -175,12 +176,16 @@ fn recover_unsealed(
         return Ok(None);
     }
     let number = identity.number;
-    let copy_path = layout.path(number, Kind::Copy);
+    let copy_path = layout.path(number, FileKind::Copy);
     // The same number, another epoch: no token can be that of the original.
-    let copy_identity =
-        Identity { node_id: layout.node_id().to_owned(), epoch: layout.epoch(), first_position: 1, ..identity.clone() };
+    let copy_identity = Identity {
+        node_id: layout.node_id().to_owned(),
+        epoch: layout.epoch(),
+        first_position: Position::new(1),
+        ..identity.clone()
+    };
     let copy = layout.storage().create(&copy_path)?;
-    let written = write_copy(file, &scan.frames, start, end, &copy_identity, &*copy, Kept::All).inspect_err(|_| {
+    let written = write_copy(file, &scan.frames, start, end, &copy_identity, &*copy, CopyMode::All).inspect_err(|_| {
         // Half a copy takes room that is wanted. The next start removes what can't be removed now.
         let _ = layout.storage().remove(&copy_path);
     });
@@ -189,12 +194,12 @@ fn recover_unsealed(
     layout.sync_table_dir()?;
     // As when any segment is sealed: the identities once the disk has their events, which the old file
     // may have shown without; and before the seal, behind which nobody looks for them.
-    let sealed_ms = crate::figures::unix_ms();
+    let sealed_ms = crate::clock::unix_ms();
     repeats.recovered(number, &identities, sealed_ms / 1000)?;
     let seal = Seal { sealed_ms, ..totals };
     write_all(&*copy, &seal.encode(copy_identity.epoch, number), identity_len)?;
     copy.sync()?;
-    match SealedSegment::open(layout, number, Kind::Segment)? {
+    match SealedSegment::open(layout, number, FileKind::Segment)? {
         Opened::Sealed(segment) => Ok(Some(*segment)),
         _ => Err(io::Error::other("what was just written can't be read")),
     }
@@ -209,7 +214,7 @@ pub(super) struct Written {
 
 /// What a copy takes over of each frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kept {
+pub(super) enum CopyMode {
     All,
     /// Its rows are inserted: none of them may go out under the copy's token.
     AllButRows,
@@ -219,11 +224,11 @@ pub(super) enum Kept {
 pub(super) fn write_copy(
     from: &dyn StorageFile,
     frames: &[(u64, Header)],
-    start: Place,
+    start: FramePlace,
     end: u64,
     identity: &Identity,
     to: &dyn StorageFile,
-    kept: Kept,
+    kept: CopyMode,
 ) -> io::Result<Written> {
     to.set_len(0)?;
     let block = identity.encode();
@@ -231,19 +236,19 @@ pub(super) fn write_copy(
     let identity_len = block.len() as u64;
     let mut totals = Seal { end: frames_start(identity_len), ..Seal::default() };
     let (mut payload, mut identities) = (BytesMut::new(), Identities::default());
-    for ((offset, header), position) in frames.iter().zip(1..) {
-        let found = read_frame(from, Place { offset: *offset, ..start }, end, &mut payload)?;
+    for ((offset, header), position) in frames.iter().zip((1..).map(Position::new)) {
+        let found = read_frame(from, FramePlace { offset: *offset, ..start }, end, &mut payload)?;
         if found != Some(*header) {
             return Err(io::Error::other("a frame changed while it was read"));
         }
         let (header, payload) = match kept {
-            Kept::All => (*header, &payload[..]),
-            Kept::AllButRows => without_rows(header, &payload),
+            CopyMode::All => (*header, &payload[..]),
+            CopyMode::AllButRows => without_rows(header, &payload),
         };
         let header = Header {
             position,
             // It is read only after all of it was synced.
-            durable: frames.len() as u64,
+            durable: Position::new(frames.len() as u64),
             epoch: identity.epoch,
             number: identity.number,
             offset: totals.end,
@@ -272,8 +277,8 @@ fn without_rows<'a>(header: &Header, payload: &'a [u8]) -> (Header, &'a [u8]) {
 /// end, or any, when that is known.
 pub(super) fn scan(
     file: &dyn StorageFile,
-    start: Place,
-    first_position: u64,
+    start: FramePlace,
+    first_position: Position,
     end: u64,
     tail: Tail,
 ) -> io::Result<Scan> {
@@ -295,7 +300,7 @@ pub(super) fn scan(
             }
         };
         scan.frames.push((offset, header));
-        expected = header.position.saturating_add(1);
+        expected = header.position.next();
         place.offset = offset + header.len();
     }
 }
@@ -304,9 +309,9 @@ pub(super) fn scan(
 /// says that it was. `None` when none does: what was bad is a torn tail.
 fn frame_behind_damage(
     file: &dyn StorageFile,
-    from: Place,
+    from: FramePlace,
     end: u64,
-    expected: u64,
+    expected: Position,
     payload: &mut BytesMut,
 ) -> io::Result<Option<(u64, Header)>> {
     let first = later_frame(file, from, end, payload)?;
@@ -316,7 +321,7 @@ fn frame_behind_damage(
             return Ok(first);
         }
         // From its last byte: it may be followed without a gap.
-        let last = Place { offset: offset + header.len() - 1, ..from };
+        let last = FramePlace { offset: offset + header.len() - 1, ..from };
         later = later_frame(file, last, end, payload)?;
     }
     Ok(None)
@@ -325,7 +330,7 @@ fn frame_behind_damage(
 /// The next correct frame behind `from`, searched byte by byte.
 fn later_frame(
     file: &dyn StorageFile,
-    from: Place,
+    from: FramePlace,
     end: u64,
     payload: &mut BytesMut,
 ) -> io::Result<Option<(u64, Header)>> {
@@ -336,7 +341,7 @@ fn later_frame(
         let len = read_up_to(file, &mut window, offset)?;
         let bytes = window.get(..len).unwrap_or_default();
         for at in memchr::memmem::find_iter(bytes, MAGIC).take_while(|at| *at < STEP) {
-            let place = Place { offset: offset + at as u64, ..from };
+            let place = FramePlace { offset: offset + at as u64, ..from };
             let looks_right = bytes.get(at..).is_some_and(|rest| Header::decode(rest, place).is_some());
             if looks_right && let Some(header) = read_frame(file, place, end, payload)? {
                 return Ok(Some((place.offset, header)));
@@ -373,7 +378,7 @@ fn remove_leftovers(layout: &Layout) -> io::Result<()> {
     let segments = layout.list()?;
     for entry in layout.storage().list(layout.table_dir())? {
         let (stem, extension) = entry.name.split_once('.').unwrap_or((&entry.name, ""));
-        let Ok(number) = stem.parse::<u64>() else { continue };
+        let Ok(number) = stem.parse::<SegmentNumber>() else { continue };
         let of_a_segment = segments.iter().any(|(segment, _)| *segment == number);
         if extension == "new" || (extension == "cut" && !of_a_segment) {
             layout.storage().remove(&layout.table_dir().join(&entry.name))?;
@@ -390,10 +395,10 @@ fn empty_folder(layout: &Layout, path: &Path) -> io::Result<()> {
 }
 
 /// The highest number in a folder, whatever the ending; 0 without any.
-fn highest_number(layout: &Layout, path: &Path) -> io::Result<u64> {
+fn highest_number(layout: &Layout, path: &Path) -> io::Result<SegmentNumber> {
     let entries = layout.storage().list(path)?;
     let numbers = entries.iter().filter_map(|entry| entry.name.split('.').next()?.parse().ok());
-    Ok(numbers.max().unwrap_or(0))
+    Ok(numbers.max().unwrap_or_default())
 }
 
 /// Bytes of all files in the table's folder and those below it.

@@ -15,11 +15,12 @@ use std::sync::Arc;
 
 use super::block::{Identity, Progress, Seal};
 use super::frame::Header;
-use super::layout::{Kind, Layout};
+use super::layout::{FileKind, Layout};
 use super::ledger::Events;
-use super::recovery::{Kept, Tail, Written, scan, set_aside, write_copy};
+use super::recovery::{CopyMode, Tail, Written, scan, set_aside, write_copy};
 use super::sealed::{Opened, SealedSegment};
 use super::storage::write_all;
+use crate::batch::Position;
 
 /// What has become of a damaged segment.
 #[derive(Debug)]
@@ -55,8 +56,8 @@ pub(super) fn salvage(layout: &Arc<Layout>, segment: &mut SealedSegment) -> io::
     }
     // A crash must not make anybody believe that ClickHouse may have it: this was decided before.
     segment.forget_attempt()?;
-    let kept = if segment.rows_waiting() > 0 { Kept::All } else { Kept::AllButRows };
-    if kept == Kept::AllButRows {
+    let kept = if segment.rows_waiting() > 0 { CopyMode::All } else { CopyMode::AllButRows };
+    if kept == CopyMode::AllButRows {
         frames.retain(|(_, header)| header.rejected > 0);
     }
     if frames.is_empty() {
@@ -68,10 +69,10 @@ pub(super) fn salvage(layout: &Arc<Layout>, segment: &mut SealedSegment) -> io::
     let identity = Identity {
         node_id: layout.node_id().to_owned(),
         epoch: layout.epoch(),
-        first_position: 1,
+        first_position: Position::new(1),
         ..segment.identity().clone()
     };
-    let copy_path = layout.path(number, Kind::Copy);
+    let copy_path = layout.path(number, FileKind::Copy);
     let copy = layout.storage().create(&copy_path)?;
     let written = write_copy(&*file, &frames, start, end, &identity, &*copy, kept).and_then(|written| {
         let Written { identity_len, totals, .. } = written;

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use super::block::{BLOCK, Identity, OpenAttempt, Progress, Seal, VERSION, frames_start};
 use super::cut::{Cut, PieceState};
-use super::frame::Place;
-use super::layout::{Kind, Layout};
+use super::frame::FramePlace;
+use super::layout::{FileKind, Layout};
 use super::reader::{Part, SegmentReader};
 use super::storage::{read_up_to, write_all};
-use crate::figures::unix_ms;
+use crate::batch::SegmentNumber;
+use crate::clock::unix_ms;
 
 /// A segment that waits for its insert. Nothing in it changes any more (invariant 3).
 #[derive(Debug)]
@@ -33,7 +34,7 @@ pub struct SealedSegment {
 impl SealedSegment {
     /// One that was just sealed.
     pub(super) fn new(layout: Arc<Layout>, identity: Identity, identity_len: u64, seal: Seal) -> Self {
-        let path = layout.path(identity.number, Kind::Segment);
+        let path = layout.path(identity.number, FileKind::Segment);
         Self {
             layout,
             path,
@@ -49,7 +50,7 @@ impl SealedSegment {
     }
 
     /// Reads a segment's blocks. `None` for the seal when it has none.
-    pub(super) fn open(layout: &Arc<Layout>, number: u64, kind: Kind) -> io::Result<Opened> {
+    pub(super) fn open(layout: &Arc<Layout>, number: SegmentNumber, kind: FileKind) -> io::Result<Opened> {
         let path = layout.path(number, kind);
         let file = layout.storage().open(&path)?;
         let mut start = vec![0; BLOCK];
@@ -85,7 +86,7 @@ impl SealedSegment {
         let Some(seal) = Seal::decode(seal, epoch, number) else {
             return Ok(Opened::Unsealed { identity, frames_start: frames_start(identity_len) });
         };
-        let sent = kind == Kind::Sent;
+        let sent = kind == FileKind::Sent;
         // Without a word about it, what was sent may have been stored anywhere.
         let unknown = OpenAttempt::unknown(identity.created_ms, number);
         let progress = Progress::decode(progress, epoch, number)
@@ -112,7 +113,7 @@ impl SealedSegment {
     }
 
     /// Its number.
-    pub fn number(&self) -> u64 {
+    pub fn number(&self) -> SegmentNumber {
         self.identity.number
     }
 
@@ -200,7 +201,7 @@ impl SealedSegment {
     pub fn name(&self) -> String {
         let Identity { node_id, epoch, number, .. } = &self.identity;
         let Seal { rows, checksum, .. } = &self.seal;
-        format!("{node_id}-{epoch:016x}-{number}-{rows}-{checksum:08x}")
+        format!("{node_id}-{:016x}-{number}-{rows}-{checksum:08x}", epoch.get())
     }
 
     /// Notes, durably and before the first byte is sent, that ClickHouse may have it: a crash must
@@ -210,14 +211,14 @@ impl SealedSegment {
     /// # Errors
     ///
     /// Those of the file system; nothing may be sent then.
-    pub fn begin_attempt(&mut self, window: &str, newest: u64) -> io::Result<()> {
+    pub fn begin_attempt(&mut self, window: &str, newest: SegmentNumber) -> io::Result<()> {
         if self.progress.open.is_none() || !self.noted {
             let began = || OpenAttempt { since_ms: unix_ms(), newest, window: window.to_owned() };
             let open = self.progress.open.clone().unwrap_or_else(began);
             self.write_progress(Progress { open: Some(open), ..self.progress.clone() }, true)?;
         }
         if !self.sent {
-            let sent = self.layout.path(self.identity.number, Kind::Sent);
+            let sent = self.layout.path(self.identity.number, FileKind::Sent);
             self.layout.storage().rename(&self.path, &sent)?;
             self.path = sent;
             self.sent = true;
@@ -325,8 +326,8 @@ impl SealedSegment {
     }
 
     /// Where its first frame is.
-    pub(super) fn first_place(&self) -> Place {
-        Place { epoch: self.identity.epoch, number: self.identity.number, offset: frames_start(self.identity_len) }
+    pub(super) fn first_place(&self) -> FramePlace {
+        FramePlace { epoch: self.identity.epoch, number: self.identity.number, offset: frames_start(self.identity_len) }
     }
 
     pub(super) fn identity(&self) -> &Identity {
@@ -338,8 +339,8 @@ impl SealedSegment {
     }
 
     /// By its file's name.
-    pub(super) fn kind(&self) -> Kind {
-        if self.sent { Kind::Sent } else { Kind::Segment }
+    pub(super) fn kind(&self) -> FileKind {
+        if self.sent { FileKind::Sent } else { FileKind::Segment }
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -5,14 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::block::{Identity, Seal, VERSION, frames_start};
-use super::frame::{HEADER, Header, Place};
-use super::layout::{Kind, Layout};
+use super::frame::{FramePlace, HEADER, Header};
+use super::layout::{FileKind, Layout};
 use super::repeats::{Identities, Repeats};
 use super::sealed::SealedSegment;
 use super::storage::{SealError, StorageFile, write_all, write_all_slices};
-use crate::batch::Batch;
-use crate::figures::unix_ms;
-use crate::identity::REQUEST_KEY_BYTES;
+use crate::batch::identity::REQUEST_KEY_BYTES;
+use crate::batch::{Batch, Position, SegmentNumber};
+use crate::clock::unix_ms;
 
 /// The segment that frames are appended to.
 pub(super) struct OpenSegment {
@@ -34,8 +34,8 @@ impl OpenSegment {
     /// leave acknowledged frames in a file that has another name.
     pub(super) fn create(
         layout: &Arc<Layout>,
-        number: u64,
-        first_position: u64,
+        number: SegmentNumber,
+        first_position: Position,
         frozen: &[u8],
         capacity: u64,
         recycled: Option<(&Path, u64)>,
@@ -50,7 +50,7 @@ impl OpenSegment {
             frozen: frozen.to_vec(),
         };
         layout.keep_node_id()?;
-        let path = layout.path(number, Kind::Segment);
+        let path = layout.path(number, FileKind::Segment);
         let beside = path.with_extension("new");
         Self::prepare(layout, &beside, &path, identity, capacity, recycled).inspect_err(|_| {
             // Nothing was acknowledged in it. If it can't be removed either, the next start finds it
@@ -98,7 +98,7 @@ impl OpenSegment {
         })
     }
 
-    pub(super) fn number(&self) -> u64 {
+    pub(super) fn number(&self) -> SegmentNumber {
         self.identity.number
     }
 
@@ -116,15 +116,15 @@ impl OpenSegment {
     pub(super) fn append<'a>(
         &mut self,
         batches: impl Iterator<Item = &'a Batch> + Clone,
-        first_position: u64,
-        durable: u64,
+        first_position: Position,
+        durable: Position,
         headers: &mut Vec<[u8; HEADER]>,
     ) -> io::Result<()> {
         let mut totals = self.totals;
         headers.clear();
-        for (batch, position) in batches.clone().zip(first_position..) {
-            let place = Place { epoch: self.identity.epoch, number: self.identity.number, offset: totals.end };
-            let header = Header::of(batch, position, durable, place)
+        for (batch, more) in batches.clone().zip(0..) {
+            let place = FramePlace { epoch: self.identity.epoch, number: self.identity.number, offset: totals.end };
+            let header = Header::of(batch, first_position.plus(more), durable, place)
                 .ok_or_else(|| io::Error::other("a batch is longer than a frame can be"))?;
             headers.push(header.encode());
             totals.add(&header);

@@ -30,7 +30,7 @@ pub(super) trait Storage: Debug + Send + Sync {
     /// Takes a name away.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// What is in a folder.
-    fn list(&self, path: &Path) -> io::Result<Vec<Entry>>;
+    fn list(&self, path: &Path) -> io::Result<Vec<FolderEntry>>;
     /// Makes the names in a folder durable.
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
     /// Bytes that this user may still write to the disk that has `path`.
@@ -70,7 +70,7 @@ impl From<SealError> for io::Error {
 
 /// A name in a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct FolderEntry {
     pub(super) name: String,
     pub(super) is_folder: bool,
     pub(super) len: u64,
@@ -184,14 +184,14 @@ impl Storage for Disk {
         fs::remove_file(path)
     }
 
-    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+    fn list(&self, path: &Path) -> io::Result<Vec<FolderEntry>> {
         let mut entries = Vec::new();
         for entry in fs::read_dir(path)? {
             let entry = entry?;
             // What is taken away meanwhile is not there.
             let Ok(metadata) = entry.metadata() else { continue };
             let name = entry.file_name().to_string_lossy().into_owned();
-            entries.push(Entry { name, is_folder: metadata.is_dir(), len: metadata.len() });
+            entries.push(FolderEntry { name, is_folder: metadata.is_dir(), len: metadata.len() });
         }
         Ok(entries)
     }

@@ -5,12 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use mio::{Interest, Token};
 
+use super::slot::Slot;
 use super::{FIRST_LISTENER, Worker};
+use crate::api::Shed;
 use crate::connection::{Connection, Waiting};
-use crate::figures::Shed;
 use crate::handoff::Arrival;
 use crate::limits;
-use crate::slot::Slot;
 
 impl Worker {
     /// Accepts until nothing is left, and hands what another worker has more room for to it.
@@ -41,7 +41,7 @@ impl Worker {
     fn admit(&mut self, Arrival { stream, peer }: Arrival) {
         let total = self.shared.handoff.connections();
         if total > self.shared.connections_max + limits::REFUSED_CONNECTIONS_MAX {
-            self.figures.shed(Shed::Connections, 1);
+            self.metrics.shed(Shed::Connections, 1);
             self.shared.handoff.leave(self.index);
             return;
         }
@@ -71,7 +71,7 @@ impl Worker {
             return;
         }
         if total > self.shared.connections_max {
-            self.figures.shed(Shed::Connections, 1);
+            self.metrics.shed(Shed::Connections, 1);
             slot.connection.refuse(Shed::Connections.into());
         }
         match self.slots.get_mut(index) {
@@ -79,7 +79,7 @@ impl Worker {
             None => self.slots.push(Some(slot)),
         }
         self.open += 1;
-        self.figures.connections.set(self.open as u64);
+        self.metrics.connections.set(self.open as u64);
         self.visits.push_back(index);
     }
 
@@ -91,7 +91,7 @@ impl Worker {
         self.buffers.give_back(&mut slot.kept);
         self.vacant.push(index);
         self.open -= 1;
-        self.figures.connections.set(self.open as u64);
+        self.metrics.connections.set(self.open as u64);
         self.shared.handoff.leave(self.index);
     }
 }

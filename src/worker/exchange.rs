@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use super::Worker;
-use super::desk::Desk;
-use crate::api::Fault;
+use super::slot::{ReadOutcome, read_some};
+use crate::api::{Fault, Shed};
 use crate::connection::Waiting;
-use crate::figures::Shed;
 use crate::http::Status;
+use crate::intake::RequestContext;
+use crate::intake::outbox::Waiter;
 use crate::limits;
-use crate::outbox::Waiter;
-use crate::slot::{ReadOutcome, read_some};
 
 impl Worker {
     /// Reads once from a connection, serves what is complete, and sends what is due.
@@ -55,11 +54,11 @@ impl Worker {
         let Some(Some(slot)) = self.slots.get_mut(index) else {
             return false;
         };
-        let mut desk = Desk {
+        let mut context = RequestContext {
             api: &mut self.api,
             outbox: &mut self.outbox,
             shared: &self.shared,
-            figures: &self.figures,
+            metrics: &self.metrics,
             waiter: Waiter { slot: index, generation: slot.generation },
             client_ip: slot.peer,
         };
@@ -69,7 +68,7 @@ impl Worker {
         }
         if !slot.kept.is_empty() && slot.connection.is_paused() {
             // What is there already comes first.
-            let received = slot.connection.receive(&mut slot.kept, limits, &mut desk);
+            let received = slot.connection.receive(&mut slot.kept, limits, &mut context);
             slot.kept.truncate(received.kept.end);
             slot.kept.drain(..received.kept.start);
             if slot.kept.is_empty() {
@@ -103,21 +102,21 @@ impl Worker {
             return true;
         };
         let kept_all = if slot.kept.is_empty() {
-            let received = slot.connection.receive(fresh, limits, &mut desk);
+            let received = slot.connection.receive(fresh, limits, &mut context);
             let kept = fresh.get(received.kept).unwrap_or_default();
             kept.is_empty() || self.buffers.append(&mut slot.kept, kept, received.expected)
         } else {
             let expected = slot.connection.expected();
             let appended = self.buffers.append(&mut slot.kept, fresh, expected);
             if appended {
-                let received = slot.connection.receive(&mut slot.kept, limits, &mut desk);
+                let received = slot.connection.receive(&mut slot.kept, limits, &mut context);
                 slot.kept.truncate(received.kept.end);
                 slot.kept.drain(..received.kept.start);
             }
             appended
         };
         if !kept_all {
-            self.figures.shed(Shed::InFlightBytes, 1);
+            self.metrics.shed(Shed::InFlightBytes, 1);
             slot.connection.refuse(Shed::InFlightBytes.into());
             slot.kept.clear();
         }
@@ -134,9 +133,9 @@ impl Worker {
             return false;
         };
         self.out.clear();
-        let last = self.stopping_since.is_some() && slot.kept.is_empty();
-        let figures = &self.figures;
-        slot.connection.render(&mut self.out, &self.date, last, |status| figures.replies.count(status.code()));
+        let last = self.shared.handoff.lifecycle.is_stopping() && slot.kept.is_empty();
+        let metrics = &self.metrics;
+        slot.connection.render(&mut self.out, &self.date, last, |status| metrics.replies.count(status.code()));
         if !self.out.is_empty() && !slot.write(&self.out) {
             self.close(index);
             return false;

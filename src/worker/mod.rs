@@ -7,81 +7,40 @@
 //! queued and visited in the next turn.
 
 mod connections;
-mod decide;
-mod desk;
 mod exchange;
-mod insertion;
+mod slot;
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 
-pub(crate) use decide::decide;
-#[cfg(feature = "engine-may")]
-pub(crate) use desk::Desk;
-
 use crate::api::Api;
-use crate::connection::{Kept, RequestLimits};
-use crate::figures::{WorkerFigures, unix_ms};
-use crate::handoff::Handoff;
-use crate::health::Health;
+use crate::clock::unix_ms;
+use crate::connection::Committed;
+use crate::handoff::Subscription;
 use crate::http::DateCache;
-use crate::in_flight::InFlight;
+use crate::intake::awaiting::AwaitingInserts;
+use crate::intake::metrics::WorkerMetrics;
+use crate::intake::outbox::{Outbox, Settled, Waiter};
+use crate::intake::{Shared, decide};
 use crate::limits;
-use crate::outbox::{Outbox, Settled, Waiter};
-use crate::schema::CurrentSchema;
-use crate::slot::{BufferPool, Slot};
+use crate::schema::SchemaVersion;
+use slot::{BufferPool, Slot};
 
 /// The mailbox's waker.
 pub const WAKE: Token = Token(0);
 const FIRST_LISTENER: usize = 1;
 
-/// Time-outs of a connection.
-#[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
-    /// From a request's first byte to the end of its head.
-    pub head: Duration,
-    /// Between two pieces of a body.
-    pub body: Duration,
-    /// Between two requests, and for a peer that does not read its replies.
-    pub idle: Duration,
-    /// From a served request to the outcome of its commit.
-    pub commit: Duration,
-    /// From a commit to the proof of the insert, for `ack=inserted`.
-    pub inserted: Duration,
-}
-
-/// What all workers share.
-pub struct Shared {
-    /// The way to the committer.
-    pub handoff: Arc<Handoff>,
-    /// Would an event be taken?
-    pub health: Arc<Health>,
-    /// What events are encoded for.
-    pub schema: Arc<CurrentSchema>,
-    /// Set when the server stops; wake the mailboxes afterwards.
-    pub stopping: AtomicBool,
-    /// The budget of buffers and batches.
-    pub in_flight: Arc<InFlight>,
-    /// `--connections-max`.
-    pub connections_max: usize,
-    /// Bounds of a request.
-    pub request_limits: RequestLimits,
-    /// Time-outs of connections.
-    pub timeouts: Timeouts,
-}
-
 /// One worker.
 pub struct Worker {
     index: usize,
     shared: Arc<Shared>,
-    figures: Arc<WorkerFigures>,
+    metrics: Arc<WorkerMetrics>,
     poll: Poll,
     listeners: Vec<TcpListener>,
     slots: Vec<Option<Slot>>,
@@ -90,11 +49,11 @@ pub struct Worker {
     generation: u64,
     visits: VecDeque<usize>,
     api: Api,
-    /// The number of the schema that `api` encodes for; 0 before the first turn.
-    schema: u64,
+    /// What `api` encodes for.
+    schema: Subscription<SchemaVersion>,
     outbox: Outbox,
     /// Connections with a reply that waits for the insert of a segment.
-    awaiting: Vec<(u64, Waiter)>,
+    awaiting: AwaitingInserts,
     buffers: BufferPool,
     scratch: Box<[u8]>,
     out: Vec<u8>,
@@ -102,7 +61,6 @@ pub struct Worker {
     /// When this turn began: exact enough for every time-out.
     now: Instant,
     swept: Instant,
-    stopping_since: Option<Instant>,
 }
 
 impl Worker {
@@ -117,7 +75,7 @@ impl Worker {
         mut listeners: Vec<TcpListener>,
         api: Api,
         shared: Arc<Shared>,
-        figures: Arc<WorkerFigures>,
+        metrics: Arc<WorkerMetrics>,
     ) -> io::Result<Self> {
         for (listener, token) in listeners.iter_mut().zip(FIRST_LISTENER..) {
             poll.registry().register(listener, Token(token), Interest::READABLE)?;
@@ -126,7 +84,7 @@ impl Worker {
         date.update(unix_ms() / 1000);
         Ok(Self {
             index,
-            figures,
+            metrics,
             poll,
             listeners,
             slots: Vec::new(),
@@ -135,16 +93,15 @@ impl Worker {
             generation: 0,
             visits: VecDeque::new(),
             api,
-            schema: 0,
-            outbox: Outbox::new(index, shared.in_flight.clone()),
-            awaiting: Vec::new(),
-            buffers: BufferPool::new(shared.in_flight.clone()),
+            schema: Subscription::new(shared.schema.clone()),
+            outbox: Outbox::new(index, shared.budget.clone()),
+            awaiting: AwaitingInserts::default(),
+            buffers: BufferPool::new(shared.budget.clone()),
             scratch: vec![0; limits::READ_SCRATCH_BYTES].into_boxed_slice(),
             out: Vec::with_capacity(16 << 10),
             date,
             now: Instant::now(),
             swept: Instant::now(),
-            stopping_since: None,
             shared,
         })
     }
@@ -161,8 +118,8 @@ impl Worker {
         while !self.is_done() {
             self.wait(&mut events)?;
             self.now = Instant::now();
-            if self.schema != self.shared.schema.number() {
-                self.change_schema();
+            if let Some(version) = self.schema.changed() {
+                self.change_schema(&version);
             }
             for event in &events {
                 self.notice(event);
@@ -183,19 +140,16 @@ impl Worker {
 
     /// The table has changed: what is served from here on is encoded for what it is now.
     #[cold]
-    fn change_schema(&mut self) {
-        let version = self.shared.schema.newest();
+    fn change_schema(&mut self, version: &SchemaVersion) {
         self.outbox.change_schema(version.frozen.clone(), &self.shared.handoff);
         self.api.follow(version.plan.clone());
-        self.schema = version.number;
     }
 
     fn is_done(&mut self) -> bool {
-        if !self.shared.stopping.load(Ordering::Relaxed) {
+        if !self.shared.handoff.lifecycle.is_stopping() {
             return false;
         }
-        if self.stopping_since.is_none() {
-            self.stopping_since = Some(Instant::now());
+        if !self.listeners.is_empty() {
             self.accept_all();
             self.listeners.clear();
         }
@@ -259,17 +213,48 @@ impl Worker {
     }
 
     fn settle(&mut self, settled: Settled) {
-        let outcome = decide(&settled, &self.figures, self.now + self.shared.timeouts.inserted);
+        let outcome = decide(&settled, &self.metrics, self.now + self.shared.timeouts.inserted);
         for waiter in &settled.waiters {
             let Some(slot) = slot_of(&mut self.slots, *waiter) else { continue };
             if slot.connection.replies().settle(settled.sequence, outcome)
-                && let Ok(Kept { segment: Some(segment), .. }) = outcome
+                && let Ok(Committed { segment: Some(segment), .. }) = outcome
+                && !self.awaiting.add(segment, *waiter, &self.shared.handoff.inserted)
             {
-                self.await_insert(segment, *waiter);
+                slot.connection.replies().inserted(segment);
             }
             self.send_released(*waiter);
         }
         self.outbox.recycle(settled.waiters);
+    }
+
+    /// Sends the replies whose segments are proven.
+    fn take_inserted(&mut self) {
+        if !self.shared.handoff.mailbox(self.index).is_some_and(|mailbox| mailbox.take_news()) {
+            return;
+        }
+        for (segment, waiter) in self.awaiting.take_proven(&self.shared.handoff.inserted) {
+            if let Some(slot) = slot_of(&mut self.slots, waiter) {
+                slot.connection.replies().inserted(segment);
+                self.send_released(waiter);
+            }
+        }
+    }
+
+    /// Answers 202 where the time is over, or the server stops.
+    fn give_up_inserts(&mut self) {
+        // A stop does not wait for ClickHouse: no reply waits longer than the whole time.
+        let stopping = self.shared.handoff.lifecycle.is_stopping();
+        let reached = if stopping { self.now + self.shared.timeouts.inserted } else { self.now };
+        for waiter in self.awaiting.waiters() {
+            if let Some(slot) = slot_of(&mut self.slots, waiter) {
+                slot.connection.replies().give_up_inserts(reached);
+                self.send_released(waiter);
+            }
+        }
+        let slots = &mut self.slots;
+        self.awaiting.retain(&self.shared.handoff.inserted, |waiter| {
+            slot_of(slots, waiter).is_some_and(|slot| slot.connection.replies().awaits_insert())
+        });
     }
 
     /// Sends what a connection may send now, and lets it go on reading.
@@ -300,7 +285,7 @@ impl Worker {
         self.swept = now;
         let unix_ms = unix_ms();
         self.date.update(unix_ms / 1000);
-        self.figures.heartbeat_ms.set(unix_ms);
+        self.metrics.heartbeat_ms.set(unix_ms);
         while let Some(settled) = self.outbox.overdue(self.shared.timeouts.commit) {
             self.settle(settled);
         }
@@ -308,7 +293,10 @@ impl Worker {
         // Where accepting failed for the want of files, the edge is gone: look again.
         self.accept_all();
         let idle_is_over = self
-            .stopping_since
+            .shared
+            .handoff
+            .lifecycle
+            .stopping_since()
             .is_some_and(|since| now.duration_since(since) > Duration::from_millis(limits::STOPPING_IDLE_MS));
         for index in 0..self.slots.len() {
             let Some(Some(slot)) = self.slots.get_mut(index) else {

@@ -5,11 +5,16 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread::{self, JoinHandle};
 
 use super::*;
-use crate::handoff::{CommitOutcome, CommitRefusal, Mailbox, Returned};
+use crate::batch::{CommitOutcome, CommitRefusal, Exchange, Returned, SegmentNumber};
+use crate::connection::RequestLimits;
+use crate::handoff::{Handoff, Lifecycle, Mailbox, Published};
 use crate::http::HeadLimits;
+use crate::intake::Timeouts;
+use crate::intake::budget::ByteBudget;
+use crate::intake::health::Health;
 use crate::ndjson::{EncodeLimits, RowEncoder};
-use crate::schema::{ColumnDescription, Plan};
-use crate::spool::SpoolFigures;
+use crate::schema::{ColumnDescription, Plan, SchemaVersion};
+use crate::spool::SpoolMetrics;
 
 struct Bench {
     shared: Arc<Shared>,
@@ -20,16 +25,16 @@ struct Bench {
 impl Bench {
     fn start(commit_timeout: Duration) -> Self {
         let poll = Poll::new().unwrap();
-        let handoff = Arc::new(Handoff::new(vec![Mailbox::new(poll.registry(), WAKE).unwrap()]));
-        let health = Arc::new(Health::new(Arc::new(SpoolFigures::default())));
-        health.serving();
+        let lifecycle = Arc::new(Lifecycle::default());
+        let handoff = Arc::new(Handoff::new(vec![Mailbox::new(poll.registry(), WAKE).unwrap()], lifecycle.clone()));
+        let health = Arc::new(Health::new(lifecycle.clone(), Arc::new(SpoolMetrics::default())));
+        lifecycle.serve();
         let minute = Duration::from_secs(60);
         let shared = Arc::new(Shared {
             handoff,
             health,
-            schema: Arc::new(CurrentSchema::new(plan(&["event"]), b"first".to_vec())),
-            stopping: AtomicBool::new(false),
-            in_flight: InFlight::new(1 << 20),
+            schema: Arc::new(Published::new(SchemaVersion::new(plan(&["event"]), b"first".to_vec()))),
+            budget: ByteBudget::new(1 << 20),
             connections_max: 100,
             request_limits: RequestLimits {
                 head: HeadLimits { head_bytes_max: 1024, headers_max: 16 },
@@ -45,7 +50,7 @@ impl Bench {
         });
         let limits = EncodeLimits { line_bytes_max: 8 << 20, events_max: 1000, encoded_bytes_max: 8 << 20 };
         let encoder = RowEncoder::new(shared.schema.newest().plan.clone(), limits);
-        let listeners = crate::listener::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let listeners = crate::net::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
         let address = listeners[0].local_addr().unwrap();
         let api = Api::new(encoder, "events");
         let worker = Worker::new(0, poll, listeners, api, shared.clone(), Arc::default()).unwrap();
@@ -75,7 +80,7 @@ impl Bench {
     }
 
     fn stop(self) {
-        self.shared.stopping.store(true, Ordering::Relaxed);
+        self.shared.handoff.lifecycle.stop(Duration::from_secs(60));
         self.shared.handoff.wake_workers();
         self.thread.join().unwrap().unwrap();
     }
@@ -92,7 +97,7 @@ fn plan(names: &[&str]) -> Plan {
     Plan::compile(&names.iter().map(column).collect::<Vec<_>>(), "UTC").unwrap()
 }
 
-const COMMITTED: CommitOutcome = CommitOutcome::Committed { segment: 1 };
+const COMMITTED: CommitOutcome = CommitOutcome::Committed { segment: SegmentNumber::new(1) };
 
 fn post(stream: &mut TcpStream, event: &str) {
     post_to(stream, "/api/events", event);
@@ -186,14 +191,14 @@ fn a_reply_that_waits_for_the_insert_leaves_with_the_proof_or_says_202() {
         post_to(&mut client, inserted, proof);
         let batch = bench.batch();
         if proof == "before" {
-            bench.shared.handoff.segment_inserted(segment);
+            bench.shared.handoff.segment_inserted(SegmentNumber::new(segment));
         }
-        bench.give_back(batch, CommitOutcome::Committed { segment });
+        bench.give_back(batch, CommitOutcome::Committed { segment: SegmentNumber::new(segment) });
         if proof == "after" {
             client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
             assert!(client.read(&mut [0]).is_err(), "a reply came before the proof");
             client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-            bench.shared.handoff.segment_inserted(segment);
+            bench.shared.handoff.segment_inserted(SegmentNumber::new(segment));
         }
         assert_eq!(status(&mut client), if proof == "never" { 202 } else { 200 }, "{proof}");
     }
@@ -202,7 +207,7 @@ fn a_reply_that_waits_for_the_insert_leaves_with_the_proof_or_says_202() {
     let first = bench.batch();
     post(&mut client, "does not");
     let second = bench.batch();
-    bench.give_back(first, CommitOutcome::Committed { segment: 8 });
+    bench.give_back(first, CommitOutcome::Committed { segment: SegmentNumber::new(8) });
     bench.give_back(second, COMMITTED);
     assert_eq!((status(&mut client), status(&mut client)), (202, 200));
     drop(client);
@@ -265,7 +270,7 @@ fn a_new_schema_holds_from_the_next_turn_on_and_no_batch_has_two() {
     assert_eq!((&before.frozen[..], &before.rows.bytes[..]), (&b"first"[..], &b"\x01a"[..]));
     // Published while the first batch is under way; a request that has only begun is of the new one.
     write!(client, "POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 22\r\n\r\n{{\"event\":\"b\"").unwrap();
-    bench.shared.schema.publish(plan(&["more", "event"]), b"second".to_vec());
+    bench.shared.schema.publish(SchemaVersion::new(plan(&["more", "event"]), b"second".to_vec()));
     client.write_all(b",\"more\":1}").unwrap();
     let after = bench.batch();
     assert_eq!((&after.frozen[..], &after.rows.bytes[..]), (&b"second"[..], &b"\x011\x01b"[..]));

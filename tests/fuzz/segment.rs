@@ -14,7 +14,7 @@ use crossbeam::channel::unbounded;
 use libfuzzer_sys::fuzz_target;
 use sluicegate::batch::Batch;
 use sluicegate::handoff::{Handoff, Mailbox};
-use sluicegate::identity::{Figures, RequestKey, of_event, of_request};
+use sluicegate::batch::identity::{Summary, RequestKey, of_event, of_request};
 use sluicegate::spool::{Committer, Durability, Inspected, Part, Spool, SpoolConfig, inspect};
 
 const NAME: &str = "t/00000000000000000001.segment";
@@ -32,7 +32,7 @@ static BASE: LazyLock<Base> = LazyLock::new(|| {
     let (spool, _) = Spool::open(config(folder.path())).expect("an empty folder");
     let poll = mio::Poll::new().expect("an event queue");
     let mailbox = Mailbox::new(poll.registry(), mio::Token(0)).expect("a waker");
-    let handoff = Arc::new(Handoff::new(vec![mailbox]));
+    let handoff = Arc::new(Handoff::new(vec![mailbox], Arc::default()));
     for sequence in 1..=4 {
         let mut batch = Batch::new(0);
         batch.rows.bytes.extend_from_slice(b"a row and another row");
@@ -40,11 +40,11 @@ static BASE: LazyLock<Base> = LazyLock::new(|| {
         batch.rejected.bytes.extend_from_slice(b"bad");
         batch.rejected.count = 1;
         if sequence % 2 == 0 {
-            let figures = Figures { accepted: 2, rejected: 1, refused: false };
-            batch.key = Some(RequestKey::new(of_request("t", &[sequence as u8]), b"body", figures));
+            let summary = Summary { accepted: 2, rejected: 1, refused: false };
+            batch.key = Some(RequestKey::new(of_request("t", &[sequence as u8]), b"body", summary));
             batch.identify(of_event("column", &[sequence as u8]), 0..5);
         }
-        batch.close(sequence);
+batch.close();
         handoff.submit(batch);
     }
     handoff.finish();

@@ -7,11 +7,10 @@ mod replay;
 use std::collections::HashSet;
 use std::io::Write;
 
-use crate::cli::ListArgs;
+use crate::clickhouse::client::ClickHouse;
+use crate::clickhouse::guarantee::TableFacts;
+use crate::config::cli::ListArgs;
 use crate::config::{ConfigError, Settings};
-use crate::insert::client::ClickHouse;
-use crate::insert::guarantee::TableFacts;
-use crate::insert::tables;
 
 pub use replay::replay;
 
@@ -27,7 +26,7 @@ pub fn list(arguments: &ListArgs, out: &mut impl Write) -> Result<(), Box<dyn st
     let since = since(arguments.since.as_deref());
     let limit = arguments.limit.to_string();
     for place in places(&arguments.settings, &since, out)? {
-        let Place { server, table } = &place;
+        let QuarantineTable { server, table } = &place;
         writeln!(out, "{table} at {}:", server.url())?;
         let mut parameters = since.parameters();
         let statement = format!(
@@ -55,7 +54,7 @@ pub fn list(arguments: &ListArgs, out: &mut impl Write) -> Result<(), Box<dyn st
 }
 
 /// A server with a quarantine table of its own.
-struct Place {
+struct QuarantineTable {
     server: ClickHouse,
     /// Its quoted name.
     table: String,
@@ -66,16 +65,16 @@ fn places(
     settings: &Settings,
     since: &Since<'_>,
     out: &mut impl Write,
-) -> Result<Vec<Place>, Box<dyn std::error::Error>> {
-    let table = tables::quarantine_of(&settings.table);
+) -> Result<Vec<QuarantineTable>, Box<dyn std::error::Error>> {
+    let table = settings.table().name.quarantine();
     let (mut places, mut known) = (Vec::new(), HashSet::new());
     let mut away = None;
-    for server in ClickHouse::of(settings)? {
-        match TableFacts::ask(&server, &settings.database, &table) {
+    for server in settings.clickhouse()? {
+        match TableFacts::ask(&server, &table) {
             Ok(Some(facts)) => {
                 since.require_time(&server)?;
                 if known.insert(facts.window_name) {
-                    places.push(Place { server, table: tables::quoted(&settings.database, &table) });
+                    places.push(QuarantineTable { server, table: table.to_string() });
                 }
             }
             Ok(None) => {}
@@ -89,7 +88,7 @@ fn places(
             Ok(places)
         }
         None if !places.is_empty() => Ok(places),
-        None => Err(ConfigError(format!("there is no table {}", tables::quoted(&settings.database, &table))).into()),
+        None => Err(ConfigError(format!("there is no table {table}")).into()),
     }
 }
 

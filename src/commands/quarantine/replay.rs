@@ -28,10 +28,10 @@ use reqwest::blocking::Client;
 use serde::Deserialize;
 
 use super::refused::{self, Request};
-use super::{Place, Since, places, since};
-use crate::cli::ReplayArgs;
+use super::{QuarantineTable, Since, places, since};
+use crate::clickhouse::client::ClientError;
+use crate::config::cli::ReplayArgs;
 use crate::config::{ConfigError, Settings};
-use crate::insert::client::ClientError;
 use crate::limits;
 
 /// More bad lines than this refuse a request as a whole.
@@ -101,7 +101,7 @@ pub fn replay(arguments: &ReplayArgs, out: &mut impl Write) -> Result<(), Box<dy
 
 /// One quarantine table's lines on their way.
 struct Replay<'a> {
-    place: &'a Place,
+    place: &'a QuarantineTable,
     http: &'a Client,
     url: &'a str,
     dry_run: bool,
@@ -154,7 +154,7 @@ struct Reply {
 
 impl Replay<'_> {
     fn run(&mut self, since: &Since<'_>, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
-        let Place { server, table } = self.place;
+        let QuarantineTable { server, table } = self.place;
         if !self.dry_run {
             // Before anything is sent: lines that can't be deleted would be sent again and again.
             server.query(&format!("DELETE FROM {table} WHERE 0"), &[]).map_err(|error| {
@@ -253,7 +253,7 @@ impl Replay<'_> {
     }
 
     fn delete_named(&self, names: &[String], first: u32, last: u32) -> Result<(), ClientError> {
-        let Place { server, table } = self.place;
+        let QuarantineTable { server, table } = self.place;
         // Names are digits of ClickHouse's own.
         let statement = format!(
             "DELETE FROM {table} WHERE server_time >= toDateTime({first}, 'UTC') \

@@ -1,6 +1,7 @@
 //! Whole bodies: lines, limits, the server's columns, what is refused.
 
 use super::*;
+use crate::quarantine;
 
 const CORPUS: &[u8] = include_bytes!("../../../bench/corpus/events-30.ndjson");
 
@@ -252,7 +253,7 @@ fn a_body_of_any_size_gives_the_rows_of_its_lines() {
         }
         let mut batch = Batch::new(0);
         encoder.encode(body.as_bytes(), &origin(), &mut batch, &mut Report::default()).unwrap();
-        batch.close(1);
+        batch.close();
         let taken = batch.ids.iter().copied().step_by(2).collect::<Vec<_>>();
         batch.remove_repeats(|id| taken.contains(id));
         let left: Vec<&[u8]> = one_by_one.iter().skip(1).step_by(2).map(Vec::as_slice).collect();

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Refusal, Token};
+use super::{JsonToken, ValueError};
 use crate::rowbinary::RowBuffer;
 use crate::schema::Kind;
 
@@ -17,21 +17,21 @@ fn put_v6(address: Ipv6Addr, out: &mut RowBuffer) {
     out.put(address.octets());
 }
 
-pub(super) fn write_v4(token: Token<'_>, out: &mut RowBuffer) -> Result<(), Refusal> {
-    let Token::Text(text) = token else {
-        return Err(Refusal::Mismatch);
+pub(super) fn write_v4(token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
+    let JsonToken::Text(text) = token else {
+        return Err(ValueError::Mismatch);
     };
-    put_v4(parse_v4(text).ok_or(Refusal::Mismatch)?, out);
+    put_v4(parse_v4(text).ok_or(ValueError::Mismatch)?, out);
     Ok(())
 }
 
 /// IPv4 text in an IPv6 column becomes the mapped address.
-pub(super) fn write_v6(token: Token<'_>, out: &mut RowBuffer) -> Result<(), Refusal> {
-    let Token::Text(text) = token else {
-        return Err(Refusal::Mismatch);
+pub(super) fn write_v6(token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
+    let JsonToken::Text(text) = token else {
+        return Err(ValueError::Mismatch);
     };
     let address =
-        std::str::from_utf8(text).ok().and_then(|text| text.parse::<IpAddr>().ok()).ok_or(Refusal::Mismatch)?;
+        std::str::from_utf8(text).ok().and_then(|text| text.parse::<IpAddr>().ok()).ok_or(ValueError::Mismatch)?;
     put_v6(mapped(address), out);
     Ok(())
 }

@@ -3,7 +3,7 @@
 
 use super::number::signed;
 use super::text::plain_string;
-use super::{Refusal, Token};
+use super::{JsonToken, ValueError};
 use crate::rowbinary::RowBuffer;
 use crate::schema::EnumElements;
 
@@ -15,20 +15,25 @@ pub(super) fn read(elements: &EnumElements, width: u8, body: &[u8], at: usize, o
 }
 
 /// By name; else by number, quoted or not.
-pub(super) fn write(elements: &EnumElements, width: u8, token: Token<'_>, out: &mut RowBuffer) -> Result<(), Refusal> {
+pub(super) fn write(
+    elements: &EnumElements,
+    width: u8,
+    token: JsonToken<'_>,
+    out: &mut RowBuffer,
+) -> Result<(), ValueError> {
     let value = match token {
-        Token::Text(name) => match elements.value(name) {
+        JsonToken::Text(name) => match elements.value(name) {
             Some(value) => value,
             None if name.iter().any(u8::is_ascii_digit) => by_number(elements, token)?,
-            None => return Err(Refusal::Mismatch),
+            None => return Err(ValueError::Mismatch),
         },
-        Token::Number(_) => by_number(elements, token)?,
-        _ => return Err(Refusal::Mismatch),
+        JsonToken::Number(_) => by_number(elements, token)?,
+        _ => return Err(ValueError::Mismatch),
     };
     out.put_integer(value as u64, width);
     Ok(())
 }
 
-fn by_number(elements: &EnumElements, token: Token<'_>) -> Result<i16, Refusal> {
-    i16::try_from(signed(token)?).ok().filter(|value| elements.has(*value)).ok_or(Refusal::OutOfRange)
+fn by_number(elements: &EnumElements, token: JsonToken<'_>) -> Result<i16, ValueError> {
+    i16::try_from(signed(token)?).ok().filter(|value| elements.has(*value)).ok_or(ValueError::OutOfRange)
 }

@@ -1,7 +1,7 @@
 //! From a JSON value to a cell: one file a family of types.
 //!
 //! Each family has two ways in. `read` takes the value in place, where it stands in the body, if
-//! it has its usual form, and answers `None` for any other. `write` takes a [`Token`], a value
+//! it has its usual form, and answers `None` for any other. `write` takes a [`JsonToken`], a value
 //! whose extent and grammar are known and whose escapes are decoded, in any form that is
 //! accepted; it alone decides what is refused. Whatever `read` takes, `write` must take with the
 //! same bytes; the tests hold them against each other.
@@ -20,7 +20,7 @@ use crate::schema::{Field, Kind};
 
 /// A value that is known to be JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Token<'a> {
+pub(crate) enum JsonToken<'a> {
     /// A string, decoded.
     Text(&'a [u8]),
     /// A number as it stands.
@@ -35,7 +35,7 @@ pub(crate) enum Token<'a> {
     Nested(&'a [u8]),
 }
 
-impl<'a> Token<'a> {
+impl<'a> JsonToken<'a> {
     /// The token of a number or literal that is known to be one.
     pub(crate) fn of_bare(raw: &'a [u8]) -> Self {
         match raw {
@@ -49,7 +49,7 @@ impl<'a> Token<'a> {
 
 /// Why a value is not accepted by its column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum ValueError {
     /// It is nothing that the type can be read from.
     Mismatch,
     /// It is of the right sort, but the type can't hold it.
@@ -93,8 +93,8 @@ fn read_rarer(field: &Field, body: &[u8], at: usize, out: &mut RowBuffer) -> Opt
 
 /// Writes the cell of a value in any form that is accepted. On a refusal bytes may have been
 /// written, which the caller takes back.
-pub(crate) fn write(field: &Field, token: Token<'_>, out: &mut RowBuffer) -> Result<(), Refusal> {
-    if token == Token::Null {
+pub(crate) fn write(field: &Field, token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
+    if token == JsonToken::Null {
         out.put_slice(&field.default);
         return Ok(());
     }

@@ -13,7 +13,7 @@
 
 use chrono::{NaiveDate, NaiveDateTime, Offset, TimeDelta, TimeZone};
 
-use super::Refusal;
+use super::ValueError;
 use crate::schema::Zone;
 
 /// A point in time.
@@ -26,22 +26,22 @@ pub(super) struct Moment {
 }
 
 /// The moment that `text` means. What it says without an offset is meant in `zone`.
-pub(super) fn parse(text: &[u8], zone: Zone, unix_fraction: bool) -> Result<Moment, Refusal> {
+pub(super) fn parse(text: &[u8], zone: Zone, unix_fraction: bool) -> Result<Moment, ValueError> {
     let text = text.trim_ascii();
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let (number, rest) = text.split_at_checked(digits).ok_or(Refusal::Mismatch)?;
+    let (number, rest) = text.split_at_checked(digits).ok_or(ValueError::Mismatch)?;
     match (digits, rest) {
         (8 | 14, []) => compact(number, zone),
         (13 | 16 | 19, []) => unix(number, b""),
         (9 | 10, []) => unix(number, b""),
         (9 | 10, [b'.', fraction @ ..]) if unix_fraction => unix(number, fraction),
         (4, [b'-' | b'/', ..]) => civil(text, zone),
-        _ => Err(Refusal::Mismatch),
+        _ => Err(ValueError::Mismatch),
     }
 }
 
 /// A date alone: `YYYY-M-D`, `YYYY/M/D` or `YYYYMMDD`.
-pub(super) fn parse_date(text: &[u8]) -> Result<NaiveDate, Refusal> {
+pub(super) fn parse_date(text: &[u8]) -> Result<NaiveDate, ValueError> {
     let mut cursor = Cursor(text);
     let date = if text.len() == 8 && text.iter().all(u8::is_ascii_digit) {
         (cursor.digits(4, 4)?, cursor.digits(2, 2)?, cursor.digits(2, 2)?)
@@ -49,13 +49,13 @@ pub(super) fn parse_date(text: &[u8]) -> Result<NaiveDate, Refusal> {
         cursor.date()?
     };
     if !cursor.0.is_empty() {
-        return Err(Refusal::Mismatch);
+        return Err(ValueError::Mismatch);
     }
     calendar_date(date)
 }
 
 /// Seconds since 1970, or thousandths, millionths or billionths, by the number of digits.
-fn unix(number: &[u8], fraction: &[u8]) -> Result<Moment, Refusal> {
+fn unix(number: &[u8], fraction: &[u8]) -> Result<Moment, ValueError> {
     let value = Cursor(number).long()?;
     let per_second = match number.len() {
         13 => 1_000,
@@ -72,7 +72,7 @@ fn unix(number: &[u8], fraction: &[u8]) -> Result<Moment, Refusal> {
     Ok(Moment { seconds: seconds as i64, nanoseconds })
 }
 
-fn compact(number: &[u8], zone: Zone) -> Result<Moment, Refusal> {
+fn compact(number: &[u8], zone: Zone) -> Result<Moment, ValueError> {
     let mut cursor = Cursor(number);
     let date = (cursor.digits(4, 4)?, cursor.digits(2, 2)?, cursor.digits(2, 2)?);
     let time = if cursor.0.is_empty() {
@@ -84,7 +84,7 @@ fn compact(number: &[u8], zone: Zone) -> Result<Moment, Refusal> {
     Ok(Moment { seconds, nanoseconds: 0 })
 }
 
-fn civil(text: &[u8], zone: Zone) -> Result<Moment, Refusal> {
+fn civil(text: &[u8], zone: Zone) -> Result<Moment, ValueError> {
     let mut cursor = Cursor(text);
     let date = cursor.date()?;
     let mut time = (0, 0, 0);
@@ -111,17 +111,17 @@ fn civil(text: &[u8], zone: Zone) -> Result<Moment, Refusal> {
     Ok(Moment { seconds, nanoseconds })
 }
 
-fn calendar_date((year, month, day): (u32, u32, u32)) -> Result<NaiveDate, Refusal> {
-    NaiveDate::from_ymd_opt(year as i32, month, day).filter(|_| year > 0).ok_or(Refusal::OutOfRange)
+fn calendar_date((year, month, day): (u32, u32, u32)) -> Result<NaiveDate, ValueError> {
+    NaiveDate::from_ymd_opt(year as i32, month, day).filter(|_| year > 0).ok_or(ValueError::OutOfRange)
 }
 
-fn calendar(date: (u32, u32, u32), (hour, minute, second): (u32, u32, u32)) -> Result<NaiveDateTime, Refusal> {
-    calendar_date(date)?.and_hms_opt(hour, minute, second).ok_or(Refusal::OutOfRange)
+fn calendar(date: (u32, u32, u32), (hour, minute, second): (u32, u32, u32)) -> Result<NaiveDateTime, ValueError> {
+    calendar_date(date)?.and_hms_opt(hour, minute, second).ok_or(ValueError::OutOfRange)
 }
 
 /// Seconds since 1970 of a local time. Of two that it may be (clocks were set back) the first; of
 /// none (they were set forward) what the later offset makes of it: both as ClickHouse does.
-fn in_zone(local: NaiveDateTime, zone: Zone) -> Result<i64, Refusal> {
+fn in_zone(local: NaiveDateTime, zone: Zone) -> Result<i64, ValueError> {
     let as_utc = local.and_utc().timestamp();
     let zone = match zone {
         Zone::Utc => return Ok(as_utc),
@@ -134,7 +134,7 @@ fn in_zone(local: NaiveDateTime, zone: Zone) -> Result<i64, Refusal> {
             return Ok(as_utc - i64::from(offset.fix().local_minus_utc()));
         }
     }
-    Err(Refusal::OutOfRange)
+    Err(ValueError::OutOfRange)
 }
 
 /// What is left of the text.
@@ -161,7 +161,7 @@ impl Cursor<'_> {
     }
 
     /// Between `least` and `most` digits, at most nine.
-    fn digits(&mut self, least: usize, most: usize) -> Result<u32, Refusal> {
+    fn digits(&mut self, least: usize, most: usize) -> Result<u32, ValueError> {
         let mut value = 0;
         let mut count = 0;
         while let [first @ b'0'..=b'9', rest @ ..] = self.0 {
@@ -173,33 +173,33 @@ impl Cursor<'_> {
             self.0 = rest;
         }
         if count < least {
-            return Err(Refusal::Mismatch);
+            return Err(ValueError::Mismatch);
         }
         Ok(value)
     }
 
     /// All that is left, as at most 19 digits.
-    fn long(&mut self) -> Result<u64, Refusal> {
-        let text = std::str::from_utf8(self.0).map_err(|_| Refusal::Mismatch)?;
-        text.parse().map_err(|_| Refusal::OutOfRange)
+    fn long(&mut self) -> Result<u64, ValueError> {
+        let text = std::str::from_utf8(self.0).map_err(|_| ValueError::Mismatch)?;
+        text.parse().map_err(|_| ValueError::OutOfRange)
     }
 
     /// `YYYY-M-D` or `YYYY/M/D`.
-    fn date(&mut self) -> Result<(u32, u32, u32), Refusal> {
+    fn date(&mut self) -> Result<(u32, u32, u32), ValueError> {
         let year = self.digits(4, 4)?;
         let separator = if self.eat(b'/') { b'/' } else { b'-' };
         if separator == b'-' && !self.eat(b'-') {
-            return Err(Refusal::Mismatch);
+            return Err(ValueError::Mismatch);
         }
         let month = self.digits(1, 2)?;
         if !self.eat(separator) {
-            return Err(Refusal::Mismatch);
+            return Err(ValueError::Mismatch);
         }
         Ok((year, month, self.digits(1, 2)?))
     }
 
     /// Digits behind a point as nanoseconds; what is finer is cut.
-    fn fraction(&mut self) -> Result<u32, Refusal> {
+    fn fraction(&mut self) -> Result<u32, ValueError> {
         let mut value = 0;
         let mut count = 0;
         while let [first @ b'0'..=b'9', rest @ ..] = self.0 {
@@ -210,22 +210,22 @@ impl Cursor<'_> {
             self.0 = rest;
         }
         if count == 0 {
-            return Err(Refusal::Mismatch);
+            return Err(ValueError::Mismatch);
         }
         Ok(value * 10u32.pow(9u32.saturating_sub(count)))
     }
 
     /// The same of a whole text, which may be empty.
-    fn fraction_if_any(&mut self) -> Result<u32, Refusal> {
+    fn fraction_if_any(&mut self) -> Result<u32, ValueError> {
         if self.0.is_empty() {
             return Ok(0);
         }
         let value = self.fraction()?;
-        if self.0.is_empty() { Ok(value) } else { Err(Refusal::Mismatch) }
+        if self.0.is_empty() { Ok(value) } else { Err(ValueError::Mismatch) }
     }
 
     /// The offset in seconds that ends the text, if there is one.
-    fn offset(&mut self) -> Result<Option<i64>, Refusal> {
+    fn offset(&mut self) -> Result<Option<i64>, ValueError> {
         if matches!(self.0, b"Z" | b"UTC" | b"GMT") {
             return Ok(Some(0));
         }
@@ -233,16 +233,16 @@ impl Cursor<'_> {
             None => return Ok(None),
             Some(b'+') => 1,
             Some(b'-') => -1,
-            Some(_) => return Err(Refusal::Mismatch),
+            Some(_) => return Err(ValueError::Mismatch),
         };
         let mut rest = Cursor(self.0.get(1..).unwrap_or_default());
         let hours = rest.digits(1, 2)?;
         let minutes = if rest.eat(b':') || !rest.0.is_empty() { rest.digits(2, 2)? } else { 0 };
         if !rest.0.is_empty() {
-            return Err(Refusal::Mismatch);
+            return Err(ValueError::Mismatch);
         }
         if hours > 23 || minutes > 59 {
-            return Err(Refusal::OutOfRange);
+            return Err(ValueError::OutOfRange);
         }
         Ok(Some(sign * i64::from(hours * 3600 + minutes * 60)))
     }
@@ -253,7 +253,7 @@ mod tests {
     use super::*;
     use std::str::FromStr;
 
-    fn seconds(text: &str, zone: &str) -> Result<i64, Refusal> {
+    fn seconds(text: &str, zone: &str) -> Result<i64, ValueError> {
         let zone = match zone {
             "UTC" => Zone::Utc,
             name => Zone::Named(chrono_tz::Tz::from_str(name).unwrap()),
@@ -315,7 +315,7 @@ mod tests {
             "2020-12-01T23:09:54+030",
             "2020-12-01T23:09:54+03:00x",
         ] {
-            assert_eq!(seconds(text, "UTC"), Err(Refusal::Mismatch), "{text}");
+            assert_eq!(seconds(text, "UTC"), Err(ValueError::Mismatch), "{text}");
         }
         for text in [
             "0000-00-00 00:00:00",
@@ -327,7 +327,7 @@ mod tests {
             "2020-12-01 23:59:60",
             "2020-12-01T23:09:54+99:99",
         ] {
-            assert_eq!(seconds(text, "UTC"), Err(Refusal::OutOfRange), "{text}");
+            assert_eq!(seconds(text, "UTC"), Err(ValueError::OutOfRange), "{text}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::{Refusal, Token};
+use super::{JsonToken, ValueError};
 use crate::ndjson::skip::skip_number;
 use crate::rowbinary::RowBuffer;
 
@@ -96,12 +96,12 @@ fn fits_unsigned(value: u64, width: u8) -> bool {
 
 /// The digits of an integer, with a sign if it has one: from a number, from text, from a literal
 /// (ClickHouse takes `true` and `"true"` as 1), from the empty text (0).
-fn integer(token: Token<'_>, negative_allowed: bool) -> Result<i128, Refusal> {
+fn integer(token: JsonToken<'_>, negative_allowed: bool) -> Result<i128, ValueError> {
     let text = match token {
-        Token::Number(text) | Token::Text(text) => text,
-        Token::True => return Ok(1),
-        Token::False => return Ok(0),
-        Token::Null | Token::Nested(_) => return Err(Refusal::Mismatch),
+        JsonToken::Number(text) | JsonToken::Text(text) => text,
+        JsonToken::True => return Ok(1),
+        JsonToken::False => return Ok(0),
+        JsonToken::Null | JsonToken::Nested(_) => return Err(ValueError::Mismatch),
     };
     let (negative, digits) = match text {
         b"" | b"false" => return Ok(0),
@@ -111,37 +111,37 @@ fn integer(token: Token<'_>, negative_allowed: bool) -> Result<i128, Refusal> {
         digits => (false, digits),
     };
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return Err(Refusal::Mismatch);
+        return Err(ValueError::Mismatch);
     }
     if negative && !negative_allowed {
-        return Err(Refusal::OutOfRange);
+        return Err(ValueError::OutOfRange);
     }
     let value = digits.iter().try_fold(0i128, |value, digit| {
         let value = value * 10 + i128::from(digit - b'0');
         (value <= i128::from(u64::MAX)).then_some(value)
     });
-    let value = value.ok_or(Refusal::OutOfRange)?;
+    let value = value.ok_or(ValueError::OutOfRange)?;
     Ok(if negative { -value } else { value })
 }
 
 /// An integer that fits 64 bits with a sign, as the families of times and enums need it.
-pub(super) fn signed(token: Token<'_>) -> Result<i64, Refusal> {
-    i64::try_from(integer(token, true)?).map_err(|_| Refusal::OutOfRange)
+pub(super) fn signed(token: JsonToken<'_>) -> Result<i64, ValueError> {
+    i64::try_from(integer(token, true)?).map_err(|_| ValueError::OutOfRange)
 }
 
-pub(super) fn write_signed(width: u8, token: Token<'_>, out: &mut RowBuffer) -> Result<(), Refusal> {
+pub(super) fn write_signed(width: u8, token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
     let value = signed(token)?;
     if !fits_signed(value, width) {
-        return Err(Refusal::OutOfRange);
+        return Err(ValueError::OutOfRange);
     }
     out.put_integer(value as u64, width);
     Ok(())
 }
 
-pub(super) fn write_unsigned(width: u8, token: Token<'_>, out: &mut RowBuffer) -> Result<(), Refusal> {
-    let value = u64::try_from(integer(token, false)?).map_err(|_| Refusal::OutOfRange)?;
+pub(super) fn write_unsigned(width: u8, token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
+    let value = u64::try_from(integer(token, false)?).map_err(|_| ValueError::OutOfRange)?;
     if !fits_unsigned(value, width) {
-        return Err(Refusal::OutOfRange);
+        return Err(ValueError::OutOfRange);
     }
     out.put_integer(value, width);
     Ok(())
@@ -170,34 +170,34 @@ pub(super) fn read_float64(body: &[u8], at: usize, out: &mut RowBuffer) -> Optio
 
 /// Rust's own parser takes what ClickHouse takes, quoted or not: a sign, digits on either side of
 /// the point, an exponent, `nan`, `inf` and `infinity` in any case; and rounds correctly.
-fn float<F: FromStr + From<u8>>(token: Token<'_>, is_infinite: impl Fn(&F) -> bool) -> Result<F, Refusal> {
+fn float<F: FromStr + From<u8>>(token: JsonToken<'_>, is_infinite: impl Fn(&F) -> bool) -> Result<F, ValueError> {
     let text = match token {
-        Token::Number(text) | Token::Text(text) => text,
-        Token::True => return Ok(F::from(1)),
-        Token::False => return Ok(F::from(0)),
-        Token::Null | Token::Nested(_) => return Err(Refusal::Mismatch),
+        JsonToken::Number(text) | JsonToken::Text(text) => text,
+        JsonToken::True => return Ok(F::from(1)),
+        JsonToken::False => return Ok(F::from(0)),
+        JsonToken::Null | JsonToken::Nested(_) => return Err(ValueError::Mismatch),
     };
     match text {
         b"true" => return Ok(F::from(1)),
         b"false" => return Ok(F::from(0)),
         _ => {}
     }
-    let text = std::str::from_utf8(text).map_err(|_| Refusal::Mismatch)?;
-    let value = F::from_str(text).map_err(|_| Refusal::Mismatch)?;
+    let text = std::str::from_utf8(text).map_err(|_| ValueError::Mismatch)?;
+    let value = F::from_str(text).map_err(|_| ValueError::Mismatch)?;
     // Digits that became infinite were too large; a word was meant.
     if is_infinite(&value) && text.bytes().any(|byte| byte.is_ascii_digit()) {
-        return Err(Refusal::OutOfRange);
+        return Err(ValueError::OutOfRange);
     }
     Ok(value)
 }
 
-pub(super) fn write_float32(token: Token<'_>, out: &mut RowBuffer) -> Result<(), Refusal> {
+pub(super) fn write_float32(token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
     let value: f32 = float(token, |value: &f32| value.is_infinite())?;
     out.put(value.to_le_bytes());
     Ok(())
 }
 
-pub(super) fn write_float64(token: Token<'_>, out: &mut RowBuffer) -> Result<(), Refusal> {
+pub(super) fn write_float64(token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
     let value: f64 = float(token, |value: &f64| value.is_infinite())?;
     out.put(value.to_le_bytes());
     Ok(())
@@ -217,14 +217,14 @@ pub(super) fn read_bool(body: &[u8], at: usize, out: &mut RowBuffer) -> Option<u
 }
 
 /// `true`, `false`, 1 and 0; ClickHouse takes none of them in quotes.
-pub(super) fn write_bool(token: Token<'_>, out: &mut RowBuffer) -> Result<(), Refusal> {
+pub(super) fn write_bool(token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
     let value = match token {
-        Token::True | Token::Number(b"1") => 1,
-        Token::False | Token::Number(b"0") => 0,
-        Token::Number(text) if text.iter().all(u8::is_ascii_digit) => {
-            return Err(Refusal::OutOfRange);
+        JsonToken::True | JsonToken::Number(b"1") => 1,
+        JsonToken::False | JsonToken::Number(b"0") => 0,
+        JsonToken::Number(text) if text.iter().all(u8::is_ascii_digit) => {
+            return Err(ValueError::OutOfRange);
         }
-        _ => return Err(Refusal::Mismatch),
+        _ => return Err(ValueError::Mismatch),
     };
     out.put([value]);
     Ok(())

@@ -1,6 +1,6 @@
 //! String and FixedString.
 
-use super::{Refusal, Token};
+use super::{JsonToken, ValueError};
 use crate::ndjson::scan::string_end;
 use crate::rowbinary::RowBuffer;
 
@@ -31,22 +31,22 @@ pub(super) fn read_fixed(width: usize, body: &[u8], at: usize, out: &mut RowBuff
 }
 
 /// Anything goes into a String: what is no string goes in as its text in the line.
-pub(super) fn write(token: Token<'_>, out: &mut RowBuffer) -> Result<(), Refusal> {
+pub(super) fn write(token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
     out.put_string(match token {
-        Token::Text(text) | Token::Number(text) | Token::Nested(text) => text,
-        Token::True => b"true",
-        Token::False => b"false",
-        Token::Null => return Err(Refusal::Mismatch),
+        JsonToken::Text(text) | JsonToken::Number(text) | JsonToken::Nested(text) => text,
+        JsonToken::True => b"true",
+        JsonToken::False => b"false",
+        JsonToken::Null => return Err(ValueError::Mismatch),
     });
     Ok(())
 }
 
 /// Shorter text is filled up with zero bytes.
-pub(super) fn write_fixed(width: usize, token: Token<'_>, out: &mut RowBuffer) -> Result<(), Refusal> {
-    let Token::Text(text) = token else {
-        return Err(Refusal::Mismatch);
+pub(super) fn write_fixed(width: usize, token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
+    let JsonToken::Text(text) = token else {
+        return Err(ValueError::Mismatch);
     };
-    let padding = width.checked_sub(text.len()).ok_or(Refusal::OutOfRange)?;
+    let padding = width.checked_sub(text.len()).ok_or(ValueError::OutOfRange)?;
     out.put_slice(text);
     out.put_zeros(padding);
     Ok(())

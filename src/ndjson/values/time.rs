@@ -5,7 +5,7 @@ use chrono::{Datelike, NaiveDate};
 use super::calendar::{days_of, seconds_of};
 use super::moment::{self, Moment};
 use super::number::signed;
-use super::{Refusal, Token};
+use super::{JsonToken, ValueError};
 use crate::rowbinary::RowBuffer;
 use crate::schema::{Kind, Zone};
 
@@ -103,23 +103,23 @@ pub(super) fn read_date32(body: &[u8], at: usize, out: &mut RowBuffer) -> Option
 }
 
 /// The ticks of a moment: what is finer than the column is cut, as ClickHouse does.
-fn ticks(moment: Moment, precision: u8) -> Result<i64, Refusal> {
+fn ticks(moment: Moment, precision: u8) -> Result<i64, ValueError> {
     if !DATE_TIME64_SECONDS.contains(&moment.seconds) {
-        return Err(Refusal::OutOfRange);
+        return Err(ValueError::OutOfRange);
     }
     let per_second = 10i64.pow(u32::from(precision.min(9)));
     let fraction = i64::from(moment.nanoseconds) / (i64::from(NANOSECONDS) / per_second);
-    moment.seconds.checked_mul(per_second).and_then(|ticks| ticks.checked_add(fraction)).ok_or(Refusal::OutOfRange)
+    moment.seconds.checked_mul(per_second).and_then(|ticks| ticks.checked_add(fraction)).ok_or(ValueError::OutOfRange)
 }
 
 /// A number is seconds since 1970.
-pub(super) fn write_date_time(zone: Zone, token: Token<'_>, out: &mut RowBuffer) -> Result<(), Refusal> {
+pub(super) fn write_date_time(zone: Zone, token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
     let seconds = match token {
-        Token::Text(text) => moment::parse(text, zone, false)?.seconds,
-        Token::Number(_) => signed(token)?,
-        _ => return Err(Refusal::Mismatch),
+        JsonToken::Text(text) => moment::parse(text, zone, false)?.seconds,
+        JsonToken::Number(_) => signed(token)?,
+        _ => return Err(ValueError::Mismatch),
     };
-    let seconds = u32::try_from(seconds).map_err(|_| Refusal::OutOfRange)?;
+    let seconds = u32::try_from(seconds).map_err(|_| ValueError::OutOfRange)?;
     out.put(seconds.to_le_bytes());
     Ok(())
 }
@@ -128,29 +128,29 @@ pub(super) fn write_date_time(zone: Zone, token: Token<'_>, out: &mut RowBuffer)
 pub(super) fn write_date_time64(
     precision: u8,
     zone: Zone,
-    token: Token<'_>,
+    token: JsonToken<'_>,
     out: &mut RowBuffer,
-) -> Result<(), Refusal> {
+) -> Result<(), ValueError> {
     let ticks = match token {
-        Token::Text(text) => ticks(moment::parse(text, zone, true)?, precision)?,
-        Token::Number(_) => {
+        JsonToken::Text(text) => ticks(moment::parse(text, zone, true)?, precision)?,
+        JsonToken::Number(_) => {
             let ticks = signed(token)?;
             let seconds = ticks.div_euclid(10i64.pow(u32::from(precision.min(9))));
             if !DATE_TIME64_SECONDS.contains(&seconds) {
-                return Err(Refusal::OutOfRange);
+                return Err(ValueError::OutOfRange);
             }
             ticks
         }
-        _ => return Err(Refusal::Mismatch),
+        _ => return Err(ValueError::Mismatch),
     };
     out.put(ticks.to_le_bytes());
     Ok(())
 }
 
 /// A number is days since 1970.
-fn write_days(token: Token<'_>) -> Result<i64, Refusal> {
+fn write_days(token: JsonToken<'_>) -> Result<i64, ValueError> {
     match token {
-        Token::Text(text) => {
+        JsonToken::Text(text) => {
             let date: NaiveDate = moment::parse_date(text)?;
             // chrono counts from the day before 0001-01-01.
             Ok(i64::from(date.num_days_from_ce()) - 719_163)
@@ -159,16 +159,16 @@ fn write_days(token: Token<'_>) -> Result<i64, Refusal> {
     }
 }
 
-pub(super) fn write_date(token: Token<'_>, out: &mut RowBuffer) -> Result<(), Refusal> {
-    let days = u16::try_from(write_days(token)?).map_err(|_| Refusal::OutOfRange)?;
+pub(super) fn write_date(token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
+    let days = u16::try_from(write_days(token)?).map_err(|_| ValueError::OutOfRange)?;
     out.put(days.to_le_bytes());
     Ok(())
 }
 
-pub(super) fn write_date32(token: Token<'_>, out: &mut RowBuffer) -> Result<(), Refusal> {
+pub(super) fn write_date32(token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
     let days = write_days(token)?;
     if !DATE32_DAYS.contains(&days) {
-        return Err(Refusal::OutOfRange);
+        return Err(ValueError::OutOfRange);
     }
     out.put((days as i32).to_le_bytes());
     Ok(())

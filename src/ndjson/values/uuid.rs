@@ -1,6 +1,6 @@
 //! UUID: its high and its low 64 bits, each little-endian.
 
-use super::{Refusal, Token};
+use super::{JsonToken, ValueError};
 use crate::rowbinary::RowBuffer;
 
 /// What a byte is as a hexadecimal digit; 0xff for none.
@@ -89,16 +89,16 @@ fn hex(digits: &[u8; 8]) -> Option<u64> {
 }
 
 /// With dashes, or 32 digits without.
-pub(super) fn write(token: Token<'_>, out: &mut RowBuffer) -> Result<(), Refusal> {
-    let Token::Text(text) = token else {
-        return Err(Refusal::Mismatch);
+pub(super) fn write(token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
+    let JsonToken::Text(text) = token else {
+        return Err(ValueError::Mismatch);
     };
     let value = match text.len() {
         36 => text.first_chunk::<36>().and_then(dashed),
         32 => undashed(text),
         _ => None,
     };
-    put(value.ok_or(Refusal::Mismatch)?, out);
+    put(value.ok_or(ValueError::Mismatch)?, out);
     Ok(())
 }
 

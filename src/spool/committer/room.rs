@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use super::super::recovery::is_want_of_room;
 use super::{Committer, LOOK, SyncFailed};
-use crate::handoff::CommitRefusal;
+use crate::batch::{CommitRefusal, Exchange};
 use crate::limits;
 
-impl Committer {
+impl<E: Exchange> Committer<E> {
     /// Bytes of a fresh segment's file: what seals it, and its blocks.
     pub(super) fn capacity(&self) -> u64 {
         self.spool.config.batch_bytes + self.frozen.len() as u64 + limits::SEGMENT_BLOCKS_BYTES
@@ -17,7 +17,7 @@ impl Committer {
     /// May another file be made?
     pub(super) fn room(&self) -> Result<(), CommitRefusal> {
         let capacity = self.capacity();
-        if self.spool.figures.spool_bytes() + capacity > self.spool.config.spool_bytes_max {
+        if self.spool.metrics.spool_bytes() + capacity > self.spool.config.spool_bytes_max {
             return Err(CommitRefusal::SpoolFull);
         }
         match self.spool.layout.storage().free_bytes(self.spool.layout.table_dir()) {
@@ -33,11 +33,11 @@ impl Committer {
             self.seal()?;
         }
         if self.open.is_none() && !self.must_seal {
-            let room = match self.spool.figures.refusal() {
+            let room = match self.spool.metrics.refusal() {
                 Some(CommitRefusal::WriteFailed) => self.write_again(),
                 _ => self.recover_postponed().and_then(|()| self.room()),
             };
-            self.spool.figures.refuse(room.err());
+            self.spool.metrics.refuse(room.err());
         }
         Ok(())
     }
@@ -66,7 +66,7 @@ impl Committer {
             match self.spool.recover_postponed() {
                 Ok(None) => return Ok(()),
                 Ok(Some(segment)) => {
-                    tracing::info!(segment = segment.number(), events = segment.rows(), "recovered");
+                    tracing::info!(segment = segment.number().get(), events = segment.rows(), "recovered");
                     // As in `seal`.
                     let _ = self.sealed.send(segment);
                 }

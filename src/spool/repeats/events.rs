@@ -7,33 +7,32 @@ use std::sync::Arc;
 
 use super::fate::Fate;
 use super::log::HourlyLog;
-use crate::batch::Batch;
-use crate::handoff::CommitOutcome;
-use crate::identity::Id;
-use crate::spool::figures::SpoolFigures;
+use crate::batch::identity::Id;
+use crate::batch::{Batch, CommitOutcome, SegmentNumber};
 use crate::spool::layout::Layout;
+use crate::spool::metrics::SpoolMetrics;
 use crate::spool::storage::SealError;
 
 /// See the module.
-pub(super) struct Events {
+pub(super) struct SeenEvents {
     /// With the segment that holds the event.
-    known: HashMap<Id, u64>,
+    known: HashMap<Id, SegmentNumber>,
     /// The committed ones by age.
     by_age: VecDeque<Id>,
     /// Those of the group that is being committed.
     pending: Vec<Id>,
     values_max: usize,
     log: HourlyLog<Id>,
-    figures: Arc<SpoolFigures>,
+    metrics: Arc<SpoolMetrics>,
 }
 
-impl Events {
-    pub(super) fn open(layout: &Arc<Layout>, figures: &Arc<SpoolFigures>, values_max: usize) -> io::Result<Self> {
+impl SeenEvents {
+    pub(super) fn open(layout: &Arc<Layout>, metrics: &Arc<SpoolMetrics>, values_max: usize) -> io::Result<Self> {
         let folder = layout.seen_dir();
-        let (log, found) = HourlyLog::open(layout, figures, folder, values_max as u64, u64::MAX)?;
-        let figures = figures.clone();
+        let (log, found) = HourlyLog::open(layout, metrics, folder, values_max as u64, u64::MAX)?;
+        let metrics = metrics.clone();
         let (known, by_age, pending) = (HashMap::new(), VecDeque::new(), Vec::new());
-        let mut events = Self { known, by_age, pending, values_max, log, figures };
+        let mut events = Self { known, by_age, pending, values_max, log, metrics };
         for (segment, _, id) in found {
             events.remember(id, segment);
         }
@@ -41,10 +40,10 @@ impl Events {
         Ok(events)
     }
 
-    pub(super) fn begin(&mut self, batch: &mut Batch, segment: u64) -> Fate {
+    pub(super) fn begin(&mut self, batch: &mut Batch, segment: SegmentNumber) -> Fate {
         // Where the originals of repeats wait for ClickHouse.
         let mut waiting = BTreeSet::new();
-        let (known, pending, figures) = (&mut self.known, &mut self.pending, &self.figures);
+        let (known, pending, metrics) = (&mut self.known, &mut self.pending, &self.metrics);
         batch.remove_repeats(|id| match known.entry(*id) {
             Entry::Vacant(place) => {
                 place.insert(segment);
@@ -53,7 +52,7 @@ impl Events {
             }
             Entry::Occupied(original) => {
                 let original = *original.get();
-                if original == segment || figures.is_waiting(original) {
+                if original == segment || metrics.is_waiting(original) {
                     waiting.insert(original);
                 }
                 true
@@ -79,11 +78,11 @@ impl Events {
         }
     }
 
-    pub(super) fn log(&mut self, segment: u64, ids: &[Id], now: u64) -> Result<(), SealError> {
+    pub(super) fn log(&mut self, segment: SegmentNumber, ids: &[Id], now: u64) -> Result<(), SealError> {
         if ids.is_empty() { Ok(()) } else { self.log.append(segment, ids, now) }
     }
 
-    pub(super) fn recovered(&mut self, segment: u64, ids: &[Id]) {
+    pub(super) fn recovered(&mut self, segment: SegmentNumber, ids: &[Id]) {
         for id in ids {
             self.remember(*id, segment);
         }
@@ -95,7 +94,7 @@ impl Events {
         self.known.contains_key(id)
     }
 
-    fn remember(&mut self, id: Id, segment: u64) {
+    fn remember(&mut self, id: Id, segment: SegmentNumber) {
         if let Entry::Vacant(place) = self.known.entry(id) {
             place.insert(segment);
             self.by_age.push_back(id);

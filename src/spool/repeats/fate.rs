@@ -1,6 +1,6 @@
 //! What becomes of a batch that may be a repeat.
 
-use crate::handoff::CommitOutcome;
+use crate::batch::CommitOutcome;
 
 /// See the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -23,10 +23,11 @@ use std::sync::Arc;
 
 use chrono::{DateTime, NaiveDateTime};
 
-use crate::identity::{Id, REQUEST_KEY_BYTES, RequestKey};
-use crate::spool::figures::SpoolFigures;
+use crate::batch::SegmentNumber;
+use crate::batch::identity::{Id, REQUEST_KEY_BYTES, RequestKey};
 use crate::spool::frame::{get, get_u32, get_u64};
 use crate::spool::layout::Layout;
+use crate::spool::metrics::SpoolMetrics;
 use crate::spool::storage::{self, SealError, StorageFile, read_up_to, write_all};
 
 const HEADER: usize = 28;
@@ -72,7 +73,7 @@ impl Record for Id {
 /// See the module.
 pub(super) struct HourlyLog<R> {
     layout: Arc<Layout>,
-    figures: Arc<SpoolFigures>,
+    metrics: Arc<SpoolMetrics>,
     folder: PathBuf,
     /// What is older, or has so many newer ones, is not kept.
     records_max: u64,
@@ -126,13 +127,13 @@ const WINDOW: usize = 64 << 10;
 const OLD_BYTES_KEPT: u64 = 1 << 20;
 
 /// A record as it is found: the segment it was in, the second it was logged, and itself.
-pub(super) type Found<R> = (u64, u64, R);
+pub(super) type Found<R> = (SegmentNumber, u64, R);
 
 impl<R: Record> HourlyLog<R> {
     /// The log in a folder, and what is in it, the oldest first.
     pub(super) fn open(
         layout: &Arc<Layout>,
-        figures: &Arc<SpoolFigures>,
+        metrics: &Arc<SpoolMetrics>,
         folder: PathBuf,
         records_max: u64,
         seconds_max: u64,
@@ -161,13 +162,13 @@ impl<R: Record> HourlyLog<R> {
             }
             files.push_back(file);
         }
-        let (layout, figures) = (layout.clone(), figures.clone());
-        let log = Self { layout, figures, folder, records_max, seconds_max, files, records: PhantomData };
+        let (layout, metrics) = (layout.clone(), metrics.clone());
+        let log = Self { layout, metrics, folder, records_max, seconds_max, files, records: PhantomData };
         Ok((log, found))
     }
 
     /// Writes a block and syncs it. What a failed write leaves behind does not count.
-    pub(super) fn append(&mut self, segment: u64, records: &[R], second: u64) -> Result<(), SealError> {
+    pub(super) fn append(&mut self, segment: SegmentNumber, records: &[R], second: u64) -> Result<(), SealError> {
         let block = Block { segment, second, records: records.to_vec() }.encode();
         // A clock that was set back does not begin an older file.
         let hour = (second / 3600).max(self.files.back().map_or(0, |file| file.hour));
@@ -183,13 +184,13 @@ impl<R: Record> HourlyLog<R> {
             _ => {
                 let replaced = replace(&self.layout, &self.folder, file, &block);
                 file.open = Some(replaced.map_err(SealError::Write)?);
-                self.figures.release(file.from);
+                self.metrics.release(file.from);
                 file.end -= file.from;
                 file.from = 0;
             }
         }
         file.push(block.len() as u64, records.len() as u64, self.records_max);
-        self.figures.occupy(block.len() as u64);
+        self.metrics.occupy(block.len() as u64);
         self.remove_old(second);
         Ok(())
     }
@@ -207,7 +208,7 @@ impl<R: Record> HourlyLog<R> {
                 return;
             }
             records -= file.records;
-            self.figures.release(file.end);
+            self.metrics.release(file.end);
             self.files.pop_front();
         }
     }
@@ -239,7 +240,7 @@ fn replace(layout: &Layout, folder: &Path, file: &File, block: &[u8]) -> io::Res
 }
 
 struct Block<R> {
-    segment: u64,
+    segment: SegmentNumber,
     second: u64,
     records: Vec<R>,
 }
@@ -253,7 +254,7 @@ impl<R: Record> Block<R> {
         // A segment has far fewer rows than that.
         bytes.extend_from_slice(&u32::try_from(self.records.len()).unwrap_or(u32::MAX).to_le_bytes());
         bytes.extend_from_slice(&self.second.to_le_bytes());
-        bytes.extend_from_slice(&self.segment.to_le_bytes());
+        bytes.extend_from_slice(&self.segment.get().to_le_bytes());
         let checksum = crc32c::crc32c_append(crc32c::crc32c(&bytes), &records);
         bytes.extend_from_slice(&checksum.to_le_bytes());
         bytes.extend_from_slice(&records);
@@ -305,7 +306,11 @@ impl<R: Record> Block<R> {
         if !fields.starts_with(R::MAGIC) || get_u32(header, HEADER - 4)? != checksum {
             return None;
         }
-        Some(Self { second: get_u64(fields, 8)?, segment: get_u64(fields, 16)?, records: R::all_in(records) })
+        Some(Self {
+            second: get_u64(fields, 8)?,
+            segment: SegmentNumber::new(get_u64(fields, 16)?),
+            records: R::all_in(records),
+        })
     }
 
     fn len(&self) -> u64 {

@@ -14,16 +14,16 @@ mod requests;
 use std::io;
 use std::sync::Arc;
 
-use events::Events;
+use events::SeenEvents;
 pub(super) use fate::Fate;
 use requests::Requests;
 pub use requests::SECONDS_MAX;
 
-use super::figures::SpoolFigures;
 use super::layout::Layout;
+use super::metrics::SpoolMetrics;
 use super::storage::SealError;
-use crate::batch::Batch;
-use crate::identity::{Id, RequestKey};
+use crate::batch::identity::{Id, RequestKey};
+use crate::batch::{Batch, SegmentNumber};
 
 /// The identities in a segment.
 #[derive(Debug, Default)]
@@ -44,20 +44,20 @@ impl Identities {
 pub(super) struct Repeats {
     requests: Requests,
     /// `None` without `--dedup-field`.
-    events: Option<Events>,
+    events: Option<SeenEvents>,
 }
 
 impl Repeats {
     /// What the logs have, at the second `now`. Without `values_max` no event has an identity.
     pub(super) fn open(
         layout: &Arc<Layout>,
-        figures: &Arc<SpoolFigures>,
+        metrics: &Arc<SpoolMetrics>,
         keys_max: usize,
         values_max: Option<usize>,
         now: u64,
     ) -> io::Result<Self> {
-        let requests = Requests::open(layout, figures, keys_max, now)?;
-        let events = values_max.map(|values_max| Events::open(layout, figures, values_max)).transpose()?;
+        let requests = Requests::open(layout, metrics, keys_max, now)?;
+        let events = values_max.map(|values_max| SeenEvents::open(layout, metrics, values_max)).transpose()?;
         Ok(Self { requests, events })
     }
 
@@ -68,7 +68,7 @@ impl Repeats {
 
     /// A new batch is about to be committed to a segment: notes what it is, and takes out the
     /// events that are repeats. It may have nothing left to store.
-    pub(super) fn begin(&mut self, batch: &mut Batch, segment: u64) -> Fate {
+    pub(super) fn begin(&mut self, batch: &mut Batch, segment: SegmentNumber) -> Fate {
         if let Some(key) = &batch.key {
             self.requests.begin(key, segment);
         }
@@ -95,7 +95,7 @@ impl Repeats {
     }
 
     /// Logs the identities of a segment, durably: it may be sealed then.
-    pub(super) fn log(&mut self, segment: u64, found: &Identities, now: u64) -> Result<(), SealError> {
+    pub(super) fn log(&mut self, segment: SegmentNumber, found: &Identities, now: u64) -> Result<(), SealError> {
         self.requests.log(segment, &found.keys, now)?;
         match &mut self.events {
             Some(events) => events.log(segment, &found.ids, now),
@@ -106,7 +106,7 @@ impl Repeats {
     /// Logs the identities of a segment that a former run left, and remembers them. Those of a
     /// segment of this run are known since their commit, and some may be forgotten again by now:
     /// they would come back as the newest.
-    pub(super) fn recovered(&mut self, segment: u64, found: &Identities, now: u64) -> Result<(), SealError> {
+    pub(super) fn recovered(&mut self, segment: SegmentNumber, found: &Identities, now: u64) -> Result<(), SealError> {
         self.log(segment, found, now)?;
         self.requests.recovered(segment, &found.keys, now);
         if let Some(events) = &mut self.events {

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use super::fate::Fate;
 use super::log::HourlyLog;
-use crate::handoff::CommitOutcome;
-use crate::identity::{Figures, Id, RequestKey};
-use crate::spool::figures::SpoolFigures;
+use crate::batch::identity::{Id, RequestKey, Summary};
+use crate::batch::{CommitOutcome, SegmentNumber};
 use crate::spool::layout::Layout;
+use crate::spool::metrics::SpoolMetrics;
 use crate::spool::storage::SealError;
 
 /// How long a key is remembered.
@@ -26,30 +26,30 @@ pub(super) struct Requests {
     pending: HashSet<Id>,
     keys_max: usize,
     log: HourlyLog<RequestKey>,
-    figures: Arc<SpoolFigures>,
+    metrics: Arc<SpoolMetrics>,
 }
 
 /// A request that was taken.
 #[derive(Debug, Clone, Copy)]
 struct Taken {
     body: [u8; 8],
-    figures: Figures,
-    segment: u64,
+    metrics: Summary,
+    segment: SegmentNumber,
 }
 
 impl Requests {
     /// Those that the logs have, at the second `now`.
     pub(super) fn open(
         layout: &Arc<Layout>,
-        figures: &Arc<SpoolFigures>,
+        metrics: &Arc<SpoolMetrics>,
         keys_max: usize,
         now: u64,
     ) -> io::Result<Self> {
         let folder = layout.keys_dir();
-        let (log, found) = HourlyLog::open(layout, figures, folder, keys_max as u64, SECONDS_MAX)?;
-        let figures = figures.clone();
+        let (log, found) = HourlyLog::open(layout, metrics, folder, keys_max as u64, SECONDS_MAX)?;
+        let metrics = metrics.clone();
         let (known, by_age, pending) = (HashMap::new(), VecDeque::new(), HashSet::new());
-        let mut requests = Self { known, by_age, pending, keys_max, log, figures };
+        let mut requests = Self { known, by_age, pending, keys_max, log, metrics };
         for (segment, second, key) in found {
             requests.remember(&key, segment, second);
         }
@@ -62,8 +62,8 @@ impl Requests {
         let Some(taken) = self.known.get(&key.id) else { return Fate::Shared };
         let pending = self.pending.contains(&key.id);
         let outcome = if taken.body == key.body {
-            let segment = (pending || self.figures.is_waiting(taken.segment)).then_some(taken.segment);
-            CommitOutcome::Repeated { figures: taken.figures, segment }
+            let segment = (pending || self.metrics.is_waiting(taken.segment)).then_some(taken.segment);
+            CommitOutcome::Repeated { summary: taken.metrics, segment }
         } else {
             CommitOutcome::KeyReused
         };
@@ -71,8 +71,8 @@ impl Requests {
     }
 
     /// The request of this key is about to be committed to a segment.
-    pub(super) fn begin(&mut self, key: &RequestKey, segment: u64) {
-        self.known.insert(key.id, Taken { body: key.body, figures: key.figures, segment });
+    pub(super) fn begin(&mut self, key: &RequestKey, segment: SegmentNumber) {
+        self.known.insert(key.id, Taken { body: key.body, metrics: key.summary, segment });
         self.pending.insert(key.id);
     }
 
@@ -93,21 +93,21 @@ impl Requests {
     }
 
     /// Logs the keys of a segment, durably: it may be sealed then.
-    pub(super) fn log(&mut self, segment: u64, keys: &[RequestKey], now: u64) -> Result<(), SealError> {
+    pub(super) fn log(&mut self, segment: SegmentNumber, keys: &[RequestKey], now: u64) -> Result<(), SealError> {
         if keys.is_empty() { Ok(()) } else { self.log.append(segment, keys, now) }
     }
 
     /// Remembers the keys of a segment that a former run left.
-    pub(super) fn recovered(&mut self, segment: u64, keys: &[RequestKey], now: u64) {
+    pub(super) fn recovered(&mut self, segment: SegmentNumber, keys: &[RequestKey], now: u64) {
         for key in keys {
             self.remember(key, segment, now);
         }
         self.forget_old(now);
     }
 
-    fn remember(&mut self, key: &RequestKey, segment: u64, second: u64) {
+    fn remember(&mut self, key: &RequestKey, segment: SegmentNumber, second: u64) {
         if let Entry::Vacant(place) = self.known.entry(key.id) {
-            place.insert(Taken { body: key.body, figures: key.figures, segment });
+            place.insert(Taken { body: key.body, metrics: key.summary, segment });
             self.by_age.push_back((key.id, second));
         }
     }
@@ -123,6 +123,6 @@ impl Requests {
         }
         // The map is full: what it reaches back to is less than the whole time.
         let horizon = self.by_age.front().filter(|_| self.by_age.len() >= self.keys_max);
-        self.figures.keys(self.by_age.len() as u64, horizon.map(|(_, second)| *second));
+        self.metrics.keys(self.by_age.len() as u64, horizon.map(|(_, second)| *second));
     }
 }

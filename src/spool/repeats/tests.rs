@@ -1,13 +1,14 @@
 //! The maps and their logs, on a real folder.
 
+use crate::batch::SegmentNumber;
 use std::path::Path;
 
 use super::*;
-use crate::handoff::CommitOutcome;
-use crate::identity::{Figures, of_event, of_request};
+use crate::batch::identity::{Summary, of_event, of_request};
+use crate::batch::{Batch, CommitOutcome};
 use crate::spool::storage::Disk;
 
-const FIGURES: Figures = Figures { accepted: 3, rejected: 1, refused: false };
+const FIGURES: Summary = Summary { accepted: 3, rejected: 1, refused: false };
 
 fn key(name: &str, body: &str) -> RequestKey {
     RequestKey::new(of_request("events", name.as_bytes()), body.as_bytes(), FIGURES)
@@ -15,23 +16,23 @@ fn key(name: &str, body: &str) -> RequestKey {
 
 struct Bench {
     keys: Requests,
-    figures: Arc<SpoolFigures>,
+    metrics: Arc<SpoolMetrics>,
 }
 
 impl Bench {
     fn open(dir: &Path, keys_max: usize, now: u64) -> Self {
         let layout = Arc::new(Layout::open(Arc::new(Disk), dir, "t", Some("node")).unwrap());
-        let figures = Arc::new(SpoolFigures::default());
-        Self { keys: Requests::open(&layout, &figures, keys_max, now).unwrap(), figures }
+        let metrics = Arc::new(SpoolMetrics::default());
+        Self { keys: Requests::open(&layout, &metrics, keys_max, now).unwrap(), metrics }
     }
 
     /// Commits requests and seals their segment.
     fn take(&mut self, segment: u64, keys: &[RequestKey], now: u64) {
         for key in keys {
-            self.keys.begin(key, segment);
+            self.keys.begin(key, SegmentNumber::new(segment));
         }
         self.keys.committed(now);
-        assert!(self.keys.log(segment, keys, now).is_ok());
+        assert!(self.keys.log(SegmentNumber::new(segment), keys, now).is_ok());
     }
 
     fn knows(&self, name: &str) -> bool {
@@ -40,7 +41,7 @@ impl Bench {
 }
 
 fn repeated(segment: Option<u64>) -> CommitOutcome {
-    CommitOutcome::Repeated { figures: FIGURES, segment }
+    CommitOutcome::Repeated { summary: FIGURES, segment: segment.map(SegmentNumber::new) }
 }
 
 fn logs(dir: &Path) -> Vec<String> {
@@ -55,15 +56,15 @@ fn a_key_is_new_once_and_a_failed_commit_leaves_none() {
     let mut bench = Bench::open(folder.path(), 10, 0);
     let (first, other_body) = (key("a", "body"), key("a", "another"));
     assert_eq!(bench.keys.fate(&first), Fate::Shared);
-    bench.keys.begin(&first, 7);
+    bench.keys.begin(&first, SegmentNumber::new(7));
     assert_eq!(bench.keys.fate(&first), Fate::Echo(repeated(Some(7))));
     assert_eq!(bench.keys.fate(&other_body), Fate::Echo(CommitOutcome::KeyReused));
     bench.keys.refused();
     assert_eq!(bench.keys.fate(&first), Fate::Shared);
-    bench.keys.begin(&first, 8);
+    bench.keys.begin(&first, SegmentNumber::new(8));
     bench.keys.committed(1);
     assert_eq!(bench.keys.fate(&first), Fate::Settled(repeated(None)), "segment 8 does not wait");
-    bench.figures.opened(8, 1);
+    bench.metrics.opened(SegmentNumber::new(8), 1);
     assert_eq!(bench.keys.fate(&first), Fate::Settled(repeated(Some(8))));
     assert_eq!(bench.keys.fate(&other_body), Fate::Settled(CommitOutcome::KeyReused));
     assert_eq!(bench.keys.fate(&key("b", "body")), Fate::Shared);
@@ -75,9 +76,9 @@ fn a_key_is_forgotten_after_a_day_or_when_enough_newer_ones_came() {
     let mut bench = Bench::open(folder.path(), 3, 0);
     bench.take(1, &[key("a", "body")], 100);
     bench.take(2, &[key("b", "body")], 200);
-    assert_eq!(bench.figures.request_keys(), (2, 0));
+    assert_eq!(bench.metrics.request_keys(), (2, 0));
     bench.take(3, &[key("c", "body")], 300);
-    assert_eq!(bench.figures.request_keys(), (3, 100), "full: as long ago as the oldest");
+    assert_eq!(bench.metrics.request_keys(), (3, 100), "full: as long ago as the oldest");
     bench.take(4, &[key("d", "body")], 400);
     assert_eq!(["a", "b", "c", "d"].map(|name| bench.knows(name)), [false, true, true, true]);
     bench.take(5, &[key("e", "body")], 300 + SECONDS_MAX);
@@ -93,7 +94,7 @@ fn a_key_is_forgotten_after_a_day_without_another_one() {
     assert!(bench.knows("a"));
     bench.keys.forget_old(100 + SECONDS_MAX);
     assert!(!bench.knows("a"));
-    assert_eq!(bench.figures.request_keys(), (0, 0));
+    assert_eq!(bench.metrics.request_keys(), (0, 0));
 }
 
 #[test]
@@ -103,11 +104,11 @@ fn the_newest_are_remembered_of_a_segment_that_has_more_than_that() {
     let newest = [false, false, false, true, true];
     let mut bench = Bench::open(folder.path(), 2, 0);
     for name in names {
-        bench.keys.begin(&key(name, "body"), 1);
+        bench.keys.begin(&key(name, "body"), SegmentNumber::new(1));
         bench.keys.committed(5);
     }
     assert_eq!(names.map(|name| bench.knows(name)), newest);
-    assert!(bench.keys.log(1, &names.map(|name| key(name, "body")), 6).is_ok());
+    assert!(bench.keys.log(SegmentNumber::new(1), &names.map(|name| key(name, "body")), 6).is_ok());
     assert_eq!(names.map(|name| bench.knows(name)), newest, "after the seal");
     drop(bench);
     let bench = Bench::open(folder.path(), 2, 7);
@@ -117,7 +118,7 @@ fn the_newest_are_remembered_of_a_segment_that_has_more_than_that() {
     let (mut seen, _) = open_events(folder.path(), 2);
     begin(&mut seen, &names, 1);
     seen.committed();
-    assert!(seen.log(1, &names.map(id), 6).is_ok());
+    assert!(seen.log(SegmentNumber::new(1), &names.map(id), 6).is_ok());
     assert_eq!(begin(&mut seen, &["d", "e", "a"], 2).0, "a", "after the seal");
     seen.refused();
     drop(seen);
@@ -220,13 +221,13 @@ fn a_file_of_a_former_run_is_replaced_by_one_that_has_its_whole_blocks() {
 fn old_logs_are_removed_once_all_in_them_is_forgotten() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::open(folder.path(), 4, 0);
-    bench.figures.occupy(1000);
+    bench.metrics.occupy(1000);
     for hour in 1..=6 {
         let names = [format!("{hour}a"), format!("{hour}b")];
         bench.take(hour, &names.map(|name| key(&name, "body")), hour * HOUR);
     }
     assert_eq!(logs(folder.path()), ["1970-01-01T05.log", "1970-01-01T06.log"]);
-    assert_eq!(bench.figures.spool_bytes(), 1000 + 2 * (28 + 2 * 36));
+    assert_eq!(bench.metrics.spool_bytes(), 1000 + 2 * (28 + 2 * 36));
     bench.take(7, &[key("late", "body")], 6 * HOUR + SECONDS_MAX + HOUR);
     assert_eq!(logs(folder.path()), ["1970-01-02T07.log"]);
 }
@@ -238,22 +239,22 @@ fn a_log_keeps_little_more_than_what_is_remembered() {
     let id = |number: u64| of_event("column", &number.to_le_bytes());
     let path = folder.path().join("t/seen/1970-01-01T01.log");
     let len = || std::fs::metadata(&path).unwrap().len();
-    let log_all = |seen: &mut Events, numbers: std::ops::Range<u64>| {
+    let log_all = |seen: &mut SeenEvents, numbers: std::ops::Range<u64>| {
         for segment in numbers.step_by(block) {
             let ids: Vec<Id> = (segment..segment + block as u64).map(id).collect();
-            assert!(seen.log(segment, &ids, HOUR).is_ok());
+            assert!(seen.log(SegmentNumber::new(segment), &ids, HOUR).is_ok());
         }
     };
     let knows = |numbers: std::ops::Range<u64>| {
         let (seen, _) = open_events(folder.path(), records_max);
         numbers.filter(|number| seen.knows(&id(*number))).count()
     };
-    let (mut seen, figures) = open_events(folder.path(), records_max);
+    let (mut seen, metrics) = open_events(folder.path(), records_max);
     let mut largest = 0;
     for from in (0..200_000).step_by(10_000) {
         log_all(&mut seen, from..from + 10_000);
         largest = largest.max(len());
-        assert_eq!(figures.spool_bytes(), len());
+        assert_eq!(metrics.spool_bytes(), len());
     }
     assert!(largest < 3 << 20, "{largest}");
     drop(seen);
@@ -279,41 +280,41 @@ fn events(names: &[&str]) -> Batch {
         batch.rows.count += 1;
         batch.identify(id(name), start..start + name.len());
     }
-    batch.close(1);
+    batch.close();
     batch
 }
 
-fn open_events(dir: &Path, values_max: usize) -> (Events, Arc<SpoolFigures>) {
+fn open_events(dir: &Path, values_max: usize) -> (SeenEvents, Arc<SpoolMetrics>) {
     let layout = Arc::new(Layout::open(Arc::new(Disk), dir, "t", Some("node")).unwrap());
-    let figures = Arc::new(SpoolFigures::default());
-    (Events::open(&layout, &figures, values_max).unwrap(), figures)
+    let metrics = Arc::new(SpoolMetrics::default());
+    (SeenEvents::open(&layout, &metrics, values_max).unwrap(), metrics)
 }
 
 /// What is left of a batch of these events, and what becomes of it.
-fn begin(seen: &mut Events, names: &[&str], segment: u64) -> (String, Fate) {
+fn begin(seen: &mut SeenEvents, names: &[&str], segment: u64) -> (String, Fate) {
     let mut batch = events(names);
-    let fate = seen.begin(&mut batch, segment);
+    let fate = seen.begin(&mut batch, SegmentNumber::new(segment));
     (String::from_utf8(batch.rows.bytes).unwrap(), fate)
 }
 
 fn deduplicated(segment: Option<u64>, certain: bool) -> Fate {
-    Fate::Echo(CommitOutcome::Deduplicated { segment, certain })
+    Fate::Echo(CommitOutcome::Deduplicated { segment: segment.map(SegmentNumber::new), certain })
 }
 
 #[test]
 fn an_event_is_stored_once_and_a_failed_commit_leaves_no_trace_of_it() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut seen, figures) = open_events(folder.path(), 100);
+    let (mut seen, metrics) = open_events(folder.path(), 100);
     assert_eq!(begin(&mut seen, &["a", "b"], 7), ("ab".into(), Fate::Shared));
     assert_eq!(begin(&mut seen, &["b", "c", "c"], 7), ("c".into(), deduplicated(Some(7), true)));
     seen.refused();
     assert_eq!(begin(&mut seen, &["c", "a"], 8), ("ca".into(), Fate::Shared));
     assert_eq!(begin(&mut seen, &["a"], 8), (String::new(), deduplicated(Some(8), true)), "with that commit");
     seen.committed();
-    // Segment 8 is inserted, as far as the figures know.
+    // Segment 8 is inserted, as far as the metrics know.
     assert_eq!(begin(&mut seen, &["a"], 9), (String::new(), deduplicated(None, true)));
     assert_eq!(begin(&mut seen, &["a", "d"], 9), ("d".into(), deduplicated(Some(9), true)));
-    figures.opened(8, 1);
+    metrics.opened(SegmentNumber::new(8), 1);
     assert_eq!(begin(&mut seen, &["a"], 10), (String::new(), deduplicated(Some(8), true)));
     assert_eq!(begin(&mut seen, &["a", "e"], 10), ("e".into(), deduplicated(Some(10), false)));
 }
@@ -325,9 +326,9 @@ fn the_newest_values_are_remembered_across_a_restart() {
     for (name, hour) in [("a", 1), ("b", 2), ("c", 3), ("d", 30)] {
         begin(&mut seen, &[name], hour);
         seen.committed();
-        assert!(seen.log(hour, &[id(name)], hour * HOUR).is_ok());
+        assert!(seen.log(SegmentNumber::new(hour), &[id(name)], hour * HOUR).is_ok());
     }
-    let left = |seen: &mut Events| {
+    let left = |seen: &mut SeenEvents| {
         let (left, _) = begin(seen, &["b", "c", "d", "a"], 9);
         seen.refused();
         left

@@ -1,23 +1,24 @@
 //! The committer with a real hand-over.
 
+use crate::batch::SegmentNumber;
 use std::thread;
 
 use crossbeam::channel::{Receiver, unbounded};
 
+use super::exchange::TestExchange;
 use super::faulty::FaultyDisk;
 use super::*;
-use crate::handoff::{CommitOutcome, CommitRefusal, Handoff, Mailbox};
-use crate::identity::{Figures, RequestKey, of_request};
+use crate::batch::identity::{RequestKey, Summary, of_request};
+use crate::batch::{Batch, CommitOutcome, CommitRefusal, Sequence};
 
 /// A worker's side: submits batches and waits for their outcomes.
 struct Bench {
-    handoff: Arc<Handoff>,
+    exchange: Arc<TestExchange>,
     sealed: Receiver<SealedSegment>,
     pool: Arc<SegmentPool>,
-    figures: Arc<SpoolFigures>,
+    metrics: Arc<SpoolMetrics>,
     thread: thread::JoinHandle<()>,
-    poll: mio::Poll,
-    sequence: u64,
+    sequence: Sequence,
 }
 
 impl Bench {
@@ -26,17 +27,16 @@ impl Bench {
     }
 
     fn start_on(storage: Arc<dyn Storage>, config: SpoolConfig, inserters: usize) -> Self {
-        let poll = mio::Poll::new().unwrap();
-        let handoff = Arc::new(Handoff::new(vec![Mailbox::new(poll.registry(), mio::Token(0)).unwrap()]));
+        let exchange = Arc::new(TestExchange::default());
         let (sender, sealed) = unbounded();
         let (spool, recovered) = Spool::open_on(storage, config).unwrap();
         for segment in recovered.segments {
             sender.send(segment).unwrap();
         }
-        let (pool, figures) = (spool.pool(), spool.figures());
-        let committer = Committer::new(spool, handoff.clone(), b"frozen".to_vec(), sender, inserters);
+        let (pool, metrics) = (spool.pool(), spool.metrics());
+        let committer = Committer::new(spool, exchange.clone(), b"frozen".to_vec(), sender, inserters);
         let thread = thread::spawn(|| committer.run());
-        Self { handoff, sealed, pool, figures, thread, poll, sequence: 0 }
+        Self { exchange, sealed, pool, metrics, thread, sequence: Sequence::default() }
     }
 
     fn commit(&mut self, rows: &[&str]) -> CommitOutcome {
@@ -51,21 +51,13 @@ impl Bench {
     }
 
     fn commit_batch(&mut self, mut batch: Batch) -> CommitOutcome {
-        self.sequence += 1;
-        batch.close(self.sequence);
-        self.handoff.submit(batch);
-        let mailbox = self.handoff.mailbox(0).unwrap();
-        let mut events = mio::Events::with_capacity(1);
-        loop {
-            if let Some(returned) = mailbox.take() {
-                assert_eq!(returned.batch.sequence, self.sequence);
-                return returned.outcome;
-            }
-            if mailbox.may_sleep() {
-                self.poll.poll(&mut events, Some(Duration::from_secs(60))).unwrap();
-            }
-            mailbox.awake();
-        }
+        self.sequence = self.sequence.next();
+        batch.sequence = self.sequence;
+        batch.close();
+        self.exchange.submit(batch);
+        let returned = self.exchange.wait_for_return();
+        assert_eq!(returned.batch.sequence, self.sequence);
+        returned.outcome
     }
 
     fn next_sealed(&self) -> SealedSegment {
@@ -73,7 +65,7 @@ impl Bench {
     }
 
     fn finish(self) -> Vec<SealedSegment> {
-        self.handoff.finish();
+        self.exchange.finish();
         self.thread.join().unwrap();
         self.sealed.try_iter().collect()
     }
@@ -101,7 +93,7 @@ fn bytes_seal_a_segment_and_a_large_batch_has_one_of_its_own() {
     for row in [&small, &large, &small] {
         assert!(matches!(bench.commit(&[row]), CommitOutcome::Committed { .. }));
     }
-    let bytes = bench.figures.spool_bytes();
+    let bytes = bench.metrics.spool_bytes();
     assert!(bytes > 100_000, "{bytes}");
     let segments = bench.finish();
     assert!(segments.len() >= 2, "{}", segments.len());
@@ -117,7 +109,7 @@ fn age_seals_only_while_an_inserter_is_free() {
     bench.commit(&["b"]);
     bench.commit(&["c"]);
     assert!(bench.sealed.recv_timeout(Duration::from_millis(300)).is_err(), "sealed without a free inserter");
-    assert_eq!(bench.figures.outstanding(), 1);
+    assert_eq!(bench.metrics.outstanding(), 1);
     bench.pool.retire(&first).unwrap();
     assert_eq!(contents(&bench.next_sealed()).unwrap().0, "bc");
 }
@@ -131,14 +123,14 @@ fn a_full_spool_refuses_until_there_is_room() {
     assert!(matches!(bench.commit(&["a"]), CommitOutcome::Committed { .. }));
     assert!(matches!(bench.commit(&["b"]), CommitOutcome::Committed { .. }));
     assert_eq!(bench.commit(&["c"]), CommitOutcome::Refused(CommitRefusal::SpoolFull));
-    assert_eq!(bench.figures.refusal(), Some(CommitRefusal::SpoolFull));
+    assert_eq!(bench.metrics.refusal(), Some(CommitRefusal::SpoolFull));
     let first = bench.next_sealed();
     assert_eq!(contents(&first).unwrap().0, "a");
     bench.pool.retire(&first).unwrap();
     // The file of the inserted segment is taken again.
     assert!(matches!(bench.commit(&["d"]), CommitOutcome::Committed { .. }));
-    assert_eq!(bench.figures.refusal(), None);
-    assert!(bench.figures.spool_bytes() <= bytes_max);
+    assert_eq!(bench.metrics.refusal(), None);
+    assert!(bench.metrics.spool_bytes() <= bytes_max);
     assert_eq!(rows_of(&bench.finish()), ["b", "d"]);
 }
 
@@ -165,7 +157,7 @@ fn what_was_committed_and_not_sealed_is_there_at_the_next_start() {
         fs::copy(config.dir.join("t").join(name), copy.join("t").join(name)).unwrap();
         bench.finish();
         let again = Bench::start(SpoolConfig { dir: copy, ..config }, 1);
-        assert_eq!(again.figures.spooled_rows(), 2);
+        assert_eq!(again.metrics.spooled_rows(), 2);
         assert_eq!(rows_of(&again.finish()), ["ab"]);
     }
 }
@@ -177,40 +169,40 @@ fn positions_and_figures_add_up() {
     for _ in 0..10 {
         bench.commit(&["a", "b"]);
     }
-    assert_eq!((bench.figures.durable_position(), bench.figures.spooled_rows()), (10, 20));
-    let (commits, seconds) = bench.figures.commits();
+    assert_eq!((bench.metrics.durable_position().get(), bench.metrics.spooled_rows()), (10, 20));
+    let (commits, seconds) = bench.metrics.commits();
     assert!(commits.iter().sum::<u64>() == 10 && seconds > 0.0);
-    assert!(bench.figures.heartbeat_ms() > 0 && bench.figures.oldest_unix_ms() > 0);
-    let (pool, figures) = (bench.pool.clone(), bench.figures.clone());
+    assert!(bench.metrics.heartbeat_ms() > 0 && bench.metrics.oldest_unix_ms() > 0);
+    let (pool, metrics) = (bench.pool.clone(), bench.metrics.clone());
     for segment in bench.finish() {
         pool.retire(&segment).unwrap();
     }
-    assert_eq!((figures.spooled_rows(), figures.outstanding(), figures.oldest_unix_ms()), (0, 0, 0));
+    assert_eq!((metrics.spooled_rows(), metrics.outstanding(), metrics.oldest_unix_ms()), (0, 0, 0));
 }
 
 /// Commits batches that are all there when the committer begins, and what became of each.
 fn commit_at_once(config: SpoolConfig, batches: Vec<Batch>) -> Vec<CommitOutcome> {
-    let poll = mio::Poll::new().unwrap();
-    let handoff = Arc::new(Handoff::new(vec![Mailbox::new(poll.registry(), mio::Token(0)).unwrap()]));
+    let exchange = Arc::new(TestExchange::default());
     let (sender, _sealed) = unbounded();
     let (spool, _) = Spool::open(config).unwrap();
     let count = batches.len();
     for (mut batch, sequence) in batches.into_iter().zip(1..) {
-        batch.close(sequence);
-        handoff.submit(batch);
+        batch.sequence = Sequence::new(sequence);
+        batch.close();
+        exchange.submit(batch);
     }
-    handoff.finish();
-    Committer::new(spool, handoff.clone(), b"frozen".to_vec(), sender, 1).run();
-    let returned: Vec<_> = std::iter::from_fn(|| handoff.mailbox(0).unwrap().take()).collect();
-    let order: Vec<u64> = returned.iter().map(|returned| returned.batch.sequence).collect();
+    exchange.finish();
+    Committer::new(spool, exchange.clone(), b"frozen".to_vec(), sender, 1).run();
+    let returned: Vec<_> = std::iter::from_fn(|| exchange.take()).collect();
+    let order: Vec<u64> = returned.iter().map(|returned| returned.batch.sequence.get()).collect();
     assert_eq!(order, (1..=count as u64).collect::<Vec<_>>(), "a worker's batches return in their order");
     returned.into_iter().map(|returned| returned.outcome).collect()
 }
 
 fn keyed(key: &[u8], body: &[u8], rows: &[&str]) -> Batch {
-    let figures = Figures { accepted: rows.len() as u32, rejected: 0, refused: false };
+    let summary = Summary { accepted: rows.len() as u32, rejected: 0, refused: false };
     let mut batch = batch(rows, &[]);
-    batch.key = Some(RequestKey::new(of_request("t", key), body, figures));
+    batch.key = Some(RequestKey::new(of_request("t", key), body, summary));
     batch
 }
 
@@ -231,7 +223,7 @@ fn a_disk_that_is_full_at_a_seal_is_said_to_be_full() {
     for key in [&b"c"[..], b"d"] {
         let refused = bench.commit_batch(with_key(key, "refused"));
         assert_eq!(refused, CommitOutcome::Refused(CommitRefusal::DiskFull));
-        assert_eq!(bench.figures.refusal(), Some(CommitRefusal::DiskFull));
+        assert_eq!(bench.metrics.refusal(), Some(CommitRefusal::DiskFull));
     }
     disk.fill(false);
     assert!(matches!(bench.commit_batch(with_key(b"c", "c")), CommitOutcome::Committed { .. }));
@@ -254,15 +246,15 @@ fn a_repeat_of_what_is_being_committed_shares_its_fate() {
     let refused = CommitOutcome::Refused(CommitRefusal::SpoolFull);
     let full = SpoolConfig { spool_bytes_max: 0, ..config(folder.path()) };
     assert_eq!(commit_at_once(full, batches()), [refused; 6]);
-    let stored = CommitOutcome::Committed { segment: 1 };
+    let stored = CommitOutcome::Committed { segment: SegmentNumber::new(1) };
     let repeated = |accepted| CommitOutcome::Repeated {
-        figures: Figures { accepted, rejected: 0, refused: false },
-        segment: Some(1),
+        summary: Summary { accepted, rejected: 0, refused: false },
+        segment: Some(SegmentNumber::new(1)),
     };
     let expected = [stored, stored, repeated(1), CommitOutcome::KeyReused, stored, repeated(0)];
     assert_eq!(commit_at_once(config(folder.path()), batches()), expected);
     // Sealed at its end: now from the log.
-    let expected = [repeated(1), CommitOutcome::Committed { segment: 2 }, repeated(1)];
+    let expected = [repeated(1), CommitOutcome::Committed { segment: SegmentNumber::new(2) }, repeated(1)];
     assert_eq!(commit_at_once(config(folder.path()), batches())[..3], expected);
     let (_spool, recovered) = Spool::open(config(folder.path())).unwrap();
     let rows: Vec<String> = recovered.segments.iter().map(|segment| contents(segment).unwrap().0).collect();
@@ -299,28 +291,28 @@ fn batches_of_two_schemas_are_never_in_one_segment() {
 #[test]
 fn a_group_ends_where_the_schema_changes() {
     let folder = tempfile::tempdir().unwrap();
-    let poll = mio::Poll::new().unwrap();
-    let handoff = Arc::new(Handoff::new(vec![Mailbox::new(poll.registry(), mio::Token(0)).unwrap()]));
+    let exchange = Arc::new(TestExchange::default());
     let (sender, sealed) = unbounded();
     let (spool, _) = Spool::open(config(folder.path())).unwrap();
-    let committer = Committer::new(spool, handoff.clone(), b"1".to_vec(), sender, 1);
+    let committer = Committer::new(spool, exchange.clone(), b"1".to_vec(), sender, 1);
     // All of them are there at once: one group, were they of one schema.
     let all = [("1", "a"), ("1", "b"), ("2", "c"), ("2", "d"), ("1", "e"), ("2", "f"), ("2", "g")];
     for (sequence, (frozen, row)) in (1..).zip(all) {
         let mut batch = batch(&[row], &[]);
         batch.frozen = frozen.as_bytes().into();
-        batch.close(sequence);
-        handoff.submit(batch);
+        batch.sequence = Sequence::new(sequence);
+        batch.close();
+        exchange.submit(batch);
     }
-    handoff.finish();
+    exchange.finish();
     committer.run();
     let segments: Vec<_> = sealed.try_iter().collect();
     assert_eq!(schemas_of(&segments), pairs(&[("1", "ab"), ("2", "cd"), ("1", "e"), ("2", "fg")]));
     // Every batch went home in its order, with the segment that really holds it.
-    let mailbox = handoff.mailbox(0).unwrap();
-    let returned: Vec<_> = std::iter::from_fn(|| mailbox.take()).collect();
-    assert_eq!(returned.iter().map(|home| home.batch.sequence).collect::<Vec<_>>(), (1..=7).collect::<Vec<_>>());
-    let numbers = [1, 1, 2, 2, 3, 4, 4].map(|segment| CommitOutcome::Committed { segment });
+    let returned: Vec<_> = std::iter::from_fn(|| exchange.take()).collect();
+    assert_eq!(returned.iter().map(|home| home.batch.sequence.get()).collect::<Vec<_>>(), (1..=7).collect::<Vec<_>>());
+    let numbers =
+        [1, 1, 2, 2, 3, 4, 4].map(|segment| CommitOutcome::Committed { segment: SegmentNumber::new(segment) });
     assert_eq!(returned.iter().map(|home| home.outcome).collect::<Vec<_>>(), numbers);
 }
 
@@ -331,20 +323,20 @@ fn held_segments_of_older_columns_do_not_keep_younger_events_waiting() {
     let mut bench = Bench::start(config, 1);
     bench.commit_as(b"old", &["a"]);
     let old = bench.next_sealed();
-    bench.figures.held(old.number(), false);
+    bench.metrics.held.hold(old.number(), "a reason".into(), false);
     // Of the same columns: it would be held as well, and is better kept growing.
     bench.commit_as(b"old", &["b"]);
     assert!(bench.sealed.recv_timeout(Duration::from_millis(300)).is_err(), "sealed though its like is held");
     bench.commit_as(b"new", &["c"]);
     let flipped = bench.next_sealed();
     assert_eq!(contents(&flipped).unwrap().0, "b");
-    bench.figures.held(flipped.number(), false);
+    bench.metrics.held.hold(flipped.number(), "a reason".into(), false);
     let first = bench.next_sealed();
     assert_eq!(contents(&first).unwrap().0, "c");
     // That one is held for its own sake only.
     bench.commit_as(b"new", &["d"]);
     assert!(bench.sealed.recv_timeout(Duration::from_millis(300)).is_err(), "sealed without a free inserter");
-    bench.figures.held(first.number(), true);
+    bench.metrics.held.hold(first.number(), "a reason".into(), true);
     assert_eq!(contents(&bench.next_sealed()).unwrap().0, "d");
-    assert_eq!(bench.figures.outstanding(), 4);
+    assert_eq!(bench.metrics.outstanding(), 4);
 }

@@ -8,6 +8,7 @@
 //!   damaged before may be a torn tail.
 //! - In a log of identities: that the events in that block are taken for new, once more.
 
+use crate::batch::Position;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -15,9 +16,9 @@ use super::chance::Chance;
 use super::faulty::FaultyDisk;
 use super::model::{Model, Section, batches_of};
 use crate::batch;
-use crate::identity::Id;
+use crate::batch::identity::Id;
 use crate::spool::block::{BLOCK, Identity, Seal, frames_start};
-use crate::spool::frame::{HEADER, Header, MAGIC, Place};
+use crate::spool::frame::{FramePlace, HEADER, Header, MAGIC};
 
 /// Flips a bit of one segment, and tells the model.
 pub(super) fn flip(disk: &FaultyDisk, folder: &Path, model: &mut Model, chance: &mut Chance) {
@@ -43,13 +44,13 @@ pub(super) fn flip(disk: &FaultyDisk, folder: &Path, model: &mut Model, chance: 
     let byte = first as u64 + chance.below(len as u64);
     disk.flip(&folder.join(name), byte, chance.below(8) as u8);
     let (hit, left): (Vec<_>, Vec<_>) = (0..).zip(&frames).partition(|(index, _)| hit.contains(index));
-    hit.iter().for_each(|(_, frame)| model.damage(identity.number, &frame.batches));
+    hit.iter().for_each(|(_, frame)| model.damage(identity.number.get(), &frame.batches));
     if !is_sealed {
         let left: Vec<&Frame> = left.into_iter().map(|(_, frame)| frame).collect();
         let (torn, is_noticed) = torn_tail(&left, identity.first_position);
-        left[torn..].iter().for_each(|frame| model.damage(identity.number, &frame.batches));
+        left[torn..].iter().for_each(|frame| model.damage(identity.number.get(), &frame.batches));
         if !is_noticed {
-            model.may_vanish(identity.number);
+            model.may_vanish(identity.number.get());
         }
     }
 }
@@ -86,7 +87,7 @@ fn blocks(bytes: &[u8]) -> Vec<(usize, &[Id])> {
 }
 
 /// Where a torn tail begins, to a start that finds no seal; and whether it notices a damage before.
-fn torn_tail(left: &[&Frame], first_position: u64) -> (usize, bool) {
+fn torn_tail(left: &[&Frame], first_position: Position) -> (usize, bool) {
     let (mut expected, mut is_noticed) = (first_position, false);
     for (index, frame) in left.iter().enumerate() {
         if frame.header.position != expected {
@@ -95,7 +96,7 @@ fn torn_tail(left: &[&Frame], first_position: u64) -> (usize, bool) {
             }
             is_noticed = true;
         }
-        expected = frame.header.position + 1;
+        expected = frame.header.position.next();
     }
     (left.len(), is_noticed)
 }
@@ -139,7 +140,7 @@ impl Segment {
 
 impl Frame {
     fn parse(bytes: &[u8], identity: &Identity, offset: usize) -> Option<Self> {
-        let place = Place { epoch: identity.epoch, number: identity.number, offset: offset as u64 };
+        let place = FramePlace { epoch: identity.epoch, number: identity.number, offset: offset as u64 };
         let header = Header::decode(&bytes[offset..], place)?;
         let payload = bytes.get(offset + HEADER..offset + header.len() as usize)?;
         let (rows, rest) = payload.split_at(header.rows_bytes as usize);

@@ -2,7 +2,8 @@
 
 use super::faulty::{End, Fault, FaultyDisk};
 use super::*;
-use crate::identity::{Figures, RequestKey, of_request};
+use crate::batch::identity::{RequestKey, Summary, of_request};
+use crate::batch::{Position, SegmentNumber};
 use crate::spool::repeats::Fate;
 use crate::spool::storage::{SealError, Storage};
 
@@ -13,11 +14,11 @@ fn open(disk: &FaultyDisk) -> Option<(Spool, Vec<SealedSegment>)> {
 
 #[test]
 fn a_key_is_never_known_without_its_events() {
-    let figures = Figures { accepted: 1, rejected: 0, refused: false };
-    let key = RequestKey::new(of_request("t", b"key"), b"body", figures);
+    let summary = Summary { accepted: 1, rejected: 0, refused: false };
+    let key = RequestKey::new(of_request("t", b"key"), b"body", summary);
     let mut keyed = batch(&["keyed"], &[]);
     keyed.key = Some(key);
-    keyed.close(1);
+    keyed.close();
     let mut known = 0;
     for seed in 0..40 {
         for nth in 1..50 {
@@ -50,7 +51,7 @@ fn a_frame_of_a_refused_batch_is_not_found_by_the_next_process() {
         let mut segment = write_segment(&spool, 1, None, &[batch(&["stored"], &[])]);
         let refused = [batch(&["refused"], &[]), batch(&["as well"], &[])];
         disk.plan(1, Fault::ShortThenFails);
-        if segment.append(refused.iter(), 2, 1, &mut Vec::new()).is_ok() {
+        if segment.append(refused.iter(), Position::new(2), Position::new(1), &mut Vec::new()).is_ok() {
             continue;
         }
         failed += 1;
@@ -69,11 +70,11 @@ fn an_attempt_after_one_whose_answer_could_not_be_noted_is_known_to_the_next_pro
         let (mut spool, _) = open(&disk).unwrap();
         let segment = write_segment(&spool, 1, None, &[batch(&["row"], &[])]);
         let mut segment = segment.seal(&mut spool.repeats).map_err(|_| ()).unwrap();
-        segment.begin_attempt("window", 1).unwrap();
+        segment.begin_attempt("window", SegmentNumber::new(1)).unwrap();
         // Opens the file, and then writes a part that may say all of it.
         disk.plan(2, Fault::ShortThenFails);
         let answered = segment.attempt_answered();
-        segment.begin_attempt("window", 1).unwrap();
+        segment.begin_attempt("window", SegmentNumber::new(1)).unwrap();
         drop((segment, spool));
         disk.restart(End::Killed);
         let (_spool, segments) = open(&disk).unwrap();
@@ -119,7 +120,7 @@ fn what_is_sent_under_a_token_has_its_seal_on_the_disk() {
             disk.restart(End::Killed);
             let (spool, mut segments) = open(&disk).unwrap();
             let token = segments[0].token();
-            segments[0].begin_attempt("window", 1).unwrap();
+            segments[0].begin_attempt("window", SegmentNumber::new(1)).unwrap();
             drop((spool, segments));
             disk.restart(End::PowerLost);
             let (_spool, segments) = open(&disk).unwrap();
@@ -141,15 +142,24 @@ fn a_recycled_file_counts_until_it_is_gone() {
             let (spool, _) = open(&disk).unwrap();
             let (free, len) = (spool.layout.free_dir().join("1.free"), 4096);
             disk.create(&free).unwrap().reserve(len).unwrap();
-            spool.figures.occupy(len);
+            spool.metrics.occupy(len);
             disk.plan(nth, Fault::Fails);
-            if OpenSegment::create(&spool.layout, 1, 1, b"frozen", 4096, Some((&free, len))).is_ok() {
+            if OpenSegment::create(
+                &spool.layout,
+                SegmentNumber::new(1),
+                Position::new(1),
+                b"frozen",
+                4096,
+                Some((&free, len)),
+            )
+            .is_ok()
+            {
                 continue;
             }
-            spool.pool.give_up(1, &free, len);
+            spool.pool.give_up(SegmentNumber::new(1), &free, len);
             let names = [spool.layout.table_dir().to_owned(), spool.layout.free_dir()];
             let files = names.iter().map(|folder| disk.files_in(folder).len()).sum::<usize>();
-            assert_eq!(spool.figures.spool_bytes(), files as u64 * len, "seed {seed}, call {nth}");
+            assert_eq!(spool.metrics.spool_bytes(), files as u64 * len, "seed {seed}, call {nth}");
             left[files] += 1;
         }
     }

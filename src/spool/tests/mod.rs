@@ -2,6 +2,7 @@
 
 mod chance;
 mod committing;
+mod exchange;
 mod faulty;
 mod flips;
 mod lying;
@@ -10,9 +11,10 @@ mod recovering;
 mod salvaging;
 mod simulation;
 
+use crate::batch::{Position, SegmentNumber};
 use std::fs;
 
-use super::layout::Kind;
+use super::layout::FileKind;
 use super::segment::OpenSegment;
 use super::*;
 use crate::batch::Batch;
@@ -42,7 +44,7 @@ fn batch(rows: &[&str], rejected: &[&str]) -> Batch {
             section.count += 1;
         }
     }
-    batch.close(1);
+    batch.close();
     batch
 }
 
@@ -62,10 +64,13 @@ fn contents(segment: &SealedSegment) -> io::Result<(String, String)> {
 
 /// An open segment of a spool's folder with these batches in it, each durable before the next.
 fn write_segment(spool: &Spool, number: u64, recycled: Option<(&Path, u64)>, batches: &[Batch]) -> OpenSegment {
-    let mut open = OpenSegment::create(&spool.layout, number, 1, b"frozen", 4096, recycled).unwrap();
+    let mut open =
+        OpenSegment::create(&spool.layout, SegmentNumber::new(number), Position::new(1), b"frozen", 4096, recycled)
+            .unwrap();
     let mut headers = Vec::new();
     for (batch, position) in batches.iter().zip(1..) {
-        open.append(std::iter::once(batch), position, position - 1, &mut headers).unwrap();
+        open.append(std::iter::once(batch), Position::new(position), Position::new(position - 1), &mut headers)
+            .unwrap();
     }
     open
 }
@@ -79,7 +84,7 @@ fn three_frames(dir: &Path) -> (Vec<u8>, [usize; 3]) {
         let open = write_segment(&spool, 1, None, &batches[..count]);
         *end = open.totals.end as usize;
     }
-    let bytes = fs::read(spool.layout.path(1, Kind::Segment)).unwrap();
+    let bytes = fs::read(spool.layout.path(SegmentNumber::new(1), FileKind::Segment)).unwrap();
     (bytes, ends)
 }
 

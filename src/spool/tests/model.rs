@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use memchr::memmem;
 
-use crate::batch::Batch;
-use crate::identity::{Figures, Id, RequestKey, of_event, of_request};
+use crate::batch::identity::{Id, RequestKey, Summary, of_event, of_request};
+use crate::batch::{Batch, Sequence};
 
 use super::chance::Chance;
 
@@ -24,7 +24,7 @@ use super::chance::Chance;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Promise {
     /// It was acknowledged.
-    Kept,
+    CopyMode,
     /// It was refused, or the process ended before it said anything.
     None,
 }
@@ -163,10 +163,11 @@ impl Model {
         if let [id] = ids
             && self.records[*id as usize].is_keyed
         {
-            let figures = Figures { accepted: batch.rows.count, rejected: batch.rejected.count, refused: false };
-            batch.key = Some(RequestKey::new(of_request("t", &id.to_le_bytes()), b"body", figures));
+            let metrics = Summary { accepted: batch.rows.count, rejected: batch.rejected.count, refused: false };
+            batch.key = Some(RequestKey::new(of_request("t", &id.to_le_bytes()), b"body", metrics));
         }
-        batch.close(sequence);
+        batch.sequence = Sequence::new(sequence);
+        batch.close();
         batch
     }
 
@@ -278,7 +279,7 @@ impl Model {
             let times = found.iter().filter(|ids| ids.contains(&id)).count();
             assert!(times <= record.copies_max, "batch {id} is in {times} segments {where_}");
             let there = times > 0 || record.stored.iter().flatten().all(|count| *count > 0);
-            let owed = record.promise == Promise::Kept && record.damaged_in.is_empty();
+            let owed = record.promise == Promise::CopyMode && record.damaged_in.is_empty();
             assert!(there || !owed, "batch {id} was acknowledged and is lost {where_}: {record:?}");
         }
     }
@@ -294,7 +295,7 @@ impl Model {
                 "batch {id} is stored twice: {record:?}"
             );
             if !record.damaged_in.is_empty() {
-                lost |= record.promise == Promise::Kept && !record.may_vanish && counts.contains(&0);
+                lost |= record.promise == Promise::CopyMode && !record.may_vanish && counts.contains(&0);
                 continue;
             }
             if held.contains(&id) {

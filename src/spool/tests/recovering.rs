@@ -1,11 +1,12 @@
 //! What a start finds after a crash.
 
 use super::*;
-use crate::identity::{Figures, RequestKey, of_event, of_request};
-use crate::spool::frame::{HEADER, Header, Place};
+use crate::batch::identity::{RequestKey, Summary, of_event, of_request};
+use crate::batch::{Epoch, Position, SegmentNumber};
+use crate::spool::frame::{FramePlace, HEADER, Header};
 use crate::spool::repeats::Fate;
 
-const FIGURES: Figures = Figures { accepted: 1, rejected: 0, refused: false };
+const FIGURES: Summary = Summary { accepted: 1, rejected: 0, refused: false };
 
 const NAME: &str = "00000000000000000001.segment";
 const CONTENTS: [(&str, &str); 4] = [("", ""), ("one", ""), ("onetwodeux", "bad"), ("onetwodeux", "badworse")];
@@ -29,7 +30,7 @@ fn a_segment_cut_at_every_byte_gives_its_whole_frames() {
             let expected: Vec<_> = (whole > 0).then(|| CONTENTS[whole]).into_iter().collect();
             let found: Vec<_> = found.iter().map(|(rows, rejected)| (rows.as_str(), rejected.as_str())).collect();
             assert_eq!(found, expected, "cut at {cut}, padded: {padded}");
-            assert_eq!(spool.figures().spooled_rows(), segments.iter().map(SealedSegment::rows).sum::<u64>());
+            assert_eq!(spool.metrics().spooled_rows(), segments.iter().map(SealedSegment::rows).sum::<u64>());
         }
     }
 }
@@ -64,8 +65,9 @@ fn a_bad_frame_below_a_durable_mark_is_damage_and_above_it_a_torn_tail() {
     assert_eq!(files(&spool.layout.damaged_dir()), [NAME]);
     // The same, but nothing says that the second was ever durable.
     let mut torn = damaged.clone();
-    let place = Place { epoch: spool_epoch(&bytes), number: 1, offset: ends[1] as u64 };
-    let third = Header { durable: 1, ..Header::decode(&bytes[ends[1]..], place).unwrap() };
+    let place =
+        FramePlace { epoch: Epoch::new(spool_epoch(&bytes)), number: SegmentNumber::new(1), offset: ends[1] as u64 };
+    let third = Header { durable: Position::new(1), ..Header::decode(&bytes[ends[1]..], place).unwrap() };
     torn[ends[1]..ends[1] + HEADER].copy_from_slice(&third.encode());
     let (_folder, spool, segments) = recover(&torn, NAME);
     assert_eq!(contents(&segments[0]).unwrap(), ("one".into(), String::new()));
@@ -76,14 +78,16 @@ fn a_bad_frame_below_a_durable_mark_is_damage_and_above_it_a_torn_tail() {
 fn a_frame_is_damaged_when_any_later_one_says_that_it_was_there() {
     let folder = tempfile::tempdir().unwrap();
     let (spool, _) = Spool::open(config(folder.path())).unwrap();
-    let path = spool.layout.path(1, Kind::Segment);
-    let mut open = OpenSegment::create(&spool.layout, 1, 1, b"frozen", 4096, None).unwrap();
+    let path = spool.layout.path(SegmentNumber::new(1), FileKind::Segment);
+    let mut open =
+        OpenSegment::create(&spool.layout, SegmentNumber::new(1), Position::new(1), b"frozen", 4096, None).unwrap();
     let (second, third) = (batch(&["second"], &[]), batch(&["third"], &[]));
-    open.append(std::iter::once(&batch(&["first"], &[])), 1, 0, &mut Vec::new()).unwrap();
+    open.append(std::iter::once(&batch(&["first"], &[])), Position::new(1), Position::new(0), &mut Vec::new()).unwrap();
     let begins = open.totals.end as usize;
     // One group: the third frame was written before the second was on the disk.
-    open.append([&second, &third].into_iter(), 2, 1, &mut Vec::new()).unwrap();
-    open.append(std::iter::once(&batch(&["fourth"], &[])), 4, 3, &mut Vec::new()).unwrap();
+    open.append([&second, &third].into_iter(), Position::new(2), Position::new(1), &mut Vec::new()).unwrap();
+    open.append(std::iter::once(&batch(&["fourth"], &[])), Position::new(4), Position::new(3), &mut Vec::new())
+        .unwrap();
     let mut bytes = fs::read(path).unwrap();
     bytes[begins + HEADER] ^= 1;
     let (_folder, spool, segments) = recover(&bytes, NAME);
@@ -101,7 +105,7 @@ fn frames_of_a_files_former_life_do_not_come_back() {
     let (mut spool, _) = Spool::open(config(folder.path())).unwrap();
     let old = [batch(&["old1"], &[]), batch(&["old2"], &[]), batch(&["old3"], &[])];
     write_segment(&spool, 1, None, &old).seal(&mut spool.repeats).map_err(|_| ()).unwrap();
-    let path = spool.layout.path(1, Kind::Segment);
+    let path = spool.layout.path(SegmentNumber::new(1), FileKind::Segment);
     let len = fs::metadata(&path).unwrap().len();
     // As long as the old first frame, so that the old second one follows without a seam.
     write_segment(&spool, 2, Some((&path, len)), &[batch(&["new1"], &[])]);
@@ -118,25 +122,25 @@ fn sealed_segments_keep_their_token_and_what_is_known_of_them() {
     let open = write_segment(&spool, 7, None, &[batch(&["a"], &["b"])]);
     let mut sealed = open.seal(&mut spool.repeats).map_err(|_| ()).unwrap();
     let token = sealed.token();
-    sealed.begin_attempt("a window", 9).unwrap();
+    sealed.begin_attempt("a window", SegmentNumber::new(9)).unwrap();
     drop((spool, sealed));
     let (spool, mut recovered) = Spool::open(config(folder.path())).unwrap();
-    assert_eq!(recovered.next_number, 8);
+    assert_eq!(recovered.next_number, SegmentNumber::new(8));
     let mut segment = recovered.segments.remove(0);
     assert_eq!((segment.token(), segment.frozen()), (token.clone(), &b"frozen"[..]));
     assert!(segment.was_sent() && !segment.rows_are_inserted());
     let open = segment.open_attempt().unwrap();
-    assert_eq!((open.window.as_str(), open.newest), ("a window", 9));
-    assert_eq!((spool.figures().spooled_rows(), spool.figures().spooled_rejected()), (1, 1));
+    assert_eq!((open.window.as_str(), open.newest.get()), ("a window", 9));
+    assert_eq!((spool.metrics().spooled_rows(), spool.metrics().spooled_rejected()), (1, 1));
     segment.mark_rows_inserted().unwrap();
     drop((spool, segment));
     let (spool, mut recovered) = Spool::open(config(folder.path())).unwrap();
     let segment = recovered.segments.remove(0);
     assert!(segment.rows_are_inserted() && segment.token() == token);
-    assert_eq!((spool.figures().spooled_rows(), spool.figures().spooled_rejected()), (0, 1));
+    assert_eq!((spool.metrics().spooled_rows(), spool.metrics().spooled_rejected()), (0, 1));
     assert_eq!(contents(&segment).unwrap(), ("a".into(), "b".into()));
     spool.pool().retire(&segment).unwrap();
-    assert_eq!((spool.figures().spooled_rows(), spool.figures().spooled_rejected()), (0, 0));
+    assert_eq!((spool.metrics().spooled_rows(), spool.metrics().spooled_rejected()), (0, 0));
     assert!(files(spool.layout.table_dir()).is_empty());
 }
 
@@ -175,7 +179,7 @@ fn a_sealed_segment_that_changed_is_not_streamed() {
     let open = write_segment(&spool, 1, None, &[batch(&["first"], &[]), batch(&["second"], &[])]);
     let end = open.totals.end as usize;
     let sealed = open.seal(&mut spool.repeats).map_err(|_| ()).unwrap();
-    let path = spool.layout.path(1, Kind::Segment);
+    let path = spool.layout.path(SegmentNumber::new(1), FileKind::Segment);
     let bytes = fs::read(&path).unwrap();
     let second = end - HEADER - 6;
     for at in second..end {
@@ -201,7 +205,7 @@ fn what_can_not_be_read_is_kept_as_damaged() {
     let (_folder, spool, segments) = recover(&bytes, "00000000000000000001.sent");
     assert!(segments.is_empty());
     assert_eq!(files(&spool.layout.damaged_dir()), ["00000000000000000001.sent"]);
-    assert_eq!(spool.next_number, 2);
+    assert_eq!(spool.next_number, SegmentNumber::new(2));
 }
 
 #[test]
@@ -212,14 +216,14 @@ fn identities_in_an_unsealed_segment_are_known_after_a_crash_and_those_that_were
         let mut batch = batch(&[name], &[]);
         batch.key = Some(key(name.as_bytes()));
         batch.identify(id(name), 0..name.len());
-        batch.close(1);
+        batch.close();
         batch
     };
     let folder = tempfile::tempdir().unwrap();
     let (spool, _) = Spool::open(config(folder.path())).unwrap();
     let open = write_segment(&spool, 1, None, &[keyed("one"), batch(&["plain"], &[]), keyed("two")]);
     let end = open.totals.end as usize;
-    let bytes = fs::read(spool.layout.path(1, Kind::Segment)).unwrap();
+    let bytes = fs::read(spool.layout.path(SegmentNumber::new(1), FileKind::Segment)).unwrap();
     drop(spool);
     for (len, known) in [(end, [true, true]), (end - 1, [true, false])] {
         let (folder, mut spool, segments) = recover(&bytes[..len], NAME);
@@ -228,7 +232,7 @@ fn identities_in_an_unsealed_segment_are_known_after_a_crash_and_those_that_were
             let events = ["one", "two"].map(|name| {
                 let mut batch = keyed(name);
                 batch.key = None;
-                spool.repeats.begin(&mut batch, 9) != Fate::Shared
+                spool.repeats.begin(&mut batch, SegmentNumber::new(9)) != Fate::Shared
             });
             spool.repeats.refused();
             assert_eq!(requests, events);

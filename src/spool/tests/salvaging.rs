@@ -2,6 +2,8 @@
 
 use super::faulty::{End, Fault, FaultyDisk};
 use super::*;
+use crate::batch::Batch;
+use crate::batch::{Position, SegmentNumber};
 use crate::spool::frame::HEADER;
 use crate::spool::ledger::Events;
 
@@ -41,8 +43,9 @@ fn events(frames: &[(&[&str], &[&str])]) -> Events {
 /// An open segment with these batches in one group: no frame says of another that it was durable,
 /// only the seal does.
 fn one_group(spool: &Spool, batches: &[Batch]) -> OpenSegment {
-    let mut open = OpenSegment::create(&spool.layout, 1, 1, b"frozen", 4096, None).unwrap();
-    open.append(batches.iter(), 1, 0, &mut Vec::new()).unwrap();
+    let mut open =
+        OpenSegment::create(&spool.layout, SegmentNumber::new(1), Position::new(1), b"frozen", 4096, None).unwrap();
+    open.append(batches.iter(), Position::new(1), Position::new(0), &mut Vec::new()).unwrap();
     open
 }
 
@@ -52,7 +55,7 @@ fn sealed(frames: &[(&[&str], &[&str])]) -> (tempfile::TempDir, Vec<u8>) {
     let (mut spool, _) = Spool::open(config(folder.path())).unwrap();
     let batches: Vec<Batch> = frames.iter().map(|(rows, rejected)| batch(rows, rejected)).collect();
     one_group(&spool, &batches).seal(&mut spool.repeats).map_err(|_| ()).unwrap();
-    let bytes = fs::read(spool.layout.path(1, Kind::Segment)).unwrap();
+    let bytes = fs::read(spool.layout.path(SegmentNumber::new(1), FileKind::Segment)).unwrap();
     (folder, bytes)
 }
 
@@ -69,7 +72,7 @@ fn start_with(folder: &Path, bytes: &[u8]) -> (Spool, SealedSegment) {
 
 /// What an inserter does when the first attempt breaks off.
 fn attempted(segment: &mut SealedSegment) {
-    segment.begin_attempt("window", 1).unwrap();
+    segment.begin_attempt("window", SegmentNumber::new(1)).unwrap();
     assert_eq!(contents(segment).unwrap_err().kind(), io::ErrorKind::InvalidData);
     segment.attempt_answered().unwrap();
 }
@@ -93,10 +96,10 @@ fn whichever_byte_has_changed_only_its_frame_is_missing() {
         assert_eq!(salvaged.missing, events(&FRAMES[lost..=lost]), "byte {at}");
         let left = salvaged.segment.unwrap();
         assert_eq!(contents(&left).unwrap(), without(lost), "byte {at}");
-        assert!(left.token() != token && left.open_attempt().is_none() && left.number() == 1);
-        let figures = spool.figures();
-        let ledger = figures.ledger();
-        assert!(ledger.balances() && figures.damaged() == 1 && figures.outstanding() == 1, "{ledger:?}");
+        assert!(left.token() != token && left.open_attempt().is_none() && left.number() == SegmentNumber::new(1));
+        let metrics = spool.metrics();
+        let ledger = metrics.ledger();
+        assert!(ledger.balances() && metrics.damaged() == 1 && metrics.outstanding() == 1, "{ledger:?}");
         assert_eq!(
             (ledger.rows.set_aside, ledger.rejected.set_aside),
             (salvaged.missing.rows, salvaged.missing.rejected)
@@ -104,7 +107,7 @@ fn whichever_byte_has_changed_only_its_frame_is_missing() {
         let folders = [spool.layout.table_dir().to_owned(), spool.layout.damaged_dir()];
         let bytes_there = folders.iter().flat_map(|dir| files(dir).into_iter().map(|name| dir.join(name)));
         let bytes_there: u64 = bytes_there.map(|path| fs::metadata(path).unwrap().len()).sum();
-        assert_eq!(figures.spool_bytes(), bytes_there);
+        assert_eq!(metrics.spool_bytes(), bytes_there);
         // The original is as it was, but for the note about its attempts.
         assert_eq!(fs::read(spool.layout.damaged_dir().join(SENT)).unwrap()[places[0]..], changed[places[0]..]);
         let token = left.token();
@@ -151,14 +154,14 @@ fn of_a_segment_without_a_readable_frame_the_original_is_left() {
     attempted(&mut segment);
     let salvaged = spool.pool().salvage(&mut segment).unwrap().unwrap();
     assert!(salvaged.segment.is_none());
-    let ledger = spool.figures().ledger();
+    let ledger = spool.metrics().ledger();
     assert!(ledger.balances(), "{ledger:?}");
     assert_eq!((ledger.rows.set_aside, ledger.rejected.set_aside, ledger.rows.spooled), (2, 1, 0));
-    assert_eq!((spool.figures().outstanding(), spool.figures().damaged()), (0, 1));
+    assert_eq!((spool.metrics().outstanding(), spool.metrics().damaged()), (0, 1));
     assert_eq!((files(spool.layout.table_dir()), files(&spool.layout.damaged_dir())), (vec![], vec![SENT.to_owned()]));
     drop((spool, segment));
     let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
-    assert!(recovered.segments.is_empty() && spool.next_number == 2);
+    assert!(recovered.segments.is_empty() && spool.next_number == SegmentNumber::new(2));
 }
 
 #[test]
@@ -168,7 +171,7 @@ fn rows_that_are_inserted_are_not_in_what_is_left() {
     let mut changed = bytes.clone();
     changed[places[3] + HEADER] ^= 1;
     let (spool, mut segment) = start_with(folder.path(), &changed);
-    segment.begin_attempt("window", 1).unwrap();
+    segment.begin_attempt("window", SegmentNumber::new(1)).unwrap();
     spool.pool().rows_are_inserted(&mut segment).unwrap();
     let salvaged = spool.pool().salvage(&mut segment).unwrap().unwrap();
     assert_eq!(salvaged.missing, Events { rows: 0, rejected: 1 });
@@ -176,7 +179,7 @@ fn rows_that_are_inserted_are_not_in_what_is_left() {
     assert_eq!(contents(&left).unwrap(), (String::new(), "badworseworst".into()));
     assert_eq!((left.rows(), left.rows_waiting(), left.rejected()), (0, 0, 3));
     spool.pool().retire(&left).unwrap();
-    let ledger = spool.figures().ledger();
+    let ledger = spool.metrics().ledger();
     assert!(ledger.balances(), "{ledger:?}");
     assert_eq!((ledger.rows.inserted, ledger.rows.set_aside), (events(&FRAMES).rows, 0));
     assert_eq!((ledger.rejected.inserted, ledger.rejected.set_aside), (3, 1));
@@ -184,12 +187,12 @@ fn rows_that_are_inserted_are_not_in_what_is_left() {
     // Not even when the note that the rows are inserted is lost.
     let (spool, mut segment) = start_with(folder.path(), &changed);
     spool.pool().rows_are_inserted(&mut segment).unwrap();
-    segment.begin_attempt("window", 1).unwrap();
+    segment.begin_attempt("window", SegmentNumber::new(1)).unwrap();
     spool.pool().salvage(&mut segment).unwrap().unwrap();
-    let mut copy = fs::read(spool.layout.path(1, Kind::Sent)).unwrap();
+    let mut copy = fs::read(spool.layout.path(SegmentNumber::new(1), FileKind::Sent)).unwrap();
     let progress = block::Identity::length(&copy).unwrap() + block::BLOCK;
     copy[progress + 3] ^= 1;
-    fs::write(spool.layout.path(1, Kind::Sent), copy).unwrap();
+    fs::write(spool.layout.path(SegmentNumber::new(1), FileKind::Sent), copy).unwrap();
     drop((spool, segment));
     let (_spool, recovered) = Spool::open(config(folder.path())).unwrap();
     assert_eq!(recovered.segments[0].rows_waiting(), 0);
@@ -202,7 +205,7 @@ fn what_can_be_read_whole_after_all_stays_what_it_is() {
     let token = segment.token();
     assert!(spool.pool().salvage(&mut segment).unwrap().is_none());
     assert_eq!((segment.token(), files(&spool.layout.damaged_dir())), (token, vec![]));
-    assert!(spool.figures().ledger().balances());
+    assert!(spool.metrics().ledger().balances());
 }
 
 /// Whatever call fails, and whatever ends the process there, in the end what is readable is there
@@ -222,19 +225,23 @@ fn a_crash_at_any_call_loses_and_doubles_nothing_readable() {
                 let batches: Vec<Batch> = FRAMES.iter().map(|(rows, rejected)| batch(rows, rejected)).collect();
                 let segment = one_group(&spool, &batches).seal(&mut spool.repeats);
                 let mut segment = segment.map_err(|_| ()).unwrap();
-                segment.begin_attempt("window", 1).unwrap();
+                segment.begin_attempt("window", SegmentNumber::new(1)).unwrap();
                 if lost > 0 {
                     segment.attempt_answered().unwrap();
                 }
-                spool.figures().sealed();
+                spool.metrics().sealed();
                 let bytes = disk.files_in(spool.layout.table_dir()).remove(0).1;
-                disk.flip(&spool.layout.path(1, Kind::Sent), places(&bytes)[lost] as u64 + 5, 3);
+                disk.flip(
+                    &spool.layout.path(SegmentNumber::new(1), FileKind::Sent),
+                    places(&bytes)[lost] as u64 + 5,
+                    3,
+                );
                 disk.plan(nth, fault);
                 let mut outcome = spool.pool().salvage(&mut segment);
                 let failed = disk.has_failed() || disk.ended().is_some();
                 if fault == Fault::Fails && outcome.is_err() && !disk.is_read_only() {
                     // The same process again, unless the machine is to blame: it is sent once more.
-                    let sent = segment.begin_attempt("window", 1).and_then(|()| contents(&segment));
+                    let sent = segment.begin_attempt("window", SegmentNumber::new(1)).and_then(|()| contents(&segment));
                     assert_eq!(sent.unwrap_err().kind(), io::ErrorKind::InvalidData, "{fault:?} at call {nth}");
                     let _ = segment.attempt_answered();
                     outcome = spool.pool().salvage(&mut segment);
@@ -273,13 +280,13 @@ fn a_crash_at_any_call_loses_and_doubles_nothing_readable() {
 fn an_unknown_attempt_stays_open_when_the_rows_are_there() {
     let (folder, bytes) = sealed(&FRAMES);
     let (spool, mut segment) = start_with(folder.path(), &bytes);
-    segment.begin_attempt("window", 1).unwrap();
+    segment.begin_attempt("window", SegmentNumber::new(1)).unwrap();
     spool.pool().rows_are_inserted(&mut segment).unwrap();
     assert!(segment.open_attempt().is_none());
-    let mut sent = fs::read(spool.layout.path(1, Kind::Sent)).unwrap();
+    let mut sent = fs::read(spool.layout.path(SegmentNumber::new(1), FileKind::Sent)).unwrap();
     let progress = block::Identity::length(&sent).unwrap() + block::BLOCK;
     sent[progress + 3] ^= 1;
-    fs::write(spool.layout.path(1, Kind::Sent), sent).unwrap();
+    fs::write(spool.layout.path(SegmentNumber::new(1), FileKind::Sent), sent).unwrap();
     drop((spool, segment));
     let (spool, mut recovered) = Spool::open(config(folder.path())).unwrap();
     let segment = &mut recovered.segments[0];

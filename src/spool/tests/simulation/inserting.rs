@@ -4,6 +4,7 @@
 use super::super::chance::Chance;
 use super::super::model::{Section, row_offsets};
 use super::*;
+use crate::batch::SegmentNumber;
 
 impl Life {
     /// What an inserter does with a segment that is due.
@@ -11,8 +12,8 @@ impl Life {
         let Some(process) = self.process.as_mut().filter(|process| !process.waiting.is_empty()) else { return };
         let place = self.chance.below(process.waiting.len() as u64) as usize;
         let mut segment = process.waiting.swap_remove(place);
-        let (pool, newest) = (process.pool.clone(), process.figures.newest());
-        match self.attempt(&mut segment, &pool, newest) {
+        let (pool, newest) = (process.pool.clone(), process.metrics.newest());
+        match self.attempt(&mut segment, &pool, newest.get()) {
             // A segment that can't be taken away is found by the next start.
             Ok(true) => drop(pool.retire(&segment)),
             Err(error) if self.kind.flips && error.kind() == io::ErrorKind::InvalidData => {
@@ -25,7 +26,7 @@ impl Life {
 
     /// What waits in the place of a segment that can't be read.
     fn damaged(&mut self, mut segment: SealedSegment, pool: &SegmentPool) -> Option<SealedSegment> {
-        assert!(self.model.is_damaged(segment.number()), "nothing has hit it");
+        assert!(self.model.is_damaged(segment.number().get()), "nothing has hit it");
         let a_person_looks = !self.is_faulty || self.chance.one_in(3);
         if self.must_be_held(&segment) || segment.open_attempt().is_some() && !a_person_looks {
             return Some(segment);
@@ -169,7 +170,7 @@ impl Life {
             // Held; and a person looked which of them has it, or of which parts of it.
             None | Some(Err(_)) => self.model.server_of(token).unwrap_or(any),
         };
-        segment.begin_attempt(&server.to_string(), newest)?;
+        segment.begin_attempt(&server.to_string(), SegmentNumber::new(newest))?;
         Ok(server)
     }
 }

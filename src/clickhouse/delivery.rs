@@ -1,0 +1,178 @@
+//! What delivery to a table really comes to, in words: printed by `check`, and in the log at start.
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::Duration;
+
+use super::TableConfig;
+use super::client::{ClickHouse, ClientError};
+use super::guarantee::{Guarantee, Level, TableFacts, is_replicated};
+use super::horizon::{Horizon, Writers};
+use super::name::TableName;
+
+/// Between two tries to ask the servers that were away at the start.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+
+/// What one server's table promises.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The table.
+    pub table: TableName,
+    /// What is known of it.
+    pub facts: TableFacts,
+    /// Its guarantee, and the statement that improves it.
+    pub guarantee: Guarantee,
+    /// How long a token is safe; `None` where none is remembered.
+    pub horizon: Option<Horizon>,
+    /// Replicas of it; 0 when it is not replicated.
+    pub replicas: u64,
+    /// Why more than one replica should confirm an insert, where only one does.
+    pub quorum: Option<&'static str>,
+}
+
+impl Delivery {
+    /// Asks a server about a table; `None` when it has no such table.
+    ///
+    /// # Errors
+    ///
+    /// No answer, or a refusal.
+    pub fn ask(clickhouse: &ClickHouse, config: &TableConfig, table: &TableName) -> Result<Option<Self>, ClientError> {
+        let Some(facts) = TableFacts::ask(clickhouse, table)? else { return Ok(None) };
+        let replicas = replicas(clickhouse, table, &facts)?;
+        let has_quorum = replicas < 2 || inserts_with_quorum(clickhouse, config)?;
+        let quorum = (!has_quorum).then_some(
+            "one replica confirms an insert, and what the others have not copied yet is lost with its disk: \
+             `--clickhouse-setting insert_quorum=2`",
+        );
+        let writers = Writers { nodes: config.writers.get() as u64 };
+        let horizon = writers.horizon(&facts, config.batch_age, table);
+        Ok(Some(Self { guarantee: facts.guarantee(table), table: table.clone(), facts, horizon, replicas, quorum }))
+    }
+
+    fn log(&self, url: &str) {
+        let Guarantee { level, sentence, mend } = &self.guarantee;
+        let (horizon, widen) = match &self.horizon {
+            Some(horizon) => (Some(horizon.to_string()), horizon.widen.as_deref()),
+            None => (None, None),
+        };
+        // The level of a line is no value, so that there are two of them.
+        macro_rules! said {
+            ($level:ident) => {
+                tracing::$level!(
+                    url,
+                    table = %self.table,
+                    engine = self.facts.engine,
+                    guarantee = %level,
+                    reason = sentence,
+                    to_mend_it = mend.as_deref(),
+                    horizon = horizon.as_deref(),
+                    to_widen_it = widen,
+                    quorum = self.quorum,
+                    "what is promised for a table"
+                )
+            };
+        }
+        if *level == Level::ExactlyOnce { said!(info) } else { said!(warn) }
+    }
+}
+
+/// Which servers share a deduplication window, a sentence for each window. `windows` are URLs, each
+/// with the name of its window.
+pub fn shared_windows(windows: &[(String, String)]) -> Vec<String> {
+    let mut by_name: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (url, name) in windows {
+        by_name.entry(name).or_default().push(url);
+    }
+    let sentences = by_name.into_iter().map(|(name, urls)| match urls.as_slice() {
+        [url] => {
+            format!("{url} shares its deduplication window `{name}` with no other: what it may have goes only there")
+        }
+        _ => format!(
+            "{} share the deduplication window `{name}`: what one of them may have goes to any of them",
+            urls.join(" and ")
+        ),
+    });
+    sentences.collect()
+}
+
+/// Says in the log what each server's tables promise, as soon as it answers: the start does not
+/// wait for it.
+///
+/// # Errors
+///
+/// When the thread can't be started.
+pub fn say_at_start(servers: Vec<ClickHouse>, config: TableConfig) -> std::io::Result<()> {
+    thread::Builder::new().name("delivery".into()).spawn(move || {
+        let mut windows = Vec::new();
+        let (count, mut unasked) = (servers.len(), servers);
+        loop {
+            unasked.retain(|server| match say(server, &config) {
+                Ok(window) => {
+                    windows.push((server.url().to_owned(), window));
+                    false
+                }
+                Err(error) => {
+                    tracing::debug!(url = server.url(), %error, "what its tables promise is not known yet");
+                    true
+                }
+            });
+            if unasked.is_empty() {
+                break;
+            }
+            thread::sleep(ASK_AGAIN);
+        }
+        if count > 1 {
+            shared_windows(&windows).iter().for_each(|sentence| tracing::info!("{sentence}"));
+        }
+    })?;
+    Ok(())
+}
+
+/// Returns the name of the target table's window.
+fn say(server: &ClickHouse, config: &TableConfig) -> Result<String, ClientError> {
+    let (name, quarantine) = (&config.name, config.name.quarantine());
+    let target = Delivery::ask(server, config, name)?;
+    let lines = Delivery::ask(server, config, &quarantine)?;
+    for (table, delivery) in [(name, &target), (&quarantine, &lines)] {
+        match delivery {
+            Some(delivery) => delivery.log(server.url()),
+            None => tracing::warn!(url = server.url(), %table, "a table is missing; what is meant for it waits"),
+        }
+    }
+    Ok(target.map(|delivery| delivery.facts.window_name).unwrap_or_default())
+}
+
+fn replicas(clickhouse: &ClickHouse, name: &TableName, facts: &TableFacts) -> Result<u64, ClientError> {
+    if !is_replicated(&facts.engine) {
+        return Ok(0);
+    }
+    let statement =
+        "SELECT total_replicas FROM system.replicas WHERE database = {database:String} AND table = {table:String}";
+    let answer = clickhouse.query(statement, &[("param_database", &name.database), ("param_table", &name.table)])?;
+    Ok(answer.trim().parse().unwrap_or(0))
+}
+
+/// `insert_quorum`, as a flag sends it or as the server has it.
+fn inserts_with_quorum(clickhouse: &ClickHouse, config: &TableConfig) -> Result<bool, ClientError> {
+    let sent = config.insert_settings.iter().find(|setting| setting.name == "insert_quorum");
+    let value = match sent {
+        Some(setting) => setting.value.clone(),
+        None => clickhouse.query("SELECT value FROM system.settings WHERE name = 'insert_quorum'", &[])?,
+    };
+    Ok(!matches!(value.trim(), "" | "0" | "1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_grouped_by_their_window() {
+        let windows = [("http://a", "k:/t"), ("http://b", "s u"), ("http://c", "k:/t")];
+        let windows = windows.map(|(url, name)| (url.to_owned(), name.to_owned()));
+        let sentences = shared_windows(&windows);
+        assert_eq!(sentences.len(), 2);
+        assert!(sentences[0].starts_with("http://a and http://c share"), "{sentences:?}");
+        assert!(sentences[1].starts_with("http://b shares its") && sentences[1].contains("`s u`"), "{sentences:?}");
+    }
+}

@@ -1,0 +1,262 @@
+//! What ClickHouse says about a table: its columns, the time zone, and the settings that this
+//! ClickHouse knows. Asked at the start, kept in `schema.json`, so that the server takes events when
+//! it starts while ClickHouse is away.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::client::{ClickHouse, ClientError};
+use super::frozen::{Frozen, RowFormat};
+use super::name::TableName;
+use super::settings::FIXED;
+use super::{TableConfig, tables};
+use crate::schema::{ColumnDescription, Plan, SchemaError};
+
+/// The oldest ClickHouse that is supported.
+const VERSION_MIN: (u32, u32) = (25, 3);
+
+/// A table as a ClickHouse described it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableDescription {
+    /// ClickHouse's version.
+    pub version: String,
+    /// The time zone of columns that name none.
+    pub timezone: String,
+    /// The columns, as DESCRIBE TABLE gave them.
+    pub columns: Vec<ColumnDescription>,
+    /// What is sent with every insert.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// Why a table can't be filled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TableError {
+    /// ClickHouse did not answer, or not with success.
+    Client(ClientError),
+    /// Its answer is not what a supported ClickHouse says.
+    Unsupported(String),
+    /// A column of the table can't be filled.
+    Schema(SchemaError),
+}
+
+impl fmt::Display for TableError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client(error) => error.fmt(f),
+            Self::Unsupported(sentence) => f.write_str(sentence),
+            Self::Schema(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for TableError {}
+
+impl From<ClientError> for TableError {
+    fn from(error: ClientError) -> Self {
+        Self::Client(error)
+    }
+}
+
+/// ClickHouse's code for a wrong user or password.
+const AUTHENTICATION_FAILED: u32 = 516;
+
+impl TableError {
+    /// True when asking again later may help.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Client(error) if error.is_no_answer())
+    }
+
+    /// True when ClickHouse does not let this user in: user or password are wrong, or changed.
+    pub fn is_login_refused(&self) -> bool {
+        matches!(self, Self::Client(ClientError::Refused { code: Some(AUTHENTICATION_FAILED), .. }))
+    }
+}
+
+impl TableDescription {
+    /// Makes the missing tables and asks for everything.
+    ///
+    /// # Errors
+    ///
+    /// See [`TableError`]; also when a column can't be filled.
+    pub fn discover(clickhouse: &ClickHouse, config: &TableConfig) -> Result<Self, TableError> {
+        supported_version(clickhouse)?;
+        if config.create {
+            tables::create_missing(clickhouse, &config.name)?;
+        }
+        let described = Self::look(clickhouse, config)?;
+        described.plan().map_err(TableError::Schema)?;
+        Ok(described)
+    }
+
+    /// Asks for everything and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// See [`TableError`].
+    pub fn look(clickhouse: &ClickHouse, config: &TableConfig) -> Result<Self, TableError> {
+        let version = supported_version(clickhouse)?;
+        let timezone = clickhouse.query("SELECT timezone()", &[])?.trim().to_owned();
+        let columns = describe_table(clickhouse, &config.name)?;
+        Ok(Self { settings: insert_settings(clickhouse, config)?, version, timezone, columns })
+    }
+
+    /// The plan of the table.
+    ///
+    /// # Errors
+    ///
+    /// Names the column that can't be filled.
+    pub fn plan(&self) -> Result<Plan, SchemaError> {
+        Plan::compile(&self.columns, &self.timezone)
+    }
+
+    /// What is written into each segment.
+    pub fn freeze(&self, plan: &Plan, config: &TableConfig) -> Frozen {
+        Frozen {
+            table: config.name.clone(),
+            format: RowFormat::default(),
+            columns: plan.columns().iter().map(|column| (column.name.clone(), column.type_name.clone())).collect(),
+            settings: self.settings.clone(),
+        }
+    }
+
+    /// Reads the last known target; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// When the file is there and can't be read, or is no target.
+    pub fn load(path: &Path) -> io::Result<Option<Self>> {
+        let text = match fs::read(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        sonic_rs::from_slice(&text).map(Some).map_err(io::Error::other)
+    }
+
+    /// Writes it for the next start: beside the old one first, so that a crash leaves one of them.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn save(&self, path: &Path) -> io::Result<()> {
+        let text = sonic_rs::to_string_pretty(self).map_err(io::Error::other)?;
+        let beside = path.with_extension("json.new");
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    }
+}
+
+/// The columns of a table as they are now.
+///
+/// # Errors
+///
+/// See [`TableError`].
+pub fn describe_table(clickhouse: &ClickHouse, name: &TableName) -> Result<Vec<ColumnDescription>, TableError> {
+    let statement = format!("DESCRIBE TABLE {name} FORMAT JSONCompactEachRow");
+    clickhouse.query(&statement, &[])?.lines().map(column).collect()
+}
+
+/// Name, type, default kind and default expression: the first four columns of DESCRIBE.
+fn column(line: &str) -> Result<ColumnDescription, TableError> {
+    let wrong = || TableError::Unsupported(format!("ClickHouse described a column in an unknown way: {line}"));
+    let mut fields: Vec<String> = sonic_rs::from_str(line).map_err(|_| wrong())?;
+    fields.truncate(4);
+    let [name, type_name, default_kind, default_expression] = <[String; 4]>::try_from(fields).map_err(|_| wrong())?;
+    Ok(ColumnDescription { name, type_name, default_kind, default_expression })
+}
+
+fn supported_version(clickhouse: &ClickHouse) -> Result<String, TableError> {
+    let version = clickhouse.query("SELECT version()", &[])?.trim().to_owned();
+    check_version(&version)?;
+    Ok(version)
+}
+
+fn check_version(version: &str) -> Result<(), TableError> {
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().ok());
+    let (Some(Some(year)), Some(Some(month))) = (numbers.next(), numbers.next()) else {
+        return Err(TableError::Unsupported(format!(
+            "this is no ClickHouse, or one that does not tell its version: it says `{}`",
+            version.chars().take(100).collect::<String>()
+        )));
+    };
+    if (year, month) < VERSION_MIN {
+        let (min_year, min_month) = VERSION_MIN;
+        return Err(TableError::Unsupported(format!(
+            "ClickHouse {version} is too old: {min_year}.{min_month} or newer is needed"
+        )));
+    }
+    Ok(())
+}
+
+/// What is sent with every insert, less the fixed ones that this server does not know, which it
+/// would refuse with code 115.
+fn insert_settings(clickhouse: &ClickHouse, config: &TableConfig) -> Result<BTreeMap<String, String>, TableError> {
+    let known = clickhouse.query("SELECT name FROM system.settings FORMAT TSV", &[])?;
+    let known: std::collections::HashSet<&str> = known.lines().collect();
+    let mut sent: BTreeMap<String, String> = FIXED
+        .into_iter()
+        // `wait_end_of_query` is a parameter of the HTTP interface, not a setting.
+        .filter(|(name, _)| known.contains(name) || *name == "wait_end_of_query")
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    for setting in &config.insert_settings {
+        if !known.contains(setting.name.as_str()) {
+            return Err(TableError::Unsupported(format!(
+                "--clickhouse-setting {}: this ClickHouse has no such setting",
+                setting.name
+            )));
+        }
+        sent.insert(setting.name.clone(), setting.value.clone());
+    }
+    Ok(sent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        assert!(check_version("26.7.2.1").is_ok());
+        assert!(check_version("25.3.1").is_ok());
+        assert!(check_version("25.12").is_ok());
+        for old in ["25.2.9", "18.16.1", "Ok.", ""] {
+            assert!(check_version(old).is_err(), "{old}");
+        }
+    }
+
+    #[test]
+    fn a_column_is_read_from_describe() {
+        let line = r#"["a","LowCardinality(String)","DEFAULT","'x'","comment","","" ]"#;
+        let column = column(line).unwrap();
+        assert_eq!((column.name.as_str(), column.type_name.as_str()), ("a", "LowCardinality(String)"));
+        assert_eq!((column.default_kind.as_str(), column.default_expression.as_str()), ("DEFAULT", "'x'"));
+        assert!(super::column("[\"a\"]").is_err());
+        assert!(super::column("nothing").is_err());
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded_and_nothing_is_no_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("schema.json");
+        assert_eq!(TableDescription::load(&path).unwrap(), None);
+        let target = TableDescription {
+            version: "26.7.2.1".into(),
+            timezone: "UTC".into(),
+            columns: vec![column(r#"["a","String","",""]"#).unwrap()],
+            settings: [("async_insert".to_owned(), "0".to_owned())].into(),
+        };
+        target.save(&path).unwrap();
+        assert_eq!(TableDescription::load(&path).unwrap().as_ref(), Some(&target));
+        fs::write(&path, "{").unwrap();
+        assert!(TableDescription::load(&path).is_err());
+    }
+}

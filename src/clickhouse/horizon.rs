@@ -1,0 +1,219 @@
+//! How long a token is safe: for how many inserts, and for how long, a table remembers it.
+//!
+//! A segment whose attempt has an unknown outcome goes again only while ClickHouse would recognise
+//! its token. Inserts that can have followed are counted by segment numbers, which grow by one a
+//! segment and survive a restart; no clock is needed for that.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::guarantee::{TableFacts, is_replicated};
+use super::name::TableName;
+
+/// A part of the window that is not used: other clocks, other writers' bursts.
+const MARGIN_PERCENT: u64 = 10;
+
+/// A horizon that lets a person sleep: a shorter one is said with the statement that makes it so.
+const WANTED: Duration = Duration::from_secs(24 * 3600);
+
+/// A window that is advised at most: ClickHouse, or its Keeper, holds an entry for each token.
+const WINDOW_MAX: u64 = 1_000_000;
+
+/// Advice is rounded up to this.
+const ROUND: u64 = 10_000;
+
+/// How long a token is safe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Horizon {
+    /// Segments of this node that may follow.
+    pub segments: u64,
+    /// The time that they take at least, when age seals them.
+    pub duration: Duration,
+    /// The age that seals them.
+    pub batch_age: Duration,
+    /// The statement that makes it a day, where it is less and a window of a sensible size would do.
+    pub widen: Option<String>,
+}
+
+impl fmt::Display for Horizon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hours = self.duration.as_secs_f64() / 3600.0;
+        write!(f, "{hours:.*} hours", if hours < 0.1 { 3 } else { 1 })?;
+        write!(f, " ({} segments of this node, one every {:?} by --batch-age", self.segments, self.batch_age)?;
+        f.write_str("; less while size seals them sooner)")
+    }
+}
+
+/// Who else fills the window, and how fast.
+#[derive(Debug, Clone, Copy)]
+pub struct Writers {
+    /// Nodes like this one that insert into the table.
+    pub nodes: u64,
+}
+
+impl Writers {
+    /// Tokens that this node may insert before one of `facts`'s window is forgotten; `None` without
+    /// a window.
+    pub fn segments(self, facts: &TableFacts) -> Option<u64> {
+        Some(with_margin(facts.window?) / self.tokens_per_segment(facts))
+    }
+
+    /// How long a token is safe when age seals the segments, and the statement that makes it a day;
+    /// `None` without a window.
+    ///
+    /// Age seals at most one segment every `batch_age`, so that is the rate as long as size does not
+    /// seal them sooner. How much sooner that could be, only the load knows.
+    pub fn horizon(self, facts: &TableFacts, batch_age: Duration, table: &TableName) -> Option<Horizon> {
+        let segments = self.segments(facts)?;
+        let by_count = batch_age.saturating_mul(u32::try_from(segments).unwrap_or(u32::MAX));
+        let by_age = facts.window_seconds.map(|seconds| Duration::from_secs(with_margin(seconds)));
+        let duration = by_age.map_or(by_count, |by_age| by_age.min(by_count));
+        let widen = self.widen(facts, batch_age, by_count, by_age, table);
+        Some(Horizon { segments, duration, batch_age, widen })
+    }
+
+    fn widen(
+        self,
+        facts: &TableFacts,
+        batch_age: Duration,
+        by_count: Duration,
+        by_age: Option<Duration>,
+        table: &TableName,
+    ) -> Option<String> {
+        let prefix = if is_replicated(&facts.engine) { "" } else { "non_" };
+        let mut settings = Vec::new();
+        if by_count < WANTED {
+            let segments = WANTED.as_nanos().div_ceil(batch_age.as_nanos().max(1));
+            let segments = u64::try_from(segments).unwrap_or(u64::MAX);
+            let tokens = with_room(segments.saturating_mul(self.tokens_per_segment(facts)));
+            if tokens > WINDOW_MAX {
+                return None;
+            }
+            settings.push(format!("{prefix}replicated_deduplication_window = {tokens}"));
+        }
+        if by_age.is_some_and(|by_age| by_age < WANTED) {
+            let seconds = with_room(WANTED.as_secs());
+            settings.push(format!("replicated_deduplication_window_seconds = {seconds}"));
+        }
+        (!settings.is_empty()).then(|| format!("ALTER TABLE {table} MODIFY SETTING {}", settings.join(", ")))
+    }
+
+    /// Tokens that all writers put into the window for each segment of one of them.
+    fn tokens_per_segment(self, facts: &TableFacts) -> u64 {
+        facts.tokens_per_insert().saturating_mul(self.nodes.max(1))
+    }
+
+    /// Would the window still know a token that was first sent at `since_ms`, when at most `since`
+    /// INSERTs of this node may have followed?
+    ///
+    /// # Errors
+    ///
+    /// Says what has passed.
+    pub fn still_known(self, facts: &TableFacts, since: u64, since_ms: u64, now_ms: u64) -> Result<(), String> {
+        // Without a window nothing was ever promised: at least once.
+        let Some(segments) = self.segments(facts) else { return Ok(()) };
+        if since > segments {
+            return Err(format!(
+                "up to {since} inserts may have followed its first attempt, and the table remembers the tokens of \
+                 {segments} of this node's"
+            ));
+        }
+        let age = now_ms.saturating_sub(since_ms) / 1000;
+        match facts.window_seconds {
+            Some(seconds) if age > with_margin(seconds) => {
+                Err(format!("its first attempt was {age} s ago, and the table remembers tokens for {seconds} s"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn with_margin(value: u64) -> u64 {
+    value - value / 100 * MARGIN_PERCENT
+}
+
+/// A round value that is at least this one with its margin taken away.
+fn with_room(value: u64) -> u64 {
+    let with_margin = value.saturating_mul(100).div_ceil(100 - MARGIN_PERCENT);
+    with_margin.div_ceil(ROUND).saturating_mul(ROUND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(window: Option<u64>, seconds: Option<u64>, partition_key: &str) -> TableFacts {
+        TableFacts { window, window_seconds: seconds, partition_key: partition_key.into(), ..TableFacts::default() }
+    }
+
+    #[test]
+    fn a_window_holds_so_many_segments_and_so_much_time() {
+        let one = Writers { nodes: 1 };
+        assert_eq!(one.segments(&facts(Some(10_000), None, "")), Some(9000));
+        assert_eq!(one.segments(&facts(Some(10_000), None, "toYYYYMM(server_time)")), Some(4500));
+        assert_eq!(one.segments(&facts(Some(10_000), None, "toYYYYMM(client_time)")), Some(90));
+        assert_eq!(Writers { nodes: 3 }.segments(&facts(Some(10_000), None, "")), Some(3000));
+        assert_eq!(one.segments(&facts(None, None, "")), None);
+    }
+
+    #[test]
+    fn the_horizon_is_the_shorter_of_count_and_age_and_a_day_is_advised() {
+        let second = Duration::from_secs(1);
+        let horizon = |nodes, facts: &TableFacts, age| Writers { nodes }.horizon(facts, age, &TableName::new("d", "t"));
+        let of = |nodes, facts: &TableFacts, age| {
+            horizon(nodes, facts, age).map(|horizon| (horizon.duration.as_secs(), horizon.widen.unwrap_or_default()))
+        };
+        let blocks =
+            |tokens| format!("ALTER TABLE `d`.`t` MODIFY SETTING non_replicated_deduplication_window = {tokens}");
+        let plain = facts(Some(10_000), None, "");
+        assert_eq!(of(1, &plain, second), Some((9000, blocks(100_000))));
+        assert_eq!(of(1, &plain, second / 2), Some((4500, blocks(200_000))));
+        assert_eq!(of(4, &plain, second), Some((2250, blocks(390_000))));
+        assert_eq!(of(1, &plain, second * 10), Some((90_000, String::new())));
+        assert_eq!(of(1, &facts(None, None, ""), second), None);
+        // No window of a sensible size makes up for a hundred partitions an insert.
+        assert_eq!(of(1, &facts(Some(10_000), None, "toYYYYMM(client_time)"), second), Some((90, String::new())));
+        let engine = "ReplicatedMergeTree".to_owned();
+        let replicated = TableFacts { engine, ..facts(Some(10_000), Some(3600), "") };
+        assert_eq!(
+            of(1, &replicated, second),
+            Some((
+                3240,
+                "ALTER TABLE `d`.`t` MODIFY SETTING replicated_deduplication_window = 100000, \
+                 replicated_deduplication_window_seconds = 100000"
+                    .to_owned()
+            ))
+        );
+        let said = horizon(1, &plain, second).map(|horizon| horizon.to_string()).unwrap();
+        assert_eq!(
+            said,
+            "2.5 hours (9000 segments of this node, one every 1s by --batch-age; less while size seals them sooner)"
+        );
+    }
+
+    #[test]
+    fn what_is_advised_is_enough() {
+        for (nodes, key, age_ms) in [(1, "", 1000), (3, "server_time", 700), (2, "", 333), (1, "a", 20_000)] {
+            let age = Duration::from_millis(age_ms);
+            let mut facts = facts(Some(10), None, key);
+            let widen = Writers { nodes }.horizon(&facts, age, &TableName::new("d", "t")).unwrap().widen.unwrap();
+            facts.window = widen.rsplit(' ').next().unwrap().parse().ok();
+            let horizon = Writers { nodes }.horizon(&facts, age, &TableName::new("d", "t")).unwrap();
+            assert!(horizon.duration >= WANTED && horizon.widen.is_none(), "{nodes} {key} {age_ms}: {horizon}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_known_until_too_much_has_followed() {
+        let one = Writers { nodes: 1 };
+        let known = |facts: &TableFacts, since, now_ms| one.still_known(facts, since, 1_000_000, now_ms).is_ok();
+        let counted = facts(Some(1000), None, "");
+        assert!(known(&counted, 1, u64::MAX));
+        assert!(known(&counted, 900, 0));
+        assert!(!known(&counted, 901, 0));
+        let timed = facts(Some(1000), Some(3600), "");
+        assert!(known(&timed, 2, 1_000_000 + 3_200_000));
+        assert!(!known(&timed, 2, 1_000_000 + 3_300_000));
+        assert!(known(&facts(None, None, ""), u64::MAX, u64::MAX), "without a window nothing is promised");
+    }
+}

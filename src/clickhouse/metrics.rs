@@ -1,0 +1,91 @@
+//! What the INSERTs came to. The inserters write, a few times a second.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Upper bounds of the buckets of `insert_seconds`, in seconds.
+pub const INSERT_SECONDS: [f64; 13] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// The attempts of INSERTs into one table.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    done: AtomicU64,
+    retry: AtomicU64,
+    hold: AtomicU64,
+    cut: AtomicU64,
+    rows: AtomicU64,
+}
+
+impl Attempts {
+    /// Attempts by outcome, as the label of `inserts_total` names it.
+    pub fn by_outcome(&self) -> [(&'static str, u64); 4] {
+        [("done", &self.done), ("retry", &self.retry), ("hold", &self.hold), ("cut", &self.cut)]
+            .map(|(outcome, count)| (outcome, count.load(Relaxed)))
+    }
+
+    /// Rows that are proven in the table.
+    pub fn rows(&self) -> u64 {
+        self.rows.load(Relaxed)
+    }
+
+    fn failed(&self, outcome: &str) {
+        match outcome {
+            "retry" => &self.retry,
+            "cut" => &self.cut,
+            _ => &self.hold,
+        }
+        .fetch_add(1, Relaxed);
+    }
+}
+
+/// What all inserters count.
+#[derive(Debug, Default)]
+pub struct InsertMetrics {
+    /// INSERTs into the table.
+    pub table: Attempts,
+    /// INSERTs into its quarantine table.
+    pub quarantine: Attempts,
+    buckets: [AtomicU64; INSERT_SECONDS.len() + 1],
+    microseconds: AtomicU64,
+    table_problem: Mutex<Option<String>>,
+}
+
+impl InsertMetrics {
+    /// Why the table as it is now can't be followed, if it can't.
+    pub fn table_problem(&self) -> MutexGuard<'_, Option<String>> {
+        self.table_problem.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Attempts by duration, one bucket more than [`INSERT_SECONDS`], and the sum in seconds.
+    pub fn durations(&self) -> (Vec<u64>, f64) {
+        let buckets = self.buckets.iter().map(|bucket| bucket.load(Relaxed)).collect();
+        (buckets, self.microseconds.load(Relaxed) as f64 / 1e6)
+    }
+
+    /// Counts an INSERT of `rows` rows that is proven.
+    pub fn proven(&self, quarantine: bool, rows: u64) {
+        let attempts = self.of(quarantine);
+        attempts.done.fetch_add(1, Relaxed);
+        attempts.rows.fetch_add(rows, Relaxed);
+    }
+
+    /// Counts an attempt that failed, by what the failure calls for: `retry`, `hold` or `cut`.
+    pub fn failed(&self, quarantine: bool, outcome: &str) {
+        self.of(quarantine).failed(outcome);
+    }
+
+    /// Counts how long an attempt took.
+    pub fn took(&self, time: Duration) {
+        let seconds = time.as_secs_f64();
+        let bucket = INSERT_SECONDS.iter().take_while(|bound| seconds > **bound).count();
+        if let Some(counter) = self.buckets.get(bucket) {
+            counter.fetch_add(1, Relaxed);
+        }
+        self.microseconds.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    fn of(&self, quarantine: bool) -> &Attempts {
+        if quarantine { &self.quarantine } else { &self.table }
+    }
+}

@@ -1,0 +1,51 @@
+//! What ClickHouse is: its HTTP interface, its servers and tables, and what they promise.
+//!
+//! | file | |
+//! |---|---|
+//! | `client` | asks a server over HTTP, and tells success from anything else |
+//! | `servers` | the servers of `--clickhouse-url`, and which share a deduplication window |
+//! | `name`, `tables` | a table's name in SQL; the tables that the server creates |
+//! | `description`, `frozen` | a table's columns as they are; what of them is fixed with a segment |
+//! | `settings` | what is sent with every INSERT |
+//! | `watcher`, `look` | follows the columns of a table while the server runs |
+//! | `guarantee`, `horizon`, `delivery` | what a table promises, for how long, and who says it |
+//! | `metrics` | what INSERTs came to |
+//! | `embedded` | ClickHouse as a child process |
+
+pub mod client;
+pub mod delivery;
+pub mod description;
+pub mod embedded;
+pub mod frozen;
+pub mod guarantee;
+pub mod horizon;
+pub mod look;
+pub mod metrics;
+pub mod name;
+pub mod servers;
+pub mod settings;
+pub mod tables;
+pub mod watcher;
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use name::TableName;
+use settings::{ClickHouseSetting, InsertFormat};
+
+/// What the operator says about a table.
+#[derive(Debug, Clone)]
+pub struct TableConfig {
+    /// Which table.
+    pub name: TableName,
+    /// `--create-table`: it and its quarantine table may be created.
+    pub create: bool,
+    /// `--clickhouse-setting`: sent with every INSERT into it.
+    pub insert_settings: Vec<ClickHouseSetting>,
+    /// `--insert-format`.
+    pub insert_format: InsertFormat,
+    /// `--writers`: sluicegate nodes that insert into it.
+    pub writers: NonZeroUsize,
+    /// `--batch-age`: how often this node inserts into it at least.
+    pub batch_age: Duration,
+}

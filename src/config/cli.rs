@@ -1,0 +1,393 @@
+//! The command line, and how flags, environment and file become one [`Settings`].
+//!
+//! The file is read through the same parser as the flags: each of its keys that neither a flag
+//! nor the environment gives is appended to the arguments, which are then parsed once more. So a
+//! setting has one definition, one default, and one error message, wherever its value comes from.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use super::{ConfigError, Settings};
+use crate::batch::SegmentNumber;
+
+/// Takes analytics events over HTTP and inserts every one into ClickHouse exactly once.
+#[derive(Debug, Parser)]
+#[command(name = "sluicegate", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server
+    Serve(Box<Settings>),
+    /// Connect as serve would, and print what will happen and which guarantee the table gives
+    Check(Box<Settings>),
+    /// Print the CREATE statements that serve would run
+    Schema(Box<Settings>),
+    /// Insert all that a spool holds without opening a port
+    Drain(Box<Settings>),
+    /// Look at what waits in a spool
+    #[command(subcommand)]
+    Spool(SpoolCommand),
+    /// Look at the lines that were refused, and send them again
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
+    /// Run the embedded ClickHouse alone, in the foreground
+    Clickhouse(ClickHouseArgs),
+}
+
+/// What to do with a spool.
+#[derive(Debug, Subcommand)]
+pub enum SpoolCommand {
+    /// A line for each segment
+    List(Box<Settings>),
+    /// Read every sealed segment to its end
+    Verify(Box<Settings>),
+    /// Send held segments again now: through the running server, or at the next start
+    Requeue(Box<RequeueArgs>),
+}
+
+/// Arguments of `sluicegate spool requeue`.
+#[derive(Debug, Args)]
+pub struct RequeueArgs {
+    /// Only this segment, by its number in `spool list`
+    #[arg(long, value_name = "N")]
+    pub segment: Option<SegmentNumber>,
+    /// Also where ClickHouse may have it and may not know its token any more: may double its rows
+    #[arg(long)]
+    pub force: bool,
+    /// Let ClickHouse convert the segment's columns into those that the table has now
+    #[arg(long)]
+    pub convert: bool,
+    /// Where the spool and the server are.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// What to do with refused lines.
+#[derive(Debug, Subcommand)]
+pub enum QuarantineCommand {
+    /// How many there are of each reason, and the newest of them
+    List(Box<ListArgs>),
+    /// Send them to the running server again, and take those away that it has answered for
+    ///
+    /// Each line is stored as if it came now: with a new server_time, and the address of this machine.
+    /// What is refused again is in the quarantine again. Lines that were cut when they were stored
+    /// can't be sent; they stay.
+    Replay(Box<ReplayArgs>),
+}
+
+/// Arguments of `sluicegate quarantine list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Only lines that were refused since then, such as 2026-05-01 or 2026-05-01T12:00:00Z (UTC)
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// How many of the newest lines to show
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub limit: u32,
+    /// Where ClickHouse and the table are.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// Arguments of `sluicegate quarantine replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// Only lines that were refused since then, such as 2026-05-01 or 2026-05-01T12:00:00Z (UTC)
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Say what the server would answer; store nothing and take nothing away
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Where ClickHouse, the table and the server are.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+impl Command {
+    /// The settings that it works with, if it has any.
+    pub fn settings_mut(&mut self) -> Option<&mut Settings> {
+        match self {
+            Self::Serve(settings) | Self::Check(settings) | Self::Schema(settings) | Self::Drain(settings) => {
+                Some(settings)
+            }
+            Self::Spool(SpoolCommand::List(settings) | SpoolCommand::Verify(settings)) => Some(settings),
+            Self::Spool(SpoolCommand::Requeue(arguments)) => Some(&mut arguments.settings),
+            Self::Quarantine(QuarantineCommand::List(arguments)) => Some(&mut arguments.settings),
+            Self::Quarantine(QuarantineCommand::Replay(arguments)) => Some(&mut arguments.settings),
+            Self::Clickhouse(_) => None,
+        }
+    }
+}
+
+/// Arguments of `sluicegate clickhouse`.
+#[derive(Debug, Args)]
+pub struct ClickHouseArgs {
+    /// Folder of its tables; made if it is missing
+    #[arg(long, value_name = "DIR")]
+    pub path: PathBuf,
+    /// Port of its HTTP interface
+    #[arg(long, value_name = "N", default_value_t = 8123)]
+    pub http_port: u16,
+    /// Address of its HTTP interface
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub host: String,
+}
+
+/// Reads the process's arguments, environment and, where `--config` names one, file.
+///
+/// Ends the process for `--help`, `--version` and arguments that can't be read, as clap does.
+///
+/// # Errors
+///
+/// A sentence that names the key, and the file if it stands there.
+pub fn parse() -> Result<Cli, ConfigError> {
+    parse_from(std::env::args_os().collect())
+}
+
+fn parse_from(mut arguments: Vec<OsString>) -> Result<Cli, ConfigError> {
+    let known = Cli::command();
+    let mut matches = known.clone().try_get_matches_from(&arguments).map_err(|error| match error.kind() {
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue => ConfigError(one_sentence(&error)),
+        // Help, or another way to use it.
+        _ => error.exit(),
+    })?;
+    if let Some(path) = innermost(&known, &matches).1.try_get_one::<PathBuf>("config").ok().flatten().cloned() {
+        let (command, given) = innermost(&known, &matches);
+        arguments.extend(arguments_of_file(&path, command, given)?);
+        matches = known
+            .clone()
+            .try_get_matches_from(&arguments)
+            .map_err(|error| ConfigError(format!("{}: {}", path.display(), one_sentence(&error))))?;
+    }
+    let mut cli = read(&matches);
+    if let Some(settings) = cli.command.settings_mut() {
+        settings.validate()?;
+        let (command, given) = innermost(&known, &matches);
+        settings.effective = effective(command, given);
+    }
+    Ok(cli)
+}
+
+/// The subcommand's subcommand, as deep as it goes, and what it was given.
+fn innermost<'a>(mut command: &'a ClapCommand, mut matches: &'a ArgMatches) -> (&'a ClapCommand, &'a ArgMatches) {
+    while let Some((name, inner)) = matches.subcommand()
+        && let Some(subcommand) = command.find_subcommand(name)
+    {
+        (command, matches) = (subcommand, inner);
+    }
+    (command, matches)
+}
+
+/// Every setting that has a value, as `key=value`.
+fn effective(command: &ClapCommand, given: &ArgMatches) -> Vec<String> {
+    let mut settings = Vec::new();
+    for argument in command.get_arguments() {
+        let Some(key) = argument.get_long() else { continue };
+        let Ok(Some(values)) = given.try_get_raw(argument.get_id().as_str()) else { continue };
+        let values: Vec<String> = values.map(|value| value.to_string_lossy().into_owned()).collect();
+        settings.push(format!("{key}={}", values.join(",")));
+    }
+    settings
+}
+
+fn read(matches: &ArgMatches) -> Cli {
+    Cli::from_arg_matches(matches).unwrap_or_else(|error| error.exit())
+}
+
+/// The file's keys as further arguments, less those that a flag or the environment gives.
+fn arguments_of_file(path: &Path, known: &ClapCommand, given: &ArgMatches) -> Result<Vec<OsString>, ConfigError> {
+    let wrong = |sentence: String| ConfigError(format!("{}: {sentence}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| wrong(error.to_string()))?;
+    let mut arguments = Vec::new();
+    for (key, value) in &table {
+        let argument = known
+            .get_arguments()
+            .find(|argument| argument.get_long() == Some(key) && key != "config" && key != "help")
+            .ok_or_else(|| wrong(unknown_key(key, known)))?;
+        let id = argument.get_id().as_str();
+        if matches!(given.value_source(id), Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
+            continue;
+        }
+        let repeatable = matches!(argument.get_action(), clap::ArgAction::Append);
+        let values = match value {
+            toml::Value::Array(values) if repeatable => values.as_slice(),
+            value => std::slice::from_ref(value),
+        };
+        for value in values {
+            let text = match value {
+                toml::Value::String(text) => text.clone(),
+                toml::Value::Integer(number) => number.to_string(),
+                toml::Value::Boolean(truth) => truth.to_string(),
+                _ => return Err(wrong(format!("`{key}` takes a string, a number or true/false"))),
+            };
+            arguments.push(format!("--{key}={text}").into());
+        }
+    }
+    Ok(arguments)
+}
+
+fn unknown_key(key: &str, known: &ClapCommand) -> String {
+    let nearest = known
+        .get_arguments()
+        .filter_map(|argument| argument.get_long())
+        .filter(|long| !matches!(*long, "help" | "config"))
+        .map(|long| (strsim::jaro_winkler(long, key), long))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match nearest {
+        Some((likeness, long)) if likeness > 0.7 => format!("unknown key `{key}`; did you mean `{long}`?"),
+        _ => format!("unknown key `{key}`; `sluicegate serve --help` lists the keys"),
+    }
+}
+
+/// Which value of which setting can't be used, and what it accepts.
+fn one_sentence(error: &clap::Error) -> String {
+    let named = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    if let (ErrorKind::ValueValidation, Some(argument), Some(value)) =
+        (error.kind(), named(ContextKind::InvalidArg), named(ContextKind::InvalidValue))
+        && let Some(accepted) = accepted(argument)
+    {
+        return format!("invalid value '{value}' for '{argument}': {accepted}");
+    }
+    // clap's message without its decoration: the first paragraph, without the word before it.
+    let text = error.to_string();
+    let first = text.split("\n\n").next().unwrap_or(&text);
+    first.trim_start_matches("error: ").trim().replace("\n  ", " ")
+}
+
+/// What a setting accepts whose value's name says it; the parsers only say what they stumbled over.
+fn accepted(argument: &str) -> Option<&'static str> {
+    let (_, value_name) = argument.split_once(' ')?;
+    match value_name {
+        "<ADDRESS:PORT>" => Some("an address looks like 127.0.0.1:8080 or [::1]:8080"),
+        "<SIZE>" => Some("a size looks like 4096, 512KiB or 10GiB"),
+        "<TIME>" => Some("a time looks like 250ms, 30s or 5m"),
+        "<N>" if argument != "--http-port <N>" => Some("it takes a whole number of at least 1"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn settings(arguments: &[&str]) -> Result<Settings, ConfigError> {
+        let mut all = vec!["sluicegate".into(), "serve".into()];
+        all.extend(arguments.iter().map(OsString::from));
+        match parse_from(all)?.command {
+            Command::Serve(settings) => Ok(*settings),
+            _ => panic!("serve was asked for"),
+        }
+    }
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file
+    }
+
+    fn with_file(text: &str, more: &[&str]) -> Result<Settings, ConfigError> {
+        let file = file(text);
+        let mut arguments = vec!["--config", file.path().to_str().unwrap()];
+        arguments.extend(more);
+        settings(&arguments)
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_contract() {
+        let defaults = settings(&[]).unwrap();
+        assert_eq!(defaults.listen, ["0.0.0.0:8080".parse().unwrap()]);
+        assert_eq!(defaults.batch_rows, 500_000);
+        assert_eq!(defaults.batch_bytes.0, 32 << 20);
+        assert_eq!(defaults.spool_bytes_max.0, 10 << 30);
+        assert_eq!(defaults.insert_timeout.as_secs(), 300);
+        assert!(defaults.create_table);
+    }
+
+    #[test]
+    fn a_flag_beats_the_file_and_the_file_beats_the_default() {
+        let text = "batch-rows = 7\ntable = \"t\"\ncreate-table = false\nbatch-age = \"250ms\"\n\
+                    listen = [\"127.0.0.1:1\", \"[::1]:2\"]\nclickhouse-setting = [\"insert_quorum=2\"]";
+        let merged = with_file(text, &["--table", "u"]).unwrap();
+        assert_eq!(merged.batch_rows, 7);
+        assert_eq!(merged.table, "u");
+        assert!(!merged.create_table);
+        assert_eq!(merged.batch_age.as_millis(), 250);
+        assert_eq!(merged.listen.len(), 2);
+        assert_eq!(merged.clickhouse_setting.first().unwrap().name, "insert_quorum");
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_nearest() {
+        let error = with_file("batch-row = 7", &[]).unwrap_err();
+        assert!(error.0.contains("`batch-row`") && error.0.contains("`batch-rows`"), "{error}");
+        let error = with_file("zzz = 7", &[]).unwrap_err();
+        assert!(error.0.contains("`zzz`"), "{error}");
+        assert!(with_file("config = \"x\"", &[]).is_err());
+    }
+
+    #[test]
+    fn a_bad_value_of_a_flag_or_a_key_is_one_sentence_with_what_is_accepted() {
+        for (key, value, accepted) in [
+            ("listen", "localhost:80", "looks like 127.0.0.1:8080"),
+            ("admin-listen", "9080", "looks like 127.0.0.1:8080"),
+            ("workers", "0", "a whole number of at least 1"),
+            ("batch-rows", "many", "a whole number of at least 1"),
+            ("connections-max", "1.5", "a whole number of at least 1"),
+            ("batch-bytes", "10X", "looks like 4096, 512KiB"),
+            ("insert-timeout", "5", "looks like 250ms, 30s"),
+            ("durability", "maybe", "[possible values: sync, written]"),
+            ("clickhouse-setting", "a", "looks like insert_quorum=2"),
+        ] {
+            for error in [
+                settings(&[&format!("--{key}={value}")]).unwrap_err(),
+                with_file(&format!("{key} = \"{value}\""), &[]).unwrap_err(),
+            ] {
+                let parts = [format!("'{value}'"), format!("'--{key} "), accepted.to_owned()];
+                assert!(parts.iter().all(|part| error.0.contains(part)) && !error.0.contains('\n'), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bad_value_is_named_with_what_is_accepted() {
+        for (text, key) in [
+            ("batch-rows = \"many\"", "--batch-rows"),
+            ("durability = \"maybe\"", "--durability"),
+            ("batch-age = 5", "--batch-age"),
+            ("listen = \"here\"", "--listen"),
+            ("batch-rows = 1048449", "--batch-rows"),
+            ("table = \"a/b\"", "--table"),
+            ("clickhouse-url = \"ftp://x\"", "--clickhouse-url"),
+            ("head-timeout = \"0s\"", "--head-timeout"),
+            ("headers-max = 100000", "--headers-max"),
+            ("connections-max = \"18446744073709551615\"", "--connections-max"),
+            ("idle-timeout = \"500000000000years\"", "--idle-timeout"),
+            ("workers = 100000", "--workers"),
+            ("inserters = 100000", "--inserters"),
+            ("spool-bytes-max = \"32MiB\"", "--spool-bytes-max"),
+        ] {
+            let error = with_file(text, &[]).unwrap_err();
+            assert!(error.0.contains(key), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Every setting of the server: one struct, its defaults, and what must hold between settings.
+//!
+//! [`cli`] fills it from flags, environment and file; nothing is read from anywhere else afterwards.
+//! [`Settings::validate`] checks it, and each room is handed only the part that it needs.
+
+pub mod cli;
+mod parts;
+mod validate;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use bytesize::ByteSize;
+use clap::{ArgAction, Args, ValueEnum};
+
+use crate::clickhouse::settings::{ClickHouseSetting, InsertFormat};
+use crate::insert::compression::InsertCompression;
+use crate::spool::Durability;
+
+/// The settings of `serve` and of every command that works on the same spool and table.
+///
+/// The long flag, the key in the configuration file and (in capitals, with `SLUICEGATE_` before
+/// it and `_` for `-`) the environment variable of a setting have the same name.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Settings")]
+pub struct Settings {
+    /// A TOML file with settings; its keys are the flags' names
+    #[arg(long, env = "SLUICEGATE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Address for events; repeat it for more
+    #[arg(
+        long,
+        env = "SLUICEGATE_LISTEN",
+        value_name = "ADDRESS:PORT",
+        default_value = "0.0.0.0:8080",
+        value_delimiter = ','
+    )]
+    pub listen: Vec<SocketAddr>,
+
+    /// Address for metrics, health and queries
+    #[arg(long, env = "SLUICEGATE_ADMIN_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9080")]
+    pub admin_listen: SocketAddr,
+
+    /// Worker threads, each pinned to a core [default: one a core]
+    #[arg(long, env = "SLUICEGATE_WORKERS", value_name = "N")]
+    pub workers: Option<NonZeroUsize>,
+
+    /// Which HTTP loop serves events: the server's own (epoll), or may_minihttp (may), in a build
+    /// that has it, for trusted networks
+    #[arg(long, env = "SLUICEGATE_ENGINE", value_name = "ENGINE", default_value = "epoll")]
+    pub engine: Engine,
+
+    /// ClickHouse's HTTP interface; repeat it for replicas, the next one is tried when one fails
+    #[arg(
+        long,
+        env = "SLUICEGATE_CLICKHOUSE_URL",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8123",
+        value_delimiter = ','
+    )]
+    pub clickhouse_url: Vec<String>,
+
+    /// ClickHouse user; the password comes from --clickhouse-password-file or from
+    /// SLUICEGATE_CLICKHOUSE_PASSWORD
+    #[arg(long, env = "SLUICEGATE_CLICKHOUSE_USER", value_name = "NAME", default_value = "default")]
+    pub clickhouse_user: String,
+
+    /// File whose first line is the ClickHouse user's password
+    #[arg(long, env = "SLUICEGATE_CLICKHOUSE_PASSWORD_FILE", value_name = "FILE")]
+    pub clickhouse_password_file: Option<PathBuf>,
+
+    /// Run an embedded ClickHouse on this folder, listening where --clickhouse-url says
+    #[arg(long, env = "SLUICEGATE_EMBEDDED", value_name = "DIR")]
+    pub embedded: Option<PathBuf>,
+
+    /// A ClickHouse setting sent with every insert, such as insert_quorum=2; repeatable
+    #[arg(long, env = "SLUICEGATE_CLICKHOUSE_SETTING", value_name = "NAME=VALUE", value_delimiter = ',')]
+    pub clickhouse_setting: Vec<ClickHouseSetting>,
+
+    /// How rows are sent: as they lie in the spool (rowbinary), or as columns (native), which costs
+    /// ClickHouse less, and memory for the rows of every INSERT under way
+    #[arg(long, env = "SLUICEGATE_INSERT_FORMAT", value_name = "FORMAT", default_value = "rowbinary")]
+    pub insert_format: InsertFormat,
+
+    /// How an INSERT is compressed: for a ClickHouse behind a slow network
+    #[arg(long, env = "SLUICEGATE_INSERT_COMPRESSION", value_name = "CODING", default_value = "none")]
+    pub insert_compression: InsertCompression,
+
+    /// How long one attempt of an insert may take
+    #[arg(long, env = "SLUICEGATE_INSERT_TIMEOUT", value_name = "TIME", default_value = "300s")]
+    pub insert_timeout: humantime::Duration,
+
+    /// Database of the target table
+    #[arg(long, env = "SLUICEGATE_DATABASE", value_name = "NAME", default_value = "default")]
+    pub database: String,
+
+    /// The target table
+    #[arg(long, env = "SLUICEGATE_TABLE", value_name = "NAME", default_value = "events")]
+    pub table: String,
+
+    /// Number of sluicegate nodes that insert into this table; shrinks the deduplication horizon
+    #[arg(long, env = "SLUICEGATE_WRITERS", value_name = "N", default_value = "1")]
+    pub writers: NonZeroUsize,
+
+    /// Create the database, the quarantine table and, named events, the default table if missing
+    #[arg(long, env = "SLUICEGATE_CREATE_TABLE", value_name = "BOOL", default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub create_table: bool,
+
+    /// Name of this node inside deduplication tokens [default: made once, kept in the spool]
+    #[arg(long, env = "SLUICEGATE_NODE_ID", value_name = "NAME")]
+    pub node_id: Option<String>,
+
+    /// Folder of the spool
+    #[arg(long, env = "SLUICEGATE_SPOOL_DIR", value_name = "DIR", default_value = "./data/spool")]
+    pub spool_dir: PathBuf,
+
+    /// The spool may occupy so much; then 503
+    #[arg(long, env = "SLUICEGATE_SPOOL_BYTES_MAX", value_name = "SIZE", default_value = "10GiB")]
+    pub spool_bytes_max: ByteSize,
+
+    /// The disk keeps so much free; then 503
+    #[arg(long, env = "SLUICEGATE_DISK_FREE_MIN", value_name = "SIZE", default_value = "1GiB")]
+    pub disk_free_min: ByteSize,
+
+    /// A reply that waits longer for the disk becomes 503
+    #[arg(long, env = "SLUICEGATE_COMMIT_TIMEOUT", value_name = "TIME", default_value = "5s")]
+    pub commit_timeout: humantime::Duration,
+
+    /// What a 200 means: on the disk (sync), or handed to the operating system (written)
+    #[arg(long, env = "SLUICEGATE_DURABILITY", value_name = "LEVEL", default_value = "sync")]
+    pub durability: Durability,
+
+    /// Rows that make an INSERT
+    #[arg(long, env = "SLUICEGATE_BATCH_ROWS", value_name = "N", default_value_t = 500_000)]
+    pub batch_rows: u64,
+
+    /// Bytes that make an INSERT
+    #[arg(long, env = "SLUICEGATE_BATCH_BYTES", value_name = "SIZE", default_value = "32MiB")]
+    pub batch_bytes: ByteSize,
+
+    /// Age that makes an INSERT
+    #[arg(long, env = "SLUICEGATE_BATCH_AGE", value_name = "TIME", default_value = "1s")]
+    pub batch_age: humantime::Duration,
+
+    /// Inserts at a time
+    #[arg(long, env = "SLUICEGATE_INSERTERS", value_name = "N", default_value = "2")]
+    pub inserters: NonZeroUsize,
+
+    /// The longest body of a request, after decompression too
+    #[arg(long, env = "SLUICEGATE_BODY_BYTES_MAX", value_name = "SIZE", default_value = "16MiB")]
+    pub body_bytes_max: ByteSize,
+
+    /// The longest line of a body
+    #[arg(long, env = "SLUICEGATE_LINE_BYTES_MAX", value_name = "SIZE", default_value = "1MiB")]
+    pub line_bytes_max: ByteSize,
+
+    /// The longest head of a request
+    #[arg(long, env = "SLUICEGATE_HEAD_BYTES_MAX", value_name = "SIZE", default_value = "16KiB")]
+    pub head_bytes_max: ByteSize,
+
+    /// The most headers of a request
+    #[arg(long, env = "SLUICEGATE_HEADERS_MAX", value_name = "N", default_value_t = 100)]
+    pub headers_max: usize,
+
+    /// The most events of one request
+    #[arg(long, env = "SLUICEGATE_EVENTS_MAX", value_name = "N", default_value_t = 100_000)]
+    pub events_max: u32,
+
+    /// The most bytes that the rows of one request may take
+    #[arg(long, env = "SLUICEGATE_ENCODED_BYTES_MAX", value_name = "SIZE", default_value = "64MiB")]
+    pub encoded_bytes_max: ByteSize,
+
+    /// Bodies and batches over all connections
+    #[arg(long, env = "SLUICEGATE_IN_FLIGHT_BYTES_MAX", value_name = "SIZE", default_value = "256MiB")]
+    pub in_flight_bytes_max: ByteSize,
+
+    /// Open connections
+    #[arg(long, env = "SLUICEGATE_CONNECTIONS_MAX", value_name = "N", default_value_t = 10_000)]
+    pub connections_max: usize,
+
+    /// From a request's first byte to the end of its head
+    #[arg(long, env = "SLUICEGATE_HEAD_TIMEOUT", value_name = "TIME", default_value = "10s")]
+    pub head_timeout: humantime::Duration,
+
+    /// Between two pieces of a body
+    #[arg(long, env = "SLUICEGATE_BODY_TIMEOUT", value_name = "TIME", default_value = "30s")]
+    pub body_timeout: humantime::Duration,
+
+    /// Between two requests of a connection
+    #[arg(long, env = "SLUICEGATE_IDLE_TIMEOUT", value_name = "TIME", default_value = "75s")]
+    pub idle_timeout: humantime::Duration,
+
+    /// How long a request with ack=inserted waits for ClickHouse before it is answered 202
+    #[arg(long, env = "SLUICEGATE_INSERTED_TIMEOUT", value_name = "TIME", default_value = "30s")]
+    pub inserted_timeout: humantime::Duration,
+
+    /// Idempotency keys that are remembered, for 24 hours at most
+    #[arg(long, env = "SLUICEGATE_IDEMPOTENCY_KEYS_MAX", value_name = "N", default_value = "1000000")]
+    pub idempotency_keys_max: NonZeroUsize,
+
+    /// Column whose value identifies an event: one that was stored lately is not stored again
+    #[arg(long, env = "SLUICEGATE_DEDUP_FIELD", value_name = "COLUMN")]
+    pub dedup_field: Option<String>,
+
+    /// Values of --dedup-field that are remembered
+    #[arg(long, env = "SLUICEGATE_DEDUP_VALUES_MAX", value_name = "N", default_value = "1000000")]
+    pub dedup_values_max: NonZeroUsize,
+
+    /// One deadline for all of stopping
+    #[arg(long, env = "SLUICEGATE_SHUTDOWN_TIMEOUT", value_name = "TIME", default_value = "30s")]
+    pub shutdown_timeout: humantime::Duration,
+
+    /// How the log is written [default: text on a terminal, else json]
+    #[arg(long, env = "SLUICEGATE_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+
+    /// The least severe lines that are logged
+    #[arg(long, env = "SLUICEGATE_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    pub log_level: LogLevel,
+
+    /// Every setting as it came out, `key=value`, for the log at the start.
+    #[arg(skip)]
+    pub effective: Vec<String>,
+}
+
+/// Which HTTP loop serves events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Engine {
+    /// The server's own loop.
+    Epoll,
+    /// `may_minihttp`, in a build with the feature `engine-may`; for trusted networks.
+    May,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The least severe lines that are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// What ended the process, or holds events back.
+    Error,
+    /// What needs operator action.
+    Warn,
+    /// Starts, stops, changes of state.
+    Info,
+    /// Each insert.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// Why a configuration can't be used: which setting, and what it accepts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError(pub String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}

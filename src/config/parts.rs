@@ -1,0 +1,105 @@
+//! The settings in the parts that the rooms take.
+
+use std::time::Duration;
+
+use super::{ConfigError, Settings};
+use crate::clickhouse::TableConfig;
+use crate::clickhouse::client::{ClickHouse, ClientConfig};
+use crate::clickhouse::name::TableName;
+use crate::connection::RequestLimits;
+use crate::http::HeadLimits;
+use crate::intake::Timeouts;
+use crate::ndjson::EncodeLimits;
+use crate::spool::SpoolConfig;
+
+impl Settings {
+    /// How the spool is kept.
+    pub fn spool(&self) -> SpoolConfig {
+        SpoolConfig {
+            dir: self.spool_dir.clone(),
+            table: self.table.clone(),
+            node_id: self.node_id.clone(),
+            spool_bytes_max: self.spool_bytes_max.0,
+            disk_free_min: self.disk_free_min.0,
+            batch_rows: self.batch_rows,
+            batch_bytes: self.batch_bytes.0,
+            batch_age: *self.batch_age,
+            durability: self.durability,
+            idempotency_keys_max: self.idempotency_keys_max.get(),
+            dedup_values_max: self.dedup_field.as_ref().map(|_| self.dedup_values_max.get()),
+        }
+    }
+
+    /// The table that events go to, and how they are inserted into it.
+    pub fn table(&self) -> TableConfig {
+        TableConfig {
+            name: TableName::new(&self.database, &self.table),
+            create: self.create_table,
+            insert_settings: self.clickhouse_setting.clone(),
+            insert_format: self.insert_format,
+            writers: self.writers,
+            batch_age: *self.batch_age,
+        }
+    }
+
+    /// A client for each `--clickhouse-url`.
+    ///
+    /// # Errors
+    ///
+    /// When the password file can't be read, or TLS can't be set up.
+    pub fn clickhouse(&self) -> Result<Vec<ClickHouse>, ConfigError> {
+        let config = ClientConfig {
+            urls: self.clickhouse_url.clone(),
+            user: self.clickhouse_user.clone(),
+            password: self.clickhouse_password()?,
+        };
+        ClickHouse::connect(&config).map_err(|error| ConfigError(error.to_string()))
+    }
+
+    /// Bounds of a request.
+    pub fn request_limits(&self) -> RequestLimits {
+        RequestLimits {
+            head: HeadLimits { head_bytes_max: bounded(self.head_bytes_max.0), headers_max: self.headers_max },
+            body_bytes_max: self.body_bytes_max.0,
+        }
+    }
+
+    /// Bounds of a request's events.
+    pub fn encode_limits(&self) -> EncodeLimits {
+        EncodeLimits {
+            line_bytes_max: bounded(self.line_bytes_max.0),
+            events_max: self.events_max,
+            encoded_bytes_max: bounded(self.encoded_bytes_max.0),
+        }
+    }
+
+    /// How long a connection, a commit and a proof may take.
+    pub fn timeouts(&self) -> Timeouts {
+        Timeouts {
+            head: *self.head_timeout,
+            body: *self.body_timeout,
+            idle: *self.idle_timeout,
+            commit: *self.commit_timeout,
+            inserted: *self.inserted_timeout,
+        }
+    }
+
+    /// How long a stop may take.
+    pub fn stop_within(&self) -> Duration {
+        *self.shutdown_timeout
+    }
+
+    /// The password of the ClickHouse user, from the file or the environment.
+    fn clickhouse_password(&self) -> Result<Option<String>, ConfigError> {
+        let Some(path) = &self.clickhouse_password_file else {
+            return Ok(std::env::var("SLUICEGATE_CLICKHOUSE_PASSWORD").ok());
+        };
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError(format!("--clickhouse-password-file {}: {error}", path.display())))?;
+        Ok(Some(text.lines().next().unwrap_or("").to_owned()))
+    }
+}
+
+fn bounded(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}

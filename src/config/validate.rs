@@ -1,0 +1,176 @@
+//! What must hold of the settings, and between them.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+use super::{ConfigError, Engine, Settings};
+use crate::limits;
+
+/// The longest head that may be configured: a head is parsed again when more of it arrives.
+const HEAD_BYTES_CEILING: u64 = 1 << 20;
+
+/// The most headers that may be configured: their places are on the worker's stack.
+const HEADERS_CEILING: usize = limits::HEADERS_MAX;
+
+/// The longest time of any setting: far beyond sense, and far from where sums of times overflow.
+const TIME_CEILING: Duration = Duration::from_hours(30 * 24);
+
+/// The most connections: beyond what a kernel lets a process open.
+const CONNECTIONS_CEILING: usize = 1_000_000;
+
+/// The most worker threads: each has a socket for every address, its batches and its buffers.
+const WORKERS_CEILING: usize = 256;
+
+/// The most inserts at a time: each is a thread and a connection, and a part of a table.
+const INSERTERS_CEILING: usize = 64;
+
+/// The longest value of a setting in bytes that is held in memory or sent as one INSERT.
+const BYTES_CEILING: u64 = 1 << 30;
+
+impl Settings {
+    /// Checks what must hold of the settings, and between them.
+    ///
+    /// # Errors
+    ///
+    /// One sentence that names the setting and what it accepts.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.check_engine()?;
+        self.check_times()?;
+        self.check_batches()?;
+        self.check_requests()?;
+        self.check_threads()?;
+        self.check_names()?;
+        self.check_urls()
+    }
+
+    fn check_engine(&self) -> Result<(), ConfigError> {
+        rule(
+            self.engine != Engine::May || cfg!(feature = "engine-may"),
+            "--engine may is not in this build: `cargo build --release --features engine-may` makes one that has it",
+        )
+    }
+
+    fn check_times(&self) -> Result<(), ConfigError> {
+        for (key, value) in [
+            ("batch-age", self.batch_age),
+            ("insert-timeout", self.insert_timeout),
+            ("commit-timeout", self.commit_timeout),
+            ("head-timeout", self.head_timeout),
+            ("body-timeout", self.body_timeout),
+            ("idle-timeout", self.idle_timeout),
+            ("inserted-timeout", self.inserted_timeout),
+            ("shutdown-timeout", self.shutdown_timeout),
+        ] {
+            rule(
+                *value > Duration::ZERO && *value <= TIME_CEILING,
+                format_args!("--{key} must be more than 0s, and at most {}", humantime::format_duration(TIME_CEILING)),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn check_batches(&self) -> Result<(), ConfigError> {
+        positive("batch-rows", self.batch_rows)?;
+        positive("batch-bytes", self.batch_bytes.0)?;
+        positive("events-max", self.events_max.into())?;
+        positive("encoded-bytes-max", self.encoded_bytes_max.0)?;
+        at_most_1_gib("batch-bytes", self.batch_bytes)?;
+        at_most_1_gib("encoded-bytes-max", self.encoded_bytes_max)?;
+        rule(
+            self.batch_rows.saturating_add(self.events_max.into()) < limits::ROWS_PER_INSERT_MAX,
+            format_args!(
+                "--batch-rows plus --events-max must stay below {}: ClickHouse stores only so many rows as one block",
+                limits::ROWS_PER_INSERT_MAX
+            ),
+        )?;
+        rule(
+            self.spool_bytes_max.0 > self.batch_bytes.0,
+            "--spool-bytes-max must be more than --batch-bytes: the spool holds at least one segment",
+        )
+    }
+
+    fn check_requests(&self) -> Result<(), ConfigError> {
+        positive("body-bytes-max", self.body_bytes_max.0)?;
+        positive("line-bytes-max", self.line_bytes_max.0)?;
+        at_most_1_gib("body-bytes-max", self.body_bytes_max)?;
+        rule(
+            (1..=CONNECTIONS_CEILING).contains(&self.connections_max),
+            format_args!("--connections-max must be from 1 to {CONNECTIONS_CEILING}"),
+        )?;
+        rule(
+            (64..=HEAD_BYTES_CEILING).contains(&self.head_bytes_max.0),
+            format_args!("--head-bytes-max must be from 64B to {}", ByteSize(HEAD_BYTES_CEILING)),
+        )?;
+        rule(
+            (1..=HEADERS_CEILING).contains(&self.headers_max),
+            format_args!("--headers-max must be from 1 to {HEADERS_CEILING}"),
+        )?;
+        rule(
+            self.in_flight_bytes_max.0 >= self.body_bytes_max.0 + self.head_bytes_max.0,
+            "--in-flight-bytes-max must hold at least one request: --body-bytes-max and --head-bytes-max",
+        )
+    }
+
+    fn check_threads(&self) -> Result<(), ConfigError> {
+        rule(
+            self.workers.is_none_or(|workers| workers.get() <= WORKERS_CEILING),
+            format_args!("--workers must be from 1 to {WORKERS_CEILING}"),
+        )?;
+        rule(
+            self.inserters.get() <= INSERTERS_CEILING,
+            format_args!("--inserters must be from 1 to {INSERTERS_CEILING}"),
+        )
+    }
+
+    fn check_names(&self) -> Result<(), ConfigError> {
+        for (key, name) in [("database", &self.database), ("table", &self.table)] {
+            rule(
+                is_plain_name(name),
+                format_args!("--{key} must consist of letters, digits, `_`, `-` and `.`, not `{name}`"),
+            )?;
+        }
+        let Some(node_id) = &self.node_id else { return Ok(()) };
+        rule(
+            is_plain_name(node_id) && node_id.len() <= 64,
+            format_args!("--node-id must be 1 to 64 letters, digits, `_`, `-` or `.`, not `{node_id}`"),
+        )
+    }
+
+    fn check_urls(&self) -> Result<(), ConfigError> {
+        for url in &self.clickhouse_url {
+            let parsed = reqwest::Url::parse(url).ok();
+            rule(
+                parsed.as_ref().is_some_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()),
+                format_args!("--clickhouse-url must look like http://host:8123, not `{url}`"),
+            )?;
+            rule(
+                parsed.is_some_and(|url| url.username().is_empty() && url.password().is_none()),
+                "--clickhouse-url must not hold a user or a password: name them with --clickhouse-user and \
+                 --clickhouse-password-file",
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn rule(holds: bool, sentence: impl Display) -> Result<(), ConfigError> {
+    if holds { Ok(()) } else { Err(ConfigError(sentence.to_string())) }
+}
+
+fn positive(key: &str, value: u64) -> Result<(), ConfigError> {
+    rule(value > 0, format_args!("--{key} must be more than 0"))
+}
+
+fn at_most_1_gib(key: &str, value: ByteSize) -> Result<(), ConfigError> {
+    rule(value.0 <= BYTES_CEILING, format_args!("--{key} must be at most 1GiB"))
+}
+
+/// A name that is safe as a folder, in a URL path and, quoted, in SQL.
+fn is_plain_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 200
+        && !name.starts_with('.')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+}

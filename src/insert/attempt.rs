@@ -1,0 +1,188 @@
+//! One attempt: one INSERT of rows of a segment, from the note that it begins to what it came to.
+//!
+//! Whatever is sent, whole or piece, rows or rejected lines, takes the same way: choose a server that
+//! would know its token, note durably that ClickHouse may have it, send it, and believe a success
+//! only when it is proven.
+
+use std::io;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::due::Work;
+use super::failure::{Failure, describe};
+use super::inserter::Inserts;
+use super::native;
+use super::outcome::{Class, calls_for_a_look, classify};
+use super::rows::RowReader;
+use super::statement::{self, Statement};
+use super::step::Sent;
+use super::stream::{BodyFormat, InsertClient, SegmentBody};
+use crate::clickhouse::client::ClientError;
+use crate::clickhouse::frozen::Frozen;
+use crate::clickhouse::name::TableName;
+use crate::clickhouse::servers::ServerIndex;
+use crate::clickhouse::settings::InsertFormat;
+use crate::clock::unix_ms;
+use crate::spool::{Part, SealedSegment};
+
+/// One INSERT: which rows, for which table, under which token.
+pub(super) struct Insert {
+    pub(super) sent: Sent,
+    pub(super) frozen: Frozen,
+    pub(super) token: String,
+    pub(super) rows: u64,
+    /// Of the rows in RowBinary.
+    pub(super) bytes: u64,
+    pub(super) source: Source,
+    /// Let ClickHouse convert the rows into what the table has now.
+    pub(super) convert: bool,
+    /// An earlier attempt of it has no answer.
+    pub(super) is_repeat: bool,
+    /// When the first of those began, Unix ms.
+    pub(super) open_since_ms: Option<u64>,
+}
+
+/// Where the rows of an INSERT are.
+pub(super) enum Source {
+    /// In the segment, behind `first` rows that take `offset` bytes.
+    Segment { part: Part, first: u64, offset: u64 },
+    /// In memory.
+    Memory(Bytes),
+}
+
+impl Insert {
+    /// Its rows one by one.
+    pub(super) fn rows(&self, segment: &SealedSegment) -> io::Result<RowReader> {
+        match &self.source {
+            Source::Segment { part, first, .. } => {
+                let mut rows = RowReader::new(segment.read(*part)?, &self.frozen.columns)?;
+                (0..*first).try_for_each(|_| rows.next_row().map(drop))?;
+                Ok(rows)
+            }
+            Source::Memory(rows) => RowReader::of_bytes(rows.clone(), &self.frozen.columns),
+        }
+    }
+
+    fn body(&self, segment: &SealedSegment, shape: BodyFormat) -> io::Result<SegmentBody> {
+        Ok(match &self.source {
+            Source::Segment { part, offset, .. } => SegmentBody::new(shape, segment.read(*part)?, *offset, self.bytes),
+            Source::Memory(rows) => SegmentBody::of_bytes(shape, rows.clone()),
+        })
+    }
+
+    fn query_id(&self, attempts: u32) -> String {
+        format!("sluicegate-{}-{attempts}", self.token)
+    }
+}
+
+impl Inserts {
+    /// Chooses a server and notes that it may have the rows from now on.
+    ///
+    /// What was never sent, or always answered, may go to any server; what ClickHouse may have goes
+    /// only where its token would be recognised.
+    pub(super) fn begin(&self, work: &mut Work, insert: &Insert) -> Result<ServerIndex, Failure> {
+        let table = &insert.frozen.table;
+        let (mut unreachable, mut elsewhere) = (None, false);
+        for index in self.servers.in_turn() {
+            let facts = match self.servers.facts(index, table) {
+                Ok(facts) => facts,
+                Err(error) => {
+                    self.servers.failed(index);
+                    unreachable =
+                        self.servers.get(index).map(|server| Failure::of_question(table, server, error, work.attempts));
+                    continue;
+                }
+            };
+            let newest = self.spool.newest();
+            if let Some(open) = work.segment.open_attempt().filter(|_| !work.orders.force) {
+                if facts.window.is_some() && open.window != facts.window_name {
+                    elsewhere = true;
+                    continue;
+                }
+                let since = newest.since(open.newest).saturating_add(self.spool.outstanding());
+                self.writers.still_known(&facts, since, open.since_ms, unix_ms()).map_err(|reason| {
+                    Failure::hold(format!(
+                        "ClickHouse may have it, and may not know its token any more: {reason}; look whether its rows \
+                         are there, and `sluicegate spool requeue --force` sends it again"
+                    ))
+                })?;
+            }
+            work.segment.begin_attempt(&facts.window_name, newest).map_err(Failure::on_disk)?;
+            return Ok(index);
+        }
+        Err(match unreachable {
+            Some(failure) => {
+                self.count_failure(insert.sent, failure.class);
+                failure
+            }
+            None if elsewhere => Failure::hold(
+                "ClickHouse may have it, in a table that is not there any more or on another server, where its token \
+                 is not known; `sluicegate spool requeue --force` sends it again",
+            ),
+            None => Failure::hold("no server is configured"),
+        })
+    }
+
+    /// Sends one INSERT, and believes it only when everything says that it was done.
+    pub(super) fn send(
+        &self,
+        client: &InsertClient,
+        work: &Work,
+        index: ServerIndex,
+        insert: &Insert,
+    ) -> Result<(), Failure> {
+        let table: &TableName = &insert.frozen.table;
+        let Some(server) = self.servers.get(index) else {
+            return Err(Failure::hold("no server is configured"));
+        };
+        let format = match self.format {
+            InsertFormat::Native if native::is_fit_for(&insert.frozen, insert.bytes) => InsertFormat::Native,
+            _ => InsertFormat::Rowbinary,
+        };
+        let Statement { text, shape } = Statement::new(server, &insert.frozen, format, insert.convert)?;
+        let body = insert.body(&work.segment, shape).map_err(Failure::on_disk)?;
+        let query_id = insert.query_id(work.attempts);
+        let mut parameters =
+            vec![("query", text.as_str()), ("query_id", &query_id), ("insert_deduplication_token", &insert.token)];
+        parameters.extend(insert.frozen.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let begun = Instant::now();
+        let outcome = client.insert(server, &parameters, body, self.timeout);
+        let took = begun.elapsed();
+        let doubt = match (&outcome, insert.open_since_ms) {
+            (Ok(()), Some(since_ms)) => self.prove(server, index, work, insert, since_ms).err(),
+            _ => None,
+        };
+        let classified = outcome.as_ref().err().map(|error| classify(error, work.attempts));
+        let failed = doubt.as_ref().map(|doubt| doubt.class).or(classified.map(|outcome| outcome.class));
+        self.count_attempt(insert, took, failed);
+        if let Some(doubt) = doubt {
+            return Err(doubt);
+        }
+        let (Err(error), Some(outcome)) = (outcome, classified) else {
+            tracing::debug!(%table, rows = insert.rows, query_id, "inserted");
+            return Ok(());
+        };
+        if !outcome.answered || matches!(error, ClientError::NoConnection(_)) {
+            self.servers.failed(index);
+        }
+        let mut reason = format!("{table} at {} ({query_id}): {}", server.url(), describe(&error));
+        let is_for_table = !insert.sent.is_for_quarantine() && !insert.convert;
+        if outcome.class == Class::Hold && is_for_table && calls_for_a_look(&error) {
+            reason.push_str(&statement::advice(server, &insert.frozen));
+        }
+        Err(Failure { class: outcome.class, answered: outcome.answered, reason, error: Some(error) })
+    }
+
+    fn count_attempt(&self, insert: &Insert, took: std::time::Duration, failed: Option<Class>) {
+        self.metrics.took(took);
+        match failed {
+            Some(class) => self.count_failure(insert.sent, class),
+            None => self.metrics.proven(insert.sent.is_for_quarantine(), insert.rows),
+        }
+    }
+
+    fn count_failure(&self, sent: Sent, class: Class) {
+        self.metrics.failed(sent.is_for_quarantine(), class.as_str());
+    }
+}

@@ -1,0 +1,194 @@
+//! What is due for a segment, and what a failed INSERT of it means: decided here from what is known,
+//! without a disk or a server.
+
+use super::due::Work;
+use super::outcome::Class;
+use crate::spool::{Cut, PieceState, SealedSegment};
+
+/// What is due for a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// One INSERT.
+    Send(Sent),
+    /// All rows are decided: say so, and note it where rejected lines are still to be sent.
+    FinishRows,
+    /// Everything is proven: take the segment out of the spool.
+    Retire,
+    /// Nothing can be done without an operator, for this reason.
+    Hold(&'static str),
+}
+
+/// What one INSERT sends of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// All rows, into the table.
+    Rows,
+    /// The rows of the piece of this index, into the table.
+    Piece(usize),
+    /// The rows that ClickHouse refused, into the quarantine table.
+    Refused,
+    /// The rejected lines, into the quarantine table.
+    Rejected,
+}
+
+impl Sent {
+    /// True for what goes into the quarantine table. Its rows are the server's own: a failure is the
+    /// table's fault, never theirs.
+    pub(super) fn is_for_quarantine(self) -> bool {
+        matches!(self, Self::Refused | Self::Rejected)
+    }
+}
+
+/// What is known of a segment on the disk.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Block<'a> {
+    /// Rows that are not noted as inserted.
+    pub(super) rows_waiting: u64,
+    /// Rejected lines.
+    pub(super) rejected: u64,
+    /// How it is cut, if it is.
+    pub(super) cut: Option<&'a Cut>,
+}
+
+impl<'a> From<&'a SealedSegment> for Block<'a> {
+    fn from(segment: &'a SealedSegment) -> Self {
+        Self { rows_waiting: segment.rows_waiting(), rejected: segment.rejected(), cut: segment.cut() }
+    }
+}
+
+/// What this process has done for a segment and not noted on the disk: the next start would do it
+/// again, under the same token.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Unrecorded {
+    /// The INSERT of all rows is proven.
+    pub(super) rows_proven: bool,
+    /// [`Step::FinishRows`] is done.
+    pub(super) rows_finished: bool,
+    /// The INSERT of the rejected lines is proven.
+    pub(super) rejected_proven: bool,
+}
+
+/// The next step for a segment.
+pub(super) fn next_step(block: Block<'_>, progress: Unrecorded) -> Step {
+    if block.rows_waiting > 0 && !progress.rows_finished {
+        return match block.cut {
+            _ if progress.rows_proven => Step::FinishRows,
+            None => Step::Send(Sent::Rows),
+            Some(cut) if cut.is_unreadable() => Step::Hold("the segment was cut, and how can't be read any more"),
+            Some(cut) => next_of_cut(cut),
+        };
+    }
+    if block.rejected > 0 && !progress.rejected_proven { Step::Send(Sent::Rejected) } else { Step::Retire }
+}
+
+fn next_of_cut(cut: &Cut) -> Step {
+    let is_undecided = |state: &PieceState| matches!(state, PieceState::Waiting | PieceState::Open);
+    match cut.pieces.iter().position(|piece| is_undecided(&piece.state)) {
+        Some(index) => Step::Send(Sent::Piece(index)),
+        None if cut.refused() > 0 && !cut.refused_are_stored => Step::Send(Sent::Refused),
+        None => Step::FinishRows,
+    }
+}
+
+/// What a failed INSERT means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// What to do with the segment. [`Class::Cut`] only where a cut is safe.
+    pub(super) class: Class,
+    /// ClickHouse certainly has nothing of what was sent, by this attempt or an earlier one.
+    pub(super) is_closed: bool,
+    /// The rows are to blame, and ClickHouse may have them: they can't be cut.
+    pub(super) cut_is_unsafe: bool,
+}
+
+/// Judges a failure of `sent`, of which an earlier attempt may still be open.
+pub(super) fn judge(sent: Sent, is_repeat: bool, class: Class, answered: bool) -> Verdict {
+    let is_closed = answered && !is_repeat;
+    let blames_rows = class == Class::Cut;
+    let may_cut = blames_rows && is_closed && !sent.is_for_quarantine();
+    let class = if blames_rows && !may_cut { Class::Hold } else { class };
+    Verdict { class, is_closed, cut_is_unsafe: blames_rows && !may_cut && !sent.is_for_quarantine() }
+}
+
+impl Work {
+    /// The next step for this segment.
+    pub(super) fn next_step(&self) -> Step {
+        next_step(Block::from(&self.segment), self.progress)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::Piece;
+
+    fn cut(states: &[PieceState], refused_are_stored: bool) -> Cut {
+        let piece = |state: &PieceState| Piece { first: 0, rows: 1, offset: 0, bytes: 1, state: state.clone() };
+        let pieces = states.iter().map(piece).collect();
+        Cut { token: "t".into(), pieces, refused_are_sent: refused_are_stored, refused_are_stored }
+    }
+
+    #[test]
+    fn each_state_of_a_segment_has_its_next_step() {
+        use PieceState::{Inserted, Open, Refused, Waiting};
+        let refused = Refused("because".into());
+        let unreadable = cut(&[], false);
+        let waiting = cut(&[Inserted, Waiting, Open], false);
+        let open = cut(&[Inserted, Open], false);
+        let unstored = cut(&[Inserted, refused.clone()], false);
+        let stored = cut(&[refused, Inserted], true);
+        let all_inserted = cut(&[Inserted, Inserted], false);
+        let fresh = Unrecorded::default();
+        let proven = Unrecorded { rows_proven: true, ..fresh };
+        let finished = Unrecorded { rows_finished: true, ..proven };
+        let done = Unrecorded { rejected_proven: true, ..finished };
+        let (rows, rejected) = (Step::Send(Sent::Rows), Step::Send(Sent::Rejected));
+        let held = Step::Hold("the segment was cut, and how can't be read any more");
+        for (name, rows_waiting, lines, cut, progress, expected) in [
+            ("fresh", 5, 0, None, fresh, rows),
+            ("fresh, with rejected lines", 5, 2, None, fresh, rows),
+            ("rows proven", 5, 0, None, proven, Step::FinishRows),
+            ("rows proven, lines wait", 5, 2, None, proven, Step::FinishRows),
+            ("rows finished", 5, 0, None, finished, Step::Retire),
+            ("rows finished, lines wait", 5, 2, None, finished, rejected),
+            ("all proven", 5, 2, None, done, Step::Retire),
+            ("rows noted as inserted before", 0, 2, None, fresh, rejected),
+            ("lines alone", 0, 2, None, fresh, rejected),
+            ("lines alone, proven", 0, 2, None, Unrecorded { rejected_proven: true, ..fresh }, Step::Retire),
+            ("nothing", 0, 0, None, fresh, Step::Retire),
+            ("the cut is unreadable", 5, 2, Some(&unreadable), fresh, held),
+            ("unreadable, but the rows are in", 0, 2, Some(&unreadable), fresh, rejected),
+            ("a piece waits", 5, 0, Some(&waiting), fresh, Step::Send(Sent::Piece(1))),
+            ("a piece is open", 5, 0, Some(&open), fresh, Step::Send(Sent::Piece(1))),
+            ("refused rows wait", 5, 2, Some(&unstored), fresh, Step::Send(Sent::Refused)),
+            ("refused rows are stored", 5, 2, Some(&stored), fresh, Step::FinishRows),
+            ("all pieces are inserted", 5, 0, Some(&all_inserted), fresh, Step::FinishRows),
+            ("cut and finished", 5, 2, Some(&stored), finished, rejected),
+            ("cut and done", 5, 2, Some(&stored), done, Step::Retire),
+        ] {
+            let block = Block { rows_waiting, rejected: lines, cut };
+            assert_eq!(next_step(block, progress), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn rows_are_cut_only_when_every_attempt_of_them_was_answered() {
+        for sent in [Sent::Rows, Sent::Piece(3), Sent::Refused, Sent::Rejected] {
+            for (is_repeat, answered) in [(false, false), (false, true), (true, false), (true, true)] {
+                let verdict = |class| judge(sent, is_repeat, class, answered);
+                let certain = answered && !is_repeat;
+                for class in [Class::Retry, Class::Hold] {
+                    let expected = Verdict { class, is_closed: certain, cut_is_unsafe: false };
+                    assert_eq!(verdict(class), expected, "{sent:?} {is_repeat} {answered}");
+                }
+                let (may_cut, own) = (certain && !sent.is_for_quarantine(), sent.is_for_quarantine());
+                let expected = Verdict {
+                    class: if may_cut { Class::Cut } else { Class::Hold },
+                    is_closed: certain,
+                    cut_is_unsafe: !may_cut && !own,
+                };
+                assert_eq!(verdict(Class::Cut), expected, "{sent:?} {is_repeat} {answered}");
+            }
+        }
+    }
+}

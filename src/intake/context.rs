@@ -1,0 +1,66 @@
+//! What a request meets: the worker's state that serving it may read and change.
+
+use std::net::IpAddr;
+
+use super::Shared;
+use super::metrics::WorkerMetrics;
+use super::outbox::{Outbox, Waiter};
+use crate::api::{Answer, Api, Reply, Route, Shed};
+use crate::clock::unix_ns;
+use crate::connection::Service;
+use crate::http::Head;
+use crate::ndjson::Origin;
+
+/// The context of one request, borrowed from its worker: the api, the batches, the counters, and who
+/// asks.
+pub(crate) struct RequestContext<'a> {
+    pub(crate) api: &'a mut Api,
+    pub(crate) outbox: &'a mut Outbox,
+    pub(crate) shared: &'a Shared,
+    pub(crate) metrics: &'a WorkerMetrics,
+    pub(crate) waiter: Waiter,
+    pub(crate) client_ip: IpAddr,
+}
+
+impl Service for RequestContext<'_> {
+    fn route(&self, head: &Head<'_>) -> Route {
+        self.api.route(head)
+    }
+
+    fn has_room(&self) -> bool {
+        self.outbox.has_room()
+    }
+
+    fn serve(&mut self, route: Route, body: &[u8]) -> Answer {
+        let take = match route {
+            Route::Events(take) => take,
+            Route::Health => return Answer::Now(self.shared.health.reply()),
+            Route::Options(allow) => return Answer::Now(Reply::Allow(allow)),
+            Route::Refuse(fault) => return Answer::Now(Reply::Fault(fault)),
+        };
+        let origin = Origin { client_ip: self.client_ip, server_time_unix_ns: unix_ns() };
+        if take.key.is_some() {
+            // A request with a key is a batch of its own: it may turn out not to be stored.
+            self.outbox.hand_over(&self.shared.handoff);
+        }
+        let Some(mut filling) = self.outbox.fill() else {
+            return Answer::Now(Reply::Fault(Shed::InFlightBytes.into()));
+        };
+        let answer = self.api.take_events(body, take, &origin, filling.batch());
+        let waits = matches!(answer, Answer::AfterCommit { .. });
+        let report = self.api.report();
+        self.metrics.received.add(u64::from(report.accepted) + u64::from(report.rejected));
+        if !take.dry_run && report.rejected > 0 {
+            if waits && take.key.is_some() {
+                // Only the committer knows whether they were rejected before.
+                filling.note_rejected(report.rejected_by_code);
+            } else {
+                self.metrics.reject(&report.rejected_by_code);
+            }
+        }
+        if waits && (filling.join(self.waiter) || take.key.is_some()) {
+            self.outbox.hand_over(&self.shared.handoff);
+        }
+        answer
+    }
+}

@@ -1,0 +1,42 @@
+//! What became of a batch, as the replies of its requests take it; with either engine.
+
+use std::time::Instant;
+
+use crate::api::Shed;
+use crate::api::{Fault, KEY_REUSED};
+use crate::batch::CommitOutcome;
+use crate::connection::Committed;
+use crate::intake::metrics::WorkerMetrics;
+use crate::intake::outbox::Settled;
+
+/// Counts the requests of a settled batch, and says what they are answered: as they are, with a
+/// reply that waits for ClickHouse waiting until `until`, or with this fault.
+pub(crate) fn decide(settled: &Settled, metrics: &WorkerMetrics, until: Instant) -> Result<Committed, Fault> {
+    let requests = settled.waiters.len() as u64;
+    metrics.request_took(settled.elapsed, requests);
+    let shed = |reason: Shed| {
+        metrics.shed(reason, requests);
+        Err(Fault::from(reason))
+    };
+    let committed = Committed { segment: None, certain: true, until, first: None };
+    match settled.outcome {
+        Some(CommitOutcome::Committed { segment }) => {
+            metrics.reject(&settled.rejected);
+            metrics.accepted.add(u64::from(settled.rows));
+            Ok(Committed { segment: Some(segment), ..committed })
+        }
+        Some(CommitOutcome::Deduplicated { segment, certain }) => {
+            metrics.reject(&settled.rejected);
+            metrics.accepted.add(u64::from(settled.rows) + u64::from(settled.duplicates));
+            metrics.duplicates.add(settled.duplicates.into());
+            Ok(Committed { segment, certain, ..committed })
+        }
+        Some(CommitOutcome::Repeated { summary: first, segment }) => {
+            metrics.repeated.add(requests);
+            Ok(Committed { segment, first: Some(first).filter(|_| settled.keyed != Some(first)), ..committed })
+        }
+        Some(CommitOutcome::KeyReused) => Err(KEY_REUSED),
+        Some(CommitOutcome::Refused(refusal)) => shed(Shed::Commit(refusal)),
+        None => shed(Shed::CommitTimeout),
+    }
+}

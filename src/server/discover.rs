@@ -1,0 +1,92 @@
+//! The table's columns at the start: from ClickHouse, or as they were last.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::threads::ServerError;
+use super::wait_until;
+use crate::clickhouse::TableConfig;
+use crate::clickhouse::client::ClickHouse;
+use crate::clickhouse::description::TableDescription;
+use crate::handoff::Lifecycle;
+use crate::spool::Spool;
+
+/// Between two tries to reach ClickHouse for the first time.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Asks ClickHouse, or takes the last known columns while it is away. `None` when a signal came while
+/// it was waited for.
+pub(super) fn known_table(
+    servers: &[ClickHouse],
+    config: &TableConfig,
+    spool: &Spool,
+    lifecycle: &Lifecycle,
+) -> Result<Option<TableDescription>, ServerError> {
+    let path = spool.schema_path();
+    let mut said = false;
+    while !lifecycle.is_stopping() {
+        let known = last_known(&path);
+        let reason = match ask(servers, config, known.is_some())? {
+            Ok(table) => {
+                keep(&table, &path);
+                return Ok(Some(table));
+            }
+            Err(reason) => reason,
+        };
+        if known.is_some() {
+            tracing::warn!(
+                reason,
+                "ClickHouse can't be asked; events are taken for the columns that the table had last"
+            );
+            return Ok(known);
+        }
+        if !said {
+            tracing::warn!(reason, "waiting for ClickHouse: the columns of the table are not known yet");
+            said = true;
+        }
+        wait_until(Instant::now() + ASK_AGAIN, || lifecycle.is_stopping());
+    }
+    Ok(None)
+}
+
+/// The first server's answer; the inner error says why none answered.
+fn ask(
+    servers: &[ClickHouse],
+    config: &TableConfig,
+    has_known: bool,
+) -> Result<Result<TableDescription, String>, ServerError> {
+    let mut reasons = Vec::new();
+    for server in servers {
+        match TableDescription::discover(server, config) {
+            Ok(table) => {
+                tracing::info!(
+                    url = server.url(),
+                    version = table.version,
+                    columns = table.columns.len(),
+                    "ClickHouse is there"
+                );
+                return Ok(Ok(table));
+            }
+            // A password that was changed under a server is no reason to lose events meanwhile; at a
+            // first start it is a mistake.
+            Err(error) if error.may_pass() || error.is_login_refused() && has_known => {
+                reasons.push(format!("{}: {error}", server.url()));
+            }
+            Err(error) => return Err(ServerError(format!("{}: {error}", server.url()))),
+        }
+    }
+    Ok(Err(reasons.join("; ")))
+}
+
+fn last_known(path: &Path) -> Option<TableDescription> {
+    TableDescription::load(path).unwrap_or_else(|error| {
+        tracing::warn!(%error, path = %path.display(), "the last known columns can't be read");
+        None
+    })
+}
+
+fn keep(table: &TableDescription, path: &Path) {
+    if let Err(error) = table.save(path) {
+        tracing::warn!(%error, path = %path.display(), "the columns can't be kept for a start without ClickHouse");
+    }
+}

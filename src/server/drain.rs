@@ -1,0 +1,96 @@
+//! `sluicegate drain`: inserts all that a spool holds, without opening a port.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crossbeam::channel;
+
+use crate::clickhouse::servers::Servers;
+use crate::config::{ConfigError, Settings};
+use crate::handoff::Handoff;
+use crate::insert::inserter::{Ends, Inserts};
+use crate::insert::stream::InsertClient;
+use crate::spool::{LedgerSnapshot, Spool, SpoolError};
+
+/// Why a spool is not drained: one sentence.
+#[derive(Debug)]
+pub enum DrainError {
+    /// There is no folder of the table's segments.
+    NoSpool(PathBuf),
+    /// The spool can't be used.
+    Spool(SpoolError),
+    /// The settings can't be used.
+    Config(ConfigError),
+    /// The operating system refuses what an inserter needs.
+    Io(std::io::Error),
+    /// So many segments can't be recovered: the disk has no room.
+    NoRoom(usize),
+    /// Some events are on no account of the ledger.
+    Unbalanced(LedgerSnapshot),
+}
+
+impl fmt::Display for DrainError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSpool(folder) => {
+                write!(f, "there is no spool at {}; --spool-dir and --table say where it is", folder.display())
+            }
+            Self::Spool(error) => error.fmt(f),
+            Self::Config(error) => error.fmt(f),
+            Self::Io(error) => write!(f, "an inserter can't be set up: {error}"),
+            Self::NoRoom(segments) => write!(
+                f,
+                "{segments} segments that a crash left open can't be recovered: the spool's disk is full; make room, and drain again"
+            ),
+            Self::Unbalanced(ledger) => {
+                write!(f, "the ledger does not balance, which is a bug of sluicegate; please report it: {ledger:?}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for DrainError {}
+
+/// Inserts until the spool is empty; what ClickHouse refuses or is away for is tried again, as in
+/// `serve`. Ends early only by a signal, which leaves the rest where it is.
+///
+/// # Errors
+///
+/// A sentence that says why it could not begin, or what is left.
+pub fn run(settings: &Settings) -> Result<(), DrainError> {
+    // A start of the server makes it; here it would be an empty one in the wrong place.
+    let folder = settings.spool_dir.join(&settings.table);
+    if !folder.is_dir() {
+        return Err(DrainError::NoSpool(folder));
+    }
+    let (spool, recovered) = Spool::open(settings.spool()).map_err(DrainError::Spool)?;
+    let servers = settings.clickhouse().map_err(DrainError::Config)?;
+    tracing::info!(segments = recovered.segments.len(), events = spool.metrics().spooled_rows(), "draining");
+    let (sender, sealed) = channel::unbounded();
+    for segment in recovered.segments {
+        // The receiver is in our hands.
+        let _ = sender.send(segment);
+    }
+    drop(sender);
+    let handoff = Arc::new(Handoff::new(Vec::new(), Arc::default()));
+    let ends = Ends { sealed, pool: spool.pool(), spool: spool.metrics(), metrics: Arc::default(), handoff };
+    let servers = Arc::new(Servers::new(servers));
+    let inserts = Inserts::new(&settings.table(), *settings.insert_timeout, servers, ends);
+    let client = InsertClient::new(settings.insert_compression).map_err(DrainError::Io)?;
+    inserts.run(&client);
+    let ledger = spool.metrics().ledger();
+    if !ledger.balances() {
+        return Err(DrainError::Unbalanced(ledger));
+    }
+    match spool.postponed() {
+        0 => tracing::info!(
+            events = ledger.rows.inserted,
+            set_aside = ledger.rows.set_aside,
+            refused_lines = ledger.rejected.inserted,
+            "the spool is empty"
+        ),
+        segments => return Err(DrainError::NoRoom(segments)),
+    }
+    Ok(())
+}

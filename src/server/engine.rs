@@ -1,0 +1,132 @@
+//! Which HTTP loop serves: `--engine`. Both serve the same [`Api`] and hand their batches to the same
+//! committer.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use mio::Poll;
+use mio::net::TcpListener;
+
+use super::threads::{ServerError, all_ended, os, spawn};
+use crate::api::Api;
+use crate::config::{Engine, Settings};
+#[cfg(feature = "engine-may")]
+use crate::engine_may::{self, Settlers, Stations};
+use crate::handoff::Mailbox;
+use crate::intake::Shared;
+use crate::intake::metrics::WorkerMetrics;
+use crate::net;
+use crate::worker::{WAKE, Worker};
+
+/// An engine that has its addresses, or knows them.
+pub enum Prepared {
+    /// The own loop: an event queue and its listening sockets for each worker.
+    Epoll(Vec<(Poll, Vec<TcpListener>)>),
+    /// `may_minihttp`, which listens when it starts.
+    #[cfg(feature = "engine-may")]
+    May(Settlers),
+}
+
+/// An engine that serves.
+pub enum Serving {
+    /// The own loop's threads.
+    Epoll(Vec<JoinHandle<()>>),
+    /// What `may_minihttp` serves with.
+    #[cfg(feature = "engine-may")]
+    May(Stations),
+}
+
+/// The engine that the settings name, and a mailbox for each of its workers.
+///
+/// # Errors
+///
+/// When an address can't be listened on, or the system refuses what a worker needs.
+pub fn prepare(settings: &Settings, workers: usize) -> Result<(Prepared, Vec<Mailbox>), ServerError> {
+    match settings.engine {
+        Engine::Epoll => prepare_epoll(settings, workers),
+        #[cfg(feature = "engine-may")]
+        Engine::May => {
+            let (settlers, mailboxes) = engine_may::prepare(&settings.listen, workers);
+            Ok((Prepared::May(settlers), mailboxes))
+        }
+        // Refused where the settings are checked.
+        #[cfg(not(feature = "engine-may"))]
+        Engine::May => prepare_epoll(settings, workers),
+    }
+}
+
+fn prepare_epoll(settings: &Settings, workers: usize) -> Result<(Prepared, Vec<Mailbox>), ServerError> {
+    let mut sockets = Vec::new();
+    for address in &settings.listen {
+        sockets.push(net::bind(*address, workers)?);
+    }
+    let (mut seats, mut mailboxes) = (Vec::new(), Vec::new());
+    for _ in 0..workers {
+        let poll = Poll::new().map_err(os("an event queue can't be made"))?;
+        mailboxes.push(Mailbox::new(poll.registry(), WAKE).map_err(os("a waker can't be made"))?);
+        seats.push((poll, sockets.iter_mut().filter_map(Vec::pop).collect()));
+    }
+    Ok((Prepared::Epoll(seats), mailboxes))
+}
+
+impl Prepared {
+    /// Serves, each worker with an `api` of its own.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses what a worker needs.
+    pub fn start(
+        self,
+        api: impl Fn() -> Api,
+        shared: &Arc<Shared>,
+        metrics: &[Arc<WorkerMetrics>],
+    ) -> Result<Serving, ServerError> {
+        match self {
+            Self::Epoll(seats) => {
+                let workers = (0..).zip(seats).zip(metrics).map(|((index, (poll, listeners)), metrics)| {
+                    let worker = Worker::new(index, poll, listeners, api(), shared.clone(), metrics.clone())
+                        .map_err(os("a listening socket can't be watched"))?;
+                    spawn(format!("worker-{index}"), move || {
+                        pin(index);
+                        run(worker);
+                    })
+                });
+                Ok(Serving::Epoll(workers.collect::<Result<_, _>>()?))
+            }
+            #[cfg(feature = "engine-may")]
+            Self::May(settlers) => {
+                let serving = settlers.start(api, shared, metrics);
+                Ok(Serving::May(serving.map_err(os("an address can't be listened on"))?))
+            }
+        }
+    }
+}
+
+impl Serving {
+    /// True when the server stops and no request that was begun waits for the committer.
+    pub fn has_ended(&self) -> bool {
+        match self {
+            Self::Epoll(workers) => all_ended(workers),
+            #[cfg(feature = "engine-may")]
+            Self::May(stations) => stations.have_ended(),
+        }
+    }
+}
+
+fn run(worker: Worker) {
+    let ended: io::Result<()> = worker.run();
+    if let Err(error) = ended {
+        tracing::error!(%error, "a worker can't wait for events any more");
+        std::process::abort();
+    }
+}
+
+/// Pins the calling thread to the core of its number, as far as the process may use it.
+fn pin(index: usize) {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    let core = index.checked_rem(cores.len()).and_then(|index| cores.get(index));
+    if !core.is_some_and(|core| core_affinity::set_for_current(*core)) {
+        tracing::warn!(worker = index, "the worker can't be pinned to a core");
+    }
+}

@@ -1,0 +1,75 @@
+//! What runs behind the workers: the committer and the inserters.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam::channel;
+
+use super::threads::{ServerError, all_ended, os, spawn};
+use crate::admin::Admin;
+use crate::clickhouse::servers::Servers;
+use crate::config::Settings;
+use crate::handoff::Handoff;
+use crate::insert::inserter::{Ends, Inserts};
+use crate::insert::stream::InsertClient;
+use crate::spool::{Committer, Recovered, Spool, SpoolMetrics};
+
+/// The threads between the workers and ClickHouse.
+pub(super) struct Pipeline {
+    pub(super) inserts: Arc<Inserts>,
+    spool: Arc<SpoolMetrics>,
+    committer: JoinHandle<()>,
+    inserters: Vec<JoinHandle<()>>,
+}
+
+impl Pipeline {
+    /// Starts the inserters, with what a former run left, and then the committer.
+    pub(super) fn start(
+        settings: &Settings,
+        spool: Spool,
+        recovered: Recovered,
+        frozen: Arc<[u8]>,
+        handoff: &Arc<Handoff>,
+        admin: &Admin,
+    ) -> Result<Self, ServerError> {
+        let (sender, sealed) = channel::unbounded();
+        for segment in recovered.segments {
+            // The receiver is in our hands.
+            let _ = sender.send(segment);
+        }
+        let metrics = spool.metrics();
+        let ends = Ends {
+            sealed,
+            pool: spool.pool(),
+            spool: metrics.clone(),
+            metrics: admin.inserts.clone(),
+            handoff: handoff.clone(),
+        };
+        let servers = Arc::new(Servers::new(admin.clickhouse.clone()));
+        let inserts = Arc::new(Inserts::new(&settings.table(), *settings.insert_timeout, servers, ends));
+        let requeued = inserts.clone();
+        let _ = admin.requeue.set(Box::new(move |segment, orders| requeued.requeue(segment, orders)));
+        let count = settings.inserters.get();
+        let inserters = (0..count)
+            .map(|index| {
+                let inserts = inserts.clone();
+                let client =
+                    InsertClient::new(settings.insert_compression).map_err(os("an inserter can't be set up"))?;
+                spawn(format!("inserter-{index}"), move || inserts.run(&client))
+            })
+            .collect::<Result<_, _>>()?;
+        let committer = Committer::new(spool, handoff.clone(), frozen, sender, count);
+        let committer = spawn("committer".into(), move || committer.run())?;
+        Ok(Self { inserts, spool: metrics, committer, inserters })
+    }
+
+    /// True when none of its threads runs any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.committer.is_finished() && all_ended(&self.inserters)
+    }
+
+    /// Rows that are not in ClickHouse.
+    pub(super) fn spooled_rows(&self) -> u64 {
+        self.spool.spooled_rows()
+    }
+}

@@ -1,0 +1,425 @@
+//! The one thread that writes: it gathers the batches of all workers, appends them as frames with
+//! one call, syncs once for all of them, and sends every batch home with its outcome.
+
+mod room;
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::Sender;
+
+use super::frame::HEADER;
+use super::ledger::Events;
+use super::repeats::Fate;
+use super::sealed::SealedSegment;
+use super::segment::OpenSegment;
+use super::storage::{SealError, end_after_failed_sync};
+use super::{Durability, Spool};
+use crate::batch::{Batch, CommitOutcome, CommitRefusal, Exchange, Position, Returned, SegmentNumber};
+use crate::clock::unix_ms;
+use crate::limits;
+use room::refusal_of;
+
+/// Sleeps no longer than this, for its heartbeat and to see room on the disk.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How soon it looks again whether an inserter is free for a segment whose age is over.
+const LOOK_FOR_INSERTER: Duration = Duration::from_millis(10);
+
+/// The committer: the spool, where its batches come from, and the segment that is open.
+pub struct Committer<E> {
+    spool: Spool,
+    exchange: Arc<E>,
+    /// What the open segment says about its columns, or the last one if none is open.
+    frozen: Arc<[u8]>,
+    /// The first segment's number of this process that has `frozen`.
+    frozen_from: SegmentNumber,
+    sealed: Sender<SealedSegment>,
+    inserters: u64,
+    open: Option<OpenSegment>,
+    age_from: Instant,
+    /// The last position that was given out, and the last that is durable.
+    position: Position,
+    durable: Position,
+    group: Vec<Member>,
+    headers: Vec<[u8; HEADER]>,
+    /// How long the last commit took, from the first byte written to the sync.
+    last_commit: Duration,
+    /// The open segment must be sealed before anything is appended to it.
+    must_seal: bool,
+    /// When what a former run left was last tried to be recovered.
+    tried_postponed: Instant,
+    /// When a disk that refused a write was last tried again without an event.
+    tried_writing: Instant,
+}
+
+/// A batch in the group that is committed together.
+struct Member {
+    batch: Batch,
+    /// It becomes a frame.
+    is_stored: bool,
+    fate: Fate,
+}
+
+impl<E: Exchange> Committer<E> {
+    /// A committer that expects `frozen` in the first batches, sends sealed segments to `sealed`,
+    /// and seals by age only while fewer than `inserters` wait there.
+    pub fn new(
+        spool: Spool,
+        exchange: Arc<E>,
+        frozen: impl Into<Arc<[u8]>>,
+        sealed: Sender<SealedSegment>,
+        inserters: usize,
+    ) -> Self {
+        Self {
+            frozen: frozen.into(),
+            frozen_from: spool.next_number,
+            spool,
+            exchange,
+            sealed,
+            inserters: inserters as u64,
+            open: None,
+            age_from: Instant::now(),
+            position: Position::default(),
+            durable: Position::default(),
+            group: Vec::with_capacity(limits::GROUP_BATCHES_MAX),
+            headers: Vec::with_capacity(limits::GROUP_BATCHES_MAX),
+            must_seal: false,
+            last_commit: Duration::ZERO,
+            tried_postponed: Instant::now(),
+            tried_writing: Instant::now(),
+        }
+    }
+
+    /// Commits until the hand-off is finished and empty; then seals what is open.
+    pub fn run(mut self) {
+        self.exchange.register_committer();
+        loop {
+            match self.turn() {
+                Ok(Turn::Busy) => {}
+                Ok(Turn::Idle) => self.exchange.wait(self.wait()),
+                Ok(Turn::Finished) => return,
+                Err(SyncFailed(error)) => end_after_failed_sync(&error),
+            }
+        }
+    }
+
+    /// One round: commits what is there and seals what is due.
+    pub(super) fn turn(&mut self) -> Result<Turn, SyncFailed> {
+        // Read before the queue is drained: what is submitted afterwards isn't lost.
+        let finished = self.exchange.is_finished();
+        let mut pending = self.exchange.next();
+        let idle = pending.is_none();
+        while let Some(batch) = pending.take() {
+            pending = self.commit_group(batch)?;
+        }
+        let now_ms = unix_ms();
+        self.spool.metrics.beat(now_ms);
+        self.spool.repeats.forget_old(now_ms / 1000);
+        self.seal_if_due()?;
+        if !idle {
+            return Ok(Turn::Busy);
+        }
+        if !finished {
+            self.look_for_room()?;
+            return Ok(Turn::Idle);
+        }
+        if self.open.as_ref().is_some_and(|open| !open.is_empty()) {
+            self.seal()?;
+        }
+        Ok(Turn::Finished)
+    }
+
+    /// Commits `first` and what else is there and fits into the open segment. Returns a batch that
+    /// does not fit.
+    fn commit_group(&mut self, first: Batch) -> Result<Option<Batch>, SyncFailed> {
+        if let Fate::Settled(outcome) = self.spool.repeats.fate(&first) {
+            // What was taken long ago needs no room.
+            self.home(first, outcome);
+            return Ok(None);
+        }
+        self.make_way(&first)?;
+        let mut left_over = None;
+        let (mut rows, mut bytes, segment) = (0, 0, self.number());
+        let mut next = Some(first);
+        let mut gathered = false;
+        while let Some(mut batch) = next.take() {
+            let mut fate = self.spool.repeats.fate(&batch);
+            let mut is_stored = false;
+            if fate == Fate::Shared {
+                if !self.group.is_empty() && !self.fits(rows, bytes, &batch) {
+                    left_over = Some(batch);
+                    break;
+                }
+                rows += u64::from(batch.rows.count.max(batch.rejected.count));
+                bytes += batch.frame_payload() + HEADER as u64;
+                fate = self.spool.repeats.begin(&mut batch, segment);
+                is_stored = !batch.is_empty();
+            }
+            // Also what is not stored: a worker's batches return in their order.
+            self.group.push(Member { batch, is_stored, fate });
+            if self.group.len() < limits::GROUP_BATCHES_MAX {
+                next = self.exchange.next();
+                if next.is_none() && !gathered {
+                    gathered = true;
+                    next = self.gather();
+                }
+            }
+        }
+        if !self.group.iter().any(|member| member.is_stored) {
+            // Repeats of what was committed before need no segment.
+            self.return_group(CommitOutcome::Committed { segment });
+        } else if let Err(refusal) = self.open_segment() {
+            self.refuse_group(refusal);
+        } else {
+            self.write_group(bytes)?;
+        }
+        Ok(left_over)
+    }
+
+    /// A sync costs the same for one batch and for many. So while workers still serve requests the
+    /// group waits for theirs, as long as its sync will take; once all of them sleep, nobody comes.
+    fn gather(&mut self) -> Option<Batch> {
+        if self.spool.config.durability == Durability::Written || self.last_commit < limits::GATHER_MIN {
+            return None;
+        }
+        self.exchange.gather(self.last_commit.min(limits::GATHER_MAX));
+        self.exchange.next()
+    }
+
+    fn write_group(&mut self, bytes: u64) -> Result<(), SyncFailed> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let begun = Instant::now();
+        let grows = (open.totals.end + bytes).saturating_sub(open.capacity);
+        let first_position = self.position.next();
+        let was_empty = open.is_empty();
+        let stored = self.group.iter().filter(|member| member.is_stored).map(|member| &member.batch);
+        let frames = stored.clone().count() as u64;
+        let outcome = open.append(stored.clone(), first_position, self.durable, &mut self.headers);
+        if let Err(error) = outcome {
+            let refusal = self.failed(&error, "a write to the spool failed; requests are answered with 503");
+            // What lies behind the end is unknown: nothing may be appended to it.
+            self.must_seal = true;
+            self.refuse_group(refusal);
+            return Ok(());
+        }
+        if self.spool.config.durability == Durability::Sync {
+            open.sync().map_err(SyncFailed)?;
+            self.durable = self.position.plus(frames);
+        }
+        open.capacity += grows;
+        self.spool.metrics.occupy(grows);
+        self.position = self.position.plus(frames);
+        if was_empty {
+            self.age_from = begun;
+            self.spool.metrics.opened(open.number(), open.created_ms());
+        }
+        let rows = stored.clone().map(|batch| u64::from(batch.rows.count)).sum();
+        let rejected = stored.map(|batch| u64::from(batch.rejected.count)).sum();
+        self.spool.repeats.committed(unix_ms() / 1000);
+        let segment = self.number();
+        self.last_commit = begun.elapsed();
+        self.spool.metrics.committed(segment, Events { rows, rejected }, self.position, self.last_commit);
+        self.spool.metrics.refuse(None);
+        self.return_group(CommitOutcome::Committed { segment });
+        Ok(())
+    }
+
+    /// Sends the group's batches home, and wakes each worker once.
+    fn return_group(&mut self, of_the_group: CommitOutcome) {
+        let mut wake = 0u128;
+        for Member { batch, fate, .. } in self.group.drain(..) {
+            let worker = batch.worker;
+            let outcome = match (fate, of_the_group) {
+                (Fate::Settled(outcome), _) | (Fate::Echo(outcome), CommitOutcome::Committed { .. }) => outcome,
+                (Fate::Shared | Fate::Echo(_), of_the_group) => of_the_group,
+            };
+            self.exchange.give_back(Returned { batch, outcome });
+            if worker < 128 {
+                wake |= 1 << worker;
+            } else {
+                self.exchange.wake(worker);
+            }
+        }
+        while wake != 0 {
+            self.exchange.wake(wake.trailing_zeros() as usize);
+            wake &= wake - 1;
+        }
+    }
+
+    fn home(&self, batch: Batch, outcome: CommitOutcome) {
+        let worker = batch.worker;
+        self.exchange.give_back(Returned { batch, outcome });
+        self.exchange.wake(worker);
+    }
+
+    fn refuse_group(&mut self, refusal: CommitRefusal) {
+        self.spool.metrics.refuse(Some(refusal));
+        self.spool.repeats.refused();
+        self.return_group(CommitOutcome::Refused(refusal));
+    }
+
+    /// The number of the open segment, or of the next one.
+    fn number(&self) -> SegmentNumber {
+        self.open.as_ref().map_or(self.spool.next_number, OpenSegment::number)
+    }
+
+    /// Would the open segment, or a fresh one, with `rows` and `bytes` more, still take `batch`?
+    fn fits(&self, rows: u64, bytes: u64, batch: &Batch) -> bool {
+        let config = &self.spool.config;
+        let (has_rows, left) = match &self.open {
+            Some(open) => (open.totals.rows.max(open.totals.rejected), open.capacity.saturating_sub(open.totals.end)),
+            None => (0, config.batch_bytes),
+        };
+        let more = u64::from(batch.rows.count.max(batch.rejected.count));
+        self.is_of_the_open_schema(batch)
+            && has_rows + rows + more <= config.batch_rows
+            && bytes + batch.frame_payload() + HEADER as u64 <= left
+    }
+
+    /// Makes sure that there is a segment to append to.
+    fn open_segment(&mut self) -> Result<(), CommitRefusal> {
+        if self.must_seal {
+            // For what keeps it from being sealed.
+            return Err(self.spool.metrics.refusal().unwrap_or(CommitRefusal::WriteFailed));
+        }
+        if self.open.is_some() {
+            return Ok(());
+        }
+        self.recover_postponed()?;
+        let recycled = match self.room() {
+            Ok(()) => self.spool.pool.take(),
+            // An old file takes no more of the disk.
+            Err(refusal) => Some(self.spool.pool.take().ok_or(refusal)?),
+        };
+        let capacity = self.capacity();
+        let number = self.spool.next_number;
+        self.spool.next_number = number.next();
+        let from = recycled.as_ref().map(|(path, len)| (path.as_path(), *len));
+        match OpenSegment::create(&self.spool.layout, number, self.position.next(), &self.frozen, capacity, from) {
+            Ok(open) => {
+                if recycled.is_none() {
+                    self.spool.metrics.occupy(capacity);
+                }
+                self.open = Some(open);
+                Ok(())
+            }
+            Err(error) => {
+                let refusal = self.failed(&error, "a segment can't be opened; requests are answered with 503");
+                if let Some((path, len)) = recycled {
+                    self.spool.pool.give_up(number, &path, len);
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    /// From now on events are refused. Said when it begins, not for each request that meets it: the
+    /// log may be on the same disk.
+    fn failed(&self, error: &io::Error, what: &str) -> CommitRefusal {
+        if self.spool.metrics.refusal().is_none() {
+            tracing::error!(%error, "{what}");
+        } else {
+            tracing::debug!(%error, "{what}");
+        }
+        let refusal = refusal_of(error);
+        self.spool.metrics.refuse(Some(refusal));
+        refusal
+    }
+
+    /// Seals what `next` can't be appended to.
+    ///
+    /// One segment is open, of one schema. When the table has changed, workers come round to the new
+    /// schema within a turn, so batches of both alternate for a moment at most: to seal at each
+    /// alternation makes a few small segments, and keeps the rule simple.
+    fn make_way(&mut self, next: &Batch) -> Result<(), SyncFailed> {
+        let same = self.is_of_the_open_schema(next);
+        let holds_rows = self.open.as_ref().is_some_and(|open| !open.is_empty());
+        if self.must_seal || holds_rows && !self.fits(0, 0, next) || !same && self.open.is_some() {
+            self.seal()?;
+        }
+        if !same && self.open.is_none() {
+            self.frozen = next.frozen.clone();
+            self.frozen_from = self.spool.next_number;
+        }
+        Ok(())
+    }
+
+    fn is_of_the_open_schema(&self, batch: &Batch) -> bool {
+        Arc::ptr_eq(&self.frozen, &batch.frozen) || self.frozen == batch.frozen
+    }
+
+    fn seal_if_due(&mut self) -> Result<(), SyncFailed> {
+        let Some(open) = self.open.as_ref().filter(|open| !open.is_empty()) else { return Ok(()) };
+        let config = &self.spool.config;
+        let full = open.totals.rows.max(open.totals.rejected) >= config.batch_rows || open.totals.end >= open.capacity;
+        let old = self.age_from.elapsed() >= config.batch_age
+            && self.spool.metrics.to_insert(self.frozen_from) < self.inserters;
+        if full || old { self.seal() } else { Ok(()) }
+    }
+
+    fn seal(&mut self) -> Result<(), SyncFailed> {
+        let Some(open) = self.open.take() else {
+            self.must_seal = false;
+            return Ok(());
+        };
+        if open.is_empty() {
+            // Only after a failed write: what lies in it is nothing.
+            self.abandon(&open);
+            return Ok(());
+        }
+        match open.seal(&mut self.spool.repeats) {
+            Ok(segment) => {
+                self.must_seal = false;
+                self.spool.metrics.sealed();
+                // The inserters hold the other end as long as they live; without them it waits for
+                // the next start.
+                let _ = self.sealed.send(segment);
+            }
+            Err(failure) => match *failure {
+                (open, SealError::Write(error)) => {
+                    self.failed(&error, "a segment can't be sealed; it is tried again");
+                    self.must_seal = true;
+                    self.open = Some(open);
+                }
+                (_, SealError::Sync(error)) => return Err(SyncFailed(error)),
+            },
+        }
+        Ok(())
+    }
+
+    fn abandon(&mut self, open: &OpenSegment) {
+        let path = self.spool.layout.path(open.number(), super::layout::FileKind::Segment);
+        if let Err(error) = self.spool.layout.storage().remove(&path) {
+            tracing::warn!(%error, path = %path.display(), "an unused segment can't be removed");
+        }
+        self.spool.metrics.release(open.capacity);
+        self.spool.metrics.abandoned(open.number());
+        self.must_seal = false;
+    }
+
+    fn wait(&self) -> Duration {
+        let Some(open) = &self.open else { return LOOK };
+        if open.is_empty() {
+            return LOOK;
+        }
+        let left = self.spool.config.batch_age.saturating_sub(self.age_from.elapsed());
+        if left.is_zero() { LOOK_FOR_INSERTER } else { left.min(LOOK) }
+    }
+}
+
+/// How a round of the committer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// There was something to commit.
+    Busy,
+    /// There was nothing to commit.
+    Idle,
+    /// The hand-off is finished and empty, and what was open is sealed.
+    Finished,
+}
+
+/// A failed sync: see [`end_after_failed_sync`].
+#[derive(Debug)]
+pub(super) struct SyncFailed(io::Error);

@@ -1,0 +1,389 @@
+//! A file system in memory that fails as real ones do.
+//!
+//! # The fault model
+//!
+//! **Files.** What is written is in the page cache at once. The disk has it once the file is
+//! synced; before that any page of 4 KiB may reach it at any time, in the state of that time. A loss
+//! of power keeps any subset of the pages written since the last sync, and of a page any subset of
+//! its sectors of 512 bytes; of the lengths that the file has had since then any one. What was never
+//! written reads as zeros.
+//!
+//! **Names.** Giving and taking a name is a change of its folder; a rename between folders is one
+//! change of both, whole or not at all. A loss of power keeps of each folder's changes since its
+//! last sync those up to any point in their order; different folders know nothing of each other, and
+//! a file's own sync says nothing about its name. Folders themselves are durable when they are made.
+//!
+//! **A failed sync of a file** writes some of the pages and forgets that the others were ever
+//! changed: reads show them as if all were well, and the disk will never have them. A failed sync of
+//! a folder leaves its changes undecided, and often the file system read-only until the next boot.
+//!
+//! **Other calls** fail without an effect, or write only a part, or are interrupted. A full disk
+//! takes what needs no new room.
+//!
+//! **A kill** ends the process within a call: a write may have taken a part. The page cache stays,
+//! with what is not true in it. **A loss of power** ends both.
+
+mod file;
+mod machine;
+
+use std::any::Any;
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::chance::Chance;
+use crate::spool::storage::{FolderEntry, Storage, StorageFile};
+use file::File;
+use machine::{Call, Extent, Inode, Machine, split};
+
+/// What goes wrong at a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It fails, with an error that such a call may have.
+    Fails,
+    /// A read or a write takes only a part.
+    Short,
+    /// A write takes only a part, and the next call fails.
+    ShortThenFails,
+    /// A read or a write is interrupted before it began.
+    Interrupted,
+    /// The process ends.
+    Kill,
+    /// The machine ends.
+    PowerLoss,
+}
+
+impl Fault {
+    pub(super) const ALL: [Self; 6] =
+        [Self::Fails, Self::Short, Self::ShortThenFails, Self::Interrupted, Self::Kill, Self::PowerLoss];
+}
+
+/// Why no call succeeds any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Killed,
+    PowerLost,
+}
+
+/// See the module. A clone is another view of the same.
+#[derive(Clone)]
+pub(super) struct FaultyDisk {
+    machine: Arc<Mutex<Machine>>,
+    life: u64,
+}
+
+impl fmt::Debug for FaultyDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a faulty disk")
+    }
+}
+
+impl FaultyDisk {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { machine: Arc::new(Mutex::new(Machine::new(Chance::new(seed)))), life: 0 }
+    }
+
+    fn machine(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap()
+    }
+
+    /// How many calls there were.
+    pub(super) fn calls(&self) -> u64 {
+        self.machine().calls
+    }
+
+    /// Lets something go wrong at the `nth` call from now.
+    pub(super) fn plan(&self, nth: u64, fault: Fault) {
+        let mut machine = self.machine();
+        machine.planned = Some((machine.calls.saturating_add(nth), fault));
+    }
+
+    /// Nothing goes wrong any more.
+    pub(super) fn heal(&self) {
+        let mut machine = self.machine();
+        (machine.planned, machine.is_full) = (None, false);
+    }
+
+    pub(super) fn fill(&self, is_full: bool) {
+        self.machine().is_full = is_full;
+    }
+
+    /// True when a call was made to fail since this was last asked.
+    pub(super) fn has_failed(&self) -> bool {
+        std::mem::take(&mut self.machine().failed)
+    }
+
+    /// Takes the plan away for a while.
+    pub(super) fn pause(&self) -> Option<(u64, Fault)> {
+        let mut machine = self.machine();
+        let calls = machine.calls;
+        machine.planned.take().map(|(at, fault)| (at - calls.min(at), fault))
+    }
+
+    /// Gives back what [`FaultyDisk::pause`] took.
+    pub(super) fn resume(&self, planned: Option<(u64, Fault)>) {
+        if let Some((nth, fault)) = planned {
+            self.plan(nth, fault);
+        }
+    }
+
+    /// The process or the machine has ended within a call.
+    pub(super) fn ended(&self) -> Option<End> {
+        self.machine().ended
+    }
+
+    pub(super) fn is_read_only(&self) -> bool {
+        self.machine().read_only
+    }
+
+    /// The view of the next process, after this one has ended.
+    pub(super) fn restart(&mut self, end: End) {
+        let mut guard = self.machine();
+        let machine = &mut *guard;
+        machine.life += 1;
+        (machine.ended, machine.locked) = (None, false);
+        if end == End::PowerLost {
+            machine.read_only = false;
+            machine.lose_power();
+        }
+        machine.free_nameless();
+        let life = machine.life;
+        drop(guard);
+        self.life = life;
+    }
+
+    /// The bytes of a folder's files, as they are read now.
+    pub(super) fn files_in(&self, folder: &Path) -> Vec<(String, Vec<u8>)> {
+        let machine = self.machine();
+        let names = machine.folders.get(folder).into_iter().flat_map(|folder| &folder.cached);
+        let read = |inode: &Inode| {
+            let file = &machine.files[*inode];
+            let mut bytes = vec![0; file.cached.len as usize];
+            file.read(&mut bytes, 0);
+            bytes
+        };
+        names.map(|(name, inode)| (name.clone(), read(inode))).collect()
+    }
+
+    /// Changes one bit of a file at rest.
+    pub(super) fn flip(&self, path: &Path, byte: u64, bit: u8) {
+        let mut machine = self.machine();
+        let inode = machine.inode(path).unwrap();
+        machine.files[inode].flip(byte, bit);
+    }
+
+    fn handle(&self, inode: Inode) -> Box<dyn StorageFile> {
+        Box::new(Handle { disk: self.clone(), inode })
+    }
+}
+
+/// The outcome of a call that may have been the process's last.
+fn done<T>(extent: Extent, value: T) -> io::Result<T> {
+    if extent == Extent::LastPart { Err(io::Error::other("the process has ended")) } else { Ok(value) }
+}
+
+impl Storage for FaultyDisk {
+    fn make_folder(&self, path: &Path) -> io::Result<()> {
+        let mut machine = self.machine();
+        if machine.folders.contains_key(path) {
+            machine.enter(self.life, Call::Look)?;
+            return Ok(());
+        }
+        let extent = machine.enter(self.life, Call::Change)?;
+        for folder in path.ancestors() {
+            machine.folders.entry(folder.to_owned()).or_default();
+        }
+        done(extent, ())
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {
+        drop(self.create(path)?);
+        let mut machine = self.machine();
+        if std::mem::replace(&mut machine.locked, true) {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(Lock(self.clone()))))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
+        let mut machine = self.machine();
+        if machine.inode(path).is_ok() {
+            drop(machine);
+            return self.open(path);
+        }
+        let extent = machine.enter(self.life, Call::Change)?;
+        if machine.is_full && machine.chance.one_in(2) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let inode = machine.files.len();
+        machine.files.push(File::default());
+        let (folder, name) = split(path);
+        machine.apply(vec![(folder, name, Some(inode))]);
+        drop(machine);
+        done(extent, self.handle(inode))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
+        let mut machine = self.machine();
+        machine.enter(self.life, Call::Look)?;
+        let inode = machine.inode(path)?;
+        drop(machine);
+        Ok(self.handle(inode))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut machine = self.machine();
+        let extent = machine.enter(self.life, Call::Change)?;
+        let inode = machine.inode(from)?;
+        let ((from, old), (to, new)) = (split(from), split(to));
+        machine.apply(vec![(from, old, None), (to, new, Some(inode))]);
+        done(extent, ())
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut machine = self.machine();
+        let extent = machine.enter(self.life, Call::Change)?;
+        let inode = machine.inode(from)?;
+        if machine.inode(to).is_ok() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let (folder, name) = split(to);
+        machine.apply(vec![(folder, name, Some(inode))]);
+        done(extent, ())
+    }
+
+    fn is_same_file(&self, one: &Path, other: &Path) -> io::Result<bool> {
+        let mut machine = self.machine();
+        machine.enter(self.life, Call::Look)?;
+        Ok(machine.inode(one)? == machine.inode(other)?)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut machine = self.machine();
+        let extent = machine.enter(self.life, Call::Change)?;
+        machine.inode(path)?;
+        let (folder, name) = split(path);
+        machine.apply(vec![(folder, name, None)]);
+        done(extent, ())
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<FolderEntry>> {
+        let mut machine = self.machine();
+        machine.enter(self.life, Call::Look)?;
+        let folder = machine.folders.get(path).ok_or(io::ErrorKind::NotFound)?;
+        let names = folder.cached.iter().map(|(name, inode)| (name.clone(), false, machine.files[*inode].cached.len));
+        let below = machine.folders.keys().filter(|folder| folder.parent() == Some(path));
+        let below = below.map(|folder| (split(folder).1, true, 0));
+        Ok(names.chain(below).map(|(name, is_folder, len)| FolderEntry { name, is_folder, len }).collect())
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        let mut machine = self.machine();
+        machine.enter(self.life, Call::SyncFolder)?;
+        machine.store_folder(path);
+        Ok(())
+    }
+
+    fn free_bytes(&self, _: &Path) -> io::Result<u64> {
+        let mut machine = self.machine();
+        machine.enter(self.life, Call::Look)?;
+        Ok(if machine.is_full { 0 } else { 1 << 40 })
+    }
+}
+
+struct Lock(FaultyDisk);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let mut machine = self.0.machine();
+        if machine.life == self.0.life {
+            machine.locked = false;
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Handle {
+    disk: FaultyDisk,
+    inode: Inode,
+}
+
+impl Handle {
+    fn enter(&self, call: Call) -> io::Result<(MutexGuard<'_, Machine>, Extent)> {
+        let mut machine = self.disk.machine();
+        let extent = machine.enter(self.disk.life, call)?;
+        Ok((machine, extent))
+    }
+}
+
+impl StorageFile for Handle {
+    fn read_at(&self, space: &mut [u8], offset: u64) -> io::Result<usize> {
+        let (mut machine, extent) = self.enter(Call::Read)?;
+        let mut len = space.len();
+        if extent != Extent::Whole && len > 1 {
+            len = 1 + machine.chance.below(len as u64 - 1) as usize;
+        }
+        Ok(machine.files[self.inode].read(&mut space[..len], offset))
+    }
+
+    fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        let (mut machine, extent) = self.enter(Call::Write)?;
+        let mut bytes = Vec::new();
+        slices.iter().for_each(|slice| bytes.extend_from_slice(slice));
+        if extent != Extent::Whole {
+            let least = usize::from(extent == Extent::Part);
+            bytes.truncate(least + machine.chance.below(bytes.len() as u64 + 1 - least as u64) as usize);
+        }
+        let is_full = machine.is_full;
+        let file = &mut machine.files[self.inode];
+        if is_full && offset + bytes.len() as u64 > file.reserved {
+            let room = file.reserved.saturating_sub(offset) as usize;
+            if room == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            bytes.truncate(room);
+        }
+        file.write(&bytes, offset);
+        done(extent, bytes.len())
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        let (mut machine, extent) = self.enter(Call::Change)?;
+        let is_full = machine.is_full;
+        let file = &mut machine.files[self.inode];
+        if is_full && len > file.reserved {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        if len > file.cached.len {
+            file.set_len(len);
+        }
+        file.reserved = file.reserved.max(len);
+        done(extent, ())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let (mut machine, extent) = self.enter(Call::Change)?;
+        machine.files[self.inode].set_len(len);
+        done(extent, ())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        let (machine, _) = self.enter(Call::Look)?;
+        Ok(machine.files[self.inode].cached.len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut guard = self.disk.machine();
+        let machine = &mut *guard;
+        let file = self.inode;
+        let was_ended = machine.ended.is_some();
+        let outcome = machine.enter(self.disk.life, Call::SyncFile);
+        if outcome.is_ok() {
+            machine.files[file].write_back_all();
+        } else if !was_ended && machine.ended.is_none() && !machine.read_only && machine.life == self.disk.life {
+            machine.files[file].forget_dirty(&mut machine.chance);
+        }
+        outcome.map(|_| ())
+    }
+}

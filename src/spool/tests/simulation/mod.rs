@@ -1,0 +1,409 @@
+//! Whole lives of a spool on a faulty disk, thousands of them, each from a seed.
+//!
+//! `SIM_SEEDS` says how many, `SIM_FIRST_SEED` where to begin. A life that fails says its seed.
+
+mod inserting;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use crossbeam::channel::{Receiver, unbounded};
+
+use super::chance::Chance;
+use super::exchange::TestExchange;
+use super::faulty::{End, Fault, FaultyDisk};
+use super::flips;
+use super::model::{Model, Promise};
+use super::*;
+use crate::batch::CommitOutcome;
+use crate::limits;
+use crate::spool::committer::Turn;
+use inserting::read;
+
+/// How many lives a plain run of the tests has.
+const SEEDS: u64 = 2000;
+
+/// Bytes that are frozen into a segment: its identity has more than one page, and can be torn.
+const FROZEN: usize = 5000;
+
+/// What a life is about.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    /// Of `written`, a loss of power may take what is not sealed.
+    durability: Durability,
+    /// Bits flip while the process is not running.
+    flips: bool,
+}
+
+/// One process on the disk.
+struct Process {
+    committer: Committer<TestExchange>,
+    exchange: Arc<TestExchange>,
+    sealed: Receiver<SealedSegment>,
+    pool: Arc<SegmentPool>,
+    metrics: Arc<SpoolMetrics>,
+    /// Segments that an inserter would have.
+    waiting: Vec<SealedSegment>,
+    /// The records in each batch.
+    under_way: BTreeMap<u64, Vec<u32>>,
+    sequence: u64,
+}
+
+/// One life of a spool, over many processes.
+struct Life {
+    kind: Kind,
+    chance: Chance,
+    disk: FaultyDisk,
+    config: SpoolConfig,
+    model: Model,
+    process: Option<Process>,
+    /// Faults come at any time.
+    is_faulty: bool,
+    has_flipped: bool,
+    /// Less is written, and more fails and ends: faults follow on one another.
+    is_rough: bool,
+    node_id: Option<String>,
+}
+
+impl Life {
+    fn new(seed: u64, kind: Kind) -> Self {
+        let mut chance = Chance::new(seed);
+        let batch_bytes = *chance.pick(&[8 << 10, 52 << 10]);
+        let files = *chance.pick(&[2, 4, 1000]);
+        let config = SpoolConfig {
+            dir: "/disk/spool".into(),
+            table: "t".into(),
+            node_id: None,
+            spool_bytes_max: files * (batch_bytes + FROZEN as u64 + limits::SEGMENT_BLOCKS_BYTES),
+            disk_free_min: 1,
+            batch_rows: *chance.pick(&[6, 25, 1000]),
+            batch_bytes,
+            batch_age: *chance.pick(&[Duration::ZERO, Duration::from_secs(3600)]),
+            durability: kind.durability,
+            idempotency_keys_max: 100_000,
+            dedup_values_max: chance.one_in(2).then_some(100_000),
+        };
+        let disk = FaultyDisk::new(seed ^ 0xD15C);
+        let is_rough = chance.one_in(4);
+        let (model, process, node_id) = (Model::default(), None, None);
+        let (is_faulty, has_flipped) = (false, false);
+        Self { kind, chance, disk, config, model, process, is_faulty, has_flipped, is_rough, node_id }
+    }
+
+    /// Lives for so many steps; with `plan`, one fault at that call and no others.
+    fn live(&mut self, steps: u64, plan: Option<(u64, Fault)>) {
+        if let Some((nth, fault)) = plan {
+            self.disk.plan(nth, fault);
+        }
+        self.start();
+        for _ in 0..steps {
+            self.is_faulty = plan.is_none();
+            if self.is_faulty && self.chance.one_in(if self.is_rough { 2 } else { 4 }) {
+                self.plan_fault();
+            }
+            self.step(plan.is_none());
+            self.look_at_the_end();
+        }
+        self.drain();
+    }
+
+    fn plan_fault(&mut self) {
+        let nth = *self.chance.pick(&[1, 4, 15, 60]);
+        let nth = 1 + self.chance.below(nth);
+        let fault = *self.chance.pick(&Fault::ALL);
+        self.disk.plan(nth, fault);
+    }
+
+    fn step(&mut self, may_end: bool) {
+        let first = if self.is_rough && may_end && self.chance.one_in(2) { 14 } else { 0 };
+        match first + self.chance.below(if may_end { 24 } else { 20 } - first) {
+            0..8 => self.submit(),
+            8..18 => self.insert_one(),
+            18..20 => {
+                self.turn();
+            }
+            20 => self.ends(End::Killed),
+            21 => self.ends(End::PowerLost),
+            22 => {
+                self.stop();
+            }
+            _ => {
+                let is_full = self.chance.one_in(2);
+                self.disk.fill(is_full);
+            }
+        }
+    }
+
+    /// Starts a process, and another when it fails, until one runs.
+    fn start(&mut self) {
+        loop {
+            self.disk.has_failed();
+            match Spool::open_on(Arc::new(self.disk.clone()), self.config.clone()) {
+                Ok((spool, recovered)) => {
+                    if self.disk.ended().is_none() && self.began(spool, recovered) {
+                        return;
+                    }
+                }
+                Err(error) => assert!(self.disk.has_failed(), "a start failed without a reason: {error}"),
+            }
+            let end = match self.disk.ended() {
+                Some(end) => end,
+                None if self.disk.is_read_only() || self.chance.one_in(3) => End::PowerLost,
+                None => End::Killed,
+            };
+            self.forget(end);
+        }
+    }
+
+    fn began(&mut self, mut spool: Spool, recovered: Recovered) -> bool {
+        let mut waiting = recovered.segments;
+        while spool.postponed() > 0 && self.chance.one_in(2) {
+            match spool.recover_postponed() {
+                Ok(Some(segment)) => waiting.push(segment),
+                Ok(None) => {}
+                Err(_) if self.disk.ended().is_some() => return false,
+                Err(_) => break,
+            }
+        }
+        let found = self.quietly(|life| waiting.iter().map(|segment| life.look_at(segment)).collect::<Vec<_>>());
+        if spool.postponed() == 0 {
+            self.model.nothing_is_missing(&found, "after a start");
+        }
+        if !waiting.is_empty() {
+            let node_id = spool.layout.node_id().to_owned();
+            assert_eq!(*self.node_id.get_or_insert(node_id.clone()), node_id, "the node has another name");
+        }
+        if !self.kind.flips {
+            let damaged = self.disk.files_in(&spool.layout.damaged_dir());
+            let names: Vec<_> = damaged.iter().map(|(name, _)| name).collect();
+            assert!(names.is_empty(), "damage was found where there is none: {names:?}");
+        }
+        // One flip for each state in which a segment is recovered.
+        self.has_flipped = spool.postponed() > 0 || self.chance.one_in(2);
+        let exchange = Arc::new(TestExchange::default());
+        let (sender, sealed) = unbounded();
+        let (pool, metrics) = (spool.pool(), spool.metrics());
+        let inserters = self.chance.below(3) as usize;
+        let committer = Committer::new(spool, exchange.clone(), vec![b'f'; FROZEN], sender, inserters);
+        let (under_way, sequence) = (BTreeMap::new(), 0);
+        self.process = Some(Process { committer, exchange, sealed, pool, metrics, waiting, under_way, sequence });
+        true
+    }
+
+    /// Looks without a fault.
+    fn quietly<T>(&mut self, look: impl FnOnce(&mut Self) -> T) -> T {
+        let planned = self.disk.pause();
+        let seen = look(self);
+        self.disk.resume(planned);
+        seen
+    }
+
+    /// The batches in a sealed segment.
+    fn look_at(&mut self, segment: &SealedSegment) -> Vec<u32> {
+        let read = read(segment, Part::Rows).and_then(|rows| Ok((rows, read(segment, Part::Rejected)?)));
+        match read {
+            Ok((rows, rejected)) => {
+                let ids = self.model.look_at(&segment.token(), &rows, &rejected);
+                for id in &ids {
+                    self.model.records[*id as usize].is_sealed = true;
+                }
+                ids
+            }
+            Err(error) if self.kind.flips && error.kind() == io::ErrorKind::InvalidData => {
+                assert!(self.model.is_damaged(segment.number().get()), "nothing has hit it: {error}");
+                flips::readable(&self.disk, segment.path(), true).into_iter().collect()
+            }
+            Err(error) => panic!("a sealed segment can't be read: {error}"),
+        }
+    }
+
+    /// The process ends, and the next one starts.
+    fn ends(&mut self, end: End) {
+        self.forget(end);
+        if self.is_faulty && self.chance.one_in(3) {
+            // A start that fails, too.
+            self.plan_fault();
+        }
+        self.start();
+    }
+
+    fn forget(&mut self, end: End) {
+        self.process = None;
+        if end == End::PowerLost && self.kind.durability == Durability::Written {
+            for record in self.model.records.iter_mut().filter(|record| !record.is_sealed) {
+                record.promise = Promise::None;
+            }
+        }
+        self.disk.restart(end);
+        // Once between two starts, and when the disk has what is read: what it costs is known then.
+        let may_flip = self.kind.flips && self.is_faulty && end == End::PowerLost;
+        if may_flip && !std::mem::replace(&mut self.has_flipped, true) {
+            let table_dir = self.config.dir.join("t");
+            if self.chance.one_in(4) {
+                flips::flip_log(&self.disk, &table_dir.join("seen"), &mut self.model, &mut self.chance);
+            } else {
+                flips::flip(&self.disk, &table_dir, &mut self.model, &mut self.chance);
+            }
+        }
+    }
+
+    fn look_at_the_end(&mut self) {
+        if let Some(end) = self.disk.ended() {
+            self.ends(end);
+        } else if self.disk.is_read_only() && self.chance.one_in(3) {
+            self.ends(End::PowerLost);
+        }
+    }
+
+    /// Hands batches over, and lets the committer have them.
+    fn submit(&mut self) {
+        let count = 1 + self.chance.below(*self.chance.clone().pick(&[1, 3, 8]));
+        for _ in 0..count {
+            let mut ids = vec![self.next_record()];
+            // Several requests in one batch, new ones and repeats.
+            while self.model.records[ids[0] as usize].is_identified && self.chance.one_in(3) {
+                let next = self.next_record();
+                ids.extend(self.model.records[next as usize].is_identified.then_some(next));
+            }
+            let process = self.process.as_mut().unwrap();
+            process.sequence += 1;
+            let batch = self.model.contents(&ids, process.sequence);
+            process.under_way.insert(process.sequence, ids);
+            process.exchange.submit(batch);
+        }
+        self.turn();
+    }
+
+    /// What a client sends: something new, or again what has a key or identities.
+    fn next_record(&mut self) -> u32 {
+        // A client that had no answer asks again, more often than one that had.
+        let again = if self.chance.one_in(3) { Promise::CopyMode } else { Promise::None };
+        let records = (0..).zip(&self.model.records);
+        let known = records.filter(|(_, record)| (record.is_keyed || record.is_identified) && record.promise == again);
+        let known: Vec<u32> = known.map(|(id, _)| id).collect();
+        if !known.is_empty() && self.chance.one_in(3) {
+            return *self.chance.pick(&known);
+        }
+        let is_keyed = !self.kind.flips && self.chance.one_in(4);
+        let is_identified = self.config.dedup_values_max.is_some() && self.chance.one_in(2);
+        self.model.batch(&mut self.chance, is_keyed, is_identified)
+    }
+
+    /// Rounds of the committer until it has nothing to do, and what came of them. False when the
+    /// process has ended.
+    fn turn(&mut self) -> bool {
+        loop {
+            let outcome = self.process.as_mut().unwrap().committer.turn();
+            self.take_back();
+            match outcome {
+                Ok(Turn::Busy) => {}
+                Ok(Turn::Idle | Turn::Finished) if self.disk.ended().is_none() => return true,
+                _ => {
+                    // It ended itself, or was ended; in both cases the page cache may lie to the next.
+                    let by_itself = if self.chance.one_in(2) { End::Killed } else { End::PowerLost };
+                    self.ends(self.disk.ended().unwrap_or(by_itself));
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn take_back(&mut self) {
+        let Some(process) = &mut self.process else { return };
+        while let Some(returned) = process.exchange.take() {
+            let ids = process.under_way.remove(&returned.batch.sequence.get()).unwrap();
+            match returned.outcome {
+                CommitOutcome::Committed { .. } | CommitOutcome::Deduplicated { .. } => {}
+                CommitOutcome::Repeated { summary, .. } => assert_eq!(summary.accepted, returned.batch.rows.count),
+                CommitOutcome::KeyReused => panic!("the body is the same"),
+                CommitOutcome::Refused(_) => continue,
+            }
+            ids.iter().for_each(|id| self.model.records[*id as usize].promise = Promise::CopyMode);
+        }
+        let sealed: Vec<SealedSegment> = process.sealed.try_iter().collect();
+        if self.disk.ended().is_none() {
+            self.quietly(|life| sealed.iter().for_each(|segment| drop(life.look_at(segment))));
+        }
+        if let Some(process) = &mut self.process {
+            process.waiting.extend(sealed);
+        }
+    }
+
+    /// An orderly stop; false when the process ended in it.
+    fn stop(&mut self) -> bool {
+        self.process.as_ref().unwrap().exchange.finish();
+        let orderly = self.turn();
+        if orderly {
+            self.ends(End::Killed);
+        }
+        orderly
+    }
+
+    /// No faults any more: everything goes to ClickHouse.
+    fn drain(&mut self) {
+        self.is_faulty = false;
+        self.disk.heal();
+        while !self.stop() {}
+        for _ in 0..400 {
+            if self.process.as_ref().unwrap().waiting.is_empty() {
+                break;
+            }
+            self.insert_one();
+        }
+        let mut held = BTreeSet::new();
+        for segment in &self.process.as_ref().unwrap().waiting {
+            assert!(self.kind.flips && self.model.is_damaged(segment.number().get()), "a segment is never done");
+            assert!(self.must_be_held(segment), "what is readable of a segment is never sent");
+            held.extend(flips::readable(&self.disk, segment.path(), true));
+        }
+        if self.model.everything_is_stored_once(&held) {
+            let is_kept = !self.disk.files_in(&self.config.dir.join("t/damaged")).is_empty();
+            let is_held = !self.process.as_ref().unwrap().waiting.is_empty();
+            assert!(is_held || is_kept, "what is damaged is gone, and nobody was told");
+        }
+    }
+}
+
+/// Lets `life` say which seed it was, if it fails.
+fn with_seed<T>(seed: u64, life: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(life)).unwrap_or_else(|panic| {
+        eprintln!(
+            "seed {seed} failed; again: SIM_FIRST_SEED={seed} SIM_SEEDS=1 cargo test --lib what_was_acknowledged"
+        );
+        resume_unwind(panic)
+    })
+}
+
+fn seeds() -> std::ops::Range<u64> {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let first = number("SIM_FIRST_SEED").unwrap_or(0);
+    first..first + number("SIM_SEEDS").unwrap_or(SEEDS)
+}
+
+#[test]
+fn what_was_acknowledged_is_stored_once_whatever_fails() {
+    for seed in seeds() {
+        let kind = match seed % 4 {
+            0 | 1 => Kind { durability: Durability::Sync, flips: false },
+            2 => Kind { durability: Durability::Written, flips: false },
+            _ => Kind { durability: Durability::Sync, flips: true },
+        };
+        with_seed(seed, || Life::new(seed, kind).live(40, None));
+    }
+}
+
+#[test]
+fn every_call_may_fail_in_every_way() {
+    let kind = Kind { durability: Durability::Sync, flips: false };
+    for seed in [1, 2, 3] {
+        let mut whole = Life::new(seed, kind);
+        whole.live(8, Some((u64::MAX, Fault::Fails)));
+        for nth in 1..=whole.disk.calls() {
+            for fault in Fault::ALL {
+                let life = || Life::new(seed, kind).live(8, Some((nth, fault)));
+                let outcome = catch_unwind(AssertUnwindSafe(life));
+                assert!(outcome.is_ok(), "seed {seed}: {fault:?} at call {nth}");
+            }
+        }
+    }
+}
