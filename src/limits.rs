@@ -60,7 +60,8 @@ pub const DEPTH_MAX: usize = 128;
 /// A refused line is stored in the quarantine up to this length.
 pub const QUARANTINE_LINE_BYTES_MAX: usize = 64 << 10;
 
-/// Columns of a table. A row's bookkeeping is a fixed array of ranges per worker.
+/// Columns of a table. Each costs a worker 24 bytes, allocated once a schema: where the cell of a
+/// field that came early lies.
 pub const COLUMNS_MAX: usize = 1024;
 
 /// Files of inserted segments that are kept to be overwritten (DESIGN, rule 7). Each occupies
@@ -94,8 +95,12 @@ pub const SCHEMA_LOOK_AWAY_SECONDS: u64 = 2;
 /// Looks that errors call for follow each other no sooner than this.
 pub const SCHEMA_LOOK_PAUSE_MS: u64 = 1000;
 
-/// How often a worker looks at its time-outs, at least; also the age of a fresh heartbeat.
+/// The longest pause between two sweeps of a worker: over its time-outs, and with its heartbeat. A
+/// heartbeat of a healthy worker is at most so old, and what a slow turn adds.
 pub const SWEEP_MS: u64 = 250;
+
+/// A heartbeat that is older belongs to a thread that is stuck. A sync of a slow disk may take seconds.
+pub const HEARTBEAT_AGE_MAX_MS: u64 = 30_000;
 
 /// The longest `Idempotency-Key`. Only its hash is kept: longer ones cost nothing but sense.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
@@ -143,3 +148,29 @@ pub const TRAILER_BYTES_MAX: usize = 8 << 10;
 /// Confirmed segments that are remembered for `ack=inserted`: far more than are inserted while a
 /// reply waits. Costs 8 bytes each.
 pub const INSERTED_RING: usize = 4096;
+
+// What must hold between the limits, whoever changes one of them.
+const _: () = {
+    // One batch under way and one that fills, or worker and committer wait for each other.
+    assert!(BATCHES_PER_WORKER >= 2);
+    // A usual batch keeps its memory from turn to turn.
+    assert!(TURN_BYTES_MAX <= BATCH_BYTES_KEPT);
+    // A buffer for what is incomplete begins smaller than what one read brings.
+    assert!(KEPT_BYTES_FIRST <= READ_SCRATCH_BYTES);
+    assert!(GATHER_MIN.as_nanos() < GATHER_MAX.as_nanos());
+    // A reply that lists errors is one that has not too many of them.
+    assert!(LINE_ERRORS_LISTED_MAX <= BAD_LINES_MAX as usize);
+    assert!(CHUNK_EXTENSION_BYTES_MAX <= CHUNK_EXTENSIONS_BYTES_MAX);
+    // A rejected line fits into one frame beside others.
+    assert!(QUARANTINE_LINE_BYTES_MAX <= TURN_BYTES_MAX);
+    // ClickHouse that is away is asked more often than one that is there, and neither without a pause.
+    assert!(SCHEMA_LOOK_AWAY_SECONDS < SCHEMA_LOOK_SECONDS);
+    assert!(SCHEMA_LOOK_PAUSE_MS <= SCHEMA_LOOK_AWAY_SECONDS * 1000);
+    // Many sweeps pass before a thread is called stuck.
+    assert!(SWEEP_MS * 10 <= HEARTBEAT_AGE_MAX_MS);
+    // A stop looks at idle connections at least once before it closes them.
+    assert!(SWEEP_MS <= STOPPING_IDLE_MS);
+    // The committer's list of workers to wake has a bit for each of the first 128 only; a group holds
+    // no more batches than these workers can hand over.
+    assert!(GROUP_BATCHES_MAX <= 128 * BATCHES_PER_WORKER);
+};

@@ -6,10 +6,8 @@ use super::{Admin, Page};
 use crate::clock::unix_ms;
 use crate::http::Status;
 use crate::intake::metrics::WorkerMetrics;
+use crate::limits;
 use crate::spool::SpoolMetrics;
-
-/// A thread that has not come round for so long is stuck. A sync of a slow disk may take seconds.
-const HEARTBEAT_AGE_MAX_MS: u64 = 30_000;
 
 /// Held segments that `/readyz` names.
 const WARNINGS_MAX: usize = 10;
@@ -19,7 +17,7 @@ const WARNINGS_MAX: usize = 10;
 pub(super) fn live(workers: &[Arc<WorkerMetrics>], spool: &SpoolMetrics) -> Page {
     let now = unix_ms();
     // A heartbeat of 0 belongs to a thread that has not begun, while the server waits to start.
-    let stale = |beat: u64| beat != 0 && now.saturating_sub(beat) > HEARTBEAT_AGE_MAX_MS;
+    let stale = |beat: u64| beat != 0 && now.saturating_sub(beat) > limits::HEARTBEAT_AGE_MAX_MS;
     if workers.iter().any(|worker| stale(worker.heartbeat_ms.get())) {
         return Page::fault(Status::ServiceUnavailable, "worker_stuck", "A worker has not come round for 30 s.");
     }

@@ -110,7 +110,6 @@ impl Api {
             Ok(()) => false,
             Err(EncodeRefusal::TooManyBadLines) => true,
             Err(refusal) => {
-                debug_assert_eq!(before, batch.mark());
                 return Answer::Now(Reply::Fault(refusal.into()));
             }
         };

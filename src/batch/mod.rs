@@ -30,7 +30,8 @@ pub struct Section {
 
 impl Section {
     fn cut(&mut self, mark: (usize, u32)) {
-        debug_assert!(mark.0 <= self.bytes.len() && mark.1 <= self.count);
+        // Once a rejected request: cut to more than there is, a batch would store rows that nobody sent.
+        assert!(mark.0 <= self.bytes.len() && mark.1 <= self.count, "a batch is rolled back to a place behind its end");
         self.bytes.truncate(mark.0);
         self.count = mark.1;
     }
