@@ -33,7 +33,7 @@
 //! | [`ndjson`] | `batch`, `limits`, `quarantine`, `rowbinary`, `schema` | lines → rows, one file a family of types |
 //! | [`handoff`] | `batch`, `limits` | where threads meet: batches, wake-ups, proven segments, published versions, the phase from start to stop |
 //! | [`spool`] | `batch`, `clock`, `limits` | the log: frames, segments, the committer, keys and identities, what is held, recovery |
-//! | [`clickhouse`] | `handoff`, `limits`, `quarantine`, `schema` | what ClickHouse is: client, servers, tables and columns, guarantee ("exactly once") and horizon, embedded |
+//! | [`clickhouse`] | `clock`, `handoff`, `limits`, `quarantine`, `schema` | what ClickHouse is: client, servers, tables and columns, guarantee ("exactly once") and horizon, embedded |
 //! | [`insert`] | `batch`, `clickhouse`, `clock`, `handoff`, `quarantine`, `rowbinary`, `schema`, `spool` | how a segment gets into it: due, step, attempt, outcome of an error, cutting, presence |
 //! | [`api`] | `batch`, `http`, `limits`, `ndjson`, `schema` | routes, replies and faults of the public address; where a key will be compared |
 //! | [`connection`] | `api`, `batch`, `http`, `limits` | one connection's state machine, without a socket |

@@ -72,8 +72,8 @@ fn check_says_what_will_happen_and_which_guarantee_the_table_gives() {
     ] {
         assert!(said.contains(part), "{part} is missing:\n{said}");
     }
-    // The statement that it names does mend it.
-    let statement = said.lines().find_map(|line| line.trim().strip_prefix("to mend it: ")).unwrap();
+    // The statement that it names does fix it.
+    let statement = said.lines().find_map(|line| line.trim().strip_prefix("to fix it: ")).unwrap();
     clickhouse.query(statement);
     let (_, said, _) = check("weak");
     assert!(said.contains("deduplication window: 10000 blocks") && said.contains("exactly once"), "{said}");

@@ -88,7 +88,7 @@ fn more_bad_rows_than_a_cut_may_have_pieces_are_held_whole() {
     let database = clickhouse.database();
     let server = Server::start(clickhouse, &database, &[]);
     clickhouse.query(&format!("ALTER TABLE {database}.events ADD CONSTRAINT many CHECK sequence % 2 = 0"));
-    send(&server, &sequences(0..400));
+    send(&server, &sequences(0..600));
     wait_for_warning(&server, "pieces");
     clickhouse.query(&format!("ALTER TABLE {database}.events DROP CONSTRAINT many"));
     requeue(&server, &[]);
@@ -98,7 +98,7 @@ fn more_bad_rows_than_a_cut_may_have_pieces_are_held_whole() {
     let mut all: Vec<i64> = quarantined.lines().map(|line| line.parse().unwrap()).collect();
     all.extend(stored(clickhouse, &format!("{database}.events")));
     all.sort_unstable();
-    assert_eq!(all, (0..400).collect::<Vec<_>>());
+    assert_eq!(all, (0..600).collect::<Vec<_>>());
     assert!(server.stop().success());
 }
 

@@ -36,10 +36,10 @@ const CARELESS: &str = "<clickhouse>
   </default></users>
 </clickhouse>";
 
-const OUTCOMES: [&str; 4] = ["done", "retry", "hold", "cut"];
+const OUTCOMES: [&str; 5] = ["done", "retry", "hold", "cut", "split"];
 
 /// Attempts of inserts into a table so far, by outcome.
-fn attempts(server: &Server, table: &str) -> [u64; 4] {
+fn attempts(server: &Server, table: &str) -> [u64; 5] {
     let metrics = server.metrics();
     OUTCOMES
         .map(|outcome| metrics[&format!("sluicegate_inserts_total{{table=\"{table}\",outcome=\"{outcome}\"}}")] as u64)
@@ -64,10 +64,10 @@ fn each_fault(clickhouse: &ClickHouse, faults: Vec<Fault>, table: &str, status: 
         let after = attempts(&server, table);
         let moved: Vec<u64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
         let expected = match outcome {
-            "done" => [1, 0, 0, 0],
-            "retry" => [1, 1, 0, 0],
-            // Two halves.
-            "cut" => [2, 0, 0, 1],
+            "done" => [1, 0, 0, 0, 0],
+            "retry" => [1, 1, 0, 0, 0],
+            // Sent again at once, without the limit of partitions.
+            "split" => [1, 0, 0, 0, 1],
             other => panic!("{other}"),
         };
         assert_eq!(moved, expected, "{name}: {OUTCOMES:?}\n{}", server.log());
@@ -88,9 +88,7 @@ fn every_fault_leaves_each_event_once() {
 
 #[test]
 fn every_fault_leaves_each_refused_line_once() {
-    // The server's own rows are never cut.
-    let faults = faults().into_iter().filter(|fault| fault.outcome != "cut").collect();
-    each_fault(shared_clickhouse(), faults, "events_quarantine", 422, |number| format!("bad {number}\n"));
+    each_fault(shared_clickhouse(), faults(), "events_quarantine", 422, |number| format!("bad {number}\n"));
 }
 
 #[test]
@@ -105,7 +103,7 @@ fn a_profile_that_ignores_tokens_types_and_blocks_does_not_reach_an_insert() {
     assert_eq!(post(server.address(), "/api/events", body.as_bytes()).status, 200);
     server.wait_until_drained();
     // More than one retry where the first attempt still ran.
-    let only_retried = |[done, retry, hold, cut]: [u64; 4]| done == 1 && retry > 0 && hold + cut == 0;
+    let only_retried = |[done, retry, hold, cut, split]: [u64; 5]| done == 1 && retry > 0 && hold + cut + split == 0;
     assert!(only_retried(attempts(&server, "events")), "{}", server.log());
     assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events")).trim(), ROWS.to_string());
     let parts = "SELECT rows FROM system.parts WHERE table = 'events' AND level = 0";
@@ -113,8 +111,8 @@ fn a_profile_that_ignores_tokens_types_and_blocks_does_not_reach_an_insert() {
     // As wide as before: nothing but the type says that a row means something else.
     clickhouse.query(&format!("ALTER TABLE {database}.events MODIFY COLUMN param_int UInt64"));
     assert_eq!(post(server.address(), "/api/events", b"{\"param_int\":-1}").status, 200);
-    let decided = || Some(attempts(&server, "events")).filter(|[done, _, hold, _]| done + hold > 1);
-    let [done, _, hold, cut] = wait_for(|| server.log(), decided);
+    let decided = || Some(attempts(&server, "events")).filter(|[done, _, hold, ..]| done + hold > 1);
+    let [done, _, hold, cut, _] = wait_for(|| server.log(), decided);
     assert!(done == 1 && hold > 0 && cut == 0, "{}", server.log());
 }
 
@@ -144,8 +142,7 @@ fn all_faults_at_random_under_load_and_kills_lose_and_double_nothing() {
     wait_for(
         || format!("the spool is not empty: {:?}\n{}", server.spooled_files(), server.log()),
         || {
-            // What is held for a person, since its rows were to blame after an attempt without an
-            // answer, needs none now: the next attempt is a good one.
+            // What waits for a slower and slower next attempt is due now.
             run(&["spool", "requeue", "--admin-listen", &admin]);
             server.spooled_files().is_empty().then_some(())
         },

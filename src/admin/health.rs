@@ -50,6 +50,7 @@ fn warnings(admin: &Admin) -> Vec<String> {
         warnings.push(format!("{damaged} files that could not be read whole are in the spool's folder damaged/"));
     }
     warnings.extend(admin.inserts.table_problem().clone());
+    warnings.extend(admin.inserts.failing.warning());
     let held = admin.spool.held.reasons();
     warnings
         .extend(held.iter().take(WARNINGS_MAX).map(|(number, reason)| format!("segment {number} is held: {reason}")));

@@ -2,11 +2,14 @@
 
 use std::fmt;
 use std::io::{self, Read};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use reqwest::Url;
 use reqwest::blocking::{Client, Response};
 use reqwest::header::HeaderMap;
+
+use crate::clock::unix_ms;
 
 /// How long a question about tables and settings may take.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -15,8 +18,13 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// below it.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
-/// How much of an error's text is kept.
-const MESSAGE_BYTES_MAX: usize = 4 << 10;
+/// How much of an error's text is kept: of its front, and of its end, where ClickHouse says what it
+/// was doing.
+const FRONT_BYTES_MAX: usize = 4 << 10;
+const END_BYTES_MAX: usize = 2 << 10;
+
+/// How much of an error's text is read at most.
+const ERROR_BYTES_MAX: u64 = 1 << 20;
 
 /// Why ClickHouse did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,9 +39,12 @@ pub enum ClientError {
         status: u16,
         /// ClickHouse's own code, where it gave one.
         code: Option<u32>,
-        /// The first line of what it said.
+        /// What it said: all of it, or its front and its end.
         message: String,
     },
+    /// An answer that may be anybody's: of something in front of ClickHouse, or to another request.
+    /// Whether an INSERT took effect is unknown.
+    Unproven(String),
     /// The segment is not what was sealed: what was sent of it broke off before its end, and so
     /// nothing of it is stored. ClickHouse is not to blame, nor is the network.
     Damaged(String),
@@ -47,9 +58,13 @@ impl fmt::Display for ClientError {
             Self::NoConnection(reason) => write!(f, "no connection to ClickHouse: {reason}"),
             Self::NoAnswer(reason) => write!(f, "no answer from ClickHouse: {reason}"),
             Self::Refused { status, message, .. } if message.is_empty() => {
-                write!(f, "ClickHouse answered {status} without a reason")
+                write!(f, "status {status} without a reason")
             }
-            Self::Refused { message, .. } => write!(f, "ClickHouse: {message}"),
+            Self::Refused { code: None, status, message } => {
+                write!(f, "status {status}, not of ClickHouse: {}", first_line(message))
+            }
+            Self::Refused { message, .. } => write!(f, "ClickHouse: {}", first_line(message)),
+            Self::Unproven(reason) => write!(f, "an answer that proves nothing: {reason}"),
             Self::Damaged(reason) | Self::Absent(reason) => write!(f, "{reason}"),
         }
     }
@@ -57,10 +72,25 @@ impl fmt::Display for ClientError {
 
 impl std::error::Error for ClientError {}
 
+/// Codes of a server that is ill and may recover: time-outs, quotas, queries at a time, network, memory,
+/// read-only replicas, Keeper, a stop, load.
+const PASSING: [u32; 16] = [159, 201, 202, 203, 209, 210, 236, 241, 242, 279, 319, 394, 425, 439, 745, 999];
+
 impl ClientError {
+    /// True when the same question may be answered later: ClickHouse is away or overloaded, or something
+    /// in front of it answers in its place.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Refused { code: Some(code), .. } => PASSING.contains(code),
+            Self::Refused { code: None, status, .. } => matches!(status, 408 | 425 | 429 | 500..),
+            Self::Damaged(_) | Self::Absent(_) => false,
+            Self::NoConnection(_) | Self::NoAnswer(_) | Self::Unproven(_) => true,
+        }
+    }
+
     /// True when there was no answer: another server, or a later try, may have one.
     pub fn is_no_answer(&self) -> bool {
-        matches!(self, Self::NoConnection(_) | Self::NoAnswer(_))
+        matches!(self, Self::NoConnection(_) | Self::NoAnswer(_) | Self::Unproven(_))
     }
 }
 
@@ -70,6 +100,10 @@ macro_rules! http_settings {
     ($builder:expr) => {
         $builder
             .connect_timeout(std::time::Duration::from_secs(5))
+            // A host that is dead acknowledges nothing: neither what was sent nor a probe of the silence.
+            .tcp_keepalive(std::time::Duration::from_secs(10))
+            .tcp_keepalive_interval(std::time::Duration::from_secs(5))
+            .tcp_user_timeout(std::time::Duration::from_secs(20))
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .tcp_nodelay(true)
@@ -86,6 +120,7 @@ pub fn provide_tls() {
 /// One ClickHouse server.
 #[derive(Clone)]
 pub struct ClickHouse {
+    query_timeout: Duration,
     http: Client,
     url: Url,
     user: String,
@@ -116,9 +151,21 @@ impl ClickHouse {
             .map_err(|error| io::Error::other(format!("the HTTP client can't be set up: {error}")))?;
         let client = |url: &String| {
             let url = Url::parse(url).map_err(|error| io::Error::other(format!("--clickhouse-url {url}: {error}")))?;
-            Ok(Self { http: http.clone(), url, user: config.user.clone(), password: config.password.clone() })
+            Ok(Self {
+                query_timeout: QUERY_TIMEOUT,
+                http: http.clone(),
+                url,
+                user: config.user.clone(),
+                password: config.password.clone(),
+            })
         };
         config.urls.iter().map(client).collect()
+    }
+
+    /// The same server, whose answers to questions are waited for no longer than this.
+    #[must_use]
+    pub fn within(&self, query_timeout: Duration) -> Self {
+        Self { query_timeout, ..self.clone() }
     }
 
     /// Where it is, for the log.
@@ -133,7 +180,7 @@ impl ClickHouse {
     ///
     /// No answer, or a refusal with ClickHouse's code.
     pub fn query(&self, statement: &str, parameters: &[(&str, &str)]) -> Result<String, ClientError> {
-        let mut response = self.ask(statement, parameters, QUERY_TIMEOUT)?;
+        let mut response = self.ask(statement, parameters, self.query_timeout)?;
         read_text(&mut response)
     }
 
@@ -152,17 +199,21 @@ impl ClickHouse {
     }
 
     fn ask(&self, statement: &str, parameters: &[(&str, &str)], time: Duration) -> Result<Response, ClientError> {
-        let request = self.http.post(self.address(parameters)).timeout(time).body(statement.to_owned());
+        let query_id = next_query_id();
+        let mut parameters = parameters.to_vec();
+        parameters.push(("query_id", &query_id));
+        let request = self.http.post(self.address(&parameters)).timeout(time).body(statement.to_owned());
         let request =
             self.credentials().into_iter().fold(request, |request, (name, value)| request.header(name, value));
         let response = request.send().map_err(|error| not_sent(&error))?;
-        let mut verdict = Verdict::new(response.status().as_u16(), response.headers());
+        let mut verdict = Verdict::new(response.status().as_u16(), response.headers(), &query_id);
         if verdict.refused {
             let mut text = Vec::new();
-            response.take(MESSAGE_BYTES_MAX as u64).read_to_end(&mut text).map_err(broke_off)?;
+            response.take(ERROR_BYTES_MAX).read_to_end(&mut text).map_err(broke_off)?;
             verdict.read(&text);
             return Err(verdict.refusal());
         }
+        verdict.check_answer()?;
         Ok(response)
     }
 
@@ -183,43 +234,125 @@ impl ClickHouse {
 
 /// What a reply says, gathered while its body is read.
 ///
-/// An insert was done when the status is 200, there is no exception code in the header, and the
-/// body, read to its end, is empty. (A 200 with an exception has lost data elsewhere: ClickHouse
+/// An INSERT is proven when the status is 200, the reply has the `X-ClickHouse-Query-Id` that was sent,
+/// no exception code in the header, no trailers to come, a summary of no fewer rows than were sent, and
+/// a body that, read to its end, is empty. Anything less may be the answer of something in front of
+/// ClickHouse, or to another request. (A 200 with an exception has lost data elsewhere: ClickHouse
 /// issue 65117.)
 pub(crate) struct Verdict {
     status: u16,
     code: Option<u32>,
     refused: bool,
-    text: Vec<u8>,
+    /// Why the reply may not be ClickHouse's answer to this request.
+    doubt: Option<String>,
+    /// As `X-ClickHouse-Summary` says.
+    written_rows: Option<u64>,
+    front: Vec<u8>,
+    end: Vec<u8>,
 }
 
 impl Verdict {
-    pub(crate) fn new(status: u16, headers: &HeaderMap) -> Self {
+    pub(crate) fn new(status: u16, headers: &HeaderMap, query_id: &str) -> Self {
         let code = headers.get("X-ClickHouse-Exception-Code");
+        let summary = headers.get("X-ClickHouse-Summary").and_then(|summary| summary.to_str().ok());
         Self {
             status,
-            refused: status != 200 || code.is_some(),
+            // Any other success is no answer of ClickHouse to a statement: see `doubt`.
+            refused: !(200..300).contains(&status) || code.is_some(),
             code: code.and_then(|code| code.to_str().ok()?.parse().ok()),
-            text: Vec::new(),
+            doubt: doubt(status, headers, query_id),
+            written_rows: summary.and_then(written_rows),
+            front: Vec::new(),
+            end: Vec::new(),
         }
     }
 
-    /// Takes the next piece of the body, of which only the front is kept.
+    /// Takes the next piece of the body, of which the front and the end are kept.
     pub(crate) fn read(&mut self, piece: &[u8]) {
-        let room = MESSAGE_BYTES_MAX - self.text.len();
-        self.text.extend_from_slice(piece.get(..room).unwrap_or(piece));
+        let (front, rest) = piece.split_at_checked(FRONT_BYTES_MAX - self.front.len()).unwrap_or((piece, &[]));
+        self.front.extend_from_slice(front);
+        let rest = rest.get(rest.len().saturating_sub(END_BYTES_MAX)..).unwrap_or_default();
+        self.end.extend_from_slice(rest);
+        self.end.drain(..self.end.len().saturating_sub(END_BYTES_MAX));
     }
 
-    /// The whole body of an insert's reply is read.
-    pub(crate) fn of_insert(self) -> Result<(), ClientError> {
-        if self.refused || !self.text.is_empty() { Err(self.refusal()) } else { Ok(()) }
+    /// The answer to a question is ClickHouse's, and to this question.
+    fn check_answer(&self) -> Result<(), ClientError> {
+        self.doubt.clone().map_or(Ok(()), |doubt| Err(ClientError::Unproven(doubt)))
+    }
+
+    /// The whole body of the reply to an INSERT of `rows` rows is read.
+    pub(crate) fn of_insert(self, rows: u64) -> Result<(), ClientError> {
+        if self.refused {
+            return Err(self.refusal());
+        }
+        if !self.front.is_empty() {
+            // ClickHouse says an error behind a status of 200 when it comes late; a page says anything.
+            return Err(if self.text().starts_with("Code: ") { self.refusal() } else { self.page() });
+        }
+        self.check_answer()?;
+        match self.written_rows {
+            Some(written) if written < rows => {
+                Err(ClientError::Unproven(format!("ClickHouse has read {written} of {rows} rows")))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn refusal(self) -> ClientError {
-        let text = String::from_utf8_lossy(&self.text);
-        let message = text.lines().next().unwrap_or_default().to_owned();
+        let message = self.text();
         ClientError::Refused { status: self.status, code: self.code.or_else(|| code_in(&message)), message }
     }
+
+    fn page(&self) -> ClientError {
+        let text = self.text();
+        ClientError::Unproven(format!("status {} with a page: {}", self.status, first_line(&text)))
+    }
+
+    fn text(&self) -> String {
+        let (front, end) = (String::from_utf8_lossy(&self.front), String::from_utf8_lossy(&self.end));
+        if end.is_empty() { front.into_owned() } else { format!("{front} … {end}") }
+    }
+}
+
+/// Why a reply may not be ClickHouse's answer to the request of this id, if that is so.
+fn doubt(status: u16, headers: &HeaderMap, query_id: &str) -> Option<String> {
+    if status != 200 {
+        return Some(format!("status {status}, where ClickHouse answers 200"));
+    }
+    if headers.contains_key("Trailer") {
+        return Some("it announces trailers, which could still name an exception".to_owned());
+    }
+    match headers.get("X-ClickHouse-Query-Id").map(|id| id.as_bytes()) {
+        Some(id) if id == query_id.as_bytes() => None,
+        Some(id) => Some(format!(
+            "it has the X-ClickHouse-Query-Id `{}` and not the one that was sent: something in front of ClickHouse \
+             changes query_id, or answers with the reply to another request",
+            String::from_utf8_lossy(id).chars().take(100).collect::<String>()
+        )),
+        None => Some(
+            "it has no X-ClickHouse-Query-Id: something in front of ClickHouse answered, or takes that field away"
+                .to_owned(),
+        ),
+    }
+}
+
+/// The number in `{"read_rows":"2",…,"written_rows":"2",…}`.
+fn written_rows(summary: &str) -> Option<u64> {
+    let summary: std::collections::HashMap<String, String> = sonic_rs::from_str(summary).ok()?;
+    summary.get("written_rows")?.parse().ok()
+}
+
+/// An id that no other question has: this process, when it began, and a count.
+fn next_query_id() -> String {
+    static BEGUN: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let begun = BEGUN.get_or_init(unix_ms);
+    format!("sluicegate.question.{}.{begun:x}.{}", std::process::id(), COUNT.fetch_add(1, Relaxed))
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
 }
 
 fn read_text(response: &mut Response) -> Result<String, ClientError> {
@@ -263,28 +396,56 @@ pub(crate) fn causes(error: &reqwest::Error) -> String {
 mod tests {
     use super::*;
 
-    fn verdict(status: u16, code: Option<&'static str>, body: &[u8]) -> Result<(), ClientError> {
+    const ID: &str = "sluicegate-1";
+
+    fn verdict(status: u16, fields: &[(&'static str, &str)], body: &[u8]) -> Result<(), ClientError> {
         let mut headers = HeaderMap::new();
-        headers.extend(code.map(|code| {
-            let name = reqwest::header::HeaderName::from_static("x-clickhouse-exception-code");
-            (name, reqwest::header::HeaderValue::from_static(code))
-        }));
-        let mut verdict = Verdict::new(status, &headers);
+        for (name, value) in fields {
+            let name = reqwest::header::HeaderName::from_static(name);
+            headers.insert(name, value.parse().unwrap());
+        }
+        let mut verdict = Verdict::new(status, &headers, ID);
         body.chunks(3).for_each(|piece| verdict.read(piece));
-        verdict.of_insert()
+        verdict.of_insert(20)
+    }
+
+    const OWN: (&str, &str) = ("x-clickhouse-query-id", ID);
+    const CODE: &str = "x-clickhouse-exception-code";
+
+    #[test]
+    fn only_the_empty_200_of_this_very_query_proves_an_insert() {
+        assert_eq!(verdict(200, &[OWN], b""), Ok(()));
+        let of_all = ("x-clickhouse-summary", "{\"read_rows\":\"20\",\"written_rows\":\"20\"}");
+        assert_eq!(verdict(200, &[OWN, of_all], b""), Ok(()));
+        let is_unproven =
+            |status, fields: &[_], body| matches!(verdict(status, fields, body), Err(ClientError::Unproven(_)));
+        assert!(is_unproven(200, &[], b""), "a balancer");
+        assert!(is_unproven(200, &[("x-clickhouse-query-id", "another")], b""), "an old reply");
+        assert!(is_unproven(204, &[OWN], b""), "no content");
+        assert!(is_unproven(200, &[OWN, ("trailer", "X-Exception")], b""), "trailers");
+        assert!(is_unproven(200, &[OWN], b"<html>log in"), "a page");
+        let fewer = ("x-clickhouse-summary", "{\"written_rows\":\"19\"}");
+        assert!(is_unproven(200, &[OWN, fewer], b""), "a body that was cut at the end of a row");
     }
 
     #[test]
-    fn only_an_empty_200_without_an_exception_proves_an_insert() {
-        assert_eq!(verdict(200, None, b""), Ok(()));
+    fn a_refusal_has_its_code_and_both_ends_of_its_text() {
         let refused =
             |status, code, message: &str| Err(ClientError::Refused { status, code, message: message.to_owned() });
-        assert_eq!(verdict(200, Some("241"), b""), refused(200, Some(241), ""));
-        assert_eq!(verdict(200, Some("odd"), b""), refused(200, None, ""));
-        assert_eq!(verdict(200, None, b"Code: 60. DB"), refused(200, Some(60), "Code: 60. DB"));
-        assert_eq!(verdict(500, None, b""), refused(500, None, ""));
-        assert_eq!(verdict(404, Some("60"), b"a\nb"), refused(404, Some(60), "a"));
-        assert!(verdict(500, None, &[b'x'; 100_000]).is_err());
+        assert_eq!(verdict(200, &[OWN, (CODE, "241")], b""), refused(200, Some(241), ""));
+        assert_eq!(verdict(200, &[OWN, (CODE, "odd")], b""), refused(200, None, ""));
+        assert_eq!(verdict(200, &[OWN], b"Code: 60. DB"), refused(200, Some(60), "Code: 60. DB"));
+        assert_eq!(verdict(500, &[], b""), refused(500, None, ""));
+        assert_eq!(verdict(302, &[], b""), refused(302, None, ""));
+        assert_eq!(verdict(404, &[(CODE, "60")], b"a\nb"), refused(404, Some(60), "a\nb"));
+        let long = [vec![b'x'; 100_000], b": while pushing to view d.v".to_vec()].concat();
+        let Err(ClientError::Refused { message, .. }) = verdict(500, &[], &long) else { panic!("it is a refusal") };
+        assert!(message.len() < 7000 && message.starts_with("xxx") && message.ends_with("view d.v"));
+    }
+
+    #[test]
+    fn no_two_questions_have_one_id() {
+        assert_ne!(next_query_id(), next_query_id());
     }
 
     #[test]

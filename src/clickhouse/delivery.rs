@@ -5,8 +5,10 @@ use std::thread;
 use std::time::Duration;
 
 use super::TableConfig;
+use super::arrival;
 use super::client::{ClickHouse, ClientError};
-use super::guarantee::{Guarantee, Level, TableFacts, is_replicated};
+use super::facts::{TableFacts, is_replicated};
+use super::guarantee::{Guarantee, Level};
 use super::horizon::{Horizon, Writers};
 use super::name::TableName;
 
@@ -130,6 +132,12 @@ pub fn say_at_start(servers: Vec<ClickHouse>, config: TableConfig) -> std::io::R
 
 /// Returns the name of the target table's window.
 fn say(server: &ClickHouse, config: &TableConfig) -> Result<String, ClientError> {
+    match arrival::check(server, config) {
+        Ok(None) => {}
+        Ok(Some(altered)) => tracing::error!(url = server.url(), "{altered}"),
+        Err(error) if error.is_no_answer() => return Err(error),
+        Err(error) => tracing::error!(url = server.url(), %error, "the settings of an INSERT can't be sent"),
+    }
     let (name, quarantine) = (&config.name, config.name.quarantine());
     let target = Delivery::ask(server, config, name)?;
     let lines = Delivery::ask(server, config, &quarantine)?;

@@ -2,7 +2,7 @@
 //! ClickHouse knows. Asked at the start, kept in `schema.json`, so that the server takes events when
 //! it starts while ClickHouse is away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -14,12 +14,12 @@ use serde::{Deserialize, Serialize};
 use super::client::{ClickHouse, ClientError};
 use super::frozen::{Frozen, RowFormat};
 use super::name::TableName;
-use super::settings::FIXED;
-use super::{TableConfig, tables};
+use super::version::Release;
+use super::{TableConfig, settings, tables};
 use crate::schema::{ColumnDescription, Plan, SchemaError};
 
 /// The oldest ClickHouse that is supported.
-const VERSION_MIN: (u32, u32) = (25, 3);
+const VERSION_MIN: Release = Release::new(25, 8);
 
 /// A table as a ClickHouse described it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ pub struct TableDescription {
     pub timezone: String,
     /// The columns, as DESCRIBE TABLE gave them.
     pub columns: Vec<ColumnDescription>,
-    /// What is sent with every insert.
+    /// The fixed settings that this ClickHouse knows.
     pub settings: BTreeMap<String, String>,
 }
 
@@ -63,18 +63,22 @@ impl From<ClientError> for TableError {
     }
 }
 
-/// ClickHouse's code for a wrong user or password.
-const AUTHENTICATION_FAILED: u32 = 516;
+/// ClickHouse's codes for a wrong user or password.
+const LOGIN_REFUSED: [u32; 4] = [192, 193, 194, 516];
 
 impl TableError {
     /// True when asking again later may help.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Client(error) if error.is_no_answer())
+        matches!(self, Self::Client(error) if error.may_pass())
     }
 
-    /// True when ClickHouse does not let this user in: user or password are wrong, or changed.
-    pub fn is_login_refused(&self) -> bool {
-        matches!(self, Self::Client(ClientError::Refused { code: Some(AUTHENTICATION_FAILED), .. }))
+    /// True when ClickHouse does not let this user in (user or password are wrong, or changed), or when
+    /// something else answered in its place.
+    pub fn is_no_word_of_the_table(&self) -> bool {
+        match self {
+            Self::Client(ClientError::Refused { code, .. }) => code.is_none_or(|code| LOGIN_REFUSED.contains(&code)),
+            _ => false,
+        }
     }
 }
 
@@ -180,43 +184,40 @@ fn supported_version(clickhouse: &ClickHouse) -> Result<String, TableError> {
 }
 
 fn check_version(version: &str) -> Result<(), TableError> {
-    let mut numbers = version.split('.').map(|number| number.parse::<u32>().ok());
-    let (Some(Some(year)), Some(Some(month))) = (numbers.next(), numbers.next()) else {
+    let Some(release) = Release::of(version) else {
         return Err(TableError::Unsupported(format!(
             "this is no ClickHouse, or one that does not tell its version: it says `{}`",
             version.chars().take(100).collect::<String>()
         )));
     };
-    if (year, month) < VERSION_MIN {
-        let (min_year, min_month) = VERSION_MIN;
+    if release < VERSION_MIN {
         return Err(TableError::Unsupported(format!(
-            "ClickHouse {version} is too old: {min_year}.{min_month} or newer is needed"
+            "ClickHouse {version} is too old: {VERSION_MIN} or newer is needed"
         )));
     }
     Ok(())
 }
 
-/// What is sent with every insert, less the fixed ones that this server does not know, which it
-/// would refuse with code 115.
+/// The fixed settings that this server knows. The operator's have to be known as well.
 fn insert_settings(clickhouse: &ClickHouse, config: &TableConfig) -> Result<BTreeMap<String, String>, TableError> {
-    let known = clickhouse.query("SELECT name FROM system.settings FORMAT TSV", &[])?;
-    let known: std::collections::HashSet<&str> = known.lines().collect();
-    let mut sent: BTreeMap<String, String> = FIXED
-        .into_iter()
-        // `wait_end_of_query` is a parameter of the HTTP interface, not a setting.
-        .filter(|(name, _)| known.contains(name) || *name == "wait_end_of_query")
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
-    for setting in &config.insert_settings {
-        if !known.contains(setting.name.as_str()) {
-            return Err(TableError::Unsupported(format!(
-                "--clickhouse-setting {}: this ClickHouse has no such setting",
-                setting.name
-            )));
-        }
-        sent.insert(setting.name.clone(), setting.value.clone());
+    let known = known_settings(clickhouse)?;
+    if let Some(setting) = config.insert_settings.iter().find(|setting| !known.contains(&setting.name)) {
+        return Err(TableError::Unsupported(format!(
+            "--clickhouse-setting {}: this ClickHouse has no such setting",
+            setting.name
+        )));
     }
-    Ok(sent)
+    Ok(settings::to_send(&BTreeMap::new(), &[], &known))
+}
+
+/// The names of all settings of a server.
+///
+/// # Errors
+///
+/// No answer, or a refusal.
+pub(super) fn known_settings(clickhouse: &ClickHouse) -> Result<HashSet<String>, ClientError> {
+    let known = clickhouse.query("SELECT name FROM system.settings FORMAT TSV", &[])?;
+    Ok(known.lines().map(str::to_owned).collect())
 }
 
 #[cfg(test)]
@@ -226,9 +227,9 @@ mod tests {
     #[test]
     fn versions_are_compared_as_numbers() {
         assert!(check_version("26.7.2.1").is_ok());
-        assert!(check_version("25.3.1").is_ok());
+        assert!(check_version("25.8.1").is_ok());
         assert!(check_version("25.12").is_ok());
-        for old in ["25.2.9", "18.16.1", "Ok.", ""] {
+        for old in ["25.7.9", "18.16.1", "Ok.", ""] {
             assert!(check_version(old).is_err(), "{old}");
         }
     }

@@ -7,11 +7,13 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::guarantee::{TableFacts, is_replicated};
+use super::facts::{TableFacts, is_replicated};
 use super::name::TableName;
+use super::version::Release;
 
 /// A part of the window that is not used: other clocks, other writers' bursts.
 const MARGIN_PERCENT: u64 = 10;
+const MARGIN_MIN: u64 = 5;
 
 /// A horizon that lets a person sleep: a shorter one is said with the statement that makes it so.
 const WANTED: Duration = Duration::from_secs(24 * 3600);
@@ -100,25 +102,47 @@ impl Writers {
 
     /// Tokens that all writers put into the window for each segment of one of them.
     fn tokens_per_segment(self, facts: &TableFacts) -> u64 {
-        facts.tokens_per_insert().saturating_mul(self.nodes.max(1))
+        facts.tokens_per_insert().saturating_mul(self.nodes.max(1)).saturating_mul(places_of_a_block(facts))
     }
 
-    /// Would the window still know a token that was first sent at `since_ms`, when at most `since`
-    /// INSERTs of this node may have followed?
+    /// Would the window still know a token?
     ///
     /// # Errors
     ///
-    /// Says what has passed.
-    pub fn still_known(self, facts: &TableFacts, since: u64, since_ms: u64, now_ms: u64) -> Result<(), String> {
+    /// Says what has passed since the token was first sent.
+    pub fn still_known(self, facts: &TableFacts, first: &FirstAttempt, now_ms: u64) -> Result<(), String> {
         // Without a window nothing was ever promised: at least once.
-        let Some(segments) = self.segments(facts) else { return Ok(()) };
-        if since > segments {
+        let (Some(window), Some(segments)) = (facts.window, self.segments(facts)) else { return Ok(()) };
+        if let (Some(then), Some(now)) = (first.release, Release::of(&facts.version))
+            && !then.tokens_are_known_to(now)
+        {
+            return Err(format!("ClickHouse was upgraded from {then} to {now}, which knows no token of {then}"));
+        }
+        if first.release.is_none() && Release::of(&facts.version).is_some_and(|now| now >= Release::new(26, 7)) {
             return Err(format!(
-                "up to {since} inserts may have followed its first attempt, and the table remembers the tokens of \
-                 {segments} of this node's"
+                "the version that its first attempt was sent to is not known, and {} knows no token of releases before \
+                 26.2",
+                facts.version
             ));
         }
-        let age = now_ms.saturating_sub(since_ms) / 1000;
+        let places = first.release.map_or(1, Release::places_of_a_block).max(places_of_a_block(facts));
+        match followed(facts, first) {
+            Some(blocks) if blocks.saturating_mul(places) > with_margin(window) => {
+                return Err(format!(
+                    "{blocks} blocks of all writers followed its first attempt, and the table remembers the tokens of \
+                     {window}"
+                ));
+            }
+            None if first.segments_since > segments => {
+                return Err(format!(
+                    "up to {} inserts may have followed its first attempt, and the table remembers the tokens of \
+                     {segments} of this node's",
+                    first.segments_since
+                ));
+            }
+            _ => {}
+        }
+        let age = now_ms.saturating_sub(first.since_ms) / 1000;
         match facts.window_seconds {
             Some(seconds) if age > with_margin(seconds) => {
                 Err(format!("its first attempt was {age} s ago, and the table remembers tokens for {seconds} s"))
@@ -128,8 +152,34 @@ impl Writers {
     }
 }
 
+/// What is known of the first attempt that has no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirstAttempt {
+    /// When it began, Unix ms.
+    pub since_ms: u64,
+    /// Segments of this node whose inserts may have followed.
+    pub segments_since: u64,
+    /// The release that it was sent to.
+    pub release: Option<Release>,
+    /// The table's newest block then, or a little before.
+    pub newest_block: Option<u64>,
+}
+
+/// Blocks that all writers put into the table since the first attempt, where they can be counted: in
+/// whichever partitions, as whole INSERTs or as pieces. Numbers of blocks fall back when the newest
+/// partition is dropped; then nothing is known.
+fn followed(facts: &TableFacts, first: &FirstAttempt) -> Option<u64> {
+    facts.newest_block?.checked_sub(first.newest_block?)
+}
+
+fn places_of_a_block(facts: &TableFacts) -> u64 {
+    Release::of(&facts.version).map_or(1, Release::places_of_a_block)
+}
+
+/// The part of a window that is used. Of a small one more is left: INSERTs of others come between the
+/// question and the repeat.
 fn with_margin(value: u64) -> u64 {
-    value - value / 100 * MARGIN_PERCENT
+    value.saturating_sub((value / 100 * MARGIN_PERCENT).max(MARGIN_MIN.min(value / 2)))
 }
 
 /// A round value that is at least this one with its margin taken away.
@@ -206,7 +256,13 @@ mod tests {
     #[test]
     fn a_token_is_known_until_too_much_has_followed() {
         let one = Writers { nodes: 1 };
-        let known = |facts: &TableFacts, since, now_ms| one.still_known(facts, since, 1_000_000, now_ms).is_ok();
+        let first = |segments_since| FirstAttempt {
+            since_ms: 1_000_000,
+            segments_since,
+            release: Some(Release::new(26, 7)),
+            newest_block: None,
+        };
+        let known = |facts: &TableFacts, since, now_ms| one.still_known(facts, &first(since), now_ms).is_ok();
         let counted = facts(Some(1000), None, "");
         assert!(known(&counted, 1, u64::MAX));
         assert!(known(&counted, 900, 0));
@@ -215,5 +271,36 @@ mod tests {
         assert!(known(&timed, 2, 1_000_000 + 3_200_000));
         assert!(!known(&timed, 2, 1_000_000 + 3_300_000));
         assert!(known(&facts(None, None, ""), u64::MAX, u64::MAX), "without a window nothing is promised");
+    }
+
+    #[test]
+    fn blocks_of_all_writers_and_partitions_count_where_they_can_be_counted() {
+        let one = Writers { nodes: 1 };
+        let known = |then: Option<u64>, now: Option<u64>, release, segments_since| {
+            let release = Some(release);
+            let first = FirstAttempt { since_ms: 0, segments_since, release, newest_block: then };
+            let facts = TableFacts { newest_block: now, version: "26.7.2.1".into(), ..facts(Some(1000), None, "") };
+            one.still_known(&facts, &first, 0).is_ok()
+        };
+        let release = Release::new(26, 7);
+        assert!(known(Some(10), Some(910), release, u64::MAX), "few blocks, whatever this node made");
+        assert!(!known(Some(10), Some(911), release, 1), "another writer, or many partitions");
+        assert!(!known(Some(10), Some(5), release, 901), "numbers that fell back say nothing");
+        assert!(known(None, Some(5000), release, 900));
+        assert!(!known(Some(10), Some(500), Release::new(26, 3), 1), "blocks of 26.3 take two places");
+    }
+
+    #[test]
+    fn a_token_does_not_cross_an_upgrade_that_forgets_it() {
+        let known = |release, now: &str| {
+            let first = FirstAttempt { since_ms: 0, segments_since: 1, release, newest_block: None };
+            let facts = TableFacts { version: now.into(), ..facts(Some(1000), None, "") };
+            Writers { nodes: 1 }.still_known(&facts, &first, 0).is_ok()
+        };
+        assert!(!known(Some(Release::new(25, 8)), "26.7.2.1"));
+        assert!(known(Some(Release::new(25, 8)), "26.3.9.1"));
+        assert!(known(Some(Release::new(26, 3)), "26.9.2.1"));
+        assert!(known(None, "26.3.9.1"));
+        assert!(!known(None, "26.9.2.1"), "nobody knows where it was sent to");
     }
 }

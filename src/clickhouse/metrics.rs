@@ -1,8 +1,9 @@
 //! What the INSERTs came to. The inserters write, a few times a second.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Upper bounds of the buckets of `insert_seconds`, in seconds.
 pub const INSERT_SECONDS: [f64; 13] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
@@ -14,13 +15,14 @@ pub struct Attempts {
     retry: AtomicU64,
     hold: AtomicU64,
     cut: AtomicU64,
+    split: AtomicU64,
     rows: AtomicU64,
 }
 
 impl Attempts {
     /// Attempts by outcome, as the label of `inserts_total` names it.
-    pub fn by_outcome(&self) -> [(&'static str, u64); 4] {
-        [("done", &self.done), ("retry", &self.retry), ("hold", &self.hold), ("cut", &self.cut)]
+    pub fn by_outcome(&self) -> [(&'static str, u64); 5] {
+        [("done", &self.done), ("retry", &self.retry), ("hold", &self.hold), ("cut", &self.cut), ("split", &self.split)]
             .map(|(outcome, count)| (outcome, count.load(Relaxed)))
     }
 
@@ -33,9 +35,51 @@ impl Attempts {
         match outcome {
             "retry" => &self.retry,
             "cut" => &self.cut,
+            "split" => &self.split,
             _ => &self.hold,
         }
         .fetch_add(1, Relaxed);
+    }
+}
+
+/// Segments whose INSERT has failed lately and may yet succeed by itself, each with the time since
+/// when it fails and the last reason.
+#[derive(Debug, Default)]
+pub struct Failing(Mutex<BTreeMap<u64, (Instant, String)>>);
+
+/// From here on a failure that should pass by itself is worth a warning.
+const WORTH_A_WARNING: Duration = Duration::from_secs(60);
+
+impl Failing {
+    /// The segment's INSERT failed once more.
+    pub fn note(&self, segment: u64, reason: String) {
+        let mut failing = self.lock();
+        let since = failing.get(&segment).map_or_else(Instant::now, |(since, _)| *since);
+        failing.insert(segment, (since, reason));
+    }
+
+    /// The segment's INSERT does not fail in that way any more.
+    pub fn forget(&self, segment: u64) {
+        self.lock().remove(&segment);
+    }
+
+    /// One sentence about the segments that have failed for a while; `None` without any.
+    pub fn warning(&self) -> Option<String> {
+        let failing = self.lock();
+        let long = || failing.iter().filter(|(_, (since, _))| since.elapsed() >= WORTH_A_WARNING);
+        let (segment, (since, reason)) = long().next()?;
+        let seconds = since.elapsed().as_secs();
+        let more = match long().count() {
+            1 => String::new(),
+            count => format!(", and {} more segments", count - 1),
+        };
+        Some(format!(
+            "segment {segment} has not got through for {seconds} s{more}; it is tried again by itself: {reason}"
+        ))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, (Instant, String)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -49,6 +93,8 @@ pub struct InsertMetrics {
     buckets: [AtomicU64; INSERT_SECONDS.len() + 1],
     microseconds: AtomicU64,
     table_problem: Mutex<Option<String>>,
+    /// Segments whose INSERT fails and is tried again by itself.
+    pub failing: Failing,
 }
 
 impl InsertMetrics {
@@ -70,7 +116,7 @@ impl InsertMetrics {
         attempts.rows.fetch_add(rows, Relaxed);
     }
 
-    /// Counts an attempt that failed, by what the failure calls for: `retry`, `hold` or `cut`.
+    /// Counts an attempt that failed, by what the failure calls for: `retry`, `hold`, `cut` or `split`.
     pub fn failed(&self, quarantine: bool, outcome: &str) {
         self.of(quarantine).failed(outcome);
     }

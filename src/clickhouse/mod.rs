@@ -6,16 +6,20 @@
 //! | `servers` | the servers of `--clickhouse-url`, and which share a deduplication window |
 //! | `name`, `tables` | a table's name in SQL; the tables that the server creates |
 //! | `description`, `frozen` | a table's columns as they are; what of them is fixed with a segment |
-//! | `settings` | what is sent with every INSERT |
+//! | `settings`, `arrival` | what is sent with every INSERT, and whether it arrives |
+//! | `version` | what depends on the version |
 //! | `watcher`, `look` | follows the columns of a table while the server runs |
+//! | `facts` | what a server says about a table |
 //! | `guarantee`, `horizon`, `delivery` | what a table promises, for how long, and who says it |
 //! | `metrics` | what INSERTs came to |
 //! | `embedded` | ClickHouse as a child process |
 
+pub mod arrival;
 pub mod client;
 pub mod delivery;
 pub mod description;
 pub mod embedded;
+pub mod facts;
 pub mod frozen;
 pub mod guarantee;
 pub mod horizon;
@@ -25,6 +29,7 @@ pub mod name;
 pub mod servers;
 pub mod settings;
 pub mod tables;
+pub mod version;
 pub mod watcher;
 
 use std::num::NonZeroUsize;

@@ -3,14 +3,17 @@
 //! A token is recognised only where it was seen. Replicas of one Replicated table share what they
 //! have seen; two plain MergeTree tables on two servers share nothing, even under one name.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::arrival::{Altered, altered};
 use super::client::{ClickHouse, ClientError};
-use super::guarantee::TableFacts;
+use super::description::known_settings;
+use super::facts::TableFacts;
 use super::name::TableName;
+use super::settings::{self, ClickHouseSetting};
 
 /// How long what a server said about a table is believed.
 const FACTS_AGE_MAX: Duration = Duration::from_secs(60);
@@ -18,6 +21,8 @@ const FACTS_AGE_MAX: Duration = Duration::from_secs(60);
 /// The servers that INSERTs may go to, and what each said about its tables.
 pub struct Servers {
     all: Vec<Server>,
+    /// `--clickhouse-setting`.
+    settings: Vec<ClickHouseSetting>,
     preferred: AtomicUsize,
 }
 
@@ -28,13 +33,23 @@ pub struct ServerIndex(usize);
 struct Server {
     clickhouse: ClickHouse,
     facts: Mutex<HashMap<TableName, (Instant, TableFacts)>>,
+    /// The settings that it knows, and those that were sent and found as they were sent.
+    settings: Mutex<Option<Checked>>,
+}
+
+/// The settings of INSERTs as a server has them.
+struct Checked {
+    when: Instant,
+    known: Arc<HashSet<String>>,
+    sent: BTreeMap<String, String>,
+    altered: Option<Altered>,
 }
 
 impl Servers {
-    /// These servers, the first one preferred.
-    pub fn new(all: Vec<ClickHouse>) -> Self {
-        let all = all.into_iter().map(|clickhouse| Server { clickhouse, facts: Mutex::default() }).collect();
-        Self { all, preferred: AtomicUsize::new(0) }
+    /// These servers, the first one preferred, with the operator's settings of INSERTs.
+    pub fn new(all: Vec<ClickHouse>, settings: Vec<ClickHouseSetting>) -> Self {
+        let server = |clickhouse| Server { clickhouse, facts: Mutex::default(), settings: Mutex::default() };
+        Self { all: all.into_iter().map(server).collect(), settings, preferred: AtomicUsize::new(0) }
     }
 
     /// The indices of all servers, the one that answered last first.
@@ -55,29 +70,90 @@ impl Servers {
     /// No answer, or a refusal; also when there is no such table: nothing is sent to it then, so that
     /// nobody has to wonder later whether it was stored there.
     pub fn facts(&self, index: ServerIndex, table: &TableName) -> Result<TableFacts, ClientError> {
-        let Some(server) = self.all.get(index.0) else {
-            return Err(ClientError::NoConnection("there is no such server".to_owned()));
-        };
-        let cache = || server.facts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((asked, facts)) = cache().get(table)
+        let server = self.server(index)?;
+        if let Some((asked, facts)) = lock(&server.facts).get(table)
             && asked.elapsed() < FACTS_AGE_MAX
         {
             return Ok(facts.clone());
         }
+        self.fresh_facts(index, table)
+    }
+
+    /// The same, asked now: another table may have the name since.
+    ///
+    /// # Errors
+    ///
+    /// See [`Servers::facts`].
+    pub fn fresh_facts(&self, index: ServerIndex, table: &TableName) -> Result<TableFacts, ClientError> {
+        let server = self.server(index)?;
         let facts = TableFacts::ask(&server.clickhouse, table)?.ok_or_else(|| {
             let message = format!("Code: 60. There is no table {table}");
             ClientError::Refused { status: 404, code: Some(60), message }
         })?;
-        cache().insert(table.clone(), (Instant::now(), facts.clone()));
+        lock(&server.facts).insert(table.clone(), (Instant::now(), facts.clone()));
         Ok(facts)
+    }
+
+    /// The settings of an INSERT for a server, of which `frozen` were fixed with its rows.
+    ///
+    /// # Errors
+    ///
+    /// No answer, a refusal, or settings that do not arrive as they are sent.
+    pub fn insert_settings(
+        &self,
+        index: ServerIndex,
+        frozen: &BTreeMap<String, String>,
+        token: &str,
+    ) -> Result<BTreeMap<String, String>, SettingsError> {
+        let server = self.server(index)?;
+        let mut checked = lock(&server.settings);
+        let known = match &*checked {
+            Some(checked) if checked.when.elapsed() < FACTS_AGE_MAX => checked.known.clone(),
+            _ => Arc::new(known_settings(&server.clickhouse)?),
+        };
+        let sent = settings::to_send(frozen, &self.settings, &known);
+        let is_fresh = |checked: &Checked| checked.when.elapsed() < FACTS_AGE_MAX && checked.sent == sent;
+        if !checked.as_ref().is_some_and(is_fresh) {
+            let altered = altered(&server.clickhouse, &sent, token)?;
+            *checked = Some(Checked { when: Instant::now(), known, sent: sent.clone(), altered });
+        }
+        match checked.as_ref().and_then(|checked| checked.altered.clone()) {
+            Some(altered) => Err(SettingsError::Altered(altered)),
+            None => Ok(sent),
+        }
     }
 
     /// The server of an index failed: others come first, and what it said is asked again.
     pub fn failed(&self, index: ServerIndex) {
         if let Some(server) = self.all.get(index.0) {
-            server.facts.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            lock(&server.facts).clear();
+            *lock(&server.settings) = None;
             let next = (index.0 + 1) % self.all.len();
             let _ = self.preferred.compare_exchange(index.0, next, Relaxed, Relaxed);
         }
     }
+
+    fn server(&self, index: ServerIndex) -> Result<&Server, ClientError> {
+        self.all.get(index.0).ok_or_else(|| ClientError::NoConnection("there is no such server".to_owned()))
+    }
+}
+
+/// Why an INSERT can't be sent with its settings.
+#[derive(Debug)]
+pub enum SettingsError {
+    /// No answer, or a refusal: a setting that may not be changed, or a value that can't be read.
+    Client(ClientError),
+    /// A setting does not arrive as it is sent.
+    Altered(Altered),
+}
+
+impl From<ClientError> for SettingsError {
+    fn from(error: ClientError) -> Self {
+        Self::Client(error)
+    }
+}
+
+/// What is guarded is replaced as a whole: nothing can be left half-changed.
+fn lock<T>(guarded: &Mutex<T>) -> MutexGuard<'_, T> {
+    guarded.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,5 +1,7 @@
 //! Settings that ClickHouse gets with every insert: those of the server, and those of the operator.
 
+use std::collections::{BTreeMap, HashSet};
+
 use clap::ValueEnum;
 
 /// What an insert's being one block, read as it was written, and stored once depends on. They are sent with each
@@ -29,8 +31,39 @@ pub const FIXED: [(&str, &str); 19] = [
     ("distributed_foreground_insert", "1"),
 ];
 
+/// The setting that has an INSERT's token.
+pub const TOKEN: &str = "insert_deduplication_token";
+
+/// A parameter of ClickHouse's HTTP interface among [`FIXED`], which is no setting.
+const PARAMETER: &str = "wait_end_of_query";
+
+/// The names of the fixed settings.
+pub fn fixed_names() -> impl Iterator<Item = &'static str> {
+    FIXED.into_iter().map(|(name, _)| name)
+}
+
+/// What is sent with an INSERT: the fixed settings as they were when its segment was opened, those
+/// that are fixed since, and the operator's as they are now; less what this server does not `know`,
+/// since none of it changes what the INSERT means to a server that does not have it.
+pub fn to_send(
+    frozen: &BTreeMap<String, String>,
+    operators: &[ClickHouseSetting],
+    known: &HashSet<String>,
+) -> BTreeMap<String, String> {
+    let mut sent: BTreeMap<String, String> =
+        FIXED.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    for (name, value) in &mut sent {
+        if let Some(frozen) = frozen.get(name) {
+            value.clone_from(frozen);
+        }
+    }
+    sent.extend(operators.iter().map(|setting| (setting.name.clone(), setting.value.clone())));
+    sent.retain(|name, _| known.contains(name) || name == PARAMETER);
+    sent
+}
+
 /// Other names of [`FIXED`] ones, and the token itself.
-const FIXED_TOO: [&str; 3] = ["insert_deduplication_token", "insert_distributed_sync", "max_insert_block_size_rows"];
+const FIXED_TOO: [&str; 3] = [TOKEN, "insert_distributed_sync", "max_insert_block_size_rows"];
 
 /// The format of an INSERT's rows. To ClickHouse both are the same block, under the same token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -79,6 +112,22 @@ mod tests {
         }
         assert!("insert_deduplication_token=t".parse::<ClickHouseSetting>().is_err());
         assert_eq!("insert_quorum=2".parse::<ClickHouseSetting>().unwrap().value, "2");
+    }
+
+    #[test]
+    fn what_is_sent_is_what_was_fixed_and_what_the_operator_says_now() {
+        let known: HashSet<String> =
+            ["async_insert", "max_insert_block_size", "insert_quorum"].map(str::to_owned).into();
+        let text = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        // Of a segment of before, the operator's setting was frozen too.
+        let frozen = text(&[("max_insert_block_size", "7"), ("insert_quorum", "3"), ("gone", "1")]);
+        let operators = ["insert_quorum=2".parse().unwrap(), "unknown=1".parse().unwrap()];
+        let expected =
+            [("async_insert", "0"), ("insert_quorum", "2"), ("max_insert_block_size", "7"), ("wait_end_of_query", "1")];
+        assert_eq!(to_send(&frozen, &operators, &known), text(&expected));
+        assert_eq!(to_send(&frozen, &[], &known).get("insert_quorum"), None);
     }
 
     #[test]

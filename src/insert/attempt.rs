@@ -4,27 +4,31 @@
 //! would know its token, note durably that ClickHouse may have it, send it, and believe a success
 //! only when it is proven.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::due::Work;
+use super::due::{PartitionLimit, Work};
 use super::failure::{Failure, describe};
 use super::inserter::Inserts;
 use super::native;
-use super::outcome::{Class, calls_for_a_look, classify};
+use super::outcome::{Class, Outcome, calls_for_a_look, classify};
+use super::repeat::{Repeat, ServerNote};
 use super::rows::RowReader;
 use super::statement::{self, Statement};
 use super::step::Sent;
-use super::stream::{BodyFormat, InsertClient, SegmentBody};
-use crate::clickhouse::client::ClientError;
+use super::stream::{BodyFormat, InsertClient, InsertRequest, SegmentBody};
+use crate::clickhouse::client::{ClickHouse, ClientError};
 use crate::clickhouse::frozen::Frozen;
 use crate::clickhouse::name::TableName;
-use crate::clickhouse::servers::ServerIndex;
-use crate::clickhouse::settings::InsertFormat;
-use crate::clock::unix_ms;
+use crate::clickhouse::servers::{ServerIndex, SettingsError};
+use crate::clickhouse::settings::{InsertFormat, TOKEN};
 use crate::spool::{Part, SealedSegment};
+
+/// The setting of [`PartitionLimit`]; 0 is no limit.
+const PARTITIONS: &str = "max_partitions_per_insert_block";
 
 /// One INSERT: which rows, for which table, under which token.
 pub(super) struct Insert {
@@ -72,44 +76,52 @@ impl Insert {
     }
 
     fn query_id(&self, attempts: u32) -> String {
-        format!("sluicegate-{}-{attempts}", self.token)
+        format!("{}{attempts}", self.query_id_prefix())
+    }
+
+    /// What the ids of all its attempts begin with.
+    pub(super) fn query_id_prefix(&self) -> String {
+        format!("sluicegate-{}-", self.token)
     }
 }
 
 impl Inserts {
-    /// Chooses a server and notes that it may have the rows from now on.
+    /// Chooses a server and notes that it may have the rows from now on; `None` when they turn out to
+    /// be there already.
     ///
     /// What was never sent, or always answered, may go to any server; what ClickHouse may have goes
     /// only where its token would be recognised.
-    pub(super) fn begin(&self, work: &mut Work, insert: &Insert) -> Result<ServerIndex, Failure> {
+    pub(super) fn begin(&self, work: &mut Work, insert: &Insert) -> Result<Option<ServerIndex>, Failure> {
         let table = &insert.frozen.table;
         let (mut unreachable, mut elsewhere) = (None, false);
         for index in self.servers.in_turn() {
-            let facts = match self.servers.facts(index, table) {
+            let Some(server) = self.servers.get(index) else { continue };
+            let open = work.segment.open_attempt().filter(|_| !work.orders.force).cloned();
+            let asked = match &open {
+                Some(_) => self.servers.fresh_facts(index, table),
+                None => self.servers.facts(index, table),
+            };
+            let facts = match asked {
                 Ok(facts) => facts,
                 Err(error) => {
                     self.servers.failed(index);
-                    unreachable =
-                        self.servers.get(index).map(|server| Failure::of_question(table, server, error, work.attempts));
+                    unreachable = Some(Failure::of_question(table, server, error, work.attempts));
                     continue;
                 }
             };
-            let newest = self.spool.newest();
-            if let Some(open) = work.segment.open_attempt().filter(|_| !work.orders.force) {
-                if facts.window.is_some() && open.window != facts.window_name {
-                    elsewhere = true;
-                    continue;
+            if let Some(open) = open {
+                match self.may_repeat(work, insert, index, server, &facts, &open)? {
+                    Repeat::Send => {}
+                    Repeat::IsThere => return Ok(None),
+                    Repeat::Elsewhere => {
+                        elsewhere = true;
+                        continue;
+                    }
                 }
-                let since = newest.since(open.newest).saturating_add(self.spool.outstanding());
-                self.writers.still_known(&facts, since, open.since_ms, unix_ms()).map_err(|reason| {
-                    Failure::hold(format!(
-                        "ClickHouse may have it, and may not know its token any more: {reason}; look whether its rows \
-                         are there, and `sluicegate spool requeue --force` sends it again"
-                    ))
-                })?;
             }
-            work.segment.begin_attempt(&facts.window_name, newest).map_err(Failure::on_disk)?;
-            return Ok(index);
+            let note = ServerNote::of(&facts).to_text();
+            work.segment.begin_attempt(&note, self.spool.newest()).map_err(Failure::on_disk)?;
+            return Ok(Some(index));
         }
         Err(match unreachable {
             Some(failure) => {
@@ -136,6 +148,7 @@ impl Inserts {
         let Some(server) = self.servers.get(index) else {
             return Err(Failure::hold("no server is configured"));
         };
+        let settings = self.settings_of(server, index, insert, work.attempts)?;
         let format = match self.format {
             InsertFormat::Native if native::is_fit_for(&insert.frozen, insert.bytes) => InsertFormat::Native,
             _ => InsertFormat::Rowbinary,
@@ -143,17 +156,29 @@ impl Inserts {
         let Statement { text, shape } = Statement::new(server, &insert.frozen, format, insert.convert)?;
         let body = insert.body(&work.segment, shape).map_err(Failure::on_disk)?;
         let query_id = insert.query_id(work.attempts);
-        let mut parameters =
-            vec![("query", text.as_str()), ("query_id", &query_id), ("insert_deduplication_token", &insert.token)];
-        parameters.extend(insert.frozen.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let mut parameters = vec![("query", text.as_str()), (TOKEN, &insert.token)];
+        parameters.extend(settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        if work.partitions == PartitionLimit::Lifted {
+            parameters.retain(|(name, _)| *name != PARTITIONS);
+            parameters.push((PARTITIONS, "0"));
+        }
+        let place = self.places.take();
+        let request = InsertRequest {
+            parameters: &parameters,
+            query_id: &query_id,
+            rows: insert.rows,
+            timeout: self.timeout,
+            is_silent: &|| place.give_up(),
+        };
         let begun = Instant::now();
-        let outcome = client.insert(server, &parameters, body, self.timeout);
+        let outcome = client.insert(server, &request, body);
+        drop(place);
         let took = begun.elapsed();
         let doubt = match (&outcome, insert.open_since_ms) {
             (Ok(()), Some(since_ms)) => self.prove(server, index, work, insert, since_ms).err(),
             _ => None,
         };
-        let classified = outcome.as_ref().err().map(|error| classify(error, work.attempts));
+        let classified = outcome.as_ref().err().map(|error| classify(error, work.attempts, format));
         let failed = doubt.as_ref().map(|doubt| doubt.class).or(classified.map(|outcome| outcome.class));
         self.count_attempt(insert, took, failed);
         if let Some(doubt) = doubt {
@@ -171,7 +196,26 @@ impl Inserts {
         if outcome.class == Class::Hold && is_for_table && calls_for_a_look(&error) {
             reason.push_str(&statement::advice(server, &insert.frozen));
         }
-        Err(Failure { class: outcome.class, answered: outcome.answered, reason, error: Some(error) })
+        let Outcome { class, answered, is_suspicious } = outcome;
+        Err(Failure { class, answered, suspicious: is_suspicious, reason, error: Some(error) })
+    }
+
+    /// The settings of an INSERT, which have to arrive as they are sent.
+    fn settings_of(
+        &self,
+        server: &ClickHouse,
+        index: ServerIndex,
+        insert: &Insert,
+        attempts: u32,
+    ) -> Result<BTreeMap<String, String>, Failure> {
+        let checked = self.servers.insert_settings(index, &insert.frozen.settings, &insert.token);
+        checked.map_err(|error| match error {
+            SettingsError::Client(error) => {
+                let failure = Failure::of_question(&insert.frozen.table, server, error, attempts);
+                Failure { reason: format!("the settings of an INSERT: {}", failure.reason), ..failure }
+            }
+            SettingsError::Altered(altered) => Failure::hold(format!("{}: {altered}", server.url())),
+        })
     }
 
     fn count_attempt(&self, insert: &Insert, took: std::time::Duration, failed: Option<Class>) {

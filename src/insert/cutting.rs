@@ -12,7 +12,7 @@ use clickhouse_rowbinary::Value;
 use super::attempt::{Insert, Source};
 use super::due::Work;
 use super::failure::{Failure, describe};
-use super::outcome::row_named_by;
+use super::outcome::{Class, row_named_by};
 use super::rows::{self, RowReader};
 use super::step::Sent;
 use crate::clickhouse::frozen::Frozen;
@@ -20,7 +20,7 @@ use crate::quarantine::RejectedLine;
 use crate::spool::{Cut, Part, Piece, PieceState, SealedSegment};
 
 /// More pieces than this, and an operator has to look at the table or the events.
-const PIECES_MAX: usize = 64;
+const PIECES_MAX: usize = 256;
 
 /// The code of a row that ClickHouse refuses.
 const CODE: &str = "refused_by_clickhouse";
@@ -41,20 +41,24 @@ impl Work {
         segment.save_cut(cut).map_err(Failure::on_disk)
     }
 
-    /// Notes that ClickHouse refuses rows of a piece: the one row that it has, or those of the smaller
-    /// pieces that it becomes.
+    /// Notes that ClickHouse refuses a piece: the one row that it has, or the smaller pieces that it
+    /// becomes.
     pub(super) fn cut_piece(&mut self, index: usize, frozen: &Frozen, failure: &Failure) -> Result<(), Failure> {
         let (mut cut, piece) = self.piece(index)?;
-        let pieces = if piece.rows == 1 {
+        let pieces = if piece.rows == 1 && failure.class == Class::Split {
+            return Err(Failure::hold(format!("a single row is too much for a limit: {}", failure.reason)));
+        } else if piece.rows == 1 {
             let reason = failure.error.as_ref().map_or_else(|| failure.reason.clone(), describe);
             vec![Piece { state: PieceState::Refused(reason), ..piece }]
         } else {
             divide(&self.segment, frozen, &piece, failure)?
         };
         cut.pieces.splice(index..=index, pieces);
-        if cut.pieces.len() > PIECES_MAX {
+        if cut.pieces.len() > PIECES_MAX && failure.class == Class::Cut && !self.orders.force {
             return Err(Failure::hold(format!(
-                "ClickHouse refuses so many rows that more than {PIECES_MAX} pieces would be needed: {}",
+                "ClickHouse refuses so many rows that more than {PIECES_MAX} pieces would be needed; once the table \
+                 takes them they go in by themselves, and `sluicegate spool requeue --force` cuts every one of them out \
+                 into the quarantine: {}",
                 failure.reason
             )));
         }

@@ -45,6 +45,7 @@ impl Inserts {
                 progress: Unrecorded::default(),
                 salvaged: true,
                 absent: false,
+                partitions: work.partitions,
                 orders: work.orders,
             };
             self.due.later(left, std::time::Duration::ZERO);

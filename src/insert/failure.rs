@@ -1,16 +1,24 @@
 //! Why an attempt of a segment did not prove it.
 
 use std::io;
+use std::time::Duration;
 
 use super::outcome::{Class, classify};
 use crate::clickhouse::client::{ClickHouse, ClientError};
 use crate::clickhouse::name::TableName;
+use crate::clickhouse::settings::InsertFormat;
+
+/// Attempts after which the pauses grow beyond those of [`Class::delay`], and the longest of them.
+const FAST_ATTEMPTS: u32 = 8;
+const ANSWERED_LONGEST: Duration = Duration::from_secs(30);
 
 /// A failed attempt: what it calls for, and why.
 pub(super) struct Failure {
     pub(super) class: Class,
     /// ClickHouse has certainly stored nothing of it.
     pub(super) answered: bool,
+    /// It may have left its token and not its rows.
+    pub(super) suspicious: bool,
     pub(super) reason: String,
     /// What ClickHouse said, if it was asked.
     pub(super) error: Option<ClientError>,
@@ -19,7 +27,12 @@ pub(super) struct Failure {
 impl Failure {
     /// Needs operator action.
     pub(super) fn hold(reason: impl Into<String>) -> Self {
-        Self { class: Class::Hold, answered: true, reason: reason.into(), error: None }
+        Self { class: Class::Hold, answered: true, suspicious: false, reason: reason.into(), error: None }
+    }
+
+    /// Passes by itself, and nothing was sent.
+    pub(super) fn passing(reason: impl Into<String>) -> Self {
+        Self { class: Class::Retry, answered: true, suspicious: false, reason: reason.into(), error: None }
     }
 
     pub(super) fn on_disk(error: io::Error) -> Self {
@@ -29,13 +42,25 @@ impl Failure {
 
     /// A question about a table that has to be answered before anything is sent, or believed.
     pub(super) fn of_question(table: &TableName, server: &ClickHouse, error: ClientError, attempts: u32) -> Self {
-        let class = classify(&error, attempts).class;
+        let class = classify(&error, attempts, InsertFormat::Rowbinary).class;
         Self {
-            class: if class == Class::Cut { Class::Hold } else { class },
+            class: if matches!(class, Class::Cut | Class::Split) { Class::Hold } else { class },
             answered: true,
+            suspicious: false,
             reason: format!("{table} at {}: {}", server.url(), describe(&error)),
             error: Some(error),
         }
+    }
+
+    /// How long to wait before the next attempt, after `attempts` of them. What ClickHouse itself
+    /// answers may last: it is asked less and less often.
+    pub(super) fn delay(&self, attempts: u32) -> Duration {
+        let delay = self.class.delay(attempts);
+        let is_answer = matches!(self.error, Some(ClientError::Refused { code: Some(_), .. }));
+        if self.class == Class::Retry && is_answer && attempts > FAST_ATTEMPTS {
+            return delay.saturating_mul(attempts - FAST_ATTEMPTS).min(ANSWERED_LONGEST);
+        }
+        delay
     }
 
     /// The segment could not be read as it was sealed.

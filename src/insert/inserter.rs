@@ -7,9 +7,11 @@ use std::time::Duration;
 use crossbeam::channel::Receiver;
 
 use super::attempt::{Insert, Source};
-use super::due::{Due, Work};
+use super::due::{Due, PartitionLimit, Work};
 use super::failure::Failure;
-use super::outcome::{Class, calls_for_a_look};
+use super::outcome::{Class, calls_for_a_look, is_forbidden_setting, is_partition_limit};
+use super::places::Places;
+use super::presence::Presence;
 use super::step::{Sent, Step, judge};
 use super::stream::InsertClient;
 use crate::batch::SegmentNumber;
@@ -19,7 +21,7 @@ use crate::clickhouse::horizon::Writers;
 use crate::clickhouse::look::LookWish;
 use crate::clickhouse::metrics::InsertMetrics;
 use crate::clickhouse::name::TableName;
-use crate::clickhouse::servers::Servers;
+use crate::clickhouse::servers::{ServerIndex, Servers};
 use crate::clickhouse::settings::InsertFormat;
 use crate::handoff::Handoff;
 use crate::spool::{Orders, Part, PieceState, SealedSegment, SegmentPool, SpoolMetrics};
@@ -39,6 +41,7 @@ pub struct Inserts {
     pub(super) format: InsertFormat,
     pub(super) timeout: Duration,
     pub(super) writers: Writers,
+    pub(super) places: Places,
     pub(super) pool: Arc<SegmentPool>,
     pub(super) spool: Arc<SpoolMetrics>,
     pub(super) metrics: Arc<InsertMetrics>,
@@ -70,6 +73,7 @@ impl Inserts {
             table: config.name.clone(),
             format: config.insert_format,
             timeout,
+            places: Places::default(),
             writers: Writers { nodes: config.writers.get() as u64 },
             pool,
             spool,
@@ -92,16 +96,33 @@ impl Inserts {
 
     /// An inserter's life: until nothing is left to insert, or the deadline of a stop.
     pub fn run(&self, client: &InsertClient) {
-        while let Some(mut work) = self.due.next() {
-            if work.next_step() != Step::Retire {
-                work.attempts = work.attempts.saturating_add(1);
+        while let Some(work) = self.due.next() {
+            self.work_on(client, work);
+        }
+    }
+
+    /// A spare inserter's life: it sleeps until the attempt of another one is silent, and then does one
+    /// segment at a time in its place.
+    pub fn run_spare(&self, client: &InsertClient) {
+        while !self.due.has_ended() {
+            if self.places.take_spare() {
+                if let Some(work) = self.due.next_now() {
+                    self.work_on(client, work);
+                }
+                self.places.give_back_spare();
             }
-            match self.advance(client, &mut work) {
-                Ok(()) => self.retire(work),
-                Err(failure) if failure.is_damage() => self.damaged(work, failure),
-                Err(failure) if failure.is_absence() => self.absent(work, failure),
-                Err(failure) => self.put_back(work, &failure),
-            }
+        }
+    }
+
+    fn work_on(&self, client: &InsertClient, mut work: Work) {
+        if work.next_step() != Step::Retire {
+            work.attempts = work.attempts.saturating_add(1);
+        }
+        match self.advance(client, &mut work) {
+            Ok(()) => self.retire(work),
+            Err(failure) if failure.is_damage() => self.damaged(work, failure),
+            Err(failure) if failure.is_absence() => self.absent(work, failure),
+            Err(failure) => self.put_back(work, &failure),
         }
     }
 
@@ -120,13 +141,15 @@ impl Inserts {
     /// One INSERT: note, send, note what became of it.
     fn attempt(&self, client: &InsertClient, work: &mut Work, sent: Sent) -> Result<(), Failure> {
         let insert = self.prepare(work, sent)?;
-        let index = self.begin(work, &insert)?;
+        let Some(index) = self.begin(work, &insert)? else {
+            return self.proven(work, sent);
+        };
         if let Sent::Piece(piece) = sent {
             work.turn_piece(piece, PieceState::Open)?;
         }
         match self.send(client, work, index, &insert) {
             Ok(()) => self.proven(work, sent),
-            Err(failure) => self.failed(work, &insert, failure),
+            Err(failure) => self.failed(work, index, &insert, failure),
         }
     }
 
@@ -182,22 +205,39 @@ impl Inserts {
 
     /// Notes what a failed INSERT means. No failure any more where its rows are cut out and the rest
     /// can go on.
-    fn failed(&self, work: &mut Work, insert: &Insert, failure: Failure) -> Result<(), Failure> {
-        let verdict = judge(insert.sent, insert.is_repeat, failure.class, failure.answered);
+    fn failed(&self, work: &mut Work, index: ServerIndex, insert: &Insert, failure: Failure) -> Result<(), Failure> {
+        if let Some(failure) = lift_partition_limit(work, &failure) {
+            return Err(failure);
+        }
+        let is_repeat = insert.is_repeat && !work.orders.force;
+        let mut verdict = judge(insert.sent, is_repeat, failure.class, failure.answered);
+        if failure.suspicious {
+            work.segment.suspect_attempt().map_err(Failure::on_disk)?;
+        }
         if verdict.cut_is_unsafe {
-            return Err(Failure::hold(format!(
-                "{}; an earlier attempt had no answer, so the rows can't be cut: ClickHouse may have them",
-                failure.reason
-            )));
+            let Some(server) = self.servers.get(index) else { return Err(failure) };
+            // ClickHouse refuses the rows now, and an earlier attempt of them has no answer.
+            match self.is_certainly_not_there(server, index, work, insert)? {
+                Presence::All => return self.proven(work, insert.sent),
+                Presence::Nothing(_) => verdict = judge(insert.sent, false, failure.class, true),
+                Presence::Unknown(why) => {
+                    return Err(Failure::hold(format!(
+                        "{}; an earlier attempt had no answer, so that ClickHouse may have the rows, and whether they are \
+                         there can't be looked up: {why}; look whether they are there, and `sluicegate spool requeue \
+                         --force` cuts the rows out that are refused and sends the others, which doubles what is there",
+                        failure.reason
+                    )));
+                }
+            }
         }
         match (verdict.class, insert.sent) {
-            (Class::Cut, Sent::Rows) => {
+            (Class::Cut | Class::Split, Sent::Rows) => {
                 work.segment.attempt_answered().map_err(Failure::on_disk)?;
                 work.cut_whole(&insert.frozen, &failure)?;
                 // Said in the log; the pieces are the next attempt.
                 Err(failure)
             }
-            (Class::Cut, Sent::Piece(index)) => {
+            (Class::Cut | Class::Split, Sent::Piece(index)) => {
                 let cut = work.cut_piece(index, &insert.frozen, &failure);
                 work.segment.attempt_answered().map_err(Failure::on_disk)?;
                 cut
@@ -231,6 +271,7 @@ impl Inserts {
     fn retire(&self, work: Work) {
         let number = work.segment.number();
         self.spool.held.release(number);
+        self.metrics.failing.forget(number.get());
         if let Err(error) = self.pool.retire(&work.segment) {
             // Should the process end before it succeeds, the next start sends the segment again under
             // the same token.
@@ -242,8 +283,8 @@ impl Inserts {
     /// Tries it again later.
     pub(super) fn put_back(&self, work: Work, failure: &Failure) {
         self.report(&work, failure);
-        let delay = failure.class.delay(work.attempts);
-        self.due.later(work, delay);
+        let delay = failure.delay(work.attempts);
+        if failure.class == Class::Hold { self.due.hold(work, delay) } else { self.due.later(work, delay) }
     }
 
     fn report(&self, work: &Work, failure: &Failure) {
@@ -256,12 +297,17 @@ impl Inserts {
             self.spool.held.release(number);
         }
         match failure.class {
+            Class::Retry => self.metrics.failing.note(segment, failure.reason.clone()),
+            _ => self.metrics.failing.forget(segment),
+        }
+        match failure.class {
             // The first failures of a segment, then fewer and fewer: ClickHouse may be away for days.
             Class::Retry if attempts.is_power_of_two() => {
                 tracing::warn!(segment, attempts, reason, "an insert failed and will be tried again");
             }
             Class::Retry => tracing::debug!(segment, attempts, reason, "an insert failed and will be tried again"),
             Class::Cut => tracing::warn!(segment, reason, "ClickHouse refuses some rows; they are being cut out"),
+            Class::Split => tracing::warn!(segment, reason, "an INSERT is too large for a limit; it goes in pieces"),
             Class::Hold => {
                 // What ClickHouse may have already, and what is damaged, is held whatever becomes of
                 // others.
@@ -278,4 +324,16 @@ impl Inserts {
             }
         }
     }
+}
+
+/// The failure of an INSERT of too many partitions, which is sent again at once without that limit; or
+/// of one whose user may not lift it, which goes in pieces then.
+fn lift_partition_limit(work: &mut Work, failure: &Failure) -> Option<Failure> {
+    let error = failure.error.as_ref()?;
+    work.partitions = match work.partitions {
+        PartitionLimit::AsConfigured if is_partition_limit(error) => PartitionLimit::Lifted,
+        PartitionLimit::Lifted if is_forbidden_setting(error) => PartitionLimit::Fixed,
+        _ => return None,
+    };
+    Some(Failure { class: Class::Retry, ..Failure::passing(failure.reason.clone()) })
 }

@@ -16,22 +16,28 @@
 //! | `inserter` | takes one, does step after step |
 //! | `step` | which step is next, and what a failure means: pure |
 //! | `attempt` | one INSERT: choose a server, note, send, prove |
+//! | `repeat` | what ClickHouse may have: may it go again, is its token still known |
+//! | `places` | silent attempts give up their places |
 //! | `statement`, `stream`, `native`, `compression` | the INSERT's text and body |
-//! | `outcome`, `failure` | what each error of ClickHouse calls for |
+//! | `outcome`, `codes`, `message`, `failure` | what each error of ClickHouse calls for |
 //! | `presence` | are the rows of a repeat there |
 //! | `cutting`, `rows` | rows that ClickHouse refuses are cut out |
 //! | `damage` | a segment that can't be read as it was sealed |
 
 mod attempt;
+mod codes;
 pub mod compression;
 mod cutting;
 mod damage;
 pub mod due;
 mod failure;
 pub mod inserter;
+mod message;
 mod native;
 pub mod outcome;
+mod places;
 mod presence;
+mod repeat;
 pub mod rows;
 mod statement;
 mod step;

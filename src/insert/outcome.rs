@@ -1,77 +1,87 @@
-//! What an answer of ClickHouse to an insert calls for, in one table.
+//! What an answer of ClickHouse to an INSERT calls for.
 //!
-//! Nothing is ever dropped by a class. Two things are told apart that HTTP status alone does not
+//! Nothing is ever dropped by a class. Two things are told apart that the HTTP status alone does not
 //! tell: what to do next, and whether the attempt is *answered*, that is whether ClickHouse has
-//! certainly stored nothing of it. Only an answered attempt may be followed by anything else than
-//! the same bytes under the same token.
+//! certainly stored nothing of it. Only an answered attempt may be followed by anything else than the
+//! same bytes under the same token.
+//!
+//! The code decides ([`super::codes`]). The text of an error decides only by its fixed parts
+//! ([`super::message`]): a client wrote the values that it quotes.
 
 use std::time::Duration;
 
+use super::codes::{Meaning, meaning};
+use super::message::Message;
 use crate::clickhouse::client::ClientError;
+use crate::clickhouse::settings::InsertFormat;
 
-/// What to do with a segment whose insert was not proven.
+/// What to do with a segment whose INSERT was not proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// Load, memory, network, a restart: passes by itself.
     Retry,
-    /// A person's or a deployment's fault: everything is kept, tried again slowly, and said.
+    /// An operator has to change something: everything is kept, tried again slowly, and said.
     Hold,
     /// The rows' fault: the row that is to blame is cut out and quarantined.
     Cut,
+    /// No row's fault, but too much at once: the rows go in smaller pieces.
+    Split,
 }
 
-/// A class, and whether ClickHouse has certainly stored nothing.
+/// A class, and what is certain about the attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
     /// What to do.
     pub class: Class,
     /// True: nothing of the attempt is stored, nor will be.
     pub answered: bool,
+    /// True: the attempt may have left its token and not its rows, although ClickHouse never stopped.
+    /// The success of a repeat proves nothing then: the rows have to be looked up.
+    pub is_suspicious: bool,
 }
 
-/// ClickHouse's codes (`src/Common/ErrorCodes.cpp` there), what they call for, and whether they
-/// are an answer.
-const TABLE: [(Class, bool, &[u32]); 5] = [
-    // Memory, time-outs, Keeper, network, read-only replica, an insert of unknown fate.
-    (Class::Retry, false, &[3, 107, 159, 203, 209, 210, 241, 242, 285, 319, 425, 999]),
-    // Too many queries, an earlier attempt that still runs, too many parts: said before anything is
-    // written. For 252 see below.
-    (Class::Retry, true, &[202, 216, 252]),
-    // "Cannot read all data": the rows' fault, or a body that was cut on its way. See below.
-    (Class::Retry, true, &[32, 33]),
-    // No such table, database, column or setting; syntax; rights; passwords.
-    (Class::Hold, true, &[16, 20, 36, 44, 47, 60, 62, 81, 115, 164, 192, 193, 194, 497, 516]),
-    // Parse errors, too large, constraints, enums, conversions, what an expression threw.
-    (Class::Cut, true, &[6, 26, 27, 38, 41, 53, 69, 70, 72, 117, 131, 153, 349, 395, 407, 469, 675, 676, 691]),
-];
+/// Attempts after which rows whose bytes end inside of a row are believed to be the rows' fault, and
+/// a limit is believed to be there to stay.
+const PATIENCE: u32 = 4;
 
-/// Attempts after which [`TABLE`]'s "cannot read all data" is believed to be the rows' fault.
-const CANNOT_READ_ATTEMPTS: u32 = 4;
-
-/// What a failed attempt calls for, the `attempts`-th of this process.
-pub fn classify(error: &ClientError, attempts: u32) -> Outcome {
-    let outcome = |class, answered| Outcome { class, answered };
+/// What a failed attempt in this format calls for, the `attempts`-th of this process.
+pub fn classify(error: &ClientError, attempts: u32, format: InsertFormat) -> Outcome {
+    let outcome = |class, answered| Outcome { class, answered, is_suspicious: false };
     let (code, message) = match error {
         ClientError::NoConnection(_) => return outcome(Class::Retry, true),
         ClientError::Damaged(_) => return outcome(Class::Hold, true),
-        ClientError::NoAnswer(_) | ClientError::Absent(_) | ClientError::Refused { code: None, .. } => {
-            return outcome(Class::Retry, false);
+        ClientError::NoAnswer(_) | ClientError::Absent(_) => return outcome(Class::Retry, false),
+        // Something in front of ClickHouse answers, or changes what ClickHouse answers. That may pass:
+        // a page of a balancer. What stays needs an operator.
+        ClientError::Unproven(_) if attempts >= PATIENCE => return outcome(Class::Hold, false),
+        ClientError::Unproven(_) => return outcome(Class::Retry, false),
+        ClientError::Refused { code: None, status: 413 | 414, .. } if attempts >= PATIENCE => {
+            return outcome(Class::Split, false);
         }
-        ClientError::Refused { code: Some(code), message, .. } => (*code, message.as_str()),
+        ClientError::Refused { code: None, .. } => return outcome(Class::Retry, false),
+        ClientError::Refused { code: Some(code), message, .. } => (*code, Message::new(message)),
     };
-    // The source table has the rows then, and the view has not: the same bytes again under the same
-    // token make both right, pieces would double.
-    if message.contains("while pushing to view") {
+    if message.is_from_a_view() {
+        // The source table has the rows then, and the view has not: the same bytes again under the
+        // same token make both right, pieces would double.
         return outcome(Class::Hold, false);
     }
-    let known = TABLE.iter().find(|(_, _, codes)| codes.contains(&code));
-    match (code, known) {
-        // One code for two things: too many parts passes, too many partitions of one block does not.
-        (252, _) if message.contains("partitions") => outcome(Class::Cut, true),
-        (code, _) if is_another_type(code, message) => outcome(Class::Hold, true),
-        (32 | 33, _) if attempts >= CANNOT_READ_ATTEMPTS => outcome(Class::Cut, true),
-        (_, Some((class, answered, _))) => outcome(*class, *answered),
-        (_, None) => outcome(Class::Hold, false),
+    if is_too_many_partitions(code, message) {
+        return outcome(Class::Split, true);
+    }
+    if is_another_type(code, message, format) {
+        return outcome(Class::Hold, true);
+    }
+    match meaning(code) {
+        Some(Meaning::Busy) => outcome(Class::Retry, true),
+        Some(Meaning::Unreadable) if attempts >= PATIENCE => outcome(Class::Cut, true),
+        Some(Meaning::Unreadable) => outcome(Class::Retry, true),
+        Some(Meaning::Deployment) => outcome(Class::Hold, true),
+        Some(Meaning::Rows) => outcome(Class::Cut, true),
+        Some(Meaning::TooLarge) if attempts >= PATIENCE => outcome(Class::Split, false),
+        Some(Meaning::TooLarge | Meaning::Passing) | None => {
+            Outcome { is_suspicious: true, ..outcome(Class::Retry, false) }
+        }
     }
 }
 
@@ -80,32 +90,54 @@ pub fn calls_for_a_look(error: &ClientError) -> bool {
     match error {
         ClientError::NoConnection(_) | ClientError::NoAnswer(_) => true,
         ClientError::Refused { code: Some(code), message, .. } => {
-            LOOK_AGAIN.contains(code) || is_another_type(*code, message)
+            let message = Message::new(message);
+            TABLE_CHANGED.contains(code) || is_another_type(*code, message, InsertFormat::Native)
         }
-        ClientError::Refused { code: None, .. } => false,
+        ClientError::Refused { code: None, .. } | ClientError::Unproven(_) => false,
         ClientError::Damaged(_) | ClientError::Absent(_) => false,
     }
 }
 
+/// True for an INSERT that touches more partitions than a limit allows.
+pub fn is_partition_limit(error: &ClientError) -> bool {
+    match error {
+        ClientError::Refused { code: Some(code), message, .. } => is_too_many_partitions(*code, Message::new(message)),
+        _ => false,
+    }
+}
+
+/// True for a setting that this user may not change.
+pub fn is_forbidden_setting(error: &ClientError) -> bool {
+    matches!(error, ClientError::Refused { code: Some(452 | 164), .. })
+}
+
+/// One code for two things: too many parts of the table pass, too many partitions of one block do not.
+fn is_too_many_partitions(code: u32, message: Message<'_>) -> bool {
+    code == 252 && message.begins_with("Too many partitions for single INSERT block")
+}
+
 /// The table's columns are not the segment's, as RowBinary's header says or a block of Native.
-fn is_another_type(code: u32, message: &str) -> bool {
+fn is_another_type(code: u32, message: Message<'_>, format: InsertFormat) -> bool {
     match code {
-        117 => message.contains("Type of"),
-        53 => message.contains("While executing Native"),
+        117 => message.begins_with("Type of "),
+        // No row of ours makes it: the values of a block of Native have the types that it says.
+        53 => format == InsertFormat::Native,
         _ => false,
     }
 }
 
 /// No such column, in one wording or another, or one that can't be inserted into; no such table or
 /// database: it may come back as another one.
-const LOOK_AGAIN: [u32; 7] = [16, 20, 36, 44, 47, 60, 81];
+const TABLE_CHANGED: [u32; 7] = [16, 20, 36, 44, 47, 60, 81];
 
-/// The row, counted from 0, that a violated constraint names.
+/// The row, counted from 0, that a violated constraint names. The text names it before it quotes any
+/// value.
 pub fn row_named_by(error: &ClientError) -> Option<u64> {
     let ClientError::Refused { code: Some(469), message, .. } = error else {
         return None;
     };
-    let (_, rest) = message.split_once("is violated at row ")?;
+    let named = Message::new(message).after("Constraint ")?;
+    let (_, rest) = named.split_once(" is violated at row ")?;
     rest.split(|character: char| !character.is_ascii_digit()).next()?.parse::<u64>().ok()?.checked_sub(1)
 }
 
@@ -116,6 +148,7 @@ impl Class {
             Self::Retry => "retry",
             Self::Hold => "hold",
             Self::Cut => "cut",
+            Self::Split => "split",
         }
     }
 
@@ -127,7 +160,7 @@ impl Class {
                 doubled.min(RETRY_LONGEST)
             }
             Self::Hold => HOLD,
-            Self::Cut => Duration::ZERO,
+            Self::Cut | Self::Split => Duration::ZERO,
         }
     }
 }
@@ -141,71 +174,127 @@ mod tests {
     use super::*;
 
     fn refused(code: u32, message: &str) -> ClientError {
-        ClientError::Refused { status: 500, code: Some(code), message: message.into() }
+        let message = format!("Code: {code}. DB::Exception: {message}. (NAME) (version 26.7.2.1)");
+        ClientError::Refused { status: 500, code: Some(code), message }
+    }
+
+    fn of(error: &ClientError) -> (Class, bool) {
+        let Outcome { class, answered, .. } = classify(error, 1, InsertFormat::Rowbinary);
+        (class, answered)
     }
 
     #[test]
     fn the_codes_fall_into_their_classes() {
-        let of = |error: &ClientError| {
-            let Outcome { class, answered } = classify(error, 1);
-            (class, answered)
-        };
+        let front = |status| ClientError::Refused { status, code: None, message: "<html>".into() };
         assert_eq!(of(&ClientError::NoAnswer("reset".into())), (Class::Retry, false));
         assert_eq!(of(&ClientError::NoConnection("refused".into())), (Class::Retry, true));
         assert_eq!(of(&ClientError::Damaged("at byte 7".into())), (Class::Hold, true));
-        assert_eq!(of(&ClientError::Refused { status: 502, code: None, message: "x".into() }), (Class::Retry, false));
-        assert_eq!(of(&refused(241, "Memory limit exceeded")), (Class::Retry, false));
-        assert_eq!(of(&refused(252, "Too many parts (300)")), (Class::Retry, true));
-        assert_eq!(of(&refused(216, "Query with id = q is already running.")), (Class::Retry, true));
-        assert_eq!(of(&refused(252, "Too many partitions for single INSERT block")), (Class::Cut, true));
+        assert_eq!(of(&ClientError::Unproven("another id".into())), (Class::Retry, false));
+        for status in [400, 401, 403, 404, 405, 413, 414, 429, 502] {
+            assert_eq!(of(&front(status)), (Class::Retry, false), "{status}");
+        }
+        assert_eq!(
+            of(&refused(252, "Too many parts (300) in all partitions in total in table 'd.t'")),
+            (Class::Retry, true)
+        );
+        assert_eq!(
+            of(&refused(252, "Too many partitions for single INSERT block (more than 100)")),
+            (Class::Split, true)
+        );
         assert_eq!(of(&refused(117, "Type of 'a' must be UInt32, not UInt64")), (Class::Hold, true));
         assert_eq!(of(&refused(117, "Bool value must be 0 or 1")), (Class::Cut, true));
-        let native = "Cannot convert: Int64 to Int32: While executing Native. (TYPE_MISMATCH)";
-        assert_eq!(of(&refused(53, native)), (Class::Hold, true));
-        assert_eq!(of(&refused(53, "Cannot convert: Int64 to Int32: in a view. (TYPE_MISMATCH)")), (Class::Cut, true));
-        for code in [60, 81, 16, 497, 516, 164, 115, 62] {
+        for code in [60, 81, 16, 497, 516, 164, 115, 62, 452] {
             assert_eq!(of(&refused(code, "")), (Class::Hold, true), "{code}");
         }
-        for code in [27, 131, 469, 691, 395] {
-            assert_eq!(of(&refused(code, "")), (Class::Cut, true), "{code}");
-            assert_eq!(of(&refused(code, "… while pushing to view d.v. (X)")), (Class::Hold, false), "{code}");
+        for code in [202, 216, 33] {
+            assert_eq!(of(&refused(code, "")), (Class::Retry, true), "{code}");
         }
-        assert_eq!(of(&refused(4242, "")), (Class::Hold, false));
-        assert_eq!(of(&refused(33, "")), (Class::Retry, true));
-        assert_eq!(classify(&refused(33, ""), CANNOT_READ_ATTEMPTS).class, Class::Cut);
+        for code in [27, 131, 376, 469, 691, 395] {
+            assert_eq!(of(&refused(code, "")), (Class::Cut, true), "{code}");
+            assert_eq!(of(&refused(code, "…: while pushing to view d.v")), (Class::Hold, false), "{code}");
+        }
+        for code in [241, 242, 394, 999, 1001, 1016, 4242] {
+            assert_eq!(of(&refused(code, "")), (Class::Retry, false), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_a_client_wrote_decides_nothing() {
+        for value in [
+            "x: while pushing to view d.v",
+            "Type of ",
+            "Too many partitions for single INSERT block",
+            "While executing Native",
+        ] {
+            assert_eq!(of(&refused(469, &format!("Column values: s = '{value}'"))), (Class::Cut, true), "{value}");
+            assert_eq!(of(&refused(117, &format!("Cannot read '{value}'"))), (Class::Cut, true), "{value}");
+            assert_eq!(
+                of(&refused(252, &format!("Too many parts (5) in table '{value}'"))),
+                (Class::Retry, true),
+                "{value}"
+            );
+            assert_eq!(of(&refused(53, &format!("in '{value}'"))), (Class::Cut, true), "{value}");
+        }
+        let named = "Constraint `c` for table d.t is violated at row 2. Column values: s = ' is violated at row 9'";
+        assert_eq!(row_named_by(&refused(469, named)), Some(1));
+    }
+
+    #[test]
+    fn what_never_passes_whole_is_split_after_some_attempts() {
+        let later = |error: &ClientError| {
+            let Outcome { class, answered, .. } = classify(error, PATIENCE, InsertFormat::Rowbinary);
+            (class, answered)
+        };
+        let front = |status| ClientError::Refused { status, code: None, message: String::new() };
+        assert_eq!(later(&refused(241, "")), (Class::Split, false));
+        assert_eq!(later(&front(413)), (Class::Split, false));
+        assert_eq!(later(&front(414)), (Class::Split, false));
+        assert_eq!(later(&refused(33, "")), (Class::Cut, true));
+        assert_eq!(later(&ClientError::Unproven("another id".into())), (Class::Hold, false));
+        for status in [400, 401, 403, 404, 405, 429, 502] {
+            assert_eq!(later(&front(status)), (Class::Retry, false), "{status}");
+        }
+        assert_eq!(later(&refused(4242, "")), (Class::Retry, false), "a code that nobody knows is not held");
+    }
+
+    #[test]
+    fn an_error_that_may_leave_a_token_without_rows_is_suspicious() {
+        let suspicious = |error: &ClientError| classify(error, 1, InsertFormat::Rowbinary).is_suspicious;
+        for code in [75, 241, 425, 999, 1001, 1016, 4242] {
+            assert!(suspicious(&refused(code, "")), "{code}");
+        }
+        for code in [202, 216, 252, 60, 469] {
+            assert!(!suspicious(&refused(code, "")), "{code}");
+        }
+        assert!(!suspicious(&ClientError::NoConnection(String::new())));
     }
 
     #[test]
     fn what_smells_of_changed_columns_calls_for_a_look() {
-        for code in LOOK_AGAIN {
+        for code in TABLE_CHANGED {
             assert!(calls_for_a_look(&refused(code, "")), "{code}");
-            assert_eq!(classify(&refused(code, ""), 1), Outcome { class: Class::Hold, answered: true }, "{code}");
+            assert_eq!(of(&refused(code, "")), (Class::Hold, true), "{code}");
         }
         assert!(calls_for_a_look(&refused(117, "Type of 'a' must be UInt32, not UInt64")));
-        assert!(calls_for_a_look(&refused(53, "Cannot convert: Int64 to Int32: While executing Native. (X)")));
+        assert!(calls_for_a_look(&refused(53, "Cannot convert: Int64 to Int32: While executing Native")));
         assert!(calls_for_a_look(&ClientError::NoConnection("refused".into())));
         for (code, message) in [(117, "Bool value must be 0 or 1"), (241, ""), (469, ""), (252, "Too many parts")] {
             assert!(!calls_for_a_look(&refused(code, message)), "{code}");
         }
         assert!(!calls_for_a_look(&ClientError::Refused { status: 502, code: None, message: "x".into() }));
-    }
-
-    #[test]
-    fn every_code_is_in_the_table_once() {
-        let mut codes: Vec<u32> = TABLE.iter().flat_map(|(_, _, codes)| codes.iter().copied()).collect();
-        let count = codes.len();
-        codes.sort_unstable();
-        codes.dedup();
-        assert_eq!(codes.len(), count);
+        let native = classify(&refused(53, "Cannot convert: Int64 to Int32"), 1, InsertFormat::Native);
+        assert_eq!((native.class, native.answered), (Class::Hold, true));
     }
 
     #[test]
     fn a_constraint_names_the_row() {
-        let message = "Code: 469. DB::Exception: Constraint `c` for table d.t is violated at row 2. Expression: …";
-        assert_eq!(row_named_by(&refused(469, message)), Some(1));
-        assert_eq!(row_named_by(&refused(469, "is violated at row 0")), None);
+        assert_eq!(
+            row_named_by(&refused(469, "Constraint `c` for table d.t is violated at row 2. Expression: …")),
+            Some(1)
+        );
+        assert_eq!(row_named_by(&refused(469, "Constraint `c` for table d.t is violated at row 0")), None);
         assert_eq!(row_named_by(&refused(469, "something else")), None);
-        assert_eq!(row_named_by(&refused(27, message)), None);
+        assert_eq!(row_named_by(&refused(27, "Constraint `c` for table d.t is violated at row 2")), None);
     }
 
     #[test]

@@ -36,8 +36,8 @@ use super::rows::RowReader;
 use super::statement;
 use crate::clickhouse::client::{ClickHouse, ClientError};
 use crate::clickhouse::description::{TableError, describe_table};
+use crate::clickhouse::facts::{Expiry, TableFacts, is_replicated};
 use crate::clickhouse::frozen::Frozen;
-use crate::clickhouse::guarantee::TableFacts;
 use crate::clickhouse::name::{TableName, quoted};
 use crate::clickhouse::servers::ServerIndex;
 use crate::clock::unix_ms;
@@ -56,9 +56,14 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 const LOOK_SECONDS: &str = "30";
 
 /// What was found of the sample.
-enum Presence {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// Every row that was looked up, and that may be expected to be there, is there.
     All,
+    /// None is there.
     Nothing(String),
+    /// It can't be told, for this reason.
+    Unknown(String),
 }
 
 impl Inserts {
@@ -71,15 +76,39 @@ impl Inserts {
         insert: &Insert,
         since_ms: u64,
     ) -> Result<(), Failure> {
-        let reason = match self.look_up(server, index, work, insert, since_ms) {
-            Ok(Presence::All) => return Ok(()),
-            Ok(Presence::Nothing(reason)) => reason,
-            Err(undecided) if work.orders.force && undecided.class == Class::Hold => undecided.reason,
+        let table = &insert.frozen.table;
+        let failed = |error| self.not_looked_up(insert, server, error, work.attempts);
+        let facts = self.servers.facts(index, table).map_err(failed)?;
+        let can_lie = facts.window.is_some() && !is_replicated(&facts.engine);
+        if !can_lie || !work.segment.is_suspect() && has_been_up_since(server, since_ms).map_err(failed)? {
+            return Ok(());
+        }
+        let presence = match self.look_up(server, index, work, insert) {
+            Ok(presence) => presence,
             // The token is known, so something may be there.
             Err(undecided) => return Err(Failure { answered: false, ..undecided }),
         };
+        let reason = match presence {
+            Presence::All => return Ok(()),
+            Presence::Nothing(reason) => reason,
+            Presence::Unknown(why) if work.orders.force => why,
+            Presence::Unknown(why) => {
+                let what = if work.segment.is_suspect() {
+                    "an earlier attempt was answered with an error that may leave its token without its rows"
+                } else {
+                    "ClickHouse was restarted after an attempt without an answer"
+                };
+                let reason = format!(
+                    "{table} at {}: {what}, so that the success of the repeat proves nothing, and whether the rows are \
+                     there can't be looked up: {why}; look whether they are there, and `sluicegate spool requeue --force` \
+                     sends all of it again, which doubles what is there",
+                    server.url()
+                );
+                return Err(Failure { answered: false, ..Failure::hold(reason) });
+            }
+        };
         let error = Some(ClientError::Absent(reason.clone()));
-        Err(Failure { class: Class::Retry, answered: false, reason, error })
+        Err(Failure { class: Class::Retry, answered: false, suspicious: false, reason, error })
     }
 
     /// Looks once more later; then sends all of it again, under the next token.
@@ -110,67 +139,66 @@ impl Inserts {
         self.due.later(work, Duration::ZERO);
     }
 
-    fn look_up(
+    /// Looks some of the rows up. An error is one of the question: it passes, or needs an operator.
+    pub(super) fn look_up(
         &self,
         server: &ClickHouse,
         index: ServerIndex,
         work: &Work,
         insert: &Insert,
-        since_ms: u64,
     ) -> Result<Presence, Failure> {
         let table = &insert.frozen.table;
-        let failed = |error| {
-            let failure = Failure::of_question(table, server, error, work.attempts);
-            Failure {
-                reason: format!("whether a repeat has its rows can't be looked up: {}", failure.reason),
-                ..failure
-            }
-        };
-        let facts = self.servers.facts(index, table).map_err(failed)?;
-        if !can_be_looked_up(&facts, &insert.frozen) || has_been_up_since(server, since_ms).map_err(failed)? {
-            return Ok(Presence::All);
+        let failed = |error| self.not_looked_up(insert, server, error, work.attempts);
+        let facts = self.servers.fresh_facts(index, table).map_err(failed)?;
+        if let Some(why) = why_not_looked_up(&facts, &insert.frozen) {
+            return Ok(Presence::Unknown(why));
         }
-        let held = |what: String| {
-            Err(Failure::hold(format!(
-                "{table} at {}: ClickHouse was restarted after an attempt without an answer, and {what}; \
-                 `sluicegate spool requeue --force` sends all of it again, which doubles what is there",
-                server.url()
-            )))
-        };
         let now = describe_table(server, table).map_err(|error| match error {
             TableError::Client(error) => failed(error),
             other => Failure::hold(other.to_string()),
         })?;
         let changed = statement::advice_for(&insert.frozen.columns, &now);
         if !changed.is_empty() {
-            return held(format!("whether it has the rows can't be looked up{changed}"));
+            return Ok(Presence::Unknown(format!("the columns of the table are others now{changed}")));
         }
         let sample = insert.rows(&work.segment).and_then(|rows| sample(rows, insert.bytes, insert.rows));
         let sample = sample.map_err(Failure::on_disk)?;
-        let question = question(table, &insert.frozen, &sample);
+        let question = question(table, &insert.frozen, &facts, &sample);
         let size = (question.len() + 1).to_string();
         // Whatever the user's profile says.
         let settings =
             [("max_query_size", size.as_str()), ("max_execution_time", LOOK_SECONDS), ("use_query_cache", "0")];
         let answer = server.query(&question, &settings).map_err(failed)?;
-        match SampleFound::read(&answer) {
-            Some(SampleFound { there, wanted }) if there == wanted => Ok(Presence::All),
-            Some(SampleFound { there: 0, wanted }) => Ok(Presence::Nothing(format!(
-                "{table} at {}: of {wanted} rows that were looked up none is there",
-                server.url()
-            ))),
-            Some(SampleFound { there, wanted }) => held(format!(
-                "of {wanted} rows of the segment that were looked up {there} are there. Delete from the table what it \
-                 has of the segment, and all of it goes in by itself"
-            )),
-            None => held(format!("its answer is none: {}", answer.chars().take(100).collect::<String>())),
-        }
+        let Some(found) = SampleFound::read(&answer) else {
+            let answer: String = answer.chars().take(100).collect();
+            return Ok(Presence::Unknown(format!("the answer to the question is none: {answer}")));
+        };
+        let is_rewritten = facts.is_rewritten;
+        Ok(found.presence(is_rewritten, |what| format!("{table} at {}: {what}", server.url())))
+    }
+
+    fn not_looked_up(&self, insert: &Insert, server: &ClickHouse, error: ClientError, attempts: u32) -> Failure {
+        let failure = Failure::of_question(&insert.frozen.table, server, error, attempts);
+        Failure { reason: format!("whether a repeat has its rows can't be looked up: {}", failure.reason), ..failure }
     }
 }
 
-/// Is this a table whose token can be known without the rows, and whose rows stay as they were sent?
-fn can_be_looked_up(facts: &TableFacts, frozen: &Frozen) -> bool {
-    facts.engine == "MergeTree" && facts.window.is_some() && frozen.columns.iter().any(|(name, _)| name == SERVER_TIME)
+/// Why rows of this table can't be looked up, if they can't: an engine that merges rows away, no time
+/// to look by, or something that hides rows.
+pub(super) fn why_not_looked_up(facts: &TableFacts, frozen: &Frozen) -> Option<String> {
+    if facts.engine != "MergeTree" {
+        return Some(format!(
+            "the engine is {}, and only a plain MergeTree keeps every row as it was sent",
+            facts.engine
+        ));
+    }
+    if !frozen.columns.iter().any(|(name, _)| name == SERVER_TIME) {
+        return Some(format!("the rows have no column `{SERVER_TIME}` to be found by"));
+    }
+    if facts.has_row_policy {
+        return Some("a row policy may hide rows from this user".to_owned());
+    }
+    (facts.expiry == Expiry::Unknown).then(|| "the table's TTL does more than to delete rows after a time".to_owned())
 }
 
 /// True when the server was certainly started before `since_ms`. It says for how many whole seconds it
@@ -181,7 +209,8 @@ fn has_been_up_since(server: &ClickHouse, since_ms: u64) -> Result<bool, ClientE
 }
 
 fn was_up(uptime_seconds: u64, now_ms: u64, since_ms: u64) -> bool {
-    now_ms.saturating_sub(uptime_seconds.saturating_mul(1000)) < since_ms
+    // A clock that was set back since says nothing.
+    since_ms <= now_ms && now_ms.saturating_sub(uptime_seconds.saturating_mul(1000)) < since_ms
 }
 
 /// RowReader spread over an INSERT, the first and the last among them where there is room.
@@ -205,34 +234,73 @@ fn is_wanted(index: u64, count: u64, wanted: u64) -> bool {
     index + 1 == count || index == 0 || place(index) != place(index - 1)
 }
 
-/// How many different rows the sample has, and how many of them the table has.
+/// How many different rows the sample has that have not expired, and how many of them the table has;
+/// and the same by the columns that no mutation changes.
 ///
-/// They are compared as text, which is one and the same for a value before and after it was stored,
+/// Rows are compared as text, which is one and the same for a value before and after it was stored,
 /// whatever the type does with it on the disk.
-fn question(into: &TableName, frozen: &Frozen, sample: &[u8]) -> String {
-    let columns: Vec<String> = frozen.columns.iter().map(|(name, _)| quoted(name)).collect();
-    let row = format!("toString(tuple({}))", columns.join(", "));
+fn question(table: &TableName, frozen: &Frozen, facts: &TableFacts, sample: &[u8]) -> String {
+    let tuple = |names: Vec<String>| format!("toString(tuple({}))", names.join(", "));
+    let row = tuple(frozen.columns.iter().map(|(name, _)| quoted(name)).collect());
+    let is_key = |name: &String| facts.key_columns.contains(name);
+    let keys: Vec<String> =
+        frozen.columns.iter().map(|(name, _)| name).filter(|name| is_key(name)).map(|name| quoted(name)).collect();
+    let key = if keys.is_empty() { row.clone() } else { tuple(keys) };
     let (time, structure) = (quoted(SERVER_TIME), statement::structure(frozen));
     let hex: String = sample.iter().map(|byte| format!("{byte:02x}")).collect();
+    let lives = match &facts.expiry {
+        // What is about to go may be gone when the table is read.
+        Expiry::At(expression) => format!("toDateTime64({expression}, 3) > now() + INTERVAL 1 HOUR"),
+        Expiry::Never | Expiry::Unknown => "1".to_owned(),
+    };
     format!(
-        "WITH sent AS (SELECT * FROM format('RowBinary', '{structure}', unhex('{hex}'))) \
-         SELECT (SELECT uniqExact({row}) FROM sent), uniqExact({row}) FROM {into} \
+        "WITH sent AS (SELECT * FROM format('RowBinary', '{structure}', unhex('{hex}')) WHERE {lives}) \
+         SELECT (SELECT uniqExact({row}) FROM sent), uniqExactIf({row}, {row} IN (SELECT {row} FROM sent)), \
+         uniqExact({key}) FROM {table} \
          WHERE {time} BETWEEN (SELECT min({time}) FROM sent) AND (SELECT max({time}) FROM sent) \
-         AND {row} IN (SELECT {row} FROM sent) FORMAT TSV"
+         AND {key} IN (SELECT {key} FROM sent) FORMAT TSV"
     )
 }
 
 /// The answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct SampleFound {
+    /// Different rows that may be expected to be there.
     wanted: u64,
+    /// Those of them that are there.
     there: u64,
+    /// Different keys of them that are there.
+    keys: u64,
 }
 
 impl SampleFound {
     fn read(answer: &str) -> Option<Self> {
-        let (wanted, there) = answer.trim().split_once('\t')?;
-        let found = Self { wanted: wanted.parse().ok()?, there: there.parse().ok()? };
-        (found.wanted > 0).then_some(found)
+        let mut numbers = answer.trim().split('\t').map(|number| number.parse().ok());
+        let found = Self { wanted: numbers.next()??, there: numbers.next()??, keys: numbers.next()?? };
+        numbers.next().is_none().then_some(found)
+    }
+
+    /// What that says of the INSERT. Where something may have rewritten rows, keys without their rows
+    /// are no absence.
+    fn presence(self, is_rewritten: bool, at: impl Fn(String) -> String) -> Presence {
+        let Self { wanted, there, keys } = self;
+        // All of it has expired: whether it is there makes no difference.
+        if there == wanted {
+            return Presence::All;
+        }
+        if there == 0 && (keys == 0 || !is_rewritten) {
+            return Presence::Nothing(at(format!("of {wanted} rows that were looked up none is there")));
+        }
+        if there == 0 {
+            return Presence::Unknown(at(format!(
+                "of {wanted} rows that were looked up {keys} are there by their keys and with other values, as a TTL of \
+                 columns or a mutation leaves them"
+            )));
+        }
+        Presence::Unknown(at(format!(
+            "of {wanted} rows of the segment that were looked up {there} are there. Delete from the table what it has of \
+             the segment, and all of it goes in by itself"
+        )))
     }
 }
 
@@ -284,11 +352,25 @@ mod tests {
     }
 
     #[test]
-    fn only_an_answer_with_both_numbers_is_one() {
-        let read = |answer| SampleFound::read(answer).map(|found| (found.wanted, found.there));
-        assert_eq!(read("7\t3\n"), Some((7, 3)));
-        for answer in ["", "7", "0\t0\n", "x\t1\n"] {
+    fn only_an_answer_with_all_numbers_is_one() {
+        let read = |answer| SampleFound::read(answer).map(|found| (found.wanted, found.there, found.keys));
+        assert_eq!(read("7\t3\t5\n"), Some((7, 3, 5)));
+        for answer in ["", "7", "7\t3", "x\t1\t1\n", "1\t2\t3\t4"] {
             assert_eq!(read(answer), None, "{answer}");
         }
+    }
+
+    #[test]
+    fn what_is_found_of_the_sample_decides() {
+        let of =
+            |wanted, there, keys, is_rewritten| SampleFound { wanted, there, keys }.presence(is_rewritten, |what| what);
+        for is_rewritten in [false, true] {
+            assert_eq!(of(7, 7, 7, is_rewritten), Presence::All);
+            assert_eq!(of(0, 0, 0, is_rewritten), Presence::All, "all of it has expired");
+            assert!(matches!(of(7, 0, 0, is_rewritten), Presence::Nothing(_)));
+            assert!(matches!(of(7, 3, 7, is_rewritten), Presence::Unknown(_)));
+        }
+        assert!(matches!(of(7, 0, 7, false), Presence::Nothing(_)), "other events have the same keys");
+        assert!(matches!(of(7, 0, 7, true), Presence::Unknown(_)), "only the values differ");
     }
 }

@@ -44,24 +44,53 @@ impl Statement {
         }
         let described = describe_table(server, into);
         let now = described.map_err(|error| Failure::hold(format!("{into}: {error}")))?;
-        let insertable = |name: &str| now.iter().any(|column| column.name == name && is_insertable(column));
-        let kept = || frozen.columns.iter().map(|(name, _)| name.as_str()).filter(|name| insertable(name));
-        if kept().next().is_none() {
+        let kept: Vec<(&str, String)> = frozen
+            .columns
+            .iter()
+            .filter_map(|(name, type_name)| {
+                let column = now.iter().find(|column| column.name == *name && is_insertable(column))?;
+                Some((name.as_str(), converted(name, type_name, &column.type_name)))
+            })
+            .collect();
+        if kept.is_empty() {
             return Err(Failure::hold(format!("{into} has none of the segment's columns")));
         }
         let structure = structure(frozen);
-        let columns = list(kept());
+        let columns = list(kept.iter().map(|(name, _)| *name));
+        let values: Vec<&str> = kept.iter().map(|(_, value)| value.as_str()).collect();
+        let values = values.join(", ");
         Ok(Self {
-            text: format!("INSERT INTO {into} ({columns}) SELECT {columns} FROM input('{structure}') FORMAT RowBinary"),
+            text: format!("INSERT INTO {into} ({columns}) SELECT {values} FROM input('{structure}') FORMAT RowBinary"),
             shape: BodyFormat::Rows(Vec::new()),
         })
     }
 }
 
+/// A column's value as the type that it has now. A value that does not fit is an error of its row: it is
+/// never wrapped, and never stored as the number of an Enum that has no such number.
+fn converted(name: &str, was: &str, is: &str) -> String {
+    let column = quoted(name);
+    if was == is {
+        return column;
+    }
+    let is_enum = |type_name: &str| type_name.contains("Enum8(") || type_name.contains("Enum16(");
+    let to = literal(is);
+    // By its name: the numbers of an Enum may have changed, and a cast between two compares none.
+    if is_enum(was) && is_enum(is) {
+        return format!("CAST(toString({column}), '{to}') AS {column}");
+    }
+    format!("accurateCast({column}, '{to}') AS {column}")
+}
+
+/// A text between the quotes of a literal.
+fn literal(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('\'', "\\'")
+}
+
 /// A segment's names and types, as the text between the quotes of a literal.
 pub(super) fn structure(frozen: &Frozen) -> String {
     let columns: Vec<String> = frozen.columns.iter().map(|(name, kind)| format!("{} {kind}", quoted(name))).collect();
-    columns.join(", ").replace('\\', "\\\\").replace('\'', "\\'")
+    literal(&columns.join(", "))
 }
 
 /// What an operator can do about a segment whose columns the table has no more: nothing if it has them.
@@ -114,6 +143,17 @@ fn is_insertable(column: &ColumnDescription) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_converted_is_cast_exactly_and_enums_by_their_names() {
+        assert_eq!(converted("a", "Int64", "Int64"), "`a`");
+        assert_eq!(converted("a", "Int64", "Int8"), "accurateCast(`a`, 'Int8') AS `a`");
+        assert_eq!(
+            converted("a", "Enum8('x' = 1)", "Nullable(Enum16('it\\'s' = 2))"),
+            "CAST(toString(`a`), 'Nullable(Enum16(\\'it\\\\\\'s\\' = 2))') AS `a`"
+        );
+        assert_eq!(converted("a", "Enum8('x' = 1)", "String"), "accurateCast(`a`, 'String') AS `a`");
+    }
 
     #[test]
     fn the_advice_says_what_changed_and_what_a_conversion_would_drop() {

@@ -93,21 +93,21 @@ fn next_of_cut(cut: &Cut) -> Step {
 /// What a failed INSERT means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Verdict {
-    /// What to do with the segment. [`Class::Cut`] only where a cut is safe.
+    /// What to do with the segment. [`Class::Cut`] and [`Class::Split`] only where a cut is safe.
     pub(super) class: Class,
     /// ClickHouse certainly has nothing of what was sent, by this attempt or an earlier one.
     pub(super) is_closed: bool,
-    /// The rows are to blame, and ClickHouse may have them: they can't be cut.
+    /// The rows should go in pieces, and ClickHouse may have them: they can't be cut.
     pub(super) cut_is_unsafe: bool,
 }
 
 /// Judges a failure of `sent`, of which an earlier attempt may still be open.
 pub(super) fn judge(sent: Sent, is_repeat: bool, class: Class, answered: bool) -> Verdict {
     let is_closed = answered && !is_repeat;
-    let blames_rows = class == Class::Cut;
-    let may_cut = blames_rows && is_closed && !sent.is_for_quarantine();
-    let class = if blames_rows && !may_cut { Class::Hold } else { class };
-    Verdict { class, is_closed, cut_is_unsafe: blames_rows && !may_cut && !sent.is_for_quarantine() }
+    let wants_cut = matches!(class, Class::Cut | Class::Split);
+    let may_cut = wants_cut && is_closed && !sent.is_for_quarantine();
+    let class = if wants_cut && !may_cut { Class::Hold } else { class };
+    Verdict { class, is_closed, cut_is_unsafe: wants_cut && !may_cut && !sent.is_for_quarantine() }
 }
 
 impl Work {
@@ -182,12 +182,14 @@ mod tests {
                     assert_eq!(verdict(class), expected, "{sent:?} {is_repeat} {answered}");
                 }
                 let (may_cut, own) = (certain && !sent.is_for_quarantine(), sent.is_for_quarantine());
-                let expected = Verdict {
-                    class: if may_cut { Class::Cut } else { Class::Hold },
-                    is_closed: certain,
-                    cut_is_unsafe: !may_cut && !own,
-                };
-                assert_eq!(verdict(Class::Cut), expected, "{sent:?} {is_repeat} {answered}");
+                for class in [Class::Cut, Class::Split] {
+                    let expected = Verdict {
+                        class: if may_cut { class } else { Class::Hold },
+                        is_closed: certain,
+                        cut_is_unsafe: !may_cut && !own,
+                    };
+                    assert_eq!(verdict(class), expected, "{sent:?} {is_repeat} {answered}");
+                }
             }
         }
     }

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -52,39 +53,79 @@ impl InsertClient {
     ///
     /// # Errors
     ///
-    /// No answer, or a refusal with ClickHouse's code; or the segment can't be sent whole, whatever
-    /// else came of that.
+    /// No answer, no proof, or a refusal with ClickHouse's code; or the segment can't be sent whole,
+    /// whatever else came of that.
     pub fn insert(
         &self,
         server: &ClickHouse,
-        parameters: &[(&str, &str)],
+        request: &InsertRequest<'_>,
         mut body: SegmentBody,
-        timeout: Duration,
     ) -> Result<(), ClientError> {
-        let damage = body.damage.clone();
+        let (damage, pieces) = (body.damage.clone(), body.pieces.clone());
         body.prepare(self.compression).map_err(|error| match error.kind() {
             io::ErrorKind::InvalidData => ClientError::Damaged(error.to_string()),
             _ => ClientError::NoAnswer(error.to_string()),
         })?;
         let outcome = self.runtime.block_on(async {
-            let request = self.http.post(server.address(parameters)).timeout(timeout);
-            let request =
-                server.credentials().into_iter().fold(request, |request, (name, value)| request.header(name, value));
-            let request = match self.compression.coding() {
-                Some(coding) => request.header(CONTENT_ENCODING, coding),
-                None => request,
-            };
-            let body = reqwest::Body::wrap(body);
-            let mut response = request.body(body).send().await.map_err(|error| not_sent(&error))?;
-            let mut verdict = Verdict::new(response.status().as_u16(), response.headers());
-            while let Some(chunk) = response.chunk().await.map_err(|error| ClientError::NoAnswer(causes(&error)))? {
-                verdict.read(&chunk);
+            let exchange = self.exchange(server, request, body);
+            let mut exchange = std::pin::pin!(exchange);
+            let mut seen = pieces.load(Relaxed);
+            loop {
+                if let Ok(outcome) = tokio::time::timeout(SILENCE, &mut exchange).await {
+                    return outcome;
+                }
+                let now = pieces.load(Relaxed);
+                if now == seen {
+                    (request.is_silent)();
+                    return exchange.await;
+                }
+                seen = now;
             }
-            verdict.of_insert()
         });
         outcome.map_err(|error| damage.get().cloned().map_or(error, ClientError::Damaged))
     }
+
+    async fn exchange(
+        &self,
+        server: &ClickHouse,
+        request: &InsertRequest<'_>,
+        body: SegmentBody,
+    ) -> Result<(), ClientError> {
+        let mut parameters = request.parameters.to_vec();
+        parameters.push(("query_id", request.query_id));
+        let mut post = self.http.post(server.address(&parameters)).timeout(request.timeout);
+        for (name, value) in server.credentials() {
+            post = post.header(name, value);
+        }
+        if let Some(coding) = self.compression.coding() {
+            post = post.header(CONTENT_ENCODING, coding);
+        }
+        let mut response = post.body(reqwest::Body::wrap(body)).send().await.map_err(|error| not_sent(&error))?;
+        let mut verdict = Verdict::new(response.status().as_u16(), response.headers(), request.query_id);
+        while let Some(chunk) = response.chunk().await.map_err(|error| ClientError::NoAnswer(causes(&error)))? {
+            verdict.read(&chunk);
+        }
+        verdict.of_insert(request.rows)
+    }
 }
+
+/// One INSERT, but for its rows.
+pub struct InsertRequest<'a> {
+    /// The statement, the token and the settings, as parameters of the URL.
+    pub parameters: &'a [(&'a str, &'a str)],
+    /// Names the attempt; the reply has to name it too.
+    pub query_id: &'a str,
+    /// How many rows the reply must not say less than.
+    pub rows: u64,
+    /// How long all of it may take.
+    pub timeout: Duration,
+    /// Called once when nothing was sent and nothing came for so long that somebody else should
+    /// insert meanwhile.
+    pub is_silent: &'a dyn Fn(),
+}
+
+/// How long an attempt may be silent before another one takes its place.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// How rows are sent.
 pub(super) enum BodyFormat {
@@ -107,6 +148,8 @@ pub struct SegmentBody {
     /// Set when the rows turn out not to be what was sealed. Of what reading them has come to, the
     /// HTTP client says only that the exchange broke off.
     damage: Arc<OnceLock<String>>,
+    /// Pieces that were handed to the HTTP client: while they grow, the server reads.
+    pieces: Arc<AtomicU64>,
 }
 
 /// Some of a segment's rows.
@@ -136,7 +179,7 @@ impl SegmentBody {
             }
             BodyFormat::Block(block) => Some(block),
         };
-        Self { front, rows, block, compressor: None, damage: Arc::default() }
+        Self { front, rows, block, compressor: None, damage: Arc::default(), pieces: Arc::default() }
     }
 
     /// Makes a block of the rows, if they are to be sent as one.
@@ -206,6 +249,7 @@ impl Body for SegmentBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let next = self.next();
+        self.pieces.fetch_add(1, Relaxed);
         if let Err(error) = &next
             && error.kind() == io::ErrorKind::InvalidData
         {

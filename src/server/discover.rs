@@ -11,6 +11,9 @@ use crate::clickhouse::description::TableDescription;
 use crate::handoff::Lifecycle;
 use crate::spool::Spool;
 
+/// How long all servers together may take to answer, where the columns are known from before.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+
 /// Between two tries to reach ClickHouse for the first time.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -56,8 +59,11 @@ fn ask(
     has_known: bool,
 ) -> Result<Result<TableDescription, String>, ServerError> {
     let mut reasons = Vec::new();
+    let deadline = Instant::now() + ANSWER_WITHIN;
     for server in servers {
-        match TableDescription::discover(server, config) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let patient = if has_known { server.within(left) } else { server.clone() };
+        match TableDescription::discover(&patient, config) {
             Ok(table) => {
                 tracing::info!(
                     url = server.url(),
@@ -67,9 +73,9 @@ fn ask(
                 );
                 return Ok(Ok(table));
             }
-            // A password that was changed under a server is no reason to lose events meanwhile; at a
-            // first start it is a mistake.
-            Err(error) if error.may_pass() || error.is_login_refused() && has_known => {
+            // A password that was changed under a server, or a page in the place of ClickHouse, is no
+            // reason to lose events meanwhile; at a first start it is a mistake.
+            Err(error) if error.may_pass() || has_known && error.is_no_word_of_the_table() => {
                 reasons.push(format!("{}: {error}", server.url()));
             }
             Err(error) => return Err(ServerError(format!("{}: {error}", server.url()))),

@@ -26,6 +26,8 @@ pub enum DrainError {
     Io(std::io::Error),
     /// So many segments can't be recovered: the disk has no room.
     NoRoom(usize),
+    /// These segments need an operator: how many, and why the first one does.
+    Held(usize, String),
     /// Some events are on no account of the ledger.
     Unbalanced(LedgerSnapshot),
 }
@@ -43,6 +45,7 @@ impl fmt::Display for DrainError {
                 f,
                 "{segments} segments that a crash left open can't be recovered: the spool's disk is full; make room, and drain again"
             ),
+            Self::Held(count, reason) => write!(f, "{count} segments are held and need operator action: {reason}"),
             Self::Unbalanced(ledger) => {
                 write!(f, "the ledger does not balance, which is a bug of sluicegate; please report it: {ledger:?}")
             }
@@ -52,8 +55,8 @@ impl fmt::Display for DrainError {
 
 impl std::error::Error for DrainError {}
 
-/// Inserts until the spool is empty; what ClickHouse refuses or is away for is tried again, as in
-/// `serve`. Ends early only by a signal, which leaves the rest where it is.
+/// Inserts until nothing is left but what needs an operator; what fails while ClickHouse is away is
+/// tried again, as in `serve`. Ends early only by a signal, which leaves the rest where it is.
 ///
 /// # Errors
 ///
@@ -75,13 +78,17 @@ pub fn run(settings: &Settings) -> Result<(), DrainError> {
     drop(sender);
     let handoff = Arc::new(Handoff::new(Vec::new(), Arc::default()));
     let ends = Ends { sealed, pool: spool.pool(), spool: spool.metrics(), metrics: Arc::default(), handoff };
-    let servers = Arc::new(Servers::new(servers));
+    let servers = Arc::new(Servers::new(servers, settings.table().insert_settings));
     let inserts = Inserts::new(&settings.table(), *settings.insert_timeout, servers, ends);
     let client = InsertClient::new(settings.insert_compression).map_err(DrainError::Io)?;
     inserts.run(&client);
     let ledger = spool.metrics().ledger();
     if !ledger.balances() {
         return Err(DrainError::Unbalanced(ledger));
+    }
+    let held = spool.metrics().held.reasons();
+    if let Some((number, reason)) = held.first() {
+        return Err(DrainError::Held(held.len(), format!("segment {number}: {reason}")));
     }
     match spool.postponed() {
         0 => tracing::info!(

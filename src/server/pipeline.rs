@@ -45,7 +45,7 @@ impl Pipeline {
             metrics: admin.inserts.clone(),
             handoff: handoff.clone(),
         };
-        let servers = Arc::new(Servers::new(admin.clickhouse.clone()));
+        let servers = Arc::new(Servers::new(admin.clickhouse.clone(), settings.table().insert_settings));
         let inserts = Arc::new(Inserts::new(&settings.table(), *settings.insert_timeout, servers, ends));
         let requeued = inserts.clone();
         let _ = admin.requeue.set(Box::new(move |segment, orders| requeued.requeue(segment, orders)));
@@ -58,6 +58,11 @@ impl Pipeline {
                 spawn(format!("inserter-{index}"), move || inserts.run(&client))
             })
             .collect::<Result<_, _>>()?;
+        for index in 0..count {
+            let inserts = inserts.clone();
+            let client = InsertClient::new(settings.insert_compression).map_err(os("an inserter can't be set up"))?;
+            spawn(format!("spare-{index}"), move || inserts.run_spare(&client))?;
+        }
         let committer = Committer::new(spool, handoff.clone(), frozen, sender, count);
         let committer = spawn("committer".into(), move || committer.run())?;
         Ok(Self { inserts, spool: metrics, committer, inserters })

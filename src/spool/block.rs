@@ -150,6 +150,9 @@ pub(super) struct Progress {
     pub(super) rows_inserted: bool,
     /// A person wants it sent though ClickHouse may have it.
     pub(super) forced: bool,
+    /// The open attempt may have left its token without its rows: see
+    /// [`super::SealedSegment::suspect_attempt`].
+    pub(super) suspect: bool,
     /// How many tokens of it are used up: see [`super::SealedSegment::use_up_token`].
     pub(super) generation: u32,
     /// The first attempt whose outcome is unknown.
@@ -163,18 +166,18 @@ pub struct OpenAttempt {
     pub since_ms: u64,
     /// The newest segment's number then: tells how many inserts can have followed.
     pub newest: SegmentNumber,
-    /// The name of the deduplication window that would know its token; empty when unknown.
-    pub window: String,
+    /// What the caller noted about the server that it was sent to; empty when nothing is known.
+    pub server: String,
 }
 
 impl OpenAttempt {
     /// What is believed where nothing on the disk says what was sent, and where to.
     pub(super) fn unknown(since_ms: u64, newest: SegmentNumber) -> Self {
-        Self { since_ms, newest, window: String::new() }
+        Self { since_ms, newest, server: String::new() }
     }
 
     pub(super) fn is_unknown(&self) -> bool {
-        self.window.is_empty()
+        self.server.is_empty()
     }
 }
 
@@ -183,9 +186,12 @@ impl Progress {
         let mut block = Vec::with_capacity(BLOCK);
         block.extend_from_slice(PROGRESS_MAGIC);
         let open = self.open.as_ref();
-        let window = open.map_or("", |open| open.window.as_str()).as_bytes();
+        let window = open.map_or("", |open| open.server.as_str()).as_bytes();
         let window = window.get(..WINDOW_BYTES_MAX).unwrap_or(window);
-        let flags = u32::from(self.rows_inserted) | u32::from(open.is_some()) << 1 | u32::from(self.forced) << 2;
+        let flags = u32::from(self.rows_inserted)
+            | u32::from(open.is_some()) << 1
+            | u32::from(self.forced) << 2
+            | u32::from(self.suspect) << 3;
         let (since_ms, newest) = open.map_or((0, 0), |open| (open.since_ms, open.newest.get()));
         for value in [epoch.get(), number.get()] {
             block.extend_from_slice(&value.to_le_bytes());
@@ -211,10 +217,10 @@ impl Progress {
         let open = (flags & 2 != 0).then_some(OpenAttempt {
             since_ms: get_u64(whole, 32)?,
             newest: SegmentNumber::new(get_u64(whole, 40)?),
-            window: String::from_utf8_lossy(get(whole, PROGRESS_FIXED, window_len)?).into_owned(),
+            server: String::from_utf8_lossy(get(whole, PROGRESS_FIXED, window_len)?).into_owned(),
         });
         let generation = get_u32(whole, 28)?;
-        Some(Self { rows_inserted: flags & 1 != 0, forced: flags & 4 != 0, generation, open })
+        Some(Self { rows_inserted: flags & 1 != 0, forced: flags & 4 != 0, suspect: flags & 8 != 0, generation, open })
     }
 }
 
@@ -278,10 +284,15 @@ mod tests {
             bad[at] ^= 0x10;
             assert_eq!(Seal::decode(&bad, Epoch::new(5), SegmentNumber::new(6)), None, "{at}");
         }
-        for open in [None, Some(OpenAttempt { since_ms: 3, newest: SegmentNumber::new(9), window: "table 1".into() })] {
+        for open in [None, Some(OpenAttempt { since_ms: 3, newest: SegmentNumber::new(9), server: "table 1".into() })] {
             let is_open = open.is_some();
-            let progress =
-                Progress { rows_inserted: is_open, forced: !is_open, generation: u32::from(is_open) * 7, open };
+            let progress = Progress {
+                rows_inserted: is_open,
+                forced: !is_open,
+                suspect: is_open,
+                generation: u32::from(is_open) * 7,
+                open,
+            };
             let block = progress.encode(Epoch::new(5), SegmentNumber::new(6));
             assert_eq!(
                 (block.len(), Progress::decode(&block, Epoch::new(5), SegmentNumber::new(6))),

@@ -13,8 +13,8 @@ use super::layout::Layout;
 use super::storage::{self, read_up_to};
 use crate::batch::SegmentNumber;
 
-/// The longest file that is believed: 64 pieces and their reasons are far below it.
-const FILE_BYTES_MAX: usize = 4 << 20;
+/// The longest file that is believed: some thousand pieces and their reasons are far below it.
+const FILE_BYTES_MAX: usize = 64 << 20;
 
 /// The pieces of one segment's rows, in order and without a gap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -205,15 +205,15 @@ impl SealedSegment {
     }
 
     /// Notes, durably and before the first byte is sent, that ClickHouse may have it: a crash must
-    /// not forget it. `window` names the deduplication window that would know the token; `newest`
-    /// is the newest segment's number.
+    /// not forget it. `server` is what the caller wants to know again of the server; `newest` is the
+    /// newest segment's number.
     ///
     /// # Errors
     ///
     /// Those of the file system; nothing may be sent then.
-    pub fn begin_attempt(&mut self, window: &str, newest: SegmentNumber) -> io::Result<()> {
+    pub fn begin_attempt(&mut self, server: &str, newest: SegmentNumber) -> io::Result<()> {
         if self.progress.open.is_none() || !self.noted {
-            let began = || OpenAttempt { since_ms: unix_ms(), newest, window: window.to_owned() };
+            let began = || OpenAttempt { since_ms: unix_ms(), newest, server: server.to_owned() };
             let open = self.progress.open.clone().unwrap_or_else(began);
             self.write_progress(Progress { open: Some(open), ..self.progress.clone() }, true)?;
         }
@@ -237,7 +237,7 @@ impl SealedSegment {
     ///
     /// Those of the file system.
     pub fn attempt_answered(&mut self) -> io::Result<()> {
-        self.write_progress(Progress { open: None, ..self.progress.clone() }, false)
+        self.write_progress(Progress { open: None, suspect: false, ..self.progress.clone() }, false)
     }
 
     /// Notes, durably, that ClickHouse knows its token and has no rows of it: the token, and those
@@ -249,13 +249,34 @@ impl SealedSegment {
     /// Those of the file system; the token is the old one then.
     pub fn use_up_token(&mut self) -> io::Result<()> {
         let generation = self.progress.generation.saturating_add(1);
-        self.write_progress(Progress { generation, forced: false, open: None, ..self.progress.clone() }, true)?;
+        self.write_progress(
+            Progress { generation, forced: false, suspect: false, open: None, ..self.progress.clone() },
+            true,
+        )?;
         let Some(cut) = &self.cut else { return Ok(()) };
         let mut cut = cut.clone();
         for piece in cut.pieces.iter_mut().filter(|piece| piece.state == PieceState::Open) {
             piece.state = PieceState::Waiting;
         }
         self.save_cut(cut)
+    }
+
+    /// Notes, durably, that the open attempt was answered in a way that may leave its token without its
+    /// rows: the success of a repeat proves nothing then.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn suspect_attempt(&mut self) -> io::Result<()> {
+        if self.progress.suspect {
+            return Ok(());
+        }
+        self.write_progress(Progress { suspect: true, ..self.progress.clone() }, true)
+    }
+
+    /// True when the open attempt may have left its token without its rows.
+    pub fn is_suspect(&self) -> bool {
+        self.progress.suspect
     }
 
     /// Notes, durably, that a person wants it sent though ClickHouse may have it.

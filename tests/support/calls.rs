@@ -26,6 +26,11 @@ impl FailingCalls {
         Self::inject(process, call, "signal=KILL", &["-P", path])
     }
 
+    /// A call that names `path` first fails.
+    pub fn failing(process: u32, call: &str, error: &str, path: &str) -> Self {
+        Self::inject(process, call, &format!("error={error}"), &["-P", path])
+    }
+
     fn inject(process: u32, call: &str, what: &str, flags: &[&str]) -> Self {
         let inject = format!("inject={call}:{what}");
         let mut strace = Command::new("strace")

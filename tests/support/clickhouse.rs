@@ -83,12 +83,24 @@ impl ClickHouse {
     /// From now on the process that is the engine is killed instead of the rename that makes the
     /// `nth` part of a table visible. [`Self::wait_for_end`] comes next.
     pub fn kill_at_part(&self, database: &str, table: &str, nth: u32) -> FailingCalls {
+        let (process, path) = self.part(database, table, nth);
+        FailingCalls::killing(process, "rename", &path)
+    }
+
+    /// From now on the rename that makes the `nth` part of a table visible fails.
+    pub fn fail_at_part(&self, database: &str, table: &str, nth: u32) -> FailingCalls {
+        let (process, path) = self.part(database, table, nth);
+        FailingCalls::failing(process, "rename", "EIO", &path)
+    }
+
+    /// The process that is the engine, and the folder of a part that is not visible yet.
+    fn part(&self, database: &str, table: &str, nth: u32) -> (u32, String) {
         let engine = self.engine().expect("the engine runs");
         let folder =
             format!("SELECT data_paths[1] FROM system.tables WHERE database = '{database}' AND name = '{table}'");
         let (folder, month) = (self.query(&folder), self.query("SELECT toYYYYMM(now('UTC'))"));
         let path = format!("{}tmp_insert_{}_{nth}_{nth}_0/", folder.trim(), month.trim());
-        FailingCalls::killing(engine.as_raw_pid().try_into().unwrap(), "rename", &path)
+        (engine.as_raw_pid().try_into().unwrap(), path)
     }
 
     /// Waits until it has ended by itself.

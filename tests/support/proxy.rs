@@ -105,7 +105,14 @@ pub fn faults() -> Vec<Fault> {
         fault("a read-only replica", Nothing, refused(242, "Table is in readonly mode"), "retry"),
         fault("a cut body", Nothing, refused(33, "Cannot read all data. Bytes read: 10. Bytes expected: 20."), "retry"),
         fault("too many parts", Nothing, refused(252, "Too many parts (300). Merges are processing slower"), "retry"),
-        fault("too many partitions", Nothing, refused(252, "Too many partitions for single INSERT block"), "cut"),
+        fault("too many partitions", Nothing, refused(252, "Too many partitions for single INSERT block"), "split"),
+        fault("an empty 200 of a balancer", Nothing, said("200 OK", "", ""), "retry"),
+        fault("an empty 200 of a balancer for what is stored", Whole, said("200 OK", "", ""), "retry"),
+        fault("the reply to another query", Nothing, said("200 OK", "X-ClickHouse-Query-Id: other\r\n", ""), "retry"),
+        fault("a login page", Nothing, said("200 OK", "Content-Type: text/html\r\n", "<html>Log in</html>"), "retry"),
+        fault("413 of a front", Nothing, said("413 Content Too Large", "", "<html>too large</html>"), "retry"),
+        fault("429 of a front", Nothing, said("429 Too Many Requests", "", ""), "retry"),
+        fault("a code that nobody knows", Whole, refused(4242, "Something new"), "retry"),
     ]
 }
 

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::io::Write;
 
 use crate::clickhouse::client::ClickHouse;
-use crate::clickhouse::guarantee::TableFacts;
+use crate::clickhouse::facts::TableFacts;
 use crate::config::cli::ListArgs;
 use crate::config::{ConfigError, Settings};
 

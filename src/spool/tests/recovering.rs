@@ -130,7 +130,7 @@ fn sealed_segments_keep_their_token_and_what_is_known_of_them() {
     assert_eq!((segment.token(), segment.frozen()), (token.clone(), &b"frozen"[..]));
     assert!(segment.was_sent() && !segment.rows_are_inserted());
     let open = segment.open_attempt().unwrap();
-    assert_eq!((open.window.as_str(), open.newest.get()), ("a window", 9));
+    assert_eq!((open.server.as_str(), open.newest.get()), ("a window", 9));
     assert_eq!((spool.metrics().spooled_rows(), spool.metrics().spooled_rejected()), (1, 1));
     segment.mark_rows_inserted().unwrap();
     drop((spool, segment));

@@ -164,7 +164,7 @@ impl Life {
     /// Chooses a server, as the inserters do, and notes that it may have the segment.
     fn begin(&mut self, segment: &mut SealedSegment, token: &str, newest: u64) -> io::Result<usize> {
         let any = self.chance.below(2) as usize;
-        let server = match segment.open_attempt().map(|open| open.window.parse()) {
+        let server = match segment.open_attempt().map(|open| open.server.parse()) {
             None if !self.kind.flips => any,
             Some(Ok(window)) => window,
             // Held; and a person looked which of them has it, or of which parts of it.

@@ -1,0 +1,77 @@
+//! What depends on the version of ClickHouse: how it names the blocks of an INSERT in its log of tokens.
+//!
+//! Tried against the engines: 25.8 and 26.1 note one name, of the old scheme; 26.2 to 26.6 note two,
+//! of the old one and of the new one; 26.7 and later only the new one. A token is recognised only by
+//! a name that was noted.
+
+/// Year and month of a version, as `26.7` of `26.7.2.1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Release(u32, u32);
+
+/// The first release that notes names of the new scheme.
+const NEW_SCHEME: Release = Release(26, 2);
+
+/// The first release that notes no names of the old scheme.
+const NO_OLD_SCHEME: Release = Release(26, 7);
+
+impl Release {
+    /// The release of this year and month.
+    pub const fn new(year: u32, month: u32) -> Self {
+        Self(year, month)
+    }
+
+    /// The release that a version begins with; `None` when it is no version.
+    pub fn of(version: &str) -> Option<Self> {
+        let mut numbers = version.split('.').map(|number| number.parse().ok());
+        Some(Self(numbers.next()??, numbers.next()??))
+    }
+
+    /// Would a server of `later` recognise a token that this release noted? The table is the same.
+    pub fn tokens_are_known_to(self, later: Self) -> bool {
+        let both_old = self < NO_OLD_SCHEME && later < NO_OLD_SCHEME;
+        let both_new = self >= NEW_SCHEME && later >= NEW_SCHEME;
+        both_old || both_new
+    }
+
+    /// Places of the deduplication window that one block takes.
+    pub fn places_of_a_block(self) -> u64 {
+        if (NEW_SCHEME..NO_OLD_SCHEME).contains(&self) { 2 } else { 1 }
+    }
+}
+
+impl std::fmt::Display for Release {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_is_read_from_a_version() {
+        assert_eq!(Release::of("26.7.2.1"), Some(Release(26, 7)));
+        assert_eq!(Release::of("25.12"), Some(Release(25, 12)));
+        assert!(Release(25, 12) < Release(26, 1));
+        for other in ["Ok.", "", "26", "26.", ".7"] {
+            assert_eq!(Release::of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn tokens_cross_an_upgrade_where_a_scheme_is_shared() {
+        let known =
+            |first: &str, later: &str| Release::of(first).unwrap().tokens_are_known_to(Release::of(later).unwrap());
+        for (first, later) in
+            [("25.8", "26.1"), ("25.8", "26.3"), ("25.8", "26.5"), ("26.3", "26.7"), ("26.5", "26.9"), ("26.7", "26.9")]
+        {
+            assert!(known(first, later), "{first} → {later}");
+        }
+        for (first, later) in [("25.8", "26.7"), ("26.1", "26.9"), ("26.7", "26.1")] {
+            assert!(!known(first, later), "{first} → {later}");
+        }
+        let places = |version| Release::of(version).unwrap().places_of_a_block();
+        assert_eq!([places("25.8"), places("26.3"), places("26.6"), places("26.7")], [1, 2, 2, 1]);
+    }
+}

@@ -1,0 +1,239 @@
+//! `sluicegate check`: connects as `serve` would, and says what will happen.
+
+mod finding;
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::Instant;
+
+use crate::clickhouse::TableConfig;
+use crate::clickhouse::arrival;
+use crate::clickhouse::client::ClickHouse;
+use crate::clickhouse::delivery::{Delivery, shared_windows};
+use crate::clickhouse::description::TableDescription;
+use crate::clickhouse::guarantee::{Guarantee, Level};
+use crate::config::Settings;
+use crate::net;
+use crate::spool;
+
+pub use finding::{Finding, Report, Severity};
+
+/// Syncs that are timed.
+const SYNCS: usize = 21;
+
+/// Files that a connection, a segment or a thread needs, beside the connections themselves.
+const FILES_BESIDE_CONNECTIONS: u64 = 200;
+
+/// Prints what `serve` would find; true when it would work.
+///
+/// # Errors
+///
+/// Those of writing to `out`.
+pub fn run(settings: &Settings, out: &mut impl Write) -> io::Result<bool> {
+    let report = look(settings);
+    report.print(out)?;
+    Ok(report.works())
+}
+
+/// Everything that `serve` would find.
+pub fn look(settings: &Settings) -> Report {
+    let mut report = Report::default();
+    match settings.clickhouse() {
+        Ok(servers) => check_servers(&servers, settings, &mut report),
+        Err(error) => report.add(Severity::Error, format!("configuration: {error}")),
+    }
+    check_addresses(settings, &mut report);
+    check_owner(&settings.spool_dir, &mut report);
+    check_spool(&settings.spool_dir, &mut report);
+    check_files(settings, &mut report);
+    report
+}
+
+/// One server that is away keeps nobody from starting while another is there.
+fn check_servers(servers: &[ClickHouse], settings: &Settings, report: &mut Report) {
+    let (mut windows, mut is_there) = (Vec::new(), false);
+    for server in servers {
+        is_there |= check_server(server, settings, &mut windows, report);
+    }
+    if !is_there {
+        report.add(Severity::Error, "no server of --clickhouse-url answers as it should");
+    }
+    if servers.len() > 1 {
+        for sentence in shared_windows(&windows) {
+            report.add(Severity::Info, sentence);
+        }
+    }
+}
+
+/// True when the server answers as it should.
+fn check_server(
+    server: &ClickHouse,
+    settings: &Settings,
+    windows: &mut Vec<(String, String)>,
+    report: &mut Report,
+) -> bool {
+    let config = settings.table();
+    let name = &config.name;
+    let described = match TableDescription::look(server, &config) {
+        Ok(described) => described,
+        Err(error) => {
+            let severity = if error.may_pass() { Severity::Warning } else { Severity::Error };
+            report.add(severity, format!("{}: {error}", server.url()));
+            return false;
+        }
+    };
+    report.add(Severity::Info, format!("ClickHouse {} at {}", described.version, server.url()));
+    let plan = match described.plan() {
+        Ok(plan) => plan,
+        Err(error) => {
+            report.add(Severity::Error, format!("{name}: {error}"));
+            return false;
+        }
+    };
+    report.add(Severity::Info, format!("columns of {name}:"));
+    for column in plan.columns() {
+        report.add(Severity::Info, format!("  {} {}: {}", column.name, column.type_name, column.source));
+    }
+    if let Err(error) = settings.dedup_field.as_ref().map_or(Ok(()), |field| plan.require_field(field)) {
+        report.add(Severity::Error, error.to_string());
+        return false;
+    }
+    check_settings(server, &config, report);
+    for table in [name.clone(), name.quarantine()] {
+        match Delivery::ask(server, &config, &table) {
+            Ok(Some(delivery)) => {
+                describe(&delivery, report);
+                if table == *name {
+                    windows.push((server.url().to_owned(), delivery.facts.window_name));
+                }
+            }
+            Ok(None) => {
+                report
+                    .add(Severity::Info, format!("{table}: missing; `serve` would create it, or hold rejected lines"));
+            }
+            Err(error) => {
+                report.add(Severity::Error, format!("{table}: {error}"));
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// Whether the settings of an INSERT arrive as they are sent.
+fn check_settings(server: &ClickHouse, config: &TableConfig, report: &mut Report) {
+    match arrival::check(server, config) {
+        Ok(None) => report.add(Severity::Info, "  the settings of an INSERT arrive as they are sent"),
+        Ok(Some(altered)) => report.add(Severity::Error, format!("{}: {altered}", server.url())),
+        Err(error) => report.add_with_remedy(
+            Severity::Error,
+            format!("{}: the settings of an INSERT: {error}", server.url()),
+            Some(
+                "let this user change settings (`readonly` must not be 1, nor a constraint forbid one of them)".into(),
+            ),
+        ),
+    }
+}
+
+/// Whether somebody listens there already.
+fn check_addresses(settings: &Settings, report: &mut Report) {
+    for address in settings.listen.iter().chain([&settings.admin_listen]) {
+        match net::probe(*address) {
+            Ok(_) => report.add(Severity::Info, format!("address {address}: free")),
+            Err(error) => report.add(Severity::Error, format!("address {error}")),
+        }
+    }
+}
+
+/// Whether another process has the spool.
+fn check_owner(folder: &Path, report: &mut Report) {
+    match spool::is_owned(folder) {
+        Ok(false) => {}
+        Ok(true) => report.add(Severity::Error, format!("spool {}: another process owns it", folder.display())),
+        Err(error) => report.add(Severity::Error, format!("spool {}: {error}", folder.display())),
+    }
+}
+
+fn describe(delivery: &Delivery, report: &mut Report) {
+    let Delivery { table, facts, guarantee, horizon, replicas, quorum } = delivery;
+    report.add(Severity::Info, format!("{table}:"));
+    report.add(Severity::Info, format!("  engine: {}", facts.engine));
+    if *replicas > 0 {
+        report.add(Severity::Info, format!("  replicas: {replicas}"));
+    }
+    let partition = if facts.partition_key.is_empty() { "none" } else { &facts.partition_key };
+    report.add(Severity::Info, format!("  partition key: {partition}"));
+    let window = match (facts.window, facts.window_seconds) {
+        (Some(blocks), Some(seconds)) => format!("{blocks} blocks, {seconds} seconds"),
+        (Some(blocks), None) => format!("{blocks} blocks"),
+        (None, _) => "none".to_owned(),
+    };
+    report.add(Severity::Info, format!("  deduplication window: {window}"));
+    let Guarantee { level, sentence, mend } = guarantee;
+    let severity = match level {
+        Level::ExactlyOnce => Severity::Info,
+        Level::AtLeastOnce | Level::None => Severity::Warning,
+        Level::Unfit => Severity::Error,
+    };
+    report.add_with_remedy(severity, format!("  guarantee: {level}: {sentence}"), mend.clone());
+    if let Some(horizon) = horizon {
+        let text = format!("  an insert without an answer can be repeated safely for: {horizon}");
+        report.add(Severity::Info, text);
+        if let Some(statement) = &horizon.widen {
+            report.add(Severity::Info, format!("  to make that a day: {statement}"));
+        }
+    }
+    if let Some(sentence) = quorum {
+        report.add(Severity::Warning, format!("  quorum: {sentence}"));
+    }
+}
+
+/// How long the spool's disk takes to make 4 KiB durable.
+fn check_spool(folder: &Path, report: &mut Report) {
+    match time_syncs(folder) {
+        Ok(mut times) => {
+            times.sort_unstable();
+            let middle = times.get(SYNCS / 2).copied().unwrap_or_default();
+            let worst = times.last().copied().unwrap_or_default();
+            let text =
+                format!("spool {}: a sync takes {middle} µs (median of {SYNCS}, worst {worst} µs)", folder.display());
+            report.add(Severity::Info, text);
+        }
+        Err(error) => report.add(Severity::Error, format!("spool {}: {error}", folder.display())),
+    }
+}
+
+fn time_syncs(folder: &Path) -> io::Result<Vec<u128>> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let path = folder.join(format!("check-{}", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+    let times = (0..SYNCS)
+        .map(|_| {
+            let begun = Instant::now();
+            file.write_all(&[0; 4096])?;
+            file.sync_data()?;
+            Ok(begun.elapsed().as_micros())
+        })
+        .collect();
+    fs::remove_file(&path)?;
+    times
+}
+
+fn check_files(settings: &Settings, report: &mut Report) {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let needed = settings.connections_max as u64 + FILES_BESIDE_CONNECTIONS;
+    let connections_max = settings.connections_max;
+    match limit {
+        Some(limit) if limit < needed => report.add_with_remedy(
+            Severity::Warning,
+            format!("open files: {limit}, less than the {needed} that --connections-max {connections_max} needs"),
+            Some("raise it with `ulimit -n` or LimitNOFILE=".to_owned()),
+        ),
+        Some(limit) => {
+            report.add(Severity::Info, format!("open files: {limit}, enough for --connections-max {connections_max}"));
+        }
+        None => report.add(Severity::Info, "open files: no limit"),
+    }
+}

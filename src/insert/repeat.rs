@@ -1,0 +1,143 @@
+//! A segment that ClickHouse may have: where it may go again, and whether its token is still known
+//! there.
+
+use super::attempt::Insert;
+use super::due::Work;
+use super::failure::Failure;
+use super::inserter::Inserts;
+use super::presence::Presence;
+use crate::clickhouse::client::{ClickHouse, ClientError};
+use crate::clickhouse::facts::TableFacts;
+use crate::clickhouse::horizon::FirstAttempt;
+use crate::clickhouse::servers::ServerIndex;
+use crate::clickhouse::version::Release;
+use crate::clock::unix_ms;
+use crate::spool::OpenAttempt;
+
+/// What is noted with an attempt about the server that it goes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ServerNote {
+    /// Names the deduplication window that would know the token; empty when unknown.
+    pub(super) window: String,
+    pub(super) release: Option<Release>,
+    pub(super) newest_block: Option<u64>,
+}
+
+impl ServerNote {
+    pub(super) fn of(facts: &TableFacts) -> Self {
+        let release = Release::of(&facts.version);
+        Self { window: facts.window_name.clone(), release, newest_block: facts.newest_block }
+    }
+
+    /// As it stands in the segment: three lines.
+    pub(super) fn to_text(&self) -> String {
+        let release = self.release.map(|release| release.to_string()).unwrap_or_default();
+        let block = self.newest_block.map(|block| block.to_string()).unwrap_or_default();
+        format!("{}\n{release}\n{block}", self.window)
+    }
+
+    /// As a segment says; one of before has the window alone.
+    pub(super) fn read(text: &str) -> Self {
+        let mut lines = text.lines();
+        Self {
+            window: lines.next().unwrap_or_default().to_owned(),
+            release: lines.next().and_then(Release::of),
+            newest_block: lines.next().and_then(|block| block.parse().ok()),
+        }
+    }
+}
+
+/// What may be done with a segment that ClickHouse may have.
+pub(super) enum Repeat {
+    /// Send it again, under the same token.
+    Send,
+    /// This server would not know the token.
+    Elsewhere,
+    /// Its rows are there: nothing is to be sent.
+    IsThere,
+}
+
+impl Inserts {
+    /// May the rows go to this server once more? The table was just asked for, so that one that was
+    /// exchanged for another is told apart.
+    pub(super) fn may_repeat(
+        &self,
+        work: &Work,
+        insert: &Insert,
+        index: ServerIndex,
+        server: &ClickHouse,
+        facts: &TableFacts,
+        open: &OpenAttempt,
+    ) -> Result<Repeat, Failure> {
+        let then = ServerNote::read(&open.server);
+        if facts.window.is_some() && then.window != facts.window_name {
+            return Ok(Repeat::Elsewhere);
+        }
+        let first = FirstAttempt {
+            since_ms: open.since_ms,
+            segments_since: self.spool.newest().since(open.newest).saturating_add(self.spool.outstanding()),
+            release: then.release,
+            newest_block: then.newest_block,
+        };
+        let Err(reason) = self.writers.still_known(facts, &first, unix_ms()) else { return Ok(Repeat::Send) };
+        let held = |why: String| {
+            Err(Failure::hold(format!(
+                "ClickHouse may have it, and may not know its token any more: {reason}; {why}; look whether its rows are \
+                 there, and `sluicegate spool requeue --force` sends it again, which doubles what is there"
+            )))
+        };
+        match self.look_up(server, index, work, insert) {
+            Ok(Presence::All) => Ok(Repeat::IsThere),
+            Ok(Presence::Nothing(_)) => {
+                self.none_runs(server, insert, work.attempts)?;
+                Ok(Repeat::Send)
+            }
+            Ok(Presence::Unknown(why)) => held(format!("whether its rows are there can't be looked up: {why}")),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Are the rows certainly not there, and is no attempt of them under way? Then what ClickHouse may
+    /// have is nothing.
+    pub(super) fn is_certainly_not_there(
+        &self,
+        server: &ClickHouse,
+        index: ServerIndex,
+        work: &Work,
+        insert: &Insert,
+    ) -> Result<Presence, Failure> {
+        let presence = self.look_up(server, index, work, insert)?;
+        if let Presence::Nothing(_) = presence {
+            self.none_runs(server, insert, work.attempts)?;
+        }
+        Ok(presence)
+    }
+
+    /// An attempt that still runs may store the rows a moment after they were looked for.
+    fn none_runs(&self, server: &ClickHouse, insert: &Insert, attempts: u32) -> Result<(), Failure> {
+        let prefix = insert.query_id_prefix();
+        let statement = "SELECT count() FROM system.processes WHERE startsWith(query_id, {prefix:String})";
+        let failed = |error: ClientError| Failure::of_question(&insert.frozen.table, server, error, attempts);
+        let count = server.query(statement, &[("param_prefix", &prefix)]).map_err(failed)?;
+        if count.trim() == "0" {
+            return Ok(());
+        }
+        Err(Failure::passing(format!("{}: an earlier attempt still runs there", server.url())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_comes_back_and_one_of_before_has_the_window_alone() {
+        let note =
+            ServerNote { window: "http://a uuid".into(), release: Some(Release::new(26, 7)), newest_block: Some(12) };
+        assert_eq!(ServerNote::read(&note.to_text()), note);
+        let unknown = ServerNote { window: "zk:/t".into(), release: None, newest_block: None };
+        assert_eq!(ServerNote::read(&unknown.to_text()), unknown);
+        assert_eq!(ServerNote::read("zk:/t"), unknown);
+        assert_eq!(ServerNote::read("").window, "");
+    }
+}
