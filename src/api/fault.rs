@@ -1,7 +1,7 @@
 //! Error replies of the public address, and why a request is shed.
 
 use crate::batch::CommitRefusal;
-use crate::http::{Refusal, Status};
+use crate::http::{HttpRefusal, Status};
 use crate::ndjson::EncodeRefusal;
 
 /// An error reply: `{"error":code,"message":message}`.
@@ -29,8 +29,8 @@ impl Fault {
     }
 }
 
-impl From<Refusal> for Fault {
-    fn from(refusal: Refusal) -> Self {
+impl From<HttpRefusal> for Fault {
+    fn from(refusal: HttpRefusal) -> Self {
         Self::new(refusal.status(), refusal.code(), refusal.message())
     }
 }

@@ -19,7 +19,7 @@ pub(crate) use replies::{ReplyOptions, Wire};
 pub(crate) use replies::{spell_out, write as write_reply};
 
 use crate::api::{Answer, Fault, Reply, Route};
-use crate::http::{self, ChunkDecoder, DateCache, Framing, HeadLimits, Parsed, Refusal, Status};
+use crate::http::{self, ChunkDecoder, DateCache, Framing, HeadLimits, HttpRefusal, Parsed, Status};
 use crate::limits;
 
 /// What a connection needs from the worker that serves it.
@@ -273,8 +273,8 @@ impl Connection {
         };
         let route = service.route(&head);
         let body = match head.framing {
-            Framing::Length(len) if len > limits.body_bytes_max => return Err(Refusal::BodyTooLarge.into()),
-            Framing::Length(len) => Body::Length(usize::try_from(len).map_err(|_| Refusal::BodyTooLarge)?),
+            Framing::Length(len) if len > limits.body_bytes_max => return Err(HttpRefusal::BodyTooLarge.into()),
+            Framing::Length(len) => Body::Length(usize::try_from(len).map_err(|_| HttpRefusal::BodyTooLarge)?),
             Framing::Chunked => Body::Chunked { decoder: ChunkDecoder::default(), len: 0 },
         };
         let whole = matches!(body, Body::Length(len) if input.len() >= head.len.saturating_add(len));
@@ -297,7 +297,7 @@ impl Request {
         &mut self,
         input: &mut [u8],
         limits: &RequestLimits,
-    ) -> Result<Parsed<(Range<usize>, usize)>, Refusal> {
+    ) -> Result<Parsed<(Range<usize>, usize)>, HttpRefusal> {
         let start = self.head_len;
         match &mut self.body {
             Body::Length(len) => {
@@ -310,7 +310,7 @@ impl Request {
                 let decoded = decoder.decode(raw)?;
                 *len += decoded.written;
                 if decoder.announced() > limits.body_bytes_max {
-                    return Err(Refusal::BodyTooLarge);
+                    return Err(HttpRefusal::BodyTooLarge);
                 }
                 Ok(if decoded.done {
                     Parsed::Done((start..start + *len, raw_start + decoded.consumed))

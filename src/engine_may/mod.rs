@@ -60,7 +60,7 @@ use crate::api::{Api, Fault, Reply, Shed};
 use crate::clock::unix_ms;
 use crate::connection::{ReplyOptions, write_reply};
 use crate::handoff::Mailbox;
-use crate::http::{DateCache, Framing, Refusal, Status, accept_head};
+use crate::http::{DateCache, Framing, HttpRefusal, Status, accept_head};
 use crate::intake::Shared;
 use crate::intake::metrics::WorkerMetrics;
 use crate::limits;
@@ -219,7 +219,7 @@ impl HttpService for Connection {
             Framing::Length(length) => length,
         };
         if length > station.shared.request_limits.body_bytes_max {
-            return self.refuse(&station, Refusal::BodyTooLarge.into(), response, Some(request.body()));
+            return self.refuse(&station, HttpRefusal::BodyTooLarge.into(), response, Some(request.body()));
         }
         if self.too_many {
             station.shed(Shed::Connections);

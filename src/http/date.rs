@@ -7,7 +7,7 @@ use chrono::DateTime;
 /// Bytes of an IMF-fixdate: `Sun, 06 Nov 1994 08:49:37 GMT`.
 const LENGTH: usize = 29;
 
-/// The current time as an IMF-fixdate (RFC 9110, section 5.6.7). Each worker has its own.
+/// The current time rendered as an IMF-fixdate (RFC 9110, section 5.6.7). Each worker owns one.
 #[derive(Debug, Clone)]
 pub struct DateCache {
     unix_seconds: u64,
@@ -21,15 +21,15 @@ impl Default for DateCache {
 }
 
 impl DateCache {
-    /// Tells it the time; to be called once a turn, which costs a comparison. A time that the
-    /// form can't hold (after the year 9999) changes nothing.
+    /// Sets the time in seconds since 1970. A call with an unchanged time costs one comparison. A
+    /// time after the year 9999, which an IMF-fixdate can't express, is ignored.
     pub fn update(&mut self, unix_seconds: u64) {
         if unix_seconds != self.unix_seconds {
             self.render(unix_seconds);
         }
     }
 
-    /// The date as it was at the last [`DateCache::update`].
+    /// The date of the last [`DateCache::update`].
     pub fn as_bytes(&self) -> &[u8] {
         &self.rendered
     }
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates() {
+    fn a_date_is_rendered_as_an_imf_fixdate() {
         let mut date = DateCache::default();
         for (seconds, text) in [
             (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
@@ -63,7 +63,7 @@ mod tests {
             (951_782_400, "Tue, 29 Feb 2000 00:00:00 GMT"),
             (1_709_251_199, "Thu, 29 Feb 2024 23:59:59 GMT"),
             (253_402_300_799, "Fri, 31 Dec 9999 23:59:59 GMT"),
-            // Too late for the form: the last one stays.
+            // An IMF-fixdate has four digits for the year: the last date stays.
             (253_402_300_800, "Fri, 31 Dec 9999 23:59:59 GMT"),
             (u64::MAX, "Fri, 31 Dec 9999 23:59:59 GMT"),
             (0, "Thu, 01 Jan 1970 00:00:00 GMT"),

@@ -1,36 +1,36 @@
-//! The header fields that decide where a request ends, whether its connection lives on, and how
-//! its body is packed. They are looked at in one pass; all others stay where they are.
+//! The header fields that determine framing, persistence and content coding. One pass over the
+//! fields interprets them; the values of all other fields are left as they are.
 
 use super::target::is_host;
-use super::{Refusal, Version};
+use super::{HttpRefusal, Version};
 
-/// Where the body ends (RFC 9112, section 6.3).
+/// How the length of a body is determined (RFC 9112, section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// After so many bytes; 0 when the request announces no body.
+    /// By `Content-Length`, in bytes; 0 when the request has no body.
     Length(u64),
-    /// Where the chunks say so, see [`super::ChunkDecoder`].
+    /// By the chunked transfer coding, see [`super::ChunkDecoder`].
     Chunked,
 }
 
-/// How the content was packed (RFC 9110, section 8.4).
+/// The content coding of a body (RFC 9110, section 8.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContentCoding {
-    /// Not at all.
+    /// No coding.
     Identity,
     /// `gzip`, or its old name `x-gzip`.
     Gzip,
-    /// The zlib format, in spite of its name.
+    /// The zlib format (RFC 1950), not raw DEFLATE (RFC 9110, section 8.4.1.2).
     Deflate,
     /// Zstandard (RFC 8878).
     Zstd,
     /// Brotli (RFC 7932).
     Br,
-    /// Something else, or more than one.
+    /// Any other coding, or more than one.
     Unsupported,
 }
 
-/// What the pass over the header fields has found; [`Fields::conclude`] draws the conclusions.
+/// The values collected in the pass over the header fields; [`Fields::conclude`] combines them.
 #[derive(Default)]
 pub(super) struct Fields<'a> {
     has_host: bool,
@@ -43,7 +43,7 @@ pub(super) struct Fields<'a> {
     idempotency_key: Option<&'a [u8]>,
 }
 
-/// The conclusions.
+/// What the header fields mean together for one request.
 pub(super) struct Facts<'a> {
     pub(super) framing: Framing,
     pub(super) content_coding: ContentCoding,
@@ -53,32 +53,32 @@ pub(super) struct Facts<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Takes note of one field. The length of its name comes first, so that nearly every other
-    /// field costs one comparison.
+    /// Collects one field. Names are distinguished by length first, so that a field that is not
+    /// collected usually costs one comparison.
     #[inline]
-    pub(super) fn note(&mut self, name: &str, value: &'a [u8]) -> Result<(), Refusal> {
+    pub(super) fn note(&mut self, name: &str, value: &'a [u8]) -> Result<(), HttpRefusal> {
         match name.len() {
             4 if name.eq_ignore_ascii_case("host") => {
                 if self.has_host || !is_host(value) {
-                    return Err(Refusal::BadHost);
+                    return Err(HttpRefusal::BadHost);
                 }
                 self.has_host = true;
             }
             6 if name.eq_ignore_ascii_case("expect") => {
                 if !value.eq_ignore_ascii_case(b"100-continue") {
-                    return Err(Refusal::BadExpectation);
+                    return Err(HttpRefusal::BadExpectation);
                 }
                 self.expect_continue = true;
             }
             10 if name.eq_ignore_ascii_case("connection") => self.note_connection(value),
             14 if name.eq_ignore_ascii_case("content-length") => {
                 if self.content_length.is_some() {
-                    return Err(Refusal::BadContentLength);
+                    return Err(HttpRefusal::BadContentLength);
                 }
-                self.content_length = Some(decimal(value).ok_or(Refusal::BadContentLength)?);
+                self.content_length = Some(decimal(value).ok_or(HttpRefusal::BadContentLength)?);
             }
             15 if name.eq_ignore_ascii_case("idempotency-key") => {
-                // Of two nobody knows which one counts: the empty one is refused as no key.
+                // A repeated field is ambiguous. The empty key that replaces it is refused by the api.
                 self.idempotency_key = Some(if self.idempotency_key.is_none() { value } else { b"" });
             }
             16 if name.eq_ignore_ascii_case("content-encoding") => {
@@ -89,7 +89,7 @@ impl<'a> Fields<'a> {
             }
             17 if name.eq_ignore_ascii_case("transfer-encoding") => {
                 if self.transfer_encoding.is_some() {
-                    return Err(Refusal::BadTransferCoding);
+                    return Err(HttpRefusal::BadTransferCoding);
                 }
                 self.transfer_encoding = Some(value);
             }
@@ -98,8 +98,8 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    /// RFC 9110, section 7.6.1: a list, possibly over several lines. Options other than these
-    /// two ask for nothing that this server does.
+    /// RFC 9110, section 7.6.1: `Connection` is a list, possibly over several lines. All options but
+    /// these two are ignored.
     fn note_connection(&mut self, value: &[u8]) {
         for option in value.split(|&byte| byte == b',') {
             let option = option.trim_ascii();
@@ -108,14 +108,14 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// What the fields mean together, in a request of this version.
+    /// Combines the collected fields for a request of this version.
     #[inline]
-    pub(super) fn conclude(self, version: Version) -> Result<Facts<'a>, Refusal> {
+    pub(super) fn conclude(self, version: Version) -> Result<Facts<'a>, HttpRefusal> {
         if version == Version::Http11 && !self.has_host {
-            return Err(Refusal::MissingHost);
+            return Err(HttpRefusal::MissingHost);
         }
         let framing = match (self.content_length, self.transfer_encoding) {
-            (Some(_), Some(_)) => return Err(Refusal::BothLengths),
+            (Some(_), Some(_)) => return Err(HttpRefusal::BothLengths),
             (None, Some(codings)) => chunked_only(codings, version)?,
             (length, None) => Framing::Length(length.unwrap_or(0)),
         };
@@ -124,8 +124,8 @@ impl<'a> Fields<'a> {
             Version::Http10 => self.keep_alive && !self.close,
             Version::Http11 => !self.close,
         };
-        // RFC 9110, section 10.1.1: HTTP/1.0 does not know it, and without content there is
-        // nothing to continue with.
+        // RFC 9110, section 10.1.1: the expectation is ignored in HTTP/1.0 requests and in requests
+        // without content.
         let expect_continue = self.expect_continue && version == Version::Http11 && framing != Framing::Length(0);
         Ok(Facts {
             framing,
@@ -137,7 +137,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// `1*DIGIT` that fits (RFC 9110, section 8.6). No sign, no list, no space.
+/// `1*DIGIT` that fits 64 bits (RFC 9110, section 8.6), without sign, list or white space.
 fn decimal(value: &[u8]) -> Option<u64> {
     if value.is_empty() {
         return None;
@@ -148,11 +148,11 @@ fn decimal(value: &[u8]) -> Option<u64> {
     })
 }
 
-/// RFC 9112, section 6.1. Anything but `chunked` alone is refused; the table of statuses tells a
-/// coding that could be right elsewhere (501) from a body that has no certain end (400).
-fn chunked_only(codings: &[u8], version: Version) -> Result<Framing, Refusal> {
+/// Accepts `chunked` alone (RFC 9112, section 6.1). A coding that another server may support is 501;
+/// a list that does not determine the end of the body is 400.
+fn chunked_only(codings: &[u8], version: Version) -> Result<Framing, HttpRefusal> {
     if version == Version::Http10 {
-        return Err(Refusal::BadTransferCoding);
+        return Err(HttpRefusal::BadTransferCoding);
     }
     if codings.eq_ignore_ascii_case(b"chunked") {
         return Ok(Framing::Chunked);
@@ -160,12 +160,12 @@ fn chunked_only(codings: &[u8], version: Version) -> Result<Framing, Refusal> {
     let mut others = codings.rsplit(|&byte| byte == b',').map(<[u8]>::trim_ascii);
     others.next();
     if codings.is_empty() || others.any(|coding| coding.eq_ignore_ascii_case(b"chunked")) {
-        return Err(Refusal::BadTransferCoding);
+        return Err(HttpRefusal::BadTransferCoding);
     }
-    Err(Refusal::UnsupportedTransferCoding)
+    Err(HttpRefusal::UnsupportedTransferCoding)
 }
 
-/// RFC 9110, section 8.4.1. An empty list is no coding.
+/// The coding of a `Content-Encoding` value (RFC 9110, section 8.4.1). An empty value is the identity.
 fn content_coding(value: &[u8]) -> ContentCoding {
     const NAMES: [(&[u8], ContentCoding); 7] = [
         (b"gzip", ContentCoding::Gzip),

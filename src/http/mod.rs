@@ -1,26 +1,27 @@
-//! HTTP/1.1 as bytes: a slice goes in; what was used up and views of it come out.
+//! HTTP/1.1 parsing and rendering without I/O: a parser takes a slice and returns the number of bytes
+//! it consumed and values that borrow from the slice.
 //!
 //! | file | |
 //! |---|---|
 //! | [`head`](parse_head) | request line and header fields → [`Head`] |
-//! | `fields` | the header fields that decide about framing and persistence |
+//! | `fields` | the header fields that determine framing, persistence and content coding |
 //! | `target` | the request target and the host |
 //! | [`body`](ChunkDecoder) | the chunked transfer coding, decoded in place |
 //! | [`query`](query_pairs) | query parameters, escapes of a path |
 //! | [`response`](Response) | a whole response, appended to the caller's buffer |
 //! | [`date`](DateCache) | the `Date` field, rendered once a second |
-//! | [`status`](Status), [`refusal`](Refusal) | the two tables |
+//! | [`status`](Status), [`refusal`](HttpRefusal) | the tables of status codes and of refusals |
 //!
-//! A parser has three outcomes, see [`Parsed`]: the bytes are not all here yet is no error.
+//! A parser has three outcomes, see [`Parsed`]: incomplete input is not an error.
 //!
-//! **Absent on purpose.** Sockets, clocks, time-outs and buffers: the connection has them. Routes,
-//! keys and the meaning of a body: the api has them. Upgrades, `CONNECT`, trailers as something
-//! to look at, multipart, ranges, conditional requests: an event needs none of them. Leniency:
-//! where RFC 9112 lets a server choose between guessing and refusing, this one refuses, because
-//! a guess that a proxy in front makes differently is a smuggled request.
+//! **Absent on purpose.** Sockets, clocks, time-outs and buffers belong to `connection` and its
+//! worker; routes, keys and the meaning of a body belong to `api`. Upgrades, `CONNECT`, access to
+//! trailers, multipart, ranges and conditional requests are not needed to receive events. There is
+//! no leniency: where RFC 9112 lets a server either repair a message or reject it, this server
+//! rejects it, because a proxy in front may repair it differently, which is request smuggling.
 //!
-//! **Invariant.** Every [`Refusal`] ends its connection: after it nobody knows where the next
-//! request would begin.
+//! **Invariant.** Every [`HttpRefusal`] closes its connection: the start of the next request can't
+//! be determined after it.
 
 mod body;
 mod date;
@@ -39,17 +40,17 @@ pub use head::{
     Head, HeadLimits, HeaderSlot, HeaderSlots, Method, NO_HEADERS, Version, accept_head, is_worth_parsing, parse_head,
 };
 pub use query::{plain_path, query_pairs};
-pub use refusal::Refusal;
+pub use refusal::HttpRefusal;
 pub use response::{CONTINUE, Response};
 pub use status::Status;
 
-/// What a parser says about the bytes that it was shown.
+/// The outcome of parsing a prefix of a connection's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parsed<T> {
-    /// All of it is here.
+    /// The element is complete.
     Done(T),
-    /// So far it is right, and not yet all here.
+    /// The input is valid so far and incomplete.
     NeedMore,
-    /// No continuation makes it right.
-    Refused(Refusal),
+    /// The input is invalid whatever follows.
+    Refused(HttpRefusal),
 }

@@ -1,21 +1,23 @@
-//! Query parameters, and the escapes of a path.
+//! Query parameters, and percent escapes of a path.
 
 use std::borrow::Cow;
 
-use super::Refusal;
+use super::HttpRefusal;
 
-/// The pairs of an `application/x-www-form-urlencoded` query (URL Standard, section 5.1), in
-/// their order: `a=1&b` has the value `1` for `a` and an empty one for `b`. Allocates only for
-/// what is escaped. Stricter than browsers: a broken escape or one that is not UTF-8 is refused.
-pub fn query_pairs(query: &str) -> impl Iterator<Item = Result<(Cow<'_, str>, Cow<'_, str>), Refusal>> {
+/// The pairs of an `application/x-www-form-urlencoded` query (URL Standard, section 5.1) in order:
+/// `a=1&b` has the value `1` for `a` and an empty value for `b`. Allocates only for escaped names
+/// and values. Stricter than the standard: an invalid escape, or a name or value that is not UTF-8
+/// once decoded, is refused.
+pub fn query_pairs(query: &str) -> impl Iterator<Item = Result<(Cow<'_, str>, Cow<'_, str>), HttpRefusal>> {
     query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         Ok((unescape(name)?, unescape(value)?))
     })
 }
 
-/// A path as it is compared (RFC 3986, section 6.2.2): its escapes decoded, but for that of the
-/// slash, which parts nothing, and for broken ones. Allocates only for what is escaped.
+/// A path normalized for comparison (RFC 3986, section 6.2.2): percent escapes are decoded, except
+/// invalid ones and that of the slash, because an escaped slash separates no segments. Allocates
+/// only for a path with escapes.
 pub fn plain_path(path: &str) -> Cow<'_, str> {
     let Some(first) = memchr::memchr(b'%', path.as_bytes()) else { return Cow::Borrowed(path) };
     let (plain, mut rest) = path.as_bytes().split_at(first);
@@ -32,7 +34,7 @@ pub fn plain_path(path: &str) -> Cow<'_, str> {
     String::from_utf8(plain).map_or(Cow::Borrowed(path), Cow::Owned)
 }
 
-fn unescape(text: &str) -> Result<Cow<'_, str>, Refusal> {
+fn unescape(text: &str) -> Result<Cow<'_, str>, HttpRefusal> {
     if memchr::memchr2(b'%', b'+', text.as_bytes()).is_none() {
         return Ok(Cow::Borrowed(text));
     }
@@ -42,11 +44,11 @@ fn unescape(text: &str) -> Result<Cow<'_, str>, Refusal> {
         rest = match rest {
             [] => break,
             [b'%', high, low, rest @ ..] => {
-                let (high, low) = hex(*high).zip(hex(*low)).ok_or(Refusal::BadQuery)?;
+                let (high, low) = hex(*high).zip(hex(*low)).ok_or(HttpRefusal::BadQuery)?;
                 plain.push(high << 4 | low);
                 rest
             }
-            [b'%', ..] => return Err(Refusal::BadQuery),
+            [b'%', ..] => return Err(HttpRefusal::BadQuery),
             [b'+', rest @ ..] => {
                 plain.push(b' ');
                 rest
@@ -57,7 +59,7 @@ fn unescape(text: &str) -> Result<Cow<'_, str>, Refusal> {
             }
         };
     }
-    String::from_utf8(plain).map(Cow::Owned).map_err(|_| Refusal::BadQuery)
+    String::from_utf8(plain).map(Cow::Owned).map_err(|_| HttpRefusal::BadQuery)
 }
 
 fn hex(digit: u8) -> Option<u8> {
@@ -74,12 +76,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn pairs(query: &str) -> Result<Vec<(String, String)>, Refusal> {
+    fn pairs(query: &str) -> Result<Vec<(String, String)>, HttpRefusal> {
         query_pairs(query).map(|pair| pair.map(|(name, value)| (name.into_owned(), value.into_owned()))).collect()
     }
 
     #[test]
-    fn pairs_come_in_order_and_unescaped() {
+    fn pairs_are_decoded_in_order() {
         for (query, expected) in [
             ("", &[][..]),
             ("&&", &[]),
@@ -101,16 +103,16 @@ mod tests {
     }
 
     #[test]
-    fn broken_escapes_are_refused() {
+    fn invalid_escapes_are_refused() {
         for query in ["%", "a=%", "a=%2", "a=%2&b", "a=%g0", "a=%0g", "%%20", "a=%+1", "a=%C3", "a=%ff"] {
-            assert_eq!(pairs(query), Err(Refusal::BadQuery), "{query}");
+            assert_eq!(pairs(query), Err(HttpRefusal::BadQuery), "{query}");
         }
-        // One bad pair does not hide the others.
+        // An invalid pair does not hide the pairs after it.
         assert!(query_pairs("%&a=1").nth(1).is_some_and(|pair| pair.is_ok()));
     }
 
     #[test]
-    fn paths_are_compared_without_their_escapes() {
+    fn paths_are_compared_without_escapes() {
         for (path, plain) in [
             ("/api/events", "/api/events"),
             ("/api/%65vents", "/api/events"),
@@ -131,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_escaped_is_borrowed() {
+    fn text_without_escapes_is_borrowed() {
         let (name, value) = query_pairs("key=value").next().unwrap().unwrap();
         assert!(matches!((name, value), (Cow::Borrowed(_), Cow::Borrowed(_))));
     }
@@ -140,13 +142,13 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn escaped_text_comes_back(text in any::<String>()) {
+        fn escaped_text_is_decoded(text in any::<String>()) {
             let escaped: String = text.bytes().map(|byte| format!("%{byte:02x}")).collect();
             prop_assert_eq!(pairs(&format!("k={escaped}")), Ok(vec![("k".to_owned(), text)]));
         }
 
         #[test]
-        fn nothing_panics(query in any::<String>()) {
+        fn no_query_panics(query in any::<String>()) {
             let _ = pairs(&query);
         }
     }

@@ -1,31 +1,33 @@
-//! A whole response (RFC 9112, section 4), appended to the caller's buffer.
+//! Rendering of a complete response (RFC 9112, section 4) into the caller's buffer.
 
 use super::{DateCache, Status};
 
-/// Tells a client that waits for it to send its body (RFC 9110, section 15.2.1).
+/// The interim response that asks a client with `Expect: 100-continue` for its body (RFC 9110,
+/// section 15.2.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// What the rest of a head takes at most, beside `extra`: room that is reserved at once.
+/// The largest head without [`Response::extra`], in bytes: reserved with the body, so that `out`
+/// grows once.
 const HEAD_BYTES: usize = 256;
 
-/// A response with all of its body. The defaults of [`Response::new`] are those of a reply to an
-/// event on a connection that lives on.
+/// A response with its complete body. The defaults of [`Response::new`] are those of a reply to
+/// events on a persistent HTTP/1.1 connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Response<'a> {
-    /// Its status.
+    /// The status code.
     pub status: Status,
-    /// The body; left out where [`Status::has_content`] says so.
+    /// The body; not sent when [`Status::has_content`] is false.
     pub body: &'a [u8],
-    /// The body's media type.
+    /// The media type of the body.
     pub content_type: &'a str,
-    /// Whether the connection ends with this response: `Connection: close`.
+    /// Sends `Connection: close`: the connection is closed after this response.
     pub close: bool,
-    /// Whether the client speaks HTTP/1.0 and has asked for the connection to live on, which it
-    /// has to be told (RFC 9112, section 9.3).
+    /// Sends `Connection: keep-alive`, which confirms persistence to an HTTP/1.0 client that asked
+    /// for it (RFC 9112, section 9.3).
     pub keep_alive_10: bool,
-    /// Whether this answers HEAD: the head as for GET, and no body (RFC 9110, section 9.3.2).
+    /// Answers HEAD: the head as for GET, and no body (RFC 9110, section 9.3.2).
     pub head_only: bool,
-    /// Further fields, as `Allow` and `Retry-After`. No CR or LF in them.
+    /// Further header fields, such as `Allow` and `Retry-After`. They contain no CR and no LF.
     pub extra: &'a [(&'a str, &'a str)],
 }
 
@@ -43,7 +45,7 @@ impl<'a> Response<'a> {
         }
     }
 
-    /// Appends it to `out`. Allocates only when `out` has to grow.
+    /// Appends the rendered response to `out`. Allocates only when `out` has to grow.
     pub fn append_to(&self, out: &mut Vec<u8>, date: &DateCache) {
         out.reserve(HEAD_BYTES + self.body.len());
         out.extend_from_slice(self.status.line().as_bytes());
@@ -88,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_usual_reply() {
+    fn a_usual_reply_is_rendered() {
         assert_eq!(
             text(Response::new(Status::Ok, br#"{"accepted":30,"rejected":0}"#)),
             "before|HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
@@ -98,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_reply_with_everything() {
+    fn a_closing_reply_with_every_field_is_rendered() {
         let response = Response {
             close: true,
             keep_alive_10: true,
@@ -115,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn head_has_the_length_and_not_the_body_and_204_has_neither() {
+    fn a_reply_to_head_has_a_length_and_no_body_and_a_204_has_neither() {
         let head = text(Response { head_only: true, keep_alive_10: true, ..Response::new(Status::Ok, b"0123456789") });
         assert!(head.contains("Content-Length: 10\r\n"), "{head}");
         assert!(head.ends_with("Connection: keep-alive\r\n\r\n"), "{head}");
@@ -126,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_room_reserved_is_enough() {
+    fn no_head_is_longer_than_the_reserved_space() {
         for &status in Status::ALL {
             let mut out = Vec::new();
             let longest = Response {

@@ -1,4 +1,4 @@
-//! The status codes that this server sends, with their reason phrases.
+//! The status codes that this server sends, and their reason phrases.
 
 macro_rules! statuses {
     ($($name:ident = $code:literal $reason:literal,)*) => {
@@ -9,10 +9,10 @@ macro_rules! statuses {
         }
 
         impl Status {
-            /// All of them, in ascending order.
+            /// Every status, by ascending code.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// The three digits.
+            /// The code, three digits.
             pub const fn code(self) -> u16 {
                 match self { $(Self::$name => $code,)* }
             }
@@ -24,7 +24,7 @@ macro_rules! statuses {
                 }
             }
 
-            /// The reason phrase alone.
+            /// The reason phrase.
             pub const fn reason(self) -> &'static str {
                 match self { $(Self::$name => $reason,)* }
             }
@@ -57,8 +57,8 @@ statuses! {
 }
 
 impl Status {
-    /// Whether a response of this status has content at all. One that has none carries no
-    /// `Content-Length` either (RFC 9110, section 8.6).
+    /// True when a response with this status has content. A response without content has no
+    /// `Content-Length` (RFC 9110, section 8.6).
     pub const fn has_content(self) -> bool {
         !matches!(self, Self::NoContent)
     }
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_carry_their_code_and_codes_ascend() {
+    fn status_lines_contain_their_codes_and_codes_ascend() {
         for status in Status::ALL {
             let start = format!("HTTP/1.1 {} ", status.code());
             assert!(status.line().starts_with(&start), "{status:?}");

@@ -1,39 +1,39 @@
-//! The request target (RFC 9112, section 3.2) and the host that a request is for.
+//! The request target (RFC 9112, section 3.2) and the syntax of a host.
 
 use std::net::Ipv6Addr;
 
-use super::{Method, Refusal};
+use super::{HttpRefusal, Method};
 
-/// A target, taken apart.
+/// A request target split into its parts.
 pub(super) struct RequestTarget<'a> {
-    /// Path and query together, without scheme and authority.
+    /// Path and query, without scheme and authority.
     pub(super) whole: &'a str,
     pub(super) path: &'a str,
     pub(super) query: &'a str,
 }
 
-/// Accepts the origin form, the absolute form of `http` and `https`, and `OPTIONS *`. The
-/// authority form belongs to CONNECT, which is refused before.
+/// Splits a target in origin form, in absolute form with the scheme `http` or `https`, or in asterisk
+/// form for OPTIONS. The authority form is for CONNECT, which is not supported.
 #[inline]
-pub(super) fn split_target(target: &str, method: Method) -> Result<RequestTarget<'_>, Refusal> {
-    // The parser below lets UTF-8 through; RFC 3986, section 2, has only ASCII.
+pub(super) fn split_target(target: &str, method: Method) -> Result<RequestTarget<'_>, HttpRefusal> {
+    // `httparse` accepts UTF-8; a URI is ASCII (RFC 3986, section 2).
     if !target.is_ascii() {
-        return Err(Refusal::BadTarget);
+        return Err(HttpRefusal::BadTarget);
     }
     let is_asterisk = target == "*" && method == Method::Options;
     let whole = if target.starts_with('/') || is_asterisk {
         target
     } else {
-        behind_authority(target).ok_or(Refusal::BadTarget)?
+        behind_authority(target).ok_or(HttpRefusal::BadTarget)?
     };
     let (path, query) = whole.split_once('?').unwrap_or((whole, ""));
-    // RFC 9110, section 4.2.3: an empty path is the same as "/".
+    // RFC 9110, section 4.2.3: an empty path is equivalent to "/".
     let path = if path.is_empty() { "/" } else { path };
     Ok(RequestTarget { whole, path, query })
 }
 
-/// RFC 9112, section 3.2.2. The authority is only checked: this server has no virtual hosts, so
-/// that replacing the host by it has no effect.
+/// Path and query of a target in absolute form (RFC 9112, section 3.2.2). The authority is checked and
+/// dropped: it would replace the `Host` field, which has no effect on a server without virtual hosts.
 fn behind_authority(target: &str) -> Option<&str> {
     let (scheme, rest) = target.split_once("://")?;
     if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
@@ -44,8 +44,8 @@ fn behind_authority(target: &str) -> Option<&str> {
     is_host(authority.as_bytes()).then_some(whole)
 }
 
-/// `uri-host [ ":" port ]` (RFC 9110, section 7.2), not empty (section 4.2.1), without user
-/// information (section 4.2.4).
+/// True for `uri-host [ ":" port ]` (RFC 9110, section 7.2) that is not empty (section 4.2.1) and has
+/// no user information (section 4.2.4).
 pub(super) fn is_host(value: &[u8]) -> bool {
     let port = if let Some(literal) = value.strip_prefix(b"[") {
         let mut halves = literal.splitn(2, |&byte| byte == b']');
@@ -70,7 +70,7 @@ pub(super) fn is_host(value: &[u8]) -> bool {
     port.iter().all(u8::is_ascii_digit)
 }
 
-/// A byte of `reg-name` (RFC 3986, section 3.2.2); escapes are not decoded.
+/// A byte of `reg-name` (RFC 3986, section 3.2.2); percent escapes are not decoded.
 fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts() {
+    fn a_host_is_a_name_or_an_address_with_an_optional_port() {
         for good in [
             "a",
             "localhost",
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_come_apart() {
+    fn a_target_is_split_into_path_and_query() {
         let split =
             |target, method| split_target(target, method).map(|target| (target.whole, target.path, target.query));
         for (target, whole, path, query) in [
@@ -157,7 +157,7 @@ mod tests {
             "?q",
             "/caf\u{e9}",
         ] {
-            assert_eq!(split(bad, Method::Post), Err(Refusal::BadTarget), "{bad}");
+            assert_eq!(split(bad, Method::Post), Err(HttpRefusal::BadTarget), "{bad}");
         }
     }
 }

@@ -3,10 +3,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sluicegate::http::{ChunkDecoder, Refusal};
+use sluicegate::http::{ChunkDecoder, HttpRefusal};
 
 /// The content, and how many bytes the body took; `None` while it is not complete.
-fn decode(pieces: &[&[u8]]) -> Result<(Vec<u8>, Option<usize>), Refusal> {
+fn decode(pieces: &[&[u8]]) -> Result<(Vec<u8>, Option<usize>), HttpRefusal> {
     let (mut decoder, mut content, mut consumed) = (ChunkDecoder::default(), Vec::new(), 0);
     for piece in pieces {
         let mut raw = piece.to_vec();

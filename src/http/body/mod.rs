@@ -1,67 +1,67 @@
-//! The chunked transfer coding (RFC 9112, section 7.1), decoded where it lies.
+//! The chunked transfer coding (RFC 9112, section 7.1), decoded in place.
 //!
-//! The contract of [`ChunkDecoder::decode`], in one place:
+//! The contract of [`ChunkDecoder::decode`]:
 //!
-//! - The caller shows each received byte of the body once, in order, cut anywhere.
-//! - The decoder moves the data of the chunks together at the front of what it was shown:
-//!   `raw[..written]` is the next piece of the body. What lies behind it is rubbish up to
-//!   `consumed`.
-//! - Unless the body is done, all of `raw` is consumed: sizes and line ends cut in two are kept
-//!   in the decoder's state, not in the buffer.
-//! - When the body is done, `raw[consumed..]` is untouched and belongs to the next request.
+//! - The caller passes each received byte of the body once, in order, split at any byte.
+//! - The decoder moves the chunks' data to the front of the buffer: `raw[..written]` is the next
+//!   piece of the content. The bytes of `raw[written..consumed]` are unspecified.
+//! - Until the body is complete, every call consumes all of `raw`: a size or a line end that is
+//!   split between two calls is kept in the decoder's state, not in the buffer.
+//! - Once the body is complete, `raw[consumed..]` is unchanged and belongs to the next request.
 //!   Further calls consume nothing.
-//! - After a refusal the decoder and the bytes are good for nothing.
-//! - The decoder bounds what is not content: digits, extensions, trailers. The content's bound is
-//!   the caller's; [`ChunkDecoder::announced`] tells it before the content has come.
+//! - After a refusal the states of the decoder and of the buffer are unspecified.
+//! - The decoder limits everything but the content: digits of a size, extensions, trailers. The
+//!   caller limits the content; [`ChunkDecoder::announced`] gives its size before it arrives.
 
-use super::Refusal;
+use super::HttpRefusal;
 use crate::limits::{CHUNK_EXTENSION_BYTES_MAX, CHUNK_EXTENSIONS_BYTES_MAX, TRAILER_BYTES_MAX};
 
-/// Hex digits of a chunk's size, leading zeros too. As many as fit 64 bits.
+/// Hex digits of a chunk's size, leading zeros included: a 64-bit integer has 16.
 const SIZE_DIGITS_MAX: u8 = 16;
 
-/// Where in a chunked body the next byte belongs. `Default` is its beginning.
+/// The state of decoding one chunked body. `Default` is the state before its first byte.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ChunkDecoder {
     state: State,
-    /// Digits of the size line that is being read.
+    /// Digits read of the current chunk's size.
     digits: u8,
-    /// Bytes of the current chunk that are still to come. While its size is being read: what the
-    /// digits so far amount to, never more than the size.
+    /// Bytes of the current chunk that have not arrived yet. While its size is being read, the value
+    /// of the digits read so far, which never exceeds the size.
     left: u64,
-    /// Content decoded so far.
+    /// Bytes of content decoded so far.
     decoded: u64,
-    /// Bytes of this chunk's extensions, and of all chunks'.
+    /// Bytes of the current chunk's extensions.
     extension_bytes: usize,
+    /// Bytes of the extensions of all chunks.
     extensions_bytes: usize,
     trailer_bytes: usize,
 }
 
-/// What one call of [`ChunkDecoder::decode`] has done.
+/// The result of one call of [`ChunkDecoder::decode`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decoded {
     /// Bytes of the input that belong to this body.
     pub consumed: usize,
-    /// Bytes of content, now at the front of the input.
+    /// Bytes of content, moved to the front of the input.
     pub written: usize,
-    /// Whether the body is complete, its trailers included.
+    /// True when the body is complete, its trailers included.
     pub done: bool,
 }
 
-/// What the next byte has to be.
+/// The element of the chunked body that the next byte belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum State {
-    /// A digit of the size; after the first one also what ends it.
+    /// A digit of the size; after the first digit also the byte that ends the size.
     #[default]
     Size,
-    /// More space behind the size, or the semicolon that justifies it.
+    /// White space between the size and the semicolon of an extension.
     BeforeExtension,
     Extension,
     SizeLf,
     Content,
     ContentCr,
     ContentLf,
-    /// The first byte of a trailer field, or the CR of the empty line.
+    /// The first byte of a trailer field, or the CR of the empty line that ends the trailers.
     TrailerLine,
     TrailerName,
     TrailerValue,
@@ -71,8 +71,8 @@ enum State {
 }
 
 impl ChunkDecoder {
-    /// Decodes `raw` in place, see the contract above.
-    pub fn decode(&mut self, raw: &mut [u8]) -> Result<Decoded, Refusal> {
+    /// Decodes `raw` in place. The contract is in the documentation of this module.
+    pub fn decode(&mut self, raw: &mut [u8]) -> Result<Decoded, HttpRefusal> {
         let mut consumed = 0;
         let mut written = 0;
         while self.state != State::Done {
@@ -98,8 +98,8 @@ impl ChunkDecoder {
         Ok(Decoded { consumed, written, done: self.state == State::Done })
     }
 
-    /// The least that the content amounts to: what was decoded, and what the current chunk has
-    /// announced. Never goes down.
+    /// A lower bound of the content's length in bytes: the bytes decoded so far and the rest of the
+    /// current chunk. It never decreases.
     pub fn announced(&self) -> u64 {
         self.decoded.saturating_add(self.left)
     }
@@ -112,13 +112,13 @@ impl ChunkDecoder {
         }
     }
 
-    /// What follows `byte`, which is no content.
-    fn step(&mut self, byte: u8) -> Result<State, Refusal> {
+    /// The state after `byte`, which is not a byte of the content.
+    fn step(&mut self, byte: u8) -> Result<State, HttpRefusal> {
         match (self.state, byte) {
             (State::Size, b'0'..=b'9') => self.digit(byte - b'0'),
             (State::Size, b'a'..=b'f') => self.digit(byte - b'a' + 10),
             (State::Size, b'A'..=b'F') => self.digit(byte - b'A' + 10),
-            (State::Size, _) if self.digits == 0 => Err(Refusal::BadChunk),
+            (State::Size, _) if self.digits == 0 => Err(HttpRefusal::BadChunk),
             (State::Size | State::Extension, b'\r') => Ok(State::SizeLf),
             (State::Size | State::BeforeExtension, b' ' | b'\t') => self.extension(State::BeforeExtension),
             (State::Size | State::BeforeExtension, b';') => self.extension(State::Extension),
@@ -140,38 +140,38 @@ impl ChunkDecoder {
             (State::TrailerValue, _) if is_text(byte) => self.trailer(State::TrailerValue),
             (State::TrailerLf, b'\n') => self.trailer(State::TrailerLine),
             (State::LastLf, b'\n') => Ok(State::Done),
-            _ => Err(Refusal::BadChunk),
+            _ => Err(HttpRefusal::BadChunk),
         }
     }
 
-    fn digit(&mut self, digit: u8) -> Result<State, Refusal> {
+    fn digit(&mut self, digit: u8) -> Result<State, HttpRefusal> {
         if self.digits == SIZE_DIGITS_MAX {
-            return Err(Refusal::BadChunk);
+            return Err(HttpRefusal::BadChunk);
         }
         self.digits += 1;
         self.left = self.left << 4 | u64::from(digit);
         Ok(State::Size)
     }
 
-    fn extension(&mut self, next: State) -> Result<State, Refusal> {
+    fn extension(&mut self, next: State) -> Result<State, HttpRefusal> {
         self.extension_bytes += 1;
         self.extensions_bytes += 1;
         if self.extension_bytes > CHUNK_EXTENSION_BYTES_MAX || self.extensions_bytes > CHUNK_EXTENSIONS_BYTES_MAX {
-            return Err(Refusal::BadChunk);
+            return Err(HttpRefusal::BadChunk);
         }
         Ok(next)
     }
 
-    fn trailer(&mut self, next: State) -> Result<State, Refusal> {
+    fn trailer(&mut self, next: State) -> Result<State, HttpRefusal> {
         self.trailer_bytes += 1;
         if self.trailer_bytes > TRAILER_BYTES_MAX {
-            return Err(Refusal::TrailersTooLarge);
+            return Err(HttpRefusal::TrailersTooLarge);
         }
         Ok(next)
     }
 }
 
-/// What a field's value may hold (RFC 9110, section 5.5), and a quoted extension too.
+/// A byte of a field value (RFC 9110, section 5.5) or of a chunk extension.
 fn is_text(byte: u8) -> bool {
     matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
 }

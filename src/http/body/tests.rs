@@ -1,15 +1,15 @@
 use super::*;
 use proptest::prelude::*;
 
-/// What a whole input comes to.
+/// The result of decoding a whole input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Outcome {
     Done { body: Vec<u8>, consumed: usize },
     NeedMore { body: Vec<u8> },
-    Refused(Refusal),
+    Refused(HttpRefusal),
 }
 
-/// Shows the decoder `input` in pieces that end at `cuts`.
+/// Decodes `input` in pieces that end at `cuts`.
 fn decode(input: &[u8], cuts: &[usize]) -> Outcome {
     let mut decoder = ChunkDecoder::default();
     let mut body = Vec::new();
@@ -39,8 +39,8 @@ fn decode(input: &[u8], cuts: &[usize]) -> Outcome {
     Outcome::NeedMore { body }
 }
 
-/// The same by cutting lines off a whole input; knows nothing of caps, and no body that is not
-/// complete: `None`.
+/// The naive twin, which splits a whole input into lines. It has no limits, and returns `None` for
+/// invalid and incomplete bodies alike.
 fn naive(input: &[u8]) -> Option<(Vec<u8>, usize)> {
     fn line(rest: &[u8]) -> Option<(&[u8], &[u8])> {
         let end = rest.windows(2).position(|pair| pair == b"\r\n")?;
@@ -116,7 +116,7 @@ const GOOD: &[(&[u8], &[u8])] = &[
 ];
 
 #[test]
-fn good_bodies_cut_at_every_byte() {
+fn a_body_split_at_any_byte_decodes_the_same() {
     for &(input, expected) in GOOD {
         let next = [input, b"GET / HTTP/1.1\r\n"].concat();
         let outcome = Outcome::Done { body: expected.to_vec(), consumed: input.len() };
@@ -131,7 +131,7 @@ fn good_bodies_cut_at_every_byte() {
 }
 
 #[test]
-fn hostile_bodies() {
+fn a_malformed_body_is_refused() {
     let cases: &[&[u8]] = &[
         b"\r\n",
         b";x\r\n",
@@ -171,37 +171,37 @@ fn hostile_bodies() {
         b"0\r\nX: y\rZ",
     ];
     for &input in cases {
-        assert_eq!(decode(input, &[]), Outcome::Refused(Refusal::BadChunk), "{}", input.escape_ascii());
+        assert_eq!(decode(input, &[]), Outcome::Refused(HttpRefusal::BadChunk), "{}", input.escape_ascii());
         assert_cuts_change_nothing(input);
         assert_agrees_with_naive(input);
     }
 }
 
 #[test]
-fn what_is_not_content_is_bounded() {
+fn extensions_and_trailers_are_limited() {
     let with_extension = |bytes: usize| format!("1;{}\r\na\r\n", "x".repeat(bytes - 1));
     let fits = with_extension(CHUNK_EXTENSION_BYTES_MAX);
     assert!(matches!(decode(fits.as_bytes(), &[]), Outcome::NeedMore { .. }));
     let long = with_extension(CHUNK_EXTENSION_BYTES_MAX + 1);
-    assert_eq!(decode(long.as_bytes(), &[]), Outcome::Refused(Refusal::BadChunk));
+    assert_eq!(decode(long.as_bytes(), &[]), Outcome::Refused(HttpRefusal::BadChunk));
     let spaces = format!("1{}", " ".repeat(CHUNK_EXTENSION_BYTES_MAX + 1));
-    assert_eq!(decode(spaces.as_bytes(), &[]), Outcome::Refused(Refusal::BadChunk));
+    assert_eq!(decode(spaces.as_bytes(), &[]), Outcome::Refused(HttpRefusal::BadChunk));
 
     let many = fits.repeat(CHUNK_EXTENSIONS_BYTES_MAX / CHUNK_EXTENSION_BYTES_MAX);
     assert!(matches!(decode(many.as_bytes(), &[]), Outcome::NeedMore { .. }));
     let plain = many.clone() + "1\r\na\r\n0\r\n\r\n";
     assert!(matches!(decode(plain.as_bytes(), &[]), Outcome::Done { .. }));
-    assert_eq!(decode((many + "1;").as_bytes(), &[]), Outcome::Refused(Refusal::BadChunk));
+    assert_eq!(decode((many + "1;").as_bytes(), &[]), Outcome::Refused(HttpRefusal::BadChunk));
 
     let trailer = format!("0\r\nX:{}\r\n", "y".repeat(TRAILER_BYTES_MAX - 4));
     assert!(matches!(decode((trailer.clone() + "\r\n").as_bytes(), &[]), Outcome::Done { .. }));
-    assert_eq!(decode((trailer + "Y").as_bytes(), &[]), Outcome::Refused(Refusal::TrailersTooLarge));
+    assert_eq!(decode((trailer + "Y").as_bytes(), &[]), Outcome::Refused(HttpRefusal::TrailersTooLarge));
     let tiny = "0\r\n".to_owned() + &"X:\r\n".repeat(TRAILER_BYTES_MAX / 4 + 1);
-    assert_eq!(decode(tiny.as_bytes(), &[]), Outcome::Refused(Refusal::TrailersTooLarge));
+    assert_eq!(decode(tiny.as_bytes(), &[]), Outcome::Refused(HttpRefusal::TrailersTooLarge));
 }
 
 #[test]
-fn one_byte_chunks_are_just_slow() {
+fn a_body_of_one_byte_chunks_is_decoded() {
     let input = "1\r\nx\r\n".repeat(10_000) + "0\r\n\r\n";
     let outcome = Outcome::Done { body: vec![b'x'; 10_000], consumed: input.len() };
     assert_eq!(decode(input.as_bytes(), &[]), outcome);
@@ -219,7 +219,7 @@ fn a_size_is_announced_before_its_content() {
     assert_eq!(decoder.announced(), u64::MAX);
 }
 
-/// Pieces that chunked bodies are made of.
+/// Fragments of chunked bodies.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
     const PIECES: &[&[u8]] = &[
         b"0\r\n",
@@ -254,7 +254,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn random_chunks_come_back(
+    fn random_chunks_are_decoded(
         chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..40), 0..6),
         next in proptest::collection::vec(any::<u8>(), 0..8),
     ) {
@@ -272,7 +272,7 @@ proptest! {
     }
 
     #[test]
-    fn random_pieces_mean_what_the_twin_says(pieces in proptest::collection::vec(piece(), 0..12)) {
+    fn random_fragments_decode_as_the_twin_says(pieces in proptest::collection::vec(piece(), 0..12)) {
         let input = pieces.concat();
         assert_agrees_with_naive(&input);
         assert_cuts_change_nothing(&input);

@@ -1,42 +1,46 @@
 //! The head of a request: request line and header fields.
 //!
-//! `httparse` finds the tokens and lines; what it is too kind about is checked around it:
+//! `httparse` splits the head into lines and tokens. It accepts more than RFC 9112 allows, so this
+//! module adds checks:
 //!
-//! - It takes a bare LF for a line end. But it takes a CR only in front of an LF, and has exactly
-//!   one LF a line; so as many CRs as lines means that every line ends in CR LF. That is one
-//!   count over the head, instead of a look at every line.
-//! - It skips any number of blank lines in front. One is taken off before it sees the bytes.
-//! - It takes UTF-8 in the target: see `target`. It looks at no field's value: see `fields`.
-//! - It has one error for every version but 1.0 and 1.1, and for what is no version at all.
+//! - `httparse` accepts a bare LF as a line end. It accepts a CR only before an LF, and exactly one
+//!   LF a line; so a head with as many CRs as lines has CR LF at the end of every line. The check
+//!   is one count of CRs over the head.
+//! - `httparse` skips any number of blank lines before the request line. This module removes at most
+//!   one blank line and refuses a second one.
+//! - `httparse` accepts UTF-8 in the target; `target` does not. `httparse` does not interpret field
+//!   values; `fields` does.
+//! - `httparse` has one error for an unsupported version and for a malformed one; `foreign_version`
+//!   tells them apart.
 
 use std::mem::MaybeUninit;
 
 use super::fields::Fields;
 use super::target::split_target;
-use super::{ContentCoding, Framing, Parsed, Refusal};
+use super::{ContentCoding, Framing, HttpRefusal, Parsed};
 use crate::limits;
 
-/// What is accepted of a head.
+/// Limits of a request head.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadLimits {
-    /// Bytes of a head, from its first one to its empty line.
+    /// Bytes of a head, its empty line included.
     pub head_bytes_max: usize,
-    /// Header fields; [`limits::HEADERS_MAX`] at most.
+    /// Header fields of a head; at most [`limits::HEADERS_MAX`].
     pub headers_max: usize,
 }
 
-/// A place for one header field.
+/// Uninitialized memory for one parsed header field.
 pub type HeaderSlot<'a> = MaybeUninit<httparse::Header<'a>>;
 
-/// Places for as many fields as `--headers-max` may be set to.
+/// Memory for the largest number of header fields that `--headers-max` allows.
 pub type HeaderSlots<'a> = [HeaderSlot<'a>; limits::HEADERS_MAX];
 
-/// Empty slots. They are not written before they are used, so that `let mut slots = NO_HEADERS;`
-/// in front of each [`parse_head`] costs nothing but room on the stack.
+/// Uninitialized slots: `let mut slots = NO_HEADERS;` before each [`parse_head`] reserves stack space
+/// and writes nothing.
 pub const NO_HEADERS: HeaderSlots<'static> = [const { MaybeUninit::uninit() }; limits::HEADERS_MAX];
 
-/// The methods that RFC 9110, section 9, and RFC 5789 name, but for CONNECT: it is for proxies,
-/// and its target has a form of its own.
+/// The methods of RFC 9110, section 9, and RFC 5789, without CONNECT, which only a proxy serves and
+/// whose target has another form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are the methods")]
 pub enum Method {
@@ -50,7 +54,7 @@ pub enum Method {
     Trace,
 }
 
-/// The version of the client's message.
+/// The HTTP version of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are the versions")]
 pub enum Version {
@@ -58,55 +62,54 @@ pub enum Version {
     Http11,
 }
 
-/// A complete and acceptable head. A view: it borrows the bytes and the slots.
+/// A complete and valid request head. It borrows the input and the header slots.
 #[derive(Debug, Clone, Copy)]
 pub struct Head<'a> {
-    /// What to do.
+    /// The request method.
     pub method: Method,
-    /// Path and query as they came, without scheme and authority; `*` for `OPTIONS *`.
+    /// Path and query as received, without scheme and authority; `*` for `OPTIONS *`.
     pub target: &'a str,
-    /// The target up to its `?`, escapes not decoded (see [`super::plain_path`]); never empty.
+    /// The target before its `?`, not percent-decoded (see [`super::plain_path`]); never empty.
     pub path: &'a str,
-    /// The target behind its `?`, see [`super::query_pairs`].
+    /// The target after its `?`, see [`super::query_pairs`].
     pub query: &'a str,
-    /// The client's version.
+    /// The HTTP version of the request.
     pub version: Version,
-    /// Whether the client wants the connection to live on.
+    /// True when the connection persists after this request (RFC 9112, section 9.3).
     pub keep_alive: bool,
-    /// Where the body ends.
+    /// How the length of the body is determined.
     pub framing: Framing,
-    /// Whether the client waits for [`super::CONTINUE`] before it sends the body.
+    /// True when the client waits for [`super::CONTINUE`] before it sends the body.
     pub expect_continue: bool,
-    /// How the body is packed.
+    /// The content coding of the body.
     pub content_coding: ContentCoding,
-    /// The value of `Idempotency-Key`; empty where the field comes twice.
+    /// The value of `Idempotency-Key`; empty when the field is repeated.
     pub idempotency_key: Option<&'a [u8]>,
-    /// Bytes of the head, with its empty line and a blank line in front of it: the body begins
-    /// here.
+    /// Bytes from the start of the input to the start of the body: the head, its empty line, and a
+    /// blank line before the head if there is one.
     pub len: usize,
     headers: &'a [httparse::Header<'a>],
 }
 
 impl<'a> Head<'a> {
-    /// The value of the first field of this name, whatever its letters' case, without the space
-    /// around it.
+    /// The value of the first field of this name, without surrounding white space. Names are
+    /// compared without regard to case.
     pub fn header(&self, name: &str) -> Option<&'a [u8]> {
         self.header_lines(name).next()
     }
 
-    /// The values of all fields of this name in their order: for those that are lists
-    /// (RFC 9110, section 5.3), and to refuse a second one of those that are not.
+    /// The values of all fields of this name in order: to combine a list-based field (RFC 9110,
+    /// section 5.3), or to refuse a repeated field that is not a list.
     pub fn header_lines(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         self.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
     }
 }
 
-/// Whether it makes sense to call [`parse_head`] again, after it needed more than the first
-/// `seen` bytes of `input`.
+/// True when [`parse_head`] can give another result than for the first `seen` bytes of `input`,
+/// which were incomplete.
 ///
-/// Without a further LF a head can't have become complete, and what else is wrong with it can
-/// wait for the line's end. So a client that sends byte by byte costs a parse a line, not one a
-/// byte.
+/// A head can't become complete without another LF, and any other fault is reported at the end of
+/// its line. So a client that sends single bytes costs one parse per line instead of one per byte.
 pub fn is_worth_parsing(input: &[u8], seen: usize, limits: &HeadLimits) -> bool {
     let fresh = input.get(seen..).unwrap_or_default();
     seen == 0 || input.len() >= limits.head_bytes_max || memchr::memchr(b'\n', fresh).is_some()
@@ -114,9 +117,8 @@ pub fn is_worth_parsing(input: &[u8], seen: usize, limits: &HeadLimits) -> bool 
 
 /// Parses the head at the start of `input`.
 ///
-/// A body that is not all there yet, or is to be decoded in place, can't be waited for with the
-/// [`Head`] in hand, which borrows the buffer. Parsing the first [`Head::len`] bytes again later
-/// gives the same head.
+/// A [`Head`] borrows the buffer, so it can't be kept while the body is received into that buffer or
+/// decoded in it. Parsing the first [`Head::len`] bytes again gives the same head.
 #[inline]
 pub fn parse_head<'s, 'a: 's>(
     input: &'a [u8],
@@ -128,9 +130,9 @@ pub fn parse_head<'s, 'a: 's>(
         Some(rest) => (2, rest),
         None => (0, bounded),
     };
-    // RFC 9112, section 2.2: one blank line is ignored, more are refused.
+    // RFC 9112, section 2.2: a server ignores at least one blank line. A second one is refused.
     if matches!(bytes.first(), Some(b'\n')) || blank > 0 && matches!(bytes.first(), Some(b'\r')) {
-        return Parsed::Refused(Refusal::BadRequestLine);
+        return Parsed::Refused(HttpRefusal::BadRequestLine);
     }
 
     let usable = slots.len().min(limits.headers_max);
@@ -147,34 +149,41 @@ pub fn parse_head<'s, 'a: 's>(
     }
 }
 
-/// The head's syntax is right, but for line ends; the first `len` of `bytes` are the head.
+/// Checks the line ends of a head that `httparse` accepted, and interprets the head. The head is the
+/// first `len` of `bytes`.
 #[inline]
-fn conclude<'s, 'a: 's>(bytes: &'a [u8], len: usize, request: httparse::Request<'s, 'a>) -> Result<Head<'s>, Refusal> {
-    // The request line, the fields, the empty line: see the top of this file.
+fn conclude<'s, 'a: 's>(
+    bytes: &'a [u8],
+    len: usize,
+    request: httparse::Request<'s, 'a>,
+) -> Result<Head<'s>, HttpRefusal> {
+    // The request line, the fields and the empty line; why their CRs are counted is explained in the
+    // documentation of this module.
     let lines = request.headers.len() + 2;
     let head = bytes.get(..len).unwrap_or(bytes);
     if memchr::memchr_iter(b'\r', head).count() != lines {
-        return Err(Refusal::BadLineEnd);
+        return Err(HttpRefusal::BadLineEnd);
     }
     let (method, target) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
     let head = accept_head(method, target, request.version.unwrap_or(1), request.headers)?;
     Ok(Head { len, ..head })
 }
 
-/// The head of a request that another has taken apart; its [`Head::len`] is 0. `minor` is the digit
-/// behind `HTTP/1.`.
+/// Interprets a head that another HTTP server has already split; its [`Head::len`] is 0. `minor` is
+/// the minor version, the digit after `HTTP/1.`.
 ///
 /// # Errors
 ///
-/// What is refused although `httparse` took it, but for line ends, which can't be seen any more.
+/// Every check of [`parse_head`] beyond those of `httparse`, except the check of line ends, which
+/// are no longer there.
 #[inline]
 pub fn accept_head<'s>(
     method: &'s str,
     target: &'s str,
     minor: u8,
     headers: &'s [httparse::Header<'s>],
-) -> Result<Head<'s>, Refusal> {
-    let method = method_of(method).ok_or(Refusal::UnknownMethod)?;
+) -> Result<Head<'s>, HttpRefusal> {
+    let method = method_of(method).ok_or(HttpRefusal::UnknownMethod)?;
     let target = split_target(target, method)?;
     let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
     let mut fields = Fields::default();
@@ -198,7 +207,7 @@ pub fn accept_head<'s>(
     })
 }
 
-/// Method names know upper and lower case (RFC 9110, section 9.1).
+/// Method names are case-sensitive (RFC 9110, section 9.1).
 fn method_of(token: &str) -> Option<Method> {
     Some(match token {
         "POST" => Method::Post,
@@ -213,57 +222,57 @@ fn method_of(token: &str) -> Option<Method> {
     })
 }
 
-/// The end is not here yet; a bare LF may be, and then the end need not be waited for.
+/// The outcome for a head that `httparse` found incomplete: a bare LF is refused at once.
 #[cold]
 fn incomplete<T>(bytes: &[u8]) -> Parsed<T> {
     let mut lines = bytes.split_inclusive(|&byte| byte == b'\n');
     if lines.any(|line| line.ends_with(b"\n") && !line.ends_with(b"\r\n")) {
-        return Parsed::Refused(Refusal::BadLineEnd);
+        return Parsed::Refused(HttpRefusal::BadLineEnd);
     }
     Parsed::NeedMore
 }
 
-/// All the bytes that a head may have are here, and no end among them. RFC 9112, section 3, has
-/// different answers for a long target and a long method.
+/// The refusal of a head that does not end within `head_bytes_max`. RFC 9112, section 3, has different
+/// status codes for a long target and for a long method.
 #[cold]
-fn too_large(bytes: &[u8]) -> Refusal {
+fn too_large(bytes: &[u8]) -> HttpRefusal {
     if memchr::memchr(b'\n', bytes).is_some() {
-        Refusal::HeadTooLarge
+        HttpRefusal::HeadTooLarge
     } else if memchr::memchr(b' ', bytes).is_some() {
-        Refusal::TargetTooLong
+        HttpRefusal::TargetTooLong
     } else {
-        Refusal::UnknownMethod
+        HttpRefusal::UnknownMethod
     }
 }
 
-/// Names what `httparse` found. `request` tells how far it came.
+/// Translates an error of `httparse`. The parts that are set in `request` show how far it parsed.
 #[cold]
 fn broken<T>(bytes: &[u8], error: httparse::Error, request: &httparse::Request<'_, '_>) -> Parsed<T> {
     Parsed::Refused(match (error, request.method, request.path) {
-        (httparse::Error::TooManyHeaders, ..) => Refusal::TooManyHeaders,
-        (httparse::Error::HeaderName | httparse::Error::HeaderValue, ..) => Refusal::BadHeader,
-        (httparse::Error::NewLine, ..) => Refusal::BadLineEnd,
+        (httparse::Error::TooManyHeaders, ..) => HttpRefusal::TooManyHeaders,
+        (httparse::Error::HeaderName | httparse::Error::HeaderValue, ..) => HttpRefusal::BadHeader,
+        (httparse::Error::NewLine, ..) => HttpRefusal::BadLineEnd,
         (httparse::Error::Version, Some(method), Some(target)) => {
             let at = method.len() + target.len() + 2;
             return foreign_version(bytes.get(at..).unwrap_or_default());
         }
-        (httparse::Error::Token, Some(_), None) => Refusal::BadTarget,
-        _ => Refusal::BadRequestLine,
+        (httparse::Error::Token, Some(_), None) => HttpRefusal::BadTarget,
+        _ => HttpRefusal::BadRequestLine,
     })
 }
 
-/// Tells a version that is not spoken here from what is no version (RFC 9112, section 2.3).
-/// `bytes` begin behind the target, and are not HTTP/1.0 or HTTP/1.1.
+/// Distinguishes an unsupported HTTP version from a malformed one (RFC 9112, section 2.3). `bytes`
+/// begin after the target and are neither HTTP/1.0 nor HTTP/1.1.
 fn foreign_version<T>(bytes: &[u8]) -> Parsed<T> {
-    let shape = b"HTTP/0.0";
-    let fits = shape.iter().zip(bytes).all(|(&wanted, &byte)| match wanted {
+    let pattern = b"HTTP/0.0";
+    let fits = pattern.iter().zip(bytes).all(|(&wanted, &byte)| match wanted {
         b'0' => byte.is_ascii_digit(),
         _ => byte == wanted,
     });
     match fits {
-        false => Parsed::Refused(Refusal::BadRequestLine),
-        true if bytes.len() < shape.len() => Parsed::NeedMore,
-        true => Parsed::Refused(Refusal::UnsupportedVersion),
+        false => Parsed::Refused(HttpRefusal::BadRequestLine),
+        true if bytes.len() < pattern.len() => Parsed::NeedMore,
+        true => Parsed::Refused(HttpRefusal::UnsupportedVersion),
     }
 }
 

@@ -1,10 +1,10 @@
-//! The fields that decide about framing, persistence and content.
+//! The header fields that determine framing, persistence and content coding.
 
 use super::*;
 
 #[test]
-fn a_host_is_needed_once() {
-    use Refusal::*;
+fn a_host_is_required_exactly_once() {
+    use HttpRefusal::*;
     for (fields, refusal) in [
         ("", MissingHost),
         ("Hos: a\r\n", MissingHost),
@@ -21,13 +21,13 @@ fn a_host_is_needed_once() {
     for input in ["GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", "GET / HTTP/1.0\r\nHost:\r\n\r\n"] {
         assert_eq!(parse(input), Parsed::Refused(BadHost), "{input:?}");
     }
-    // RFC 9112, section 3.2: the absolute form does not stand in for it.
+    // RFC 9112, section 3.2: the absolute form does not replace the Host field.
     assert_eq!(parse("GET http://h/ HTTP/1.1\r\n\r\n"), Parsed::Refused(MissingHost));
 }
 
 #[test]
-fn framing() {
-    use Refusal::*;
+fn framing_follows_rfc_9112() {
+    use HttpRefusal::*;
     for (lines, framing) in [
         ("", Ok(Framing::Length(0))),
         ("Content-Length: 0\r\n", Ok(Framing::Length(0))),
@@ -69,7 +69,7 @@ fn framing() {
 }
 
 #[test]
-fn persistence() {
+fn persistence_follows_version_and_connection_options() {
     for (version, lines, keep_alive) in [
         ("1.1", "", true),
         ("1.1", "Connection: close\r\n", false),
@@ -87,7 +87,7 @@ fn persistence() {
 }
 
 #[test]
-fn expectations() {
+fn the_only_expectation_is_100_continue() {
     let length = "Content-Length: 1\r\n";
     assert!(done(post(&format!("{length}Expect: 100-Continue\r\n"))).expect_continue);
     assert!(done(post("Transfer-Encoding: chunked\r\nexpect:100-continue\r\n")).expect_continue);
@@ -96,14 +96,14 @@ fn expectations() {
     for value in ["", "100", "100-continue, x", "200-ok"] {
         assert_eq!(
             parse(post(&format!("{length}Expect: {value}\r\n"))),
-            Parsed::Refused(Refusal::BadExpectation),
+            Parsed::Refused(HttpRefusal::BadExpectation),
             "{value:?}"
         );
     }
 }
 
 #[test]
-fn content_codings() {
+fn content_codings_are_recognized() {
     use ContentCoding::*;
     for (lines, coding) in [
         ("", Identity),

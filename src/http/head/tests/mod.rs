@@ -5,9 +5,9 @@ mod properties;
 
 const LIMITS: HeadLimits = HeadLimits { head_bytes_max: 16 << 10, headers_max: 100 };
 
-/// A head without its borrows.
+/// A copy of a [`Head`] that borrows nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Facts {
+struct OwnedHead {
     method: Method,
     target: String,
     version: Version,
@@ -18,10 +18,10 @@ struct Facts {
     len: usize,
 }
 
-fn parse_within(input: &[u8], limits: &HeadLimits) -> Parsed<Facts> {
+fn parse_within(input: &[u8], limits: &HeadLimits) -> Parsed<OwnedHead> {
     let mut slots = NO_HEADERS;
     match parse_head(input, limits, &mut slots) {
-        Parsed::Done(head) => Parsed::Done(Facts {
+        Parsed::Done(head) => Parsed::Done(OwnedHead {
             method: head.method,
             target: head.target.to_owned(),
             version: head.version,
@@ -36,23 +36,23 @@ fn parse_within(input: &[u8], limits: &HeadLimits) -> Parsed<Facts> {
     }
 }
 
-fn parse(input: impl AsRef<[u8]>) -> Parsed<Facts> {
+fn parse(input: impl AsRef<[u8]>) -> Parsed<OwnedHead> {
     parse_within(input.as_ref(), &LIMITS)
 }
 
-fn done(input: impl AsRef<[u8]>) -> Facts {
+fn done(input: impl AsRef<[u8]>) -> OwnedHead {
     match parse(&input) {
         Parsed::Done(facts) => facts,
         other => panic!("{other:?}: {}", input.as_ref().escape_ascii()),
     }
 }
 
-/// A request of HTTP/1.1 with these lines behind its `Host`.
+/// The head of an HTTP/1.1 POST with these lines after its `Host`.
 fn post(lines: &str) -> String {
     format!("POST /api/events HTTP/1.1\r\nHost: a\r\n{lines}\r\n")
 }
 
-/// Acceptable heads of many kinds.
+/// Valid heads that differ in method, version, target and fields.
 fn good_heads() -> Vec<String> {
     let mut heads: Vec<String> = [
         "GET / HTTP/1.0\r\n\r\n",
@@ -76,7 +76,7 @@ fn good_heads() -> Vec<String> {
 }
 
 #[test]
-fn a_usual_request() {
+fn a_usual_request_is_parsed() {
     let input = post("Content-Length: 5\r\nContent-Encoding: zstd\r\nX-Write-Key: k\r\n") + "12345";
     let mut slots = NO_HEADERS;
     let Parsed::Done(head) = parse_head(input.as_bytes(), &LIMITS, &mut slots) else {
@@ -117,18 +117,18 @@ fn every_prefix_of_a_good_head_needs_more() {
 }
 
 #[test]
-fn one_blank_line_in_front_is_ignored() {
+fn one_blank_line_before_the_head_is_ignored() {
     assert_eq!(done("\r\nGET / HTTP/1.0\r\n\r\n").len, 20);
     for input in ["\r\n\r\nGET / HTTP/1.0\r\n\r\n", "\nGET / HTTP/1.0\r\n\r\n", "\r\n\n", "\r\n\r", "\n"] {
-        assert_eq!(parse(input), Parsed::Refused(Refusal::BadRequestLine), "{input:?}");
+        assert_eq!(parse(input), Parsed::Refused(HttpRefusal::BadRequestLine), "{input:?}");
     }
 }
 
 #[test]
-fn bad_request_lines() {
-    use Refusal::*;
+fn a_malformed_request_line_is_refused() {
+    use HttpRefusal::*;
     let tls: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
-    let cases: &[(&[u8], Refusal)] = &[
+    let cases: &[(&[u8], HttpRefusal)] = &[
         (tls, BadRequestLine),
         (b"\x00", BadRequestLine),
         (b" GET / HTTP/1.1\r\n", BadRequestLine),
@@ -173,7 +173,7 @@ fn bad_request_lines() {
 }
 
 #[test]
-fn methods() {
+fn every_method_is_recognized() {
     for (name, method) in [
         ("GET", Method::Get),
         ("HEAD", Method::Head),
@@ -194,16 +194,16 @@ fn every_line_ends_in_cr_lf() {
         for (at, _) in head.match_indices("\r\n") {
             let bare = format!("{}{}", &head[..at], &head[at + 1..]);
             assert!(matches!(parse(&bare), Parsed::Refused(_)), "{bare:?}");
-            // …and as soon as the LF is there.
+            // The head is refused as soon as the bare LF has arrived.
             assert!(matches!(parse(&bare[..=at]), Parsed::Refused(_)), "{:?}", &bare[..=at]);
         }
     }
-    assert_eq!(parse(post("A: b\n")), Parsed::Refused(Refusal::BadLineEnd));
-    assert_eq!(parse(post("A:\nB: c\r\n")), Parsed::Refused(Refusal::BadLineEnd));
+    assert_eq!(parse(post("A: b\n")), Parsed::Refused(HttpRefusal::BadLineEnd));
+    assert_eq!(parse(post("A:\nB: c\r\n")), Parsed::Refused(HttpRefusal::BadLineEnd));
 }
 
 #[test]
-fn bad_header_lines() {
+fn a_malformed_header_line_is_refused() {
     for line in [
         "A : b",
         "A\t: b",
@@ -220,7 +220,7 @@ fn bad_header_lines() {
         "\u{e9}: b",
         "A: b\r\r",
     ] {
-        assert_eq!(parse(post(&format!("{line}\r\n"))), Parsed::Refused(Refusal::BadHeader), "{line:?}");
+        assert_eq!(parse(post(&format!("{line}\r\n"))), Parsed::Refused(HttpRefusal::BadHeader), "{line:?}");
     }
 }
 
@@ -232,12 +232,12 @@ fn a_head_may_be_exactly_as_large_as_allowed() {
         assert!(matches!(parse_within(input, &limits(input.len())), Parsed::Done(_)), "{head}");
         let line_end = head.trim_start().find('\n').unwrap() + head.len() - head.trim_start().len();
         for max in 0..input.len() {
-            // Known with the last byte that may be there, and not before.
+            // The refusal comes with the last byte that the limit allows, and not before.
             assert_eq!(parse_within(&input[..max], &limits(max + 1)), Parsed::NeedMore, "{max} {head}");
             let refusal = match &input[..max] {
-                start if max > line_end => (start, Refusal::HeadTooLarge),
-                start if start.contains(&b' ') => (start, Refusal::TargetTooLong),
-                start => (start, Refusal::UnknownMethod),
+                start if max > line_end => (start, HttpRefusal::HeadTooLarge),
+                start if start.contains(&b' ') => (start, HttpRefusal::TargetTooLong),
+                start => (start, HttpRefusal::UnknownMethod),
             };
             for input in [refusal.0, input] {
                 assert_eq!(parse_within(input, &limits(max)), Parsed::Refused(refusal.1), "{max} {head}");
@@ -247,21 +247,21 @@ fn a_head_may_be_exactly_as_large_as_allowed() {
 }
 
 #[test]
-fn as_many_header_fields_as_allowed() {
+fn a_head_may_have_exactly_as_many_fields_as_allowed() {
     for headers_max in [1, 2, 100, limits::HEADERS_MAX, limits::HEADERS_MAX + 5] {
         let limits = HeadLimits { headers_max, ..LIMITS };
         let fits = headers_max.min(limits::HEADERS_MAX);
         let lines = "a: b\r\n".repeat(fits - 1);
         assert!(matches!(parse_within(post(&lines).as_bytes(), &limits), Parsed::Done(_)));
-        // Refused at the line's end, whatever follows.
+        // The head is refused at the end of the first line too many.
         let more = format!("POST / HTTP/1.1\r\nHost: a\r\n{lines}c: d\r\n");
-        assert_eq!(parse_within(more.as_bytes(), &limits), Parsed::Refused(Refusal::TooManyHeaders));
+        assert_eq!(parse_within(more.as_bytes(), &limits), Parsed::Refused(HttpRefusal::TooManyHeaders));
     }
     let none = HeadLimits { headers_max: 0, ..LIMITS };
     assert!(matches!(parse_within(b"GET / HTTP/1.0\r\n\r\n", &none), Parsed::Done(_)));
     assert!(matches!(
         parse_head(b"GET / HTTP/1.0\r\na: b\r\n\r\n", &LIMITS, &mut []),
-        Parsed::Refused(Refusal::TooManyHeaders)
+        Parsed::Refused(HttpRefusal::TooManyHeaders)
     ));
 }
 
@@ -279,7 +279,7 @@ fn it_is_worth_parsing_when_a_line_has_ended_or_the_limit_is_reached() {
 }
 
 #[test]
-fn pipelined_requests_come_out_of_one_buffer() {
+fn pipelined_requests_are_parsed_from_one_buffer() {
     let first = post("Transfer-Encoding: chunked\r\n") + "3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
     let second = post("Content-Length: 2\r\nX: y\r\n") + "fg";
     let mut buffer = (first + &second + "GET ").into_bytes();

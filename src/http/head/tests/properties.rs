@@ -1,9 +1,9 @@
-//! What holds for any bytes.
+//! Properties of the head parser that hold for any input.
 
 use super::*;
 use proptest::prelude::*;
 
-/// Pieces that heads are made of, good ones and bad ones.
+/// Fragments of valid and invalid heads.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
     const PIECES: &[&[u8]] = &[
         b"GET ",
@@ -50,7 +50,7 @@ fn assert_properties(input: &[u8]) {
     for end in 0..=input.len() {
         let prefix = &input[..end];
         let parsed = parse_within(prefix, &limits);
-        // What was said once stays said; only the reason of a refusal may become another one.
+        // More input never changes a final outcome, except the reason of a refusal.
         match (&before, &parsed) {
             (Parsed::NeedMore, _) | (Parsed::Refused(_), Parsed::Refused(_)) => {}
             (before, parsed) => assert_eq!(parsed, before, "{}", prefix.escape_ascii()),
@@ -97,12 +97,12 @@ proptest! {
         which in any::<proptest::sample::Index>(),
         at in any::<proptest::sample::Index>(),
         byte in any::<u8>(),
-        kind in 0..3,
+        damage in 0..3,
     ) {
         let heads = good_heads();
         let mut head = which.get(&heads).clone().into_bytes();
         let at = at.index(head.len());
-        match kind {
+        match damage {
             0 => head[at] = byte,
             1 => head.insert(at, byte),
             _ => drop(head.remove(at)),
