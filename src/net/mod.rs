@@ -1,4 +1,5 @@
-//! Listening sockets: one a worker and address, shared by the kernel through SO_REUSEPORT.
+//! Listening sockets. Each worker has one per address; the kernel distributes connections over them
+//! (`SO_REUSEPORT`).
 
 use std::fmt;
 use std::io;
@@ -9,7 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::limits;
 
-/// An address that can't be listened on.
+/// The error of listening on an address.
 #[derive(Debug)]
 pub struct ListenError {
     address: SocketAddr,
@@ -27,15 +28,15 @@ impl fmt::Display for ListenError {
 
 impl std::error::Error for ListenError {}
 
-/// A listening socket for each of `workers` on `address`. Port 0 takes one that is free; the
-/// address that it became is in each listener.
+/// Opens one listening socket per worker on `address`. Port 0 takes a free port, the same for all
+/// listeners; their local address contains it.
 ///
-/// SO_REUSEPORT would let a second server share the port unnoticed, each getting half of the
-/// connections; so the port is probed without it first.
+/// With `SO_REUSEPORT` a second server could share the port unnoticed, and each would get half of
+/// the connections. So the port is probed without `SO_REUSEPORT` first.
 ///
 /// # Errors
 ///
-/// When the address is in use or not this machine's.
+/// When the address is in use or does not belong to this machine.
 pub fn bind(address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, ListenError> {
     let wrong = |error| ListenError { address, error };
     let address = probe(address)?;
@@ -48,11 +49,11 @@ pub fn bind(address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, Lis
         .collect()
 }
 
-/// Could `address` be listened on now? Returns it with the port that would be taken for 0.
+/// Checks that `address` can be bound now, and returns it with port 0 replaced by a free port.
 ///
 /// # Errors
 ///
-/// When the address is in use or not this machine's.
+/// When the address is in use or does not belong to this machine.
 pub fn probe(address: SocketAddr) -> Result<SocketAddr, ListenError> {
     let wrong = |error| ListenError { address, error };
     let probe = socket(address, false).map_err(wrong)?;
@@ -62,10 +63,10 @@ pub fn probe(address: SocketAddr) -> Result<SocketAddr, ListenError> {
 fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
-    // Connections of a server that just ended may still be in TIME_WAIT.
+    // Connections of a server that has just stopped may still be in TIME_WAIT.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        // `[::]:8080` beside `0.0.0.0:8080` must work.
+        // `[::]:8080` and `0.0.0.0:8080` can then be listened on at the same time.
         socket.set_only_v6(true)?;
     }
     if shared {
