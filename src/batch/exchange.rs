@@ -1,30 +1,32 @@
-//! Where batches come from and go back to, as the committer sees it.
+//! The committer's interface to the workers: batches to commit, and their return.
 
 use std::time::Duration;
 
 use super::{Batch, Returned};
 
-/// The committer's side of the hand-over.
+/// The committer's side of the exchange of batches with the workers.
 pub trait Exchange: Send + Sync {
-    /// Says that the calling thread is the committer. Call once, first thing on that thread.
+    /// Registers the calling thread as the committer. Call once, before any other method.
     fn register_committer(&self);
 
-    /// The next batch, in the order of each worker's hand-over.
+    /// Takes the next batch. The batches of one worker come in the order in which the worker handed
+    /// them over.
     fn next(&self) -> Option<Batch>;
 
-    /// Sleeps until there is a batch, until no worker submits anything any more, or for `timeout`.
+    /// Sleeps until a batch arrives, until the workers have ended, or for `timeout`.
     fn wait(&self, timeout: Duration);
 
-    /// Waits for more batches than there are, as long as a worker is at work, and no longer than
-    /// `timeout`. A batch that comes meanwhile does not end the wait.
+    /// Waits for further batches while any worker is running, and at most for `timeout`. The arrival
+    /// of a batch does not end the wait.
     fn gather(&self, timeout: Duration);
 
-    /// True once no worker submits anything any more.
+    /// True once the workers have ended: batches that are queued remain, and no further batch arrives.
     fn is_finished(&self) -> bool;
 
-    /// Sends a batch home. Follow with one [`Exchange::wake`] for each worker of a group.
+    /// Returns a batch to its worker. After a group, call [`Exchange::wake`] once for each worker of
+    /// the group.
     fn give_back(&self, returned: Returned);
 
-    /// Wakes a worker if it sleeps or is about to.
+    /// Wakes a worker that sleeps or is about to sleep.
     fn wake(&self, worker: usize);
 }

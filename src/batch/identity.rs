@@ -1,55 +1,58 @@
-//! What tells a repeat: the identity of a request that came with an `Idempotency-Key`, and that of
-//! an event by the value of its `--dedup-field`.
+//! Identities that detect repeats: of a request by its `Idempotency-Key`, and of an event by the value
+//! of its `--dedup-field`.
 //!
-//! An identity is the front of a BLAKE3 hash: a client can't make one that somebody else's request
-//! or event will have. A worker computes it, the committer alone knows which were seen, and both
-//! stand in the frame of the events that they belong to, so that no crash parts them.
+//! An identity is a truncated BLAKE3 hash, so a client can't construct a value whose identity
+//! collides with that of another client's request or event. A worker computes the identity; the
+//! committer alone knows which identities were seen. Identities are stored in the frame of their
+//! events, so that a crash keeps both or neither.
 
-/// A hash that names a request or an event.
+/// The identity of a request or of an event: the first 16 bytes of a BLAKE3 hash.
 pub type Id = [u8; 16];
 
-/// Bytes of a [`RequestKey`] on the disk.
+/// Bytes of an encoded [`RequestKey`].
 pub const REQUEST_KEY_BYTES: usize = 36;
 
-/// What the reply to a request says.
+/// The numbers in the reply to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
-    /// Events that were taken.
+    /// Accepted events.
     pub accepted: u32,
-    /// Lines that were refused.
+    /// Rejected lines.
     pub rejected: u32,
-    /// The request was refused as a whole, for its many bad lines: nothing of it is stored.
+    /// True when the whole request was refused because too many of its lines are invalid: nothing
+    /// of it is stored.
     pub refused: bool,
 }
 
-/// A request that came with an `Idempotency-Key`, and what it was answered.
+/// The identity of a request with an `Idempotency-Key`, and its reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestKey {
-    /// Names stream and key.
+    /// The identity made of stream and key.
     pub id: Id,
-    /// Tells another body under the same key.
+    /// The first 8 bytes of the BLAKE3 hash of the body: detects the reuse of a key for another body.
     pub body: [u8; 8],
-    /// What the reply says.
+    /// The numbers in the reply.
     pub summary: Summary,
 }
 
 impl RequestKey {
-    /// The request of `id` with this body, answered with these summary.
+    /// The key of the request `id` with this body and this reply.
     pub fn new(id: Id, body: &[u8], summary: Summary) -> Self {
         Self { id, body: front(&blake3::hash(body)), summary }
     }
 
-    /// As it stands in a frame: id, body, accepted, rejected, 1 when it was refused as a whole.
+    /// Encodes the key as it is stored in a frame: id (16 bytes), hash of the body (8), accepted,
+    /// rejected and refused (0 or 1), each a little-endian `u32`.
     pub fn encode(&self) -> [u8; REQUEST_KEY_BYTES] {
         let Summary { accepted, rejected, refused } = self.summary;
         let numbers = [accepted, rejected, u32::from(refused)];
         let bytes = self.id.into_iter().chain(self.body).chain(numbers.into_iter().flat_map(u32::to_le_bytes));
         let mut encoded = [0; REQUEST_KEY_BYTES];
-        encoded.iter_mut().zip(bytes).for_each(|(place, byte)| *place = byte);
+        encoded.iter_mut().zip(bytes).for_each(|(destination, byte)| *destination = byte);
         encoded
     }
 
-    /// As [`RequestKey::encode`] wrote it.
+    /// Decodes what [`RequestKey::encode`] returned.
     pub fn decode(bytes: &[u8; REQUEST_KEY_BYTES]) -> Self {
         let (id, rest) = split(bytes);
         let (body, rest) = split(rest);
@@ -65,14 +68,14 @@ impl RequestKey {
     }
 }
 
-/// The identity of the request to `stream` with this key.
+/// The identity of a request to `stream` with this `Idempotency-Key`.
 pub fn of_request(stream: &str, key: &[u8]) -> Id {
     let mut hasher = blake3::Hasher::new();
     hasher.update(stream.as_bytes()).update(&[0]).update(key);
     front(&hasher.finalize())
 }
 
-/// The identity of an event whose column has this cell.
+/// The identity of an event whose column `column` has the RowBinary value `cell`.
 pub fn of_event(column: &str, cell: &[u8]) -> Id {
     let mut hasher = blake3::Hasher::new();
     hasher.update(column.as_bytes()).update(&[0]).update(cell);
@@ -83,7 +86,7 @@ fn front<const N: usize>(hash: &blake3::Hash) -> [u8; N] {
     split(hash.as_bytes()).0
 }
 
-/// The first `N` bytes, with zeros for those that are not there, and the rest.
+/// The first `N` bytes and the rest; all zeros and no rest when `bytes` is shorter.
 fn split<const N: usize>(bytes: &[u8]) -> ([u8; N], &[u8]) {
     match bytes.split_first_chunk() {
         Some((front, rest)) => (*front, rest),

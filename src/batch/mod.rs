@@ -1,8 +1,8 @@
-//! What a worker hands to the committer at once: the rows of the requests of one turn, and the
-//! lines of theirs that were refused. A request with an `Idempotency-Key` is a batch of its own.
+//! The batch: what a worker hands to the committer at once. It holds the rows and the rejected lines
+//! of the requests of one turn. A request with an `Idempotency-Key` has a batch of its own.
 //!
-//! A batch is a pooled object. It travels worker → committer → worker and keeps its memory, so
-//! that in steady state no event costs an allocation.
+//! Batches are pooled. A batch goes from its worker to the committer and back, and keeps its memory,
+//! so that in steady state no event costs an allocation.
 
 mod exchange;
 pub mod identity;
@@ -19,12 +19,12 @@ pub use outcome::{CommitOutcome, CommitRefusal, Returned};
 use crate::limits;
 use identity::{Id, REQUEST_KEY_BYTES, RequestKey};
 
-/// Rows in RowBinary, without a header, and how many there are.
+/// Rows in RowBinary, without a header, and their number.
 #[derive(Debug, Default)]
 pub struct Section {
-    /// The rows one behind the other, columns in the table's order.
+    /// The concatenated rows, their columns in the order of the table.
     pub bytes: Vec<u8>,
-    /// How many rows `bytes` holds.
+    /// The number of rows in `bytes`.
     pub count: u32,
 }
 
@@ -45,33 +45,33 @@ impl Section {
     }
 }
 
-/// A worker's batch: what will be one frame.
+/// The rows and rejected lines of a worker's turn; the committer stores a batch as one frame.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Which worker it belongs to, and returns to.
+    /// The worker that owns the batch, and that the committer returns it to.
     pub worker: usize,
-    /// Pairs an outcome with the requests that wait for it; set when the batch begins to fill.
+    /// Pairs the outcome with the requests that wait for it; set when the batch is opened.
     pub sequence: Sequence,
-    /// What its segment is to say about the columns of `rows`: never rows of two schemas in one
-    /// segment. A worker sets it when the schema has changed, not for each batch.
+    /// The serialized columns, types and INSERT settings of `rows`; batches with different ones never
+    /// share a segment. A worker sets it when the schema has changed, not for each batch.
     pub frozen: Arc<[u8]>,
-    /// Rows for the target table.
+    /// Rows for the table.
     pub rows: Section,
     /// Rows for the quarantine table, see [`crate::quarantine`].
     pub rejected: Section,
-    /// Of the one request in it, where that came with an `Idempotency-Key`.
+    /// The key of the only request in the batch, if the request has an `Idempotency-Key`.
     pub key: Option<RequestKey>,
-    /// Identities of its events, where they have any.
+    /// The identities of the events that have one (`--dedup-field`).
     pub ids: Vec<Id>,
-    /// The row of each of `ids` in `rows.bytes`, in order.
+    /// The range of `rows.bytes` of each event of `ids`, ascending.
     id_rows: Vec<Range<usize>>,
-    /// Events that were taken out as repeats.
+    /// Events that [`Batch::remove_repeats`] removed.
     pub duplicates: u32,
-    /// CRC-32C over what the frame holds, see [`checksum`]; set by [`Batch::close`].
+    /// CRC-32C over the payload of the frame, see [`checksum`]; set by [`Batch::close`].
     pub checksum: u32,
 }
 
-/// A place in a batch to come back to, see [`Batch::roll_back`].
+/// A length of a batch that [`Batch::roll_back`] can restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
     rows: (usize, u32),
@@ -85,7 +85,7 @@ impl Batch {
         Self { worker, ..Self::default() }
     }
 
-    /// Where the batch ends now.
+    /// The current end of the batch.
     pub fn mark(&self) -> Mark {
         Mark {
             rows: (self.rows.bytes.len(), self.rows.count),
@@ -94,7 +94,8 @@ impl Batch {
         }
     }
 
-    /// Takes back everything that was appended since `mark`: a refused request leaves no trace.
+    /// Removes everything that was appended since `mark`, so that nothing of a refused request is
+    /// stored.
     pub fn roll_back(&mut self, mark: Mark) {
         self.rows.cut(mark.rows);
         self.rejected.cut(mark.rejected);
@@ -102,36 +103,37 @@ impl Batch {
         self.id_rows.truncate(mark.ids);
     }
 
-    /// Encoded bytes of rows and rejected lines.
+    /// Bytes of the encoded rows and rejected lines.
     pub fn len(&self) -> usize {
         self.rows.bytes.len() + self.rejected.bytes.len()
     }
 
-    /// Bytes of what follows a frame's header.
+    /// Bytes of the frame's payload: everything after its header.
     pub fn frame_payload(&self) -> u64 {
         let key = if self.key.is_some() { REQUEST_KEY_BYTES } else { 0 };
         (self.len() + key + self.ids.as_flattened().len()) as u64
     }
 
-    /// True when there is nothing to store.
+    /// True when the batch has nothing to store: no row, no rejected line and no key.
     pub fn is_empty(&self) -> bool {
         self.rows.count == 0 && self.rejected.count == 0 && self.key.is_none()
     }
 
-    /// Fixes the checksum; nothing is appended afterwards until [`Batch::clear`]. It is computed
-    /// here, on the worker, because there are many workers and one committer.
+    /// Closes the batch: nothing is appended until [`Batch::clear`]. The checksum is computed here, on
+    /// the worker, because there are many workers and only one committer.
     pub fn close(&mut self) {
         self.compute_checksum();
     }
 
-    /// Notes the identity of an event, and which of the rows' bytes are its row; rows come in order.
+    /// Adds the identity of an event and the range of its row in `rows.bytes`. Calls come in the order
+    /// of the rows.
     pub fn identify(&mut self, id: Id, row: Range<usize>) {
         self.ids.push(id);
         self.id_rows.push(row);
     }
 
-    /// Takes out the rows of events whose identity `is_repeat` says was there before, in a closed
-    /// batch.
+    /// Removes the rows of the events whose identity was seen before, as `is_repeat` tells. The batch
+    /// is closed; its checksum is computed again.
     pub fn remove_repeats(&mut self, mut is_repeat: impl FnMut(&Id) -> bool) {
         let bytes = &mut self.rows.bytes;
         let (mut kept, mut from, mut left) = (0, 0, 0);
@@ -164,12 +166,13 @@ impl Batch {
         self.checksum = checksum(&self.rows.bytes, &self.rejected.bytes, key.as_ref(), self.ids.as_flattened());
     }
 
-    /// The key as it stands in a frame.
+    /// The key as it is stored in a frame.
     pub fn encoded_key(&self) -> Option<[u8; REQUEST_KEY_BYTES]> {
         self.key.as_ref().map(RequestKey::encode)
     }
 
-    /// Makes it empty for its next use, and gives back the memory of an unusually large one.
+    /// Empties the batch for its next use, and releases memory above
+    /// [`limits::BATCH_BYTES_KEPT`] and [`limits::BATCH_IDS_KEPT`].
     pub fn clear(&mut self) {
         self.rows.clear();
         self.rejected.clear();
@@ -196,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rolling_back_leaves_exactly_what_was_there() {
+    fn rolling_back_restores_the_marked_length() {
         let mut batch = Batch::new(0);
         batch.rows.bytes.extend_from_slice(b"abc");
         batch.rows.count = 1;
@@ -212,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_checksum_covers_everything_in_order() {
+    fn the_checksum_covers_every_part_in_order() {
         let key = [b'k'; REQUEST_KEY_BYTES];
         assert_eq!(checksum(b"ab", b"c", None, b"i"), crc32c::crc32c(b"abci"));
         assert_ne!(checksum(b"ab", b"c", None, b""), checksum(b"c", b"ab", None, b""));
@@ -220,8 +223,8 @@ mod tests {
     }
 
     #[test]
-    fn repeats_are_taken_out_wherever_they_stand() {
-        // Rows of different lengths; those in capitals have an identity.
+    fn repeats_are_removed_at_any_position() {
+        // Rows of different lengths. A row that begins with a capital letter has an identity.
         let rows = ["A1", "b", "C22", "D", "e5", "F"];
         for repeats in 0..16u8 {
             let mut batch = Batch::new(0);
@@ -249,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_batch_gives_its_memory_back() {
+    fn a_large_batch_releases_its_memory() {
         let mut batch = Batch::new(0);
         batch.rows.bytes.resize(limits::BATCH_BYTES_KEPT * 4, 0);
         for row in 0..limits::BATCH_IDS_KEPT * 4 {

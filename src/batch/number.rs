@@ -1,4 +1,4 @@
-//! Kinds of numbers, each a type of its own, so that none can be passed for another.
+//! Newtypes of the counters and identifiers, so that one kind of number can't be passed for another.
 
 macro_rules! number {
     ($(#[$documentation:meta])* $name:ident) => {
@@ -7,29 +7,29 @@ macro_rules! number {
         pub struct $name(u64);
 
         impl $name {
-            /// Wraps a number that was read, or that a test makes up.
+            /// Wraps a number that was read from a file or made up by a test.
             pub const fn new(number: u64) -> Self {
                 Self(number)
             }
 
-            /// The number itself, for files, names and texts.
+            /// The number, for files, names and messages.
             pub const fn get(self) -> u64 {
                 self.0
             }
 
-            /// The one after it.
+            /// The next number.
             #[must_use]
             pub const fn next(self) -> Self {
                 self.plus(1)
             }
 
-            /// The one so many after it; the highest number has none after it.
+            /// The number plus `more`, at most `u64::MAX`.
             #[must_use]
             pub const fn plus(self, more: u64) -> Self {
                 Self(self.0.saturating_add(more))
             }
 
-            /// How many further than `earlier` this one is; 0 when it is not.
+            /// The distance from `earlier` to this number; 0 if this number is not larger.
             pub const fn since(self, earlier: Self) -> u64 {
                 self.0.saturating_sub(earlier.0)
             }
@@ -52,21 +52,22 @@ macro_rules! number {
 }
 
 number! {
-    /// Counts the batches of one worker, from 1 without a gap.
+    /// The number of a batch of one worker: counted from 1, without gaps.
     Sequence
 }
 
 number! {
-    /// Names a segment of the spool; the next segment has the next number.
+    /// The number of a segment of the spool; the next segment has the next number.
     SegmentNumber
 }
 
 number! {
-    /// Counts the frames of one epoch of the spool, from 1 without a gap.
+    /// The number of a frame within one epoch of the spool: counted from 1, without gaps.
     Position
 }
 
 number! {
-    /// Names one start of a process on a spool: chosen at random, in every header and token of it.
+    /// The random number of one start of the server on a spool. Every file header and every
+    /// deduplication token of that start contains it.
     Epoch
 }

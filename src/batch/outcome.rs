@@ -1,52 +1,53 @@
-//! What became of a batch: written by the committer, read by the worker that it returns to.
+//! The outcome of a batch: written by the committer, read by the batch's worker.
 
 use super::identity::Summary;
 use super::{Batch, SegmentNumber};
 
-/// Why the committer did not store a batch. Nothing of it was promised; all of its requests get 503.
+/// Why the committer did not store a batch. All requests of the batch are answered 503.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitRefusal {
     /// The spool holds `--spool-bytes-max`.
     SpoolFull,
-    /// The disk has less than `--disk-free-min` left, or said that it is full.
+    /// The disk has less free space than `--disk-free-min`, or a write failed with ENOSPC.
     DiskFull,
-    /// A write or a preallocation failed for another reason.
+    /// A write or a preallocation failed with another error.
     WriteFailed,
 }
 
-/// What became of a batch.
+/// How the commit of a batch ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitOutcome {
-    /// Stored as durably as `--durability` says, in this segment.
+    /// The batch is stored, as durably as `--durability` says.
     Committed {
-        /// The number of the segment that holds it.
+        /// The segment that contains the batch.
         segment: SegmentNumber,
     },
-    /// Stored but for the events that were stored before.
+    /// The batch is stored without the events that had been stored before.
     Deduplicated {
-        /// The newest segment that holds events of it, while any is not inserted.
+        /// The newest segment that contains events of the batch, new or repeated, and is not inserted
+        /// yet; `None` when ClickHouse has all of them.
         segment: Option<SegmentNumber>,
-        /// False when there is another one that is not inserted either.
+        /// False when an older segment that is not inserted yet contains events of the batch as well.
         certain: bool,
     },
-    /// Its request's key came before, with the same body: nothing is stored again.
+    /// The request is a repeat: its key was seen before with the same body. Nothing is stored again.
     Repeated {
-        /// What the first one was answered.
+        /// The numbers in the reply to the first request.
         summary: Summary,
-        /// The segment that holds it, while that is not inserted.
+        /// The segment that contains the first request; `None` when ClickHouse has it.
         segment: Option<SegmentNumber>,
     },
-    /// Its request's key came before, with another body: nothing is stored.
+    /// The key of the request was seen before with another body. Nothing is stored.
     KeyReused,
-    /// Not stored.
+    /// The batch is not stored.
     Refused(CommitRefusal),
 }
 
-/// A batch on its way home.
+/// A batch that the committer returns to its worker.
 #[derive(Debug)]
 pub struct Returned {
-    /// The batch, still with its contents; the worker clears it.
+    /// The batch with its contents; the worker clears it.
     pub batch: Batch,
-    /// What became of it.
+    /// The outcome of the commit.
     pub outcome: CommitOutcome,
 }
