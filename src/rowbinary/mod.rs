@@ -1,11 +1,12 @@
-//! Writing RowBinary: fixed-size cells, length-prefixed strings, nothing else.
+//! Writing ClickHouse's RowBinary format: fixed-size values and length-prefixed strings.
 //!
-//! ClickHouse's RowBinary is the columns' bytes one behind the other, little-endian, without
-//! separators. Every write here goes into space that already exists: [`RowBuffer`] keeps a
-//! vector whose *length* is the reserved space and counts by itself how much of it is used. A
-//! cell is then one comparison and one store, and a short string is one fixed-size copy of more
-//! bytes than needed (the surplus is overwritten by the next cell). No `unsafe` is needed for
-//! that; a growth check per cell would cost as much as this bounds check does.
+//! A row in RowBinary is the concatenation of its values, little-endian, without separators
+//! (<https://clickhouse.com/docs/interfaces/formats/RowBinary>). [`RowBuffer`] writes into space that
+//! is already there: the *length* of its vector is the reserved space, and a counter of its own says
+//! how much of the space is used. Writing a fixed-size value is then one bounds check and one store.
+//! A short string is one fixed-size copy of more bytes than the string has; the next value overwrites
+//! the surplus. This needs no `unsafe`: the capacity check of a growing vector would cost as much as
+//! the bounds check.
 
 mod skip;
 
@@ -13,33 +14,34 @@ use std::ops::Range;
 
 pub use skip::{fixed_width, leb128, skip_value};
 
-/// Strings up to this length are written as one block: one wide load and store.
+/// Strings up to this many bytes are copied as one block of this size: one wide load and store.
 const SHORT: usize = 32;
-/// And those up to this one as two; a UUID as text has 36 bytes.
+/// Strings up to this many bytes are copied as one block of this size. A UUID in text form has 36
+/// bytes.
 const MEDIUM: usize = 64;
 
-/// Reserved space that is filled from its start. It is never given back to the allocator between
-/// rows, so in steady state nothing here allocates.
+/// A buffer of RowBinary values. It keeps its space between rows, so in steady state writing does not
+/// allocate.
 #[derive(Debug, Default)]
 pub struct RowBuffer {
-    /// The reserved space. Bytes from `used` on are leftovers without meaning.
+    /// The reserved space. The bytes from `used` on are unspecified.
     space: Vec<u8>,
     /// Invariant: `used <= space.len()`.
     used: usize,
 }
 
 impl RowBuffer {
-    /// A buffer with room for `bytes` before it has to grow.
+    /// An empty buffer with space for `bytes` bytes.
     pub fn with_space(bytes: usize) -> Self {
         Self { space: vec![0; bytes], used: 0 }
     }
 
-    /// What has been written.
+    /// The written bytes.
     pub fn written(&self) -> &[u8] {
         self.space.get(..self.used).unwrap_or_default()
     }
 
-    /// How many bytes have been written.
+    /// The number of written bytes.
     #[inline]
     pub fn len(&self) -> usize {
         self.used
@@ -50,13 +52,13 @@ impl RowBuffer {
         self.used == 0
     }
 
-    /// Takes back everything behind `length`.
+    /// Removes the bytes after the first `length`.
     #[inline]
     pub fn truncate(&mut self, length: usize) {
         self.used = self.used.min(length);
     }
 
-    /// Empties the buffer and gives back space beyond `bytes_kept`.
+    /// Empties the buffer and releases space above `bytes_kept`.
     pub fn reset(&mut self, bytes_kept: usize) {
         self.used = 0;
         if self.space.len() > bytes_kept {
@@ -65,39 +67,39 @@ impl RowBuffer {
         }
     }
 
-    /// Appends a cell of fixed size.
+    /// Appends a value of `N` bytes.
     #[inline]
     pub fn put<const N: usize>(&mut self, cell: [u8; N]) {
         let room = self.space.get_mut(self.used..);
-        if let Some(place) = room.and_then(|room| room.first_chunk_mut::<N>()) {
-            *place = cell;
+        if let Some(destination) = room.and_then(|room| room.first_chunk_mut::<N>()) {
+            *destination = cell;
             self.used += N;
         } else {
             self.put_growing(&cell);
         }
     }
 
-    /// Appends the first `width` bytes of a little-endian integer; `width` is at most 8.
+    /// Appends an integer of `width` bytes, little-endian; `width` is 1, 2, 4 or 8.
     #[inline]
     pub fn put_integer(&mut self, value: u64, width: u8) {
         debug_assert!(matches!(width, 1 | 2 | 4 | 8));
         let width = usize::from(width);
         let bytes = value.to_le_bytes();
         let room = self.space.get_mut(self.used..);
-        if let Some(place) = room.and_then(|room| room.first_chunk_mut::<8>()) {
-            *place = bytes;
+        if let Some(destination) = room.and_then(|room| room.first_chunk_mut::<8>()) {
+            *destination = bytes;
             self.used += width;
         } else {
             self.put_growing(bytes.get(..width).unwrap_or_default());
         }
     }
 
-    /// Appends bytes as they are.
+    /// Appends bytes unchanged.
     #[inline]
     pub fn put_slice(&mut self, bytes: &[u8]) {
         match self.space.get_mut(self.used..self.used + bytes.len()) {
-            Some(place) => {
-                place.copy_from_slice(bytes);
+            Some(destination) => {
+                destination.copy_from_slice(bytes);
                 self.used += bytes.len();
             }
             None => self.put_growing(bytes),
@@ -107,8 +109,8 @@ impl RowBuffer {
     /// Appends `count` zero bytes.
     pub fn put_zeros(&mut self, count: usize) {
         match self.space.get_mut(self.used..self.used + count) {
-            Some(place) => {
-                place.fill(0);
+            Some(destination) => {
+                destination.fill(0);
                 self.used += count;
             }
             None => {
@@ -118,17 +120,17 @@ impl RowBuffer {
         }
     }
 
-    /// Appends a String cell: its length in LEB128, then its bytes.
+    /// Appends a String value: its length in LEB128, then its bytes.
     pub fn put_string(&mut self, text: &[u8]) {
         self.put_length(text.len());
         self.put_slice(text);
     }
 
-    /// Appends the String cell `source[start..start + length]`.
+    /// Appends the String value `source[start..start + length]`.
     ///
-    /// It is handed the whole source because a short string is then copied as one block that may
-    /// read past the string's end: a load and a store in place of a call to `memcpy`. A range
-    /// outside the source appends what is inside of it.
+    /// The method takes the whole source so that it can copy a short string as one block that reads
+    /// past the string's end: one load and one store instead of a call to `memcpy`. A range that is
+    /// not inside the source appends an empty string.
     #[inline]
     pub fn put_string_of(&mut self, source: &[u8], start: usize, length: usize) {
         let block = if length <= SHORT {
@@ -143,16 +145,16 @@ impl RowBuffer {
         }
     }
 
-    /// Appends a range of what is written in `other`, short ones as one block as well.
+    /// Appends a range of the written bytes of `other`. A short range is copied as one block, too.
     #[inline]
     pub fn put_range_of(&mut self, other: &Self, range: Range<usize>) {
         let length = range.len();
         if length <= SHORT && range.end <= other.used {
             let block = other.space.get(range.start..).and_then(|rest| rest.first_chunk::<SHORT>());
             let room = self.space.get_mut(self.used..);
-            let place = room.and_then(|room| room.first_chunk_mut::<SHORT>());
-            if let (Some(block), Some(place)) = (block, place) {
-                *place = *block;
+            let destination = room.and_then(|room| room.first_chunk_mut::<SHORT>());
+            if let (Some(block), Some(destination)) = (block, destination) {
+                *destination = *block;
                 self.used += length;
                 return;
             }
@@ -160,22 +162,23 @@ impl RowBuffer {
         self.put_slice(other.written().get(range).unwrap_or_default());
     }
 
-    /// A length below 128, which is one byte of LEB128, and a block of `N` bytes, of which
-    /// `length` are meant; nothing if source or space are too short for the block.
+    /// Appends a length below 128, which is one byte of LEB128, and copies a block of `N` bytes, of
+    /// which the first `length` count. Appends nothing and returns `None` when the source or the
+    /// space has no `N` bytes.
     #[inline]
     fn put_block<const N: usize>(&mut self, source: &[u8], start: usize, length: usize) -> Option<()> {
         debug_assert!(length <= N && N < 0x80);
         let block = source.get(start..)?.first_chunk::<N>()?;
         let (prefix, room) = self.space.get_mut(self.used..)?.split_first_mut()?;
-        let place = room.first_chunk_mut::<N>()?;
+        let destination = room.first_chunk_mut::<N>()?;
         *prefix = length as u8;
-        *place = *block;
+        *destination = *block;
         self.used += 1 + length;
         Some(())
     }
 
-    /// Appends a length in LEB128: seven bits a byte, the lowest first, the top bit says that
-    /// another byte follows.
+    /// Appends a length in LEB128: seven bits per byte, lowest first; the top bit of a byte is set
+    /// when another byte follows.
     pub fn put_length(&mut self, length: usize) {
         let mut rest = length;
         while rest >= 0x80 {
@@ -189,13 +192,13 @@ impl RowBuffer {
     #[inline(never)]
     fn put_growing(&mut self, bytes: &[u8]) {
         self.grow(bytes.len());
-        if let Some(place) = self.space.get_mut(self.used..self.used + bytes.len()) {
-            place.copy_from_slice(bytes);
+        if let Some(destination) = self.space.get_mut(self.used..self.used + bytes.len()) {
+            destination.copy_from_slice(bytes);
             self.used += bytes.len();
         }
     }
 
-    /// Makes room for `more` bytes, zeroed, and for as much again as there is already.
+    /// Adds zeroed space for `more` bytes, and at least doubles the space.
     #[cold]
     fn grow(&mut self, more: usize) {
         self.space.truncate(self.used);
@@ -241,7 +244,7 @@ mod tests {
     }
 
     proptest! {
-        /// The naive twin is a plain vector that is appended to.
+        /// The naive twin appends to a plain vector.
         #[test]
         fn it_writes_what_a_plain_vector_would_hold(
             space in 0usize..100,
@@ -284,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn reset_keeps_no_more_than_it_was_told() {
+    fn reset_keeps_at_most_the_given_space() {
         let mut buffer = RowBuffer::with_space(16);
         buffer.put_slice(&[7; 5000]);
         buffer.reset(100);

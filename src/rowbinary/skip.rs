@@ -1,8 +1,9 @@
-//! Where a value ends: the only thing that is ever read back from rows without decoding them.
+//! Finding the end of a RowBinary value without decoding the value.
 
 use clickhouse_rowbinary::TypeDesc;
 
-/// What is behind a value of this type; `None` where `bytes` do not begin with a whole one.
+/// The bytes after the value of this type that `bytes` begin with; `None` when that value is
+/// incomplete.
 pub fn skip_value<'a>(described: &TypeDesc, bytes: &'a [u8]) -> Option<&'a [u8]> {
     match described {
         TypeDesc::LowCardinality(inner) => skip_value(inner, bytes),
@@ -18,7 +19,8 @@ pub fn skip_value<'a>(described: &TypeDesc, bytes: &'a [u8]) -> Option<&'a [u8]>
     }
 }
 
-/// The bytes of every value of this type; `None` where they differ, or the type is not known here.
+/// The size in bytes of a value of this type; `None` for types of variable size and for unsupported
+/// types.
 pub fn fixed_width(described: &TypeDesc) -> Option<usize> {
     Some(match described {
         TypeDesc::FixedString { length } => *length,
@@ -36,7 +38,7 @@ pub fn fixed_width(described: &TypeDesc) -> Option<usize> {
     })
 }
 
-/// A length in front of a string (LEB128, at most 63 bits), and what is behind it.
+/// The LEB128 length (at most 63 bits) that `bytes` begin with, and the bytes after it.
 pub fn leb128(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let mut value = 0;
     for (byte, shift) in bytes.iter().zip((0..63).step_by(7)) {
@@ -53,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_length_is_bounded_and_every_part_of_it_is_needed() {
+    fn a_length_is_complete_and_has_at_most_63_bits() {
         assert_eq!(leb128(&[0x83, 0x01, 7]), Some((131, &[7][..])));
         assert_eq!(leb128(&[0x83]), None);
         assert_eq!(leb128(&[0xff; 10]), None);
