@@ -1,5 +1,5 @@
-//! The quarantine table: the fixed columns of a rejected line, with its reason, the client's address
-//! and the time. What it holds is as durable as any event.
+//! The quarantine table, which stores rejected lines with their reason, the client's address and the
+//! time. Its columns are fixed. A rejected line is as durable as an event.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -21,33 +21,33 @@ pub const COLUMNS: [(&str, &str); 5] = [
 ///
 /// # Errors
 ///
-/// None that can happen: the types are fixed.
+/// Never in practice: the columns are constants.
 pub fn rowbinary_header() -> Result<Vec<u8>, SchemaError> {
     schema::rowbinary_header(&COLUMNS)
 }
 
-/// What is stored of one rejected line.
+/// The row of one rejected line in the quarantine table.
 #[derive(Debug, Clone, Copy)]
 pub struct RejectedLine<'a, A> {
-    /// When its request was read, nanoseconds since 1970.
+    /// When the request was received, in nanoseconds since 1970.
     pub server_time_unix_ns: i64,
-    /// The client's address; empty when there is none.
+    /// The client's address; its text is empty when there is none.
     pub ip: A,
-    /// Why it was rejected, for programs.
+    /// The reason as a stable code.
     pub code: &'a str,
-    /// Why it was rejected, for people.
+    /// The reason as a sentence.
     pub message: &'a str,
-    /// The line, or a row as JSON.
+    /// The line as received; or as JSON, a row that ClickHouse refused.
     pub line: &'a [u8],
 }
 
 impl<A: Display> RejectedLine<'_, A> {
-    /// Appends its row to `out`, the line cut at
-    /// [`limits::QUARANTINE_LINE_BYTES_MAX`].
+    /// Appends the row in RowBinary to `out`. The line is truncated to
+    /// [`limits::QUARANTINE_LINE_BYTES_MAX`], the time to whole seconds.
     pub fn put_row(&self, out: &mut Vec<u8>) {
         let seconds = self.server_time_unix_ns.div_euclid(1_000_000_000).clamp(0, i64::from(u32::MAX)) as u32;
         let mut address = Vec::with_capacity(48);
-        // Writing to memory does not fail.
+        // Writing to a vector can't fail.
         let _ = write!(address, "{}", self.ip);
         let mut row = RowBuffer::with_space(128);
         row.put(seconds.to_le_bytes());
@@ -61,8 +61,8 @@ impl<A: Display> RejectedLine<'_, A> {
     }
 }
 
-/// The start of a line that is too long, without half a character at its end. What is not UTF-8
-/// anyway is cut anywhere.
+/// The line, truncated to [`limits::QUARANTINE_LINE_BYTES_MAX`] at a character boundary. A line that
+/// is not UTF-8 is truncated at any byte.
 fn cut(line: &[u8]) -> &[u8] {
     let Some((start, [next, ..])) = line.split_at_checked(limits::QUARANTINE_LINE_BYTES_MAX) else {
         return line;
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_row_is_what_its_header_says() {
+    fn the_row_matches_the_header() {
         use clickhouse_rowbinary::{RowBinaryFormat, RowBinaryValueReader, Value};
         let mut table = rowbinary_header().unwrap();
         let line = RejectedLine {
