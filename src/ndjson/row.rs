@@ -11,7 +11,7 @@ use std::ops::Range;
 use super::Origin;
 use super::values::{address, time};
 use crate::rowbinary::RowBuffer;
-use crate::schema::{Field, Kind, Plan, Source};
+use crate::schema::{ColumnType, Field, Plan, Source};
 
 /// Finished rows that are held back at most, and a row more. So many stay in the processor's first
 /// cache, from where they are copied to the batch; those of a large body as a whole would not.
@@ -37,7 +37,7 @@ impl ServerCells {
                 if column.nullable {
                     self.cells.put([0]);
                 }
-                put_server_value(column.source, &column.kind, origin, &mut self.cells);
+                put_server_value(column.source, &column.column_type, origin, &mut self.cells);
             }
             self.runs.push(start..self.cells.len());
         }
@@ -54,10 +54,10 @@ impl ServerCells {
     }
 }
 
-fn put_server_value(source: Source, kind: &Kind, origin: &Origin, out: &mut RowBuffer) {
+fn put_server_value(source: Source, column_type: &ColumnType, origin: &Origin, out: &mut RowBuffer) {
     match source {
-        Source::ServerTime => time::put_server_time(origin.server_time_unix_ns, kind, out),
-        Source::ClientAddress | Source::Field => address::put_client(origin.client_ip, kind, out),
+        Source::ServerTime => time::put_server_time(origin.server_time_unix_ns, column_type, out),
+        Source::ClientAddress | Source::Field => address::put_client(origin.client_ip, column_type, out),
     }
 }
 

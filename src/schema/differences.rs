@@ -1,23 +1,23 @@
-//! What has changed between two descriptions of a table, for people.
+//! The differences between two descriptions of a table, as text for the log.
 
 use std::fmt;
 
 use super::ColumnDescription;
 
-/// Columns that came, went, or became something else. Their order is not looked at.
+/// Columns that were added, dropped or changed. The order of columns is ignored.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Differences {
-    /// Columns that were not there before.
+    /// Added columns, each with its definition.
     pub added: Vec<String>,
-    /// Columns that are there no more. One that was renamed is dropped and added: ClickHouse does
-    /// not say more.
+    /// Dropped columns, each with its former definition. A renamed column counts as dropped and
+    /// added, because `DESCRIBE TABLE` does not tell a rename.
     pub dropped: Vec<String>,
-    /// Columns with another type or default.
+    /// Columns with another type or default, each with both definitions.
     pub changed: Vec<String>,
 }
 
 impl Differences {
-    /// Compares by name.
+    /// Compares two descriptions of a table; columns are matched by name.
     pub fn between(before: &[ColumnDescription], now: &[ColumnDescription]) -> Self {
         let missing_in = |columns: &[ColumnDescription], column: &&ColumnDescription| {
             !columns.iter().any(|other| other.name == column.name)
@@ -33,7 +33,7 @@ impl Differences {
         }
     }
 
-    /// True when both have the same columns.
+    /// True when both descriptions have the same columns.
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.dropped.is_empty() && self.changed.is_empty()
     }
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_went_and_changed_is_named() {
+    fn added_dropped_and_changed_columns_are_named() {
         let none = ("", "");
         let before = [
             column("kept", "String", none),

@@ -1,16 +1,16 @@
-//! A table's columns, compiled into the plan that the row encoder follows.
+//! The columns of a table, compiled into the plan that the row encoder follows.
 //!
-//! The table is the schema: what `DESCRIBE TABLE` says is all that is known about an event.
-//! [`Plan::compile`] turns it into three things: the *columns* that an INSERT names, in order,
-//! with where each one's value comes from; the *fields*, which are the columns that a client
-//! fills, with their parsed types; and a table of names to find a field by its key.
+//! The table is the schema: an event has no other definition than the answer of `DESCRIBE TABLE`.
+//! [`Plan::compile`] makes three things of it: the *columns* of the INSERT, in order, with the
+//! source of each value; the *fields*, which are the columns that clients fill, with their parsed
+//! types; and a hash table that finds a field by its key.
 //!
-//! Two names belong to the server whatever a client sends: `ip` and `server_time`, where their
-//! types can hold an address and a time. A client's fields of these names are skipped like
-//! unknown ones, so that what a client says about itself is never stored as a fact.
+//! The server fills two columns whatever a client sends: `ip` and `server_time`, if their types can
+//! hold an address and a time. A client's fields of these names are skipped like unknown fields, so
+//! that a client can't forge its address or the time.
 
+mod column_type;
 mod differences;
-mod kind;
 mod names;
 
 use std::fmt;
@@ -19,51 +19,52 @@ use std::sync::Arc;
 use clickhouse_rowbinary::io::{write_string, write_uvarint};
 use serde::{Deserialize, Serialize};
 
+pub use column_type::{ColumnType, EnumElements, Zone};
 pub use differences::Differences;
-pub use kind::{EnumElements, Kind, Zone};
 pub(crate) use names::{KeyTarget, Names};
 
 use crate::limits;
 use crate::rowbinary::RowBuffer;
 
-/// One state of the table: how events are encoded for it, and what their rows are stored with.
+/// The schema of the table at one time. A change of the table's columns publishes a new version.
 #[derive(Debug)]
 pub struct SchemaVersion {
-    /// How events become rows.
+    /// The plan that events are encoded by.
     pub plan: Arc<Plan>,
-    /// The serialized target of such rows, written into every segment that holds them (invariant 3).
+    /// The serialized columns, types and INSERT settings, stored in every segment with rows of this
+    /// version (invariant 3).
     pub frozen: Arc<[u8]>,
 }
 
 impl SchemaVersion {
-    /// The version of this plan.
+    /// The version with this plan and these serialized columns and settings.
     pub fn new(plan: Plan, frozen: Vec<u8>) -> Self {
         Self { plan: Arc::new(plan), frozen: frozen.into() }
     }
 }
 
-/// One column of `DESCRIBE TABLE`.
+/// One row of `DESCRIBE TABLE`: a column as ClickHouse describes it.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct ColumnDescription {
     /// The column's name.
     pub name: String,
-    /// Its type as ClickHouse writes it.
+    /// The column's type, spelled as by ClickHouse.
     #[serde(rename = "type")]
     pub type_name: String,
     /// Empty, `DEFAULT`, `MATERIALIZED`, `ALIAS` or `EPHEMERAL`.
     pub default_kind: String,
-    /// The expression that belongs to `default_kind`.
+    /// The expression of `default_kind`; empty without one.
     pub default_expression: String,
 }
 
-/// Where a column's value comes from.
+/// The source of a column's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The field of the column's name, else the type's default.
+    /// The event's field with the column's name; the type's default if the event lacks it.
     Field,
-    /// The client's address, as the connection or a trusted proxy gives it.
+    /// The client's address, taken from the connection.
     ClientAddress,
-    /// The server's clock when the body had been read.
+    /// The time at which the request's body was complete.
     ServerTime,
 }
 
@@ -82,24 +83,24 @@ impl fmt::Display for Source {
 pub struct PlanColumn {
     /// The column's name.
     pub name: String,
-    /// Its type as ClickHouse writes it.
+    /// The column's type, spelled as by ClickHouse.
     pub type_name: String,
-    /// Where its value comes from.
+    /// The source of its values.
     pub source: Source,
 }
 
-/// A column whose value a client sends.
+/// A column that clients fill.
 #[derive(Clone, Debug)]
 pub struct Field {
-    /// The column's name, shared with the errors that mention it.
+    /// The column's name, shared with the errors that name it.
     pub name: std::sync::Arc<str>,
-    /// Its type as ClickHouse writes it, for messages.
+    /// The column's type, spelled as by ClickHouse, for messages.
     pub type_name: String,
-    /// How its values are read and written.
-    pub kind: Kind,
-    /// `Nullable`: a byte, 1 for null, precedes the value.
+    /// The parsed type, without `Nullable` and `LowCardinality`.
+    pub column_type: ColumnType,
+    /// True for `Nullable`: a byte precedes the value, 1 for NULL.
     pub nullable: bool,
-    /// The encoded cell of a row that lacks this field.
+    /// The RowBinary value of an event without this field.
     pub default: Box<[u8]>,
 }
 
@@ -108,19 +109,19 @@ pub struct Field {
 pub struct ServerColumn {
     /// [`Source::ClientAddress`] or [`Source::ServerTime`].
     pub source: Source,
-    /// The type it is written as.
-    pub kind: Kind,
-    /// `Nullable`: a byte precedes the value.
+    /// The parsed type, without `Nullable` and `LowCardinality`.
+    pub column_type: ColumnType,
+    /// True for `Nullable`: a byte precedes the value, 1 for NULL.
     pub nullable: bool,
 }
 
-/// The compiled plan of a table: what each column is and where its value comes from.
+/// The compiled schema of a table: the type of each column and the source of its values.
 #[derive(Debug)]
 pub struct Plan {
     columns: Vec<PlanColumn>,
     fields: Vec<Field>,
-    /// `server_runs[i]` are the server's columns that stand directly before field `i`; the last
-    /// run stands behind the last field. So there is always one run more than there are fields.
+    /// `server_runs[i]` are the server-filled columns directly before field `i`; the last run is
+    /// after the last field. So there is one run more than there are fields.
     server_runs: Vec<Vec<ServerColumn>>,
     names: Names,
 }
@@ -128,13 +129,13 @@ pub struct Plan {
 impl Plan {
     /// Compiles the columns of `DESCRIBE TABLE`.
     ///
-    /// `server_timezone` is what ClickHouse answers to `SELECT timezone()`: times without an
-    /// offset, for a column without a zone of its own, are meant in it. Columns of the kinds
-    /// MATERIALIZED, ALIAS and EPHEMERAL are not insertable and are left out.
+    /// `server_timezone` is ClickHouse's answer to `SELECT timezone()`: the time zone of a column
+    /// whose type names none. MATERIALIZED, ALIAS and EPHEMERAL columns are not part of an INSERT
+    /// and are left out.
     ///
     /// # Errors
     ///
-    /// The first column that can't be filled, with its name and what is supported.
+    /// The first column that can't be filled, with the reason.
     pub fn compile(columns: &[ColumnDescription], server_timezone: &str) -> Result<Self, SchemaError> {
         let mut plan =
             Self { columns: Vec::new(), fields: Vec::new(), server_runs: vec![Vec::new()], names: Names::default() };
@@ -142,10 +143,10 @@ impl Plan {
             match column.default_kind.as_str() {
                 "" => plan.add(column, server_timezone)?,
                 "MATERIALIZED" | "ALIAS" | "EPHEMERAL" => {}
-                kind => {
+                default_kind => {
                     return Err(SchemaError::DefaultExpression {
                         column: column.name.clone(),
-                        kind: kind.to_owned(),
+                        default_kind: default_kind.to_owned(),
                         expression: column.default_expression.clone(),
                     });
                 }
@@ -180,7 +181,7 @@ impl Plan {
         &self.fields
     }
 
-    /// Makes sure that clients fill the column of `--dedup-field`.
+    /// Checks that `name`, the column of `--dedup-field`, is one that clients fill.
     ///
     /// # Errors
     ///
@@ -190,23 +191,24 @@ impl Plan {
         if found { Ok(()) } else { Err(SchemaError::NoDedupField(name.to_owned())) }
     }
 
-    /// The server's columns between the fields: one run before each field and one at the end.
+    /// The server-filled columns in runs: one run before each field, and one after the last field. A
+    /// run may be empty.
     pub fn server_runs(&self) -> &[Vec<ServerColumn>] {
         &self.server_runs
     }
 
-    /// Names and types as the header of `FORMAT RowBinaryWithNamesAndTypes`.
+    /// The header of `FORMAT RowBinaryWithNamesAndTypes` for this plan.
     ///
     /// # Errors
     ///
-    /// None that can happen: nothing is written but memory.
+    /// Never in practice: the header is written to memory.
     pub fn rowbinary_header(&self) -> Result<Vec<u8>, SchemaError> {
         let pairs: Vec<(&str, &str)> =
             self.columns.iter().map(|column| (column.name.as_str(), column.type_name.as_str())).collect();
         rowbinary_header(&pairs)
     }
 
-    /// Which field a key belongs to.
+    /// The field that a key belongs to.
     #[inline]
     pub(crate) fn target(&self, key: &[u8]) -> KeyTarget {
         self.names.target(key)
@@ -220,20 +222,20 @@ impl Plan {
         };
         let described =
             clickhouse_rowbinary::parse_type_desc(&column.type_name).map_err(|error| unsupported(error.to_string()))?;
-        let (kind, nullable) = Kind::compile(&described, zone).map_err(unsupported)?;
-        let source = source_of(&column.name, &kind);
+        let (column_type, nullable) = ColumnType::compile(&described, zone).map_err(unsupported)?;
+        let source = source_of(&column.name, &column_type);
         match source {
             Source::Field => {
                 let mut default = RowBuffer::default();
                 if nullable {
                     default.put([1]);
                 } else {
-                    kind.put_default(&mut default);
+                    column_type.put_default(&mut default);
                 }
                 self.fields.push(Field {
                     name: column.name.as_str().into(),
                     type_name: column.type_name.clone(),
-                    kind,
+                    column_type,
                     nullable,
                     default: default.written().into(),
                 });
@@ -241,7 +243,7 @@ impl Plan {
             }
             Source::ClientAddress | Source::ServerTime => {
                 if let Some(run) = self.server_runs.last_mut() {
-                    run.push(ServerColumn { source, kind, nullable });
+                    run.push(ServerColumn { source, column_type, nullable });
                 }
             }
         }
@@ -250,19 +252,22 @@ impl Plan {
     }
 }
 
-/// The server owns a column by its name, if the type can hold what it has to say.
-fn source_of(name: &str, kind: &Kind) -> Source {
-    match (name, kind) {
-        ("ip", Kind::Text | Kind::Ipv4 | Kind::Ipv6) => Source::ClientAddress,
-        ("server_time", Kind::DateTime(_) | Kind::DateTime64 { .. }) => Source::ServerTime,
+/// The source of a column: the server fills `ip` and `server_time`, if their types can hold an address
+/// and a time.
+fn source_of(name: &str, column_type: &ColumnType) -> Source {
+    match (name, column_type) {
+        ("ip", ColumnType::String | ColumnType::Ipv4 | ColumnType::Ipv6) => Source::ClientAddress,
+        ("server_time", ColumnType::DateTime(_) | ColumnType::DateTime64 { .. }) => Source::ServerTime,
         _ => Source::Field,
     }
 }
 
-/// The header of `FORMAT RowBinaryWithNamesAndTypes`: the number of columns, the names, the types.
+/// The header of `FORMAT RowBinaryWithNamesAndTypes`: the number of columns in LEB128, then all names,
+/// then all types, each a String value
+/// (<https://clickhouse.com/docs/interfaces/formats/RowBinaryWithNamesAndTypes>).
 ///
-/// The types go out as ClickHouse wrote them, not parsed and written again: an enum whose names
-/// have quotes in them would not come through that unchanged, and every insert would fail.
+/// The types are sent as ClickHouse spelled them. Parsing and printing them would change an enum
+/// whose names contain quotes, and every INSERT would fail.
 pub(crate) fn rowbinary_header(columns: &[(&str, &str)]) -> Result<Vec<u8>, SchemaError> {
     let mut header = Vec::new();
     let names = columns.iter().map(|(name, _)| name);
@@ -273,34 +278,34 @@ pub(crate) fn rowbinary_header(columns: &[(&str, &str)]) -> Result<Vec<u8>, Sche
     Ok(header)
 }
 
-/// Why a table can't be filled.
+/// Why events can't be inserted into a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SchemaError {
-    /// Nothing to insert into.
+    /// The table has no column that an INSERT can name.
     NoColumns,
-    /// More than [`limits::COLUMNS_MAX`].
+    /// The table has this many columns, more than [`limits::COLUMNS_MAX`].
     TooManyColumns(usize),
-    /// No column for `--dedup-field`.
+    /// Clients fill no column of this name, which `--dedup-field` names.
     NoDedupField(String),
-    /// A type that is not supported, or is not understood.
+    /// The type of a column is unsupported or can't be parsed.
     UnsupportedType {
         /// The column's name.
         column: String,
-        /// Its type as ClickHouse writes it.
+        /// The column's type, spelled as by ClickHouse.
         type_name: String,
-        /// What is wrong with it.
+        /// Why it is not supported.
         reason: String,
     },
-    /// A column with a default expression.
+    /// A column has a default expression.
     DefaultExpression {
         /// The column's name.
         column: String,
-        /// `DEFAULT`, or a kind that is not known here.
-        kind: String,
+        /// `DEFAULT`, or a kind that this version does not know.
+        default_kind: String,
         /// The expression.
         expression: String,
     },
-    /// The names and types can't be written as a header.
+    /// The names and types can't be encoded as a header, for this reason.
     Header(String),
 }
 
@@ -318,11 +323,11 @@ impl fmt::Display for SchemaError {
                 f,
                 "column `{column}` has the type {type_name}, which is not supported ({reason}); \
                  supported are {}",
-                kind::SUPPORTED
+                column_type::SUPPORTED
             ),
-            Self::DefaultExpression { column, kind, expression } => write!(
+            Self::DefaultExpression { column, default_kind, expression } => write!(
                 f,
-                "column `{column}` has {kind} {expression}, and default expressions are not \
+                "column `{column}` has {default_kind} {expression}, and default expressions are not \
                  supported yet: remove it (ALTER TABLE … MODIFY COLUMN … REMOVE DEFAULT) or make \
                  the column MATERIALIZED"
             ),

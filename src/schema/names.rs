@@ -1,20 +1,20 @@
-//! From a key to its column: the lookup behind a missed guess.
+//! The lookup from a key to its column, used when the key order was not guessed.
 
-/// What a key of a line belongs to.
+/// The column that a key of a line belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeyTarget {
-    /// The field of this index in the plan.
+    /// A column that clients fill: the index of its field in the plan.
     Field(u16),
-    /// No column, or one that the server fills: the value is checked and skipped.
+    /// No column, or a column that the server fills: the value is validated and skipped.
     Unknown,
 }
 
-/// An open hash table that is built once from the table's own column names. Keys are hashed by
-/// their first and last eight bytes and their length; a client can make its keys collide, but
-/// the length of a probe is bounded by the column names alone.
+/// A hash table with open addressing from key to [`KeyTarget`], built once from the names of the
+/// table's columns. A key is hashed by its first and last eight bytes and its length. A client can
+/// make its keys collide, but the column names alone limit the length of a probe.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    /// A power of two of slots, at most a quarter of them taken; or none at all.
+    /// A power of two of slots, at most a quarter of them occupied; none by default.
     slots: Vec<Option<(Box<[u8]>, KeyTarget)>>,
 }
 

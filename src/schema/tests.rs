@@ -14,7 +14,7 @@ fn compile(columns: &[ColumnDescription]) -> Result<Plan, SchemaError> {
 }
 
 #[test]
-fn columns_and_where_they_come_from() {
+fn every_column_has_its_source() {
     let plan = compile(&[
         column("a", "Int8", ""),
         column("m", "DateTime", "MATERIALIZED"),
@@ -51,11 +51,11 @@ fn the_header_has_the_names_and_types() {
 }
 
 #[test]
-fn the_headers_types_are_clickhouses_own_words() {
+fn the_header_spells_types_as_clickhouse_does() {
     let type_name = r"Enum8('it\'s' = 1, 'b\\c' = 2, 'x,y' = 3, 'q = 4' = 5)";
     let plan = compile(&[column("a", type_name, "")]).unwrap();
     assert!(plan.rowbinary_header().unwrap().ends_with(type_name.as_bytes()));
-    let Kind::Enum8(elements) = &plan.fields()[0].kind else {
+    let ColumnType::Enum8(elements) = &plan.fields()[0].column_type else {
         panic!("{:?}", plan.fields());
     };
     for (name, value) in [("it's", 1), ("b\\c", 2), ("x,y", 3), ("q = 4", 5)] {
@@ -64,7 +64,7 @@ fn the_headers_types_are_clickhouses_own_words() {
 }
 
 #[test]
-fn what_is_not_supported_is_said_with_its_name() {
+fn an_unsupported_column_is_named_in_the_error() {
     for type_name in [
         "Array(String)",
         "Map(String, String)",
@@ -99,13 +99,16 @@ fn what_is_not_supported_is_said_with_its_name() {
 }
 
 #[test]
-fn a_column_without_a_zone_takes_the_servers() {
-    let kind_of = |type_name: &str, zone: &str| {
+fn a_column_without_a_time_zone_has_the_servers() {
+    let type_of = |type_name: &str, zone: &str| {
         let plan = Plan::compile(&[column("x", type_name, "")], zone);
-        plan.map(|plan| plan.fields()[0].kind.clone())
+        plan.map(|plan| plan.fields()[0].column_type.clone())
     };
-    assert_eq!(kind_of("DateTime", "Etc/UTC"), Ok(Kind::DateTime(Zone::Utc)));
-    assert_eq!(kind_of("DateTime", "Europe/Berlin"), Ok(Kind::DateTime(Zone::Named(chrono_tz::Tz::Europe__Berlin))));
-    assert_eq!(kind_of("DateTime('UTC')", "Europe/Berlin"), Ok(Kind::DateTime(Zone::Utc)));
-    assert!(kind_of("DateTime", "Nowhere").is_err());
+    assert_eq!(type_of("DateTime", "Etc/UTC"), Ok(ColumnType::DateTime(Zone::Utc)));
+    assert_eq!(
+        type_of("DateTime", "Europe/Berlin"),
+        Ok(ColumnType::DateTime(Zone::Named(chrono_tz::Tz::Europe__Berlin)))
+    );
+    assert_eq!(type_of("DateTime('UTC')", "Europe/Berlin"), Ok(ColumnType::DateTime(Zone::Utc)));
+    assert!(type_of("DateTime", "Nowhere").is_err());
 }

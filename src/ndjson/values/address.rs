@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{JsonToken, ValueError};
 use crate::rowbinary::RowBuffer;
-use crate::schema::Kind;
+use crate::schema::ColumnType;
 
 /// An IPv4 address is a 32-bit integer, so little-endian.
 fn put_v4(address: Ipv4Addr, out: &mut RowBuffer) {
@@ -62,17 +62,17 @@ fn mapped(address: IpAddr) -> Ipv6Addr {
 /// As text an address that is IPv4 in truth is written as such, also when the socket gave it
 /// mapped into IPv6. An IPv4 column can't hold an IPv6 client; as the client can't help that, the
 /// row gets 0.0.0.0.
-pub(in crate::ndjson) fn put_client(address: IpAddr, kind: &Kind, out: &mut RowBuffer) {
+pub(in crate::ndjson) fn put_client(address: IpAddr, column_type: &ColumnType, out: &mut RowBuffer) {
     let address = address.to_canonical();
-    match kind {
-        Kind::Ipv4 => put_v4(
+    match column_type {
+        ColumnType::Ipv4 => put_v4(
             match address {
                 IpAddr::V4(address) => address,
                 IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
             },
             out,
         ),
-        Kind::Ipv6 => put_v6(mapped(address), out),
+        ColumnType::Ipv6 => put_v6(mapped(address), out),
         _ => {
             // The longest address has 45 bytes: eight groups of hexadecimal digits, the last two as IPv4.
             let mut text = [0; 48];

@@ -16,7 +16,7 @@ pub(super) mod time;
 mod uuid;
 
 use crate::rowbinary::RowBuffer;
-use crate::schema::{Field, Kind};
+use crate::schema::{ColumnType, Field};
 
 /// A value that is known to be JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,10 +63,10 @@ pub(crate) fn read(field: &Field, body: &[u8], at: usize, out: &mut RowBuffer) -
     if field.nullable {
         out.put([0]);
     }
-    match &field.kind {
-        Kind::Text => text::read(body, at, out),
-        Kind::Signed(width) => number::read_signed(*width, body, at, out),
-        Kind::DateTime(zone) => time::read_date_time(*zone, body, at, out),
+    match &field.column_type {
+        ColumnType::String => text::read(body, at, out),
+        ColumnType::Signed(width) => number::read_signed(*width, body, at, out),
+        ColumnType::DateTime(zone) => time::read_date_time(*zone, body, at, out),
         _ => read_rarer(field, body, at, out),
     }
 }
@@ -75,19 +75,21 @@ pub(crate) fn read(field: &Field, body: &[u8], at: usize, out: &mut RowBuffer) -
 /// small.
 #[inline(never)]
 fn read_rarer(field: &Field, body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
-    match &field.kind {
-        Kind::Text | Kind::Signed(_) | Kind::DateTime(_) | Kind::Ipv4 | Kind::Ipv6 => None,
-        Kind::Unsigned(width) => number::read_unsigned(*width, body, at, out),
-        Kind::Float32 => number::read_float32(body, at, out),
-        Kind::Float64 => number::read_float64(body, at, out),
-        Kind::Bool => number::read_bool(body, at, out),
-        Kind::Uuid => uuid::read(body, at, out),
-        Kind::FixedText(length) => text::read_fixed(*length, body, at, out),
-        Kind::DateTime64 { precision, zone } => time::read_date_time64(*precision, *zone, body, at, out),
-        Kind::Enum8(elements) => enumeration::read(elements, 1, body, at, out),
-        Kind::Enum16(elements) => enumeration::read(elements, 2, body, at, out),
-        Kind::Date => time::read_date(body, at, out),
-        Kind::Date32 => time::read_date32(body, at, out),
+    match &field.column_type {
+        ColumnType::String | ColumnType::Signed(_) | ColumnType::DateTime(_) | ColumnType::Ipv4 | ColumnType::Ipv6 => {
+            None
+        }
+        ColumnType::Unsigned(width) => number::read_unsigned(*width, body, at, out),
+        ColumnType::Float32 => number::read_float32(body, at, out),
+        ColumnType::Float64 => number::read_float64(body, at, out),
+        ColumnType::Bool => number::read_bool(body, at, out),
+        ColumnType::Uuid => uuid::read(body, at, out),
+        ColumnType::FixedString(length) => text::read_fixed(*length, body, at, out),
+        ColumnType::DateTime64 { precision, zone } => time::read_date_time64(*precision, *zone, body, at, out),
+        ColumnType::Enum8(elements) => enumeration::read(elements, 1, body, at, out),
+        ColumnType::Enum16(elements) => enumeration::read(elements, 2, body, at, out),
+        ColumnType::Date => time::read_date(body, at, out),
+        ColumnType::Date32 => time::read_date32(body, at, out),
     }
 }
 
@@ -101,22 +103,22 @@ pub(crate) fn write(field: &Field, token: JsonToken<'_>, out: &mut RowBuffer) ->
     if field.nullable {
         out.put([0]);
     }
-    match &field.kind {
-        Kind::Text => text::write(token, out),
-        Kind::FixedText(length) => text::write_fixed(*length, token, out),
-        Kind::Signed(width) => number::write_signed(*width, token, out),
-        Kind::Unsigned(width) => number::write_unsigned(*width, token, out),
-        Kind::Float32 => number::write_float32(token, out),
-        Kind::Float64 => number::write_float64(token, out),
-        Kind::Bool => number::write_bool(token, out),
-        Kind::Uuid => uuid::write(token, out),
-        Kind::Date => time::write_date(token, out),
-        Kind::Date32 => time::write_date32(token, out),
-        Kind::DateTime(zone) => time::write_date_time(*zone, token, out),
-        Kind::DateTime64 { precision, zone } => time::write_date_time64(*precision, *zone, token, out),
-        Kind::Ipv4 => address::write_v4(token, out),
-        Kind::Ipv6 => address::write_v6(token, out),
-        Kind::Enum8(elements) => enumeration::write(elements, 1, token, out),
-        Kind::Enum16(elements) => enumeration::write(elements, 2, token, out),
+    match &field.column_type {
+        ColumnType::String => text::write(token, out),
+        ColumnType::FixedString(length) => text::write_fixed(*length, token, out),
+        ColumnType::Signed(width) => number::write_signed(*width, token, out),
+        ColumnType::Unsigned(width) => number::write_unsigned(*width, token, out),
+        ColumnType::Float32 => number::write_float32(token, out),
+        ColumnType::Float64 => number::write_float64(token, out),
+        ColumnType::Bool => number::write_bool(token, out),
+        ColumnType::Uuid => uuid::write(token, out),
+        ColumnType::Date => time::write_date(token, out),
+        ColumnType::Date32 => time::write_date32(token, out),
+        ColumnType::DateTime(zone) => time::write_date_time(*zone, token, out),
+        ColumnType::DateTime64 { precision, zone } => time::write_date_time64(*precision, *zone, token, out),
+        ColumnType::Ipv4 => address::write_v4(token, out),
+        ColumnType::Ipv6 => address::write_v6(token, out),
+        ColumnType::Enum8(elements) => enumeration::write(elements, 1, token, out),
+        ColumnType::Enum16(elements) => enumeration::write(elements, 2, token, out),
     }
 }

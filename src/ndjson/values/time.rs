@@ -7,7 +7,7 @@ use super::moment::{self, Moment};
 use super::number::signed;
 use super::{JsonToken, ValueError};
 use crate::rowbinary::RowBuffer;
-use crate::schema::{Kind, Zone};
+use crate::schema::{ColumnType, Zone};
 
 /// Days from 1900-01-01 and to 2299-12-31: what Date32 is documented to hold.
 const DATE32_DAYS: std::ops::RangeInclusive<i64> = -25_567..=120_529;
@@ -175,10 +175,10 @@ pub(super) fn write_date32(token: JsonToken<'_>, out: &mut RowBuffer) -> Result<
 }
 
 /// Writes the server's time into a column of the server.
-pub(in crate::ndjson) fn put_server_time(unix_ns: i64, kind: &Kind, out: &mut RowBuffer) {
+pub(in crate::ndjson) fn put_server_time(unix_ns: i64, column_type: &ColumnType, out: &mut RowBuffer) {
     let nanoseconds = i64::from(NANOSECONDS);
     let seconds = unix_ns.div_euclid(nanoseconds);
-    if let Kind::DateTime64 { precision, .. } = kind {
+    if let ColumnType::DateTime64 { precision, .. } = column_type {
         let ticks_ns = 10i64.pow(9 - u32::from(*precision.min(&9)));
         out.put(unix_ns.div_euclid(ticks_ns).to_le_bytes());
     } else {

@@ -1,4 +1,4 @@
-//! What a column's type means to the encoder.
+//! The types of columns, as far as the encoder distinguishes them.
 
 use std::str::FromStr;
 
@@ -6,22 +6,24 @@ use clickhouse_rowbinary::TypeDesc;
 
 use crate::rowbinary::RowBuffer;
 
-/// The types that a column may have, for messages.
+/// The supported types, for messages.
 pub(super) const SUPPORTED: &str = "Int8 to Int64, UInt8 to UInt64, Float32, Float64, Bool, \
     String, FixedString, UUID, Date, Date32, DateTime, DateTime64, IPv4, IPv6, Enum8, Enum16, \
     and Nullable and LowCardinality of them";
 
-/// How the values of a column are read and written. `Nullable` and `LowCardinality` are not part
-/// of it: the first is a flag of the field, the second is written as the type inside of it.
+/// The type of a column without `Nullable` and `LowCardinality`. `Nullable` is a flag of [`Field`];
+/// a `LowCardinality(T)` value is encoded as `T`.
+///
+/// [`Field`]: super::Field
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ColumnType {
     /// `String`
-    Text,
-    /// `FixedString` of so many bytes
-    FixedText(usize),
-    /// `Int8` to `Int64`, by width in bytes
+    String,
+    /// `FixedString`, with its length in bytes
+    FixedString(usize),
+    /// `Int8` to `Int64`, with the width in bytes
     Signed(u8),
-    /// `UInt8` to `UInt64`, by width in bytes
+    /// `UInt8` to `UInt64`, with the width in bytes
     Unsigned(u8),
     /// `Float32`
     Float32,
@@ -31,17 +33,17 @@ pub enum Kind {
     Bool,
     /// `UUID`
     Uuid,
-    /// `Date`: days in 16 bits
+    /// `Date`: days since 1970-01-01, `u16`
     Date,
-    /// `Date32`: days in 32 bits
+    /// `Date32`: days since 1970-01-01, `i32`
     Date32,
-    /// `DateTime`: seconds in 32 bits; the zone in which text without an offset is meant
+    /// `DateTime`: seconds since 1970, `u32`; with the time zone of text without an offset
     DateTime(Zone),
-    /// `DateTime64`: ticks in 64 bits
+    /// `DateTime64`: ticks since 1970, `i64`
     DateTime64 {
-        /// Decimal places of a second, 0 to 9.
+        /// Decimal digits of a second's fraction, 0 to 9: a tick is 10^-precision seconds.
         precision: u8,
-        /// The zone in which text without an offset is meant.
+        /// The time zone of text without an offset.
         zone: Zone,
     },
     /// `IPv4`
@@ -54,8 +56,8 @@ pub enum Kind {
     Enum16(EnumElements),
 }
 
-impl Kind {
-    /// The kind of a type, and whether it is nullable; or what is wrong with it.
+impl ColumnType {
+    /// The type without its wrappers, and whether it is `Nullable`; or why it is not supported.
     pub(super) fn compile(described: &TypeDesc, zone: &str) -> Result<(Self, bool), String> {
         match described {
             TypeDesc::LowCardinality(inner) => match **inner {
@@ -73,8 +75,8 @@ impl Kind {
     fn plain(described: &TypeDesc, server_zone: &str) -> Result<Self, String> {
         let zone_of = |zone: &Option<String>| Zone::parse(zone.as_deref().unwrap_or(server_zone));
         Ok(match described {
-            TypeDesc::String => Self::Text,
-            TypeDesc::FixedString { length } => Self::FixedText(*length),
+            TypeDesc::String => Self::String,
+            TypeDesc::FixedString { length } => Self::FixedString(*length),
             TypeDesc::Int8 => Self::Signed(1),
             TypeDesc::Int16 => Self::Signed(2),
             TypeDesc::Int32 => Self::Signed(4),
@@ -108,12 +110,12 @@ impl Kind {
         })
     }
 
-    /// Writes the type's default, as ClickHouse has it: zero, the empty string, the epoch, and
-    /// for an enum the element of the smallest value.
+    /// Writes ClickHouse's default value of the type: zero, the empty string, 1970-01-01, or the
+    /// smallest value of an enum.
     pub fn put_default(&self, out: &mut RowBuffer) {
         match self {
-            Self::Text | Self::Bool => out.put([0]),
-            Self::FixedText(length) => out.put_zeros(*length),
+            Self::String | Self::Bool => out.put([0]),
+            Self::FixedString(length) => out.put_zeros(*length),
             Self::Signed(width) | Self::Unsigned(width) => out.put_integer(0, *width),
             Self::Date => out.put([0; 2]),
             Self::Float32 | Self::Date32 | Self::DateTime(_) | Self::Ipv4 => out.put([0; 4]),
@@ -125,12 +127,12 @@ impl Kind {
     }
 }
 
-/// The zone in which a time without an offset is meant.
+/// The time zone of a time without an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Zone {
-    /// UTC under any of its names: no rules are needed.
+    /// UTC, under any of its names. Conversion needs no zone rules.
     Utc,
-    /// A zone with rules.
+    /// Any other zone of the IANA time zone database.
     Named(chrono_tz::Tz),
 }
 
@@ -157,12 +159,12 @@ impl Zone {
     }
 }
 
-/// The elements of an enum. Never empty.
+/// The names and values of an enum type. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnumElements {
-    /// Sorted by name.
+    /// The elements, sorted by name.
     by_name: Vec<(Box<[u8]>, i16)>,
-    /// Sorted.
+    /// The values, ascending.
     values: Vec<i16>,
 }
 
@@ -179,18 +181,18 @@ impl EnumElements {
         Ok(Self { by_name, values })
     }
 
-    /// The value of a name.
+    /// The value of the element `name`.
     pub fn value(&self, name: &[u8]) -> Option<i16> {
         let at = self.by_name.binary_search_by(|(element, _)| (**element).cmp(name)).ok()?;
         self.by_name.get(at).map(|(_, value)| *value)
     }
 
-    /// True when some element has this value.
+    /// True when an element has this value.
     pub fn has(&self, value: i16) -> bool {
         self.values.binary_search(&value).is_ok()
     }
 
-    /// The smallest value: ClickHouse's default of the type.
+    /// The smallest value, which is ClickHouse's default for the type.
     pub fn smallest(&self) -> i16 {
         self.values.first().copied().unwrap_or_default()
     }
