@@ -1,10 +1,10 @@
-//! Decoding a string's escapes.
+//! Decoding of the escapes of a JSON string (RFC 8259, section 7).
 
 use super::scan::string_end;
 
-/// Decodes the string whose opening quote is at `at` into `text` (which is emptied first): the
-/// place behind its closing quote, or `None` when it is no string or no text (an unpaired
-/// surrogate).
+/// Decodes the string whose opening quote is at `at` into `text`, which is emptied first. Returns the
+/// offset after the closing quote; `None` when there is no valid string, or it contains an unpaired
+/// surrogate.
 pub(crate) fn decode(body: &[u8], at: usize, text: &mut Vec<u8>) -> Option<usize> {
     text.clear();
     if body.get(at) != Some(&b'"') {
@@ -22,7 +22,7 @@ pub(crate) fn decode(body: &[u8], at: usize, text: &mut Vec<u8>) -> Option<usize
     }
 }
 
-/// Decodes the escapes from `at` on, as long as one follows the other.
+/// Decodes the run of escapes that begins at `at`, and returns the offset after it.
 fn decode_escapes(body: &[u8], at: usize, text: &mut Vec<u8>) -> Option<usize> {
     let mut at = at;
     while body.get(at) == Some(&b'\\') {
@@ -45,7 +45,7 @@ fn decode_escapes(body: &[u8], at: usize, text: &mut Vec<u8>) -> Option<usize> {
     Some(at)
 }
 
-/// Decodes `\uXXXX`, or two of them that are a pair of surrogates.
+/// Decodes `\uXXXX`, or a pair of them that is a surrogate pair, and returns the offset after it.
 fn decode_unicode(body: &[u8], at: usize, text: &mut Vec<u8>) -> Option<usize> {
     let unit = code_unit(body, at)?;
     let (code, end) = match unit {
@@ -74,7 +74,7 @@ fn code_unit(body: &[u8], at: usize) -> Option<u32> {
         return None;
     };
     let word = u32::from_be_bytes(*digits);
-    // A letter has the bit of 64, and its low four bits are nine less than its value.
+    // A letter has bit 6 set, and its low four bits are nine less than its value as a digit.
     let values = (word & 0x0f0f_0f0f) + 9 * (word >> 6 & 0x0101_0101);
     let unit = values >> 12 & 0xf000 | values >> 8 & 0x0f00 | values >> 4 & 0x00f0 | values & 0x000f;
     let all_digits = digits.iter().fold(true, |all, digit| all & digit.is_ascii_hexdigit());
@@ -87,7 +87,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// The twin is `sonic-rs`, as the general path uses it.
+        /// The twin is `sonic-rs`, which the slow path uses.
         #[test]
         fn it_decodes_what_sonic_decodes(
             inside in prop_oneof![

@@ -1,8 +1,8 @@
-//! The general way through a line, which alone decides what is refused and why: the line's
-//! grammar and depth first, then field by field as `sonic-rs` takes the object apart.
+//! The slow path of a line, which alone rejects lines. It checks the grammar and depth of the line
+//! first, and then encodes the fields of the object one by one, as `sonic-rs` returns them.
 //!
-//! It is for lines that [`super::walk`] does not take, and the twin of it in the tests: none of
-//! the guess, of the readers in place and of our own decoding of escapes is used here.
+//! The slow path encodes the lines that [`super::walk`] does not accept. It is also the twin of the
+//! fast path in tests: it uses neither the guessed key order, nor the readers in place, nor `escape`.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -16,18 +16,18 @@ use super::values::{self, JsonToken, ValueError};
 use crate::limits;
 use crate::schema::{Field, KeyTarget, Plan};
 
-/// How much of a value a message shows.
+/// Characters of a value that a message shows.
 const EXCERPT_CHARS: usize = 64;
 
-/// Why a line is refused.
+/// Why a line is rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refused {
+pub(crate) struct Rejection {
     pub(crate) code: LineCode,
     pub(crate) column: Option<Arc<str>>,
     pub(crate) message: String,
 }
 
-impl Refused {
+impl Rejection {
     pub(crate) fn new(code: LineCode, message: impl Into<String>) -> Self {
         Self { code, column: None, message: message.into() }
     }
@@ -42,38 +42,38 @@ impl Refused {
     }
 }
 
-/// Reads a line, which has no line feed, into a row. On a refusal an unfinished row is left to be
-/// taken back.
+/// Encodes a line, which contains no line feed, as a row. On an error the caller removes the
+/// unfinished row.
 pub(crate) fn encode_line(
     plan: &Plan,
     line: &[u8],
     server: &ServerCells,
     builder: &mut RowBuilder,
-) -> Result<(), Refused> {
+) -> Result<(), Rejection> {
     builder.begin(server);
     let text = std::str::from_utf8(line).map_err(|error| {
         let message = format!("the line is not UTF-8 from byte {} on", error.valid_up_to() + 1);
-        Refused::new(LineCode::InvalidUtf8, message)
+        Rejection::new(LineCode::InvalidUtf8, message)
     })?;
     let start = skip_space(line, 0);
     let end = skip_value(line, start, 0).map_err(|error| match error {
-        SkipError::Invalid(at) => Refused::at_byte(at),
+        SkipError::Invalid(at) => Rejection::at_byte(at),
         SkipError::TooDeep => {
-            Refused::new(LineCode::TooDeep, format!("values are nested more than {} levels deep", limits::DEPTH_MAX))
+            Rejection::new(LineCode::TooDeep, format!("values are nested more than {} levels deep", limits::DEPTH_MAX))
         }
     })?;
     let trailing = skip_space(line, end);
     if trailing != line.len() {
-        return Err(Refused::at_byte(trailing));
+        return Err(Rejection::at_byte(trailing));
     }
     if line.get(start) != Some(&b'{') {
-        let message = "the line is JSON, but no object";
-        return Err(Refused::new(LineCode::NotAnObject, message));
+        let message = "the line is JSON but not an object";
+        return Err(Rejection::new(LineCode::NotAnObject, message));
     }
     for entry in sonic_rs::to_object_iter(text) {
         let (key, value) = entry.map_err(|error| {
             let message = format!("the line is not valid JSON: {error}");
-            Refused::new(LineCode::InvalidJson, first_line(message))
+            Rejection::new(LineCode::InvalidJson, first_line(message))
         })?;
         let KeyTarget::Field(index) = plan.target(key.as_bytes()) else {
             continue;
@@ -93,10 +93,10 @@ fn encode_field(
     value: &LazyValue<'_>,
     server: &ServerCells,
     builder: &mut RowBuilder,
-) -> Result<(), Refused> {
+) -> Result<(), Rejection> {
     if builder.check_new(index).is_err() {
-        let message = "the field is there more than once".to_owned();
-        return Err(Refused::of_field(LineCode::DuplicateField, field, message));
+        let message = "the field occurs more than once".to_owned();
+        return Err(Rejection::of_field(LineCode::DuplicateField, field, message));
     }
     let raw = value.as_raw_str();
     let text: Cow<'_, str>;
@@ -104,28 +104,28 @@ fn encode_field(
         Some(b'"') => {
             text = sonic_rs::from_str(raw).map_err(|_| {
                 let message = format!("the text {} has an invalid escape", excerpt(raw));
-                Refused::of_field(LineCode::InvalidJson, field, message)
+                Rejection::of_field(LineCode::InvalidJson, field, message)
             })?;
             JsonToken::Text(text.as_bytes())
         }
         Some(b'{' | b'[') => JsonToken::Nested(raw.as_bytes()),
         _ => JsonToken::of_bare(raw.as_bytes()),
     };
-    builder.put(index, server, |out| values::write(field, token, out)).map_err(|refusal| {
+    builder.put(index, server, |out| values::write(field, token, out)).map_err(|error| {
         let type_name = &field.type_name;
-        let (code, message) = match refusal {
+        let (code, message) = match error {
             ValueError::Mismatch => {
-                (LineCode::TypeMismatch, format!("{} is no value of type {type_name}", excerpt(raw)))
+                (LineCode::TypeMismatch, format!("{} is not a value of type {type_name}", excerpt(raw)))
             }
             ValueError::OutOfRange => {
                 (LineCode::OutOfRange, format!("{} is out of the range of type {type_name}", excerpt(raw)))
             }
         };
-        Refused::of_field(code, field, message)
+        Rejection::of_field(code, field, message)
     })
 }
 
-/// The start of a value for a message.
+/// The first [`EXCERPT_CHARS`] characters of a value, for a message.
 fn excerpt(raw: &str) -> Cow<'_, str> {
     match raw.char_indices().nth(EXCERPT_CHARS) {
         Some((end, _)) => Cow::Owned(format!("{}…", raw.get(..end).unwrap_or_default())),

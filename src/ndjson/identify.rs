@@ -1,8 +1,8 @@
-//! The identity of an event: a hash of the cell of one of its columns (`--dedup-field`).
+//! The identity of an event: the hash of its value in one column (`--dedup-field`).
 //!
-//! The cell is found in the finished row, so that the two ways that make it need not know of this,
-//! and the same value gives the same identity however a client wrote it. A missing or empty value
-//! gives none.
+//! The value is taken from the finished row. So the two paths of the encoder need no code for it, and
+//! a value has one identity however the client spelled it. An event whose value is missing or equals
+//! the column's default has no identity.
 
 use clickhouse_rowbinary::TypeDesc;
 
@@ -10,18 +10,19 @@ use crate::batch::identity::{self, Id};
 use crate::rowbinary::skip_value;
 use crate::schema::Plan;
 
-/// Finds the identity in the rows of one table.
+/// Computes the identities of the rows of one table.
 #[derive(Debug)]
 pub(super) struct Identifier {
+    /// The name of the identifying column.
     name: String,
-    /// Of the columns before the one that counts, and of that one.
+    /// The types of the columns up to and including the identifying column.
     types: Vec<TypeDesc>,
-    /// The cell of an event that lacks the field.
+    /// The value of an event without the field.
     default: Box<[u8]>,
 }
 
 impl Identifier {
-    /// `None` where clients fill no such column.
+    /// `None` when clients fill no column of this name.
     pub(super) fn new(plan: &Plan, name: &str) -> Option<Self> {
         let field = plan.fields().iter().find(|field| &*field.name == name)?;
         let until = plan.columns().iter().position(|column| column.name == name)?;
@@ -30,12 +31,12 @@ impl Identifier {
         Some(Self { name: name.to_owned(), types: types.collect::<Option<_>>()?, default: field.default.clone() })
     }
 
-    /// The identity of the event of a row.
+    /// The identity of the event in `row`; `None` when it has none, or `row` is empty.
     pub(super) fn id(&self, row: &[u8]) -> Option<Id> {
         let (last, before) = self.types.split_last()?;
         let from = before.iter().try_fold(row, |rest, described| skip_value(described, rest))?;
-        let behind = skip_value(last, from)?;
-        let cell = from.get(..from.len() - behind.len())?;
+        let rest = skip_value(last, from)?;
+        let cell = from.get(..from.len() - rest.len())?;
         (*cell != *self.default).then(|| identity::of_event(&self.name, cell))
     }
 }

@@ -1,22 +1,23 @@
-//! The lines of a body: where each begins, ends, and which number it has.
+//! The lines of a body: their starts, ends and numbers.
 
-/// Steps over the lines of a body that hold anything, and counts all of them.
+/// A cursor over the lines of a body. It skips blank lines and counts them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lines {
-    /// Where the next line begins, or the place inside of the line that was begun.
+    /// The offset of the next line.
     at: usize,
+    /// The number of the current line, from 1.
     number: u32,
 }
 
 impl Lines {
-    /// At the start of a body, behind its byte order mark if it has one.
+    /// The cursor at the start of a body, after its byte order mark if there is one.
     pub(crate) fn new(body: &[u8]) -> Self {
         let at = if body.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
         Self { at, number: 0 }
     }
 
-    /// Where the next line that is not blank begins, and its number from 1; `None` at the end.
-    /// The space before its first byte is left out.
+    /// The offset and number of the next line that is not blank; `None` at the end of the body. The
+    /// offset is that of the line's first byte that is not white space.
     #[inline]
     pub(crate) fn begin(&mut self, body: &[u8]) -> Option<(usize, u32)> {
         loop {
@@ -29,20 +30,21 @@ impl Lines {
         }
     }
 
-    /// The line that began at `start` ended at `end`, where a line feed is or the body's end.
+    /// Moves to the line after the one that ends at `end`, the offset of a line feed or of the end of
+    /// the body.
     #[inline]
     pub(crate) fn end(&mut self, end: usize) {
         self.at = end + 1;
     }
 }
 
-/// Where the line ends that begins at `start`: the place of its line feed, or the body's end.
+/// The end of the line that contains `start`: the offset of its line feed, or the end of the body.
 pub(crate) fn end_of_line(body: &[u8], start: usize) -> usize {
     let rest = body.get(start..).unwrap_or_default();
     memchr::memchr(b'\n', rest).map_or(body.len(), |length| start + length)
 }
 
-/// A line without the carriage return and the space at its end.
+/// The line without trailing spaces, tabs and carriage returns.
 pub(crate) fn trim_end(line: &[u8]) -> &[u8] {
     let mut line = line;
     while let [rest @ .., b' ' | b'\t' | b'\r'] = line {

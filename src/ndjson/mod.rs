@@ -1,37 +1,38 @@
-//! NDJSON in, RowBinary out: the row encoder, which is why this project exists.
+//! The row encoder: NDJSON lines to RowBinary rows.
 //!
-//! A body's lines go through two ways. `walk` is the quick one: it follows the learned key order,
-//! reads values where they stand and gives up at the slightest doubt. `general` takes what is
-//! left, through `sonic-rs`, and alone says why a line is refused. Both give the same bytes for
-//! every line that the quick one takes.
+//! A line takes one of two paths. `walk` is the fast path: it follows the learned key order, reads
+//! values in place, and gives up on anything unexpected. `general` is the slow path for all other
+//! lines: it parses with `sonic-rs`, and it alone rejects lines. Both paths give the same bytes for
+//! every line that the fast path accepts.
 //!
-//! Files in reading order: `lines`, `walk`, `order` (the guess), `row` (cells into place), `values`
-//! (one file a family of types), `general`, `skip`, `scan` and `escape` (JSON's grammar),
-//! `utf8`, `identify`, `report`.
+//! Files in reading order: `lines`, `walk`, `order` (the guess of the next key), `row` (values in the
+//! table's order), `values` (one file per family of types), `general`, `skip`, `scan` and `escape`
+//! (the grammar of JSON), `utf8`, `identify`, `report`.
 //!
 //! # What a value means
 //!
-//! What ClickHouse makes of the same line as `JSONEachRow`, with unknown fields skipped,
-//! best-effort dates and nulls as defaults. On purpose it is different in this:
+//! A value means what it means to ClickHouse in the format `JSONEachRow` with the settings
+//! `input_format_skip_unknown_fields=1`, `date_time_input_format='best_effort'` and
+//! `input_format_null_as_default=1`, with these exceptions:
 //!
-//! - What ClickHouse wraps, clamps or cuts is refused as `out_of_range`: 300 into UInt8, numbers
-//!   that overflow a float, dates and times outside of their type, days and months that don't
-//!   exist, hours above 23, minutes and seconds above 59, offsets above 23:59, a Date as Unix
-//!   seconds.
-//! - A line must be valid JSON, values that are skipped or stored as text included: no control
-//!   bytes or unknown escapes in strings, no leading zeros or plus signs or `inf` as bare numbers,
-//!   no trailing commas. One object a line, and not inside an array.
-//! - Unpaired surrogates are refused in a column's value and in keys (ClickHouse stores a low one
-//!   as invalid UTF-8), and are of no interest in a value that is skipped.
-//! - Keys match column names exactly; ClickHouse since 26 also matches other cases.
-//! - `null` in an Enum column that is not Nullable is the default; ClickHouse fails on it.
-//! - Of the best-effort forms of times only those of the grammar in `values/moment.rs` are read;
-//!   others (names of months, two digits for a year, a year alone, …) are a `type_mismatch`.
-//! - Numbers in a Date32 column have the range that text has, 1900 to 2299; a DateTime64 is from
-//!   year 1 to 9999. An IPv4 address has at most three digits a number, and none with a leading
-//!   zero inside an IPv6 address.
-//! - The fields `ip` and `server_time`, where the server fills columns of these names, are skipped
-//!   whatever they hold.
+//! - A value that ClickHouse would wrap, clamp or truncate is rejected as `out_of_range`: 300 in
+//!   UInt8, numbers that overflow a float, dates and times outside the range of their type, dates
+//!   that don't exist, hours above 23, minutes and seconds above 59, offsets above 23:59, Unix
+//!   seconds in a Date.
+//! - A line must be valid JSON, including values that are skipped or stored as text: no control
+//!   bytes and no unknown escapes in strings; no leading zeros, plus signs or `inf` in numbers; no
+//!   trailing commas. A line is one object, not an array of objects.
+//! - Unpaired surrogates are rejected in keys and in values of columns (ClickHouse stores an unpaired
+//!   low surrogate as invalid UTF-8). They are accepted in skipped values.
+//! - Keys match column names exactly. Since 26.5 ClickHouse matches them without regard to case, too.
+//! - `null` in an Enum column that is not Nullable is the default; in ClickHouse it is an error.
+//! - Of the best-effort formats of times only the grammar in `values/moment.rs` is accepted. Others
+//!   (month names, two-digit years, a year alone, …) are a `type_mismatch`.
+//! - A number in a Date32 column has the range of text, 1900 to 2299. A DateTime64 is in the years 1
+//!   to 9999. A number of an IPv4 address has at most three digits, and no leading zero inside an
+//!   IPv6 address.
+//! - The fields `ip` and `server_time` are skipped, with any value, if the server fills the columns of
+//!   these names.
 
 mod escape;
 mod general;
@@ -51,7 +52,7 @@ use std::sync::Arc;
 
 pub use report::{LineCode, LineError, RejectedByCode, Report};
 
-use self::general::Refused;
+use self::general::Rejection;
 use self::identify::Identifier;
 use self::lines::{Lines, end_of_line, trim_end};
 use self::order::KeyOrder;
@@ -63,38 +64,38 @@ use crate::limits;
 use crate::quarantine::RejectedLine;
 use crate::schema::Plan;
 
-/// What one request may hold.
+/// Limits of the events of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EncodeLimits {
-    /// A longer line is refused.
+    /// Bytes of a line; a longer line is rejected.
     pub line_bytes_max: usize,
-    /// More lines, good and bad, refuse the request.
+    /// Lines that are not blank, accepted or rejected; a request with more is refused.
     pub events_max: u32,
-    /// More bytes of rows and of refused lines refuse the request.
+    /// Bytes of encoded rows and rejected lines; a request with more is refused.
     pub encoded_bytes_max: usize,
 }
 
-/// Where and when a request came in: what the server adds to its events.
+/// The origin of a request: the values that the server adds to its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// The client's address.
     pub client_ip: IpAddr,
-    /// When the body had been read, in nanoseconds since 1970.
+    /// When the body was complete, in nanoseconds since 1970.
     pub server_time_unix_ns: i64,
 }
 
-/// Why a request is refused as a whole.
+/// Why the encoder refuses a whole request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EncodeRefusal {
-    /// More than [`limits::BAD_LINES_MAX`] lines were refused.
+    /// More than [`limits::BAD_LINES_MAX`] lines are rejected.
     TooManyBadLines,
-    /// More than [`EncodeLimits::events_max`].
+    /// The request has more lines than [`EncodeLimits::events_max`].
     TooManyEvents,
-    /// More than [`EncodeLimits::encoded_bytes_max`].
+    /// The request has more encoded bytes than [`EncodeLimits::encoded_bytes_max`].
     EncodedTooLarge,
 }
 
-/// Encodes bodies into batches. Each worker has its own; it learns from every line.
+/// The encoder from bodies to batches. Each worker owns one, because it learns from every line.
 #[derive(Debug)]
 pub struct RowEncoder {
     plan: Arc<Plan>,
@@ -102,15 +103,16 @@ pub struct RowEncoder {
     order: KeyOrder,
     builder: RowBuilder,
     server: ServerCells,
-    /// A value whose escapes had to be decoded.
+    /// A string value with its escapes decoded.
     scratch: Vec<u8>,
-    /// The column that is to identify events, and how, while the table has it.
+    /// The column whose values identify events (`--dedup-field`).
     identifying: Option<String>,
+    /// Computes the identities; `None` without such a column, or while the table lacks it.
     identifier: Option<Identifier>,
 }
 
 impl RowEncoder {
-    /// An encoder that has learned nothing yet.
+    /// An encoder without a learned key order.
     pub fn new(plan: Arc<Plan>, limits: EncodeLimits) -> Self {
         Self {
             order: KeyOrder::new(plan.columns().len()),
@@ -124,8 +126,8 @@ impl RowEncoder {
         }
     }
 
-    /// The same, noting the identity of each event: what it has in this column. Nothing is noted
-    /// where clients fill no such column.
+    /// An encoder that also adds the identity of each event to the batch: the hash of its value in
+    /// `column`. If clients fill no such column, events have no identity.
     #[must_use]
     pub fn identifying(mut self, column: Option<&str>) -> Self {
         self.identifying = column.map(str::to_owned);
@@ -133,19 +135,19 @@ impl RowEncoder {
         self
     }
 
-    /// Encodes by another plan from now on, and learns anew.
+    /// Changes the plan and forgets the learned key order.
     pub fn follow(&mut self, plan: Arc<Plan>) {
         let column = self.identifying.take();
         *self = Self::new(plan, self.limits).identifying(column.as_deref());
     }
 
-    /// Appends the rows of a whole body to `batch.rows` and the lines that are refused to
-    /// `batch.rejected`, and adds to `report` what became of them.
+    /// Encodes a complete body: appends rows to `batch.rows` and rejected lines to `batch.rejected`,
+    /// and adds the numbers of both to `report`.
     ///
     /// # Errors
     ///
-    /// The request is refused as a whole; `batch` is as it was before, and `report` says how far
-    /// it went.
+    /// The whole request is refused. `batch` is unchanged; `report` contains the lines rejected until
+    /// then.
     pub fn encode(
         &mut self,
         body: &[u8],
@@ -156,8 +158,8 @@ impl RowEncoder {
         self.encode_with::<true>(body, origin, batch, report)
     }
 
-    /// The same without the quick way: the naive twin of [`RowEncoder::encode`], for tests and
-    /// comparisons.
+    /// Encodes a complete body on the slow path alone: the naive twin of [`RowEncoder::encode`] for
+    /// tests and benchmarks.
     ///
     /// # Errors
     ///
@@ -172,7 +174,7 @@ impl RowEncoder {
         self.encode_with::<false>(body, origin, batch, report)
     }
 
-    fn encode_with<const QUICK: bool>(
+    fn encode_with<const FAST: bool>(
         &mut self,
         body: &[u8],
         origin: &Origin,
@@ -181,7 +183,7 @@ impl RowEncoder {
     ) -> Result<(), EncodeRefusal> {
         self.server.encode(&self.plan, origin);
         let mark = batch.mark();
-        let done = self.encode_lines::<QUICK>(body, origin, batch, report);
+        let done = self.encode_lines::<FAST>(body, origin, batch, report);
         if done.is_ok() {
             self.builder.move_rows(&mut batch.rows.bytes);
         } else {
@@ -192,7 +194,7 @@ impl RowEncoder {
         done
     }
 
-    fn encode_lines<const QUICK: bool>(
+    fn encode_lines<const FAST: bool>(
         &mut self,
         body: &[u8],
         origin: &Origin,
@@ -207,7 +209,7 @@ impl RowEncoder {
             if accepted + rejected >= self.limits.events_max {
                 return Err(EncodeRefusal::TooManyEvents);
             }
-            if let Some(end) = self.walk_line::<QUICK>(body, start, &mut window) {
+            if let Some(end) = self.walk_line::<FAST>(body, start, &mut window) {
                 lines.end(end);
                 accepted += 1;
             } else {
@@ -216,9 +218,9 @@ impl RowEncoder {
                 let line = body.get(start..end).unwrap_or_default();
                 match self.encode_line(line) {
                     Ok(()) => accepted += 1,
-                    Err(refused) => {
+                    Err(rejection) => {
                         rejected += 1;
-                        reject(refused, number, line, origin, batch, report);
+                        reject(rejection, number, line, origin, batch, report);
                     }
                 }
                 if rejected > limits::BAD_LINES_MAX {
@@ -232,7 +234,7 @@ impl RowEncoder {
             if encoded > self.limits.encoded_bytes_max {
                 return Err(EncodeRefusal::EncodedTooLarge);
             }
-            if self.builder.rows.len() >= row::ROWS_BYTES_HELD {
+            if self.builder.rows.len() >= row::FLUSH_BYTES {
                 self.builder.move_rows(&mut batch.rows.bytes);
             }
         }
@@ -241,19 +243,21 @@ impl RowEncoder {
         Ok(())
     }
 
-    /// Notes the identity of the row that begins at `start`, if there is one and it has one.
+    /// Adds the identity of the row at `start` to the batch. Does nothing if the line was rejected or
+    /// the event has no identity.
     fn identify(&self, start: usize, batch: &mut Batch) {
         let row = self.builder.rows.written().get(start..).unwrap_or_default();
         if let Some(id) = self.identifier.as_ref().and_then(|identifier| identifier.id(row)) {
-            let place = batch.rows.bytes.len() + start;
-            batch.identify(id, place..place + row.len());
+            let offset = batch.rows.bytes.len() + start;
+            batch.identify(id, offset..offset + row.len());
         }
     }
 
-    /// Tries the quick way on the line that begins at `start`: where it ends.
+    /// Tries the fast path on the line that begins at `start`. Returns the end of the line, or `None`
+    /// when the line has to take the slow path.
     #[inline]
-    fn walk_line<const QUICK: bool>(&mut self, body: &[u8], start: usize, window: &mut Utf8Window) -> Option<usize> {
-        if !QUICK || !window.has_line(body, start) {
+    fn walk_line<const FAST: bool>(&mut self, body: &[u8], start: usize, window: &mut Utf8Window) -> Option<usize> {
+        if !FAST || !window.has_line(body, start) {
             return None;
         }
         let mut walk = Walk {
@@ -271,17 +275,14 @@ impl RowEncoder {
         end
     }
 
-    /// The general way.
+    /// Encodes a line on the slow path.
     #[cold]
-    fn encode_line(&mut self, line: &[u8]) -> Result<(), Refused> {
+    fn encode_line(&mut self, line: &[u8]) -> Result<(), Rejection> {
         let line = trim_end(line);
         if line.len() > self.limits.line_bytes_max {
-            let message = format!(
-                "the line has {} bytes, more than the {} that a line may have",
-                line.len(),
-                self.limits.line_bytes_max
-            );
-            return Err(Refused::new(LineCode::LineTooLong, message));
+            let message =
+                format!("the line has {} bytes, more than the limit of {}", line.len(), self.limits.line_bytes_max);
+            return Err(Rejection::new(LineCode::LineTooLong, message));
         }
         let done = general::encode_line(&self.plan, line, &self.server, &mut self.builder);
         if done.is_err() {
@@ -291,20 +292,20 @@ impl RowEncoder {
     }
 }
 
-/// Puts a refused line into the quarantine section and into the report.
+/// Adds a rejected line to the batch and to the report.
 #[cold]
-fn reject(refused: Refused, number: u32, line: &[u8], origin: &Origin, batch: &mut Batch, report: &mut Report) {
+fn reject(rejection: Rejection, number: u32, line: &[u8], origin: &Origin, batch: &mut Batch, report: &mut Report) {
     let section = &mut batch.rejected;
     let line = RejectedLine {
         server_time_unix_ns: origin.server_time_unix_ns,
         ip: origin.client_ip.to_canonical(),
-        code: refused.code.as_str(),
-        message: &refused.message,
+        code: rejection.code.as_str(),
+        message: &rejection.message,
         line: trim_end(line),
     };
     line.put_row(&mut section.bytes);
     section.count += 1;
-    report.reject(number, refused);
+    report.reject(number, rejection);
 }
 
 #[cfg(test)]

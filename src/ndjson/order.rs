@@ -1,42 +1,48 @@
-//! The learned key order.
+//! The learned order of keys.
 //!
-//! Lines of one client look alike: the same keys, in the same order, with the same spaces. So
-//! what stands between two values, from the end of one to the start of the next
-//! (`,"device_id":`), is remembered as one *step*, with the field that it leads to; on the next
-//! line it is enough to compare the bytes. A key is then neither scanned nor looked up.
+//! The lines of one client are alike: the same keys, in the same order, with the same white space. So
+//! the encoder remembers the bytes between two values, from the end of one to the start of the next
+//! (`,"device_id":`), as a *step*, together with the field of the next value. On the next line it
+//! only compares these bytes: the key is neither scanned nor looked up.
 //!
-//! - A step that does not match may be a field that this line lacks: the next few steps are tried
-//!   as well. Nothing is forgotten for that.
-//! - A key that no step foresaw is looked up and *inserted* where it came, so that two kinds of
-//!   lines in turn soon have steps for both.
-//! - A line with several such keys has another order, and nothing is kept of it. After
-//!   [`OTHER_LINES_MAX`] of them in a row all steps are forgotten, and the next line is learned from
-//!   its start.
-//! - After [`MISSED_LINES_MAX`] lines with lookups in a row the guess is dropped for
-//!   [`PAUSE_LINES`] lines: lines without order cost a lookup a key and nothing else.
+//! - If a step does not match, the line may lack that field: the next [`STEPS_AHEAD`] steps are tried,
+//!   and all steps are kept.
+//! - If no step matches, the key is looked up, and a step for it is *inserted* at this position. So
+//!   two kinds of lines in turn soon have steps for both.
+//! - A line with more than [`LOOKUPS_IN_ORDER`] lookups has another order, and the steps that it
+//!   inserted are removed. After [`OTHER_LINES_MAX`] such lines in a row all steps are forgotten,
+//!   and the next line is learned from its start.
+//! - After [`MISSED_LINES_MAX`] lines in a row with a lookup, nothing is guessed for [`PAUSE_LINES`]
+//!   lines: lines without a common order cost one lookup per key and nothing else.
 
 use crate::schema::KeyTarget;
 
-/// How many further steps are tried behind one that does not match.
+/// Steps that are tried after one that does not match.
 const STEPS_AHEAD: usize = 3;
-/// Lookups in one line after which its order counts as another one.
+/// The largest number of lookups in a line that still follows the learned order.
 const LOOKUPS_IN_ORDER: u32 = 2;
+/// Lines of another order in a row after which the steps are forgotten.
 const OTHER_LINES_MAX: u32 = 2;
+/// Lines with lookups in a row after which guessing pauses.
 const MISSED_LINES_MAX: u32 = 4;
+/// Lines without guesses in a pause.
 const PAUSE_LINES: u32 = 100;
-/// Steps for keys that no column has, and for columns' keys in other places.
+/// Steps beyond two per column: for keys of no column.
 const STEPS_OF_UNKNOWN_MAX: usize = 112;
-/// A spelling that is longer is always looked up.
+/// Bytes of a step's spelling; a key with a longer spelling is always looked up.
 const SPELLING_BYTES_MAX: usize = 64;
-/// What is compared at once.
-const HEAD_BYTES: usize = 32;
+/// Bytes of a spelling that are compared at once.
+const COMPARED_BYTES: usize = 32;
 
-/// What is expected between two values, and where it leads.
+/// The expected bytes between two values, and the field of the second one.
 #[derive(Clone, Debug)]
 struct Step {
+    /// The bytes before the value, from the end of the former value: a comma or the opening brace,
+    /// the key, the colon, and white space.
     spelling: [u8; SPELLING_BYTES_MAX],
-    /// 0xff for every byte of the spelling's first [`HEAD_BYTES`], 0 behind its end.
-    mask: [u8; HEAD_BYTES],
+    /// 0xff for every byte among the first [`COMPARED_BYTES`] of the spelling, 0 after its end.
+    mask: [u8; COMPARED_BYTES],
+    /// Bytes of the spelling.
     length: usize,
     target: KeyTarget,
 }
@@ -44,7 +50,7 @@ struct Step {
 impl Step {
     fn new(spelling: &[u8], target: KeyTarget) -> Option<Self> {
         let mut step =
-            Self { spelling: [0; SPELLING_BYTES_MAX], mask: [0; HEAD_BYTES], length: spelling.len(), target };
+            Self { spelling: [0; SPELLING_BYTES_MAX], mask: [0; COMPARED_BYTES], length: spelling.len(), target };
         step.spelling.get_mut(..spelling.len())?.copy_from_slice(spelling);
         for byte in step.mask.iter_mut().take(spelling.len()) {
             *byte = 0xff;
@@ -52,15 +58,16 @@ impl Step {
         Some(step)
     }
 
-    /// Compares 32 bytes at once where the body has so many left, without a branch on the
-    /// length. No spelling has a line feed in it, so a match never reaches into the next line.
+    /// True when the body contains the spelling at `at`. Compares 32 bytes at once if the body has as
+    /// many left, without a branch on the length. No spelling contains a line feed, so a match never
+    /// crosses the end of a line.
     #[inline(always)]
     fn matches(&self, body: &[u8], at: usize) -> bool {
         let Some(rest) = body.get(at..) else {
             return false;
         };
-        match rest.first_chunk::<HEAD_BYTES>() {
-            Some(head) if self.length <= HEAD_BYTES => {
+        match rest.first_chunk::<COMPARED_BYTES>() {
+            Some(head) if self.length <= COMPARED_BYTES => {
                 let mut difference = 0;
                 for ((byte, expected), mask) in head.iter().zip(&self.spelling).zip(&self.mask) {
                     difference |= (byte ^ expected) & mask;
@@ -72,34 +79,34 @@ impl Step {
     }
 }
 
-/// The steps of the last lines, and how well they did.
+/// The learned key order: the steps of recent lines, and how often they missed.
 #[derive(Debug, Default)]
 pub(crate) struct KeyOrder {
     steps: Vec<Step>,
     steps_max: usize,
-    /// The step that is expected next in this line.
+    /// The index of the next expected step in this line.
     next: usize,
-    /// Keys of this line that had to be looked up.
+    /// Keys of this line that were looked up.
     lookups: u32,
-    /// Where this line has inserted steps, in order.
+    /// The indexes of the steps that this line has inserted, ascending.
     inserted: Vec<usize>,
-    /// True while this line is the first to be learned: its lookups are no misses of an order.
+    /// True while the first line of an order is learned: its lookups are not misses.
     fresh: bool,
-    /// Lines in a row with lookups.
+    /// The number of lines in a row with lookups.
     missed_lines: u32,
-    /// Lines in a row of another order.
+    /// The number of lines in a row of another order.
     other_lines: u32,
-    /// Lines left without a guess.
+    /// Remaining lines of a pause.
     pause: u32,
 }
 
 impl KeyOrder {
-    /// For a table of so many columns.
+    /// An empty order for a table with this many columns.
     pub(crate) fn new(columns: usize) -> Self {
         Self { steps_max: columns * 2 + STEPS_OF_UNKNOWN_MAX, ..Self::default() }
     }
 
-    /// A line begins.
+    /// Begins a line.
     #[inline]
     pub(crate) fn begin_line(&mut self) {
         self.next = 0;
@@ -108,7 +115,7 @@ impl KeyOrder {
         self.fresh = self.steps.is_empty();
     }
 
-    /// The field that the bytes at `at` lead to if they are as expected, and the value's place.
+    /// The target of the key at `at` and the offset of its value, if a step matches the bytes at `at`.
     #[inline]
     pub(crate) fn guess(&mut self, body: &[u8], at: usize) -> Option<(KeyTarget, usize)> {
         let step = self.steps.get(self.next)?;
@@ -121,7 +128,7 @@ impl KeyOrder {
 
     #[inline(never)]
     fn guess_ahead(&mut self, body: &[u8], at: usize) -> Option<(KeyTarget, usize)> {
-        // The end of the object is no missing field.
+        // At the end of the object no further step can match.
         if body.get(at) == Some(&b'}') {
             return None;
         }
@@ -135,7 +142,8 @@ impl KeyOrder {
         None
     }
 
-    /// A key was looked up; `spelling` is all that stood before its value.
+    /// Learns a key that was looked up; `spelling` is everything between the former value and its
+    /// value.
     pub(crate) fn learn(&mut self, spelling: &[u8], target: KeyTarget) {
         self.lookups += 1;
         if self.pause > 0 || self.steps.len() >= self.steps_max {
@@ -157,7 +165,7 @@ impl KeyOrder {
         !self.fresh && self.lookups > LOOKUPS_IN_ORDER
     }
 
-    /// Takes back what this line has inserted, all of it before the step that is expected next.
+    /// Removes the steps that this line has inserted. All of them are before `next`.
     fn forget_line(&mut self) {
         for index in self.inserted.drain(..).rev() {
             self.steps.remove(index);
@@ -165,7 +173,7 @@ impl KeyOrder {
         }
     }
 
-    /// A line has ended, whatever became of it.
+    /// Ends a line, accepted or not.
     #[inline]
     pub(crate) fn end_line(&mut self) {
         if self.lookups == 0 {
@@ -205,7 +213,7 @@ impl KeyOrder {
 mod tests {
     use super::*;
 
-    /// Runs a line of keys through the order: how many of them were guessed.
+    /// Passes a line with these keys through the order, and returns the number of guessed keys.
     fn line(order: &mut KeyOrder, keys: &[&str]) -> usize {
         order.begin_line();
         let mut guessed = 0;
@@ -230,7 +238,7 @@ mod tests {
     const TOO_LONG: &str = "a_key_that_is_longer_than_what_is_remembered_at_all_and_so_is_looked_up";
 
     #[test]
-    fn the_second_line_is_guessed_whole() {
+    fn every_key_of_the_second_line_is_guessed() {
         let mut order = KeyOrder::new(8);
         assert_eq!(line(&mut order, &["a", "bb", LONG, "dddd"]), 0);
         assert_eq!(line(&mut order, &["a", "bb", LONG, "dddd"]), 4);
@@ -252,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_another_order_now_and_then_leaves_no_trace() {
+    fn an_occasional_line_of_another_order_is_not_learned() {
         let mut order = KeyOrder::new(8);
         line(&mut order, &["a", "bb", "ccc", "dddd"]);
         for _ in 0..100 {
@@ -263,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn without_order_the_guess_is_dropped_for_a_while() {
+    fn without_a_common_order_guessing_pauses() {
         let mut order = KeyOrder::new(8);
         let lines = [["a", "bb", "ccc"], ["ccc", "a", "bb"], ["bb", "ccc", "a"]];
         let mut paused = false;
@@ -279,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn the_steps_are_bounded() {
+    fn the_number_of_steps_is_limited() {
         let mut order = KeyOrder::new(1);
         let keys: Vec<String> = (1..100).map(|length| "k".repeat(length)).collect();
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();

@@ -1,35 +1,35 @@
-//! What became of a body's lines.
+//! The results of encoding the lines of a body.
 
 use std::sync::Arc;
 
-use super::general::Refused;
+use super::general::Rejection;
 use crate::limits;
 
-/// Why a line was refused.
+/// Why a line is rejected, as a stable code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LineCode {
     /// The line is not JSON.
     InvalidJson,
-    /// It is JSON, but no object.
+    /// The line is JSON and not an object.
     NotAnObject,
-    /// A value is nothing that its column's type can be read from.
+    /// A value can't be converted to the type of its column.
     TypeMismatch,
-    /// A value is of the right sort, but its column's type can't hold it.
+    /// A value is outside the range of its column's type.
     OutOfRange,
-    /// A field that the configuration requires is not there.
+    /// A field that the configuration requires is missing.
     MissingField,
-    /// A column's field is there more than once.
+    /// The field of a column occurs more than once.
     DuplicateField,
-    /// The line is longer than a line may be.
+    /// The line is longer than [`EncodeLimits::line_bytes_max`](super::EncodeLimits::line_bytes_max).
     LineTooLong,
-    /// Values are nested too deep.
+    /// Values are nested deeper than [`limits::DEPTH_MAX`].
     TooDeep,
     /// The line is not UTF-8.
     InvalidUtf8,
 }
 
 impl LineCode {
-    /// All codes, each at its own number.
+    /// Every code, at the index of its discriminant.
     pub const ALL: [Self; 9] = [
         Self::InvalidJson,
         Self::NotAnObject,
@@ -42,7 +42,7 @@ impl LineCode {
         Self::InvalidUtf8,
     ];
 
-    /// The name in replies, metrics and the quarantine table.
+    /// The name of the code in replies, metrics and the quarantine table.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InvalidJson => "invalid_json",
@@ -58,37 +58,37 @@ impl LineCode {
     }
 }
 
-/// One refused line.
+/// The error of one rejected line, as the reply lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LineError {
-    /// The line's number in the body, from 1.
+    /// The number of the line in the body, from 1.
     pub line: u32,
-    /// The column whose field was refused, if it was a field.
+    /// The column whose value is the reason, if a value is.
     pub column: Option<Arc<str>>,
-    /// Why.
+    /// The reason as a code.
     pub code: LineCode,
-    /// Why, as a sentence.
+    /// The reason as a sentence.
     pub message: String,
 }
 
-/// How many lines were refused for each reason, in the order of [`LineCode::ALL`].
+/// The number of rejected lines per code, in the order of [`LineCode::ALL`].
 pub type RejectedByCode = [u32; LineCode::ALL.len()];
 
-/// What became of the lines of one request. Reused from request to request.
+/// The results of encoding the lines of one request. Each worker reuses one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Lines that became rows.
+    /// Accepted lines: those that became rows.
     pub accepted: u32,
-    /// Lines that were refused.
+    /// Rejected lines.
     pub rejected: u32,
-    /// The first [`limits::LINE_ERRORS_LISTED_MAX`] of those.
+    /// The errors of the first [`limits::LINE_ERRORS_LISTED_MAX`] rejected lines.
     pub errors: Vec<LineError>,
-    /// The refused lines by reason.
+    /// The rejected lines by code.
     pub rejected_by_code: RejectedByCode,
 }
 
 impl Report {
-    /// Makes it empty for the next request.
+    /// Empties the report for the next request.
     pub fn clear(&mut self) {
         self.accepted = 0;
         self.rejected = 0;
@@ -96,13 +96,14 @@ impl Report {
         self.rejected_by_code = RejectedByCode::default();
     }
 
-    pub(super) fn reject(&mut self, line: u32, refused: Refused) {
+    pub(super) fn reject(&mut self, line: u32, rejection: Rejection) {
         self.rejected += 1;
-        if let Some(count) = self.rejected_by_code.get_mut(refused.code as usize) {
+        if let Some(count) = self.rejected_by_code.get_mut(rejection.code as usize) {
             *count += 1;
         }
         if self.errors.len() < limits::LINE_ERRORS_LISTED_MAX {
-            self.errors.push(LineError { line, column: refused.column, code: refused.code, message: refused.message });
+            let Rejection { code, column, message } = rejection;
+            self.errors.push(LineError { line, column, code, message });
         }
     }
 }
@@ -112,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_code_is_at_its_number() {
+    fn every_code_is_at_the_index_of_its_discriminant() {
         for (number, code) in LineCode::ALL.into_iter().enumerate() {
             assert_eq!(code as usize, number);
         }

@@ -1,10 +1,10 @@
-//! Building one row: cells in the table's order, from fields in the line's order.
+//! Building a row: values in the table's order, from fields in the line's order.
 //!
-//! While the fields come in the table's order each cell is written where it belongs. The first
-//! one that comes early ends that: it and all after it are written to a side buffer, and a slot
-//! per field remembers where; at the end of the line the cells are copied into place and what is
-//! missing gets its default. The server's own columns are encoded once a body, and copied as one
-//! run wherever they stand between fields.
+//! While the fields come in the table's order, each value is appended to the row. From the first
+//! field that comes early on, values are written to a side buffer, and their ranges are remembered
+//! per field. At the end of the line these values are copied to the row in the table's order, and
+//! missing fields get their defaults. The columns that the server fills are encoded once per body;
+//! each run of them between two fields is one copy.
 
 use std::ops::Range;
 
@@ -13,17 +13,17 @@ use super::values::{address, time};
 use crate::rowbinary::RowBuffer;
 use crate::schema::{ColumnType, Field, Plan, Source};
 
-/// Finished rows that are held back at most, and a row more. So many stay in the processor's first
-/// cache, from where they are copied to the batch; those of a large body as a whole would not.
-pub(super) const ROWS_BYTES_HELD: usize = 16 << 10;
-/// What both buffers keep between bodies.
+/// Flush threshold: the buffer holds up to this many bytes of finished rows, plus one row, before they
+/// are copied to the batch. That fits the L1 cache; all rows of a large body would not.
+pub(super) const FLUSH_BYTES: usize = 16 << 10;
+/// Bytes of space that each buffer keeps between bodies.
 const BUFFER_BYTES_KEPT: usize = 256 << 10;
 
-/// The server's columns, encoded for one body.
+/// The values of the columns that the server fills, encoded for one body.
 #[derive(Debug, Default)]
 pub(crate) struct ServerCells {
     cells: RowBuffer,
-    /// As many as [`Plan::server_runs`].
+    /// The range in `cells` of each of [`Plan::server_runs`].
     runs: Vec<Range<usize>>,
 }
 
@@ -43,7 +43,7 @@ impl ServerCells {
         }
     }
 
-    /// Appends the run before field `index`.
+    /// Appends the run of server-filled values before field `index`.
     #[inline]
     fn put_run(&self, index: usize, out: &mut RowBuffer) {
         if let Some(run) = self.runs.get(index)
@@ -61,39 +61,43 @@ fn put_server_value(source: Source, column_type: &ColumnType, origin: &Origin, o
     }
 }
 
-/// A field came twice in one line.
+/// The error of a field that occurs twice in a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Duplicate;
 
-/// Where the cell of an early field lies in the side buffer, if it is of this row.
+/// The range of a field's value in the side buffer, valid for one row.
 #[derive(Clone, Debug, Default)]
-struct Slot {
+struct SideCell {
+    /// The number of the row that the value belongs to.
     row: u64,
-    cell: Range<usize>,
+    range: Range<usize>,
 }
 
-/// The last rows of a body, and the one that is being built.
+/// Finished rows of a body that are not in the batch yet, and the row that is being built.
 #[derive(Debug)]
 pub(crate) struct RowBuilder {
-    /// Finished rows, then the cells of this one that are in place.
+    /// Finished rows, then the values of the current row that came in order.
     pub(crate) rows: RowBuffer,
+    /// Values of the current row that came early.
     side: RowBuffer,
-    slots: Vec<Slot>,
-    /// This row's number, never used twice, so that slots need not be emptied.
+    /// One per field of the plan.
+    side_cells: Vec<SideCell>,
+    /// The number of the current row. It is never used twice, so `side_cells` need not be cleared.
     row: u64,
+    /// The start of the current row in `rows`.
     start: usize,
-    /// The field whose cell comes next in `rows`.
+    /// The field whose value is appended next to `rows`.
     next: usize,
-    /// False from the first field on that came early.
+    /// False once a field of the current row came early.
     in_order: bool,
 }
 
 impl RowBuilder {
     pub(crate) fn new(plan: &Plan) -> Self {
         Self {
-            rows: RowBuffer::with_space(ROWS_BYTES_HELD * 2),
+            rows: RowBuffer::with_space(FLUSH_BYTES * 2),
             side: RowBuffer::with_space(1 << 10),
-            slots: vec![Slot::default(); plan.fields().len()],
+            side_cells: vec![SideCell::default(); plan.fields().len()],
             row: 0,
             start: 0,
             next: 0,
@@ -101,7 +105,7 @@ impl RowBuilder {
         }
     }
 
-    /// Begins a row behind the finished ones.
+    /// Begins a row after the finished rows.
     #[inline]
     pub(crate) fn begin(&mut self, server: &ServerCells) {
         self.row += 1;
@@ -112,8 +116,8 @@ impl RowBuilder {
         server.put_run(0, &mut self.rows);
     }
 
-    /// Writes the cell of a field with `write`, which answers nothing when it refuses; what it
-    /// has written until then is taken back, and it may be tried again.
+    /// Writes the value of a field with `write`. If `write` fails, the bytes that it has written are
+    /// removed, and the field may be written again.
     #[inline]
     pub(crate) fn put<T, E>(
         &mut self,
@@ -121,7 +125,7 @@ impl RowBuilder {
         server: &ServerCells,
         write: impl FnOnce(&mut RowBuffer) -> Result<T, E>,
     ) -> Result<T, E> {
-        // One call of `write`, so that it is compiled into this place.
+        // `write` is called at one place only, so that the compiler inlines it.
         let in_place = self.in_order && field == self.next;
         let out = if in_place { &mut self.rows } else { &mut self.side };
         let before = out.len();
@@ -133,23 +137,23 @@ impl RowBuilder {
             server.put_run(field + 1, &mut self.rows);
         } else {
             self.in_order = false;
-            let cell = before..self.side.len();
-            if let Some(slot) = self.slots.get_mut(field) {
-                *slot = Slot { row: self.row, cell };
+            let range = before..self.side.len();
+            if let Some(side_cell) = self.side_cells.get_mut(field) {
+                *side_cell = SideCell { row: self.row, range };
             }
         }
         written
     }
 
-    /// Refuses a field that this row already has.
+    /// Fails if the current row already has the field.
     #[inline]
     pub(crate) fn check_new(&self, field: usize) -> Result<(), Duplicate> {
         let written =
-            field < self.next || !self.in_order && self.slots.get(field).is_some_and(|slot| slot.row == self.row);
+            field < self.next || !self.in_order && self.side_cells.get(field).is_some_and(|cell| cell.row == self.row);
         if written { Err(Duplicate) } else { Ok(()) }
     }
 
-    /// Ends the row: what is missing gets its default.
+    /// Finishes the row; missing fields get their defaults.
     #[inline]
     pub(crate) fn finish(&mut self, fields: &[Field], server: &ServerCells) {
         if self.next < fields.len() {
@@ -159,27 +163,27 @@ impl RowBuilder {
 
     fn fill(&mut self, fields: &[Field], server: &ServerCells) {
         for (index, field) in fields.iter().enumerate().skip(self.next) {
-            match self.slots.get(index).filter(|slot| slot.row == self.row) {
-                Some(slot) => self.rows.put_range_of(&self.side, slot.cell.clone()),
+            match self.side_cells.get(index).filter(|cell| cell.row == self.row) {
+                Some(cell) => self.rows.put_range_of(&self.side, cell.range.clone()),
                 None => self.rows.put_slice(&field.default),
             }
             server.put_run(index + 1, &mut self.rows);
         }
     }
 
-    /// Takes the unfinished row back.
+    /// Removes the unfinished row.
     pub(crate) fn abandon(&mut self) {
         self.rows.truncate(self.start);
     }
 
-    /// Appends the finished rows to `out`; none is left here.
+    /// Moves the finished rows to the end of `out`.
     pub(crate) fn move_rows(&mut self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.rows.written());
         self.rows.truncate(0);
         self.start = 0;
     }
 
-    /// Forgets all rows, and gives back the memory of an unusual body.
+    /// Removes all rows, and releases space above [`BUFFER_BYTES_KEPT`].
     pub(crate) fn clear(&mut self) {
         self.rows.reset(BUFFER_BYTES_KEPT);
         self.side.reset(BUFFER_BYTES_KEPT);

@@ -1,20 +1,21 @@
-//! Where a string ends: the first quote, backslash or control byte.
+//! The search for the end of a string: the first quote, backslash or control byte.
 //!
-//! This is the encoder's innermost search. Strings differ in length from line to line, so what
-//! counts is that no branch depends on the length up to 31 bytes: 32 bytes are compared at once,
-//! and the place is the number of zeros before the mask's first bit. The same in plain loops over
-//! arrays, which the compiler makes vector instructions of as well, has no such mask and takes the
-//! smallest of 32 indexes instead: measured, the whole encoder was an eighth slower with it.
+//! This is the innermost loop of the encoder. Strings differ in length from line to line, so no branch
+//! may depend on a length below 32 bytes: 32 bytes are compared at once, and the number of trailing
+//! zeros of the resulting mask is the offset. Plain loops over arrays are vectorized by the compiler
+//! as well, but without such a mask they compute the minimum of 32 indexes; the whole encoder was an
+//! eighth slower that way.
 
 use wide::u8x32;
 
+/// Bytes that are compared at once.
 const BLOCK: usize = 32;
-/// Blocks of a string that are searched in place. A UUID as text takes two.
+/// Blocks that are searched inline. A UUID in text form takes two.
 const BLOCKS_IN_PLACE: usize = 2;
-/// What is searched at once in a longer one.
+/// Bytes that are searched at once in a longer string.
 const STRIDE: usize = 4 * BLOCK;
 
-/// The first place at or behind `at` that holds `"`, `\` or a byte below 0x20, and that byte.
+/// The first offset from `at` on that holds `"`, `\` or a byte below 0x20, and that byte.
 #[inline(always)]
 pub(crate) fn string_end(body: &[u8], at: usize) -> Option<(usize, u8)> {
     let mut at = at;
@@ -32,7 +33,7 @@ pub(crate) fn string_end(body: &[u8], at: usize) -> Option<(usize, u8)> {
     string_end_far_off(body, at)
 }
 
-/// 0xff for each byte that ends a string.
+/// A mask of the bytes that can end a string: 0xff for each of them, 0 for the others.
 #[inline(always)]
 fn is_end(block: &[u8; BLOCK]) -> u8x32 {
     let bytes = u8x32::new(*block);
@@ -41,7 +42,7 @@ fn is_end(block: &[u8; BLOCK]) -> u8x32 {
         | bytes.simd_eq(bytes.min(u8x32::splat(0x1f)))
 }
 
-/// The same in a long string, or near the body's end.
+/// [`string_end`] for a long string, and near the end of the body.
 #[inline(never)]
 fn string_end_far_off(body: &[u8], at: usize) -> Option<(usize, u8)> {
     let mut at = at;
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_at_every_place_of_blocks_and_strides() {
+    fn an_end_is_found_at_every_offset_of_blocks_and_strides() {
         let length = 2 * BLOCK + 2 * STRIDE + BLOCK + 3;
         for place in 0..length {
             for end in [b'"', b'\\', b'\n', 0, 0x1f] {

@@ -1,9 +1,9 @@
-//! Skipping a JSON value without recursion, and checking all of its grammar on the way.
+//! Skipping of a JSON value (RFC 8259) without recursion, with a full check of its grammar.
 //!
-//! Used where a value belongs to no column, where its raw text is stored in a String column, and
-//! before a whole line is handed to `sonic-rs`, whose checked skipper recurses once per level.
-//! The levels are bits in a fixed array (1 = object), so nesting costs no memory and a line's
-//! depth has a limit before anything else looks at it.
+//! Used for a value that belongs to no column, for a value whose raw text is stored in a String
+//! column, and for a whole line before `sonic-rs` parses it: the checked skipper of `sonic-rs`
+//! recurses once per level. The open levels are bits in a fixed array (1 for an object), so nesting
+//! costs no memory, and the depth of a line is limited before any other code parses the line.
 
 use super::scan::string_end;
 use crate::limits::DEPTH_MAX;
@@ -11,15 +11,15 @@ use crate::limits::DEPTH_MAX;
 /// Why a value can't be skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SkipError {
-    /// Not JSON from this place on.
+    /// The text is not JSON from this offset on.
     Invalid(usize),
-    /// More than [`DEPTH_MAX`] levels.
+    /// The value has more than [`DEPTH_MAX`] levels.
     TooDeep,
 }
 
 const WORDS: usize = DEPTH_MAX.div_ceil(64);
 
-/// The open arrays and objects.
+/// The stack of open arrays and objects.
 #[derive(Default)]
 struct Levels {
     depth: usize,
@@ -39,7 +39,7 @@ impl Levels {
         Ok(())
     }
 
-    /// True when the innermost level is an object; `None` without a level.
+    /// True when the innermost level is an object; `None` when no level is open.
     fn innermost(&self) -> Option<bool> {
         let index = self.depth.checked_sub(1)?;
         let word = self.objects.get(index / 64)?;
@@ -47,8 +47,8 @@ impl Levels {
     }
 }
 
-/// The place behind the value that begins at `at` (no space before it). `open` is how many levels
-/// it is already inside of.
+/// The offset after the value that begins at `at`, without white space before it. `open` is the number
+/// of levels around the value.
 pub(crate) fn skip_value(body: &[u8], at: usize, open: usize) -> Result<usize, SkipError> {
     let mut levels = Levels::default();
     for _ in 0..open {
@@ -56,7 +56,7 @@ pub(crate) fn skip_value(body: &[u8], at: usize, open: usize) -> Result<usize, S
     }
     let mut at = at;
     loop {
-        // One value, or the opening of one.
+        // A scalar or empty value, or the opening of an array or object.
         at = match body.get(at) {
             Some(b'{') => {
                 levels.push(true)?;
@@ -82,7 +82,7 @@ pub(crate) fn skip_value(body: &[u8], at: usize, open: usize) -> Result<usize, S
             }
             _ => skip_scalar(body, at).ok_or(SkipError::Invalid(at))?,
         };
-        // Behind a value: close levels until another value follows.
+        // After a value: levels are closed until another value follows.
         loop {
             if levels.depth == open {
                 return Ok(at);
@@ -106,7 +106,7 @@ pub(crate) fn skip_value(body: &[u8], at: usize, open: usize) -> Result<usize, S
     }
 }
 
-/// A key, its colon, and the space around it: the place of the value.
+/// Skips a key, its colon and the white space around the colon; returns the offset of the value.
 fn skip_key(body: &[u8], at: usize) -> Result<usize, SkipError> {
     let colon = skip_space(body, skip_string(body, at).ok_or(SkipError::Invalid(at))?);
     if body.get(colon) != Some(&b':') {
@@ -115,7 +115,7 @@ fn skip_key(body: &[u8], at: usize) -> Result<usize, SkipError> {
     Ok(skip_space(body, colon + 1))
 }
 
-/// The place behind a string, number or literal; `None` when there is none.
+/// The offset after the string, number or literal at `at`; `None` when there is none.
 #[inline]
 pub(crate) fn skip_scalar(body: &[u8], at: usize) -> Option<usize> {
     match body.get(at)? {
@@ -128,8 +128,8 @@ pub(crate) fn skip_scalar(body: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// The place behind the string that begins at `at`, with its escapes checked. Surrogates are not
-/// paired here: an unpaired one is legal JSON, though no text.
+/// The offset after the string that begins at `at`. Escapes are checked; the pairing of surrogates is
+/// not, because an unpaired surrogate is valid JSON (RFC 8259, section 8.2), though not valid text.
 pub(crate) fn skip_string(body: &[u8], at: usize) -> Option<usize> {
     if body.get(at) != Some(&b'"') {
         return None;
@@ -156,7 +156,7 @@ pub(crate) fn skip_string(body: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// The place behind the number that begins at `at`, by JSON's grammar.
+/// The offset after the number that begins at `at` (RFC 8259, section 6).
 pub(crate) fn skip_number(body: &[u8], at: usize) -> Option<usize> {
     let mut at = at;
     if body.get(at) == Some(&b'-') {
@@ -195,8 +195,8 @@ fn skip_literal(body: &[u8], at: usize, literal: &[u8]) -> Option<usize> {
     (body.get(at..end)? == literal).then_some(end)
 }
 
-/// The first place at or behind `at` that holds no space, tab or carriage return. A line feed is
-/// no space here: it ends the line.
+/// The first offset from `at` on that holds no space, tab or carriage return. A line feed ends the line
+/// and does not count as white space.
 #[inline]
 pub(crate) fn skip_space(body: &[u8], at: usize) -> usize {
     let mut at = at;
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_has_a_limit() {
+    fn depth_is_limited() {
         for depth in [0, 1, 63, 64, 65, DEPTH_MAX - 1, DEPTH_MAX] {
             let text = ["[".repeat(depth), "1".to_owned(), "]".repeat(depth)].concat();
             assert!(whole(text.as_bytes()), "{depth}");
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn grammar() {
+    fn only_the_grammar_of_json_is_accepted() {
         for good in [
             "0",
             "-0",
@@ -271,7 +271,8 @@ mod tests {
     }
 
     proptest! {
-        /// The naive twin is `serde_json`, which also refuses unpaired surrogates only on demand.
+        /// The naive twin is `serde_json`, which does not check the pairing of surrogates in an ignored
+        /// value either.
         #[test]
         fn it_accepts_what_serde_json_accepts(
             text in "[\\[\\]{}:, \"a1tfn0e.\\-\\\\u]{0,24}"

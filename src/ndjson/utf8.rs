@@ -1,21 +1,22 @@
-//! Which lines are UTF-8: many are looked at in one go, just before they are read, so that they are
-//! still in the processor's first cache then.
+//! UTF-8 validation of lines. A window of many lines is validated at once, shortly before the lines are
+//! parsed, so that they are in the L1 cache when they are.
 
 use super::lines::end_of_line;
 
-/// A window ends at the end of the line that this many bytes reach.
+/// Bytes of a window. A window is extended to the end of its last line.
 const WINDOW_BYTES: usize = 16 << 10;
 
-/// The lines of a body that were looked at last.
+/// The window of lines that was validated last.
 #[derive(Debug, Default)]
 pub(crate) struct Utf8Window {
-    /// Where they end: the place of a line feed, or the body's end.
+    /// The offset of the line feed that ends the window, or the end of the body.
     end: usize,
+    /// True when all lines of the window are UTF-8.
     is_utf8: bool,
 }
 
 impl Utf8Window {
-    /// True when the line that begins at `start` is UTF-8. To be asked in the lines' order.
+    /// True when the line that begins at `start` is UTF-8. Call it for the lines of a body in order.
     #[inline]
     pub(crate) fn has_line(&mut self, body: &[u8], start: usize) -> bool {
         if start >= self.end {
@@ -39,7 +40,7 @@ fn is_utf8(body: &[u8], start: usize, end: usize) -> bool {
 mod tests {
     use super::*;
 
-    /// What the window says of every line, against a look at each line by itself.
+    /// Compares the window's answer for every line with a validation of the line alone.
     fn check(body: &[u8]) {
         let mut window = Utf8Window::default();
         let mut start = 0;
@@ -52,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_bytes_and_cuts_around_a_windows_end() {
+    fn invalid_bytes_around_the_end_of_a_window_reject_their_lines() {
         let filling = "ab\n".repeat(WINDOW_BYTES / 3 - 4);
         let lines = "é\nпривет, 😀\n\nяя\n".repeat(4);
         let body = format!("{filling}{lines}").into_bytes();
@@ -70,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_a_windows_length_and_longer() {
+    fn lines_as_long_as_a_window_and_longer_are_validated() {
         for length in [WINDOW_BYTES - 1, WINDOW_BYTES, WINDOW_BYTES + 1, WINDOW_BYTES * 3] {
             let line = "a".repeat(length - 2) + "é";
             let body = [line.as_str(), "é", &line, &line].join("\n").into_bytes();

@@ -1,15 +1,13 @@
-//! The quick way through a line: key by key as the learned order has it, each value read where it
-//! stands.
+//! The fast path of a line: keys in the learned order, values read in place.
 //!
-//! It never refuses a line. Where anything is not as it should be it answers `None`, and the line
-//! is read again by [`super::general`], which decides. So it must only take lines that the
-//! general way takes too, with the same bytes; it need not take all of them. What it does take,
-//! beyond keys in the order that was learned, is keys in any other order, fields that no column
-//! has, and values in unusual forms, because lines of that sort may be many.
+//! The fast path never rejects a line. On anything unexpected it returns `None`, and [`super::general`]
+//! encodes or rejects the line. So the fast path must accept only lines that the slow path accepts,
+//! with the same bytes; it need not accept all of them. Beside the learned order it accepts keys in
+//! any order, fields that no column has, and values in unusual forms, because many lines may have
+//! them.
 //!
-//! It works on the whole body, not on a line: no value and no separator that it accepts has a
-//! line feed in it, so it finds the line's end by getting there, and nothing has to search for it
-//! before.
+//! The fast path parses the body, not a line of it: no value and no separator that it accepts contains
+//! a line feed, so it reaches the end of the line without searching for it before.
 
 use super::escape;
 use super::order::KeyOrder;
@@ -19,7 +17,7 @@ use super::values::text::plain_string;
 use super::values::{self, JsonToken};
 use crate::schema::{Field, KeyTarget, Plan};
 
-/// What a line is read with.
+/// The parts of the encoder that the fast path uses, borrowed for one line.
 pub(crate) struct Walk<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) order: &'a mut KeyOrder,
@@ -29,8 +27,8 @@ pub(crate) struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Reads the object at `at` and the rest of its line into a row: the place of the line feed,
-    /// or the body's end. On `None` an unfinished row is left to be taken back.
+    /// Encodes the line whose object begins at `at`. Returns the offset of its line feed, or the end of
+    /// the body. On `None` the caller removes the unfinished row.
     #[inline]
     pub(crate) fn line(&mut self, body: &[u8], at: usize) -> Option<usize> {
         self.builder.begin(self.server);
@@ -50,8 +48,9 @@ impl Walk<'_> {
         let mut at = at;
         let mut first = true;
         loop {
-            // A step is learned with what stands before its key. So the first key's has the brace in
-            // it, which must not be taken for a comma, nor a comma for the brace.
+            // A step includes the bytes before its key: the brace for the first key, a comma for the
+            // others. Without this check a step could match a brace in place of a comma, or a comma
+            // in place of the brace.
             if (body.get(at) == Some(&b'{')) != first {
                 return None;
             }
@@ -74,7 +73,8 @@ impl Walk<'_> {
         }
     }
 
-    /// What stands before a value that was not foreseen, or before the object's end.
+    /// Parses what follows `at` when no step matches: a key, which is looked up and learned, or the end
+    /// of the object.
     #[inline(never)]
     fn separator(&mut self, body: &[u8], at: usize, first: bool) -> Option<Separator> {
         let mut next = at;
@@ -103,7 +103,7 @@ impl Walk<'_> {
         Some(Separator::Key(target, value))
     }
 
-    /// Reads the value of a field: the place behind it.
+    /// Reads the value of a field, and returns the offset after it.
     #[inline]
     fn field(&mut self, index: usize, body: &[u8], at: usize) -> Option<usize> {
         let field = self.plan.fields().get(index)?;
@@ -115,7 +115,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Reads a value that is not in its usual form.
+    /// Reads a value that is not in the usual form of its type.
     #[inline(never)]
     fn unusual(&mut self, index: usize, field: &Field, body: &[u8], at: usize) -> Option<usize> {
         let (token, end) = match body.get(at)? {
@@ -137,9 +137,10 @@ impl Walk<'_> {
     }
 }
 
+/// What follows a value, or the opening brace, of an object.
 enum Separator {
-    /// A key's field and the place of its value.
+    /// A key: its target and the offset of its value.
     Key(KeyTarget, usize),
-    /// The place behind the object.
+    /// The end of the object: the offset after it.
     End(usize),
 }

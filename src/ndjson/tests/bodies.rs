@@ -1,4 +1,4 @@
-//! Whole bodies: lines, limits, the server's columns, what is refused.
+//! Tests of whole bodies: lines, limits, columns that the server fills, and rejected lines.
 
 use super::*;
 use crate::quarantine;
@@ -6,7 +6,7 @@ use crate::quarantine;
 const CORPUS: &[u8] = include_bytes!("../../../bench/corpus/events-30.ndjson");
 
 #[test]
-fn the_sample_events() {
+fn the_sample_events_are_encoded() {
     let plan = plan(&EVENTS);
     let outcome = encode(&plan, CORPUS);
     assert_eq!((outcome.count, outcome.report.rejected), (30, 0));
@@ -26,7 +26,7 @@ fn the_sample_events() {
             Value::DateTime(1_606_864_194),
         ]
     );
-    // Every row against `serde_json`.
+    // Every row is compared with the line as `serde_json` parses it.
     for (row, line) in rows.iter().zip(CORPUS.split(|byte| *byte == b'\n')) {
         let object: serde_json::Value = serde_json::from_slice(line).unwrap();
         for (value, (name, _)) in row.iter().zip(EVENTS) {
@@ -42,7 +42,7 @@ fn the_sample_events() {
 }
 
 #[test]
-fn lines_are_counted_as_a_person_counts() {
+fn line_numbers_count_blank_lines() {
     let plan = plan(&[("x", "UInt8")]);
     let body = "\n{\"x\":1}\r\n \t\n[]\n{\"x\":2} \n{\"x\":}\n\n  {\"x\":300}\r\n{\"x\":3}";
     let outcome = encode(&plan, body.as_bytes());
@@ -53,7 +53,7 @@ fn lines_are_counted_as_a_person_counts() {
 }
 
 #[test]
-fn every_code() {
+fn every_code_rejects_its_line_alone() {
     let plan = plan(&[("x", "UInt8"), ("s", "String")]);
     let deep = format!("{{\"y\":{}1{}}}", "[".repeat(200), "]".repeat(200));
     let long = format!("{{\"s\":\"{}\"}}", "a".repeat(LIMITS.line_bytes_max));
@@ -87,7 +87,7 @@ fn every_code() {
 }
 
 #[test]
-fn what_no_column_has_is_skipped() {
+fn fields_without_a_column_are_skipped() {
     let plan = plan(&[("x", "UInt8"), ("ip", "String")]);
     for line in [
         r#"{"x":7}"#,
@@ -106,7 +106,7 @@ fn what_no_column_has_is_skipped() {
 }
 
 #[test]
-fn the_servers_columns_in_any_place_and_type() {
+fn the_server_fills_its_columns_at_any_position_and_of_any_type() {
     let client = |ip: &str, columns: &[(&str, &str)]| {
         let plan = plan(columns);
         let mut encoder = RowEncoder::new(Arc::clone(&plan), LIMITS);
@@ -136,19 +136,19 @@ fn the_servers_columns_in_any_place_and_type() {
     for (ip, written) in [("::ffff:8.8.8.8", "8.8.8.8"), ("2001:db8::1", "0.0.0.0")] {
         assert_eq!(client(ip, &[("ip", "IPv4")]), [Value::Ipv4(written.parse().unwrap())]);
     }
-    // A column of that name that can't hold it is a field like any other.
+    // A column of such a name whose type can't hold the server's value is filled by clients.
     let odd = [("ip", "UInt8"), ("a", "Int8"), ("server_time", "String")];
     assert_eq!(client("8.8.8.8", &odd), [Value::UInt8(0), Value::Int8(1), text("")]);
 }
 
 #[test]
-fn limits_at_nothing_one_and_the_limit() {
+fn limits_hold_at_zero_one_and_the_limit() {
     let plan = plan(&[("x", "UInt8")]);
     let with = |limits: EncodeLimits, body: &str| {
         let mut encoder = RowEncoder::new(Arc::clone(&plan), limits);
-        let quick = run(&mut encoder, true, body.as_bytes());
-        assert_eq!(quick.done, run(&mut encoder, false, body.as_bytes()).done);
-        quick
+        let fast = run(&mut encoder, true, body.as_bytes());
+        assert_eq!(fast.done, run(&mut encoder, false, body.as_bytes()).done);
+        fast
     };
     let line = "{\"x\":1}\n";
     for events_max in [0, 1, 5] {
@@ -183,7 +183,7 @@ fn limits_at_nothing_one_and_the_limit() {
 }
 
 #[test]
-fn a_refused_line_is_in_the_quarantine_with_its_reason() {
+fn a_rejected_line_is_in_the_quarantine_with_its_reason() {
     let plan = plan(&[("x", "UInt8")]);
     let outcome = encode(&plan, b"{\"x\":1}\n{\"x\":\"a\"}\r\n");
     let mut table = quarantine::rowbinary_header().unwrap();
@@ -192,13 +192,13 @@ fn a_refused_line_is_in_the_quarantine_with_its_reason() {
     let mut reader = RowBinaryValueReader::new(&table[..], format).unwrap();
     let row = reader.read_row().unwrap().unwrap();
     assert_eq!(row[2], text("type_mismatch"));
-    assert_eq!(row[3], text("\"a\" is no value of type UInt8"));
+    assert_eq!(row[3], text("\"a\" is not a value of type UInt8"));
     assert_eq!(row[4], text("{\"x\":\"a\"}"));
     assert!(reader.read_row().unwrap().is_none());
 }
 
 #[test]
-fn every_prefix_of_a_line_is_refused() {
+fn every_prefix_of_a_line_is_rejected() {
     let plan = plan(&EVENTS);
     for line in CORPUS.split(|byte| *byte == b'\n').take(6) {
         for end in 1..line.len() {
@@ -210,7 +210,8 @@ fn every_prefix_of_a_line_is_refused() {
     }
 }
 
-/// What was learned of a first key, with its brace, is no separator, and a comma opens no object.
+/// A step learned with the opening brace does not match after a value, and one learned with a comma
+/// does not match at the start of an object.
 #[test]
 fn a_brace_is_learned_for_the_first_key_only() {
     let plan = plan(&[("a", "Int64"), ("b", "Int64")]);
@@ -227,12 +228,12 @@ fn a_brace_is_learned_for_the_first_key_only() {
     }
 }
 
-/// Rows leave for the batch in pieces: where they were cut shows nowhere, in the rows, their
-/// identities, or what is taken back.
+/// Rows are moved to the batch in pieces. The boundaries of the pieces have no effect on the rows, on
+/// their identities, or on a rollback.
 #[test]
 fn a_body_of_any_size_gives_the_rows_of_its_lines() {
     let plan = plan(&[("s", "String"), ("n", "Int64")]);
-    let held = row::ROWS_BYTES_HELD;
+    let held = row::FLUSH_BYTES;
     let line = |index: usize, length: usize| format!("{{\"s\":\"{index:06}{}\",\"n\":{index}}}\n", "a".repeat(length));
     for length in [0, 5, 100, held / 2, held - 20, held, held * 3] {
         let count = held * 3 / (length + 15) + 3;
@@ -243,7 +244,7 @@ fn a_body_of_any_size_gives_the_rows_of_its_lines() {
             one_by_one.push(run(&mut encoder, true, line(index, length).as_bytes()).rows);
             body += &line(index, length);
             if index % 7 == 3 {
-                body += "{\"s\":\"refused\",\"n\":[]}\n";
+                body += "{\"s\":\"rejected\",\"n\":[]}\n";
             }
         }
         for _ in 0..2 {
@@ -259,23 +260,24 @@ fn a_body_of_any_size_gives_the_rows_of_its_lines() {
         let left: Vec<&[u8]> = one_by_one.iter().skip(1).step_by(2).map(Vec::as_slice).collect();
         assert!(batch.rows.bytes == left.concat(), "{length}");
     }
-    // Over the limit on encoded bytes when some rows have left already: `run` sees that all go.
+    // The limit of encoded bytes is exceeded after some rows were moved to the batch: `run` checks that
+    // all of them are rolled back.
     for over in 0..2 {
         let lines = (0..400).map(|index| line(index, 200)).collect::<String>();
         let encoded_bytes_max = run(&mut RowEncoder::new(Arc::clone(&plan), LIMITS), true, lines.as_bytes()).rows.len();
         assert!(encoded_bytes_max > 2 * held);
         let limits = EncodeLimits { encoded_bytes_max: encoded_bytes_max - over, ..LIMITS };
-        for quick in [true, false] {
-            let done = run(&mut RowEncoder::new(Arc::clone(&plan), limits), quick, lines.as_bytes()).done;
+        for fast in [true, false] {
+            let done = run(&mut RowEncoder::new(Arc::clone(&plan), limits), fast, lines.as_bytes()).done;
             assert_eq!(done, if over == 0 { Ok(()) } else { Err(EncodeRefusal::EncodedTooLarge) });
         }
     }
 }
 
-/// A byte that is not UTF-8, or half a character, refuses its own line and no other, wherever it
-/// stands: in keys and values that a column has, that none has, that are nested or escaped.
+/// Invalid UTF-8, including an incomplete character, rejects its own line and no other, at any position:
+/// in keys and values of columns, in skipped ones, in nested ones, and beside escapes.
 #[test]
-fn what_is_not_utf8_is_refused_wherever_it_stands() {
+fn a_line_with_invalid_utf8_at_any_position_is_rejected() {
     let plan = plan(&[("s", "String"), ("x", "FixedString(40)"), ("e", "Enum8('ä'=1)")]);
     let good = "{\"s\":\"é and \\n text that is longer than a block, or than two, by far: 0123456789\",\"x\":\"ж\",\"e\":\"ä\",\"ключ\":{\"я\":[\"\\u00e9п\",1]}}";
     for place in 0..good.len() {

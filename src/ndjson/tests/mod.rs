@@ -1,4 +1,4 @@
-//! The encoder from outside: bodies in, rows as `clickhouse_rowbinary` reads them out.
+//! Tests of the whole encoder: bodies are encoded, and `clickhouse_rowbinary` decodes the rows.
 
 mod bodies;
 mod times;
@@ -12,7 +12,7 @@ use clickhouse_rowbinary::{RowBinaryFormat, RowBinaryValueReader, Value};
 use super::*;
 use crate::schema::ColumnDescription;
 
-/// A plan of columns without defaults, on a server in UTC.
+/// The plan of a table without default expressions, on a ClickHouse server in UTC.
 fn plan(columns: &[(&str, &str)]) -> Arc<Plan> {
     let columns: Vec<ColumnDescription> = columns
         .iter()
@@ -26,7 +26,7 @@ fn plan(columns: &[(&str, &str)]) -> Arc<Plan> {
     Arc::new(Plan::compile(&columns, "UTC").unwrap())
 }
 
-/// The default table.
+/// The columns of the default table.
 const EVENTS: [(&str, &str); 10] = [
     ("client_time", "DateTime('UTC')"),
     ("device_id", "String"),
@@ -46,7 +46,7 @@ fn origin() -> Origin {
     Origin { client_ip: "8.8.8.8".parse().unwrap(), server_time_unix_ns: 1_606_864_194_123_456_789 }
 }
 
-/// What became of a body.
+/// The result of encoding a body.
 #[derive(Debug, Clone, PartialEq)]
 struct Outcome {
     done: Result<(), EncodeRefusal>,
@@ -56,20 +56,20 @@ struct Outcome {
     report: Report,
 }
 
-/// Sends a body through one of the ways of an encoder.
-fn run(encoder: &mut RowEncoder, quick: bool, body: &[u8]) -> Outcome {
+/// Encodes a body, on the slow path alone if `fast` is false.
+fn run(encoder: &mut RowEncoder, fast: bool, body: &[u8]) -> Outcome {
     let mut batch = Batch::new(0);
     batch.rows.bytes.extend_from_slice(b"before");
     batch.rows.count = 7;
     let mark = batch.mark();
     let mut report = Report::default();
-    let done = if quick {
+    let done = if fast {
         encoder.encode(body, &origin(), &mut batch, &mut report)
     } else {
         encoder.encode_generally(body, &origin(), &mut batch, &mut report)
     };
     if done.is_err() {
-        assert_eq!(batch.mark(), mark, "a refused request leaves a trace");
+        assert_eq!(batch.mark(), mark, "a refused request changed the batch");
     } else {
         assert_eq!(batch.rows.count, 7 + report.accepted);
         assert_eq!(batch.rejected.count, report.rejected);
@@ -85,7 +85,7 @@ fn run(encoder: &mut RowEncoder, quick: bool, body: &[u8]) -> Outcome {
     }
 }
 
-/// The rows as the oracle reads them.
+/// The rows as `clickhouse_rowbinary` decodes them.
 fn decode(plan: &Plan, rows: &[u8]) -> Vec<Vec<Value>> {
     let mut table = plan.rowbinary_header().unwrap();
     table.extend_from_slice(rows);
@@ -98,23 +98,24 @@ fn decode(plan: &Plan, rows: &[u8]) -> Vec<Vec<Value>> {
     decoded
 }
 
-/// Encodes a body both ways with a fresh encoder, and once more with what was learned.
+/// Encodes a body with a new encoder, again with the learned key order, and on the slow path. All
+/// results must be equal.
 fn encode(plan: &Arc<Plan>, body: &[u8]) -> Outcome {
     let mut encoder = RowEncoder::new(Arc::clone(plan), LIMITS);
-    let quick = run(&mut encoder, true, body);
-    assert_eq!(quick, run(&mut encoder, true, body), "a second time");
-    assert_eq!(quick, run(&mut encoder, false, body), "the general way");
-    quick
+    let fast = run(&mut encoder, true, body);
+    assert_eq!(fast, run(&mut encoder, true, body), "a second time");
+    assert_eq!(fast, run(&mut encoder, false, body), "on the slow path");
+    fast
 }
 
 fn text(text: &str) -> Value {
     Value::String(text.as_bytes().to_vec())
 }
 
-/// What one JSON value becomes in a column of one type.
+/// The value that `json` becomes in a column of this type.
 fn cell(type_name: &str, json: &str) -> Result<Value, LineCode> {
     let plan = plan(&[("x", type_name)]);
-    // Twice, so that the second is guessed.
+    // Two lines, so that the key of the second one is guessed.
     let body = format!("{{\"x\":{json}}}\n{{\"x\":{json}}}\n");
     let outcome = encode(&plan, body.as_bytes());
     assert_eq!(outcome.done, Ok(()));

@@ -1,10 +1,10 @@
-//! Dates and times through the whole encoder; the grammar of text has its own tests.
+//! Tests of dates and times in the whole encoder; the grammar of text is tested in `values/moment.rs`.
 
 use super::*;
 use LineCode::{OutOfRange, TypeMismatch};
 
 #[test]
-fn date_times() {
+fn date_time_values_are_seconds() {
     let seconds = |value| Ok(Value::DateTime(value));
     for type_name in ["DateTime('UTC')", "DateTime", "DateTime('Etc/UTC')", "DateTime('GMT')"] {
         check(
@@ -50,7 +50,7 @@ fn date_times() {
 }
 
 #[test]
-fn date_times_of_finer_ticks() {
+fn date_time64_values_are_ticks() {
     let ticks = |value| Ok(Value::DateTime64(value));
     check(
         "DateTime64(3, 'UTC')",
@@ -88,7 +88,7 @@ fn date_times_of_finer_ticks() {
 }
 
 #[test]
-fn dates() {
+fn date_values_are_days() {
     let days = |value| Ok(Value::Date(value));
     check(
         "Date",

@@ -1,5 +1,5 @@
-//! The quick way against its twin, the general one, on lines that are made up: both must give the
-//! same rows, the same refusals and the same words.
+//! Property tests of the fast path against its twin, the slow path: both must give the same rows, the
+//! same rejections and the same messages.
 
 use super::*;
 use proptest::prelude::*;
@@ -30,7 +30,7 @@ fn key() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Values that some column takes in its usual form, ones it takes in another, and others.
+/// Values in the usual form of some type, values in other accepted forms, and invalid values.
 fn value() -> impl Strategy<Value = String> {
     let usual = prop::sample::select(vec![
         "\"2020-12-01 23:09:54\"",
@@ -78,7 +78,7 @@ fn value() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A line: mostly one object, in one of a few spellings.
+/// A line: usually one object, with varying white space.
 fn line() -> impl Strategy<Value = String> {
     let fields = prop::collection::vec((key(), value()), 0..7);
     let space = || prop::sample::select(vec!["", "", "", " ", "\t", "  "]);
@@ -94,13 +94,13 @@ fn line() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Bodies as clients send them: a line several times, with other values, then another.
+/// A body of lines, each repeated up to three times.
 fn body() -> impl Strategy<Value = Vec<u8>> {
     let repeated = (line(), 1usize..4).prop_map(|(line, times)| vec![line; times].join("\n"));
     prop::collection::vec(repeated, 0..8).prop_map(|lines| lines.join("\n").into_bytes())
 }
 
-/// Events with keys in the table's order, so that the quick way takes most lines to their end.
+/// Events with keys in the table's order, so that the fast path accepts most lines.
 fn orderly_body() -> impl Strategy<Value = Vec<u8>> {
     let row = prop::collection::vec(prop::option::weighted(0.9, value()), TABLE.len());
     prop::collection::vec(row, 0..8).prop_map(|rows| {
@@ -127,17 +127,17 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn on_bodies_of_lines(body in body()) {
+    fn both_paths_agree_on_bodies_of_lines(body in body()) {
         same(&body);
     }
 
     #[test]
-    fn on_bodies_of_orderly_lines(body in orderly_body()) {
+    fn both_paths_agree_on_lines_in_the_tables_order(body in orderly_body()) {
         same(&body);
     }
 
     #[test]
-    fn on_damaged_bodies(body in body(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+    fn both_paths_agree_on_damaged_bodies(body in body(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
         let mut body = body;
         if !body.is_empty() {
             let at = at.index(body.len());
@@ -147,13 +147,13 @@ proptest! {
     }
 
     #[test]
-    fn on_any_bytes(body in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn both_paths_agree_on_any_bytes(body in prop::collection::vec(any::<u8>(), 0..200)) {
         same(&body);
     }
 
-    /// One type, one value, many times: the readers in place meet the values made for them.
+    /// One field per line, so that the readers in place get values of their own type often.
     #[test]
-    fn on_one_field((_, type_name) in prop::sample::select(TABLE.to_vec()), value in value()) {
+    fn both_paths_agree_on_single_fields((_, type_name) in prop::sample::select(TABLE.to_vec()), value in value()) {
         let plan = plan(&[("x", type_name)]);
         let line = format!("{{\"x\":{value}}}\n");
         encode(&plan, line.repeat(3).as_bytes());

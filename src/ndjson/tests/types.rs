@@ -1,5 +1,5 @@
-//! One table a type: good, default, null, wrong, out of range. Where nothing else is said the
-//! expectations are what ClickHouse 26.7 answers.
+//! One table of cases per type: valid values, defaults, null, mismatches and values out of range. The
+//! expected values are those of ClickHouse 26.7, unless a comment says otherwise.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -7,7 +7,7 @@ use super::*;
 use LineCode::{InvalidJson, OutOfRange, TypeMismatch};
 
 #[test]
-fn strings() {
+fn any_value_but_null_becomes_a_string() {
     for type_name in ["String", "LowCardinality(String)"] {
         check(
             type_name,
@@ -42,7 +42,7 @@ fn strings() {
 }
 
 #[test]
-fn fixed_strings() {
+fn a_fixed_string_is_padded_and_never_cut() {
     let fixed = |text: &str| Ok(Value::FixedString(text.as_bytes().to_vec()));
     check(
         "FixedString(4)",
@@ -62,7 +62,7 @@ fn fixed_strings() {
 }
 
 #[test]
-fn small_integers() {
+fn an_integer_outside_its_type_is_rejected() {
     let small = |value| Ok(Value::UInt8(value));
     check(
         "UInt8",
@@ -146,7 +146,7 @@ fn every_width_has_its_limits() {
 }
 
 #[test]
-fn floats() {
+fn floats_are_parsed_as_clickhouse_does() {
     let float = |value| Ok(Value::Float64(value));
     check(
         "Float64",
@@ -179,7 +179,7 @@ fn floats() {
             ("1.", Err(InvalidJson)),
         ],
     );
-    // NaN is not equal to itself, so not through `cell`.
+    // NaN is not equal to itself, so `cell` can't be used.
     let plan = plan(&[("x", "Float64")]);
     for json in [r#""nan""#, r#""NaN""#, r#""-nan""#] {
         let outcome = encode(&plan, format!("{{\"x\":{json}}}").as_bytes());
@@ -197,7 +197,7 @@ fn floats() {
 }
 
 #[test]
-fn booleans() {
+fn a_boolean_is_a_literal_or_0_or_1() {
     check(
         "Bool",
         &[
@@ -217,7 +217,7 @@ fn booleans() {
 }
 
 #[test]
-fn uuids() {
+fn a_uuid_has_its_dashes_or_none() {
     let uuid = Ok(Value::Uuid("0287d9aa-4adf-4b37-a60f-3e9e645c821e".parse().unwrap()));
     let nil = Ok(Value::Uuid("00000000-0000-0000-0000-000000000000".parse().unwrap()));
     check(
@@ -242,7 +242,7 @@ fn uuids() {
 }
 
 #[test]
-fn addresses() {
+fn addresses_are_parsed_from_text() {
     let v4 = |text: &str| Ok(Value::Ipv4(text.parse::<Ipv4Addr>().unwrap()));
     check(
         "IPv4",
@@ -274,7 +274,7 @@ fn addresses() {
 }
 
 #[test]
-fn enums() {
+fn an_enum_is_its_name_or_number() {
     let element = |value| Ok(Value::Enum8(value));
     check(
         "Enum8('a' = 1, 'b' = -2, '7' = 3)",
@@ -310,7 +310,7 @@ fn enums() {
 }
 
 #[test]
-fn nullable() {
+fn a_nullable_column_takes_null() {
     let some = |value| Ok(Value::Nullable(Some(Box::new(value))));
     let none = Ok(Value::Nullable(None));
     check(

@@ -1,4 +1,4 @@
-//! IPv4 and IPv6, and the client's address in any column that can hold it.
+//! IPv4 and IPv6 values, and the client's address in columns that the server fills.
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,12 +7,12 @@ use super::{JsonToken, ValueError};
 use crate::rowbinary::RowBuffer;
 use crate::schema::ColumnType;
 
-/// An IPv4 address is a 32-bit integer, so little-endian.
+/// Writes an IPv4 value: a 32-bit integer, little-endian.
 fn put_v4(address: Ipv4Addr, out: &mut RowBuffer) {
     out.put(address.to_bits().to_le_bytes());
 }
 
-/// An IPv6 address is its bytes in the network's order.
+/// Writes an IPv6 value: 16 bytes in network byte order.
 fn put_v6(address: Ipv6Addr, out: &mut RowBuffer) {
     out.put(address.octets());
 }
@@ -25,7 +25,8 @@ pub(super) fn write_v4(token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), 
     Ok(())
 }
 
-/// IPv4 text in an IPv6 column becomes the mapped address.
+/// Writes an IPv6 value. An IPv4 address becomes the IPv4-mapped IPv6 address (RFC 4291, section
+/// 2.5.5.2).
 pub(super) fn write_v6(token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
     let JsonToken::Text(text) = token else {
         return Err(ValueError::Mismatch);
@@ -36,7 +37,7 @@ pub(super) fn write_v6(token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), 
     Ok(())
 }
 
-/// Four decimal numbers of up to three digits; leading zeros mean nothing, as in ClickHouse.
+/// Parses four decimal numbers of at most three digits. Leading zeros are ignored, as in ClickHouse.
 fn parse_v4(text: &[u8]) -> Option<Ipv4Addr> {
     let mut octets = [0; 4];
     let mut parts = text.split(|byte| *byte == b'.');
@@ -57,11 +58,11 @@ fn mapped(address: IpAddr) -> Ipv6Addr {
     }
 }
 
-/// Writes the client's address into a column of the server.
+/// Writes the client's address to a column that the server fills.
 ///
-/// As text an address that is IPv4 in truth is written as such, also when the socket gave it
-/// mapped into IPv6. An IPv4 column can't hold an IPv6 client; as the client can't help that, the
-/// row gets 0.0.0.0.
+/// An IPv4-mapped IPv6 address, which an IPv6 socket reports for an IPv4 client, is written as IPv4.
+/// An IPv4 column can't hold the address of an IPv6 client: the value is 0.0.0.0, because the event is
+/// valid and the client can't change its address.
 pub(in crate::ndjson) fn put_client(address: IpAddr, column_type: &ColumnType, out: &mut RowBuffer) {
     let address = address.to_canonical();
     match column_type {
@@ -74,10 +75,10 @@ pub(in crate::ndjson) fn put_client(address: IpAddr, column_type: &ColumnType, o
         ),
         ColumnType::Ipv6 => put_v6(mapped(address), out),
         _ => {
-            // The longest address has 45 bytes: eight groups of hexadecimal digits, the last two as IPv4.
+            // The longest text form has 45 bytes: six groups of four hexadecimal digits and an IPv4 address.
             let mut text = [0; 48];
             let mut free = &mut text[..];
-            // Writing into enough room can't fail.
+            // Writing can't fail, because the space suffices.
             let _ = write!(free, "{address}");
             let unused = free.len();
             out.put_string(text.get(..text.len() - unused).unwrap_or_default());

@@ -1,16 +1,18 @@
-//! Days and seconds of the calendar, from text of the one usual form.
+//! Conversion of `YYYY-MM-DD` to days and of `hh:mm:ss` to seconds.
 //!
-//! `YYYY-MM-` and `hh:mm:ss` are eight bytes each, so each is one word. XOR with the form's
-//! zeros and separators leaves a digit's value in every digit's byte and zero in every
-//! separator's; two masks then check all eight at once.
+//! `YYYY-MM-` and `hh:mm:ss` have eight bytes each: one 64-bit word. XOR with a pattern of zeros and
+//! separators leaves the digits' values in their bytes, and 0 in the bytes of separators. Two masks
+//! check all eight bytes at once.
 
-/// Days of a common year before its months.
+/// Days before each month in a common year.
 const DAYS_BEFORE: [u16; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
+/// Days of each month in a common year.
 const DAYS_IN: [u8; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
 /// Days from 0001-01-01 to 1970-01-01.
 const DAYS_TO_EPOCH: i64 = 719_162;
 
-/// The days since 1970 of a date that exists; years from 1.
+/// The days from 1970-01-01 to a date of the proleptic Gregorian calendar; `None` for a date that does
+/// not exist, and for the year 0.
 #[inline]
 pub(super) fn days(year: u32, month: u32, day: u32) -> Option<i64> {
     let index = month.wrapping_sub(1) as usize;
@@ -30,7 +32,7 @@ pub(super) fn days(year: u32, month: u32, day: u32) -> Option<i64> {
     )
 }
 
-/// The days since 1970 of `YYYY-MM-DD`.
+/// The days from 1970-01-01 to the date `YYYY-MM-DD`.
 #[inline(always)]
 pub(super) fn days_of(text: &[u8; 10]) -> Option<i64> {
     let (head, [tens, ones]) = text.split_first_chunk::<8>()? else {
@@ -45,7 +47,7 @@ pub(super) fn days_of(text: &[u8; 10]) -> Option<i64> {
     days(two(a, b) * 100 + two(c, d), two(m, n), two(tens, ones))
 }
 
-/// The second of the day of `hh:mm:ss`.
+/// The seconds from midnight to `hh:mm:ss`.
 #[inline(always)]
 pub(super) fn seconds_of(text: &[u8; 8]) -> Option<i64> {
     let [h, i, _, m, n, _, s, t] = digits(text, b"00:00:00", 0x0000_ff00_00ff_0000)?;
@@ -57,11 +59,12 @@ pub(super) fn seconds_of(text: &[u8; 8]) -> Option<i64> {
     Some(hours * 3600 + minutes * 60 + seconds)
 }
 
-/// The digits of eight bytes of a form; `separators` are the bytes that must be the form's own.
+/// The values of the digits of `text`, which must match `pattern`: a digit at each `0`, and equal bytes
+/// where the mask `separators` is set.
 #[inline]
-fn digits(text: &[u8; 8], form: &[u8; 8], separators: u64) -> Option<[u8; 8]> {
-    let values = u64::from_le_bytes(*text) ^ u64::from_le_bytes(*form);
-    // A byte above 9 carries into its top bit when 0x76 is added, or had it set.
+fn digits(text: &[u8; 8], pattern: &[u8; 8], separators: u64) -> Option<[u8; 8]> {
+    let values = u64::from_le_bytes(*text) ^ u64::from_le_bytes(*pattern);
+    // A byte above 9 has its top bit set, or gets it set when 0x76 is added.
     let high = values | (values & 0x7f7f_7f7f_7f7f_7f7f).wrapping_add(0x7676_7676_7676_7676);
     let wrong = high & 0x8080_8080_8080_8080 | values & separators;
     (wrong == 0).then_some(values.to_le_bytes())
@@ -75,7 +78,7 @@ mod tests {
 
     /// The twin is `chrono`.
     #[test]
-    fn every_day_of_ten_thousand_years() {
+    fn days_are_right_for_ten_thousand_years() {
         let epoch = NaiveDate::from_ymd_opt(1970, 1, 1).unwrap();
         for year in 0..=9999u32 {
             for month in 0..=13 {
@@ -90,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn every_second_of_a_day() {
+    fn seconds_are_right_for_every_hour_of_a_day() {
         for hour in 0..=24 {
             for minute in [0, 1, 9, 10, 59, 60, 99] {
                 for second in [0, 1, 9, 10, 59, 60, 99] {

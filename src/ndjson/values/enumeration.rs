@@ -1,5 +1,5 @@
-//! Enum8 and Enum16. ClickHouse does not check an enum's value in RowBinary, and a value that the
-//! type lacks breaks every later SELECT: it is checked here.
+//! Enum8 and Enum16 values. ClickHouse does not validate enum values in RowBinary, and a stored value
+//! that the type lacks makes every later SELECT of the column fail. So values are validated here.
 
 use super::number::signed;
 use super::text::plain_string;
@@ -14,7 +14,8 @@ pub(super) fn read(elements: &EnumElements, width: u8, body: &[u8], at: usize, o
     Some(end)
 }
 
-/// By name; else by number, quoted or not.
+/// Writes the value of an element, given by its name or by its number, quoted or not. A string is
+/// looked up as a name first.
 pub(super) fn write(
     elements: &EnumElements,
     width: u8,

@@ -1,10 +1,9 @@
-//! From a JSON value to a cell: one file a family of types.
+//! Conversion of a JSON value to a RowBinary value: one file per family of types.
 //!
-//! Each family has two ways in. `read` takes the value in place, where it stands in the body, if
-//! it has its usual form, and answers `None` for any other. `write` takes a [`JsonToken`], a value
-//! whose extent and grammar are known and whose escapes are decoded, in any form that is
-//! accepted; it alone decides what is refused. Whatever `read` takes, `write` must take with the
-//! same bytes; the tests hold them against each other.
+//! Each family has two functions. `read` is for the fast path: it parses the value in the body, if the
+//! value has the usual form of its type, and returns `None` for any other form. `write` converts a
+//! [`JsonToken`], which is valid JSON with decoded escapes, in any accepted form; it alone rejects
+//! values. Whatever `read` accepts, `write` must accept with the same bytes; the tests compare them.
 
 pub(super) mod address;
 mod calendar;
@@ -18,12 +17,12 @@ mod uuid;
 use crate::rowbinary::RowBuffer;
 use crate::schema::{ColumnType, Field};
 
-/// A value that is known to be JSON.
+/// A JSON value whose grammar has been checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum JsonToken<'a> {
-    /// A string, decoded.
+    /// A string, its escapes decoded.
     Text(&'a [u8]),
-    /// A number as it stands.
+    /// A number, as in the line.
     Number(&'a [u8]),
     /// `true`
     True,
@@ -31,12 +30,12 @@ pub(crate) enum JsonToken<'a> {
     False,
     /// `null`
     Null,
-    /// An object or an array as it stands.
+    /// An object or an array, as in the line.
     Nested(&'a [u8]),
 }
 
 impl<'a> JsonToken<'a> {
-    /// The token of a number or literal that is known to be one.
+    /// The token of `raw`, which is a number, `true`, `false` or `null`.
     pub(crate) fn of_bare(raw: &'a [u8]) -> Self {
         match raw {
             b"true" => Self::True,
@@ -47,17 +46,17 @@ impl<'a> JsonToken<'a> {
     }
 }
 
-/// Why a value is not accepted by its column.
+/// Why a value can't be stored in its column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ValueError {
-    /// It is nothing that the type can be read from.
+    /// The value can't be converted to the type.
     Mismatch,
-    /// It is of the right sort, but the type can't hold it.
+    /// The value is outside the range of the type.
     OutOfRange,
 }
 
-/// Writes the value at `at` if it has its usual form: the place behind it. On `None` bytes may
-/// have been written, which the caller takes back.
+/// Writes the value at `at`, if it has the usual form of its type, and returns the offset after it. On
+/// `None` the caller removes the bytes that were written.
 #[inline]
 pub(crate) fn read(field: &Field, body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
     if field.nullable {
@@ -71,7 +70,7 @@ pub(crate) fn read(field: &Field, body: &[u8], at: usize, out: &mut RowBuffer) -
     }
 }
 
-/// The kinds that few tables have many of: kept out of the loop over a line, so that it stays
+/// [`read`] for less common types. They are kept out of the loop over a line, so that its code stays
 /// small.
 #[inline(never)]
 fn read_rarer(field: &Field, body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
@@ -93,8 +92,7 @@ fn read_rarer(field: &Field, body: &[u8], at: usize, out: &mut RowBuffer) -> Opt
     }
 }
 
-/// Writes the cell of a value in any form that is accepted. On a refusal bytes may have been
-/// written, which the caller takes back.
+/// Writes a value in any accepted form. On an error the caller removes the bytes that were written.
 pub(crate) fn write(field: &Field, token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
     if token == JsonToken::Null {
         out.put_slice(&field.default);

@@ -1,10 +1,11 @@
-//! Times in the other forms that are accepted: what ClickHouse calls "best effort", as far as it
-//! leaves nothing to guess.
+//! Parsing of dates and times in all accepted forms: the subset of ClickHouse's "best effort" formats
+//! that is unambiguous
+//! (<https://clickhouse.com/docs/sql-reference/functions/type-conversion-functions#parsedatetimebesteffort>).
 //!
 //! ```text
 //! text    = [spaces] ( number | date [ ("T" | spaces) time ] [spaces] [ zone ] ) [spaces]
-//! number  = 9 or 10 digits: seconds ["." digits, for DateTime64]
-//!         | 13, 16 or 19 digits: milliseconds, microseconds, nanoseconds
+//! number  = 9 or 10 digits: seconds since 1970, in DateTime64 with an optional "." digits
+//!         | 13, 16 or 19 digits: milliseconds, microseconds, nanoseconds since 1970
 //!         | YYYYMMDD | YYYYMMDDhhmmss
 //! date    = YYYY "-" M[M] "-" D[D] | YYYY "/" M[M] "/" D[D]
 //! time    = h[h] [ ":" m[m] [ ":" s[s] [ "." digits ] ] ]
@@ -21,11 +22,12 @@ use crate::schema::Zone;
 pub(super) struct Moment {
     /// Seconds since 1970, UTC.
     pub(super) seconds: i64,
-    /// Nanoseconds from there on.
+    /// Nanoseconds after that second, below 10⁹.
     pub(super) nanoseconds: u32,
 }
 
-/// The moment that `text` means. What it says without an offset is meant in `zone`.
+/// Parses a date and time. `zone` is the time zone of text without an offset; `unix_fraction` allows a
+/// fraction after Unix seconds.
 pub(super) fn parse(text: &[u8], zone: Zone, unix_fraction: bool) -> Result<Moment, ValueError> {
     let text = text.trim_ascii();
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -40,7 +42,7 @@ pub(super) fn parse(text: &[u8], zone: Zone, unix_fraction: bool) -> Result<Mome
     }
 }
 
-/// A date alone: `YYYY-M-D`, `YYYY/M/D` or `YYYYMMDD`.
+/// Parses a date without time: `YYYY-M-D`, `YYYY/M/D` or `YYYYMMDD`.
 pub(super) fn parse_date(text: &[u8]) -> Result<NaiveDate, ValueError> {
     let mut cursor = Cursor(text);
     let date = if text.len() == 8 && text.iter().all(u8::is_ascii_digit) {
@@ -54,7 +56,8 @@ pub(super) fn parse_date(text: &[u8]) -> Result<NaiveDate, ValueError> {
     calendar_date(date)
 }
 
-/// Seconds since 1970, or thousandths, millionths or billionths, by the number of digits.
+/// The moment of a Unix time: seconds, milliseconds, microseconds or nanoseconds since 1970, by the
+/// number of digits. `fraction` are the digits of a fraction of seconds.
 fn unix(number: &[u8], fraction: &[u8]) -> Result<Moment, ValueError> {
     let value = Cursor(number).long()?;
     let per_second = match number.len() {
@@ -119,15 +122,16 @@ fn calendar(date: (u32, u32, u32), (hour, minute, second): (u32, u32, u32)) -> R
     calendar_date(date)?.and_hms_opt(hour, minute, second).ok_or(ValueError::OutOfRange)
 }
 
-/// Seconds since 1970 of a local time. Of two that it may be (clocks were set back) the first; of
-/// none (they were set forward) what the later offset makes of it: both as ClickHouse does.
+/// The seconds since 1970 of a local time. A local time that occurs twice, because clocks are set back,
+/// is the first one. A local time that does not occur, because clocks are set forward, is converted
+/// by the offset that is valid afterwards. ClickHouse does the same in both cases.
 fn in_zone(local: NaiveDateTime, zone: Zone) -> Result<i64, ValueError> {
     let as_utc = local.and_utc().timestamp();
     let zone = match zone {
         Zone::Utc => return Ok(as_utc),
         Zone::Named(zone) => zone,
     };
-    // A gap is an hour as a rule; one was a whole day.
+    // A gap usually is an hour long; the longest one was a day.
     for hours in 0..=25 {
         let later = local + TimeDelta::hours(hours);
         if let Some(offset) = zone.offset_from_local_datetime(&later).earliest() {
@@ -137,7 +141,7 @@ fn in_zone(local: NaiveDateTime, zone: Zone) -> Result<i64, ValueError> {
     Err(ValueError::OutOfRange)
 }
 
-/// What is left of the text.
+/// A cursor over the text: the part that has not been parsed yet.
 struct Cursor<'a>(&'a [u8]);
 
 impl Cursor<'_> {
@@ -151,7 +155,7 @@ impl Cursor<'_> {
         }
     }
 
-    /// Takes spaces; true when there were any.
+    /// Skips spaces; returns true when there was one.
     fn spaces(&mut self) -> bool {
         let mut any = false;
         while self.eat(b' ') {
@@ -160,7 +164,7 @@ impl Cursor<'_> {
         any
     }
 
-    /// Between `least` and `most` digits, at most nine.
+    /// The value of at least `least` and at most `most` digits; `most` is at most 9.
     fn digits(&mut self, least: usize, most: usize) -> Result<u32, ValueError> {
         let mut value = 0;
         let mut count = 0;
@@ -178,13 +182,13 @@ impl Cursor<'_> {
         Ok(value)
     }
 
-    /// All that is left, as at most 19 digits.
+    /// The value of the rest of the text, at most 19 digits.
     fn long(&mut self) -> Result<u64, ValueError> {
         let text = std::str::from_utf8(self.0).map_err(|_| ValueError::Mismatch)?;
         text.parse().map_err(|_| ValueError::OutOfRange)
     }
 
-    /// `YYYY-M-D` or `YYYY/M/D`.
+    /// Year, month and day of `YYYY-M-D` or `YYYY/M/D`.
     fn date(&mut self) -> Result<(u32, u32, u32), ValueError> {
         let year = self.digits(4, 4)?;
         let separator = if self.eat(b'/') { b'/' } else { b'-' };
@@ -198,7 +202,7 @@ impl Cursor<'_> {
         Ok((year, month, self.digits(1, 2)?))
     }
 
-    /// Digits behind a point as nanoseconds; what is finer is cut.
+    /// The nanoseconds of the digits after a decimal point; digits after the ninth are dropped.
     fn fraction(&mut self) -> Result<u32, ValueError> {
         let mut value = 0;
         let mut count = 0;
@@ -215,7 +219,7 @@ impl Cursor<'_> {
         Ok(value * 10u32.pow(9u32.saturating_sub(count)))
     }
 
-    /// The same of a whole text, which may be empty.
+    /// The nanoseconds of the rest of the text, which is a fraction or empty.
     fn fraction_if_any(&mut self) -> Result<u32, ValueError> {
         if self.0.is_empty() {
             return Ok(0);
@@ -224,7 +228,7 @@ impl Cursor<'_> {
         if self.0.is_empty() { Ok(value) } else { Err(ValueError::Mismatch) }
     }
 
-    /// The offset in seconds that ends the text, if there is one.
+    /// The UTC offset, in seconds, that the rest of the text consists of; `None` at the end of the text.
     fn offset(&mut self) -> Result<Option<i64>, ValueError> {
         if matches!(self.0, b"Z" | b"UTC" | b"GMT") {
             return Ok(Some(0));
@@ -262,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn forms_that_are_accepted() {
+    fn every_form_of_the_grammar_is_accepted() {
         for text in [
             "2020-12-01 23:09:54",
             "2020-12-01T23:09:54",
@@ -291,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn forms_that_are_not() {
+    fn other_forms_are_rejected() {
         for text in [
             "",
             " ",
@@ -331,15 +335,15 @@ mod tests {
         }
     }
 
-    /// The figures are ClickHouse 26.7's.
+    /// The expected values are those of ClickHouse 26.7.
     #[test]
-    fn local_times_with_rules() {
+    fn local_times_follow_the_rules_of_their_zone() {
         assert_eq!(seconds("2020-12-02 02:09:54", "Europe/Moscow"), Ok(1_606_864_194));
         assert_eq!(seconds("2020-12-01T23:09:54Z", "Europe/Moscow"), Ok(1_606_864_194));
         assert_eq!(seconds("1606864194", "Europe/Moscow"), Ok(1_606_864_194));
-        // Twice in the night of the change back: the first.
+        // A local time that occurs twice is the first one.
         assert_eq!(seconds("2020-10-25 02:30:00", "Europe/Berlin"), Ok(1_603_585_800));
-        // Never in the night of the change forward: by the later offset.
+        // A local time that does not occur is converted by the later offset.
         assert_eq!(seconds("2020-03-29 02:30:00", "Europe/Berlin"), Ok(1_585_441_800));
         assert_eq!(seconds("2020-03-08 02:30:00", "America/New_York"), Ok(1_583_649_000));
     }

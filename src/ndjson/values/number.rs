@@ -6,17 +6,17 @@ use super::{JsonToken, ValueError};
 use crate::ndjson::skip::skip_number;
 use crate::rowbinary::RowBuffer;
 
-/// Up to 18 digits and nothing that makes a number anything but an integer: the value without its
-/// sign, and the place behind it.
+/// Parses an unsigned integer of at most 18 digits, and returns its value and the offset after it. A
+/// leading zero, a fraction or an exponent gives `None`.
 ///
-/// Numbers differ in length from line to line, so a loop over their digits ends in a branch that
-/// is predicted badly; up to seven digits are therefore taken without one.
+/// Numbers differ in length from line to line, so the branch that ends a loop over digits is often
+/// mispredicted; up to seven digits are parsed without a loop.
 #[inline]
 fn plain_digits(body: &[u8], at: usize) -> Option<(u64, usize)> {
     let word = u64::from_le_bytes(*body.get(at..)?.first_chunk()?);
     let count = leading_digits(word);
     let (value, end) = if (1..8).contains(&count) {
-        // Behind the first digits nothing but zeros of a higher place: `12` becomes `00000012`.
+        // Zeros are inserted before the digits: `12` becomes `00000012`.
         let aligned = word << (64 - count * 8) | 0x3030_3030_3030_3030 >> (count * 8);
         (eight_digits(aligned), at + count as usize)
     } else {
@@ -30,7 +30,7 @@ fn plain_digits(body: &[u8], at: usize) -> Option<(u64, usize)> {
     }
 }
 
-/// How many of the word's bytes, from its lowest on, are digits.
+/// The number of bytes of `word` that are digits, counted from the lowest byte to the first other one.
 #[inline]
 fn leading_digits(word: u64) -> u32 {
     let values = word ^ 0x3030_3030_3030_3030;
@@ -38,8 +38,8 @@ fn leading_digits(word: u64) -> u32 {
     (above_nine & 0x8080_8080_8080_8080).trailing_zeros() / 8
 }
 
-/// The value of eight digits, the lowest byte being the first: pairs, then pairs of pairs, then
-/// both halves.
+/// The value of eight digits, the first one in the lowest byte. Digits are combined to pairs, pairs to
+/// groups of four, and those to the value.
 #[inline]
 fn eight_digits(word: u64) -> u64 {
     let ones = word & 0x0f0f_0f0f_0f0f_0f0f;
@@ -94,8 +94,8 @@ fn fits_unsigned(value: u64, width: u8) -> bool {
     value << unused >> unused == value
 }
 
-/// The digits of an integer, with a sign if it has one: from a number, from text, from a literal
-/// (ClickHouse takes `true` and `"true"` as 1), from the empty text (0).
+/// The value of an integer: a number or a string of digits with an optional sign. As in ClickHouse,
+/// `true` and `"true"` are 1, `false` and `"false"` are 0; the empty string is 0.
 fn integer(token: JsonToken<'_>, negative_allowed: bool) -> Result<i128, ValueError> {
     let text = match token {
         JsonToken::Number(text) | JsonToken::Text(text) => text,
@@ -124,7 +124,7 @@ fn integer(token: JsonToken<'_>, negative_allowed: bool) -> Result<i128, ValueEr
     Ok(if negative { -value } else { value })
 }
 
-/// An integer that fits 64 bits with a sign, as the families of times and enums need it.
+/// The value of an integer that fits `i64`; also for times and enums.
 pub(super) fn signed(token: JsonToken<'_>) -> Result<i64, ValueError> {
     i64::try_from(integer(token, true)?).map_err(|_| ValueError::OutOfRange)
 }
@@ -147,7 +147,7 @@ pub(super) fn write_unsigned(width: u8, token: JsonToken<'_>, out: &mut RowBuffe
     Ok(())
 }
 
-/// The text of a number that stands in the body without quotes.
+/// The text of the number at `at`, and the offset after it.
 fn bare_number(body: &[u8], at: usize) -> Option<(&str, usize)> {
     let end = skip_number(body, at)?;
     let text = std::str::from_utf8(body.get(at..end)?).ok()?;
@@ -168,8 +168,9 @@ pub(super) fn read_float64(body: &[u8], at: usize, out: &mut RowBuffer) -> Optio
     Some(end)
 }
 
-/// Rust's own parser takes what ClickHouse takes, quoted or not: a sign, digits on either side of
-/// the point, an exponent, `nan`, `inf` and `infinity` in any case; and rounds correctly.
+/// The value of a floating point number. Rust's parser accepts what ClickHouse accepts, quoted or not:
+/// a sign, digits on either side of the point, an exponent, and `nan`, `inf` and `infinity` in any
+/// case. It rounds correctly.
 fn float<F: FromStr + From<u8>>(token: JsonToken<'_>, is_infinite: impl Fn(&F) -> bool) -> Result<F, ValueError> {
     let text = match token {
         JsonToken::Number(text) | JsonToken::Text(text) => text,
@@ -184,7 +185,7 @@ fn float<F: FromStr + From<u8>>(token: JsonToken<'_>, is_infinite: impl Fn(&F) -
     }
     let text = std::str::from_utf8(text).map_err(|_| ValueError::Mismatch)?;
     let value = F::from_str(text).map_err(|_| ValueError::Mismatch)?;
-    // Digits that became infinite were too large; a word was meant.
+    // Infinity is a valid value when spelled as a word; digits that give infinity overflowed.
     if is_infinite(&value) && text.bytes().any(|byte| byte.is_ascii_digit()) {
         return Err(ValueError::OutOfRange);
     }
@@ -216,7 +217,7 @@ pub(super) fn read_bool(body: &[u8], at: usize, out: &mut RowBuffer) -> Option<u
     }
 }
 
-/// `true`, `false`, 1 and 0; ClickHouse takes none of them in quotes.
+/// Writes `true`, `false`, 1 or 0. None of them is accepted in quotes, as in ClickHouse.
 pub(super) fn write_bool(token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
     let value = match token {
         JsonToken::True | JsonToken::Number(b"1") => 1,

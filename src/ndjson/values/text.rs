@@ -1,10 +1,11 @@
-//! String and FixedString.
+//! String and FixedString values.
 
 use super::{JsonToken, ValueError};
 use crate::ndjson::scan::string_end;
 use crate::rowbinary::RowBuffer;
 
-/// The place of a string's bytes, its length and the place behind it, if it has no escapes.
+/// The offset and length of the bytes of the string at `at`, and the offset after it; `None` when it has
+/// escapes or there is no string.
 #[inline]
 pub(in crate::ndjson) fn plain_string(body: &[u8], at: usize) -> Option<(usize, usize, usize)> {
     if body.get(at) != Some(&b'"') {
@@ -30,7 +31,7 @@ pub(super) fn read_fixed(width: usize, body: &[u8], at: usize, out: &mut RowBuff
     Some(end)
 }
 
-/// Anything goes into a String: what is no string goes in as its text in the line.
+/// Writes any value but null: a value that is not a string is written as its text in the line.
 pub(super) fn write(token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
     out.put_string(match token {
         JsonToken::Text(text) | JsonToken::Number(text) | JsonToken::Nested(text) => text,
@@ -41,7 +42,7 @@ pub(super) fn write(token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), Val
     Ok(())
 }
 
-/// Shorter text is filled up with zero bytes.
+/// Writes a string of at most `width` bytes, padded with zero bytes.
 pub(super) fn write_fixed(width: usize, token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
     let JsonToken::Text(text) = token else {
         return Err(ValueError::Mismatch);

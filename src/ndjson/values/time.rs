@@ -1,4 +1,4 @@
-//! Date, Date32, DateTime and DateTime64.
+//! Date, Date32, DateTime and DateTime64 values.
 
 use chrono::{Datelike, NaiveDate};
 
@@ -9,14 +9,18 @@ use super::{JsonToken, ValueError};
 use crate::rowbinary::RowBuffer;
 use crate::schema::{ColumnType, Zone};
 
-/// Days from 1900-01-01 and to 2299-12-31: what Date32 is documented to hold.
+/// The documented range of Date32, 1900-01-01 to 2299-12-31, in days since 1970-01-01
+/// (<https://clickhouse.com/docs/sql-reference/data-types/date32>).
 const DATE32_DAYS: std::ops::RangeInclusive<i64> = -25_567..=120_529;
-/// Seconds from 0001-01-01 to the end of 9999: beyond it ClickHouse can't write a time back.
+/// The accepted range of DateTime64, 0001-01-01 to the end of 9999, in seconds since 1970: ClickHouse
+/// can't format a time outside it.
 const DATE_TIME64_SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+/// Nanoseconds of a second.
 const NANOSECONDS: u32 = 1_000_000_000;
 
-/// `"YYYY-MM-DD hh:mm:ss`, with `T` for the space, a fraction and a `Z` if they are there, and the
-/// closing quote: the moment and the place behind it. Without `Z` only for a column in UTC.
+/// Parses `"YYYY-MM-DD hh:mm:ss"`, optionally with `T` for the space, a fraction of one to nine digits
+/// and a `Z`, and returns the moment and the offset after the closing quote. A time without `Z` is
+/// accepted for a column in UTC only.
 #[inline(always)]
 fn read_moment(zone: Zone, body: &[u8], at: usize) -> Option<(Moment, usize)> {
     let (head, rest) = body.get(at..)?.split_first_chunk::<20>()?;
@@ -43,7 +47,7 @@ fn read_moment(zone: Zone, body: &[u8], at: usize) -> Option<(Moment, usize)> {
     Some((moment, end))
 }
 
-/// One to nine digits as nanoseconds, and how many they are.
+/// The nanoseconds of a fraction of one to nine digits, and the number of its digits.
 #[inline]
 fn read_fraction(text: &[u8]) -> Option<(u32, usize)> {
     let mut value = 0u32;
@@ -82,7 +86,7 @@ pub(super) fn read_date_time64(
     Some(end)
 }
 
-/// `"YYYY-MM-DD"`: the days since 1970 and the place behind it.
+/// Parses `"YYYY-MM-DD"` with its quotes, and returns the days since 1970-01-01 and the offset after it.
 fn read_days(body: &[u8], at: usize) -> Option<(i64, usize)> {
     let [b'"', date @ .., b'"'] = body.get(at..)?.first_chunk::<12>()? else {
         return None;
@@ -102,7 +106,7 @@ pub(super) fn read_date32(body: &[u8], at: usize, out: &mut RowBuffer) -> Option
     Some(end)
 }
 
-/// The ticks of a moment: what is finer than the column is cut, as ClickHouse does.
+/// The ticks since 1970 of a moment. A fraction finer than a tick is truncated, as in ClickHouse.
 fn ticks(moment: Moment, precision: u8) -> Result<i64, ValueError> {
     if !DATE_TIME64_SECONDS.contains(&moment.seconds) {
         return Err(ValueError::OutOfRange);
@@ -112,7 +116,7 @@ fn ticks(moment: Moment, precision: u8) -> Result<i64, ValueError> {
     moment.seconds.checked_mul(per_second).and_then(|ticks| ticks.checked_add(fraction)).ok_or(ValueError::OutOfRange)
 }
 
-/// A number is seconds since 1970.
+/// Writes a DateTime. A number is seconds since 1970.
 pub(super) fn write_date_time(zone: Zone, token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
     let seconds = match token {
         JsonToken::Text(text) => moment::parse(text, zone, false)?.seconds,
@@ -124,7 +128,7 @@ pub(super) fn write_date_time(zone: Zone, token: JsonToken<'_>, out: &mut RowBuf
     Ok(())
 }
 
-/// A number is ticks of the column since 1970, not seconds: as ClickHouse reads it.
+/// Writes a DateTime64. A number is ticks since 1970, not seconds, as in ClickHouse up to 26.7.
 pub(super) fn write_date_time64(
     precision: u8,
     zone: Zone,
@@ -147,12 +151,12 @@ pub(super) fn write_date_time64(
     Ok(())
 }
 
-/// A number is days since 1970.
+/// The days since 1970-01-01 of a date. A number is the days themselves.
 fn write_days(token: JsonToken<'_>) -> Result<i64, ValueError> {
     match token {
         JsonToken::Text(text) => {
             let date: NaiveDate = moment::parse_date(text)?;
-            // chrono counts from the day before 0001-01-01.
+            // chrono counts the days of the Common Era: 0001-01-01 is day 1.
             Ok(i64::from(date.num_days_from_ce()) - 719_163)
         }
         other => signed(other),
@@ -174,7 +178,7 @@ pub(super) fn write_date32(token: JsonToken<'_>, out: &mut RowBuffer) -> Result<
     Ok(())
 }
 
-/// Writes the server's time into a column of the server.
+/// Writes the server's time to a column that the server fills.
 pub(in crate::ndjson) fn put_server_time(unix_ns: i64, column_type: &ColumnType, out: &mut RowBuffer) {
     let nanoseconds = i64::from(NANOSECONDS);
     let seconds = unix_ns.div_euclid(nanoseconds);

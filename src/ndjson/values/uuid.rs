@@ -1,9 +1,9 @@
-//! UUID: its high and its low 64 bits, each little-endian.
+//! UUID values: in RowBinary the high and then the low 64 bits, each little-endian.
 
 use super::{JsonToken, ValueError};
 use crate::rowbinary::RowBuffer;
 
-/// What a byte is as a hexadecimal digit; 0xff for none.
+/// The value of each byte as a hexadecimal digit; 0xff for other bytes.
 #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
 const DIGITS: [u8; 256] = {
     let mut digits = [0xff; 256];
@@ -31,7 +31,7 @@ fn put((high, low): (u64, u64), out: &mut RowBuffer) {
     out.put(low.to_le_bytes());
 }
 
-/// 8-4-4-4-12 digits.
+/// Parses the text form of RFC 9562, 8-4-4-4-12 hexadecimal digits, into the high and low 64 bits.
 #[inline]
 fn dashed(text: &[u8; 36]) -> Option<(u64, u64)> {
     let [
@@ -75,7 +75,7 @@ fn dashed(text: &[u8; 36]) -> Option<(u64, u64)> {
     Some((high, low))
 }
 
-/// Eight digits.
+/// The value of eight hexadecimal digits.
 #[inline]
 fn hex(digits: &[u8; 8]) -> Option<u64> {
     let mut value = 0u64;
@@ -88,7 +88,7 @@ fn hex(digits: &[u8; 8]) -> Option<u64> {
     (seen < 16).then_some(value)
 }
 
-/// With dashes, or 32 digits without.
+/// Writes a UUID of 32 hexadecimal digits, with or without dashes.
 pub(super) fn write(token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
     let JsonToken::Text(text) = token else {
         return Err(ValueError::Mismatch);
