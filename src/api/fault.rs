@@ -1,4 +1,4 @@
-//! Error replies of the public address, and why a request is shed.
+//! Error replies of the public API, and the reasons for which requests are shed.
 
 use crate::batch::CommitRefusal;
 use crate::http::{HttpRefusal, Status};
@@ -7,18 +7,18 @@ use crate::ndjson::EncodeRefusal;
 /// An error reply: `{"error":code,"message":message}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
-    /// Its status.
+    /// The status code.
     pub status: Status,
-    /// The `error` of its body.
+    /// The value of `error` in the body; stable across versions.
     pub code: &'static str,
-    /// The `message` of its body, a sentence.
+    /// The value of `message` in the body, a sentence without quotes or backslashes.
     pub message: &'static str,
-    /// The methods that the path has, for 405.
+    /// The value of `Allow` in a 405: the methods that the path supports.
     pub allow: Option<&'static str>,
 }
 
 impl Fault {
-    /// A fault with a code and a sentence.
+    /// An error reply without `Allow`.
     pub const fn new(status: Status, code: &'static str, message: &'static str) -> Self {
         Self { status, code, message, allow: None }
     }
@@ -44,7 +44,7 @@ impl From<Shed> for Fault {
 impl From<EncodeRefusal> for Fault {
     fn from(refusal: EncodeRefusal) -> Self {
         match refusal {
-            // Has a body of its own with the errors, see `Api::take_events`.
+            // `Reply::of` renders this refusal with the errors of the lines.
             EncodeRefusal::TooManyBadLines => TOO_MANY_BAD_LINES,
             EncodeRefusal::TooManyEvents => Self::new(
                 Status::ContentTooLarge,
@@ -60,21 +60,22 @@ impl From<EncodeRefusal> for Fault {
     }
 }
 
-/// Why a request was shed with 503 (`shed_total{reason}`).
+/// Why a request is shed, that is answered 503 because of load or of a full or failing disk
+/// (`sluicegate_shed_total{reason}`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shed {
-    /// The committer did not store it.
+    /// The committer refused the batch of the request.
     Commit(CommitRefusal),
-    /// The commit took longer than `--commit-timeout`.
+    /// The commit takes longer than `--commit-timeout`.
     CommitTimeout,
-    /// `--connections-max` are open.
+    /// More than `--connections-max` connections are open.
     Connections,
-    /// `--in-flight-bytes-max` are in flight.
+    /// The request would exceed `--in-flight-bytes-max`.
     InFlightBytes,
 }
 
 impl Shed {
-    /// All reasons.
+    /// Every reason.
     pub const ALL: [Self; 6] = [
         Self::Commit(CommitRefusal::SpoolFull),
         Self::Commit(CommitRefusal::DiskFull),
@@ -84,12 +85,12 @@ impl Shed {
         Self::InFlightBytes,
     ];
 
-    /// The place of its counter: that in [`Shed::ALL`].
+    /// The index of the reason in [`Shed::ALL`], and of its counter.
     pub fn index(self) -> usize {
         Self::ALL.iter().position(|reason| *reason == self).unwrap_or_default()
     }
 
-    /// The label in metrics, and the `error` of the reply.
+    /// The label `reason` of the metric, and the value of `error` in the reply.
     pub const fn code(self) -> &'static str {
         match self {
             Self::Commit(CommitRefusal::SpoolFull) => "spool_full",
@@ -101,7 +102,7 @@ impl Shed {
         }
     }
 
-    /// What the reply says.
+    /// The value of `message` in the reply, a sentence.
     pub const fn message(self) -> &'static str {
         match self {
             Self::Commit(CommitRefusal::SpoolFull) => "The spool is full; send the request again later.",
@@ -118,22 +119,19 @@ pub(super) const NOT_FOUND: Fault = Fault::new(Status::NotFound, "not_found", "T
 pub(super) const EVENTS_ALLOW: &str = "POST, OPTIONS";
 pub(super) const HEALTH_ALLOW: &str = "GET, HEAD, OPTIONS";
 pub(super) const METHOD_NOT_ALLOWED: Fault =
-    Fault::new(Status::MethodNotAllowed, "method_not_allowed", "The path does not have this method; see Allow.");
+    Fault::new(Status::MethodNotAllowed, "method_not_allowed", "The path does not support this method; see Allow.");
 pub(super) const UNSUPPORTED_CODING: Fault =
     Fault::new(Status::UnsupportedMediaType, "unsupported_content_coding", "This Content-Encoding is not supported.");
-pub(super) const BAD_QUERY: Fault = Fault::new(
-    Status::BadRequest,
-    "bad_query",
-    "The query is malformed, or a value in it is not one of those that are known.",
-);
+pub(super) const BAD_QUERY: Fault =
+    Fault::new(Status::BadRequest, "bad_query", "The query is malformed, or a parameter has an unknown value.");
 
 pub(super) const TOO_MANY_BAD_LINES: Fault =
     Fault::new(Status::UnprocessableContent, "too_many_bad_lines", "More than 1000 lines are bad; nothing was stored.");
 pub(super) const BAD_KEY: Fault =
     Fault::new(Status::BadRequest, "bad_idempotency_key", "There must be one Idempotency-Key, of 1 to 255 bytes.");
-/// The reply to a key that came before with another body.
+/// The reply to a request whose `Idempotency-Key` was used before with another body.
 pub const KEY_REUSED: Fault = Fault::new(
     Status::UnprocessableContent,
     "idempotency_key_reused",
-    "This Idempotency-Key came before with another body; nothing was stored.",
+    "This Idempotency-Key was used before with another body; nothing was stored.",
 );

@@ -1,5 +1,4 @@
-//! Routes and replies of the public address: what a request means and what it is answered with.
-//! Knows no socket; both engines serve it.
+//! The public HTTP API: routes, replies and errors. It uses no sockets; both engines serve it.
 
 mod fault;
 mod reply;
@@ -18,31 +17,31 @@ use crate::limits;
 use crate::ndjson::{EncodeRefusal, Origin, Report, RowEncoder};
 use crate::schema::Plan;
 
-/// What a head asks for.
+/// The operation that a request head selects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
-    /// Take the events of the body.
-    Events(Take),
-    /// Would an event be taken now?
+    /// `POST` of events.
+    Events(IngestOptions),
+    /// `GET /health`: whether the server accepts events now.
     Health,
-    /// Which methods the path has: these.
+    /// `OPTIONS`: the value of `Allow`.
     Options(&'static str),
-    /// Nothing of ours: read the body, then answer with this.
+    /// No operation: the body is read and dropped, then this error is the reply.
     Refuse(Fault),
 }
 
-/// How events are to be taken.
+/// The options of a request with events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Take {
-    /// Answer the same, store nothing.
+pub struct IngestOptions {
+    /// `dry_run=1`: the reply is the same, and nothing is stored.
     pub dry_run: bool,
     /// What the reply waits for.
     pub ack: Ack,
-    /// The identity of the request, where it came with an `Idempotency-Key`.
+    /// The identity of the request, if it has an `Idempotency-Key`.
     pub key: Option<Id>,
 }
 
-/// One worker's way from a request to a reply.
+/// One worker's implementation of the API, with the row encoder and its reused report.
 pub struct Api {
     encoder: RowEncoder,
     report: Report,
@@ -51,17 +50,17 @@ pub struct Api {
 }
 
 impl Api {
-    /// The api of the stream into `table`.
+    /// The API of `table`, served at `/api/events` and `/api/<table>`.
     pub fn new(encoder: RowEncoder, table: &str) -> Self {
         Self { encoder, report: Report::default(), table: table.to_owned(), table_path: format!("/api/{table}") }
     }
 
-    /// The table has changed: encodes events by this plan from now on.
+    /// Changes the plan that events are encoded by, because the table's columns have changed.
     pub fn follow(&mut self, plan: Arc<Plan>) {
         self.encoder.follow(plan);
     }
 
-    /// What a head asks for.
+    /// Selects the operation of a request by its head.
     pub fn route(&self, head: &Head<'_>) -> Route {
         let path = plain_path(head.path);
         let allow = if path == "/api/events" || path == self.table_path {
@@ -85,25 +84,24 @@ impl Api {
     }
 
     fn route_events(&self, head: &Head<'_>) -> Route {
-        let Some(take) = take(head.query) else {
+        let Some(options) = ingest_options(head.query) else {
             return Route::Refuse(BAD_QUERY);
         };
         match head.idempotency_key {
-            None => Route::Events(take),
+            None => Route::Events(options),
             Some(key) if (1..=limits::IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()) => {
-                Route::Events(Take { key: Some(identity::of_request(&self.table, key)), ..take })
+                Route::Events(IngestOptions { key: Some(identity::of_request(&self.table, key)), ..options })
             }
             Some(_) => Route::Refuse(BAD_KEY),
         }
     }
 
-    /// Encodes the events of a whole body into `batch`.
+    /// Encodes the events of a complete body into `batch`.
     ///
-    /// What was appended counts only with [`Answer::AfterCommit`]; else the caller rolls it back. A
-    /// request with an `Idempotency-Key` that is refused as a whole still submits its batch, without
-    /// rows, because only the committer knows whether the key came before; such a request needs a
-    /// batch of its own.
-    pub fn take_events(&mut self, body: &[u8], take: Take, origin: &Origin, batch: &mut Batch) -> Answer {
+    /// With [`Answer::Now`] the caller rolls back what was appended. A refused request's rows are
+    /// rolled back here; a keyed request still submits an empty batch, because only the committer
+    /// knows whether the key was used before. A keyed request needs a batch of its own.
+    pub fn take_events(&mut self, body: &[u8], options: IngestOptions, origin: &Origin, batch: &mut Batch) -> Answer {
         let before = batch.mark();
         self.report.clear();
         let refused = match self.encoder.encode(body, origin, batch, &mut self.report) {
@@ -116,34 +114,35 @@ impl Api {
         let Report { accepted, rejected, ref errors, .. } = self.report;
         let summary = Summary { accepted, rejected, refused };
         let reply = Reply::of(summary, errors);
-        let key = take.key.filter(|_| !take.dry_run);
+        let key = options.key.filter(|_| !options.dry_run);
         batch.key = key.map(|id| RequestKey::new(id, body, summary));
-        if take.dry_run || before == batch.mark() && key.is_none() {
+        if options.dry_run || before == batch.mark() && key.is_none() {
             return Answer::Now(reply);
         }
-        let ack = if accepted > 0 { take.ack } else { Ack::Disk };
+        let ack = if accepted > 0 { options.ack } else { Ack::Disk };
         Answer::AfterCommit { reply, sequence: batch.sequence, ack }
     }
 
-    /// What the last [`Api::take_events`] found.
+    /// The report of the last [`Api::take_events`].
     pub fn report(&self) -> &Report {
         &self.report
     }
 }
 
-/// What the query says; `None` for an unknown value.
-fn take(query: &str) -> Option<Take> {
-    let mut take = Take::default();
+/// The options in the query of a request; `None` when the query is malformed or an option has an unknown
+/// value. Unknown parameters are ignored.
+fn ingest_options(query: &str) -> Option<IngestOptions> {
+    let mut options = IngestOptions::default();
     for pair in query_pairs(query) {
         let (name, value) = pair.ok()?;
         match (name.as_ref(), value.as_ref()) {
-            ("dry_run", "1") => take.dry_run = true,
+            ("dry_run", "1") => options.dry_run = true,
             ("dry_run", "0") => {}
-            ("ack", "disk") => take.ack = Ack::Disk,
-            ("ack", "inserted") => take.ack = Ack::Inserted,
+            ("ack", "disk") => options.ack = Ack::Disk,
+            ("ack", "inserted") => options.ack = Ack::Inserted,
             ("dry_run" | "ack", _) => return None,
             _ => {}
         }
     }
-    Some(take)
+    Some(options)
 }

@@ -1,4 +1,4 @@
-//! What a request is answered with, before it is rendered.
+//! Replies of the public API, before they are rendered as HTTP.
 
 use super::fault::{Fault, TOO_MANY_BAD_LINES};
 use crate::batch::Sequence;
@@ -6,21 +6,22 @@ use crate::batch::identity::Summary;
 use crate::http::Status;
 use crate::ndjson::LineError;
 
-/// A reply before it is rendered.
+/// A reply to a request, before it is rendered as HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// All lines were accepted.
+    /// 200: all lines were accepted, this many.
     Accepted(u32),
-    /// A body that was made for this request.
+    /// A reply with this status and JSON body.
     Json(Status, Box<str>),
-    /// An error.
+    /// An error reply.
     Fault(Fault),
-    /// No body; the value is `Allow`.
+    /// 204 to `OPTIONS`, with the value of `Allow`.
     Allow(&'static str),
 }
 
 impl Reply {
-    /// The first reply to a request, from what is remembered of it.
+    /// The reply to a repeated request, made of the remembered numbers of its first reply. The errors
+    /// of rejected lines are not remembered.
     pub fn remembered(summary: Summary) -> Self {
         Self::of(summary, &[])
     }
@@ -38,7 +39,7 @@ impl Reply {
         }
     }
 
-    /// The same for events that are durable here and not yet confirmed by ClickHouse.
+    /// This reply as 202: the events are durable and not yet confirmed by ClickHouse.
     pub fn not_yet_inserted(&self) -> Self {
         let body = match self {
             Self::Accepted(accepted) => format!("{{\"accepted\":{accepted},\"rejected\":0,\"inserted\":false}}"),
@@ -49,28 +50,30 @@ impl Reply {
     }
 }
 
-/// What a reply waits for (`ack` in the query).
+/// The acknowledgement that a client asks for (`ack` in the query): what the reply waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Ack {
-    /// The commit of the events, as durable as `--durability` says.
+    /// The commit of the events, as durably as `--durability` says.
     #[default]
     Disk,
-    /// The commit, and then ClickHouse's proof of the INSERT; 202 when that takes too long.
+    /// The commit and then ClickHouse's confirmation of the INSERT. The reply is 202 if the
+    /// confirmation takes longer than `--inserted-timeout`.
     Inserted,
 }
 
-/// When a reply may leave, once the replies before it on its connection have left.
+/// A reply together with the time at which it may be sent. Replies of one connection are also sent in
+/// the order of its requests.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// At once: it promises nothing.
+    /// The reply may be sent at once, because it does not acknowledge events.
     Now(Reply),
-    /// Once the batch of this sequence is committed: the reply promises its events.
+    /// The reply acknowledges events: it may be sent after their batch is committed.
     AfterCommit {
-        /// The reply, should the commit succeed.
+        /// The reply if the commit succeeds.
         reply: Reply,
-        /// The batch that holds the request's events.
+        /// The batch that contains the events of the request.
         sequence: Sequence,
-        /// What the reply waits for after the commit.
+        /// What the reply waits for.
         ack: Ack,
     },
 }
@@ -105,7 +108,7 @@ fn push_errors(body: &mut String, errors: &[LineError]) {
     body.push(']');
 }
 
-/// A JSON string. Serializing a `str` can't fail; an empty string stands for the impossible.
+/// `text` as a JSON string. Serializing a `str` does not fail; the empty string is never used.
 fn json(text: &str) -> String {
     sonic_rs::to_string(text).unwrap_or_else(|_| "\"\"".to_owned())
 }

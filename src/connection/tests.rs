@@ -1,12 +1,12 @@
-//! Every input split at every byte gives the same requests and the same replies as unsplit.
+//! Tests of the state machine. An input split at any byte gives the same requests and replies.
 
 use std::time::Instant;
 
 use super::*;
-use crate::api::{Ack, Shed, Take};
+use crate::api::{Ack, IngestOptions, Shed};
 use crate::batch::{CommitRefusal, SegmentNumber, Sequence};
 
-/// Serves by noting the bodies; events wait for batch 1, 2, 3, …
+/// A service that records bodies. The replies to events wait for batches 1, 2, 3, …
 #[derive(Default)]
 struct Recorder {
     bodies: Vec<Vec<u8>>,
@@ -16,7 +16,7 @@ struct Recorder {
 impl Service for Recorder {
     fn route(&self, head: &http::Head<'_>) -> Route {
         match head.path {
-            "/api/events" => Route::Events(Take::default()),
+            "/api/events" => Route::Events(IngestOptions::default()),
             "/health" => Route::Health,
             _ => Route::Refuse(Fault::new(Status::NotFound, "not_found", "Nothing here.")),
         }
@@ -45,7 +45,7 @@ fn committed() -> Result<Committed, Fault> {
 const LIMITS: RequestLimits =
     RequestLimits { head: HeadLimits { head_bytes_max: 1024, headers_max: 8 }, body_bytes_max: 64 };
 
-/// Feeds the pieces as a worker does: what is kept stands in front of the next piece.
+/// Passes the pieces to the connection as a worker does: each after the kept bytes.
 fn feed(connection: &mut Connection, service: &mut Recorder, pieces: &[&[u8]]) {
     let mut kept = Vec::new();
     for piece in pieces {
@@ -99,7 +99,7 @@ fn an_input_split_at_every_byte_gives_the_same_replies() {
 }
 
 #[test]
-fn the_replies_are_those_that_are_meant() {
+fn every_input_gets_the_expected_replies() {
     let statuses = |input: &[u8]| -> Vec<u16> {
         replies_of(&[input]).0.split("HTTP/1.1 ").filter_map(|reply| reply.get(..3)?.parse().ok()).collect()
     };
@@ -114,7 +114,7 @@ fn the_replies_are_those_that_are_meant() {
 }
 
 #[test]
-fn every_prefix_of_a_request_is_no_request_and_no_refusal() {
+fn a_prefix_of_a_request_is_neither_served_nor_refused() {
     for input in [INPUTS[0], &INPUTS[2][..INPUTS[2].len() - 64]] {
         for at in 0..input.len() - 1 {
             let (replies, bodies, _) = replies_of(&[&input[..at]]);
@@ -125,7 +125,7 @@ fn every_prefix_of_a_request_is_no_request_and_no_refusal() {
 }
 
 #[test]
-fn replies_leave_in_order_and_only_when_their_batch_is_settled() {
+fn replies_are_sent_in_order_and_after_their_batch_is_settled() {
     let (mut connection, mut service) = (Connection::default(), Recorder::default());
     let request: &[u8] = b"POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx";
     let health: &[u8] = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -156,7 +156,7 @@ fn without_room_nothing_is_served_and_nothing_is_lost() {
 }
 
 #[test]
-fn pipelined_requests_are_bounded() {
+fn the_number_of_pipelined_requests_is_limited() {
     let (mut connection, mut service) = (Connection::default(), Recorder::default());
     let mut input = INPUTS[0].repeat(limits::PIPELINED_REQUESTS_MAX + 5);
     let received = connection.receive(&mut input, &LIMITS, &mut service);
@@ -166,7 +166,7 @@ fn pipelined_requests_are_bounded() {
 }
 
 #[test]
-fn a_client_that_asks_for_leave_gets_it_before_the_body_and_a_refusal_at_once() {
+fn a_client_that_expects_100_gets_it_before_the_body_or_a_refusal_at_once() {
     let head = b"POST /api/events HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
     let (mut connection, mut service) = (Connection::default(), Recorder::default());
     feed(&mut connection, &mut service, &[head]);
@@ -182,7 +182,7 @@ fn a_client_that_asks_for_leave_gets_it_before_the_body_and_a_refusal_at_once() 
 }
 
 #[test]
-fn stopping_closes_after_the_last_reply_that_was_begun() {
+fn a_stop_closes_the_connection_after_the_last_pending_reply() {
     let (mut connection, mut service) = (Connection::default(), Recorder::default());
     feed(&mut connection, &mut service, &[INPUTS[0], INPUTS[0]]);
     let mut out = Vec::new();
@@ -196,7 +196,7 @@ fn stopping_closes_after_the_last_reply_that_was_begun() {
 }
 
 #[test]
-fn a_peer_that_ended_its_side_gets_its_replies_and_then_the_end() {
+fn a_peer_that_has_closed_its_side_gets_its_replies_and_then_the_end() {
     let (mut connection, mut service) = (Connection::default(), Recorder::default());
     feed(&mut connection, &mut service, &[INPUTS[0]]);
     connection.end_of_input();
@@ -210,7 +210,7 @@ fn a_peer_that_ended_its_side_gets_its_replies_and_then_the_end() {
 }
 
 #[test]
-fn a_reply_whose_segment_does_not_prove_all_of_it_says_so() {
+fn a_reply_whose_segment_does_not_prove_all_events_is_202() {
     for (certain, status) in [(true, "200 OK"), (false, "202 Accepted")] {
         let mut connection = Connection::default();
         let (sequence, segment) = (Sequence::new(1), SegmentNumber::new(7));

@@ -1,4 +1,4 @@
-//! What a request meets: the worker's state that serving it may read and change.
+//! Serving of one request: route, encode, join the batch.
 
 use std::net::IpAddr;
 
@@ -11,8 +11,8 @@ use crate::connection::Service;
 use crate::http::Head;
 use crate::ndjson::Origin;
 
-/// The context of one request, borrowed from its worker: the api, the batches, the counters, and who
-/// asks.
+/// The state that serving one request uses, borrowed from its worker: API, batches and counters, and
+/// the client's connection and address.
 pub(crate) struct RequestContext<'a> {
     pub(crate) api: &'a mut Api,
     pub(crate) outbox: &'a mut Outbox,
@@ -32,33 +32,33 @@ impl Service for RequestContext<'_> {
     }
 
     fn serve(&mut self, route: Route, body: &[u8]) -> Answer {
-        let take = match route {
-            Route::Events(take) => take,
+        let options = match route {
+            Route::Events(options) => options,
             Route::Health => return Answer::Now(self.shared.health.reply()),
             Route::Options(allow) => return Answer::Now(Reply::Allow(allow)),
             Route::Refuse(fault) => return Answer::Now(Reply::Fault(fault)),
         };
         let origin = Origin { client_ip: self.client_ip, server_time_unix_ns: unix_ns() };
-        if take.key.is_some() {
-            // A request with a key is a batch of its own: it may turn out not to be stored.
+        if options.key.is_some() {
+            // A request with a key has a batch of its own: the committer may find that it is a repeat.
             self.outbox.hand_over(&self.shared.handoff);
         }
         let Some(mut filling) = self.outbox.fill() else {
             return Answer::Now(Reply::Fault(Shed::InFlightBytes.into()));
         };
-        let answer = self.api.take_events(body, take, &origin, filling.batch());
+        let answer = self.api.take_events(body, options, &origin, filling.batch());
         let waits = matches!(answer, Answer::AfterCommit { .. });
         let report = self.api.report();
         self.metrics.received.add(u64::from(report.accepted) + u64::from(report.rejected));
-        if !take.dry_run && report.rejected > 0 {
-            if waits && take.key.is_some() {
-                // Only the committer knows whether they were rejected before.
+        if !options.dry_run && report.rejected > 0 {
+            if waits && options.key.is_some() {
+                // Only the committer knows whether the lines are those of a repeat.
                 filling.note_rejected(report.rejected_by_code);
             } else {
                 self.metrics.reject(&report.rejected_by_code);
             }
         }
-        if waits && (filling.join(self.waiter) || take.key.is_some()) {
+        if waits && (filling.join(self.waiter) || options.key.is_some()) {
             self.outbox.hand_over(&self.shared.handoff);
         }
         answer
