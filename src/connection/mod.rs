@@ -1,12 +1,12 @@
-//! One connection's state machine: decides what the bytes that arrived mean, keeps the replies in
-//! order, and calls the leaves. It owns no socket and no buffer of its own, so that every input
-//! can be split at every byte in a test.
+//! The state machine of one connection: it splits the received bytes into requests, passes them to a
+//! [`Service`], and keeps the replies in the order of the requests. It has no socket and no buffer, so
+//! that tests can split every input at every byte.
 //!
 //! ```text
 //!           head complete              body complete
 //!   Head ─────────────────▶ Body ─────────────────────▶ Head …
 //!     │ refused              │ refused
-//!     └──────────▶ Closing ◀─┘        (nothing more is read; replies still leave, in order)
+//!     └──────────▶ Closing ◀─┘        (no more input is read; pending replies are sent in order)
 //! ```
 
 mod replies;
@@ -22,35 +22,35 @@ use crate::api::{Answer, Fault, Reply, Route};
 use crate::http::{self, ChunkDecoder, DateCache, Framing, HeadLimits, HttpRefusal, Parsed, Status};
 use crate::limits;
 
-/// What a connection needs from the worker that serves it.
+/// What serves the requests of a connection.
 pub trait Service {
-    /// What a head asks for.
+    /// Selects the operation of a request by its head.
     fn route(&self, head: &http::Head<'_>) -> Route;
-    /// False while there is no place for the events of another request: stop reading.
+    /// False while no batch has space for another request: the connection stops reading.
     fn has_room(&self) -> bool;
     /// Serves a request whose body is complete.
     fn serve(&mut self, route: Route, body: &[u8]) -> Answer;
 }
 
-/// Bounds of what a peer controls.
+/// Limits of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestLimits {
-    /// Of heads.
+    /// Limits of the head.
     pub head: HeadLimits,
-    /// Bytes of a body, decoded.
+    /// Bytes of the body, without the framing of the chunked transfer coding.
     pub body_bytes_max: u64,
 }
 
-/// What is left of the input after [`Connection::receive`].
+/// The result of [`Connection::receive`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct Received {
-    /// The part of the input that must be there again, at the front, at the next call.
+    /// The range of the input that the caller keeps: the next call's input begins with these bytes.
     pub kept: Range<usize>,
-    /// Bytes that the request is known to have in all; 0 when unknown.
+    /// Bytes of the whole incomplete request; 0 when not known.
     pub expected: usize,
 }
 
-/// What a connection waits for, and so which time-out counts.
+/// What a connection waits for, which selects its time-out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waiting {
     /// The first byte of a request.
@@ -63,18 +63,22 @@ pub enum Waiting {
     Reply,
 }
 
-/// The state machine.
+/// The state of one connection.
 #[derive(Debug, Default)]
 pub struct Connection {
     stage: Stage,
-    /// Bytes of an incomplete head that were looked at; 0 without one.
+    /// Bytes of an incomplete head that were parsed; 0 when no head has begun.
     partial_head: usize,
+    /// The last [`Connection::receive`] stopped for lack of room.
     paused: bool,
+    /// A request was refused before it was read.
     refused: bool,
     replies: Replies,
+    /// The last reply is rendered.
     finished: bool,
 }
 
+/// The part of a request that is read next.
 #[derive(Debug, Default)]
 enum Stage {
     #[default]
@@ -83,29 +87,36 @@ enum Stage {
     Closing,
 }
 
-/// A request whose head is read. `head_len` and `body_len` count from the front of its input.
+/// A request whose head is complete.
 #[derive(Debug)]
 struct Request {
     route: Route,
     options: ReplyOptions,
+    /// Bytes of the head: the offset of the body in the request's input.
     head_len: usize,
     body: Body,
 }
 
+/// A body that is being received.
 #[derive(Debug)]
 enum Body {
+    /// A body of this many bytes.
     Length(usize),
+    /// A chunked body; `len` bytes of content are decoded.
     Chunked { decoder: ChunkDecoder, len: usize },
 }
 
+/// The result of one step of the state machine.
 enum Advance {
+    /// The first bytes of the input, this many, are consumed.
     Consumed(usize),
+    /// The request is incomplete: the first `keep` bytes of the input are kept.
     NeedMore { keep: usize, expected: usize },
 }
 
 impl Connection {
-    /// Takes the bytes that arrived, behind those that were kept, and serves every request in
-    /// them that is complete.
+    /// Processes `input`, which is the kept bytes followed by the new ones, and serves every complete
+    /// request in it.
     pub fn receive<S: Service>(&mut self, input: &mut [u8], limits: &RequestLimits, service: &mut S) -> Received {
         let mut start = 0;
         self.paused = false;
@@ -128,13 +139,13 @@ impl Connection {
         Received { kept: 0..0, expected: 0 }
     }
 
-    /// The replies, to release those whose batch or segment is decided.
+    /// The pending replies, to release those whose batch is committed or whose segment is inserted.
     pub fn replies(&mut self) -> &mut Replies {
         &mut self.replies
     }
 
-    /// Appends to `out` every reply whose turn it is; `sent` gets the status of each. With `last`
-    /// the connection says that it closes.
+    /// Renders every reply that may be sent now to `out`, and calls `sent` with the status of each. If
+    /// `last` is set and no body is being read, the last pending reply closes the connection.
     pub fn render(&mut self, out: &mut Vec<u8>, date: &DateCache, last: bool, mut sent: impl FnMut(Status)) {
         while let Some((wire, mut options)) = self.replies.next() {
             let Wire::Reply(reply) = &wire else {
@@ -150,35 +161,35 @@ impl Connection {
                 return;
             }
         }
-        // The peer ended its side, and now has everything.
+        // The peer has closed its side, and every reply is rendered.
         self.finished |= matches!(self.stage, Stage::Closing) && self.replies.is_empty();
     }
 
-    /// Refuses whatever comes: this reply, behind those that wait, is the last one.
+    /// Refuses all further input. `fault` is the last reply, after the pending ones.
     pub fn refuse(&mut self, fault: Fault) {
         self.stage = Stage::Closing;
         self.refused = true;
         self.replies.push(Answer::Now(Reply::Fault(fault)), ReplyOptions::LAST);
     }
 
-    /// The peer ended its side: nothing more arrives, replies still leave.
+    /// Ends the input: the peer has closed its side. Pending replies are still sent.
     pub fn end_of_input(&mut self) {
         self.stage = Stage::Closing;
         self.finished = self.replies.is_empty();
     }
 
-    /// True once the last reply is rendered: close when it is written.
+    /// True once the last reply is rendered: the caller closes the connection when it is sent.
     pub fn is_finished(&self) -> bool {
         self.finished
     }
 
-    /// True when a request must not be read now.
+    /// True when no further request is read.
     pub fn is_closing(&self) -> bool {
         matches!(self.stage, Stage::Closing)
     }
 
-    /// True when there was no room at the last [`Connection::receive`]: what it kept may hold
-    /// complete requests.
+    /// True when the last [`Connection::receive`] stopped for lack of room for a request or a reply: the
+    /// kept input may contain complete requests.
     pub fn is_paused(&self) -> bool {
         self.paused
     }
@@ -188,7 +199,7 @@ impl Connection {
         self.refused
     }
 
-    /// Bytes that the request under way is known to have in all; 0 when unknown.
+    /// Bytes of the whole request whose body is being read; 0 when not known.
     pub fn expected(&self) -> usize {
         match &self.stage {
             Stage::Body(request) => request.expected(),
@@ -196,15 +207,15 @@ impl Connection {
         }
     }
 
-    /// True when no request is under way.
+    /// True when no request has begun and no reply is pending.
     pub fn is_idle(&self) -> bool {
         self.waiting() == Waiting::Request
     }
 
-    /// What it waits for.
+    /// What the connection waits for.
     pub fn waiting(&self) -> Waiting {
         match &self.stage {
-            // The peer has done its part.
+            // The server waits for its own resources, not for the peer's input.
             _ if self.paused => Waiting::Reply,
             Stage::Body(_) => Waiting::Body,
             Stage::Head if self.partial_head > 0 => Waiting::Head,
@@ -214,6 +225,7 @@ impl Connection {
         }
     }
 
+    /// Reads one head or body from the front of `input`, and serves the request when it is complete.
     fn step<S: Service>(&mut self, input: &mut [u8], limits: &RequestLimits, service: &mut S) -> Advance {
         let total = input.len();
         let request = match &mut self.stage {
@@ -226,7 +238,7 @@ impl Connection {
                 Ok(Some(request)) => {
                     self.partial_head = 0;
                     self.stage = Stage::Body(request);
-                    // Straight on to the body, which is usually there already.
+                    // The body has usually arrived with the head.
                     return self.step(input, limits, service);
                 }
                 Ok(None) => {
@@ -258,7 +270,7 @@ impl Connection {
         }
     }
 
-    /// The request of a complete head, or nothing when the head isn't complete.
+    /// Parses the head at the front of `input`; `None` when it is incomplete.
     fn read_head<S: Service>(
         &mut self,
         input: &[u8],
@@ -279,8 +291,8 @@ impl Connection {
         };
         let whole = matches!(body, Body::Length(len) if input.len() >= head.len.saturating_add(len));
         if head.expect_continue && !whole {
-            // A client that waits for leave to send can be told at once that it has none; what it
-            // does with its body then can't be known, so the connection ends (RFC 9110, 10.1.1).
+            // A client that waits for 100 gets a refusal at once. It may send the body or not, so the
+            // next request can't be found, and the connection is closed (RFC 9110, section 10.1.1).
             if let Route::Refuse(fault) = route {
                 return Err(fault);
             }
@@ -291,8 +303,8 @@ impl Connection {
 }
 
 impl Request {
-    /// The body's place in the input and the length of the whole request, once it is complete. A
-    /// chunked body is decoded in place: behind the head lies what is decoded of it.
+    /// The range of the body in the input and the length of the whole request, once the body is
+    /// complete. A chunked body is decoded in place: its content follows the head.
     fn read_body(
         &mut self,
         input: &mut [u8],
@@ -321,7 +333,8 @@ impl Request {
         }
     }
 
-    /// How much of `total` bytes of input is worth keeping: not the framing of decoded chunks.
+    /// The number of bytes to keep of `total` bytes of input: everything but the framing of decoded
+    /// chunks.
     fn kept(&self, total: usize) -> usize {
         match &self.body {
             Body::Length(_) => total,
@@ -329,6 +342,7 @@ impl Request {
         }
     }
 
+    /// Bytes of the whole request; 0 when not known.
     fn expected(&self) -> usize {
         match &self.body {
             Body::Length(len) => self.head_len + len,

@@ -1,4 +1,4 @@
-//! The replies of one connection, in the order of its requests, and what each still waits for.
+//! The pending replies of one connection, in the order of its requests.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -8,12 +8,13 @@ use crate::batch::identity::Summary;
 use crate::batch::{SegmentNumber, Sequence};
 use crate::http::{DateCache, Head, Method, Response, Status, Version};
 
-/// The queue of one connection's replies: the first leaves once it waits for nothing.
+/// The queue of one connection's replies. The first one may be sent once it waits for nothing.
 #[derive(Debug, Default)]
 pub struct Replies {
     queue: VecDeque<Pending>,
 }
 
+/// A reply that is not rendered yet.
 #[derive(Debug)]
 struct Pending {
     wait: Wait,
@@ -21,50 +22,54 @@ struct Pending {
     wire: Wire,
 }
 
-/// What a reply waits for.
+/// What a reply waits for, beside the replies before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wait {
-    /// Its turn.
+    /// Nothing.
     Nothing,
-    /// The commit of the batch of this sequence, and then what `ack` says.
+    /// The commit of this batch, and then the insert if `ack` asks for it.
     Commit { sequence: Sequence, ack: Ack },
-    /// ClickHouse's proof of this segment, until the time is over; where that is not `certain` to
-    /// prove everything, it is told apart.
+    /// ClickHouse's confirmation of this segment, at most until `until`. If the segment is not
+    /// `certain` to contain all events of the request, the reply is 202 even after the confirmation.
     Insert { segment: SegmentNumber, certain: bool, until: Instant },
 }
 
 /// Where a committed batch is stored, and what its replies still wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Committed {
-    /// The segment that holds it; `None` when ClickHouse has it.
+    /// The segment that contains the batch; `None` when ClickHouse has its rows.
     pub segment: Option<SegmentNumber>,
-    /// False when that segment's proof does not prove all of it.
+    /// False when another segment that is not inserted yet contains events of the batch, too.
     pub certain: bool,
-    /// How long a reply waits for the proof of that segment, if it waits for one.
+    /// How long a reply with `ack=inserted` waits for the confirmation of the segment.
     pub until: Instant,
-    /// The request came before, and was then answered this, which is not what it would be now.
+    /// The first reply to a repeated request, if it differs from the reply to the repeat.
     pub first: Option<Summary>,
 }
 
+/// A response on the wire: the interim response `100 Continue`, or a reply.
 #[derive(Debug)]
 pub(crate) enum Wire {
     Continue,
     Reply(Reply),
 }
 
-/// How the request asks to be answered, whatever the reply says.
+/// How a reply is sent, apart from its contents: as the request asks for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReplyOptions {
+    /// Close the connection after the reply.
     pub(crate) close: bool,
+    /// Send no body, in reply to HEAD.
     pub(crate) head_only: bool,
-    /// HTTP/1.0 with `Connection: keep-alive`: the reply has to say it too.
+    /// Send `Connection: keep-alive`, in reply to an HTTP/1.0 request with that field.
     pub(crate) confirm_keep_alive: bool,
 }
 
 impl ReplyOptions {
+    /// The options of the last reply of a connection.
     pub(crate) const LAST: Self = Self { close: true, head_only: false, confirm_keep_alive: false };
 
-    /// What the head of a request asks for.
+    /// The options that the head of a request asks for.
     pub(crate) fn of(head: &Head<'_>) -> Self {
         Self {
             close: !head.keep_alive,
@@ -96,19 +101,19 @@ impl Replies {
         self.queue.push_back(Pending { wait, options, wire: Wire::Reply(reply) });
     }
 
-    /// The interim reply that asks for the body.
+    /// Appends the interim response that asks for the body.
     pub(super) fn push_continue(&mut self) {
         self.queue.push_back(Pending { wait: Wait::Nothing, options: ReplyOptions::LAST, wire: Wire::Continue });
     }
 
-    /// The next reply, if its turn has come.
+    /// Removes the first response, if it waits for nothing.
     pub(crate) fn next(&mut self) -> Option<(Wire, ReplyOptions)> {
         let pending = self.queue.pop_front_if(|pending| pending.wait == Wait::Nothing)?;
         Some((pending.wire, pending.options))
     }
 
-    /// The commit of a batch is decided: its replies may leave, as they are or as this fault. True
-    /// when one of them now waits for the segment's insert.
+    /// Ends the wait for the commit of a batch: its replies are sent as they are, or replaced by the
+    /// error. Returns true when one of them now waits for an insert.
     pub fn settle(&mut self, sequence: Sequence, outcome: Result<Committed, Fault>) -> bool {
         let mut waits = false;
         for pending in &mut self.queue {
@@ -133,7 +138,7 @@ impl Replies {
         waits
     }
 
-    /// ClickHouse has confirmed a segment: the replies that wait for it may leave.
+    /// Ends the wait for a segment, which ClickHouse has confirmed.
     pub fn inserted(&mut self, segment: SegmentNumber) {
         for pending in &mut self.queue {
             match pending.wait {
@@ -148,7 +153,7 @@ impl Replies {
         self.queue.iter().any(|pending| matches!(pending.wait, Wait::Insert { .. }))
     }
 
-    /// The replies that have waited for an insert for as long as they may say 202.
+    /// Ends the wait of replies whose time for the insert is over at `now`: they become 202.
     pub fn give_up_inserts(&mut self, now: Instant) {
         for pending in &mut self.queue {
             if matches!(pending.wait, Wait::Insert { until, .. } if until <= now) {
@@ -159,7 +164,7 @@ impl Replies {
 }
 
 impl Pending {
-    /// It has waited for an insert: says whether that is proven.
+    /// Ends the wait for an insert; the reply becomes 202 unless the insert is `proven`.
     fn release(&mut self, proven: bool) {
         self.wait = Wait::Nothing;
         if let Wire::Reply(reply) = &mut self.wire
@@ -170,7 +175,7 @@ impl Pending {
     }
 }
 
-/// Appends one reply and returns its status.
+/// Renders a reply to `out`, and returns its status.
 pub(crate) fn write(out: &mut Vec<u8>, reply: &Reply, options: ReplyOptions, date: &DateCache) -> Status {
     spell_out(reply, |status, body, extra| {
         let response = Response {
@@ -185,14 +190,14 @@ pub(crate) fn write(out: &mut Vec<u8>, reply: &Reply, options: ReplyOptions, dat
     })
 }
 
-/// What a reply is in HTTP: status, body, and further fields.
+/// Calls `with` with the status, body and further header fields of a reply.
 pub(crate) fn spell_out<T>(reply: &Reply, with: impl FnOnce(Status, &[u8], &[(&str, &str)]) -> T) -> T {
     match reply {
         Reply::Accepted(accepted) => with(Status::Ok, accepted_body(*accepted, &mut [0; ACCEPTED_BODY_MAX]), &[]),
         Reply::Json(status, body) => with(*status, body.as_bytes(), &[]),
         Reply::Allow(methods) => with(Status::NoContent, b"", &[("Allow", methods)]),
         Reply::Fault(fault) => {
-            // Codes and sentences are constants of ours without quotes or backslashes.
+            // Codes and messages are constants without quotes and backslashes.
             let body = format!("{{\"error\":\"{}\",\"message\":\"{}\"}}", fault.code, fault.message);
             match fault.allow {
                 Some(methods) => with(fault.status, body.as_bytes(), &[("Allow", methods)]),
@@ -205,17 +210,18 @@ pub(crate) fn spell_out<T>(reply: &Reply, with: impl FnOnce(Status, &[u8], &[(&s
     }
 }
 
+/// Bytes of the longest body of [`Reply::Accepted`], rounded up.
 const ACCEPTED_BODY_MAX: usize = 48;
 
-/// `{"accepted":N,"rejected":0}` without an allocation.
+/// Renders `{"accepted":N,"rejected":0}` without an allocation.
 fn accepted_body(accepted: u32, space: &mut [u8; ACCEPTED_BODY_MAX]) -> &[u8] {
     let mut digits = itoa::Buffer::new();
     let parts = [&b"{\"accepted\":"[..], digits.format(accepted).as_bytes(), b",\"rejected\":0}"];
     let mut len = 0;
     for part in parts {
-        // Ten digits and the words fit.
-        if let Some(place) = space.get_mut(len..len + part.len()) {
-            place.copy_from_slice(part);
+        // The longest number has ten digits, so the space suffices.
+        if let Some(destination) = space.get_mut(len..len + part.len()) {
+            destination.copy_from_slice(part);
             len += part.len();
         }
     }
