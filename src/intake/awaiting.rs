@@ -1,22 +1,23 @@
-//! Replies that wait for ClickHouse's proof of an INSERT (`ack=inserted`). A connection that waits
-//! holds no thread: it stands in a list that its worker looks through when an inserter has news.
+//! Replies that wait for ClickHouse's confirmation of an INSERT (`ack=inserted`). A waiting connection
+//! blocks no thread: it is in a list that its worker checks when segments were confirmed.
 
 use super::outbox::Waiter;
 use crate::batch::SegmentNumber;
 use crate::handoff::Inserted;
 
-/// The connections of one worker that have a reply waiting for a segment's proof.
+/// The connections of one worker with a reply that waits for the confirmation of a segment.
 #[derive(Debug, Default)]
 pub struct AwaitingInserts {
     waiters: Vec<(SegmentNumber, Waiter)>,
 }
 
 impl AwaitingInserts {
-    /// Notes that `waiter` has a reply that waits for `segment`. False when the proof is there
-    /// already, and the reply may leave.
+    /// Adds a connection whose reply waits for `segment`. Returns false when the segment is already
+    /// confirmed and the reply may be sent.
     #[must_use]
     pub fn add(&mut self, segment: SegmentNumber, waiter: Waiter, inserted: &Inserted) -> bool {
-        // Announced before the look: a proof that comes in between is seen by one or the other.
+        // The wait is announced before the check, so that a confirmation at the same time is seen by
+        // this check or wakes this worker.
         inserted.wait();
         if inserted.has(segment) {
             inserted.wait_no_more();
@@ -26,19 +27,19 @@ impl AwaitingInserts {
         true
     }
 
-    /// Takes out those whose segments are proven by now.
+    /// Removes and returns the connections whose segments are confirmed.
     pub fn take_proven(&mut self, inserted: &Inserted) -> Vec<(SegmentNumber, Waiter)> {
         let proven: Vec<_> = self.waiters.extract_if(.., |(segment, _)| inserted.has(*segment)).collect();
         proven.iter().for_each(|_| inserted.wait_no_more());
         proven
     }
 
-    /// Those who wait now.
+    /// The waiting connections.
     pub fn waiters(&self) -> Vec<Waiter> {
         self.waiters.iter().map(|(_, waiter)| *waiter).collect()
     }
 
-    /// Keeps only those who, asked in turn, still wait.
+    /// Removes the connections for which `waits` returns false.
     pub fn retain(&mut self, inserted: &Inserted, mut waits: impl FnMut(Waiter) -> bool) {
         self.waiters.retain(|(_, waiter)| {
             let waits = waits(*waiter);

@@ -1,10 +1,10 @@
-//! The budget of `--in-flight-bytes-max`: partly received requests and batches of all workers.
-//! Touched when a buffer grows or is given back and once per batch, not per request.
+//! The budget of `--in-flight-bytes-max`: bytes of partly received requests and of batches, of all
+//! workers. It changes when a buffer grows or is released and once per batch, not per request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// A number of bytes that all workers share.
+/// A limit of bytes shared by all workers.
 #[derive(Debug)]
 pub struct ByteBudget {
     bytes: AtomicU64,
@@ -17,7 +17,7 @@ impl ByteBudget {
         Arc::new(Self { bytes: AtomicU64::new(0), max })
     }
 
-    /// Takes `bytes` out of the budget; false, and nothing taken, when it has not so many.
+    /// Charges `bytes` to the budget. Returns false, and charges nothing, when they exceed it.
     pub fn charge(&self, bytes: usize) -> bool {
         let bytes = bytes as u64;
         if self.bytes.fetch_add(bytes, Relaxed).saturating_add(bytes) > self.max {
@@ -27,22 +27,22 @@ impl ByteBudget {
         true
     }
 
-    /// Takes `bytes` out of the budget whatever it has: they are there already.
+    /// Charges `bytes` that are already allocated, even when they exceed the budget.
     pub fn add(&self, bytes: usize) {
         self.bytes.fetch_add(bytes as u64, Relaxed);
     }
 
-    /// Gives `bytes` back.
+    /// Releases `bytes` that were charged.
     pub fn release(&self, bytes: usize) {
         self.bytes.fetch_sub(bytes as u64, Relaxed);
     }
 
-    /// True when everything is given out.
+    /// True when the whole budget is charged.
     pub fn is_used_up(&self) -> bool {
         self.bytes() >= self.max
     }
 
-    /// Bytes that are taken.
+    /// The bytes that are charged now.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
     }

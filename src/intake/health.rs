@@ -1,5 +1,5 @@
-//! Would an event be taken now? Written by the server and the committer, read by every worker and
-//! by the admin address.
+//! Readiness: whether the server accepts events now. The server and the committer set its inputs;
+//! every worker and the admin address read it.
 
 use std::sync::Arc;
 
@@ -8,19 +8,19 @@ use crate::handoff::Lifecycle;
 use crate::http::Status;
 use crate::spool::SpoolMetrics;
 
-/// Whether an event would be taken: from where the server is in its life, and what the spool says.
+/// The readiness of the server, derived from its lifecycle and the state of the spool.
 pub struct Health {
     lifecycle: Arc<Lifecycle>,
     spool: Arc<SpoolMetrics>,
 }
 
 impl Health {
-    /// The health of a server in this phase, with this spool.
+    /// The readiness of a server with this lifecycle and this spool.
     pub fn new(lifecycle: Arc<Lifecycle>, spool: Arc<SpoolMetrics>) -> Self {
         Self { lifecycle, spool }
     }
 
-    /// Why no event would be taken; `None` when it would.
+    /// Why events are not accepted now; `None` when they are.
     pub fn unready(&self) -> Option<Fault> {
         if self.lifecycle.is_stopping() {
             return Some(STOPPING);
@@ -31,7 +31,7 @@ impl Health {
         self.spool.refusal().map(|refusal| Shed::Commit(refusal).into())
     }
 
-    /// The reply of `GET /health` on the public address: no details.
+    /// The reply to `GET /health` on the public address, without details.
     pub fn reply(&self) -> Reply {
         match self.unready() {
             None => Reply::Json(Status::Ok, "{\"status\":\"ok\"}".into()),
@@ -44,5 +44,5 @@ const STOPPING: Fault = Fault::new(Status::ServiceUnavailable, "stopping", "The 
 const STARTING: Fault = Fault::new(
     Status::ServiceUnavailable,
     "starting",
-    "The server waits for ClickHouse: it has never seen the table's columns.",
+    "The server waits for ClickHouse, because it does not know the columns of the table yet.",
 );

@@ -1,5 +1,5 @@
-//! What each worker counts. One writer a struct: an addition is a load and a store, no locked
-//! instruction, and the reader (metrics) adds the workers up.
+//! The counters of a worker. Each struct has one writer, so an addition is a load and a store without a
+//! locked instruction. The reader of the metrics adds up the workers.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::api::Shed;
 use crate::ndjson::{LineCode, RejectedByCode};
 
-/// Upper bounds of the buckets of `request_seconds`, in seconds.
+/// Upper bounds of the buckets of the histogram `request_seconds`, in seconds.
 pub const REQUEST_SECONDS: [f64; 14] =
     [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
@@ -16,23 +16,23 @@ pub const REQUEST_SECONDS: [f64; 14] =
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds; only the owning thread calls it.
+    /// Adds `more`. Called by the owning thread only.
     pub fn add(&self, more: u64) {
         self.0.store(self.0.load(Relaxed).wrapping_add(more), Relaxed);
     }
 
-    /// Replaces; only the owning thread calls it.
+    /// Replaces the value. Called by the owning thread only.
     pub fn set(&self, value: u64) {
         self.0.store(value, Relaxed);
     }
 
-    /// Reads, from any thread.
+    /// The value. Called by any thread.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
 
-/// Replies by status.
+/// The number of replies by status code.
 #[derive(Debug)]
 pub struct ByStatus([Counter; 600]);
 
@@ -50,41 +50,42 @@ impl ByStatus {
         }
     }
 
-    /// The statuses that were sent, with how often.
+    /// The status codes that were sent, each with its number of replies.
     pub fn sent(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
         (0u16..).zip(&self.0).map(|(status, counter)| (status, counter.get())).filter(|(_, count)| *count > 0)
     }
 }
 
-/// What one worker counts.
+/// The counters of one worker.
 #[derive(Debug, Default)]
 pub struct WorkerMetrics {
-    /// Replies by status.
+    /// Replies by status code.
     pub replies: ByStatus,
-    /// Lines that were events or should have been.
+    /// Received lines, accepted or rejected.
     pub received: Counter,
-    /// Rows that a 200 promised.
+    /// Events of committed batches, duplicates included.
     pub accepted: Counter,
-    /// Events that were promised and had been stored before.
+    /// Accepted events that had been stored before (`--dedup-field`).
     pub duplicates: Counter,
-    /// Requests whose key had come before.
+    /// Repeated requests (`Idempotency-Key`).
     pub repeated: Counter,
-    /// Refused lines, by code; those of a repeat are not refused again.
+    /// Rejected lines, by code. Lines of a repeated request are not counted again.
     pub rejected: [Counter; LineCode::ALL.len()],
     /// Shed requests, by reason.
     pub shed: [Counter; Shed::ALL.len()],
     /// Open connections.
     pub connections: Counter,
-    /// Requests by time from the end of the body to the reply; one bucket more for the rest.
+    /// Requests by their time from the end of the body to the outcome of the commit; the last bucket
+    /// has no upper bound.
     pub request_buckets: [Counter; REQUEST_SECONDS.len() + 1],
-    /// Sum of those times in nanoseconds.
+    /// The sum of these times, in nanoseconds.
     pub request_nanoseconds: Counter,
-    /// Unix milliseconds of the loop's last turn.
+    /// When the event loop last ran its periodic work, in Unix milliseconds.
     pub heartbeat_ms: Counter,
 }
 
 impl WorkerMetrics {
-    /// Counts requests that were answered after the same time.
+    /// Counts `requests` requests that took `time` each.
     pub fn request_took(&self, time: Duration, requests: u64) {
         let seconds = time.as_secs_f64();
         let bucket = REQUEST_SECONDS.iter().take_while(|bound| seconds > **bound).count();
@@ -95,14 +96,14 @@ impl WorkerMetrics {
         self.request_nanoseconds.add(nanoseconds.saturating_mul(requests));
     }
 
-    /// Counts refused lines.
+    /// Counts rejected lines.
     pub fn reject(&self, by_code: &RejectedByCode) {
         for (counter, count) in self.rejected.iter().zip(by_code) {
             counter.add(u64::from(*count));
         }
     }
 
-    /// Counts a shed request.
+    /// Counts shed requests.
     pub fn shed(&self, reason: Shed, requests: u64) {
         if let Some(counter) = self.shed.get(reason.index()) {
             counter.add(requests);

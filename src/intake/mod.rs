@@ -1,15 +1,15 @@
-//! What both engines share: the path of a request from its connection to a batch, and of the batch's
-//! outcome back to the replies.
+//! The code that both engines share: the path of a request from its connection to a batch, and of the
+//! batch's outcome back to the replies.
 //!
 //! | file | |
 //! |---|---|
 //! | `context` | serves one request: route, encode, join the batch |
 //! | `outbox` | a worker's batches: filling, under way, spare |
-//! | `settle` | what a batch's outcome means for its replies |
-//! | `awaiting` | replies that wait for ClickHouse's proof (`ack=inserted`) |
+//! | `settle` | the effect of a batch's outcome on its replies |
+//! | `awaiting` | replies that wait for ClickHouse's confirmation (`ack=inserted`) |
 //! | `budget` | `--in-flight-bytes-max` |
-//! | `health` | would an event be taken now |
-//! | `metrics` | what each worker counts |
+//! | `health` | whether events are accepted now |
+//! | `metrics` | the counters of each worker |
 
 pub mod awaiting;
 pub mod budget;
@@ -31,34 +31,34 @@ use crate::schema::SchemaVersion;
 use budget::ByteBudget;
 use health::Health;
 
-/// Time-outs of a connection.
+/// The time-outs of connections and requests.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// From a request's first byte to the end of its head.
+    /// `--head-timeout`: from the first byte of a request to the end of its head.
     pub head: Duration,
-    /// Between two pieces of a body.
+    /// `--body-timeout`: between two reads of a body.
     pub body: Duration,
-    /// Between two requests, and for a peer that does not read its replies.
+    /// `--idle-timeout`: between two requests, and for a peer that does not read its replies.
     pub idle: Duration,
-    /// From a served request to the outcome of its commit.
+    /// `--commit-timeout`: from serving a request to the outcome of its commit.
     pub commit: Duration,
-    /// From a commit to the proof of the insert, for `ack=inserted`.
+    /// `--inserted-timeout`: from a commit to the confirmation of its insert, for `ack=inserted`.
     pub inserted: Duration,
 }
 
-/// What all workers share.
+/// The state that all workers share.
 pub struct Shared {
-    /// The way to the committer, and whether the server stops.
+    /// The exchange with the committer, and the lifecycle of the server.
     pub handoff: Arc<Handoff>,
-    /// Would an event be taken?
+    /// Whether events are accepted now.
     pub health: Arc<Health>,
-    /// What events are encoded for.
+    /// The schema that events are encoded for.
     pub schema: Arc<Published<SchemaVersion>>,
     /// The budget of buffers and batches.
     pub budget: Arc<ByteBudget>,
     /// `--connections-max`.
     pub connections_max: usize,
-    /// Bounds of a request.
+    /// Limits of a request.
     pub request_limits: RequestLimits,
     /// Time-outs of connections.
     pub timeouts: Timeouts,

@@ -1,9 +1,9 @@
-//! A worker's side of the hand-over: the batch that fills in this turn, the batches under way with
-//! the requests that wait for them, and the spare ones.
+//! A worker's batches: the batch that is being filled in this turn, the batches under way to the
+//! committer and back with the requests that wait for them, and the spare ones.
 //!
-//! The number of batches is fixed, and their bytes count in the budget of what is in flight. While
-//! no batch is spare, or the budget is used up and another batch is still to come back, the worker
-//! takes no requests: that is the back-pressure which the kernel's windows pass on to the clients.
+//! The number of batches is fixed, and the bytes of batches under way count in the in-flight budget.
+//! While no batch is spare, or while the budget is used up and a batch is under way, the worker reads
+//! no requests. This is the back-pressure that TCP's flow control passes on to the clients.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,63 +16,66 @@ use crate::intake::budget::ByteBudget;
 use crate::limits;
 use crate::ndjson::RejectedByCode;
 
-/// A request's connection: its slot, and the generation that tells it from the slot's next one.
+/// Where a reply goes: a slot of the worker, and the slot's generation. The generation changes when the
+/// slot is reused, so that a late reply does not reach the next user of the slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Waiter {
-    /// Index of the connection's slot.
+    /// The index of the slot.
     pub slot: usize,
-    /// The slot's generation when the request was served.
+    /// The generation of the slot when the request was served.
     pub generation: u64,
 }
 
-/// A batch whose commit is decided (or came too late), and who waits for it.
+/// The outcome of a batch, or its passed deadline, with the requests that wait for it.
 #[derive(Debug)]
 pub struct Settled {
-    /// The batch's sequence.
+    /// The sequence of the batch.
     pub sequence: Sequence,
-    /// What became of it; `None` when the deadline passed first.
+    /// The outcome; `None` when the deadline passed first.
     pub outcome: Option<CommitOutcome>,
-    /// Rows that the batch holds.
+    /// Rows of the batch, without duplicates.
     pub rows: u32,
-    /// Events that were stored before, and are not among `rows`.
+    /// Events that had been stored before and were removed from the batch.
     pub duplicates: u32,
-    /// What its request is answered, where that came with a key.
+    /// The numbers in the reply to the only request of the batch, if that request has a key.
     pub keyed: Option<Summary>,
-    /// Its refused lines then, which are not counted yet.
+    /// The rejected lines of a request with a key, which are not counted yet.
     pub rejected: RejectedByCode,
-    /// The requests in it; return the memory with [`Outbox::recycle`].
+    /// The requests of the batch. Return the memory with [`Outbox::recycle`].
     pub waiters: Vec<Waiter>,
-    /// Since the first request of the batch was served.
+    /// The time since the first request of the batch was served.
     pub elapsed: Duration,
 }
 
+/// What the worker keeps of a batch while the batch is being filled or is under way.
 #[derive(Debug)]
 struct UnderWay {
     sequence: Sequence,
     waiters: Vec<Waiter>,
-    /// When the first of them was served.
+    /// When the first request of the batch was served.
     begun: Instant,
+    /// The deadline has passed, and the requests were answered 503.
     overdue: bool,
     rejected: RejectedByCode,
 }
 
-/// All batches of one worker: the one that fills, those under way with who waits for them, and the
-/// spare ones.
+/// All batches of one worker: the one that is being filled, those under way and the spare ones.
 #[derive(Debug)]
 pub struct Outbox {
     budget: Arc<ByteBudget>,
-    /// What the batches say about the columns of their rows.
+    /// The serialized columns, types and INSERT settings of the rows, see [`Batch::frozen`].
     frozen: Arc<[u8]>,
     filling: Option<(Batch, UnderWay)>,
     under_way: VecDeque<UnderWay>,
     spare: Vec<Batch>,
     spare_waiters: Vec<Vec<Waiter>>,
+    /// The sequence of the newest batch.
     sequence: Sequence,
 }
 
 impl Outbox {
-    /// The outbox of `worker`, with all batches that it will ever have, counted in `budget`
-    /// while they are under way.
+    /// The outbox of `worker` with all of its batches. Their bytes are charged to `budget` while they
+    /// are under way.
     pub fn new(worker: usize, budget: Arc<ByteBudget>) -> Self {
         Self {
             budget,
@@ -85,7 +88,7 @@ impl Outbox {
         }
     }
 
-    /// True while the events of another request have a place, even if they need a batch of their own.
+    /// True while another request can be served, even one that needs a batch of its own.
     pub fn has_room(&self) -> bool {
         match &self.filling {
             Some((_, under_way)) if !under_way.waiters.is_empty() => !self.spare.is_empty(),
@@ -96,7 +99,7 @@ impl Outbox {
         }
     }
 
-    /// Opens the batch that fills for one request; `None` without room.
+    /// Opens the batch that is being filled for one request; `None` when no batch is spare.
     pub fn fill(&mut self) -> Option<Filling<'_>> {
         if self.filling.is_none() {
             let mut batch = self.spare.pop()?;
@@ -116,20 +119,20 @@ impl Outbox {
         Some(Filling { batch, under_way, mark, joined: false })
     }
 
-    /// The rows of all further requests are of another schema: hands over what fills.
+    /// Changes the schema of all further rows: hands over the batch that is being filled.
     pub fn change_schema(&mut self, frozen: Arc<[u8]>, handoff: &Handoff) {
         self.hand_over(handoff);
         self.frozen = frozen;
     }
 
-    /// Hands over what fills if it is the batch of this sequence: its turn is over.
+    /// Hands over the batch that is being filled, if it is the batch of this sequence.
     pub fn hand_over_batch(&mut self, sequence: Sequence, handoff: &Handoff) {
         if self.filling.as_ref().is_some_and(|(_, under_way)| under_way.sequence == sequence) {
             self.hand_over(handoff);
         }
     }
 
-    /// The turn is over: hands over what fills.
+    /// Hands the batch that is being filled to the committer. Does nothing if no request has joined it.
     pub fn hand_over(&mut self, handoff: &Handoff) {
         if self.filling.as_ref().is_none_or(|(_, under_way)| under_way.waiters.is_empty()) {
             return;
@@ -145,7 +148,7 @@ impl Outbox {
         }
     }
 
-    /// Takes a batch back from the committer.
+    /// Takes back a batch that the committer has returned, and reports its outcome.
     pub fn settle(&mut self, returned: Returned) -> Option<Settled> {
         let Returned { mut batch, outcome } = returned;
         let (sequence, rows, duplicates) = (batch.sequence, batch.rows.count, batch.duplicates);
@@ -154,7 +157,8 @@ impl Outbox {
         batch.clear();
         self.spare.push(batch);
         let under_way = self.under_way.pop_front()?;
-        // Once a batch: out of order, it would give its replies to the requests of another.
+        // The check is made once a batch: a batch out of order would send its replies to the requests
+        // of another batch.
         assert_eq!(under_way.sequence, sequence, "the committer returned a worker's batches out of order");
         Some(Settled {
             sequence,
@@ -168,8 +172,9 @@ impl Outbox {
         })
     }
 
-    /// The next batch that has waited longer than `commit_timeout`. It stays under way, without
-    /// waiters: they are told 503 now, and its outcome will interest nobody.
+    /// Reports the next batch that has been under way for longer than `commit_timeout`. Its requests are
+    /// answered 503 now. The batch stays under way without waiters, and its outcome has no effect on
+    /// replies.
     pub fn overdue(&mut self, commit_timeout: Duration) -> Option<Settled> {
         let late = self
             .under_way
@@ -188,20 +193,20 @@ impl Outbox {
         })
     }
 
-    /// Takes a list of waiters back for its next use.
+    /// Takes back the memory of [`Settled::waiters`] for reuse.
     pub fn recycle(&mut self, mut waiters: Vec<Waiter>) {
         waiters.clear();
         self.spare_waiters.push(waiters);
     }
 
-    /// True when no batch fills or is under way.
+    /// True when no request waits for a batch and no batch is under way.
     pub fn is_empty(&self) -> bool {
         self.under_way.is_empty() && self.filling.as_ref().is_none_or(|(_, under_way)| under_way.waiters.is_empty())
     }
 }
 
-/// The batch that fills, opened for one request. What the request appends stays only if the request
-/// joins the batch; dropped without that, the guard rolls it back.
+/// A guard: the batch that is being filled, opened for one request. What the request appends is kept if
+/// the request joins the batch, and rolled back if the guard is dropped before.
 #[derive(Debug)]
 pub struct Filling<'a> {
     batch: &'a mut Batch,
@@ -216,19 +221,19 @@ impl Filling<'_> {
         self.batch
     }
 
-    /// Notes the rejected lines of the only request in the batch: they are counted once the
-    /// committer has found that the request is no repeat.
+    /// Keeps the numbers of rejected lines of the only request in the batch. They are counted once the
+    /// committer has found that the request is not a repeat.
     pub fn note_rejected(&mut self, rejected: RejectedByCode) {
         self.under_way.rejected = rejected;
     }
 
-    /// Keeps what was appended, for a reply to `waiter`. True when the turn's share is used up: the
-    /// batch has to be handed over before it is filled again.
+    /// Keeps what was appended; `waiter` gets the reply. Returns true when the batch has reached the
+    /// limit of a turn and has to be handed over before another request is served.
     #[must_use]
     pub fn join(mut self, waiter: Waiter) -> bool {
         self.joined = true;
         if self.under_way.waiters.is_empty() {
-            // The batch may have been open for long, for requests that left nothing in it.
+            // The batch may have been opened long ago, for requests that did not join it.
             self.under_way.begun = Instant::now();
         }
         self.under_way.waiters.push(waiter);
@@ -260,8 +265,8 @@ mod tests {
         Waiter { slot, generation: 1 }
     }
 
-    /// A request of `bytes` bytes of rows joins the batch that fills, which is handed over when its
-    /// share is used up, as a worker does it.
+    /// Adds a request with `bytes` bytes of rows, and hands the batch over when it has reached the limit
+    /// of a turn, as a worker does.
     fn join(outbox: &mut Outbox, bytes: usize, slot: usize, handoff: &Handoff) -> Sequence {
         let mut filling = outbox.fill().unwrap();
         let batch = filling.batch();
@@ -304,19 +309,19 @@ mod tests {
         };
         outbox.settle(returned).unwrap();
         assert_eq!(budget.bytes(), 0);
-        // Whoever else has used it up: a worker with nothing under way would wait for ever.
+        // Other workers have used up the budget: a worker with no batch under way would wait for ever.
         budget.add(2 << 20);
         assert!(outbox.has_room());
         join(&mut outbox, 0, 0, &handoff);
         outbox.hand_over(&handoff);
         assert!(!outbox.has_room());
-        // A batch that a request took and left empty is no room either.
+        // A batch that was opened and left empty does not make room.
         drop(outbox.fill().unwrap());
         assert!(!outbox.has_room());
     }
 
     #[test]
-    fn a_batch_leaves_when_the_turns_share_is_used_up() {
+    fn a_batch_is_handed_over_at_the_limits_of_a_turn() {
         let (mut outbox, handoff) = (Outbox::new(0, ByteBudget::new(1 << 20)), handoff());
         for _ in 0..limits::TURN_REQUESTS_MAX {
             assert!(handoff.next().is_none());
@@ -328,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_has_left_does_not_take_the_next_with_it() {
+    fn handing_over_a_batch_again_does_not_hand_over_the_next_one() {
         let (mut outbox, handoff) = (Outbox::new(0, ByteBudget::new(1 << 20)), handoff());
         let first = join(&mut outbox, 0, 0, &handoff);
         outbox.hand_over(&handoff);
@@ -380,7 +385,7 @@ mod tests {
     fn a_batch_is_as_old_as_the_first_request_in_it() {
         let (mut outbox, handoff) = (Outbox::new(0, ByteBudget::new(1 << 20)), handoff());
         let timeout = Duration::from_secs(60);
-        // For a request that left nothing in it, and long ago.
+        // The batch was opened long ago, for a request that did not join it.
         drop(outbox.fill().unwrap());
         outbox.filling.as_mut().unwrap().1.begun = Instant::now().checked_sub(2 * timeout).unwrap();
         join(&mut outbox, 0, 3, &handoff);
@@ -389,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overdue_batch_is_reported_once_and_its_outcome_finds_nobody() {
+    fn an_overdue_batch_is_reported_once_and_its_outcome_has_no_waiters() {
         let (mut outbox, handoff) = (Outbox::new(0, ByteBudget::new(1 << 20)), handoff());
         join(&mut outbox, 0, 3, &handoff);
         outbox.hand_over(&handoff);

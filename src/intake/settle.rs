@@ -1,4 +1,4 @@
-//! What became of a batch, as the replies of its requests take it; with either engine.
+//! The effect of a batch's outcome on the replies of its requests, for both engines.
 
 use std::time::Instant;
 
@@ -9,8 +9,8 @@ use crate::connection::Committed;
 use crate::intake::metrics::WorkerMetrics;
 use crate::intake::outbox::Settled;
 
-/// Counts the requests of a settled batch, and says what they are answered: as they are, with a
-/// reply that waits for ClickHouse waiting until `until`, or with this fault.
+/// Counts the requests of a settled batch, and decides on their replies: `Ok` sends them, those with
+/// `ack=inserted` at `until` at the latest; `Err` replaces them by the error.
 pub(crate) fn decide(settled: &Settled, metrics: &WorkerMetrics, until: Instant) -> Result<Committed, Fault> {
     let requests = settled.waiters.len() as u64;
     metrics.request_took(settled.elapsed, requests);
