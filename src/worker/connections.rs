@@ -1,4 +1,4 @@
-//! Connections come and go.
+//! Accepting, admitting and closing of connections.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -13,7 +13,7 @@ use crate::handoff::Arrival;
 use crate::limits;
 
 impl Worker {
-    /// Accepts until nothing is left, and hands what another worker has more room for to it.
+    /// Accepts all waiting connections. Each goes to the worker with the fewest connections.
     pub(super) fn accept_all(&self) {
         for listener in &self.listeners {
             loop {
@@ -23,7 +23,7 @@ impl Worker {
                     Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                     Err(error) => {
                         if error.kind() != io::ErrorKind::WouldBlock {
-                            tracing::warn!(%error, "a connection can't be accepted; is the limit of open files too low?");
+                            tracing::warn!(%error, "can't accept a connection; is the limit of open files too low?");
                         }
                         break;
                     }
@@ -32,12 +32,15 @@ impl Worker {
         }
     }
 
+    /// Admits the connections that were accepted for this worker.
     pub(super) fn take_arrivals(&mut self) {
         while let Some(arrival) = self.shared.handoff.mailbox(self.index).and_then(|mailbox| mailbox.arrival()) {
             self.admit(arrival);
         }
     }
 
+    /// Registers a connection in a slot. Above `--connections-max` the connection is only told 503;
+    /// above [`limits::REFUSED_CONNECTIONS_MAX`] more it is closed at once.
     fn admit(&mut self, Arrival { stream, peer }: Arrival) {
         let total = self.shared.handoff.connections();
         if total > self.shared.connections_max + limits::REFUSED_CONNECTIONS_MAX {
@@ -45,7 +48,7 @@ impl Worker {
             self.shared.handoff.leave(self.index);
             return;
         }
-        // Replies are written whole; waiting for more to send would only delay them.
+        // Replies are written whole, so Nagle's algorithm would only delay them.
         let _ = stream.set_nodelay(true);
         self.generation += 1;
         let mut slot = Slot {
@@ -65,7 +68,7 @@ impl Worker {
         let token = Token(index + FIRST_LISTENER + limits::LISTENERS_MAX);
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(&mut slot.stream, token, interest) {
-            tracing::warn!(%error, "a connection can't be registered");
+            tracing::warn!(%error, "can't register a connection with the event loop");
             self.vacant.extend((index < self.slots.len()).then_some(index));
             self.shared.handoff.leave(self.index);
             return;
@@ -75,7 +78,7 @@ impl Worker {
             slot.connection.refuse(Shed::Connections.into());
         }
         match self.slots.get_mut(index) {
-            Some(place) => *place = Some(slot),
+            Some(vacant) => *vacant = Some(slot),
             None => self.slots.push(Some(slot)),
         }
         self.open += 1;
@@ -83,6 +86,7 @@ impl Worker {
         self.visits.push_back(index);
     }
 
+    /// Closes a connection and vacates its slot.
     pub(super) fn close(&mut self, index: usize) {
         let Some(mut slot) = self.slots.get_mut(index).and_then(Option::take) else {
             return;
@@ -96,7 +100,7 @@ impl Worker {
     }
 }
 
-/// An IPv4 client of an IPv6 socket is an IPv4 client.
+/// The client's address; an IPv4-mapped IPv6 address becomes the IPv4 address.
 fn client_ip(peer: SocketAddr) -> IpAddr {
     peer.ip().to_canonical()
 }

@@ -1,4 +1,4 @@
-//! Bytes of one connection: in, through its state machine, and out.
+//! The input and output of one connection: reading, serving, sending and time-outs.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::intake::outbox::Waiter;
 use crate::limits;
 
 impl Worker {
-    /// Reads once from a connection, serves what is complete, and sends what is due.
+    /// Reads once from a connection, serves complete requests, and sends replies.
     pub(super) fn visit(&mut self, index: usize) {
         let Some(Some(slot)) = self.slots.get_mut(index) else {
             return;
@@ -22,22 +22,22 @@ impl Worker {
             return self.close(index);
         }
         if !slot.unsent.is_empty() {
-            // A peer that does not read its replies is not read either.
+            // The requests of a peer that does not read its replies are not read.
             return;
         }
         if slot.lingering {
             return self.discard(index);
         }
         if !self.outbox.has_room() {
-            // Comes again by itself when the committer returns a batch.
+            // The visit is repeated when the committer has returned a batch.
             return self.enqueue(index);
         }
         if !self.receive(index) || !self.send(index) {
             return;
         }
         if let Some(Some(slot)) = self.slots.get_mut(index) {
-            // Paused for the want of a batch, it comes again with the next one; for the want of room
-            // for replies, when one of them leaves.
+            // A connection that is paused for lack of a batch is queued. One that is paused because too
+            // many replies are pending is queued when one of them is sent.
             let due = if slot.connection.is_paused() {
                 !self.outbox.has_room()
             } else {
@@ -49,7 +49,8 @@ impl Worker {
         }
     }
 
-    /// False when the connection is gone.
+    /// Serves the kept input, and then reads once and serves that. Returns false when the connection is
+    /// closed.
     pub(super) fn receive(&mut self, index: usize) -> bool {
         let Some(Some(slot)) = self.slots.get_mut(index) else {
             return false;
@@ -67,7 +68,7 @@ impl Worker {
             return true;
         }
         if !slot.kept.is_empty() && slot.connection.is_paused() {
-            // What is there already comes first.
+            // Kept input is served before new input is read.
             let received = slot.connection.receive(&mut slot.kept, limits, &mut context);
             slot.kept.truncate(received.kept.end);
             slot.kept.drain(..received.kept.start);
@@ -127,7 +128,7 @@ impl Worker {
         true
     }
 
-    /// Renders the replies whose turn it is and sends them. False when the connection is gone.
+    /// Renders and sends the replies that may be sent now. Returns false when the connection is closed.
     pub(super) fn send(&mut self, index: usize) -> bool {
         let Some(Some(slot)) = self.slots.get_mut(index) else {
             return false;
@@ -147,7 +148,8 @@ impl Worker {
         true
     }
 
-    /// The last reply is out: close, or read on for a while if the peer may still be sending.
+    /// Ends a connection whose last reply is sent: closes it, or lingers if the peer may still be
+    /// sending. Returns false when the connection is closed.
     fn end(&mut self, index: usize) -> bool {
         let Some(Some(slot)) = self.slots.get_mut(index) else {
             return false;
@@ -163,6 +165,7 @@ impl Worker {
         true
     }
 
+    /// Reads once from a lingering connection and drops the input.
     fn discard(&mut self, index: usize) {
         let Some(Some(slot)) = self.slots.get_mut(index) else {
             return;
@@ -174,11 +177,12 @@ impl Worker {
         }
     }
 
+    /// Sets the deadline of what the connection waits for now.
     pub(super) fn set_deadline(&mut self, index: usize) {
         let timeouts = &self.shared.timeouts;
         if let Some(Some(slot)) = self.slots.get_mut(index) {
             let waiting = slot.connection.waiting();
-            // A head's time is not renewed by each of its bytes; a body's is.
+            // The deadline of a head is set once; that of a body is renewed by every read.
             if slot.lingering || (waiting == Waiting::Head && slot.deadline.0 == Waiting::Head) {
                 return;
             }
@@ -192,13 +196,14 @@ impl Worker {
         }
     }
 
+    /// Handles a passed deadline: answers 408 to an incomplete request, and closes the connection.
     pub(super) fn time_out(&mut self, index: usize) {
         let Some(Some(slot)) = self.slots.get_mut(index) else {
             return;
         };
         let message = match slot.connection.waiting() {
-            Waiting::Head if !slot.lingering => "The head of the request took too long.",
-            Waiting::Body if !slot.lingering => "The body of the request took too long.",
+            Waiting::Head if !slot.lingering => "The head of the request took too long to arrive.",
+            Waiting::Body if !slot.lingering => "The body of the request took too long to arrive.",
             _ => return self.close(index),
         };
         slot.connection.refuse(Fault::new(Status::RequestTimeout, "request_timeout", message));

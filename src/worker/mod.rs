@@ -1,10 +1,9 @@
-//! The event loop of one pinned core.
+//! The worker: the event loop of one core.
 //!
-//! A turn: wait for the kernel, take back what the committer has decided and send those replies,
-//! then visit every connection that has input once (one read of at most
-//! [`limits::READ_SCRATCH_BYTES`] each, so that no client holds up the others), and hand over the
-//! batch that came together. `mio` is edge-triggered: a connection that was not read to its end is
-//! queued and visited in the next turn.
+//! In each turn the loop waits for events, takes returned batches from the committer and sends their
+//! replies, visits every connection with input once, and hands the filled batch to the committer. A
+//! visit reads at most [`limits::READ_SCRATCH_BYTES`] once, so that no client delays the others. `mio`
+//! is edge-triggered: a connection that may have more input is queued for the next turn.
 
 mod connections;
 mod exchange;
@@ -32,39 +31,49 @@ use crate::limits;
 use crate::schema::SchemaVersion;
 use slot::{BufferPool, Slot};
 
-/// The mailbox's waker.
+/// The token of the waker that the worker's mailbox uses.
 pub const WAKE: Token = Token(0);
+/// The token of the first listener. Tokens of connections follow those of [`limits::LISTENERS_MAX`]
+/// listeners.
 const FIRST_LISTENER: usize = 1;
 
-/// One worker.
+/// A worker: its connections, its batches and its event loop.
 pub struct Worker {
     index: usize,
     shared: Arc<Shared>,
     metrics: Arc<WorkerMetrics>,
     poll: Poll,
     listeners: Vec<TcpListener>,
+    /// The connections; a slot is `None` while it is vacant.
     slots: Vec<Option<Slot>>,
+    /// The indexes of vacant slots.
     vacant: Vec<usize>,
+    /// The number of open connections.
     open: usize,
+    /// The generation of the newest connection.
     generation: u64,
+    /// The slots to visit, in order.
     visits: VecDeque<usize>,
     api: Api,
-    /// What `api` encodes for.
+    /// The schema that `api` encodes for.
     schema: Subscription<SchemaVersion>,
     outbox: Outbox,
     /// Connections with a reply that waits for the insert of a segment.
     awaiting: AwaitingInserts,
     buffers: BufferPool,
+    /// The buffer that sockets are read into.
     scratch: Box<[u8]>,
+    /// The buffer that replies are rendered into.
     out: Vec<u8>,
     date: DateCache,
-    /// When this turn began: exact enough for every time-out.
+    /// When this turn began; precise enough for every time-out.
     now: Instant,
+    /// When [`Worker::sweep`] last did its work.
     swept: Instant,
 }
 
 impl Worker {
-    /// A worker on `poll`, whose waker is its mailbox's, with its own listening sockets.
+    /// A worker with its listeners. `poll` is the one that its mailbox's waker is registered with.
     ///
     /// # Errors
     ///
@@ -106,14 +115,14 @@ impl Worker {
         })
     }
 
-    /// Serves until the server stops and every request that was begun is answered.
+    /// Serves until the server stops and every open connection is answered and closed.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses to wait for events: nothing can be served then.
+    /// When waiting for events fails.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
-        // A connection may have come between binding and registering.
+        // A connection may have arrived before its listener was registered.
         self.accept_all();
         while !self.is_done() {
             self.wait(&mut events)?;
@@ -138,13 +147,15 @@ impl Worker {
         Ok(())
     }
 
-    /// The table has changed: what is served from here on is encoded for what it is now.
+    /// Encodes all further events for another version of the schema.
     #[cold]
     fn change_schema(&mut self, version: &SchemaVersion) {
         self.outbox.change_schema(version.frozen.clone(), &self.shared.handoff);
         self.api.follow(version.plan.clone());
     }
 
+    /// True when the server stops, no connection is open and no batch is under way. On the first call
+    /// after the start of a stop the listeners are closed.
     fn is_done(&mut self) -> bool {
         if !self.shared.handoff.lifecycle.is_stopping() {
             return false;
@@ -157,10 +168,12 @@ impl Worker {
         self.open == 0 && self.outbox.is_empty()
     }
 
+    /// Waits for events, without blocking while there is work.
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let mailbox = self.shared.handoff.mailbox(self.index);
         let busy = !self.visits.is_empty() && self.outbox.has_room();
-        // A committer that gathers would take the announcement of a sleep for the end of the requests.
+        // Announcing sleep while the committer gathers would end its wait early, so poll once without
+        // blocking first.
         if busy || self.shared.handoff.is_gathering() {
             uninterrupted(self.poll.poll(events, Some(Duration::ZERO)))?;
             if busy || !events.is_empty() {
@@ -179,6 +192,7 @@ impl Worker {
         uninterrupted(waited)
     }
 
+    /// Handles an event: accepts connections, or queues a connection for a visit.
     fn notice(&mut self, event: &Event) {
         let Token(token) = event.token();
         let first_slot = FIRST_LISTENER + limits::LISTENERS_MAX;
@@ -203,7 +217,7 @@ impl Worker {
         }
     }
 
-    /// Sends the replies of every batch that the committer has decided.
+    /// Takes every batch that the committer has returned, and sends its replies.
     fn take_returned(&mut self) {
         while let Some(returned) = self.shared.handoff.mailbox(self.index).and_then(|mailbox| mailbox.take()) {
             if let Some(settled) = self.outbox.settle(returned) {
@@ -227,7 +241,7 @@ impl Worker {
         self.outbox.recycle(settled.waiters);
     }
 
-    /// Sends the replies whose segments are proven.
+    /// Sends the replies whose segments are confirmed.
     fn take_inserted(&mut self) {
         if !self.shared.handoff.mailbox(self.index).is_some_and(|mailbox| mailbox.take_news()) {
             return;
@@ -240,9 +254,10 @@ impl Worker {
         }
     }
 
-    /// Answers 202 where the time is over, or the server stops.
+    /// Answers 202 to the requests whose time for the insert is over; to all of them when the server
+    /// stops.
     fn give_up_inserts(&mut self) {
-        // A stop does not wait for ClickHouse: no reply waits longer than the whole time.
+        // A stop does not wait for ClickHouse: `until` of every reply is before now plus the time-out.
         let stopping = self.shared.handoff.lifecycle.is_stopping();
         let reached = if stopping { self.now + self.shared.timeouts.inserted } else { self.now };
         for waiter in self.awaiting.waiters() {
@@ -257,16 +272,17 @@ impl Worker {
         });
     }
 
-    /// Sends what a connection may send now, and lets it go on reading.
+    /// Sends the replies of a connection that may be sent now, and lets the connection continue reading.
     fn send_released(&mut self, waiter: Waiter) {
         let Some(slot) = slot_of(&mut self.slots, waiter) else { return };
         let stalled = slot.readable || !slot.kept.is_empty();
-        // It may have stopped reading for the want of room for replies.
+        // The connection may have stopped reading because too many replies were pending.
         if self.send(waiter.slot) && stalled {
             self.enqueue(waiter.slot);
         }
     }
 
+    /// Queues a connection for a visit.
     fn enqueue(&mut self, index: usize) {
         if let Some(Some(slot)) = self.slots.get_mut(index)
             && !slot.queued
@@ -276,7 +292,8 @@ impl Worker {
         }
     }
 
-    /// Once in a while: the date, the heartbeat, time-outs, and what a stop closes.
+    /// The periodic work, once in [`limits::SWEEP_MS`]: updates date and heartbeat, handles time-outs,
+    /// and closes idle connections during a stop.
     fn sweep(&mut self) {
         let now = self.now;
         if now.duration_since(self.swept) < Duration::from_millis(limits::SWEEP_MS) {
@@ -290,7 +307,8 @@ impl Worker {
             self.settle(settled);
         }
         self.give_up_inserts();
-        // Where accepting failed for the want of files, the edge is gone: look again.
+        // After accepting failed for lack of file descriptors, no event announces the connections that
+        // still wait.
         self.accept_all();
         let idle_is_over = self
             .shared
@@ -312,6 +330,7 @@ impl Worker {
     }
 }
 
+/// The result of a wait, with success for a wait that a signal has interrupted.
 fn uninterrupted(waited: io::Result<()>) -> io::Result<()> {
     match waited {
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
@@ -319,7 +338,7 @@ fn uninterrupted(waited: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// The waiter's slot, unless another connection has it by now.
+/// The slot of the waiter; `None` when its connection is closed.
 fn slot_of(slots: &mut [Option<Slot>], waiter: Waiter) -> Option<&mut Slot> {
     slots.get_mut(waiter.slot)?.as_mut().filter(|slot| slot.generation == waiter.generation)
 }

@@ -1,8 +1,7 @@
-//! A connection's slot: its socket, what of its input is kept, and what of its output the kernel
-//! did not take.
+//! The slot of a connection: its socket, the kept part of its input, and its unsent output.
 //!
-//! An idle connection owns no buffer: a worker reads into one large scratch buffer, and only an
-//! incomplete request is copied to a buffer of the connection, taken from the worker's pool.
+//! An idle connection owns no buffer: a worker reads into one large scratch buffer. Only an incomplete
+//! request is copied to a buffer of the connection, which comes from the worker's pool.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown};
@@ -19,43 +18,44 @@ use crate::limits;
 pub struct Slot {
     /// The socket.
     pub stream: TcpStream,
-    /// The address on its other side.
+    /// The address of the peer.
     pub peer: IpAddr,
-    /// Tells it from the next connection in the same place.
+    /// Distinguishes the connection from the next one in the same slot.
     pub generation: u64,
-    /// What the bytes mean.
+    /// The state machine.
     pub connection: Connection,
-    /// The front of an incomplete request.
+    /// Input that is not served yet: an incomplete request, or requests that there was no room for.
     pub kept: Vec<u8>,
-    /// Replies that the kernel did not take.
+    /// Rendered replies that the socket's send buffer had no space for.
     pub unsent: Vec<u8>,
-    /// The kernel may have bytes for us.
+    /// The socket may have input.
     pub readable: bool,
-    /// The peer ended its side, or the connection broke: read to the end.
+    /// The peer has closed its side, or the connection has failed: the socket is read to its end.
     pub read_closed: bool,
-    /// It stands in the worker's queue of connections to visit.
+    /// The connection is in the worker's queue of connections to visit.
     pub queued: bool,
-    /// Our side is shut; what arrives is thrown away until the peer is done.
+    /// The server's side is shut down; input is discarded until the peer closes.
     pub lingering: bool,
-    /// When its time is over, and what it waited for when that was set.
+    /// What the connection waited for when the deadline was set, and the deadline.
     pub deadline: (Waiting, Instant),
 }
 
-/// What a read brought.
+/// The result of a read.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ReadOutcome {
-    /// So many bytes; the kernel may have more.
+    /// This many bytes were read; the socket may have more.
     Bytes(usize),
-    /// So many bytes, and the kernel has no more for now.
+    /// This many bytes were read, and the socket has no more for now.
     Drained(usize),
-    /// The peer ended its side.
+    /// The peer has closed its side.
     End,
-    /// The connection is broken.
+    /// The connection has failed.
     Broken,
 }
 
-/// Reads once into `space`. A short read means that the kernel has no more, so the read that would
-/// only say so is left out; unless the peer closed, since its end arrives without another event.
+/// Reads once into `space`. A short read means that the socket is drained, which saves the read that
+/// would return `WouldBlock`. If the peer has closed its side, the socket is read to its end anyway,
+/// because no further event announces the end.
 pub fn read_some(stream: &mut impl Read, space: &mut [u8], read_closed: bool) -> ReadOutcome {
     loop {
         return match stream.read(space) {
@@ -72,7 +72,7 @@ pub fn read_some(stream: &mut impl Read, space: &mut [u8], read_closed: bool) ->
 }
 
 impl Slot {
-    /// Writes what was not sent before. False when the connection is broken.
+    /// Writes the unsent bytes. Returns false when the connection has failed.
     pub fn write_unsent(&mut self) -> bool {
         if self.unsent.is_empty() {
             return true;
@@ -81,7 +81,8 @@ impl Slot {
         self.write(&unsent)
     }
 
-    /// Writes, and keeps what the kernel does not take. False when the connection is broken.
+    /// Writes `bytes`, and keeps those that the send buffer has no space for. Returns false when the
+    /// connection has failed.
     pub fn write(&mut self, bytes: &[u8]) -> bool {
         let mut rest = bytes;
         if self.unsent.is_empty() {
@@ -99,8 +100,8 @@ impl Slot {
         true
     }
 
-    /// Ends our side and goes on reading for a while: closing with unread input would make the
-    /// kernel send a reset, which can overtake the reply (RFC 9112, section 9.6).
+    /// Shuts down the server's side, and continues reading for a while. Closing a socket with unread
+    /// input makes the kernel send a reset, which may destroy the reply (RFC 9112, section 9.6).
     pub fn linger(&mut self) {
         self.lingering = true;
         let _ = self.stream.shutdown(Shutdown::Write);
@@ -115,14 +116,14 @@ pub struct BufferPool {
 }
 
 impl BufferPool {
-    /// An empty pool on the shared budget.
+    /// An empty pool that charges `budget`.
     pub fn new(budget: Arc<ByteBudget>) -> Self {
         Self { spare: Vec::new(), budget }
     }
 
-    /// Appends `bytes` to `buffer`, for a request of `expected` bytes (0: unknown). A buffer grows
-    /// with what has arrived, not with what was announced: a head alone reserves nothing. False,
-    /// and nothing appended, when the budget does not allow it.
+    /// Appends `bytes` to `buffer`, for a request of `expected` bytes (0 when not known). A buffer grows
+    /// with the bytes that have arrived, not with those that were announced, so that a head alone
+    /// reserves nothing. Returns false, and appends nothing, when the budget does not allow it.
     pub fn append(&mut self, buffer: &mut Vec<u8>, bytes: &[u8], expected: usize) -> bool {
         let needed = buffer.len() + bytes.len();
         if buffer.capacity() == 0
@@ -149,7 +150,7 @@ impl BufferPool {
         true
     }
 
-    /// Takes a buffer back.
+    /// Takes back a buffer and releases its bytes from the budget.
     pub fn give_back(&mut self, buffer: &mut Vec<u8>) {
         if buffer.capacity() == 0 {
             return;
@@ -168,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_short_read_is_the_last_one_unless_the_peer_closed() {
+    fn a_short_read_is_the_last_one_unless_the_peer_has_closed() {
         let mut space = [0; 8];
         assert_eq!(read_some(&mut &b"abc"[..], &mut space, false), ReadOutcome::Drained(3));
         assert_eq!(read_some(&mut &b"abc"[..], &mut space, true), ReadOutcome::Bytes(3));
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_grows_with_what_arrived_not_with_what_was_announced() {
+    fn a_buffer_grows_with_the_bytes_that_arrived_not_with_those_announced() {
         let mut pool = BufferPool::new(ByteBudget::new(1 << 30));
         let mut buffer = Vec::new();
         assert!(pool.append(&mut buffer, b"POST", 16 << 20));

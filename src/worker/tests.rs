@@ -1,4 +1,4 @@
-//! A worker on a real socket, with the test as its committer.
+//! Tests of a worker with real sockets; the test is the committer.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -16,13 +16,13 @@ use crate::ndjson::{EncodeLimits, RowEncoder};
 use crate::schema::{ColumnDescription, Plan, SchemaVersion};
 use crate::spool::SpoolMetrics;
 
-struct Bench {
+struct Harness {
     shared: Arc<Shared>,
     address: SocketAddr,
     thread: JoinHandle<io::Result<()>>,
 }
 
-impl Bench {
+impl Harness {
     fn start(commit_timeout: Duration) -> Self {
         let poll = Poll::new().unwrap();
         let lifecycle = Arc::new(Lifecycle::default());
@@ -86,7 +86,7 @@ impl Bench {
     }
 }
 
-/// A plan of columns of strings.
+/// The plan of a table with String columns of these names.
 fn plan(names: &[&str]) -> Plan {
     let column = |name: &&str| ColumnDescription {
         name: (*name).to_owned(),
@@ -108,7 +108,7 @@ fn post_to(stream: &mut TcpStream, target: &str, event: &str) {
     write!(stream, "POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
 }
 
-/// The status of the next reply; its body is small and arrives with it.
+/// Reads the next reply and returns its status.
 fn status(stream: &mut TcpStream) -> u16 {
     let mut bytes = Vec::new();
     loop {
@@ -126,166 +126,167 @@ fn status(stream: &mut TcpStream) -> u16 {
 
 #[test]
 fn a_late_reply_never_reaches_the_next_client_of_a_slot() {
-    let bench = Bench::start(Duration::from_secs(60));
-    let mut first = bench.connect();
+    let harness = Harness::start(Duration::from_secs(60));
+    let mut first = harness.connect();
     post(&mut first, "first");
-    let batch = bench.batch();
-    // A reset: after a mere end of input the reply would still be owed.
+    let batch = harness.batch();
+    // The client resets the connection; after an orderly close the reply would still be sent.
     socket2::SockRef::from(&first).set_linger(Some(Duration::ZERO)).unwrap();
     drop(first);
-    while bench.shared.handoff.connections() > 0 {
+    while harness.shared.handoff.connections() > 0 {
         thread::sleep(Duration::from_millis(1));
     }
-    let mut second = bench.connect();
+    let mut second = harness.connect();
     post(&mut second, "second");
-    let later = bench.batch();
-    bench.give_back(batch, COMMITTED);
+    let later = harness.batch();
+    harness.give_back(batch, COMMITTED);
     thread::sleep(Duration::from_millis(100));
-    bench.give_back(later, CommitOutcome::Refused(CommitRefusal::DiskFull));
-    // Were the first client's reply sent to the second, it would be a 200.
+    harness.give_back(later, CommitOutcome::Refused(CommitRefusal::DiskFull));
+    // The reply to the first client would be a 200.
     assert_eq!(status(&mut second), 503);
     drop(second);
-    bench.stop();
+    harness.stop();
 }
 
 #[test]
-fn a_reply_leaves_only_after_its_batch_is_committed() {
-    let bench = Bench::start(Duration::from_secs(60));
-    let mut client = bench.connect();
+fn a_reply_is_sent_only_after_its_batch_is_committed() {
+    let harness = Harness::start(Duration::from_secs(60));
+    let mut client = harness.connect();
     post(&mut client, "waits");
-    let batch = bench.batch();
+    let batch = harness.batch();
     client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     assert!(client.read(&mut [0]).is_err(), "a reply came before the commit");
     client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    bench.give_back(batch, COMMITTED);
+    harness.give_back(batch, COMMITTED);
     assert_eq!(status(&mut client), 200);
     drop(client);
-    bench.stop();
+    harness.stop();
 }
 
 #[test]
-fn a_commit_that_takes_too_long_is_503_and_its_outcome_reaches_nobody() {
-    let bench = Bench::start(Duration::from_millis(300));
-    let mut client = bench.connect();
+fn a_commit_that_takes_too_long_is_503_and_its_outcome_is_not_sent() {
+    let harness = Harness::start(Duration::from_millis(300));
+    let mut client = harness.connect();
     post(&mut client, "late");
-    let batch = bench.batch();
+    let batch = harness.batch();
     assert_eq!(status(&mut client), 503);
     post(&mut client, "next");
-    let next = bench.batch();
-    bench.give_back(batch, COMMITTED);
-    bench.give_back(next, COMMITTED);
+    let next = harness.batch();
+    harness.give_back(batch, COMMITTED);
+    harness.give_back(next, COMMITTED);
     assert_eq!(status(&mut client), 200);
     client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     assert!(client.read(&mut [0]).is_err(), "a second reply came for one request");
     drop(client);
-    bench.stop();
+    harness.stop();
 }
 
 #[test]
-fn a_reply_that_waits_for_the_insert_leaves_with_the_proof_or_says_202() {
-    let bench = Bench::start(Duration::from_secs(60));
+fn a_reply_that_waits_for_an_insert_is_sent_after_its_confirmation_or_is_202() {
+    let harness = Harness::start(Duration::from_secs(60));
     let inserted = "/api/events?ack=inserted";
-    let mut client = bench.connect();
-    // Proven after the commit, before it is known here, and not at all.
+    let mut client = harness.connect();
+    // The segment is confirmed after the commit, before the batch returns, and never.
     for (segment, proof) in [(5, "after"), (6, "before"), (7, "never")] {
         post_to(&mut client, inserted, proof);
-        let batch = bench.batch();
+        let batch = harness.batch();
         if proof == "before" {
-            bench.shared.handoff.segment_inserted(SegmentNumber::new(segment));
+            harness.shared.handoff.segment_inserted(SegmentNumber::new(segment));
         }
-        bench.give_back(batch, CommitOutcome::Committed { segment: SegmentNumber::new(segment) });
+        harness.give_back(batch, CommitOutcome::Committed { segment: SegmentNumber::new(segment) });
         if proof == "after" {
             client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
             assert!(client.read(&mut [0]).is_err(), "a reply came before the proof");
             client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-            bench.shared.handoff.segment_inserted(SegmentNumber::new(segment));
+            harness.shared.handoff.segment_inserted(SegmentNumber::new(segment));
         }
         assert_eq!(status(&mut client), if proof == "never" { 202 } else { 200 }, "{proof}");
     }
-    // Replies keep their order: the second would be ready first.
+    // The second reply is ready first and is sent second.
     post_to(&mut client, inserted, "waits");
-    let first = bench.batch();
+    let first = harness.batch();
     post(&mut client, "does not");
-    let second = bench.batch();
-    bench.give_back(first, CommitOutcome::Committed { segment: SegmentNumber::new(8) });
-    bench.give_back(second, COMMITTED);
+    let second = harness.batch();
+    harness.give_back(first, CommitOutcome::Committed { segment: SegmentNumber::new(8) });
+    harness.give_back(second, COMMITTED);
     assert_eq!((status(&mut client), status(&mut client)), (202, 200));
     drop(client);
-    bench.stop();
+    harness.stop();
 }
 
 #[test]
 fn with_all_batches_under_way_requests_wait_and_none_is_lost() {
-    let bench = Bench::start(Duration::from_secs(60));
+    let harness = Harness::start(Duration::from_secs(60));
     let count = limits::BATCHES_PER_WORKER * 2;
-    let mut clients: Vec<TcpStream> = (0..count).map(|_| bench.connect()).collect();
+    let mut clients: Vec<TcpStream> = (0..count).map(|_| harness.connect()).collect();
     let mut held = Vec::new();
     for (index, client) in clients.iter_mut().enumerate() {
         post(client, "held");
         if index < limits::BATCHES_PER_WORKER {
-            // One at a time, so that each has a batch of its own.
-            held.push(bench.batch());
+            // One request at a time, so that each gets a batch of its own.
+            held.push(harness.batch());
         }
     }
     thread::sleep(Duration::from_millis(200));
-    assert!(bench.shared.handoff.next().is_none(), "there are more batches than there may be");
+    assert!(harness.shared.handoff.next().is_none(), "there are more batches than there may be");
     for batch in held {
-        bench.give_back(batch, COMMITTED);
+        harness.give_back(batch, COMMITTED);
     }
     let mut rows = limits::BATCHES_PER_WORKER;
     while rows < count {
-        let batch = bench.batch();
+        let batch = harness.batch();
         rows += batch.rows.count as usize;
-        bench.give_back(batch, COMMITTED);
+        harness.give_back(batch, COMMITTED);
     }
     assert!(clients.iter_mut().all(|client| status(client) == 200));
     drop(clients);
-    bench.stop();
+    harness.stop();
 }
 
 #[test]
 fn more_bytes_in_flight_than_the_budget_are_refused_and_given_back() {
-    let bench = Bench::start(Duration::from_secs(60));
+    let harness = Harness::start(Duration::from_secs(60));
     for _ in 0..3 {
-        let mut client = bench.connect();
+        let mut client = harness.connect();
         client.write_all(b"POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 8000000\r\n\r\n").unwrap();
-        // The budget is 1 MiB; the server stops reading where it ends.
+        // The budget is 1 MiB; the server stops reading at its end.
         let _ = client.write_all(&vec![b' '; 3 << 20]);
         assert_eq!(status(&mut client), 503);
     }
-    let mut client = bench.connect();
+    let mut client = harness.connect();
     client.write_all(b"POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 500000\r\n\r\n").unwrap();
     client.write_all(&vec![b'\n'; 500_000]).unwrap();
     assert_eq!(status(&mut client), 200);
     drop(client);
-    bench.stop();
+    harness.stop();
 }
 
 #[test]
-fn a_new_schema_holds_from_the_next_turn_on_and_no_batch_has_two() {
-    let bench = Bench::start(Duration::from_secs(60));
-    let mut client = bench.connect();
+fn a_new_schema_applies_from_the_next_turn_on_and_no_batch_has_two() {
+    let harness = Harness::start(Duration::from_secs(60));
+    let mut client = harness.connect();
     post(&mut client, "a");
-    let before = bench.batch();
+    let before = harness.batch();
     assert_eq!((&before.frozen[..], &before.rows.bytes[..]), (&b"first"[..], &b"\x01a"[..]));
-    // Published while the first batch is under way; a request that has only begun is of the new one.
+    // The schema is published while the first batch is under way. A request that is incomplete then is
+    // encoded for the new schema.
     write!(client, "POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 22\r\n\r\n{{\"event\":\"b\"").unwrap();
-    bench.shared.schema.publish(SchemaVersion::new(plan(&["more", "event"]), b"second".to_vec()));
+    harness.shared.schema.publish(SchemaVersion::new(plan(&["more", "event"]), b"second".to_vec()));
     client.write_all(b",\"more\":1}").unwrap();
-    let after = bench.batch();
+    let after = harness.batch();
     assert_eq!((&after.frozen[..], &after.rows.bytes[..]), (&b"second"[..], &b"\x011\x01b"[..]));
     assert_eq!(&before.frozen[..], b"first");
-    bench.give_back(before, COMMITTED);
-    bench.give_back(after, COMMITTED);
+    harness.give_back(before, COMMITTED);
+    harness.give_back(after, COMMITTED);
     assert_eq!((status(&mut client), status(&mut client)), (200, 200));
-    // Batches come round again: each must say what it holds now.
+    // Reused batches carry the new schema, too.
     for _ in 0..2 * limits::BATCHES_PER_WORKER {
         post(&mut client, "c");
-        let batch = bench.batch();
+        let batch = harness.batch();
         assert_eq!((&batch.frozen[..], &batch.rows.bytes[..]), (&b"second"[..], &b"\x00\x01c"[..]));
-        bench.give_back(batch, COMMITTED);
+        harness.give_back(batch, COMMITTED);
         assert_eq!(status(&mut client), 200);
     }
     drop(client);
-    bench.stop();
+    harness.stop();
 }
