@@ -1,50 +1,51 @@
-//! `--engine may`: the same [`Api`] served by `may_minihttp` instead of the own loop. For comparison,
-//! and for trusted networks.
+//! `--engine may`: the same [`Api`] served by `may_minihttp` instead of `worker`. For comparison, and for
+//! trusted networks.
 //!
 //! ```text
-//! socket ─▶ may_minihttp ─▶ connection ─▶ station k ═lock-free═▶ committer
-//! (a coroutine for each)    one request    api, batch, seats      │
+//! socket ─▶ may_minihttp ─▶ connection ─▶ worker k ═lock-free═▶ committer
+//! (a coroutine for each)    one request    api, batch, slots      │
 //!      ▲ reply                                 ▲ settler k ◀══════┘
 //!      └───────────────◀── unparked ───────────┘
 //! ```
 //!
-//! A coroutine waits where a connection of the own loop would stand in a list; no thread waits with
-//! it. A *station* has what a worker has: an api, the batch that fills, the requests that wait. Its
-//! connections are those whose descriptors `may` polls on one thread, so that its lock is nearly
-//! always free. A coroutine that has put its events into the batch lets all others that are ready run
-//! before it hands the batch over: group commit begins here, too. The *settler* is a coroutine that
-//! takes the station's batches back and wakes who waits; a thread of its own, the sweeper, wakes it
-//! now and then to look at what took too long.
+//! A waiting request parks its coroutine and blocks no thread. A [`MayWorker`] has the parts of a
+//! `worker::Worker`: an API, batches, and the requests that wait for them. Its connections are those
+//! whose file descriptors `may` polls on one thread, so that its lock is rarely contended. A coroutine
+//! that has added its events to the batch lets all other ready coroutines run before it hands the batch
+//! over, so that one batch holds the events of all of them. The *settler* of a worker is a coroutine that
+//! takes returned batches and unparks the coroutines that wait for them. One more thread, the sweeper,
+//! unparks the settlers every [`limits::SWEEP_MS`] for time-outs.
 //!
 //! # Limits
 //!
-//! What `may_minihttp` does not do is not done:
+//! This engine lacks what `may_minihttp` lacks:
 //!
-//! - A request with more than 16 header fields, or one that it can't parse, ends its connection
-//!   without a word. It prints that on the standard error by itself, and where that is a pipe that
-//!   nobody reads any more, the process ends.
-//! - A client that ends its side of the connection behind a request is no more served than one that
-//!   has gone.
-//! - It knows no chunked bodies. They are answered 411; where the request is not the first of its
-//!   connection, possibly without a word.
-//! - It panics where Content-Length is no number, so the head is looked at as strictly as in the own
-//!   loop before it is asked for the body; what is refused there ends the connection. But it has
-//!   taken line ends away by then: bare LFs pass.
-//! - No time-outs, no bound on a head, no `100 Continue`, no bound on connections that send nothing;
-//!   a listening socket that can't accept for the want of files tries again without a pause.
-//! - Each connection, idle or not, has two buffers of 32 KiB and a stack; they count in no budget.
-//! - The requests of one connection are served one behind the other: each pipelined one waits for a
-//!   commit of its own, and replies leave when all that was read is served.
-//! - A body that comes in one piece, but behind its head, hides what came with it: the client's end,
-//!   or more requests than one read takes, are seen when the next bytes come. (A body in pieces does
-//!   not, see `Peer::look_again`.)
-//! - A reply to HEAD has the length 0, and one of 204 has a length.
-//! - It does not close a listening socket. From SIGTERM on every reply is the last of its connection,
-//!   and soon every request is answered 503; what is under way when the process ends is cut off.
+//! - A request with more than 16 header fields, or one that `may_minihttp` can't parse, closes its
+//!   connection without a reply. `may_minihttp` prints such an error to standard error; if standard error
+//!   is a pipe without a reader, the process ends.
+//! - A client that closes its side after a request gets no reply.
+//! - Chunked bodies are not supported. They are answered 411, or not at all if the request is not the
+//!   first one of its connection.
+//! - `may_minihttp` panics on a Content-Length that is not a number. So the head is checked as strictly
+//!   as in `worker` before the body is read, and a refusal closes the connection. Line ends can't be
+//!   checked any more: a bare LF is accepted.
+//! - There are no time-outs, no limit on the size of a head, no `100 Continue`, and no limit on
+//!   connections that send nothing. A listener that can't accept for lack of file descriptors retries
+//!   without a pause.
+//! - Each connection, even an idle one, has two buffers of 32 KiB and a stack, which count in no budget.
+//! - The requests of one connection are served one after the other: each pipelined request waits for a
+//!   commit of its own, and replies are sent when all requests that were read are served.
+//! - If a body arrives in one piece after its head, an end of input or further requests that arrived with
+//!   it are noticed only with the next bytes. (For a body in several pieces, `Peer::report_again` prevents
+//!   this.)
+//! - A reply to HEAD has the Content-Length 0, and a 204 has a Content-Length.
+//! - Listeners are not closed. After SIGTERM every reply closes its connection, and after
+//!   [`limits::STOPPING_IDLE_MS`] requests with events are answered 503. Requests under way when the
+//!   process ends get no reply.
 
+mod may_worker;
 mod peer;
 mod reply;
-mod station;
 
 use std::io::{self, BufRead};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -64,11 +65,11 @@ use crate::http::{DateCache, Framing, HttpRefusal, Status, accept_head};
 use crate::intake::Shared;
 use crate::intake::metrics::WorkerMetrics;
 use crate::limits;
+use may_worker::MayWorker;
 use peer::Peer;
-use station::Station;
 
-/// A coroutine's stack, in words of 8 bytes. The kernel gives the memory of what is used of it; the
-/// default of the crate is too little for a parser.
+/// The size of a coroutine's stack, in words of 8 bytes. The kernel allocates only the pages that are used.
+/// The default of `may` is too small for a parser.
 const STACK_WORDS: usize = 64 << 10;
 
 const LENGTH_REQUIRED: Fault =
@@ -77,19 +78,19 @@ const LENGTH_REQUIRED: Fault =
 const INCOMPLETE_BODY: Fault =
     Fault::new(Status::BadRequest, "incomplete_body", "The body ended before its Content-Length; nothing is stored.");
 
-/// Which coroutine to wake for a mailbox, once it runs.
+/// The coroutine to unpark for a mailbox; empty until the coroutine runs.
 type Settler = Arc<OnceLock<Coroutine>>;
 
-/// The stations before they serve.
+/// The engine before it is started: the addresses and the settlers.
 pub struct Settlers {
     listen: Vec<SocketAddr>,
     settlers: Vec<Settler>,
 }
 
-/// The stations while they serve.
-pub struct Stations(Vec<Arc<Station>>);
+/// The workers of the running engine.
+pub struct MayWorkers(Vec<Arc<MayWorker>>);
 
-/// Settlers to come, with their mailboxes.
+/// Prepares the engine, and returns the mailboxes that wake its settlers.
 pub fn prepare(listen: &[SocketAddr], workers: usize) -> (Settlers, Vec<Mailbox>) {
     let settlers: Vec<Settler> = (0..workers).map(|_| Settler::default()).collect();
     let mailboxes = settlers.iter().cloned().map(|settler| {
@@ -104,31 +105,31 @@ pub fn prepare(listen: &[SocketAddr], workers: usize) -> (Settlers, Vec<Mailbox>
 }
 
 impl Settlers {
-    /// Serves on every address, each station with an `api` of its own.
+    /// Starts serving on every address; each worker gets its own `api`.
     ///
     /// # Errors
     ///
-    /// When an address can't be listened on, or a thread not be started.
+    /// When an address can't be listened on, or a thread can't be started.
     pub fn start(
         self,
         api: impl Fn() -> Api,
         shared: &Arc<Shared>,
         metrics: &[Arc<WorkerMetrics>],
-    ) -> io::Result<Stations> {
+    ) -> io::Result<MayWorkers> {
         tracing::warn!(
-            "--engine may is for trusted networks: a request with more than 16 header fields ends its connection \
-             without a word, chunked bodies are answered 411, there are no time-outs of connections, no bound on a \
-             head and no 100 Continue, and a stop cuts off what is under way at its end, unanswered"
+            "--engine may is for trusted networks: a request with more than 16 header fields closes its connection \
+             without a reply, chunked bodies are answered 411, there are no time-outs of connections, no limit on the \
+             size of a head and no 100 Continue, and requests under way at the end of a stop get no reply"
         );
-        // To the crate, every connection that ends is an error.
+        // `may_minihttp` logs the end of every connection as an error.
         log::set_max_level(log::LevelFilter::Off);
         may::config().set_workers(self.settlers.len()).set_stack_size(STACK_WORDS).set_worker_pin(true);
-        let stations: Vec<Arc<Station>> = (0..)
+        let workers: Vec<Arc<MayWorker>> = (0..)
             .zip(metrics)
-            .map(|(index, metrics)| Arc::new(Station::new(index, api(), shared.clone(), metrics.clone())))
+            .map(|(index, metrics)| Arc::new(MayWorker::new(index, api(), shared.clone(), metrics.clone())))
             .collect();
-        for (station, settler) in stations.iter().cloned().zip(self.settlers) {
-            may::go!(move || station.settle_for_ever(&settler));
+        for (worker, settler) in workers.iter().cloned().zip(self.settlers) {
+            may::go!(move || worker.run_settler(&settler));
         }
         let handoff = shared.handoff.clone();
         thread::Builder::new().name("sweeper".into()).spawn(move || {
@@ -138,20 +139,21 @@ impl Settlers {
             }
         })?;
         for address in self.listen {
-            Connections(stations.clone()).start(address)?;
+            Connections(workers.clone()).start(address)?;
         }
-        Ok(Stations(stations))
+        Ok(MayWorkers(workers))
     }
 }
 
-impl Stations {
-    /// True when the server stops and no station takes a request any more.
+impl MayWorkers {
+    /// True when the server stops and no worker accepts events any more.
     pub fn have_ended(&self) -> bool {
-        self.0.iter().all(|station| station.is_closed())
+        self.0.iter().all(|worker| worker.is_closed())
     }
 }
 
-struct Connections(Vec<Arc<Station>>);
+/// The factory of connections.
+struct Connections(Vec<Arc<MayWorker>>);
 
 impl HttpServiceFactory for Connections {
     type Service = Connection;
@@ -159,15 +161,15 @@ impl HttpServiceFactory for Connections {
     fn new_service(&self, id: usize) -> Connection {
         let peer = Peer::new(id);
         let ip = peer.as_ref().and_then(Peer::ip);
-        // The thread that `may` polls the descriptor on.
-        let station = id.checked_rem(self.0.len()).and_then(|index| self.0.get(index)).cloned();
-        if let Some(station) = &station {
-            station.open.fetch_add(1, Ordering::Relaxed);
+        // `may` polls a file descriptor on the thread of this index.
+        let worker = id.checked_rem(self.0.len()).and_then(|index| self.0.get(index)).cloned();
+        if let Some(worker) = &worker {
+            worker.open.fetch_add(1, Ordering::Relaxed);
         }
-        let open: usize = self.0.iter().map(|station| station.open.load(Ordering::Relaxed)).sum();
+        let open: usize = self.0.iter().map(|worker| worker.open.load(Ordering::Relaxed)).sum();
         Connection {
-            too_many: station.as_ref().is_some_and(|station| open > station.shared.connections_max),
-            station,
+            too_many: worker.as_ref().is_some_and(|worker| open > worker.shared.connections_max),
+            worker,
             peer,
             ip: ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
             kept: Vec::new(),
@@ -177,80 +179,80 @@ impl HttpServiceFactory for Connections {
     }
 }
 
-/// One connection; its requests come one behind the other.
+/// One connection. `may_minihttp` passes its requests one after the other.
 struct Connection {
-    /// `None` never: there is at least one.
-    station: Option<Arc<Station>>,
+    /// Never `None`, because there is at least one worker.
+    worker: Option<Arc<MayWorker>>,
     peer: Option<Peer>,
     ip: IpAddr,
-    /// A body that did not come with its head.
+    /// The received part of a body that did not arrive with its head.
     kept: Vec<u8>,
-    /// Nothing was answered yet, so that no reply of before can be unsent.
+    /// No request was answered yet, so no earlier reply can be unsent.
     is_first: bool,
-    /// The last reply is given: what follows is no request.
+    /// The last reply was given: further requests are not served.
     ended: bool,
-    /// It is one above `--connections-max`.
+    /// The connection exceeds `--connections-max`.
     too_many: bool,
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if let Some(station) = &self.station {
-            station.open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(worker) = &self.worker {
+            worker.open.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
 
 impl HttpService for Connection {
     fn call(&mut self, request: Request, response: &mut Response) -> io::Result<()> {
-        // The crate answers everything, and by itself with 200.
+        // `may_minihttp` sends a response to every call, by default with the status 200.
         response.status_code(Status::BadRequest.code().into(), Status::BadRequest.reason());
-        let Some(station) = self.station.clone().filter(|_| !self.ended) else {
-            // Behind the last reply.
+        let Some(worker) = self.worker.clone().filter(|_| !self.ended) else {
+            // The request came after one whose reply was the last: it is not served.
             return Ok(());
         };
         let head = match accept_head(request.method(), request.path(), request.version(), request.headers()) {
             Ok(head) => head,
-            Err(refusal) => return self.refuse(&station, refusal.into(), response, None),
+            Err(refusal) => return self.refuse(&worker, refusal.into(), response, None),
         };
-        let (options, route) = (ReplyOptions::of(&head), station.route(&head));
+        let (options, route) = (ReplyOptions::of(&head), worker.route(&head));
         let length = match head.framing {
-            Framing::Chunked => return self.refuse(&station, LENGTH_REQUIRED, response, None),
+            Framing::Chunked => return self.refuse(&worker, LENGTH_REQUIRED, response, None),
             Framing::Length(length) => length,
         };
-        if length > station.shared.request_limits.body_bytes_max {
-            return self.refuse(&station, HttpRefusal::BodyTooLarge.into(), response, Some(request.body()));
+        if length > worker.shared.request_limits.body_bytes_max {
+            return self.refuse(&worker, HttpRefusal::BodyTooLarge.into(), response, Some(request.body()));
         }
         if self.too_many {
-            station.shed(Shed::Connections);
-            return self.refuse(&station, Shed::Connections.into(), response, Some(request.body()));
+            worker.shed(Shed::Connections);
+            return self.refuse(&worker, Shed::Connections.into(), response, Some(request.body()));
         }
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let mut body = request.body();
-        let seat = match body.fill_buf() {
-            Ok(whole) if whole.len() == length => Some(station.serve(route, whole, options, self.ip)),
+        let pending = match body.fill_buf() {
+            Ok(whole) if whole.len() == length => Some(worker.serve(route, whole, options, self.ip)),
             _ => {
-                if !station.shared.budget.charge(length) {
-                    station.shed(Shed::InFlightBytes);
-                    return self.refuse(&station, Shed::InFlightBytes.into(), response, Some(body));
+                if !worker.shared.budget.charge(length) {
+                    worker.shed(Shed::InFlightBytes);
+                    return self.refuse(&worker, Shed::InFlightBytes.into(), response, Some(body));
                 }
                 let whole = gather(&mut body, length, &mut self.kept);
-                let seat = whole.then(|| station.serve(route, &self.kept, options, self.ip));
-                station.shared.budget.release(length);
+                let pending = whole.then(|| worker.serve(route, &self.kept, options, self.ip));
+                worker.shared.budget.release(length);
                 self.kept = Vec::new();
                 if let Some(peer) = &self.peer {
-                    peer.look_again();
+                    peer.report_again();
                 }
-                seat
+                pending
             }
         };
-        let Some(seat) = seat else {
-            return self.refuse(&station, INCOMPLETE_BODY, response, Some(body));
+        let Some(pending) = pending else {
+            return self.refuse(&worker, INCOMPLETE_BODY, response, Some(body));
         };
         drop(body);
-        let (reply, mut options) = station.reply_of(seat);
-        options.close |= station.shared.handoff.lifecycle.is_stopping();
-        station.count(reply::write(response, &reply, options));
+        let (reply, mut options) = worker.reply_of(pending);
+        options.close |= worker.shared.handoff.lifecycle.is_stopping();
+        worker.count(reply::write(response, &reply, options));
         self.is_first = false;
         if options.close {
             self.end();
@@ -260,36 +262,37 @@ impl HttpService for Connection {
 }
 
 impl Connection {
-    /// Answers with this and ends the connection; nobody knows where the next request would begin, or
-    /// its body is not worth reading.
+    /// Answers with an error and closes the connection, because the start of the next request is unknown,
+    /// or the body is not worth reading.
     ///
-    /// `may_minihttp` sends a reply only once it has parsed what is behind the request, and ends the
-    /// connection without a word when that is no head: so the first reply of a connection, which can't
-    /// overtake another, is sent past it.
+    /// `may_minihttp` sends a response only after it has parsed the input after the request, and closes
+    /// the connection without the response when that input is not a head. So the first reply of a
+    /// connection, which can't overtake another one, is sent directly to the socket.
     #[cold]
     fn refuse(
         &mut self,
-        station: &Station,
+        worker: &MayWorker,
         fault: Fault,
         response: &mut Response,
         body: Option<BodyReader<'_, '_>>,
     ) -> io::Result<()> {
         let reply = Reply::Fault(fault);
         let status = reply::write(response, &reply, ReplyOptions::LAST);
-        station.count(status);
+        worker.count(status);
         if let Some(peer) = self.peer.as_ref().filter(|_| self.is_first) {
             let (mut out, mut date) = (Vec::new(), DateCache::default());
             date.update(unix_ms() / 1000);
             write_reply(&mut out, &reply, ReplyOptions::LAST, &date);
             peer.send_last(&out);
         }
-        // Its end reads the body to its end, or the client's: bytes that nobody has read would reset the
-        // connection, and take the reply with them.
+        // Dropping the reader reads the rest of the body. Closing a socket with unread input would send a
+        // reset, which may destroy the reply.
         drop(body);
         self.end();
         Ok(())
     }
 
+    /// Ends the connection after the reply that was given.
     fn end(&mut self) {
         self.ended = true;
         if let Some(peer) = &self.peer {
@@ -298,7 +301,7 @@ impl Connection {
     }
 }
 
-/// Reads the whole body into `kept`; false when it breaks off.
+/// Reads a body of `length` bytes into `kept`. Returns false when the input ends before.
 fn gather(body: &mut BodyReader<'_, '_>, length: usize, kept: &mut Vec<u8>) -> bool {
     while kept.len() < length {
         let Ok(piece) = body.fill_buf() else { return false };

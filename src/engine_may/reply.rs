@@ -1,4 +1,4 @@
-//! Replies through `may_minihttp`'s own response, whose header fields are constants.
+//! Conversion of a reply to the response type of `may_minihttp`, whose header fields are static strings.
 
 use may_minihttp::Response;
 
@@ -6,10 +6,10 @@ use crate::api::Reply;
 use crate::connection::{ReplyOptions, spell_out};
 use crate::http::Status;
 
-/// Every field beside those that each reply has.
+/// The header fields that only some replies have.
 const FIELDS: [&str; 3] = ["Allow: POST, OPTIONS", "Allow: GET, HEAD, OPTIONS", "Retry-After: 1"];
 
-/// Fills in one reply and returns its status.
+/// Fills in the response for a reply, and returns the status.
 pub(super) fn write(response: &mut Response, reply: &Reply, options: ReplyOptions) -> Status {
     spell_out(reply, |status, body, extra| {
         response.status_code(status.code().into(), status.reason());
@@ -26,7 +26,7 @@ pub(super) fn write(response: &mut Response, reply: &Reply, options: ReplyOption
             debug_assert!(field.is_some(), "{name}: {value}");
             response.header(field.unwrap_or_default());
         }
-        // The crate can't leave the body of a reply to HEAD away and keep its length.
+        // `may_minihttp` computes Content-Length from the body, so a reply to HEAD has the length 0.
         if status.has_content() && !options.head_only {
             response.body_mut().extend_from_slice(body);
         }

@@ -12,7 +12,7 @@ use super::threads::{ServerError, all_ended, os, spawn};
 use crate::api::Api;
 use crate::config::{Engine, Settings};
 #[cfg(feature = "engine-may")]
-use crate::engine_may::{self, Settlers, Stations};
+use crate::engine_may::{self, MayWorkers, Settlers};
 use crate::handoff::Mailbox;
 use crate::intake::Shared;
 use crate::intake::metrics::WorkerMetrics;
@@ -34,7 +34,7 @@ pub enum Serving {
     Epoll(Vec<JoinHandle<()>>),
     /// What `may_minihttp` serves with.
     #[cfg(feature = "engine-may")]
-    May(Stations),
+    May(MayWorkers),
 }
 
 /// The engine that the settings name, and a mailbox for each of its workers.

@@ -1,4 +1,5 @@
-//! What a worker is to the own loop: an api, the batches of it under way, and who waits for them.
+//! The counterpart of `worker::Worker` for coroutines: the API, the batches, and the requests that wait
+//! for them.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,56 +23,64 @@ use crate::intake::{RequestContext, Shared, decide};
 use crate::limits;
 use crate::schema::SchemaVersion;
 
-/// The connections whose descriptors `may` polls on one thread, with what serves them.
-pub(super) struct Station {
+/// A worker of this engine. Its connections are those whose file descriptors `may` polls on one thread.
+pub(super) struct MayWorker {
     index: usize,
     pub(super) shared: Arc<Shared>,
-    /// Open connections.
+    /// The number of open connections.
     pub(super) open: AtomicUsize,
     closed: AtomicBool,
-    /// Nobody waits for anything while he has it. It is `may`'s: it parks the coroutine, not the thread.
+    /// A coroutine that holds the lock never parks. The mutex is that of `may`, which parks a waiting
+    /// coroutine and not its thread.
     inner: Mutex<Inner>,
 }
 
+/// The state of a worker under its lock.
 struct Inner {
     api: Api,
-    /// What `api` encodes for.
+    /// The schema that `api` encodes for.
     schema: Subscription<SchemaVersion>,
     outbox: Outbox,
     metrics: Arc<WorkerMetrics>,
-    seats: Vec<Seat>,
+    /// The requests that are being served.
+    slots: Vec<RequestSlot>,
+    /// The indexes of vacant slots.
     vacant: Vec<usize>,
+    /// The generation of the newest request.
     generation: u64,
-    /// Who waits for room in the outbox.
+    /// The coroutines that wait for room in the outbox.
     stalled: Vec<Coroutine>,
-    /// Seats with a reply that waits for the insert of a segment.
+    /// Requests with a reply that waits for the insert of a segment.
     awaiting: AwaitingInserts,
+    /// When the periodic work was last done.
     swept: Instant,
-    /// The server has stopped for so long that no events are taken any more.
+    /// The server has been stopping for [`limits::STOPPING_IDLE_MS`]: events are refused.
     refusing: bool,
 }
 
-/// A request that is served, and its coroutine.
-struct Seat {
+/// The slot of a request that is being served, with the request's coroutine.
+struct RequestSlot {
     generation: u64,
     replies: Replies,
     coroutine: Coroutine,
 }
 
-/// The caller's seat, and the batch that its events are in.
-pub(super) struct Ticket {
-    seat: usize,
+/// A served request whose reply [`MayWorker::reply_of`] waits for.
+pub(super) struct PendingReply {
+    /// The index of the request's slot.
+    slot: usize,
+    /// The batch with the request's events, if the reply waits for one.
     sequence: Option<Sequence>,
 }
 
-impl Station {
+impl MayWorker {
     pub(super) fn new(index: usize, api: Api, shared: Arc<Shared>, metrics: Arc<WorkerMetrics>) -> Self {
         let inner = Inner {
             api,
             schema: Subscription::new(shared.schema.clone()),
             outbox: Outbox::new(index, shared.budget.clone()),
             metrics,
-            seats: Vec::new(),
+            slots: Vec::new(),
             vacant: Vec::new(),
             generation: 0,
             stalled: Vec::new(),
@@ -82,12 +91,12 @@ impl Station {
         Self { index, shared, open: AtomicUsize::new(0), closed: AtomicBool::new(false), inner: Mutex::new(inner) }
     }
 
-    /// True when the server stops, no events are taken any more, and none wait for the committer.
+    /// True when the server stops, events are refused, and no batch is under way.
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// What a head asks for.
+    /// Selects the operation of a request by its head.
     pub(super) fn route(&self, head: &Head<'_>) -> Route {
         self.lock().api.route(head)
     }
@@ -102,8 +111,8 @@ impl Station {
         self.lock().metrics.shed(reason, 1);
     }
 
-    /// Serves a request whose body is complete; its coroutine waits while there is no room.
-    pub(super) fn serve(&self, route: Route, body: &[u8], options: ReplyOptions, client_ip: IpAddr) -> Ticket {
+    /// Serves a request whose body is complete. Parks the coroutine while the outbox has no room.
+    pub(super) fn serve(&self, route: Route, body: &[u8], options: ReplyOptions, client_ip: IpAddr) -> PendingReply {
         let me = coroutine::current();
         let mut guard = loop {
             let mut guard = self.lock();
@@ -116,7 +125,7 @@ impl Station {
         };
         let inner = &mut *guard;
         inner.follow_schema(&self.shared);
-        let waiter = inner.take_seat(me);
+        let waiter = inner.take_slot(me);
         let answer = if inner.refusing && matches!(route, Route::Events(_)) {
             Answer::Now(self.shared.health.reply())
         } else {
@@ -134,24 +143,24 @@ impl Station {
             Answer::Now(_) => None,
             Answer::AfterCommit { sequence, .. } => Some(*sequence),
         };
-        if let Some(seat) = inner.seat(waiter) {
-            seat.replies.push(answer, options);
+        if let Some(slot) = inner.slot(waiter) {
+            slot.replies.push(answer, options);
         }
-        Ticket { seat: waiter.slot, sequence }
+        PendingReply { slot: waiter.slot, sequence }
     }
 
-    /// Waits for the reply, and gives the seat back.
-    pub(super) fn reply_of(&self, ticket: Ticket) -> (Reply, ReplyOptions) {
-        if let Some(sequence) = ticket.sequence {
-            // All that are ready put their events into the batch first.
+    /// Waits for the reply, and vacates the slot. Parks the coroutine meanwhile.
+    pub(super) fn reply_of(&self, pending: PendingReply) -> (Reply, ReplyOptions) {
+        if let Some(sequence) = pending.sequence {
+            // All coroutines that are ready add their events to the batch before it is handed over.
             coroutine::yield_now();
             self.lock().outbox.hand_over_batch(sequence, &self.shared.handoff);
         }
         loop {
             let mut inner = self.lock();
-            match inner.seats.get_mut(ticket.seat).map(|seat| seat.replies.next()) {
+            match inner.slots.get_mut(pending.slot).map(|slot| slot.replies.next()) {
                 Some(Some((Wire::Reply(reply), options))) => {
-                    inner.vacant.push(ticket.seat);
+                    inner.vacant.push(pending.slot);
                     return (reply, options);
                 }
                 Some(_) => {}
@@ -162,8 +171,9 @@ impl Station {
         }
     }
 
-    /// Takes back what the committer has decided, and wakes who waits for it, until the process ends.
-    pub(super) fn settle_for_ever(&self, settler: &Settler) {
+    /// The settler: takes returned batches from the committer and unparks the coroutines that wait for
+    /// them, until the process ends.
+    pub(super) fn run_settler(&self, settler: &Settler) {
         let _ = settler.set(coroutine::current());
         let Some(mailbox) = self.shared.handoff.mailbox(self.index) else { return };
         loop {
@@ -176,6 +186,7 @@ impl Station {
         }
     }
 
+    /// One turn of the settler: returned batches, confirmed segments, time-outs and the stop.
     fn turn(&self) {
         let mut guard = self.lock();
         let inner = &mut *guard;
@@ -199,7 +210,7 @@ impl Station {
             inner.give_up_inserts(shared, now);
         }
         if let Some(since) = shared.handoff.lifecycle.stopping_since() {
-            // A request that is on its way has a moment to come.
+            // Requests that are on their way when the stop begins are still served.
             inner.refusing = now.duration_since(since) > Duration::from_millis(limits::STOPPING_IDLE_MS);
             if inner.refusing && inner.outbox.is_empty() {
                 self.closed.store(true, Ordering::SeqCst);
@@ -211,13 +222,13 @@ impl Station {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // What panicked ended the process, but for a build for tests.
+        // A panic aborts the process, except in a build for tests.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Inner {
-    /// The table has changed: what is served from here on is encoded for what it is now.
+    /// Encodes all further events for the newest version of the schema.
     fn follow_schema(&mut self, shared: &Shared) {
         if let Some(version) = self.schema.changed() {
             self.outbox.change_schema(version.frozen.clone(), &shared.handoff);
@@ -225,59 +236,60 @@ impl Inner {
         }
     }
 
-    fn take_seat(&mut self, coroutine: Coroutine) -> Waiter {
+    fn take_slot(&mut self, coroutine: Coroutine) -> Waiter {
         self.generation += 1;
-        let seat = Seat { generation: self.generation, replies: Replies::default(), coroutine };
-        let slot = self.vacant.pop().unwrap_or(self.seats.len());
-        match self.seats.get_mut(slot) {
-            Some(place) => *place = seat,
-            None => self.seats.push(seat),
+        let slot = RequestSlot { generation: self.generation, replies: Replies::default(), coroutine };
+        let index = self.vacant.pop().unwrap_or(self.slots.len());
+        match self.slots.get_mut(index) {
+            Some(vacant) => *vacant = slot,
+            None => self.slots.push(slot),
         }
-        Waiter { slot, generation: self.generation }
+        Waiter { slot: index, generation: self.generation }
     }
 
-    fn seat(&mut self, waiter: Waiter) -> Option<&mut Seat> {
-        seat_of(&mut self.seats, waiter)
+    fn slot(&mut self, waiter: Waiter) -> Option<&mut RequestSlot> {
+        slot_of(&mut self.slots, waiter)
     }
 
     fn settle(&mut self, settled: Settled, shared: &Shared, now: Instant) {
         let outcome: Result<Committed, Fault> = decide(&settled, &self.metrics, now + shared.timeouts.inserted);
         for waiter in &settled.waiters {
-            let Some(seat) = seat_of(&mut self.seats, *waiter) else { continue };
-            let waits = seat.replies.settle(settled.sequence, outcome);
+            let Some(slot) = slot_of(&mut self.slots, *waiter) else { continue };
+            let waits = slot.replies.settle(settled.sequence, outcome);
             if waits && let Ok(Committed { segment: Some(segment), .. }) = outcome {
                 if self.awaiting.add(segment, *waiter, &shared.handoff.inserted) {
                     continue;
                 }
-                seat.replies.inserted(segment);
+                slot.replies.inserted(segment);
             }
-            seat.coroutine.unpark();
+            slot.coroutine.unpark();
         }
         self.outbox.recycle(settled.waiters);
     }
 
-    /// Wakes those whose segments are proven.
+    /// Unparks the coroutines whose segments are confirmed.
     fn take_inserted(&mut self, shared: &Shared) {
         for (segment, waiter) in self.awaiting.take_proven(&shared.handoff.inserted) {
-            if let Some(seat) = self.seat(waiter) {
-                seat.replies.inserted(segment);
-                seat.coroutine.unpark();
+            if let Some(slot) = self.slot(waiter) {
+                slot.replies.inserted(segment);
+                slot.coroutine.unpark();
             }
         }
     }
 
-    /// Answers 202 where the time is over, or the server stops.
+    /// Answers 202 to the requests whose time for the insert is over; to all of them when the server
+    /// stops.
     fn give_up_inserts(&mut self, shared: &Shared, now: Instant) {
-        // A stop does not wait for ClickHouse: no reply waits longer than the whole time.
+        // A stop does not wait for ClickHouse: `until` of every reply is before now plus the time-out.
         let stopping = shared.handoff.lifecycle.is_stopping();
         let reached = if stopping { now + shared.timeouts.inserted } else { now };
-        let Self { awaiting, seats, .. } = self;
+        let Self { awaiting, slots, .. } = self;
         awaiting.retain(&shared.handoff.inserted, |waiter| {
-            seat_of(seats, waiter).is_some_and(|seat| {
-                seat.replies.give_up_inserts(reached);
-                let waits = seat.replies.awaits_insert();
+            slot_of(slots, waiter).is_some_and(|slot| {
+                slot.replies.give_up_inserts(reached);
+                let waits = slot.replies.awaits_insert();
                 if !waits {
-                    seat.coroutine.unpark();
+                    slot.coroutine.unpark();
                 }
                 waits
             })
@@ -285,7 +297,7 @@ impl Inner {
     }
 }
 
-/// The waiter's seat, unless another request has it by now.
-fn seat_of(seats: &mut [Seat], waiter: Waiter) -> Option<&mut Seat> {
-    seats.get_mut(waiter.slot).filter(|seat| seat.generation == waiter.generation)
+/// The slot of the waiter; `None` when another request uses it.
+fn slot_of(slots: &mut [RequestSlot], waiter: Waiter) -> Option<&mut RequestSlot> {
+    slots.get_mut(waiter.slot).filter(|slot| slot.generation == waiter.generation)
 }
