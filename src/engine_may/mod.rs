@@ -8,7 +8,7 @@
 //!      └───────────────◀── unparked ───────────┘
 //! ```
 //!
-//! A waiting request parks its coroutine and blocks no thread. A [`MayWorker`] has the parts of a
+//! A waiting request parks its coroutine and blocks no thread. A `MayWorker` has the parts of a
 //! `worker::Worker`: an API, batches, and the requests that wait for them. Its connections are those
 //! whose file descriptors `may` polls on one thread, so that its lock is rarely contended. A coroutine
 //! that has added its events to the batch lets all other ready coroutines run before it hands the batch

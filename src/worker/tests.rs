@@ -16,6 +16,7 @@ use crate::ndjson::{EncodeLimits, RowEncoder};
 use crate::schema::{ColumnDescription, Plan, SchemaVersion};
 use crate::spool::SpoolMetrics;
 
+/// A running worker, with the queues that its committer would use.
 struct Harness {
     shared: Arc<Shared>,
     address: SocketAddr,
