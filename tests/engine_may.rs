@@ -46,7 +46,7 @@ mod with_the_feature {
     fn its_limits_are_said_at_the_start() {
         let server = start(&shared_clickhouse().database(), &[]);
         let log = server.log();
-        for limit in ["trusted networks", "16 header fields", "chunked", "no time-outs", "cuts off"] {
+        for limit in ["trusted networks", "16 header fields", "chunked", "no time-outs", "get no reply"] {
             assert!(log.contains(limit), "{limit}:\n{log}");
         }
         assert!(log.contains("engine=may"), "{log}");
