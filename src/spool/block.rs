@@ -1,40 +1,40 @@
-//! The blocks in front of a segment's frames: identity, seal, progress.
+//! The three blocks in front of a segment's frames: identity, seal and progress.
 
 use super::frame::{get, get_u32, get_u64};
 use crate::batch::{Epoch, Position, SegmentNumber};
 
-/// Blocks are whole pages, so that writing one never touches another.
+/// Size of a block: one page, so that writing one block never touches another.
 pub(super) const BLOCK: usize = 4096;
 
 const IDENTITY_MAGIC: &[u8; 8] = b"SLUICEG1";
-/// The version that is written, and the only one that is read.
+/// The format version that is written, and the only one that is read.
 pub(super) const VERSION: u32 = 2;
 const IDENTITY_FIXED: usize = 60;
-/// The longest node id and frozen text that are believed.
+/// The longest identity block that is read; a length above it is damage.
 const IDENTITY_BYTES_MAX: usize = 4 << 20;
 const SEAL_MAGIC: &[u8; 8] = b"SEALED 1";
 const PROGRESS_MAGIC: &[u8; 8] = b"PROGRESS";
 const PROGRESS_FIXED: usize = 52;
-/// The longest name of a window that is kept.
+/// A longer window name is truncated to this length.
 const WINDOW_BYTES_MAX: usize = 1024;
 
-/// Where frames begin behind an identity block.
+/// The offset of the first frame, from the length of the identity block.
 pub(super) fn frames_start(identity_len: u64) -> u64 {
     identity_len + 2 * BLOCK as u64
 }
 
-/// What a segment is, from its opening to its end.
+/// The identity block: what is fixed when a segment is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {
-    /// Of the format.
+    /// Version of the segment format.
     pub(super) version: u32,
     pub(super) node_id: String,
     pub(super) epoch: Epoch,
     pub(super) number: SegmentNumber,
     pub(super) created_ms: u64,
-    /// The position that its first frame has.
+    /// Position of the segment's first frame.
     pub(super) first_position: Position,
-    /// What the caller fixes for the insert: not looked at here.
+    /// Serialized columns, types and INSERT settings; opaque to the spool.
     pub(super) frozen: Vec<u8>,
 }
 
@@ -58,7 +58,8 @@ impl Identity {
         block
     }
 
-    /// The block's length, from its first bytes, if they look like one.
+    /// The length of the identity block that begins with `start`; `None` if `start` is not the
+    /// beginning of one.
     pub(super) fn length(start: &[u8]) -> Option<usize> {
         let len = get_u32(start, 12)? as usize;
         let plausible = start.starts_with(IDENTITY_MAGIC)
@@ -91,7 +92,7 @@ fn identity_checksum(fixed: &[u8], node_id: &[u8], frozen: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(fixed), node_id), frozen)
 }
 
-/// What is in a segment: final once it is written.
+/// The seal block: the totals of a segment's frames, final once written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Seal {
     pub(super) end: u64,
@@ -101,7 +102,8 @@ pub(super) struct Seal {
     pub(super) rows_bytes: u64,
     pub(super) rejected_bytes: u64,
     pub(super) sealed_ms: u64,
-    /// CRC-32C over the payload checksums of the frames: names the bytes, at the cost of 4 a frame.
+    /// CRC-32C over the payload checksums of the frames. Identifies the segment's bytes and reads
+    /// only 4 bytes per frame.
     pub(super) checksum: u32,
 }
 
@@ -142,13 +144,15 @@ impl Seal {
     }
 }
 
-/// How far a sealed segment's inserts have come. Overwritten in place: one that a crash tore says
-/// nothing, and then the segment counts as one that ClickHouse may have.
+/// The progress block: how far a sealed segment is inserted.
+///
+/// The block is overwritten in place, so a crash may tear it. A torn block is ignored; the segment
+/// then counts as one that ClickHouse may have.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Progress {
     /// The rows are proven, the rejected lines are not.
     pub(super) rows_inserted: bool,
-    /// A person wants it sent though ClickHouse may have it.
+    /// An operator ordered to send the segment although ClickHouse may have it.
     pub(super) forced: bool,
     /// The open attempt may have left its token without its rows: see
     /// [`super::SealedSegment::suspect_attempt`].
@@ -159,19 +163,19 @@ pub(super) struct Progress {
     pub(super) open: Option<OpenAttempt>,
 }
 
-/// An attempt that ClickHouse may have stored.
+/// An attempt without an answer: ClickHouse may have stored the rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenAttempt {
-    /// When it began, Unix ms.
+    /// Start of the attempt, Unix ms.
     pub since_ms: u64,
-    /// The newest segment's number then: tells how many inserts can have followed.
+    /// The newest segment number when the attempt began; bounds the number of later INSERTs.
     pub newest: SegmentNumber,
     /// What the caller noted about the server that it was sent to; empty when nothing is known.
     pub server: String,
 }
 
 impl OpenAttempt {
-    /// What is believed where nothing on the disk says what was sent, and where to.
+    /// The attempt that is assumed when the disk does not say what was sent, or to which server.
     pub(super) fn unknown(since_ms: u64, newest: SegmentNumber) -> Self {
         Self { since_ms, newest, server: String::new() }
     }
@@ -231,7 +235,7 @@ fn finish(mut block: Vec<u8>) -> Vec<u8> {
     block
 }
 
-/// The first `len` bytes, if their checksum follows them and they begin with `magic`.
+/// The first `len` bytes, if they begin with `magic` and are followed by their checksum.
 fn check<'a>(block: &'a [u8], magic: &[u8], len: usize) -> Option<&'a [u8]> {
     let whole = get(block, 0, len)?;
     (whole.starts_with(magic) && get_u32(block, len)? == crc32c::crc32c(whole)).then_some(whole)

@@ -1,9 +1,11 @@
-//! How a segment is cut: which of its rows ClickHouse has taken, which it refuses, and which are
-//! still to be tried. CopyMode in `<number>.cut` beside the segment, replaced in one step and synced
-//! before anything of it is sent, so that no piece is ever sent as part of another.
+//! The cut of a segment whose rows are inserted in pieces: which rows ClickHouse has taken, which it
+//! refuses, and which are still to be tried.
 //!
-//! The file is one line of JSON and a second one with the CRC-32C of the first, as 8 digits: a changed
-//! digit of an offset would still be JSON.
+//! The cut is kept in `<number>.cut` beside the segment. The file is replaced atomically and synced
+//! before any of the pieces is sent, so that no piece is ever sent as part of another piece.
+//!
+//! The first line of the file is JSON, the second is the CRC-32C of the first as 8 hex digits.
+//! Without the checksum a changed digit of an offset would go unnoticed.
 
 use std::io;
 
@@ -19,51 +21,53 @@ const FILE_BYTES_MAX: usize = 64 << 20;
 /// The pieces of one segment's rows, in order and without a gap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cut {
-    /// Names the segment that was cut: its first token.
+    /// The segment's first token, which identifies the segment.
     pub token: String,
-    /// The pieces.
+    /// The pieces in the order of their rows.
     pub pieces: Vec<Piece>,
-    /// The quarantine table may have the refused rows.
+    /// True if the quarantine table may have the refused rows.
     pub refused_are_sent: bool,
-    /// The refused rows are in the quarantine table.
+    /// True if the refused rows are proven in the quarantine table.
     pub refused_are_stored: bool,
 }
 
-/// Rows that are sent together.
+/// Consecutive rows of a segment that are sent as one INSERT.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Piece {
-    /// The first row's index in the segment.
+    /// Index of the piece's first row in the segment.
     pub first: u64,
-    /// How many rows.
+    /// Number of rows.
     pub rows: u64,
-    /// Where its rows begin among the segment's rows' bytes.
+    /// Offset of the first row in the bytes of the segment's rows.
     pub offset: u64,
-    /// Bytes of its rows.
+    /// Bytes of the piece's rows.
     pub bytes: u64,
-    /// What is known of it.
+    /// The state of the piece.
     pub state: PieceState,
 }
 
-/// What is known of a piece.
+/// The state of a piece.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PieceState {
-    /// Every attempt was answered; ClickHouse has nothing of it.
+    /// Every attempt was answered, and ClickHouse has none of the rows.
     Waiting,
-    /// ClickHouse may have it: it is sent again only as it is.
+    /// ClickHouse may have the rows; until it answers, the piece is only repeated unchanged.
     Open,
-    /// Proven.
+    /// The rows are proven in the target table.
     Inserted,
-    /// One row that ClickHouse refuses, with its reason.
+    /// A single row that ClickHouse refuses, with the reason.
     Refused(String),
 }
 
 impl Cut {
-    /// The cut of a segment that has one.
+    /// Loads the cut of the segment with this number and name; `None` if the segment is not cut.
+    ///
+    /// If the file is damaged the cut is unreadable ([`Cut::is_unreadable`]), and the segment may be
+    /// sent neither whole nor in pieces.
     ///
     /// # Errors
     ///
-    /// Those of the file system; `InvalidData` when the file is not what was written: then the
-    /// segment may be sent neither whole nor in pieces.
+    /// I/O errors.
     pub(super) fn load(layout: &Layout, number: SegmentNumber, name: &str) -> io::Result<Option<Self>> {
         let file = match layout.storage().open(&layout.cut_path(number)) {
             Ok(file) => file,
@@ -85,17 +89,17 @@ impl Cut {
         }
     }
 
-    /// True when its file was not what was written.
+    /// True if the file of the cut is damaged.
     pub fn is_unreadable(&self) -> bool {
         self.pieces.is_empty()
     }
 
-    /// Rows that ClickHouse refuses.
+    /// Number of rows that ClickHouse refuses.
     pub fn refused(&self) -> u64 {
         self.pieces.iter().filter(|piece| matches!(piece.state, PieceState::Refused(_))).map(|piece| piece.rows).sum()
     }
 
-    /// Rows whose fate is proven: they are in the target table, or refused and in the quarantine.
+    /// Number of rows that are proven: in the target table, or refused and in the quarantine table.
     pub(super) fn decided(&self) -> u64 {
         let inserted = self.pieces.iter().filter(|piece| piece.state == PieceState::Inserted).map(|piece| piece.rows);
         inserted.sum::<u64>() + if self.refused_are_stored { self.refused() } else { 0 }
@@ -110,12 +114,12 @@ impl Cut {
     }
 }
 
-/// What follows the JSON: its end, and its checksum.
+/// The end of the first line, and the line with the checksum.
 fn check_line(json: &[u8]) -> String {
     format!("\n{:08x}\n", crc32c::crc32c(json))
 }
 
-/// The JSON of a file, if it is what was written.
+/// The JSON of a file; `None` if its checksum is wrong.
 fn checked(text: &[u8]) -> Option<&[u8]> {
     let (json, check) = text.split_at_checked(text.len().checked_sub(check_line(&[]).len())?)?;
     (check == check_line(json).as_bytes()).then_some(json)
@@ -129,7 +133,7 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
-    fn a_cut_comes_back_and_no_changed_or_shortened_one_is_believed() {
+    fn a_cut_is_loaded_as_saved_and_a_changed_or_shortened_file_is_unreadable() {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::open(Arc::new(Disk), folder.path(), "t", None).unwrap();
         let piece = |first, state| Piece { first, rows: 10, offset: first * 100, bytes: 1000, state };

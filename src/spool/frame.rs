@@ -1,24 +1,24 @@
-//! A frame's header, written and read. The payload follows it: rows, rejected lines, the key of the
-//! one request in it, if that has one, and the identities of its events, if they have any.
+//! Encoding and decoding of a frame's header. The payload follows the header: rows, rejected lines,
+//! at most one request key, and event identities.
 
 use crate::batch::identity::{Id, REQUEST_KEY_BYTES};
 use crate::batch::{Batch, Epoch, Position, SegmentNumber};
 
-/// Bytes of a header.
+/// Size of a header.
 pub(super) const HEADER: usize = 76;
 
 pub(super) const MAGIC: &[u8; 4] = b"FRAM";
 
-/// See the byte table in the parent module.
+/// The header of a frame; its bytes are listed in the parent module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) rows: u32,
     pub(super) rejected: u32,
     pub(super) rows_bytes: u32,
     pub(super) rejected_bytes: u32,
-    /// Request keys behind the rejected lines: none or one.
+    /// Number of request keys behind the rejected lines, 0 or 1.
     pub(super) keys: u32,
-    /// Identities of events behind that.
+    /// Number of event identities behind the request key.
     pub(super) ids: u32,
     pub(super) checksum: u32,
     pub(super) position: Position,
@@ -29,8 +29,8 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// The header of a closed batch. `None` when a section is longer than a frame can say, which
-    /// the limits of a request exclude.
+    /// Creates the header for a closed batch. `None` if the length of a section does not fit into
+    /// 32 bits, which the limits of a request rule out.
     pub(super) fn of(batch: &Batch, position: Position, durable: Position, place: FramePlace) -> Option<Self> {
         Some(Self {
             rows: batch.rows.count,
@@ -48,14 +48,14 @@ impl Header {
         })
     }
 
-    /// Bytes of rows, rejected lines, key and identities.
+    /// Size of the payload: rows, rejected lines, request key and event identities.
     pub(super) fn payload(&self) -> u64 {
         let of = |count: u32, bytes: usize| u64::from(count) * bytes as u64;
         let identities = of(self.keys, REQUEST_KEY_BYTES) + of(self.ids, size_of::<Id>());
         u64::from(self.rows_bytes) + u64::from(self.rejected_bytes) + identities
     }
 
-    /// Bytes of the whole frame.
+    /// Size of the frame, header and payload.
     pub(super) fn len(&self) -> u64 {
         HEADER as u64 + self.payload()
     }
@@ -79,8 +79,8 @@ impl Header {
         header
     }
 
-    /// The header that stands at this place, if one does: every byte counts, and it must have been
-    /// written for this epoch, segment and offset.
+    /// Decodes the header at `place`. `None` if its checksum is wrong, or if it was written for
+    /// another epoch, segment or offset.
     pub(super) fn decode(bytes: &[u8], place: FramePlace) -> Option<Self> {
         let fields = get(bytes, 0, HEADER - 4)?;
         if !fields.starts_with(MAGIC) || get_u32(bytes, HEADER - 4)? != crc32c::crc32c(fields) {
@@ -105,7 +105,7 @@ impl Header {
     }
 }
 
-/// Where a frame stands.
+/// The place of a frame: epoch, segment number and offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FramePlace {
     pub(super) epoch: Epoch,
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_comes_back_and_only_at_its_place() {
+    fn a_header_is_decoded_only_at_its_own_place() {
         let mut batch = Batch::new(0);
         batch.rows.bytes.extend_from_slice(b"rows");
         batch.rows.count = 2;

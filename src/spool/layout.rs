@@ -1,4 +1,4 @@
-//! Folders, names, the lock, and the node's id.
+//! The spool's folders and file names, its lock, and the node id.
 
 use std::any::Any;
 use std::fmt;
@@ -10,14 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use super::storage::{self, Storage};
 use crate::batch::{Epoch, SegmentNumber};
 
-/// A file's name by what is in it.
+/// The kind of a segment's file, which is its file name extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileKind {
-    /// Open, or sealed and never sent.
+    /// A segment that is open, or sealed and never sent.
     Segment,
-    /// Sealed, and ClickHouse may have it.
+    /// A sealed segment whose rows ClickHouse may have.
     Sent,
-    /// An interrupted recovery.
+    /// The copy that a recovery is writing.
     Copy,
 }
 
@@ -29,7 +29,7 @@ impl FileKind {
     }
 }
 
-/// Where things are, with the lock that makes them ours.
+/// The paths of a table's spool, with the lock on the spool and the identity of this process.
 #[derive(Debug)]
 pub(super) struct Layout {
     storage: Arc<dyn Storage>,
@@ -38,12 +38,13 @@ pub(super) struct Layout {
     node_id: String,
     node_id_is_kept: AtomicBool,
     epoch: Epoch,
-    /// `None` for one who only looks.
+    /// `None` if the layout is read-only.
     _lock: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl Layout {
-    /// Makes the folders, takes the lock, reads or makes the node's id, and draws an epoch.
+    /// Creates the folders, takes the lock, reads or generates the node id, and draws a random
+    /// epoch.
     pub(super) fn open(
         storage: Arc<dyn Storage>,
         dir: &Path,
@@ -82,8 +83,8 @@ impl Layout {
         Ok(Self { storage, dir: dir.to_owned(), table_dir, node_id, node_id_is_kept, epoch, _lock: Some(lock) })
     }
 
-    /// A layout to look at, without the lock: nothing may be changed through it.
-    pub(super) fn look(storage: Arc<dyn Storage>, dir: &Path, table: &str) -> Self {
+    /// Creates a layout without the lock, which must not be used to write.
+    pub(super) fn read_only(storage: Arc<dyn Storage>, dir: &Path, table: &str) -> Self {
         Self {
             storage,
             dir: dir.to_owned(),
@@ -95,13 +96,13 @@ impl Layout {
         }
     }
 
-    /// The file system it is on.
+    /// The file system of the spool.
     pub(super) fn storage(&self) -> &dyn Storage {
         &*self.storage
     }
 
-    /// Writes a fresh node's id down. Not at the start, which has to come up on a full disk too, but
-    /// before the first segment is made.
+    /// Writes a generated node id to its file. Called before the first segment is created and not at
+    /// the start, which must succeed on a full disk too.
     pub(super) fn keep_node_id(&self) -> io::Result<()> {
         if !self.node_id_is_kept.load(Relaxed) {
             storage::replace(&*self.storage, &node_path(&self.dir), self.node_id.as_bytes())?;
@@ -111,7 +112,7 @@ impl Layout {
         Ok(())
     }
 
-    /// Makes the names in the table's folder durable.
+    /// Syncs the table's folder, which makes the names in it durable.
     pub(super) fn sync_table_dir(&self) -> io::Result<()> {
         self.storage.sync_folder(&self.table_dir)
     }
@@ -132,12 +133,12 @@ impl Layout {
         self.table_dir.join("free")
     }
 
-    /// Where the logs of request keys are.
+    /// The folder of the logs of request keys.
     pub(super) fn keys_dir(&self) -> PathBuf {
         self.dir.join("keys")
     }
 
-    /// Where the logs of the identities of events are.
+    /// The folder of the logs of event identities.
     pub(super) fn seen_dir(&self) -> PathBuf {
         self.table_dir.join("seen")
     }
@@ -150,12 +151,12 @@ impl Layout {
         self.table_dir.join(format!("{:020}.{}", number.get(), kind.extension()))
     }
 
-    /// Where it is written down how a segment is cut.
+    /// The file with the cut of a segment.
     pub(super) fn cut_path(&self, number: SegmentNumber) -> PathBuf {
         self.table_dir.join(format!("{:020}.cut", number.get()))
     }
 
-    /// Segments in the table's folder, by number.
+    /// The segment files in the table's folder, by ascending number.
     pub(super) fn list(&self) -> io::Result<Vec<(SegmentNumber, FileKind)>> {
         let entries = self.storage.list(&self.table_dir)?;
         let mut found: Vec<_> = entries.iter().filter_map(|entry| parse_name(&entry.name)).collect();
@@ -164,23 +165,23 @@ impl Layout {
     }
 }
 
-/// Number and kind of a segment's file; `None` for any other.
+/// The number and kind of a segment's file; `None` for any other file name.
 pub(super) fn parse_name(name: &str) -> Option<(SegmentNumber, FileKind)> {
     let (stem, extension) = name.split_once('.')?;
     let (kind, _) = FileKind::ALL.iter().find(|(_, known)| *known == extension)?;
     Some((stem.parse().ok()?, *kind))
 }
 
-/// Why a spool can't be opened: what was tried, and what went wrong.
+/// The reason why a spool can't be opened.
 #[derive(Debug)]
 pub enum SpoolError {
-    /// Another process has it.
+    /// Another process owns the spool.
     Locked(PathBuf),
-    /// The file system refused.
+    /// An I/O error.
     Io {
-        /// What was tried.
+        /// The step that failed.
         what: String,
-        /// What it said.
+        /// The error.
         error: io::Error,
     },
 }
@@ -188,7 +189,7 @@ pub enum SpoolError {
 impl fmt::Display for SpoolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Locked(path) => write!(f, "another process holds the spool: {} is locked", path.display()),
+            Self::Locked(path) => write!(f, "another process owns the spool: {} is locked", path.display()),
             Self::Io { what, error } => write!(f, "the spool can't be used: {what}: {error}"),
         }
     }
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_back_and_others_are_not() {
+    fn the_name_of_a_segment_is_parsed_and_other_names_are_not() {
         assert_eq!(parse_name("00000000000000000007.sent"), Some((SegmentNumber::new(7), FileKind::Sent)));
         for other in ["schema.json", "7", "x.segment", "7.segment.new", "free", ".segment"] {
             assert_eq!(parse_name(other), None, "{other}");
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spool_belongs_to_one_process_and_keeps_its_name() {
+    fn a_spool_belongs_to_one_process_and_keeps_its_node_id() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("spool");
         let first = open(&dir, None).unwrap();

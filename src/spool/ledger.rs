@@ -1,19 +1,21 @@
-//! The ledger (invariant 5): every event that a table's spool was given is somewhere.
+//! The ledger (invariant 5), which accounts for every event that a table's spool was given.
 //!
-//! Double entry: what comes in is booked twice, as *recovered* or *committed* and on the account of
-//! its segment; what goes out leaves its segment's account and is booked as *inserted* or *set
-//! aside*. What is spooled is not a difference of the others but the sum over the segments, and what
-//! an insert proves comes from the segment's own seal, not from what the committer counted. So a
-//! segment that went away with less than it had been given shows at once: the ledger does not
-//! balance, which no fault outside of this program can cause.
+//! It uses double entry. An incoming event is booked twice: as *recovered* or *committed*, and on
+//! the account of its segment. An outgoing event leaves the account of its segment and is booked as
+//! *inserted* or *set aside*.
 //!
-//! The committer books once a group of batches, an inserter once an insert, a worker never.
+//! *Spooled* is the sum over the segments' accounts, not the difference of the other accounts. The
+//! number of inserted events comes from the segment's seal, not from the committer's count. A
+//! segment that is closed with fewer events than it was given therefore unbalances the ledger at
+//! once. Only a bug of this program can do that.
+//!
+//! The committer books once per group of batches, an inserter once per INSERT, a worker never.
 
 use std::collections::BTreeMap;
 
 use crate::batch::SegmentNumber;
 
-/// A number of events: rows for the target table, and rejected lines for its quarantine.
+/// A number of events, as rows for the target table and rejected lines for the quarantine table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Events {
     /// Rows.
@@ -22,29 +24,29 @@ pub struct Events {
     pub rejected: u64,
 }
 
-/// The accounts of one line of the ledger: rows, or rejected lines.
+/// The accounts of rows, or those of rejected lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Accounts {
-    /// Found by the start, and not known to be in ClickHouse.
+    /// Events found at the start and not known to be in ClickHouse.
     pub recovered: u64,
-    /// Committed since.
+    /// Events committed since the start.
     pub committed: u64,
-    /// Proven in their table.
+    /// Events proven in their table.
     pub inserted: u64,
-    /// In segments that are open or wait.
+    /// Events in segments that are open or wait for their insert.
     pub spooled: u64,
-    /// Rows that ClickHouse refused, proven in the quarantine table; and what could not be read any
-    /// more of a segment whose file is kept in `damaged/`.
+    /// Rows that ClickHouse refused and that are proven in the quarantine table, and events that
+    /// can't be read from a damaged segment, whose file is in `damaged/`.
     pub set_aside: u64,
 }
 
 impl Accounts {
-    /// What came in is what went out and what is here.
+    /// True if the incoming events equal the outgoing and the spooled ones.
     pub fn balance(&self) -> bool {
         self.recovered + self.committed == self.inserted + self.spooled + self.set_aside
     }
 
-    /// Each account with its name in metrics.
+    /// Each account with its name in the metrics.
     pub fn named(&self) -> [(&'static str, u64); 5] {
         [
             ("recovered", self.recovered),
@@ -56,7 +58,7 @@ impl Accounts {
     }
 }
 
-/// The whole ledger at one moment.
+/// All accounts of the ledger at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LedgerSnapshot {
     /// Rows for the target table.
@@ -66,13 +68,13 @@ pub struct LedgerSnapshot {
 }
 
 impl LedgerSnapshot {
-    /// Both lines balance.
+    /// True if the accounts of rows and those of rejected lines balance.
     pub fn balances(&self) -> bool {
         self.rows.balance() && self.rejected.balance()
     }
 }
 
-/// See the module. Guarded as a whole by [`super::SpoolMetrics`].
+/// The accounts of one spool. [`super::SpoolMetrics`] guards them with one lock.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     recovered: Events,
@@ -82,7 +84,7 @@ pub(super) struct Ledger {
     segments: BTreeMap<SegmentNumber, Segment>,
 }
 
-/// A segment that is open or waits.
+/// The account of a segment that is open or waits for its insert.
 #[derive(Debug)]
 struct Segment {
     created_ms: u64,
@@ -90,47 +92,48 @@ struct Segment {
 }
 
 impl Ledger {
-    /// A segment is there from now on, with nothing in it.
+    /// Opens the account of a segment, without events.
     pub(super) fn open(&mut self, number: SegmentNumber, created_ms: u64) {
         self.segments.entry(number).or_insert(Segment { created_ms, events: Events::default() });
     }
 
-    /// A start found these events in it.
+    /// Books events that a start found in the segment.
     pub(super) fn recovered(&mut self, number: SegmentNumber, events: Events) {
         self.recovered.add(events);
         self.give(number, events);
     }
 
-    /// These events were committed to it.
+    /// Books events that were committed to the segment.
     pub(super) fn committed(&mut self, number: SegmentNumber, events: Events) {
         self.committed.add(events);
         self.give(number, events);
     }
 
-    /// These events of it are proven in their tables.
+    /// Books events of the segment that are proven in their tables.
     pub(super) fn inserted(&mut self, number: SegmentNumber, events: Events) {
         self.inserted.add(events);
         self.take(number, events);
     }
 
-    /// These events of it are for a person: rows that are proven in the quarantine table, or what is
-    /// damaged.
+    /// Books events of the segment that are set aside: refused rows that are proven in the
+    /// quarantine table, or events that can't be read.
     pub(super) fn set_aside(&mut self, number: SegmentNumber, events: Events) {
         self.set_aside.add(events);
         self.take(number, events);
     }
 
-    /// It is gone, and whatever was left on its account with it: nothing, if all is well.
+    /// Closes the account of a segment. Events that are still on it, which only a bug leaves there,
+    /// unbalance the ledger.
     pub(super) fn close(&mut self, number: SegmentNumber) {
         self.segments.remove(&number);
     }
 
-    /// True while it is there.
+    /// True while the segment has an account.
     pub(super) fn has(&self, number: SegmentNumber) -> bool {
         self.segments.contains_key(&number)
     }
 
-    /// When the oldest segment was created, Unix ms; 0 when there is none.
+    /// Creation time of the oldest segment, Unix ms; 0 if there is no segment.
     pub(super) fn oldest_ms(&self) -> u64 {
         self.segments.values().map(|segment| segment.created_ms).min().unwrap_or(0)
     }
@@ -156,7 +159,8 @@ impl Ledger {
         }
     }
 
-    /// More than was given can't be taken; the balance tells.
+    /// Takes events off the account of a segment, down to 0. Taking more than the account has
+    /// unbalances the ledger.
     fn take(&mut self, number: SegmentNumber, events: Events) {
         if let Some(segment) = self.segments.get_mut(&number) {
             segment.events.rows = segment.events.rows.saturating_sub(events.rows);
@@ -181,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_in_goes_out_or_is_here() {
+    fn every_event_is_on_one_account() {
         let mut ledger = Ledger::default();
         ledger.open(SegmentNumber::new(1), 500);
         ledger.recovered(SegmentNumber::new(1), events(10, 2));
@@ -204,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_missing_or_comes_twice_shows() {
+    fn a_missing_or_doubled_event_unbalances_the_ledger() {
         let of = |change: fn(&mut Ledger)| {
             let mut ledger = Ledger::default();
             ledger.open(SegmentNumber::new(1), 1);

@@ -1,5 +1,5 @@
-//! What the spool counts. The committer and the inserters write, a few times per commit or insert;
-//! the admin address and the workers' health check read.
+//! The counters of the spool. The committer and the inserters update them a few times per commit or
+//! INSERT; the admin address and the health check of the workers read them.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,85 +25,89 @@ pub struct SpoolMetrics {
     commit_buckets: [AtomicU64; COMMIT_SECONDS.len() + 1],
     commit_nanoseconds: AtomicU64,
     sealed: AtomicU64,
-    /// Segments that need an operator.
+    /// The held segments.
     pub held: Held,
     newest: AtomicU64,
     keys: AtomicU64,
-    /// When the oldest of as many keys as there may be came, Unix s; 0 while there may be more.
+    /// Time of the oldest remembered request key, Unix s; 0 unless the maximum number of keys is
+    /// reached.
     keys_since: AtomicU64,
     damaged: AtomicU64,
 }
 
 impl SpoolMetrics {
-    /// Every account at this moment (invariant 5).
+    /// A snapshot of every account (invariant 5).
     pub fn ledger(&self) -> LedgerSnapshot {
         self.accounts().snapshot()
     }
 
-    /// Rows that are committed and not yet inserted.
+    /// Number of rows that are committed and not yet inserted.
     pub fn spooled_rows(&self) -> u64 {
         self.ledger().rows.spooled
     }
 
-    /// Rejected lines that are committed and not yet in the quarantine table.
+    /// Number of rejected lines that are committed and not yet in the quarantine table.
     pub fn spooled_rejected(&self) -> u64 {
         self.ledger().rejected.spooled
     }
 
-    /// What the files of the spool occupy.
+    /// Bytes that the files of the spool occupy.
     pub fn spool_bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
     }
 
-    /// The position up to which every frame is as durable as was asked for.
+    /// The position up to which every frame has the durability that `--durability` asks for.
     pub fn durable_position(&self) -> Position {
         Position::new(self.durable.load(Relaxed))
     }
 
-    /// When the oldest segment that waits was opened, Unix ms; 0 when none waits.
+    /// Creation time of the oldest segment that is not inserted, Unix ms; 0 if there is none.
     pub fn oldest_unix_ms(&self) -> u64 {
         self.accounts().oldest_ms()
     }
 
-    /// Files in `damaged/`: a person should look at them.
+    /// Number of files in `damaged/`, which need operator action.
     pub fn damaged(&self) -> u64 {
         self.damaged.load(Relaxed)
     }
 
-    /// Sealed segments that are not inserted.
+    /// Number of sealed segments that are not inserted.
     pub fn outstanding(&self) -> u64 {
         self.sealed.load(Relaxed)
     }
 
-    /// Sealed segments that the inserters have to do with before another one, whose columns are
-    /// those of segment `from`. What is held alone, or is older than `from` and so of other columns,
-    /// is no reason for younger events to wait. Where all are held (the table is gone), more
+    /// Number of sealed segments that are inserted before a new segment with the columns of segment
+    /// `from`.
+    ///
+    /// A segment that is held alone, or is held and older than `from`, is no reason for newer events
+    /// to wait and does not count. Segments that are held because the table is gone do count: more
     /// segments would only be more files.
     pub(super) fn to_insert(&self, from: SegmentNumber) -> u64 {
         self.outstanding().saturating_sub(self.held.count_aside(from) as u64)
     }
 
-    /// The newest segment's number; 0 before the first.
+    /// The number of the newest segment; 0 before the first.
     pub fn newest(&self) -> SegmentNumber {
         SegmentNumber::new(self.newest.load(Relaxed))
     }
 
-    /// True while a segment of this number is not inserted.
+    /// True while the segment with this number is not inserted.
     pub fn is_waiting(&self, number: SegmentNumber) -> bool {
         self.accounts().has(number)
     }
 
-    /// Request keys that are remembered, and since when, Unix s; 0 when as long as they may be.
+    /// The number of remembered request keys, and the time of the oldest, Unix s. The time is 0
+    /// unless the maximum number of keys is reached.
     pub fn request_keys(&self) -> (u64, u64) {
         (self.keys.load(Relaxed), self.keys_since.load(Relaxed))
     }
 
-    /// Unix milliseconds of the committer's last turn; 0 before its first.
+    /// Time of the committer's last turn, Unix ms; 0 before its first.
     pub fn heartbeat_ms(&self) -> u64 {
         self.heartbeat_ms.load(Relaxed)
     }
 
-    /// Why events would be refused now, if they would.
+    /// The reason why events are refused now; `None` if they are not.
     pub fn refusal(&self) -> Option<CommitRefusal> {
         match self.refusal.load(Relaxed) {
             0 => None,
@@ -113,26 +117,27 @@ impl SpoolMetrics {
         }
     }
 
-    /// Commits by duration, one bucket more than [`COMMIT_SECONDS`], and the sum in seconds.
+    /// The number of commits in each bucket of [`COMMIT_SECONDS`] and in one more for longer ones,
+    /// and the sum of their durations in seconds.
     pub fn commits(&self) -> (Vec<u64>, f64) {
         let buckets = self.commit_buckets.iter().map(|bucket| bucket.load(Relaxed)).collect();
         (buckets, self.commit_nanoseconds.load(Relaxed) as f64 / 1e9)
     }
 
-    /// A start found a segment that waits for its insert.
-    pub(super) fn found(&self, segment: &SealedSegment) {
+    /// Counts a recovered segment that waits for its insert.
+    pub(super) fn recovered(&self, segment: &SealedSegment) {
         self.opened(segment.number(), segment.created_ms());
         let events = Events { rows: segment.rows_undecided(), rejected: segment.rejected() };
         self.accounts().recovered(segment.number(), events);
         self.sealed();
     }
 
-    /// So many files are in `damaged/`.
-    pub(super) fn found_damaged(&self, files: u64) {
+    /// Sets the number of files in `damaged/`.
+    pub(super) fn set_damaged(&self, files: u64) {
         self.damaged.store(files, Relaxed);
     }
 
-    /// A group was committed to a segment.
+    /// Counts a group that was committed to a segment.
     pub(super) fn committed(&self, segment: SegmentNumber, events: Events, position: Position, took: Duration) {
         self.accounts().committed(segment, events);
         self.durable.store(position.get(), Relaxed);
@@ -149,17 +154,17 @@ impl SpoolMetrics {
         self.keys_since.store(since.unwrap_or(0), Relaxed);
     }
 
-    /// Rows or rejected lines of a segment are proven in their table.
+    /// Counts rows or rejected lines of a segment that are proven in their table.
     pub fn inserted(&self, segment: SegmentNumber, rows: u64, rejected: u64) {
         self.accounts().inserted(segment, Events { rows, rejected });
     }
 
-    /// Rows of a segment that ClickHouse refuses are proven in the quarantine table.
+    /// Counts rows of a segment that ClickHouse refused and that are proven in the quarantine table.
     pub fn set_aside(&self, segment: SegmentNumber, rows: u64) {
         self.accounts().set_aside(segment, Events { rows, rejected: 0 });
     }
 
-    /// What of a segment could not be read any more, and is kept in `damaged/`.
+    /// Counts events of a damaged segment that can't be read.
     pub(super) fn lost_to_damage(&self, segment: SegmentNumber, events: Events) {
         self.accounts().set_aside(segment, events);
     }
@@ -206,7 +211,7 @@ impl SpoolMetrics {
     }
 
     fn accounts(&self) -> MutexGuard<'_, Ledger> {
-        // Sums are changed one after the other; a panic in between ends the process.
+        // A panic inside the lock ends the process, so no poisoned ledger is ever used.
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

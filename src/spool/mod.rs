@@ -1,23 +1,24 @@
-//! The durable log: one folder a table, a file a segment, a frame a batch.
+//! The durable log: one folder per table, one file per segment, one frame per batch.
 //!
 //! # Folders and files
 //!
-//! | path | |
+//! | path | contents |
 //! |---|---|
-//! | `<spool-dir>/lock` | held by the process that owns the spool |
-//! | `<spool-dir>/node-id` | the node's name in tokens |
-//! | `<spool-dir>/keys/<hour>.log` | request keys of sealed segments: see [`repeats`] |
-//! | `<spool-dir>/<table>/schema.json` | the last known columns (not ours: [`crate::clickhouse::target`]) |
-//! | `<spool-dir>/<table>/<number>.segment` | open, or sealed and never sent |
-//! | `<spool-dir>/<table>/<number>.sent` | sealed, and ClickHouse may have it |
-//! | `<spool-dir>/<table>/<number>.cut` | how its rows are cut into pieces: JSON and its checksum, see [`Cut`] |
-//! | `<spool-dir>/<table>/<number>.new` | to be one of these, and not yet written; nothing in it counts |
-//! | `<spool-dir>/<table>/<number>.copy` | a recovery that was interrupted; nothing in it counts |
-//! | `<spool-dir>/<table>/seen/<hour>.log` | identities of events in sealed segments: see [`repeats`] |
-//! | `<spool-dir>/<table>/damaged/` | what could not be read whole: see [`salvage`] |
-//! | `<spool-dir>/<table>/free/` | files of inserted segments, to be overwritten |
+//! | `<spool-dir>/lock` | empty; locked by the process that owns the spool |
+//! | `<spool-dir>/node-id` | the node id that deduplication tokens begin with |
+//! | `<spool-dir>/keys/<hour>.log` | request keys of sealed segments; see [`repeats`] |
+//! | `<spool-dir>/<table>/schema.json` | the last known columns of the table; written by `server` and `clickhouse` |
+//! | `<spool-dir>/<table>/<number>.segment` | a segment that is open, or sealed and never sent |
+//! | `<spool-dir>/<table>/<number>.sent` | a sealed segment whose rows ClickHouse may have |
+//! | `<spool-dir>/<table>/<number>.cut` | how the segment's rows are cut into pieces: JSON and a checksum; see [`Cut`] |
+//! | `<spool-dir>/<table>/<number>.new` | a segment or cut that is being written; ignored after a crash |
+//! | `<spool-dir>/<table>/<number>.copy` | the copy that a recovery is writing; ignored after a crash |
+//! | `<spool-dir>/<table>/seen/<hour>.log` | event identities of sealed segments; see [`repeats`] |
+//! | `<spool-dir>/<table>/damaged/` | files that could not be read completely; see [`salvage`] |
+//! | `<spool-dir>/<table>/free/` | files of inserted segments, kept for reuse; see [`pool`] |
 //!
-//! Files have mode 0600, folders 0700. Numbers have 20 digits and are never used twice.
+//! Files have mode 0600, folders 0700. A segment number is written with 20 digits. A number is not
+//! used again while any file of it exists.
 //!
 //! # A segment, version 2, byte by byte
 //!
@@ -27,9 +28,9 @@
 //! identity block, a multiple of 4096 bytes, written when the segment is opened
 //!   0  8  "SLUICEG1"            8  4  version = 2        12  4  length I of this block
 //!  16  8  epoch                24  8  number             32  8  created, Unix ms
-//!  40  8  position of its first frame
+//!  40  8  position of the first frame
 //!  48  4  length of node id    52  4  length of frozen   56  4  checksum of bytes 0..56, node id, frozen
-//!  60  …  node id, frozen (what the caller fixes for the insert), zeros
+//!  60  …  node id, frozen (columns, types and INSERT settings, opaque to the spool), zeros
 //!
 //! seal block, 4096 bytes at I, written when the segment is sealed
 //!   0  8  "SEALED 1"            8  8  epoch              16  8  number
@@ -38,7 +39,7 @@
 //!  72  8  sealed, Unix ms      80  4  checksum over the frames' payload checksums
 //!  84  4  checksum of bytes 0..84
 //!
-//! progress block, 4096 bytes at I + 4096, overwritten as its inserts come along
+//! progress block, 4096 bytes at I + 4096, overwritten as the segment is inserted
 //!   0  8  "PROGRESS"            8  8  epoch              16  8  number
 //!  24  4  flags: 1 the rows are inserted and the rejected are not, 2 an attempt is open, 4 an operator
 //!         wants it sent though ClickHouse may have it, 8 the open attempt may have left its token
@@ -58,20 +59,28 @@
 //!  76  …  rows, rejected, request key of 36 bytes, identities of 16 bytes each
 //! ```
 //!
-//! Files are overwritten from their start ([`pool`]), so old bytes lie behind the end, and in the
-//! blocks. None of them is believed: every block and frame names the epoch and the number that it
-//! belongs to. The *position* counts the frames of an epoch from 1 without a gap; the *durable mark*
-//! is the position that was known to be on the disk when the frame was written. So a bad frame
-//! below a later frame's mark is damage, and above it a torn tail ([`recovery`]).
+//! Segment files are reused ([`pool`]): a new segment overwrites an old one from the start of the
+//! file. Bytes of the old segment therefore remain behind the last frame and inside the blocks.
+//! They are never mistaken for current ones, because every block and frame names its epoch and
+//! segment number.
 //!
-//! # What is durable when
+//! The *position* of a frame counts the frames of an epoch from 1 without gaps. The *durable mark*
+//! of a frame is the highest position that was known to be synced when the frame was written. An
+//! unreadable frame whose position is at or below the mark of a later frame is damage; otherwise it
+//! is a torn tail ([`recovery`]).
 //!
-//! A segment's identity, and the folder entry that names it, are synced before its first frame is
-//! acknowledged; a frame before its batch is (`sync`), or when its segment is sealed (`written`); a
-//! seal before the segment is handed to an inserter; the open attempt and the new name `.sent`
-//! before its first byte goes out; a cut before any piece of it does; that a token is used up before
-//! anything goes out under the next. Of a segment under the name
-//! `.sent` without a valid progress block everything is believed possible.
+//! # Order of syncs
+//!
+//! | what | is synced before |
+//! |---|---|
+//! | the identity block, and the folder entry of the segment | the first frame of the segment is acknowledged |
+//! | a frame | its batch is acknowledged (`sync`), or its segment is sealed (`written`) |
+//! | the seal | the segment is handed to an inserter |
+//! | the open attempt, and the name `.sent` | the first byte of the INSERT is sent |
+//! | a cut | the first piece of the cut is sent |
+//! | a used-up token | anything is sent under the next token |
+//!
+//! A `.sent` segment without a valid progress block may have been sent to any server at any time.
 
 mod block;
 mod committer;
@@ -116,7 +125,7 @@ use storage::{Disk, Storage};
 use crate::batch::SegmentNumber;
 use crate::clock::unix_ms;
 
-/// What an acknowledgement means.
+/// The durability that an acknowledgement promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Durability {
     /// On the disk: survives a loss of power.
@@ -125,34 +134,34 @@ pub enum Durability {
     Written,
 }
 
-/// How a spool is kept.
+/// The settings of a spool.
 #[derive(Debug, Clone)]
 pub struct SpoolConfig {
     /// The spool's folder.
     pub dir: PathBuf,
-    /// The table whose events it holds.
+    /// The table whose events the spool holds.
     pub table: String,
-    /// The node's name in tokens; without it one is made once and kept.
+    /// The node id in deduplication tokens; `None` generates one and keeps it in the spool.
     pub node_id: Option<String>,
-    /// What all files of the spool may occupy.
+    /// The most bytes that the files of the spool may occupy together.
     pub spool_bytes_max: u64,
-    /// What the disk keeps free.
+    /// Free bytes below which the spool makes no new file on the disk.
     pub disk_free_min: u64,
-    /// Rows that seal a segment.
+    /// Number of rows that seals a segment.
     pub batch_rows: u64,
-    /// Bytes that seal a segment.
+    /// Number of bytes that seals a segment.
     pub batch_bytes: u64,
     /// Age that seals a segment.
     pub batch_age: Duration,
-    /// What an acknowledgement means.
+    /// The durability that an acknowledgement promises.
     pub durability: Durability,
-    /// Request keys that are remembered.
+    /// The most request keys that are remembered.
     pub idempotency_keys_max: usize,
-    /// Identities of events that are remembered; `None` when there are none.
+    /// The most event identities that are remembered; `None` without `--dedup-field`.
     pub dedup_values_max: Option<usize>,
 }
 
-/// An open spool: locked, and recovered.
+/// A table's spool that this process has locked and recovered.
 pub struct Spool {
     layout: Arc<Layout>,
     config: SpoolConfig,
@@ -164,12 +173,12 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Takes the spool, and brings what is in it into order. Quick whatever the backlog: of sealed
-    /// segments only the first blocks are read.
+    /// Locks the spool and recovers its segments. Takes little time even with a large backlog: of a
+    /// sealed segment only the blocks in front of the frames are read.
     ///
     /// # Errors
     ///
-    /// Another process has it, or the file system refuses.
+    /// If another process owns the spool, or on an I/O error.
     pub fn open(config: SpoolConfig) -> Result<(Self, Recovered), SpoolError> {
         Self::open_on(Arc::new(Disk), config)
     }
@@ -179,70 +188,72 @@ impl Spool {
         let metrics = Arc::new(SpoolMetrics::default());
         let repeats =
             Repeats::open(&layout, &metrics, config.idempotency_keys_max, config.dedup_values_max, unix_ms() / 1000);
-        let mut repeats = repeats.map_err(layout::failed("reading what was seen lately".to_owned()))?;
+        let mut repeats = repeats.map_err(layout::failed("reading the logs of request keys and events".to_owned()))?;
         let mut recovered = recovery::recover(&layout, &metrics, &mut repeats)?;
         let damaged = layout.damaged_dir();
         let files =
             layout.storage().list(&damaged).map_err(layout::failed(format!("reading {}", damaged.display())))?;
-        metrics.found_damaged(files.len() as u64);
+        metrics.set_damaged(files.len() as u64);
         let pool = Arc::new(SegmentPool::new(layout.clone(), metrics.clone(), config.batch_bytes));
         let next_number = recovered.next_number;
         let postponed = std::mem::take(&mut recovered.postponed);
         Ok((Self { layout, config, metrics, pool, repeats, next_number, postponed }, recovered))
     }
 
-    /// Segments of a former run whose recovery waits for room on the disk.
+    /// Number of segments of a previous run whose recovery waits for disk space.
     pub fn postponed(&self) -> usize {
         self.postponed.len()
     }
 
-    /// Recovers what waited for room, the oldest first, and returns the next segment.
+    /// Recovers the oldest postponed segment that has events, and returns it; `None` once no
+    /// segment is postponed.
     ///
     /// # Errors
     ///
-    /// There is still no room, or the disk fails.
+    /// If there is still too little disk space, or on another I/O error.
     fn recover_postponed(&mut self) -> io::Result<Option<SealedSegment>> {
         while let Some(number) = self.postponed.first().copied() {
             let recovered = recovery::recover_one(&self.layout, number, layout::FileKind::Segment, &mut self.repeats)?;
             self.postponed.remove(0);
             if let Some(segment) = recovered {
-                self.metrics.found(&segment);
+                self.metrics.recovered(&segment);
                 return Ok(Some(segment));
             }
         }
         Ok(None)
     }
 
-    /// What is counted.
+    /// The accounts and counters of the spool.
     pub fn metrics(&self) -> Arc<SpoolMetrics> {
         self.metrics.clone()
     }
 
-    /// Where the files of inserted segments go.
+    /// The pool that takes the files of inserted segments.
     pub fn pool(&self) -> Arc<SegmentPool> {
         self.pool.clone()
     }
 
-    /// Where the last known columns are kept.
+    /// The file that keeps the last known columns of the table.
     pub fn schema_path(&self) -> PathBuf {
         self.layout.table_dir().join("schema.json")
     }
 }
 
-/// Looks at a table's segments, the oldest first, and changes nothing: a server may be running.
+/// Reads a table's segments, the oldest first. Writes nothing and takes no lock, so a server may be
+/// running.
 ///
 /// # Errors
 ///
-/// The folder can't be read.
+/// If the folder can't be read.
 pub fn inspect(dir: &Path, table: &str) -> Result<Vec<Inspected>, SpoolError> {
-    recovery::inspect(&Arc::new(Layout::look(Arc::new(Disk), dir, table)))
+    recovery::inspect(&Arc::new(Layout::read_only(Arc::new(Disk), dir, table)))
 }
 
-/// True while another process owns the spool in this folder. Makes nothing.
+/// True while another process owns the spool in this folder. Creates no file.
 ///
 /// # Errors
 ///
-/// When its lock can't be looked at.
+/// If the lock file can't be opened or tested.
 pub fn is_owned(dir: &Path) -> io::Result<bool> {
     let path = dir.join("lock");
     Ok(path.try_exists()? && Disk.lock(&path)?.is_none())

@@ -1,7 +1,8 @@
-//! The files of inserted segments, kept to be overwritten.
+//! A pool of the files of inserted segments, which new segments overwrite.
 //!
-//! A recycled file's blocks are already written, so a sync of frames in it has no metadata to
-//! commit. Inserters put files in, the committer takes them out; neither waits for the other.
+//! A recycled file has its disk blocks allocated and written already, so a sync of new frames in it
+//! writes no file system metadata. Inserters put files into the pool, the committer takes them out;
+//! neither waits for the other.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,14 +19,14 @@ use super::sealed::SealedSegment;
 use crate::batch::SegmentNumber;
 use crate::limits;
 
-/// See the module.
+/// The pool of free segment files, and the way out of the spool for inserted segments.
 #[derive(Debug)]
 pub struct SegmentPool {
     free: ArrayQueue<(PathBuf, u64)>,
     names: AtomicU64,
     layout: Arc<Layout>,
     metrics: Arc<SpoolMetrics>,
-    /// A file that grew far beyond a usual segment is not kept.
+    /// A longer file is removed instead of kept.
     bytes_max: u64,
 }
 
@@ -40,13 +41,13 @@ impl SegmentPool {
         }
     }
 
-    /// A file to overwrite, and its length.
+    /// Takes a file to overwrite, with its length.
     pub(super) fn take(&self) -> Option<(PathBuf, u64)> {
         self.free.pop()
     }
 
-    /// Removes a file that was taken for segment `number`, when that could not be opened in it. It
-    /// counts until it is gone under each of the names that it may have.
+    /// Removes a file that was taken for segment `number` after opening the segment failed. Its
+    /// bytes count as occupied until each of the names that the file may have is gone.
     pub(super) fn give_up(&self, number: SegmentNumber, path: &Path, len: u64) {
         let segment = self.layout.path(number, FileKind::Segment);
         let names = [path.to_owned(), segment.with_extension("new"), segment];
@@ -58,20 +59,20 @@ impl SegmentPool {
         }
     }
 
-    /// Takes a segment whose insert is proven out of the spool (invariant 4).
+    /// Removes a segment whose insert is proven from the spool (invariant 4).
     ///
     /// # Errors
     ///
-    /// Those of the file system; it may be called again, and the next start finds the segment again.
+    /// I/O errors. The call may be repeated; the next start finds the segment again.
     pub fn retire(&self, segment: &SealedSegment) -> io::Result<()> {
         match segment.file_len() {
             Ok(len) => self.take_away(segment, len)?,
-            // A former call came so far.
+            // An earlier call has removed the file.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
         if segment.cut().is_some() {
-            // Not before the segment is gone: without its cut it would be sent whole.
+            // The cut is removed after the segment: a segment without its cut would be sent whole.
             self.layout.sync_table_dir()?;
             self.layout.storage().remove(&self.layout.cut_path(segment.number()))?;
         }
@@ -80,12 +81,13 @@ impl SegmentPool {
         Ok(())
     }
 
-    /// Notes, durably, that a segment's rows are proven and its rejected lines are not: those may
-    /// wait long for a missing table, longer than ClickHouse remembers the rows' token.
+    /// Notes durably that a segment's rows are proven and its rejected lines are not. The rejected
+    /// lines may have to wait for a missing table longer than ClickHouse remembers the token of the
+    /// rows.
     ///
     /// # Errors
     ///
-    /// Those of the file system.
+    /// I/O errors.
     pub fn rows_are_inserted(&self, segment: &mut SealedSegment) -> io::Result<()> {
         let rows = segment.rows_undecided();
         segment.mark_rows_inserted()?;
@@ -93,20 +95,22 @@ impl SegmentPool {
         Ok(())
     }
 
-    /// Puts what is readable of a segment that can't be read whole in its place, and books the rest
-    /// as set aside. `None` when it can be read whole after all. The caller knows that ClickHouse has
-    /// nothing of it, or that a person wants it sent in any case.
+    /// Replaces a damaged segment by a copy of its readable frames, and books the other events as
+    /// set aside. Returns `None` if the segment turns out to be readable.
+    ///
+    /// The caller must know that ClickHouse has nothing of the segment, or that an operator forced
+    /// it.
     ///
     /// # Errors
     ///
-    /// Those of the file system; it may be called again, and until then nothing is lost.
+    /// I/O errors. The call may be repeated; nothing is lost in between.
     pub fn salvage(&self, segment: &mut SealedSegment) -> io::Result<Option<Salvaged>> {
         let left = match salvage::salvage(&self.layout, segment)? {
             Left::Whole => return Ok(None),
             Left::Part(copy) => Some(*copy),
             Left::Nothing => None,
         };
-        // Nothing fails any more: this is booked once.
+        // Nothing below can fail, so the events are booked only once.
         let (rows, rejected) = left.as_ref().map_or((0, 0), |left| (left.rows(), left.rejected()));
         let missing = Events {
             rows: segment.rows_undecided().saturating_sub(rows),
@@ -114,12 +118,12 @@ impl SegmentPool {
         };
         self.metrics.lost_to_damage(segment.number(), missing);
         match &left {
-            // The original goes on counting, in `damaged/`.
+            // The original still occupies its bytes, in `damaged/`.
             Some(left) => self.metrics.occupy(left.seal().end),
             None => self.metrics.retired(segment.number()),
         }
         if let Ok(files) = self.layout.storage().list(&self.layout.damaged_dir()) {
-            self.metrics.found_damaged(files.len() as u64);
+            self.metrics.set_damaged(files.len() as u64);
         }
         Ok(Some(Salvaged { segment: left, missing }))
     }

@@ -1,5 +1,5 @@
-//! Streams one part of a sealed segment, frame by frame, and gives out no byte of a frame before
-//! all of it is checked.
+//! A reader that streams one part of a sealed segment frame by frame. It returns no byte of a frame
+//! before it has verified the whole frame.
 
 use std::io;
 
@@ -12,24 +12,26 @@ use crate::batch;
 use crate::batch::Position;
 use crate::batch::identity::{Id, REQUEST_KEY_BYTES, RequestKey};
 
-/// Which rows of a segment.
+/// One of the two parts of a segment, each of which is an INSERT of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
-    /// Those for the target table.
+    /// The rows for the target table.
     Rows,
-    /// Those for the quarantine table.
+    /// The rejected lines, for the quarantine table.
     Rejected,
 }
 
-/// Yields the part's bytes; an error of kind `InvalidData` when the segment is not what was
-/// sealed, before the last of its bytes. Holds one frame in memory.
+/// A stream of the bytes of one part, which keeps one frame in memory.
+///
+/// If the frames are not those that were sealed, the stream ends with an error of kind
+/// `InvalidData` before it has returned all bytes.
 #[derive(Debug)]
 pub struct SegmentReader {
     file: Box<dyn StorageFile>,
     part: Part,
     place: FramePlace,
     seal: Seal,
-    /// What was read so far; must come out as the seal says.
+    /// Totals of the frames read so far; at the end they must equal the seal.
     read: Seal,
     position: Option<Position>,
     payload: BytesMut,
@@ -41,11 +43,11 @@ impl SegmentReader {
         Self { file, part, place, seal, read, position: None, payload: BytesMut::new() }
     }
 
-    /// What the next frame has of the part; `None` at the end.
+    /// The bytes of the part in the next frame that has any; `None` at the end.
     ///
     /// # Errors
     ///
-    /// The segment is not what was sealed, or can't be read.
+    /// If the segment is damaged, or on an I/O error.
     pub fn next_piece(&mut self) -> io::Result<Option<Bytes>> {
         while let Some(header) = self.next_frame()? {
             let mut piece = self.payload.split();
@@ -62,7 +64,7 @@ impl SegmentReader {
         Ok(None)
     }
 
-    /// Loads the next frame's payload.
+    /// Reads the next frame; its payload is in `self.payload` afterwards.
     fn next_frame(&mut self) -> io::Result<Option<Header>> {
         let offset = self.place.offset;
         if offset >= self.seal.end {
@@ -81,14 +83,14 @@ impl SegmentReader {
         self.place.offset += header.len();
         self.read.add(&header);
         if self.place.offset == self.seal.end && self.read != self.seal {
-            return Err(damaged("its frames are not those that were sealed"));
+            return Err(damaged("the frames are not those that were sealed"));
         }
         Ok(Some(header))
     }
 }
 
-/// Reads the frame at a place into `payload`. `None` when no whole, correct frame of this segment
-/// stands there before `end`.
+/// Reads the payload of the frame at `place`. `None` if there is no complete, valid frame of this
+/// segment before `end`.
 pub(super) fn read_frame(
     file: &dyn StorageFile,
     place: FramePlace,
@@ -113,7 +115,7 @@ pub(super) fn read_frame(
     Ok(whole.then_some(header))
 }
 
-/// A frame's payload, taken apart.
+/// The sections of a frame's payload.
 pub(super) struct Sections<'a> {
     rows: &'a [u8],
     rejected: &'a [u8],
@@ -122,7 +124,7 @@ pub(super) struct Sections<'a> {
 }
 
 impl<'a> Sections<'a> {
-    /// `None` when the payload is not as long as the header says.
+    /// Splits a payload. `None` if its length differs from the header.
     pub(super) fn of(header: &Header, payload: &'a [u8]) -> Option<Self> {
         let (rows, rest) = payload.split_at_checked(header.rows_bytes as usize)?;
         let (rejected, rest) = rest.split_at_checked(header.rejected_bytes as usize)?;

@@ -1,10 +1,12 @@
-//! What a start finds, brought into order.
+//! Recovery of the segments that a start finds.
 //!
-//! Sealed segments are taken as they are; what is in them is verified when it is sent, so a start
-//! is quick whatever the backlog. Of an unsealed one the valid frames are copied to a new file,
-//! which is synced before it takes the old one's place in one rename, and then sealed: never is a
-//! frame in none of them, or in both. It is not appended to, and not believed where it lies: after a
-//! failed sync the page cache may show what the disk does not have.
+//! A sealed segment is taken over as it is. Its frames are verified when they are sent, so a start
+//! takes little time even with a large backlog.
+//!
+//! The valid frames of an unsealed segment are copied to a new file. The copy is synced, renamed
+//! over the old file, and then sealed, so at any moment every frame is in exactly one segment. The
+//! old file is neither appended to nor sent: after a failed sync the page cache may show bytes that
+//! are not on the disk.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,32 +24,32 @@ use super::sealed::{Opened, SealedSegment};
 use super::storage::{StorageFile, read_up_to, write_all};
 use crate::batch::{Position, SegmentNumber};
 
-/// What a start found.
+/// The segments that a start found.
 #[derive(Debug)]
 pub struct Recovered {
-    /// Segments that wait for their insert, the oldest first.
+    /// The segments that wait for their insert, the oldest first.
     pub segments: Vec<SealedSegment>,
-    /// Numbers of segments whose recovery waits for room on the disk.
+    /// Numbers of the segments whose recovery waits for disk space.
     pub(super) postponed: Vec<SegmentNumber>,
-    /// The first number that was never used.
+    /// The number of the next segment, higher than that of every file found.
     pub next_number: SegmentNumber,
 }
 
-/// A segment as it lies there.
+/// A segment that was inspected without recovering it.
 #[derive(Debug)]
 pub enum Inspected {
-    /// It waits for its insert.
+    /// A sealed segment, which waits for its insert.
     Sealed(Box<SealedSegment>),
-    /// It is being written, or a crash left it so.
+    /// A segment that is open, or was open at a crash.
     Unsealed {
-        /// Its number.
+        /// The number of the segment.
         number: SegmentNumber,
-        /// Its file.
+        /// The file of the segment.
         path: PathBuf,
     },
-    /// Its first block is not what was written.
+    /// A segment with a damaged identity block.
     Unreadable {
-        /// Its file.
+        /// The file of the segment.
         path: PathBuf,
     },
 }
@@ -61,7 +63,7 @@ pub(super) fn inspect(layout: &Arc<Layout>) -> Result<Vec<Inspected>, SpoolError
             Ok(Opened::Sealed(segment)) => found.push(Inspected::Sealed(segment)),
             Ok(Opened::Unsealed { .. } | Opened::Empty) => found.push(Inspected::Unsealed { number, path }),
             Ok(Opened::Unreadable) => found.push(Inspected::Unreadable { path }),
-            // A server that runs has inserted it meanwhile.
+            // The running server has inserted the segment since the folder was read.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(format!("reading {}", path.display()))(error)),
         }
@@ -88,10 +90,10 @@ pub(super) fn recover(
         }
         match recover_one(layout, number, kind, repeats) {
             Ok(segment) => segments.extend(segment),
-            Err(error) if is_want_of_room(&error) => {
+            Err(error) if is_out_of_space(&error) => {
                 tracing::warn!(
                     path = %path.display(), %error,
-                    "a segment that a crash left open waits for room on the disk to be copied"
+                    "there is too little disk space to recover a segment that a crash left open; recovery is retried"
                 );
                 postponed.push(number);
             }
@@ -101,7 +103,7 @@ pub(super) fn recover(
     remove_leftovers(layout).map_err(whole)?;
     layout.sync_table_dir().map_err(whole)?;
     for segment in &segments {
-        metrics.found(segment);
+        metrics.recovered(segment);
     }
     for folder in [layout.table_dir(), &layout.keys_dir()] {
         metrics.occupy(occupied(layout, folder).map_err(whole)?);
@@ -109,7 +111,8 @@ pub(super) fn recover(
     Ok(Recovered { segments, postponed, next_number })
 }
 
-/// What is readable of one segment, sealed. Nothing if no frame of it was ever acknowledged.
+/// Recovers one segment and returns it sealed; `None` if it has no acknowledged event or is set
+/// aside.
 pub(super) fn recover_one(
     layout: &Arc<Layout>,
     number: SegmentNumber,
@@ -124,31 +127,31 @@ pub(super) fn recover_one(
         }
         Opened::Empty if kind == FileKind::Segment => layout.storage().remove(&path)?,
         Opened::Empty | Opened::Unreadable | Opened::Unsealed { .. } => {
-            tracing::error!(path = %path.display(), "a segment can't be read and is set aside as damaged");
+            tracing::error!(path = %path.display(), "a segment can't be read; it is moved to damaged/");
             set_aside(layout, &path, false)?;
         }
     }
     Ok(None)
 }
 
-/// The disk is full: what failed can be done later.
-pub(super) fn is_want_of_room(error: &io::Error) -> bool {
+/// True if the disk or the quota is full, so that the operation can be retried later.
+pub(super) fn is_out_of_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// The valid frames of a segment.
+/// The valid frames of a segment, each with its offset.
 pub(super) struct Scan {
     pub(super) frames: Vec<(u64, Header)>,
-    /// A frame that had been durable can't be read.
+    /// True if a frame that was synced can't be read.
     damaged: bool,
 }
 
-/// What is known of a segment's end.
+/// Whether the end of a segment's frames is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tail {
-    /// It was sealed: whatever is bad before its end is damage.
+    /// The segment was sealed: an unreadable frame before its end is damage.
     Sealed,
-    /// Nothing was sealed: what is bad may be a torn tail.
+    /// The segment was not sealed: an unreadable frame may be a torn tail.
     MayBeTorn,
 }
 
@@ -167,7 +170,8 @@ fn recover_unsealed(
     if scan.damaged {
         tracing::error!(
             path = %path.display(), readable_frames = scan.frames.len(),
-            "a segment lacks frames that were on the disk; it is kept in damaged/, and what is readable goes in"
+            "a segment is damaged: frames that were synced can't be read; its file is kept in damaged/, and the \
+             readable frames are inserted"
         );
         set_aside(layout, path, true)?;
     }
@@ -177,7 +181,7 @@ fn recover_unsealed(
     }
     let number = identity.number;
     let copy_path = layout.path(number, FileKind::Copy);
-    // The same number, another epoch: no token can be that of the original.
+    // The copy has the number of the original and the epoch of this start, so its token is new.
     let copy_identity = Identity {
         node_id: layout.node_id().to_owned(),
         epoch: layout.epoch(),
@@ -186,14 +190,14 @@ fn recover_unsealed(
     };
     let copy = layout.storage().create(&copy_path)?;
     let written = write_copy(file, &scan.frames, start, end, &copy_identity, &*copy, CopyMode::All).inspect_err(|_| {
-        // Half a copy takes room that is wanted. The next start removes what can't be removed now.
+        // An unfinished copy only takes disk space. If it can't be removed now, the next start does.
         let _ = layout.storage().remove(&copy_path);
     });
     let Written { identity_len, totals, identities } = written?;
     layout.storage().rename(&copy_path, path)?;
     layout.sync_table_dir()?;
-    // As when any segment is sealed: the identities once the disk has their events, which the old file
-    // may have shown without; and before the seal, behind which nobody looks for them.
+    // Same order as in `OpenSegment::seal`: identities are logged after their events are synced, and
+    // before the seal, because a start reads no frames of a sealed segment.
     let sealed_ms = crate::clock::unix_ms();
     repeats.recovered(number, &identities, sealed_ms / 1000)?;
     let seal = Seal { sealed_ms, ..totals };
@@ -201,26 +205,27 @@ fn recover_unsealed(
     copy.sync()?;
     match SealedSegment::open(layout, number, FileKind::Segment)? {
         Opened::Sealed(segment) => Ok(Some(*segment)),
-        _ => Err(io::Error::other("what was just written can't be read")),
+        _ => Err(io::Error::other("the recovered copy can't be read back")),
     }
 }
 
-/// What a copy holds: all but its seal.
+/// A copy that is complete but for its seal.
 pub(super) struct Written {
     pub(super) identity_len: u64,
     pub(super) totals: Seal,
     identities: Identities,
 }
 
-/// What a copy takes over of each frame.
+/// Which sections of each frame are copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CopyMode {
+    /// All sections.
     All,
-    /// Its rows are inserted: none of them may go out under the copy's token.
+    /// All sections but the rows, which are inserted and must not be sent under the copy's token.
     AllButRows,
 }
 
-/// Writes the frames to a new segment, and syncs it.
+/// Writes the identity block and the frames of a copy, and syncs them.
 pub(super) fn write_copy(
     from: &dyn StorageFile,
     frames: &[(u64, Header)],
@@ -228,7 +233,7 @@ pub(super) fn write_copy(
     end: u64,
     identity: &Identity,
     to: &dyn StorageFile,
-    kept: CopyMode,
+    mode: CopyMode,
 ) -> io::Result<Written> {
     to.set_len(0)?;
     let block = identity.encode();
@@ -241,13 +246,13 @@ pub(super) fn write_copy(
         if found != Some(*header) {
             return Err(io::Error::other("a frame changed while it was read"));
         }
-        let (header, payload) = match kept {
+        let (header, payload) = match mode {
             CopyMode::All => (*header, &payload[..]),
             CopyMode::AllButRows => without_rows(header, &payload),
         };
         let header = Header {
             position,
-            // It is read only after all of it was synced.
+            // The copy gets its name after all its frames are synced.
             durable: Position::new(frames.len() as u64),
             epoch: identity.epoch,
             number: identity.number,
@@ -265,7 +270,7 @@ pub(super) fn write_copy(
     Ok(Written { identity_len, totals, identities })
 }
 
-/// A frame as it is when it has no rows.
+/// The header and the payload of a frame without its rows.
 fn without_rows<'a>(header: &Header, payload: &'a [u8]) -> (Header, &'a [u8]) {
     let rest = payload.get(header.rows_bytes as usize..).unwrap_or_default();
     let header = Header { rows: 0, rows_bytes: 0, ..*header };
@@ -273,8 +278,11 @@ fn without_rows<'a>(header: &Header, payload: &'a [u8]) -> (Header, &'a [u8]) {
     (Header { checksum, ..header }, rest)
 }
 
-/// Reads frames until one is bad; then looks for later ones: those that say whether that was the
-/// end, or any, when that is known.
+/// Reads the valid frames of a segment.
+///
+/// Behind an unreadable frame it searches for later frames. If the segment was sealed, every later
+/// frame is taken. Otherwise later frames are taken only if one of them proves that the unreadable
+/// frame had been synced; else the scan ends.
 pub(super) fn scan(
     file: &dyn StorageFile,
     start: FramePlace,
@@ -305,8 +313,10 @@ pub(super) fn scan(
     }
 }
 
-/// The next correct frame behind a bad one that was on the disk: a later one, not always the next,
-/// says that it was. `None` when none does: what was bad is a torn tail.
+/// The next valid frame behind an unreadable one, if the unreadable one had been synced.
+///
+/// A later frame, not necessarily the next, proves that by its durable mark. `None` if no frame
+/// does: the unreadable frame is a torn tail.
 fn frame_behind_damage(
     file: &dyn StorageFile,
     from: FramePlace,
@@ -320,14 +330,14 @@ fn frame_behind_damage(
         if header.durable >= expected {
             return Ok(first);
         }
-        // From its last byte: it may be followed without a gap.
+        // `later_frame` searches behind the given offset, so continue from the frame's last byte.
         let last = FramePlace { offset: offset + header.len() - 1, ..from };
         later = later_frame(file, last, end, payload)?;
     }
     Ok(None)
 }
 
-/// The next correct frame behind `from`, searched byte by byte.
+/// The next valid frame behind `from`, searched at every offset.
 fn later_frame(
     file: &dyn StorageFile,
     from: FramePlace,
@@ -352,8 +362,8 @@ fn later_frame(
     Ok(None)
 }
 
-/// Keeps a file in `damaged/`, durably; with `keep` under its own name too. One that is there
-/// already, since a former attempt came so far, is there once.
+/// Links a file into `damaged/` and syncs that folder. Unless `keep`, the file's own name is
+/// removed. If an earlier call has linked the file already, no second link is made.
 pub(super) fn set_aside(layout: &Layout, path: &Path, keep: bool) -> io::Result<()> {
     let folder = layout.damaged_dir();
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -373,7 +383,7 @@ pub(super) fn set_aside(layout: &Layout, path: &Path, keep: bool) -> io::Result<
     Ok(())
 }
 
-/// Removes cuts whose segment is gone, and small files that were to replace another.
+/// Removes the cuts of segments that are gone, and the `.new` files of interrupted writes.
 fn remove_leftovers(layout: &Layout) -> io::Result<()> {
     let segments = layout.list()?;
     for entry in layout.storage().list(layout.table_dir())? {
@@ -394,14 +404,14 @@ fn empty_folder(layout: &Layout, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The highest number in a folder, whatever the ending; 0 without any.
+/// The highest number of the files in a folder, whatever their extension; 0 if there is none.
 fn highest_number(layout: &Layout, path: &Path) -> io::Result<SegmentNumber> {
     let entries = layout.storage().list(path)?;
     let numbers = entries.iter().filter_map(|entry| entry.name.split('.').next()?.parse().ok());
     Ok(numbers.max().unwrap_or_default())
 }
 
-/// Bytes of all files in the table's folder and those below it.
+/// Bytes of all files in a folder and its subfolders.
 fn occupied(layout: &Layout, path: &Path) -> io::Result<u64> {
     let mut bytes = 0;
     for entry in layout.storage().list(path)? {

@@ -1,14 +1,14 @@
-//! A sealed segment that turned out to be damaged when it was sent: what is readable of it takes its
-//! place, under a token of its own, and the original is kept in `damaged/`.
+//! Salvage of a sealed segment that turns out to be damaged when it is sent. A copy of its readable
+//! frames takes its place, under a token of its own; the original is kept in `damaged/`.
 //!
-//! The copy is whole and on the disk, seal and all, before it takes the original's name in one
-//! rename; the original has its second name before that. So a crash leaves the one or the other, and
-//! whoever comes next begins again with the one or sends the other. The identities of its events are
-//! in the logs since the original was sealed.
+//! The copy is complete and synced, seal included, before a rename gives it the name of the
+//! original. The original is linked into `damaged/` before that. A crash therefore leaves either the
+//! original, which is salvaged again, or the copy, which is sent. The identities need no copying:
+//! they are in the logs since the original was sealed.
 //!
-//! Where the rows are proven and only the rejected lines are left, the copy has no rows at all: a
-//! note that they are inserted could be lost in its turn, and the copy's token is not the one that
-//! ClickHouse knows.
+//! If the rows are proven and only the rejected lines are left, the copy has no rows. A progress
+//! block that says "rows inserted" would not be enough: if it were lost, the rows would be sent
+//! again under the copy's token, which ClickHouse does not know.
 
 use std::io;
 use std::sync::Arc;
@@ -22,28 +22,29 @@ use super::sealed::{Opened, SealedSegment};
 use super::storage::write_all;
 use crate::batch::Position;
 
-/// What has become of a damaged segment.
+/// The result of salvaging a damaged segment.
 #[derive(Debug)]
 pub struct Salvaged {
-    /// What was readable of it; nothing, if nothing was.
+    /// The copy with the readable frames; `None` if no frame was readable.
     pub segment: Option<SealedSegment>,
-    /// Events that can't be read any more.
+    /// The events that can't be read.
     pub missing: Events,
 }
 
-/// What is there now.
+/// What is left of a segment that was thought to be damaged.
 pub(super) enum Left {
-    /// The original, which can be read whole after all.
+    /// The original, which turned out to be readable.
     Whole,
-    /// What is readable.
+    /// A copy of the readable frames.
     Part(Box<SealedSegment>),
+    /// No readable frame.
     Nothing,
 }
 
-/// See the module. What fails may be called again.
+/// Salvages a segment. After an error the call may be repeated.
 pub(super) fn salvage(layout: &Arc<Layout>, segment: &mut SealedSegment) -> io::Result<Left> {
     if let Some(copy) = open(layout, segment)?.filter(|found| found.name() != segment.name()) {
-        // A former call came so far.
+        // An earlier call put the copy in place.
         layout.sync_table_dir()?;
         return Ok(Left::Part(copy));
     }
@@ -54,10 +55,10 @@ pub(super) fn salvage(layout: &Arc<Layout>, segment: &mut SealedSegment) -> io::
     if is_whole(segment, &frames) {
         return Ok(Left::Whole);
     }
-    // A crash must not make anybody believe that ClickHouse may have it: this was decided before.
+    // The caller decided that the segment may be sent again. The decision must survive a crash.
     segment.forget_attempt()?;
-    let kept = if segment.rows_waiting() > 0 { CopyMode::All } else { CopyMode::AllButRows };
-    if kept == CopyMode::AllButRows {
+    let mode = if segment.rows_waiting() > 0 { CopyMode::All } else { CopyMode::AllButRows };
+    if mode == CopyMode::AllButRows {
         frames.retain(|(_, header)| header.rejected > 0);
     }
     if frames.is_empty() {
@@ -74,7 +75,7 @@ pub(super) fn salvage(layout: &Arc<Layout>, segment: &mut SealedSegment) -> io::
     };
     let copy_path = layout.path(number, FileKind::Copy);
     let copy = layout.storage().create(&copy_path)?;
-    let written = write_copy(&*file, &frames, start, end, &identity, &*copy, kept).and_then(|written| {
+    let written = write_copy(&*file, &frames, start, end, &identity, &*copy, mode).and_then(|written| {
         let Written { identity_len, totals, .. } = written;
         let seal = Seal { sealed_ms: segment.sealed_ms(), ..totals };
         let blocks = [seal.encode(identity.epoch, number), Progress::default().encode(identity.epoch, number)];
@@ -82,7 +83,7 @@ pub(super) fn salvage(layout: &Arc<Layout>, segment: &mut SealedSegment) -> io::
         copy.sync()
     });
     written.inspect_err(|_| {
-        // As in recovery: half a copy takes room that is wanted.
+        // An unfinished copy only takes disk space.
         let _ = layout.storage().remove(&copy_path);
     })?;
     set_aside(layout, segment.path(), true)?;
@@ -90,10 +91,10 @@ pub(super) fn salvage(layout: &Arc<Layout>, segment: &mut SealedSegment) -> io::
     layout.storage().rename(&copy_path, segment.path())?;
     layout.sync_table_dir()?;
     let copy = open(layout, segment)?;
-    copy.map(Left::Part).ok_or_else(|| io::Error::other("what was just written can't be read"))
+    copy.map(Left::Part).ok_or_else(|| io::Error::other("the salvaged copy can't be read back"))
 }
 
-/// What the segment's file is now.
+/// The sealed segment that is in the segment's file now.
 fn open(layout: &Arc<Layout>, segment: &SealedSegment) -> io::Result<Option<Box<SealedSegment>>> {
     Ok(match SealedSegment::open(layout, segment.number(), segment.kind())? {
         Opened::Sealed(found) => Some(found),
@@ -101,7 +102,7 @@ fn open(layout: &Arc<Layout>, segment: &SealedSegment) -> io::Result<Option<Box<
     })
 }
 
-/// True when these are the frames that were sealed.
+/// True if these frames are those that were sealed.
 fn is_whole(segment: &SealedSegment, frames: &[(u64, Header)]) -> bool {
     let mut found = Seal { end: segment.first_place().offset, sealed_ms: segment.sealed_ms(), ..Seal::default() };
     frames.iter().for_each(|(_, header)| found.add(header));

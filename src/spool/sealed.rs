@@ -1,4 +1,4 @@
-//! A sealed segment: what waits for its insert.
+//! The sealed segment, which waits for its insert.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,16 +13,16 @@ use super::storage::{read_up_to, write_all};
 use crate::batch::SegmentNumber;
 use crate::clock::unix_ms;
 
-/// A segment that waits for its insert. Nothing in it changes any more (invariant 3).
+/// A segment that waits for its insert. Its frames and its seal never change (invariant 3).
 #[derive(Debug)]
 pub struct SealedSegment {
     layout: Arc<Layout>,
     path: PathBuf,
     sent: bool,
-    /// Seal, progress and name were synced by this process: of what a former one left the page cache
-    /// may lie.
+    /// This process has synced the seal, the progress and the file name. What an earlier process
+    /// wrote may be in the page cache only.
     noted: bool,
-    /// Under its name there may be another by now, which nothing of this one may be written into.
+    /// The file may by now be the salvaged copy, which must not be overwritten with these blocks.
     replaced: bool,
     progress: Progress,
     cut: Option<Cut>,
@@ -32,7 +32,7 @@ pub struct SealedSegment {
 }
 
 impl SealedSegment {
-    /// One that was just sealed.
+    /// Creates the value for a segment that was just sealed.
     pub(super) fn new(layout: Arc<Layout>, identity: Identity, identity_len: u64, seal: Seal) -> Self {
         let path = layout.path(identity.number, FileKind::Segment);
         Self {
@@ -49,7 +49,7 @@ impl SealedSegment {
         }
     }
 
-    /// Reads a segment's blocks. `None` for the seal when it has none.
+    /// Reads the blocks of a segment.
     pub(super) fn open(layout: &Arc<Layout>, number: SegmentNumber, kind: FileKind) -> io::Result<Opened> {
         let path = layout.path(number, kind);
         let file = layout.storage().open(&path)?;
@@ -76,7 +76,8 @@ impl SealedSegment {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 format!(
-                    "it has version {version} of the format, not {VERSION}: drain it with the release that wrote it"
+                    "the segment has format version {version}, not {VERSION}: drain the spool with the release that \
+                     wrote it"
                 ),
             ));
         }
@@ -87,7 +88,7 @@ impl SealedSegment {
             return Ok(Opened::Unsealed { identity, frames_start: frames_start(identity_len) });
         };
         let sent = kind == FileKind::Sent;
-        // Without a word about it, what was sent may have been stored anywhere.
+        // Without a valid progress block, the segment may have been sent to any server.
         let unknown = OpenAttempt::unknown(identity.created_ms, number);
         let progress = Progress::decode(progress, epoch, number)
             .unwrap_or_else(|| Progress { open: sent.then_some(unknown), ..Progress::default() });
@@ -107,43 +108,43 @@ impl SealedSegment {
         Ok(Opened::Sealed(Box::new(segment)))
     }
 
-    /// When it was sealed, Unix ms.
+    /// Time of sealing, Unix ms.
     pub fn sealed_ms(&self) -> u64 {
         self.seal.sealed_ms
     }
 
-    /// Its number.
+    /// The number of the segment.
     pub fn number(&self) -> SegmentNumber {
         self.identity.number
     }
 
-    /// When it was opened, Unix ms.
+    /// Time of opening, Unix ms.
     pub fn created_ms(&self) -> u64 {
         self.identity.created_ms
     }
 
-    /// What the caller fixed for the insert when it was opened.
+    /// The serialized columns, types and INSERT settings, fixed when the segment was opened.
     pub fn frozen(&self) -> &[u8] {
         &self.identity.frozen
     }
 
-    /// Rows for the target table.
+    /// Number of rows for the target table.
     pub fn rows(&self) -> u64 {
         self.seal.rows
     }
 
-    /// Rows that are not proven to be inserted.
+    /// Number of rows for the target table; 0 once all of them are proven.
     pub fn rows_waiting(&self) -> u64 {
         if self.progress.rows_inserted { 0 } else { self.seal.rows }
     }
 
-    /// Rows that the ledger still has on this segment's account: neither proven in the target table,
-    /// whole or as a piece, nor refused and proven in the quarantine table.
+    /// Number of rows on this segment's account in the ledger: those that are neither proven in the
+    /// target table, nor refused and proven in the quarantine table.
     pub(super) fn rows_undecided(&self) -> u64 {
         self.rows_waiting() - self.cut.as_ref().map_or(0, Cut::decided).min(self.rows_waiting())
     }
 
-    /// Rows for the quarantine table.
+    /// Number of rejected lines, for the quarantine table.
     pub fn rejected(&self) -> u64 {
         self.seal.rejected
     }
@@ -153,43 +154,44 @@ impl SealedSegment {
         self.seal.rows_bytes
     }
 
-    /// Bytes of the rejected lines' rows.
+    /// Bytes of the rejected lines, as rows of the quarantine table.
     pub fn rejected_bytes(&self) -> u64 {
         self.seal.rejected_bytes
     }
 
-    /// True when something of it was sent at some time.
+    /// True if any part of the segment was ever sent.
     pub fn was_sent(&self) -> bool {
         self.sent
     }
 
-    /// The first attempt that ClickHouse may have stored; `None` while every one was answered.
+    /// The first attempt without an answer; `None` if every attempt was answered.
     pub fn open_attempt(&self) -> Option<&OpenAttempt> {
         self.progress.open.as_ref()
     }
 
-    /// True when its rows are proven to be inserted and only the rejected lines are not.
+    /// True if the rows are proven and only the rejected lines are not.
     pub fn rows_are_inserted(&self) -> bool {
         self.progress.rows_inserted
     }
 
-    /// Its pieces, once it is cut.
+    /// The cut of the segment, if it is cut.
     pub fn cut(&self) -> Option<&Cut> {
         self.cut.as_ref()
     }
 
-    /// Writes down how it is cut, durably. From then on it is never sent whole again (invariant 3),
-    /// not even after a failure: the next start may find the cut.
+    /// Writes the cut and syncs it. The segment is never sent whole again (invariant 3). That holds
+    /// after an error too, because the cut may be on the disk.
     ///
     /// # Errors
     ///
-    /// Those of the file system; nothing of the cut may be sent then.
+    /// I/O errors; no piece of the cut may be sent then.
     pub fn save_cut(&mut self, cut: Cut) -> io::Result<()> {
         let number = self.number();
         self.cut.insert(cut).save(&self.layout, number)
     }
 
-    /// The token under which it is sent: its name, and how many tokens before this one are used up.
+    /// The token under which the segment is sent: its name, and the number of used-up tokens if
+    /// there are any.
     pub fn token(&self) -> String {
         match self.progress.generation {
             0 => self.name(),
@@ -197,7 +199,7 @@ impl SealedSegment {
         }
     }
 
-    /// Names these bytes and no others: who wrote them, when, and what they are.
+    /// A name that no other bytes have: node id, epoch, segment number, rows and checksum.
     pub fn name(&self) -> String {
         let Identity { node_id, epoch, number, .. } = &self.identity;
         let Seal { rows, checksum, .. } = &self.seal;
@@ -230,23 +232,23 @@ impl SealedSegment {
         Ok(())
     }
 
-    /// Notes that no attempt is open any more: ClickHouse has answered the only one. Not synced: what
-    /// a crash forgets of it makes the segment only more careful.
+    /// Notes that ClickHouse has answered the only open attempt. Not synced: if a crash loses the
+    /// note, the attempt counts as open, which is safe.
     ///
     /// # Errors
     ///
-    /// Those of the file system.
+    /// I/O errors.
     pub fn attempt_answered(&mut self) -> io::Result<()> {
         self.write_progress(Progress { open: None, suspect: false, ..self.progress.clone() }, false)
     }
 
-    /// Notes, durably, that ClickHouse knows its token and has no rows of it: the token, and those
-    /// that are made of it, are never sent again, and nothing is sent under the next one before this
-    /// is on the disk. No attempt is open any more.
+    /// Notes durably that ClickHouse knows the token and does not have the rows, and moves on to the
+    /// next token. The old token, and the tokens of pieces derived from it, are never sent again. No
+    /// attempt is open afterwards.
     ///
     /// # Errors
     ///
-    /// Those of the file system; the token is the old one then.
+    /// I/O errors; the old token remains in use then.
     pub fn use_up_token(&mut self) -> io::Result<()> {
         let generation = self.progress.generation.saturating_add(1);
         self.write_progress(
@@ -283,47 +285,49 @@ impl SealedSegment {
     ///
     /// # Errors
     ///
-    /// Those of the file system.
+    /// I/O errors.
     pub fn force(&mut self) -> io::Result<()> {
         self.write_progress(Progress { forced: true, ..self.progress.clone() }, true)
     }
 
-    /// True when a person wants it sent though ClickHouse may have it.
+    /// True if an operator ordered to send the segment although ClickHouse may have it.
     pub fn is_forced(&self) -> bool {
         self.progress.forced
     }
 
-    /// Notes, durably, that ClickHouse has nothing of it, whatever was attempted.
+    /// Notes durably that ClickHouse has nothing of the segment, despite an open attempt.
     ///
     /// # Errors
     ///
-    /// Those of the file system.
+    /// I/O errors.
     pub(super) fn forget_attempt(&mut self) -> io::Result<()> {
         self.write_progress(Progress { open: None, ..self.progress.clone() }, true)
     }
 
-    /// From now on its file may be another's: whatever would be written into it is an error of kind
-    /// `InvalidData`, until [`super::salvage`] has looked which it is.
+    /// Notes whether the file may be the salvaged copy instead of this segment. While it may,
+    /// writing to it fails with an error of kind `InvalidData`; [`super::salvage`] finds out which
+    /// of the two it is.
     pub(super) fn may_be_replaced(&mut self, replaced: bool) {
         self.replaced = replaced;
     }
 
-    /// Notes, durably, that the rows are inserted. The rejected lines were not sent before; but where
-    /// nothing says what was, they may have been as well.
+    /// Notes durably that the rows are inserted. The rejected lines are sent after the rows, so no
+    /// attempt of theirs is open, unless the open attempt is unknown.
     pub(super) fn mark_rows_inserted(&mut self) -> io::Result<()> {
         let open = self.progress.open.clone().filter(OpenAttempt::is_unknown);
         self.write_progress(Progress { rows_inserted: true, open, ..self.progress.clone() }, true)
     }
 
-    /// Writes the progress, and the seal once more: a failed sync may have kept it from the disk,
-    /// and once something is sent under its token there must be no other.
+    /// Writes the progress block, and the seal once more. The first write of the seal may not be on
+    /// the disk after a failed sync, and a segment that was sent must keep its seal, which the token
+    /// is made of.
     fn write_progress(&mut self, progress: Progress, durably: bool) -> io::Result<()> {
         if self.replaced {
             let number = self.number();
-            let sentence = format!("segment {number} was damaged, and its file may be what is readable of it");
+            let sentence = format!("segment {number} is damaged, and its file may be its salvaged copy");
             return Err(io::Error::new(io::ErrorKind::InvalidData, sentence));
         }
-        // What the file says after a failure is unknown: then the next attempt writes it again.
+        // After a failure the contents of the file are unknown, so the next attempt writes it again.
         let noted = std::mem::take(&mut self.noted);
         let file = self.layout.storage().open(&self.path)?;
         let Identity { epoch, number, .. } = self.identity;
@@ -337,16 +341,16 @@ impl SealedSegment {
         Ok(())
     }
 
-    /// Streams one part of it.
+    /// Opens a stream of one part of the segment.
     ///
     /// # Errors
     ///
-    /// When the file can't be opened.
+    /// If the file can't be opened.
     pub fn read(&self, part: Part) -> io::Result<SegmentReader> {
         Ok(SegmentReader::new(self.layout.storage().open(&self.path)?, part, self.first_place(), self.seal))
     }
 
-    /// Where its first frame is.
+    /// The place of the first frame.
     pub(super) fn first_place(&self) -> FramePlace {
         FramePlace { epoch: self.identity.epoch, number: self.identity.number, offset: frames_start(self.identity_len) }
     }
@@ -359,7 +363,7 @@ impl SealedSegment {
         &self.seal
     }
 
-    /// By its file's name.
+    /// The kind of the segment's file.
     pub(super) fn kind(&self) -> FileKind {
         if self.sent { FileKind::Sent } else { FileKind::Segment }
     }
@@ -368,17 +372,17 @@ impl SealedSegment {
         &self.path
     }
 
-    /// What its file occupies.
+    /// Length of the segment's file.
     pub(super) fn file_len(&self) -> io::Result<u64> {
         self.layout.storage().open(&self.path)?.len()
     }
 }
 
-/// What a segment's blocks say.
+/// The state of a segment according to its blocks.
 pub(super) enum Opened {
-    /// No frame in it was ever acknowledged under this name.
+    /// No frame in the file was acknowledged as part of this segment.
     Empty,
-    /// Its first block is not what was written.
+    /// The identity block is damaged.
     Unreadable,
     Sealed(Box<SealedSegment>),
     Unsealed {

@@ -1,4 +1,4 @@
-//! The open segment: what the committer appends to, until it is sealed.
+//! The open segment, which the committer appends frames to until it is sealed.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
@@ -14,24 +14,27 @@ use crate::batch::identity::REQUEST_KEY_BYTES;
 use crate::batch::{Batch, Position, SegmentNumber};
 use crate::clock::unix_ms;
 
-/// The segment that frames are appended to.
+/// The one segment that frames are appended to.
 pub(super) struct OpenSegment {
     layout: Arc<Layout>,
     file: Box<dyn StorageFile>,
     identity: Identity,
     identity_len: u64,
-    /// Bytes that the file has on the disk without growing.
+    /// Length of the file; frames up to it need no new disk space.
     pub(super) capacity: u64,
-    /// What is committed: becomes the seal.
+    /// Totals of the frames that were appended; written as the seal.
     pub(super) totals: Seal,
     identities: Identities,
 }
 
 impl OpenSegment {
-    /// Opens a segment in a fresh file of `capacity` bytes, or in one to be overwritten. It gets its
-    /// name when its identity is on the disk, so that none under such a name is without one. Both
-    /// the file and the folder are synced before it is given out: were the folder not, a crash could
-    /// leave acknowledged frames in a file that has another name.
+    /// Opens a segment in a new file of `capacity` bytes, or in the `recycled` file, which is
+    /// overwritten.
+    ///
+    /// The file gets its segment name after the identity block is synced, so every file with a
+    /// segment name has an identity. Both the file and the folder are synced before the segment is
+    /// returned. Without the sync of the folder, a crash could leave acknowledged frames in a file
+    /// that still has its old name.
     pub(super) fn create(
         layout: &Arc<Layout>,
         number: SegmentNumber,
@@ -53,8 +56,8 @@ impl OpenSegment {
         let path = layout.path(number, FileKind::Segment);
         let beside = path.with_extension("new");
         Self::prepare(layout, &beside, &path, identity, capacity, recycled).inspect_err(|_| {
-            // Nothing was acknowledged in it. If it can't be removed either, the next start finds it
-            // empty.
+            // No frame in the file was acknowledged. If it can't be removed either, the next start
+            // treats it as an empty segment.
             let _ = layout.storage().remove(&beside).or_else(|_| layout.storage().remove(&path));
         })
     }
@@ -69,7 +72,8 @@ impl OpenSegment {
     ) -> io::Result<Self> {
         if let Some((from, _)) = recycled {
             layout.storage().rename(from, beside)?;
-            // Before it is overwritten: under the name of a segment it would look damaged.
+            // Sync the new name before overwriting the file: a half-overwritten file under its old
+            // segment name would look damaged.
             layout.storage().sync_folder(&layout.free_dir())?;
             layout.sync_table_dir()?;
         }
@@ -110,9 +114,11 @@ impl OpenSegment {
         self.totals.frames == 0
     }
 
-    /// Appends a frame for each batch, with as few calls as the kernel allows. `headers` is memory
-    /// for the headers. Nothing counts until it returns; after an error the place where it began
-    /// is made unreadable, so that no frame of a refused batch is found there later.
+    /// Appends one frame per batch, with as few system calls as possible. `headers` is scratch
+    /// memory for the headers.
+    ///
+    /// After an error the segment's totals are unchanged, and the first new header is overwritten
+    /// with zeros, so that recovery finds no frame of a refused batch.
     pub(super) fn append<'a>(
         &mut self,
         batches: impl Iterator<Item = &'a Batch> + Clone,
@@ -152,20 +158,21 @@ impl OpenSegment {
         Ok(())
     }
 
-    /// Makes what was appended durable.
+    /// Makes the appended frames durable.
     pub(super) fn sync(&self) -> io::Result<()> {
         self.file.sync()
     }
 
-    /// Logs the identities in it, writes the seal, behind which nothing is read, and syncs it.
+    /// Syncs the frames, logs the segment's identities, then writes and syncs the seal. Nothing is
+    /// read behind the end that the seal names.
     pub(super) fn seal(mut self, repeats: &mut Repeats) -> Result<SealedSegment, Box<(Self, SealError)>> {
         self.totals.sealed_ms = unix_ms();
         let block = self.totals.encode(self.identity.epoch, self.identity.number);
-        // The frames first: a seal on the disk says that all of them are there.
+        // The frames come first: a seal on the disk promises that all of them are there.
         if let Err(error) = self.file.sync() {
             return Err(Box::new((self, SealError::Sync(error))));
         }
-        // Then the identities: no start reads the frames of what is sealed.
+        // The identities come before the seal: a start reads no frames of a sealed segment.
         if let Err(error) = repeats.log(self.identity.number, &self.identities, self.totals.sealed_ms / 1000) {
             return Err(Box::new((self, error)));
         }
@@ -180,7 +187,7 @@ impl OpenSegment {
 }
 
 impl Seal {
-    /// Counts a frame.
+    /// Adds a frame to the totals.
     pub(super) fn add(&mut self, header: &Header) {
         self.end += header.len();
         self.frames += 1;

@@ -1,5 +1,5 @@
-//! What the spool asks of a file system, as one small trait, so that a faulty one can stand in for
-//! the disk in the tests. Nothing else in [`super`] touches files.
+//! The file system calls of the spool, as a trait. Tests put a faulty implementation in the place of
+//! the disk. No other file of [`super`] accesses the file system directly.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -8,53 +8,54 @@ use std::io::{self, IoSlice};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// What the kernel takes in one call (`IOV_MAX`).
+/// The most slices that the kernel takes in one call (`IOV_MAX`).
 const SLICES_MAX: usize = 1024;
 
-/// A file system. A name is durable once its folder is synced after it was given.
+/// A file system. A file name is durable once its folder has been synced.
 pub(super) trait Storage: Debug + Send + Sync {
-    /// Makes a folder (0700) and those above it, where they are missing. Their names are durable.
+    /// Creates a folder (mode 0700) and its missing parents, and syncs their names.
     fn make_folder(&self, path: &Path) -> io::Result<()>;
-    /// Takes the lock at `path` until the value is dropped; `None` when another process has it.
+    /// Locks the file at `path` until the returned value is dropped; `None` if another process holds
+    /// the lock.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>>;
-    /// A file for reading and writing, made (0600) if it is missing.
+    /// Opens a file for reading and writing; creates it (mode 0600) if it is missing.
     fn create(&self, path: &Path) -> io::Result<Box<dyn StorageFile>>;
-    /// A file that is there, for reading and writing.
+    /// Opens an existing file for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Box<dyn StorageFile>>;
-    /// Gives a file another name, over a file that has it.
+    /// Renames a file; replaces an existing file at `to`.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Gives a file a second name.
+    /// Creates a hard link `to` the file `from`.
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// True when both names are of one file.
+    /// True if both paths are links to the same file.
     fn is_same_file(&self, one: &Path, other: &Path) -> io::Result<bool>;
-    /// Takes a name away.
+    /// Unlinks a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// What is in a folder.
+    /// Lists a folder.
     fn list(&self, path: &Path) -> io::Result<Vec<FolderEntry>>;
-    /// Makes the names in a folder durable.
+    /// Syncs a folder, which makes the names in it durable.
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
-    /// Bytes that this user may still write to the disk that has `path`.
+    /// Bytes that this user may still write to the disk of `path`.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
 }
 
-/// An open file. What is written is durable once it is synced.
+/// An open file. Written bytes are durable once the file has been synced.
 pub(super) trait StorageFile: Debug + Send + Sync {
-    /// Reads what fits into `space`, or less; nothing at the end.
+    /// Reads up to `space.len()` bytes; returns 0 at the end of the file.
     fn read_at(&self, space: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Writes some of `slices`, at least one byte.
+    /// Writes at least one byte of `slices` and returns how many were written.
     fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
-    /// Makes the file at least `len` bytes long, with room on the disk for all of them.
+    /// Extends the file to at least `len` bytes and allocates disk space for all of them.
     fn reserve(&self, len: u64) -> io::Result<()>;
-    /// Makes it exactly `len` bytes long.
+    /// Sets the length of the file.
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// How long it is.
+    /// The length of the file.
     fn len(&self) -> io::Result<u64>;
-    /// Makes what was written durable, and the length.
+    /// Makes the written bytes and the length durable.
     fn sync(&self) -> io::Result<()>;
 }
 
-/// Why a segment is not sealed, or what belongs to its seal not written. Only the write may be tried
-/// again.
+/// The error of sealing a segment, or of logging its identities. Only a failed write may be
+/// retried.
 pub(super) enum SealError {
     Write(io::Error),
     Sync(io::Error),
@@ -68,7 +69,7 @@ impl From<SealError> for io::Error {
     }
 }
 
-/// A name in a folder.
+/// An entry of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FolderEntry {
     pub(super) name: String,
@@ -81,13 +82,13 @@ pub(super) fn write_all(file: &dyn StorageFile, bytes: &[u8], offset: u64) -> io
     write_all_slices(file, &mut [IoSlice::new(bytes)], offset)
 }
 
-/// Writes all of `slices`, one behind the other, with as few calls as the kernel allows.
+/// Writes all of `slices` consecutively, with as few system calls as possible.
 pub(super) fn write_all_slices(
     file: &dyn StorageFile,
     mut slices: &mut [IoSlice<'_>],
     mut offset: u64,
 ) -> io::Result<()> {
-    // Takes empty slices away from the front.
+    // Removes leading empty slices.
     IoSlice::advance_slices(&mut slices, 0);
     while !slices.is_empty() {
         match file.write_at(slices.get(..SLICES_MAX).unwrap_or(slices), offset) {
@@ -117,8 +118,8 @@ pub(super) fn read_up_to(file: &dyn StorageFile, space: &mut [u8], offset: u64) 
     Ok(len)
 }
 
-/// Puts a small file under `path` in one step: a crash leaves the old one or the new one, whole.
-/// The name is durable when the folder is synced.
+/// Replaces the file at `path` atomically: a crash leaves the complete old or the complete new
+/// file. The caller must sync the folder.
 pub(super) fn replace(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let beside = path.with_extension("new");
     let file = storage.create(&beside)?;
@@ -128,15 +129,19 @@ pub(super) fn replace(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> io::R
     storage.rename(&beside, path)
 }
 
-/// Ends the process. After a failed sync the kernel may have dropped what it could not write, and
-/// would say nothing the next time: whoever asked for the sync, nobody may believe this process any
-/// more. The next start reads the disk (invariant 6).
+/// Ends the process after a failed sync (invariant 6).
+///
+/// The kernel may have dropped the pages that it could not write, and a second sync would report
+/// success. This process therefore can't know any more what is on the disk; the next start reads it.
 pub(super) fn end_after_failed_sync(error: &io::Error) -> ! {
-    tracing::error!(%error, "a sync of the spool failed: ending, so that nothing is acknowledged that the disk does not have");
+    tracing::error!(
+        %error,
+        "a sync of the spool failed; the process ends, so that no event is acknowledged that is not on the disk"
+    );
     std::process::exit(74)
 }
 
-/// The file system of this machine. None of its syncs returns an error.
+/// The file system of this machine. A failed sync ends the process instead of returning an error.
 #[derive(Debug)]
 pub(super) struct Disk;
 
@@ -188,7 +193,7 @@ impl Storage for Disk {
         let mut entries = Vec::new();
         for entry in fs::read_dir(path)? {
             let entry = entry?;
-            // What is taken away meanwhile is not there.
+            // The entry was removed after the folder was read.
             let Ok(metadata) = entry.metadata() else { continue };
             let name = entry.file_name().to_string_lossy().into_owned();
             entries.push(FolderEntry { name, is_folder: metadata.is_dir(), len: metadata.len() });
@@ -218,7 +223,7 @@ impl StorageFile for File {
     #[cfg(target_os = "linux")]
     fn reserve(&self, len: u64) -> io::Result<()> {
         match rustix::fs::fallocate(self, rustix::fs::FallocateFlags::empty(), 0, len) {
-            // A file system that can't reserve gets a file that grows.
+            // On a file system without fallocate the file only gets its length.
             Err(rustix::io::Errno::OPNOTSUPP) => self.set_len(len),
             outcome => Ok(outcome?),
         }
@@ -242,7 +247,8 @@ impl StorageFile for File {
     }
 }
 
-/// The folder that a relative path begins in has no name.
+/// True if the folder exists. The empty path, the last ancestor of a relative one, is the current
+/// folder.
 fn is_there(folder: &Path) -> bool {
     folder == Path::new("") || folder.exists()
 }
@@ -256,9 +262,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_are_made_with_those_above_them_also_below_the_current_one() {
+    fn a_folder_is_made_with_its_parents_also_below_the_current_folder() {
         let folder = tempfile::tempdir().unwrap();
-        // A name that nobody has, in the current folder.
+        // An unused name in the current folder.
         let relative = tempfile::tempdir_in(".").unwrap().path().file_name().unwrap().to_owned();
         for above in [folder.path(), Path::new(&relative)] {
             let path = above.join("a/b/c");

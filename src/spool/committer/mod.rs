@@ -1,5 +1,6 @@
-//! The one thread that writes: it gathers the batches of all workers, appends them as frames with
-//! one call, syncs once for all of them, and sends every batch home with its outcome.
+//! The committer, the only thread that appends to the log. It gathers the batches of all workers,
+//! appends them as frames with one write, syncs once for all of them, and returns every batch to its
+//! worker with its outcome.
 
 mod room;
 
@@ -11,7 +12,7 @@ use crossbeam::channel::Sender;
 
 use super::frame::HEADER;
 use super::ledger::Events;
-use super::repeats::Fate;
+use super::repeats::OutcomeRule;
 use super::sealed::SealedSegment;
 use super::segment::OpenSegment;
 use super::storage::{SealError, end_after_failed_sync};
@@ -21,50 +22,55 @@ use crate::clock::unix_ms;
 use crate::limits;
 use room::refusal_of;
 
-/// Sleeps no longer than this, for its heartbeat and to see room on the disk.
-const LOOK: Duration = Duration::from_secs(1);
+/// The longest sleep of the idle committer. Each wake-up sets the heartbeat and checks the free
+/// disk space.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
 
-/// How soon it looks again whether an inserter is free for a segment whose age is over.
-const LOOK_FOR_INSERTER: Duration = Duration::from_millis(10);
+/// Pause between two attempts to write to a disk that failed or is full.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// The committer: the spool, where its batches come from, and the segment that is open.
+/// Pause between two checks for a free inserter, once the age of the open segment is over.
+const INSERTER_POLL_PAUSE: Duration = Duration::from_millis(10);
+
+/// The state of the committer thread: the spool, the source of batches, and the open segment.
 pub struct Committer<E> {
     spool: Spool,
     exchange: Arc<E>,
-    /// What the open segment says about its columns, or the last one if none is open.
+    /// Serialized columns and settings of the open segment; of the last one if none is open.
     frozen: Arc<[u8]>,
-    /// The first segment's number of this process that has `frozen`.
+    /// Number of the first segment with this `frozen`.
     frozen_from: SegmentNumber,
     sealed: Sender<SealedSegment>,
     inserters: u64,
     open: Option<OpenSegment>,
     age_from: Instant,
-    /// The last position that was given out, and the last that is durable.
+    /// The last position that was assigned.
     position: Position,
+    /// The last position that is known to be synced.
     durable: Position,
     group: Vec<Member>,
     headers: Vec<[u8; HEADER]>,
-    /// How long the last commit took, from the first byte written to the sync.
+    /// Duration of the last commit, from the first byte written to the end of the sync.
     last_commit: Duration,
     /// The open segment must be sealed before anything is appended to it.
     must_seal: bool,
-    /// When what a former run left was last tried to be recovered.
+    /// Time of the last attempt to recover the postponed segments.
     tried_postponed: Instant,
-    /// When a disk that refused a write was last tried again without an event.
+    /// Time of the last write that only tested whether a failed disk works again.
     tried_writing: Instant,
 }
 
-/// A batch in the group that is committed together.
+/// A batch of the group that is committed together.
 struct Member {
     batch: Batch,
-    /// It becomes a frame.
+    /// True if the batch becomes a frame.
     is_stored: bool,
-    fate: Fate,
+    rule: OutcomeRule,
 }
 
 impl<E: Exchange> Committer<E> {
-    /// A committer that expects `frozen` in the first batches, sends sealed segments to `sealed`,
-    /// and seals by age only while fewer than `inserters` wait there.
+    /// Creates a committer that expects `frozen` in the first batches and sends sealed segments to
+    /// `sealed`. It seals a segment by age only while fewer than `inserters` sealed segments wait.
     pub fn new(
         spool: Spool,
         exchange: Arc<E>,
@@ -92,7 +98,7 @@ impl<E: Exchange> Committer<E> {
         }
     }
 
-    /// Commits until the hand-off is finished and empty; then seals what is open.
+    /// Commits until the hand-off is finished and empty, then seals the open segment.
     pub fn run(mut self) {
         self.exchange.register_committer();
         loop {
@@ -105,9 +111,10 @@ impl<E: Exchange> Committer<E> {
         }
     }
 
-    /// One round: commits what is there and seals what is due.
+    /// One turn: commits the batches that are queued, and seals the open segment if it is due.
     pub(super) fn turn(&mut self) -> Result<Turn, SyncFailed> {
-        // Read before the queue is drained: what is submitted afterwards isn't lost.
+        // Read before the queue is drained. Read afterwards, a batch submitted in between would be
+        // lost.
         let finished = self.exchange.is_finished();
         let mut pending = self.exchange.next();
         let idle = pending.is_none();
@@ -131,12 +138,12 @@ impl<E: Exchange> Committer<E> {
         Ok(Turn::Finished)
     }
 
-    /// Commits `first` and what else is there and fits into the open segment. Returns a batch that
-    /// does not fit.
+    /// Commits `first` and the queued batches that fit into the same segment. Returns the batch that
+    /// was taken from the queue and does not fit.
     fn commit_group(&mut self, first: Batch) -> Result<Option<Batch>, SyncFailed> {
-        if let Fate::Settled(outcome) = self.spool.repeats.fate(&first) {
-            // What was taken long ago needs no room.
-            self.home(first, outcome);
+        if let OutcomeRule::Fixed(outcome) = self.spool.repeats.rule(&first) {
+            // A repeat of an earlier request stores nothing, so it needs no disk space.
+            self.return_batch(first, outcome);
             return Ok(None);
         }
         self.make_way(&first)?;
@@ -145,20 +152,20 @@ impl<E: Exchange> Committer<E> {
         let mut next = Some(first);
         let mut gathered = false;
         while let Some(mut batch) = next.take() {
-            let mut fate = self.spool.repeats.fate(&batch);
+            let mut rule = self.spool.repeats.rule(&batch);
             let mut is_stored = false;
-            if fate == Fate::Shared {
+            if rule == OutcomeRule::OfGroup {
                 if !self.group.is_empty() && !self.fits(rows, bytes, &batch) {
                     left_over = Some(batch);
                     break;
                 }
                 rows += u64::from(batch.rows.count.max(batch.rejected.count));
                 bytes += batch.frame_payload() + HEADER as u64;
-                fate = self.spool.repeats.begin(&mut batch, segment);
+                rule = self.spool.repeats.begin(&mut batch, segment);
                 is_stored = !batch.is_empty();
             }
-            // Also what is not stored: a worker's batches return in their order.
-            self.group.push(Member { batch, is_stored, fate });
+            // Batches that store nothing join too: the batches of a worker return in order.
+            self.group.push(Member { batch, is_stored, rule });
             if self.group.len() < limits::GROUP_BATCHES_MAX {
                 next = self.exchange.next();
                 if next.is_none() && !gathered {
@@ -168,7 +175,7 @@ impl<E: Exchange> Committer<E> {
             }
         }
         if !self.group.iter().any(|member| member.is_stored) {
-            // Repeats of what was committed before need no segment.
+            // A group of repeats stores nothing and needs no segment.
             self.return_group(CommitOutcome::Committed { segment });
         } else if let Err(refusal) = self.open_segment() {
             self.refuse_group(refusal);
@@ -178,8 +185,10 @@ impl<E: Exchange> Committer<E> {
         Ok(left_over)
     }
 
-    /// A sync costs the same for one batch and for many. So while workers still serve requests the
-    /// group waits for theirs, as long as its sync will take; once all of them sleep, nobody comes.
+    /// Waits for more batches to join the group while any worker is awake.
+    ///
+    /// A sync costs the same for one batch and for many, so the group waits up to the duration of
+    /// the last commit. Once all workers sleep, no more batches can come and the wait ends.
     fn gather(&mut self) -> Option<Batch> {
         if self.spool.config.durability == Durability::Written || self.last_commit < limits::GATHER_MIN {
             return None;
@@ -199,7 +208,7 @@ impl<E: Exchange> Committer<E> {
         let outcome = open.append(stored.clone(), first_position, self.durable, &mut self.headers);
         if let Err(error) = outcome {
             let refusal = self.failed(&error, "a write to the spool failed; requests are answered with 503");
-            // What lies behind the end is unknown: nothing may be appended to it.
+            // The bytes behind the last frame are unknown: nothing may be appended after them.
             self.must_seal = true;
             self.refuse_group(refusal);
             return Ok(());
@@ -226,14 +235,15 @@ impl<E: Exchange> Committer<E> {
         Ok(())
     }
 
-    /// Sends the group's batches home, and wakes each worker once.
+    /// Returns the group's batches to their workers, and wakes each worker once.
     fn return_group(&mut self, of_the_group: CommitOutcome) {
         let mut wake = 0u128;
-        for Member { batch, fate, .. } in self.group.drain(..) {
+        for Member { batch, rule, .. } in self.group.drain(..) {
             let worker = batch.worker;
-            let outcome = match (fate, of_the_group) {
-                (Fate::Settled(outcome), _) | (Fate::Echo(outcome), CommitOutcome::Committed { .. }) => outcome,
-                (Fate::Shared | Fate::Echo(_), of_the_group) => of_the_group,
+            let outcome = match (rule, of_the_group) {
+                (OutcomeRule::Fixed(outcome), _)
+                | (OutcomeRule::IfCommitted(outcome), CommitOutcome::Committed { .. }) => outcome,
+                (OutcomeRule::OfGroup | OutcomeRule::IfCommitted(_), of_the_group) => of_the_group,
             };
             self.exchange.give_back(Returned { batch, outcome });
             if worker < 128 {
@@ -248,7 +258,7 @@ impl<E: Exchange> Committer<E> {
         }
     }
 
-    fn home(&self, batch: Batch, outcome: CommitOutcome) {
+    fn return_batch(&self, batch: Batch, outcome: CommitOutcome) {
         let worker = batch.worker;
         self.exchange.give_back(Returned { batch, outcome });
         self.exchange.wake(worker);
@@ -260,12 +270,13 @@ impl<E: Exchange> Committer<E> {
         self.return_group(CommitOutcome::Refused(refusal));
     }
 
-    /// The number of the open segment, or of the next one.
+    /// The number of the open segment; of the next one if none is open.
     fn number(&self) -> SegmentNumber {
         self.open.as_ref().map_or(self.spool.next_number, OpenSegment::number)
     }
 
-    /// Would the open segment, or a fresh one, with `rows` and `bytes` more, still take `batch`?
+    /// True if `batch` still fits after `rows` and `bytes` more have been added to the open segment,
+    /// or to a new one if none is open.
     fn fits(&self, rows: u64, bytes: u64, batch: &Batch) -> bool {
         let config = &self.spool.config;
         let (has_rows, left) = match &self.open {
@@ -278,10 +289,10 @@ impl<E: Exchange> Committer<E> {
             && bytes + batch.frame_payload() + HEADER as u64 <= left
     }
 
-    /// Makes sure that there is a segment to append to.
+    /// Opens a segment unless one is open.
     fn open_segment(&mut self) -> Result<(), CommitRefusal> {
         if self.must_seal {
-            // For what keeps it from being sealed.
+            // The reason why sealing failed is the reason for the refusal.
             return Err(self.spool.metrics.refusal().unwrap_or(CommitRefusal::WriteFailed));
         }
         if self.open.is_some() {
@@ -290,7 +301,7 @@ impl<E: Exchange> Committer<E> {
         self.recover_postponed()?;
         let recycled = match self.room() {
             Ok(()) => self.spool.pool.take(),
-            // An old file takes no more of the disk.
+            // A recycled file occupies its disk space already.
             Err(refusal) => Some(self.spool.pool.take().ok_or(refusal)?),
         };
         let capacity = self.capacity();
@@ -306,7 +317,7 @@ impl<E: Exchange> Committer<E> {
                 Ok(())
             }
             Err(error) => {
-                let refusal = self.failed(&error, "a segment can't be opened; requests are answered with 503");
+                let refusal = self.failed(&error, "a new segment can't be opened; requests are answered with 503");
                 if let Some((path, len)) = recycled {
                     self.spool.pool.give_up(number, &path, len);
                 }
@@ -315,8 +326,8 @@ impl<E: Exchange> Committer<E> {
         }
     }
 
-    /// From now on events are refused. Said when it begins, not for each request that meets it: the
-    /// log may be on the same disk.
+    /// Starts to refuse events because of a write error. Only the first of consecutive failures is
+    /// logged as an error: the log may be on the same disk.
     fn failed(&self, error: &io::Error, what: &str) -> CommitRefusal {
         if self.spool.metrics.refusal().is_none() {
             tracing::error!(%error, "{what}");
@@ -328,11 +339,12 @@ impl<E: Exchange> Committer<E> {
         refusal
     }
 
-    /// Seals what `next` can't be appended to.
+    /// Seals the open segment if `next` can't be appended to it.
     ///
-    /// One segment is open, of one schema. When the table has changed, workers come round to the new
-    /// schema within a turn, so batches of both alternate for a moment at most: to seal at each
-    /// alternation makes a few small segments, and keeps the rule simple.
+    /// At most one segment is open, and all its frames have one schema. After a change of the table
+    /// every worker switches to the new schema within one turn, so batches of both schemas alternate
+    /// only briefly. Sealing at each alternation makes a few small segments and keeps the rule
+    /// simple.
     fn make_way(&mut self, next: &Batch) -> Result<(), SyncFailed> {
         let same = self.is_of_the_open_schema(next);
         let holds_rows = self.open.as_ref().is_some_and(|open| !open.is_empty());
@@ -365,7 +377,7 @@ impl<E: Exchange> Committer<E> {
             return Ok(());
         };
         if open.is_empty() {
-            // Only after a failed write: what lies in it is nothing.
+            // An empty segment is sealed only after a failed write. It has no valid frame.
             self.abandon(&open);
             return Ok(());
         }
@@ -373,13 +385,13 @@ impl<E: Exchange> Committer<E> {
             Ok(segment) => {
                 self.must_seal = false;
                 self.spool.metrics.sealed();
-                // The inserters hold the other end as long as they live; without them it waits for
-                // the next start.
+                // The inserters own the receiver while they run. Without them the segment stays on
+                // the disk until the next start.
                 let _ = self.sealed.send(segment);
             }
             Err(failure) => match *failure {
                 (open, SealError::Write(error)) => {
-                    self.failed(&error, "a segment can't be sealed; it is tried again");
+                    self.failed(&error, "the open segment can't be sealed; sealing is retried");
                     self.must_seal = true;
                     self.open = Some(open);
                 }
@@ -400,26 +412,26 @@ impl<E: Exchange> Committer<E> {
     }
 
     fn wait(&self) -> Duration {
-        let Some(open) = &self.open else { return LOOK };
+        let Some(open) = &self.open else { return SLEEP_MAX };
         if open.is_empty() {
-            return LOOK;
+            return SLEEP_MAX;
         }
         let left = self.spool.config.batch_age.saturating_sub(self.age_from.elapsed());
-        if left.is_zero() { LOOK_FOR_INSERTER } else { left.min(LOOK) }
+        if left.is_zero() { INSERTER_POLL_PAUSE } else { left.min(SLEEP_MAX) }
     }
 }
 
-/// How a round of the committer ended.
+/// The result of one turn of the committer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// There was something to commit.
+    /// At least one batch was queued.
     Busy,
-    /// There was nothing to commit.
+    /// No batch was queued.
     Idle,
-    /// The hand-off is finished and empty, and what was open is sealed.
+    /// The hand-off is finished and empty, and no segment is open.
     Finished,
 }
 
-/// A failed sync: see [`end_after_failed_sync`].
+/// The error of a failed sync, which ends the process; see [`end_after_failed_sync`].
 #[derive(Debug)]
 pub(super) struct SyncFailed(io::Error);

@@ -1,20 +1,20 @@
-//! Room for another segment: whether there is any, and how it comes back.
+//! Disk space for another segment: the check, and the return to normal once there is space again.
 
 use std::io;
 use std::time::Instant;
 
-use super::super::recovery::is_want_of_room;
-use super::{Committer, LOOK, SyncFailed};
+use super::super::recovery::is_out_of_space;
+use super::{Committer, RETRY_PAUSE, SyncFailed};
 use crate::batch::{CommitRefusal, Exchange};
 use crate::limits;
 
 impl<E: Exchange> Committer<E> {
-    /// Bytes of a fresh segment's file: what seals it, and its blocks.
+    /// Size of a new segment file: `--batch-bytes` and the blocks.
     pub(super) fn capacity(&self) -> u64 {
         self.spool.config.batch_bytes + self.frozen.len() as u64 + limits::SEGMENT_BLOCKS_BYTES
     }
 
-    /// May another file be made?
+    /// Checks that the spool's limit and the free disk space permit another segment file.
     pub(super) fn room(&self) -> Result<(), CommitRefusal> {
         let capacity = self.capacity();
         if self.spool.metrics.spool_bytes() + capacity > self.spool.config.spool_bytes_max {
@@ -27,7 +27,8 @@ impl<E: Exchange> Committer<E> {
         }
     }
 
-    /// Without a segment, nobody would find out that there is room again, or none any more.
+    /// Updates the refusal that is reported while no segment is open. Without open segment and
+    /// without requests, nothing else would notice that space ran out or came back.
     pub(super) fn look_for_room(&mut self) -> Result<(), SyncFailed> {
         if self.must_seal {
             self.seal()?;
@@ -42,23 +43,24 @@ impl<E: Exchange> Committer<E> {
         Ok(())
     }
 
-    /// Room says nothing about a disk that refuses writes: only a write does. At most once in
-    /// [`LOOK`].
+    /// Opens a segment to test a disk that refused a write: only a write shows that writes work
+    /// again. Tried at most once per [`RETRY_PAUSE`].
     fn write_again(&mut self) -> Result<(), CommitRefusal> {
-        if self.tried_writing.elapsed() < LOOK {
+        if self.tried_writing.elapsed() < RETRY_PAUSE {
             return Err(CommitRefusal::WriteFailed);
         }
         self.tried_writing = Instant::now();
         self.open_segment()
     }
 
-    /// Recovers what a former run left and the start had no room for: older events first, and no
-    /// new ones before. Copies at most once in [`LOOK`].
+    /// Recovers the segments that the start postponed for lack of disk space. Events are refused
+    /// until all of them are recovered, so older events go first. Tried at most once per
+    /// [`RETRY_PAUSE`].
     pub(super) fn recover_postponed(&mut self) -> Result<(), CommitRefusal> {
         if self.spool.postponed() == 0 {
             return Ok(());
         }
-        if self.tried_postponed.elapsed() < LOOK {
+        if self.tried_postponed.elapsed() < RETRY_PAUSE {
             return Err(CommitRefusal::DiskFull);
         }
         self.tried_postponed = Instant::now();
@@ -66,12 +68,16 @@ impl<E: Exchange> Committer<E> {
             match self.spool.recover_postponed() {
                 Ok(None) => return Ok(()),
                 Ok(Some(segment)) => {
-                    tracing::info!(segment = segment.number().get(), events = segment.rows(), "recovered");
-                    // As in `seal`.
+                    tracing::info!(
+                        segment = segment.number().get(),
+                        events = segment.rows(),
+                        "recovered a segment of a previous run"
+                    );
+                    // Without inserters the segment stays on the disk, as in `seal`.
                     let _ = self.sealed.send(segment);
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "what a former run left can't be recovered yet");
+                    tracing::debug!(%error, "a segment of a previous run can't be recovered yet");
                     return Err(refusal_of(&error));
                 }
             }
@@ -80,5 +86,5 @@ impl<E: Exchange> Committer<E> {
 }
 
 pub(super) fn refusal_of(error: &io::Error) -> CommitRefusal {
-    if is_want_of_room(error) { CommitRefusal::DiskFull } else { CommitRefusal::WriteFailed }
+    if is_out_of_space(error) { CommitRefusal::DiskFull } else { CommitRefusal::WriteFailed }
 }

@@ -1,25 +1,26 @@
-//! The identities of the events that were stored lately: the newest `--dedup-values-max` of them.
+//! The identities of the events that were stored recently: the newest `--dedup-values-max` values
+//! of the `--dedup-field`.
 
 use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
-use super::fate::Fate;
 use super::log::HourlyLog;
+use super::outcome_rule::OutcomeRule;
 use crate::batch::identity::Id;
 use crate::batch::{Batch, CommitOutcome, SegmentNumber};
 use crate::spool::layout::Layout;
 use crate::spool::metrics::SpoolMetrics;
 use crate::spool::storage::SealError;
 
-/// See the module.
+/// The remembered event identities.
 pub(super) struct SeenEvents {
-    /// With the segment that holds the event.
+    /// Each identity with the segment that holds the event.
     known: HashMap<Id, SegmentNumber>,
-    /// The committed ones by age.
+    /// The committed identities from the oldest on.
     by_age: VecDeque<Id>,
-    /// Those of the group that is being committed.
+    /// The identities of the group that is being committed.
     pending: Vec<Id>,
     values_max: usize,
     log: HourlyLog<Id>,
@@ -40,8 +41,8 @@ impl SeenEvents {
         Ok(events)
     }
 
-    pub(super) fn begin(&mut self, batch: &mut Batch, segment: SegmentNumber) -> Fate {
-        // Where the originals of repeats wait for ClickHouse.
+    pub(super) fn begin(&mut self, batch: &mut Batch, segment: SegmentNumber) -> OutcomeRule {
+        // The segments that hold the originals of repeats and are not inserted.
         let mut waiting = BTreeSet::new();
         let (known, pending, metrics) = (&mut self.known, &mut self.pending, &self.metrics);
         batch.remove_repeats(|id| match known.entry(*id) {
@@ -59,12 +60,15 @@ impl SeenEvents {
             }
         });
         if batch.duplicates == 0 {
-            return Fate::Shared;
+            return OutcomeRule::OfGroup;
         }
         if !batch.is_empty() {
             waiting.insert(segment);
         }
-        Fate::Echo(CommitOutcome::Deduplicated { segment: waiting.last().copied(), certain: waiting.len() <= 1 })
+        OutcomeRule::IfCommitted(CommitOutcome::Deduplicated {
+            segment: waiting.last().copied(),
+            certain: waiting.len() <= 1,
+        })
     }
 
     pub(super) fn committed(&mut self) {

@@ -1,19 +1,21 @@
-//! Identities of sealed segments on the disk: a file an hour, a block a segment.
+//! The on-disk log of the identities in sealed segments: one file per hour, one block per segment.
 //!
 //! ```text
 //!   0  4  "KEYS" or "SEEN"      4  4  records             8  8  written, Unix s
 //!  16  8  number of the segment 24  4  checksum of bytes 0..24 and the records
-//!  28  …  records: request keys of 36 bytes, or identities of events of 16
+//!  28  …  records: request keys of 36 bytes, or event identities of 16 bytes
 //! ```
 //!
-//! Every whole block of a file counts. What lies between two of them is damage, and said; what lies
-//! behind the last is a torn tail. A file of a former run is not appended to, but replaced by one
-//! that holds its blocks and the new one: after a failed sync the page cache may show what the disk
-//! does not have.
+//! Every valid block of a file is used. Bytes between two valid blocks are damage, which is logged;
+//! bytes behind the last one are a torn tail.
 //!
-//! An hour may bring many times what is remembered. Blocks that have enough newer ones behind them
-//! do not count: they are not read into memory, and a file that consists of them for the most part
-//! is replaced as well, by one without them.
+//! A file of a previous run is never appended to. The first append replaces it by a new file with
+//! its blocks and the new one: after a failed sync the page cache may show bytes that are not on the
+//! disk.
+//!
+//! One hour may bring many more records than are remembered. Blocks with enough newer records behind
+//! them are obsolete: they are not kept in memory, and a file that is mostly obsolete is replaced by
+//! one without them.
 
 use std::collections::VecDeque;
 use std::io;
@@ -32,15 +34,15 @@ use crate::spool::storage::{self, SealError, StorageFile, read_up_to, write_all}
 
 const HEADER: usize = 28;
 
-/// What a log holds.
+/// A type of record that a log can hold.
 pub(super) trait Record: Copy {
-    /// How a block begins.
+    /// The first bytes of a block.
     const MAGIC: &'static [u8; 4];
-    /// Bytes of one.
+    /// Encoded size of one record.
     const BYTES: usize;
-    /// Appends it.
+    /// Appends the encoded record.
     fn put(&self, out: &mut Vec<u8>);
-    /// Those in `bytes`, one behind the other.
+    /// Decodes the records that `bytes` consists of.
     fn all_in(bytes: &[u8]) -> Vec<Self>;
 }
 
@@ -70,32 +72,34 @@ impl Record for Id {
     }
 }
 
-/// See the module.
+/// A folder of hourly log files with records of type `R`.
 pub(super) struct HourlyLog<R> {
     layout: Arc<Layout>,
     metrics: Arc<SpoolMetrics>,
     folder: PathBuf,
-    /// What is older, or has so many newer ones, is not kept.
+    /// A record is dropped once there are this many newer ones.
     records_max: u64,
+    /// A file is dropped once all its records are older than this.
     seconds_max: u64,
-    /// The oldest first.
+    /// The files from the oldest on.
     files: VecDeque<File>,
     records: PhantomData<R>,
 }
 
+/// The blocks of one log file.
 struct File {
-    /// Since 1970.
+    /// Hours since 1970.
     hour: u64,
-    /// Bytes and records of each block that counts, the oldest first. Damage is a block without
-    /// records.
+    /// Bytes and records of each block that is not obsolete, the oldest first. A damaged range is a
+    /// block without records.
     blocks: VecDeque<(u64, u64)>,
-    /// Of those blocks.
+    /// Number of records in `blocks`.
     records: u64,
-    /// Where the first of them begins.
+    /// Offset of the first of `blocks`.
     from: u64,
-    /// Where the last of them ends.
+    /// Offset behind the last of `blocks`.
     end: u64,
-    /// Written by this process, which may append to it.
+    /// The file, if this process has written it and may append to it.
     open: Option<Box<dyn StorageFile>>,
 }
 
@@ -104,8 +108,8 @@ impl File {
         Self { hour, blocks: VecDeque::new(), records: 0, from: 0, end: 0, open: None }
     }
 
-    /// A block stands behind the others; those that have `records_max` newer records behind them do
-    /// not count any more.
+    /// Adds a block at the end, and drops the blocks that are obsolete because `records_max` newer
+    /// records follow them.
     fn push(&mut self, bytes: u64, records: u64, records_max: u64) {
         self.blocks.push_back((bytes, records));
         self.end += bytes;
@@ -120,17 +124,18 @@ impl File {
     }
 }
 
-/// Read at once while a whole block is looked for behind damage.
+/// Bytes that are read at once when searching for a valid block behind damage.
 const WINDOW: usize = 64 << 10;
 
-/// A file is written anew once that much of it does not count, and more than half of it.
+/// A file is replaced once more than this much of it, and more than half of it, is obsolete.
 const OLD_BYTES_KEPT: u64 = 1 << 20;
 
-/// A record as it is found: the segment it was in, the second it was logged, and itself.
+/// A record that was read from a log: its segment, the second it was logged, and the record.
 pub(super) type Found<R> = (SegmentNumber, u64, R);
 
 impl<R: Record> HourlyLog<R> {
-    /// The log in a folder, and what is in it, the oldest first.
+    /// Opens the log in a folder and returns it with its newest `records_max` records, the oldest
+    /// first.
     pub(super) fn open(
         layout: &Arc<Layout>,
         metrics: &Arc<SpoolMetrics>,
@@ -141,7 +146,7 @@ impl<R: Record> HourlyLog<R> {
         let storage = layout.storage();
         let entries = storage.list(&folder)?;
         for interrupted in entries.iter().filter(|entry| entry.name.ends_with(".new")) {
-            // It was to replace another, and did not: nothing in it counts.
+            // A crash interrupted the replacement of a file; the original is still there.
             let _ = storage.remove(&folder.join(&interrupted.name));
         }
         let mut hours: Vec<u64> = entries.iter().filter_map(|entry| hour_of(&entry.name)).collect();
@@ -167,10 +172,10 @@ impl<R: Record> HourlyLog<R> {
         Ok((log, found))
     }
 
-    /// Writes a block and syncs it. What a failed write leaves behind does not count.
+    /// Writes a block and syncs it. The next block overwrites the remains of a failed write.
     pub(super) fn append(&mut self, segment: SegmentNumber, records: &[R], second: u64) -> Result<(), SealError> {
         let block = Block { segment, second, records: records.to_vec() }.encode();
-        // A clock that was set back does not begin an older file.
+        // If the clock was set back, the newest file is continued.
         let hour = (second / 3600).max(self.files.back().map_or(0, |file| file.hour));
         if self.files.back().is_none_or(|file| file.hour != hour) {
             self.files.push_back(File::new(hour));
@@ -195,7 +200,7 @@ impl<R: Record> HourlyLog<R> {
         Ok(())
     }
 
-    /// Removes files of which nothing is remembered any more.
+    /// Removes files whose records are all forgotten.
     fn remove_old(&mut self, now: u64) {
         let mut records: u64 = self.files.iter().map(|file| file.records).sum();
         while let Some(file) = self.files.front()
@@ -214,15 +219,19 @@ impl<R: Record> HourlyLog<R> {
     }
 }
 
-/// What stood there is forgotten: a repeat of it is stored again.
+/// Logs that records are lost: repeats of the requests or events in them are stored again.
 fn warn_of_damage<R: Record>(path: &Path, offset: u64, bytes: u64) {
     let path = path.display();
-    // Of one block; several are fewer, by their headers.
+    // The bound for a single block; more blocks have more headers and fewer records.
     let records_max = bytes.saturating_sub(HEADER as u64) / R::BYTES as u64;
-    tracing::warn!(%path, offset, bytes, records_max, "a log of identities is damaged; repeats of what stood there are not known as such");
+    tracing::warn!(
+        %path, offset, bytes, records_max,
+        "a log of identities is damaged; repeats of the requests or events in the damaged part will be stored again"
+    );
 }
 
-/// Puts a file in the place of another, or of none: its blocks that count, and a new one.
+/// Creates or replaces the file of an hour. The new file has the blocks of the old one that are not
+/// obsolete, and `block`.
 fn replace(layout: &Layout, folder: &Path, file: &File, block: &[u8]) -> io::Result<Box<dyn StorageFile>> {
     let path = folder.join(name_of(file.hour));
     let mut bytes = Vec::new();
@@ -239,6 +248,7 @@ fn replace(layout: &Layout, folder: &Path, file: &File, block: &[u8]) -> io::Res
     layout.storage().open(&path)
 }
 
+/// The records of one segment, as they are logged.
 struct Block<R> {
     segment: SegmentNumber,
     second: u64,
@@ -251,7 +261,7 @@ impl<R: Record> Block<R> {
         self.records.iter().for_each(|record| record.put(&mut records));
         let mut bytes = Vec::with_capacity(HEADER + records.len());
         bytes.extend_from_slice(R::MAGIC);
-        // A segment has far fewer rows than that.
+        // A segment has far fewer rows than `u32::MAX`.
         bytes.extend_from_slice(&u32::try_from(self.records.len()).unwrap_or(u32::MAX).to_le_bytes());
         bytes.extend_from_slice(&self.second.to_le_bytes());
         bytes.extend_from_slice(&self.segment.get().to_le_bytes());
@@ -261,7 +271,7 @@ impl<R: Record> Block<R> {
         bytes
     }
 
-    /// The first whole block from this offset on, and the bytes before it.
+    /// The first valid block at or behind this offset, and the number of bytes skipped before it.
     fn next(file: &dyn StorageFile, offset: u64) -> io::Result<Option<(u64, Self)>> {
         if let Some(block) = Self::read(file, offset)? {
             return Ok(Some((0, block)));
@@ -279,12 +289,12 @@ impl<R: Record> Block<R> {
             if len < WINDOW {
                 return Ok(None);
             }
-            // A magic may lie across the end of the window.
+            // Windows overlap, because the magic may lie across the end of one.
             at += (WINDOW - R::MAGIC.len() + 1) as u64;
         }
     }
 
-    /// The block at this offset; `None` where none is whole.
+    /// The block at this offset; `None` if there is no valid one.
     fn read(file: &dyn StorageFile, offset: u64) -> io::Result<Option<Self>> {
         let mut header = [0; HEADER];
         if read_up_to(file, &mut header, offset)? < HEADER {
@@ -318,7 +328,7 @@ impl<R: Record> Block<R> {
     }
 }
 
-/// `2026-11-24T21.log`, in UTC.
+/// The file name of an hour, such as `2026-11-24T21.log`, in UTC.
 fn name_of(hour: u64) -> String {
     let second = i64::try_from(hour.saturating_mul(3600)).unwrap_or(i64::MAX);
     let time = DateTime::from_timestamp(second, 0).unwrap_or(DateTime::UNIX_EPOCH);

@@ -1,21 +1,23 @@
-//! What was taken lately, so that a repeat stores nothing: requests by their `Idempotency-Key`, and
-//! events by the value of `--dedup-field`.
+//! Detection of repeats, which store nothing: requests by their `Idempotency-Key`, and events by
+//! the value of `--dedup-field`.
 //!
-//! The committer owns both maps: it alone decides what is stored, so two of the same can't both be
-//! new. An identity stands in the frame of what it belongs to; when the segment is sealed it goes
-//! into a log as well ([`log`]), since a start reads no frame of a sealed segment. So no crash parts
-//! an identity from its events, and a repeat that is noticed costs no sync of its own.
+//! The committer owns both maps. It alone decides what is stored, so two copies of the same request
+//! or event can't both be taken for new.
+//!
+//! An identity is stored in the same frame as the rows it belongs to, so a crash keeps or loses both
+//! together. When the segment is sealed, its identities are also written to a log ([`log`]), because
+//! a start reads no frames of sealed segments. A detected repeat costs no sync of its own.
 
 mod events;
-mod fate;
 mod log;
+mod outcome_rule;
 mod requests;
 
 use std::io;
 use std::sync::Arc;
 
 use events::SeenEvents;
-pub(super) use fate::Fate;
+pub(super) use outcome_rule::OutcomeRule;
 use requests::Requests;
 pub use requests::SECONDS_MAX;
 
@@ -25,7 +27,7 @@ use super::storage::SealError;
 use crate::batch::identity::{Id, RequestKey};
 use crate::batch::{Batch, SegmentNumber};
 
-/// The identities in a segment.
+/// The request keys and event identities of a segment.
 #[derive(Debug, Default)]
 pub(super) struct Identities {
     pub(super) keys: Vec<RequestKey>,
@@ -33,14 +35,14 @@ pub(super) struct Identities {
 }
 
 impl Identities {
-    /// Those of a frame.
+    /// Adds the identities of a frame.
     pub(super) fn add(&mut self, key: Option<RequestKey>, ids: &[Id]) {
         self.keys.extend(key);
         self.ids.extend_from_slice(ids);
     }
 }
 
-/// See the module.
+/// The identities that are remembered: of requests, and of events.
 pub(super) struct Repeats {
     requests: Requests,
     /// `None` without `--dedup-field`.
@@ -48,7 +50,8 @@ pub(super) struct Repeats {
 }
 
 impl Repeats {
-    /// What the logs have, at the second `now`. Without `values_max` no event has an identity.
+    /// Reads the logs, without the keys that are too old at the second `now`. Pass `None` as
+    /// `values_max` if events have no identities.
     pub(super) fn open(
         layout: &Arc<Layout>,
         metrics: &Arc<SpoolMetrics>,
@@ -61,24 +64,25 @@ impl Repeats {
         Ok(Self { requests, events })
     }
 
-    /// What becomes of a batch by its request's key: [`Fate::Shared`] when that is new.
-    pub(super) fn fate(&self, batch: &Batch) -> Fate {
-        batch.key.as_ref().map_or(Fate::Shared, |key| self.requests.fate(key))
+    /// The outcome rule of a batch according to its request key; [`OutcomeRule::OfGroup`] if the
+    /// key is new or the batch has none.
+    pub(super) fn rule(&self, batch: &Batch) -> OutcomeRule {
+        batch.key.as_ref().map_or(OutcomeRule::OfGroup, |key| self.requests.rule(key))
     }
 
-    /// A new batch is about to be committed to a segment: notes what it is, and takes out the
-    /// events that are repeats. It may have nothing left to store.
-    pub(super) fn begin(&mut self, batch: &mut Batch, segment: SegmentNumber) -> Fate {
+    /// Notes that a new batch joins the group that is committed to `segment`. Remembers its
+    /// identities and removes the events that are repeats, which may leave the batch empty.
+    pub(super) fn begin(&mut self, batch: &mut Batch, segment: SegmentNumber) -> OutcomeRule {
         if let Some(key) = &batch.key {
             self.requests.begin(key, segment);
         }
         match &mut self.events {
             Some(events) if !batch.ids.is_empty() => events.begin(batch, segment),
-            _ => Fate::Shared,
+            _ => OutcomeRule::OfGroup,
         }
     }
 
-    /// The commit of all that was begun is done, at the second `now`.
+    /// Notes that the group was committed at the second `now`.
     pub(super) fn committed(&mut self, now: u64) {
         self.requests.committed(now);
         if let Some(events) = &mut self.events {
@@ -86,7 +90,7 @@ impl Repeats {
         }
     }
 
-    /// The commit of all that was begun has failed: it was never there.
+    /// Forgets the identities of the group, which was not committed.
     pub(super) fn refused(&mut self) {
         self.requests.refused();
         if let Some(events) = &mut self.events {
@@ -94,7 +98,7 @@ impl Repeats {
         }
     }
 
-    /// Logs the identities of a segment, durably: it may be sealed then.
+    /// Writes the identities of a segment to the logs and syncs them. Must precede the seal.
     pub(super) fn log(&mut self, segment: SegmentNumber, found: &Identities, now: u64) -> Result<(), SealError> {
         self.requests.log(segment, &found.keys, now)?;
         match &mut self.events {
@@ -103,9 +107,10 @@ impl Repeats {
         }
     }
 
-    /// Logs the identities of a segment that a former run left, and remembers them. Those of a
-    /// segment of this run are known since their commit, and some may be forgotten again by now:
-    /// they would come back as the newest.
+    /// Logs and remembers the identities of a recovered segment.
+    ///
+    /// Not for segments of this run: their identities are remembered since the commit. Adding them
+    /// again would make forgotten entries the newest.
     pub(super) fn recovered(&mut self, segment: SegmentNumber, found: &Identities, now: u64) -> Result<(), SealError> {
         self.log(segment, found, now)?;
         self.requests.recovered(segment, &found.keys, now);

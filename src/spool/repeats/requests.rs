@@ -1,44 +1,44 @@
-//! The requests with an `Idempotency-Key` that were taken lately: for [`SECONDS_MAX`], or until
-//! `--idempotency-keys-max` newer ones were.
+//! The requests with an `Idempotency-Key` that were stored recently. A key is remembered for
+//! [`SECONDS_MAX`], or until `--idempotency-keys-max` newer keys were stored.
 
 use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
-use super::fate::Fate;
 use super::log::HourlyLog;
+use super::outcome_rule::OutcomeRule;
 use crate::batch::identity::{Id, RequestKey, Summary};
 use crate::batch::{CommitOutcome, SegmentNumber};
 use crate::spool::layout::Layout;
 use crate::spool::metrics::SpoolMetrics;
 use crate::spool::storage::SealError;
 
-/// How long a key is remembered.
+/// The longest time that a key is remembered, in seconds.
 pub const SECONDS_MAX: u64 = 24 * 3600;
 
-/// See the module.
+/// The remembered request keys, with what each request was answered.
 pub(super) struct Requests {
-    known: HashMap<Id, Taken>,
-    /// The committed ones by age, with the second in which they came.
+    known: HashMap<Id, StoredRequest>,
+    /// The committed keys from the oldest on, each with the second of its commit.
     by_age: VecDeque<(Id, u64)>,
-    /// Those of the group that is being committed.
+    /// The keys of the group that is being committed.
     pending: HashSet<Id>,
     keys_max: usize,
     log: HourlyLog<RequestKey>,
     metrics: Arc<SpoolMetrics>,
 }
 
-/// A request that was taken.
+/// What is remembered of a stored request: the hash of its body, its reply, and its segment.
 #[derive(Debug, Clone, Copy)]
-struct Taken {
+struct StoredRequest {
     body: [u8; 8],
-    metrics: Summary,
+    summary: Summary,
     segment: SegmentNumber,
 }
 
 impl Requests {
-    /// Those that the logs have, at the second `now`.
+    /// Reads the keys of the logs, without those that are too old at the second `now`.
     pub(super) fn open(
         layout: &Arc<Layout>,
         metrics: &Arc<SpoolMetrics>,
@@ -57,26 +57,26 @@ impl Requests {
         Ok(requests)
     }
 
-    /// What becomes of a batch that has this key.
-    pub(super) fn fate(&self, key: &RequestKey) -> Fate {
-        let Some(taken) = self.known.get(&key.id) else { return Fate::Shared };
+    /// The outcome rule of a batch with this key.
+    pub(super) fn rule(&self, key: &RequestKey) -> OutcomeRule {
+        let Some(stored) = self.known.get(&key.id) else { return OutcomeRule::OfGroup };
         let pending = self.pending.contains(&key.id);
-        let outcome = if taken.body == key.body {
-            let segment = (pending || self.metrics.is_waiting(taken.segment)).then_some(taken.segment);
-            CommitOutcome::Repeated { summary: taken.metrics, segment }
+        let outcome = if stored.body == key.body {
+            let segment = (pending || self.metrics.is_waiting(stored.segment)).then_some(stored.segment);
+            CommitOutcome::Repeated { summary: stored.summary, segment }
         } else {
             CommitOutcome::KeyReused
         };
-        if pending { Fate::Echo(outcome) } else { Fate::Settled(outcome) }
+        if pending { OutcomeRule::IfCommitted(outcome) } else { OutcomeRule::Fixed(outcome) }
     }
 
-    /// The request of this key is about to be committed to a segment.
+    /// Notes that the request with this key joins the group that is committed to `segment`.
     pub(super) fn begin(&mut self, key: &RequestKey, segment: SegmentNumber) {
-        self.known.insert(key.id, Taken { body: key.body, metrics: key.summary, segment });
+        self.known.insert(key.id, StoredRequest { body: key.body, summary: key.summary, segment });
         self.pending.insert(key.id);
     }
 
-    /// The commit of all that was begun is done, at the second `now`.
+    /// Notes that the group was committed at the second `now`.
     pub(super) fn committed(&mut self, now: u64) {
         if self.pending.is_empty() {
             return;
@@ -85,19 +85,19 @@ impl Requests {
         self.forget_old(now);
     }
 
-    /// The commit of all that was begun has failed: it was never there.
+    /// Forgets the keys of the group, which was not committed.
     pub(super) fn refused(&mut self) {
         for id in self.pending.drain() {
             self.known.remove(&id);
         }
     }
 
-    /// Logs the keys of a segment, durably: it may be sealed then.
+    /// Writes the keys of a segment to the log and syncs it. Must precede the seal.
     pub(super) fn log(&mut self, segment: SegmentNumber, keys: &[RequestKey], now: u64) -> Result<(), SealError> {
         if keys.is_empty() { Ok(()) } else { self.log.append(segment, keys, now) }
     }
 
-    /// Remembers the keys of a segment that a former run left.
+    /// Remembers the keys of a recovered segment.
     pub(super) fn recovered(&mut self, segment: SegmentNumber, keys: &[RequestKey], now: u64) {
         for key in keys {
             self.remember(key, segment, now);
@@ -107,12 +107,12 @@ impl Requests {
 
     fn remember(&mut self, key: &RequestKey, segment: SegmentNumber, second: u64) {
         if let Entry::Vacant(place) = self.known.entry(key.id) {
-            place.insert(Taken { body: key.body, metrics: key.summary, segment });
+            place.insert(StoredRequest { body: key.body, summary: key.summary, segment });
             self.by_age.push_back((key.id, second));
         }
     }
 
-    /// Forgets what is too old at the second `now`, or one too many.
+    /// Forgets the keys that are too old at the second `now`, and the oldest beyond `keys_max`.
     pub(super) fn forget_old(&mut self, now: u64) {
         let is_old = |second: u64| second.saturating_add(SECONDS_MAX) <= now;
         while let Some((id, second)) = self.by_age.front()
@@ -121,7 +121,7 @@ impl Requests {
             self.known.remove(id);
             self.by_age.pop_front();
         }
-        // The map is full: what it reaches back to is less than the whole time.
+        // A full map reaches back only to its oldest key.
         let horizon = self.by_age.front().filter(|_| self.by_age.len() >= self.keys_max);
         self.metrics.keys(self.by_age.len() as u64, horizon.map(|(_, second)| *second));
     }

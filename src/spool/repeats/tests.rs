@@ -36,7 +36,7 @@ impl Bench {
     }
 
     fn knows(&self, name: &str) -> bool {
-        self.keys.fate(&key(name, "body")) != Fate::Shared
+        self.keys.rule(&key(name, "body")) != OutcomeRule::OfGroup
     }
 }
 
@@ -55,19 +55,19 @@ fn a_key_is_new_once_and_a_failed_commit_leaves_none() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::open(folder.path(), 10, 0);
     let (first, other_body) = (key("a", "body"), key("a", "another"));
-    assert_eq!(bench.keys.fate(&first), Fate::Shared);
+    assert_eq!(bench.keys.rule(&first), OutcomeRule::OfGroup);
     bench.keys.begin(&first, SegmentNumber::new(7));
-    assert_eq!(bench.keys.fate(&first), Fate::Echo(repeated(Some(7))));
-    assert_eq!(bench.keys.fate(&other_body), Fate::Echo(CommitOutcome::KeyReused));
+    assert_eq!(bench.keys.rule(&first), OutcomeRule::IfCommitted(repeated(Some(7))));
+    assert_eq!(bench.keys.rule(&other_body), OutcomeRule::IfCommitted(CommitOutcome::KeyReused));
     bench.keys.refused();
-    assert_eq!(bench.keys.fate(&first), Fate::Shared);
+    assert_eq!(bench.keys.rule(&first), OutcomeRule::OfGroup);
     bench.keys.begin(&first, SegmentNumber::new(8));
     bench.keys.committed(1);
-    assert_eq!(bench.keys.fate(&first), Fate::Settled(repeated(None)), "segment 8 does not wait");
+    assert_eq!(bench.keys.rule(&first), OutcomeRule::Fixed(repeated(None)), "segment 8 does not wait");
     bench.metrics.opened(SegmentNumber::new(8), 1);
-    assert_eq!(bench.keys.fate(&first), Fate::Settled(repeated(Some(8))));
-    assert_eq!(bench.keys.fate(&other_body), Fate::Settled(CommitOutcome::KeyReused));
-    assert_eq!(bench.keys.fate(&key("b", "body")), Fate::Shared);
+    assert_eq!(bench.keys.rule(&first), OutcomeRule::Fixed(repeated(Some(8))));
+    assert_eq!(bench.keys.rule(&other_body), OutcomeRule::Fixed(CommitOutcome::KeyReused));
+    assert_eq!(bench.keys.rule(&key("b", "body")), OutcomeRule::OfGroup);
 }
 
 #[test]
@@ -291,24 +291,24 @@ fn open_events(dir: &Path, values_max: usize) -> (SeenEvents, Arc<SpoolMetrics>)
 }
 
 /// What is left of a batch of these events, and what becomes of it.
-fn begin(seen: &mut SeenEvents, names: &[&str], segment: u64) -> (String, Fate) {
+fn begin(seen: &mut SeenEvents, names: &[&str], segment: u64) -> (String, OutcomeRule) {
     let mut batch = events(names);
     let fate = seen.begin(&mut batch, SegmentNumber::new(segment));
     (String::from_utf8(batch.rows.bytes).unwrap(), fate)
 }
 
-fn deduplicated(segment: Option<u64>, certain: bool) -> Fate {
-    Fate::Echo(CommitOutcome::Deduplicated { segment: segment.map(SegmentNumber::new), certain })
+fn deduplicated(segment: Option<u64>, certain: bool) -> OutcomeRule {
+    OutcomeRule::IfCommitted(CommitOutcome::Deduplicated { segment: segment.map(SegmentNumber::new), certain })
 }
 
 #[test]
 fn an_event_is_stored_once_and_a_failed_commit_leaves_no_trace_of_it() {
     let folder = tempfile::tempdir().unwrap();
     let (mut seen, metrics) = open_events(folder.path(), 100);
-    assert_eq!(begin(&mut seen, &["a", "b"], 7), ("ab".into(), Fate::Shared));
+    assert_eq!(begin(&mut seen, &["a", "b"], 7), ("ab".into(), OutcomeRule::OfGroup));
     assert_eq!(begin(&mut seen, &["b", "c", "c"], 7), ("c".into(), deduplicated(Some(7), true)));
     seen.refused();
-    assert_eq!(begin(&mut seen, &["c", "a"], 8), ("ca".into(), Fate::Shared));
+    assert_eq!(begin(&mut seen, &["c", "a"], 8), ("ca".into(), OutcomeRule::OfGroup));
     assert_eq!(begin(&mut seen, &["a"], 8), (String::new(), deduplicated(Some(8), true)), "with that commit");
     seen.committed();
     // Segment 8 is inserted, as far as the metrics know.

@@ -4,7 +4,7 @@ use super::faulty::{End, Fault, FaultyDisk};
 use super::*;
 use crate::batch::identity::{RequestKey, Summary, of_request};
 use crate::batch::{Position, SegmentNumber};
-use crate::spool::repeats::Fate;
+use crate::spool::repeats::OutcomeRule;
 use crate::spool::storage::{SealError, Storage};
 
 fn open(disk: &FaultyDisk) -> Option<(Spool, Vec<SealedSegment>)> {
@@ -33,7 +33,7 @@ fn a_key_is_never_known_without_its_events() {
             disk.restart(End::PowerLost);
             disk.heal();
             let (spool, segments) = open(&disk).unwrap();
-            if spool.repeats.fate(&keyed) != Fate::Shared {
+            if spool.repeats.rule(&keyed) != OutcomeRule::OfGroup {
                 known += 1;
                 assert_eq!(segments.len(), 1, "seed {seed}: a repeat would be answered and is lost, at call {nth}");
             }

@@ -4,7 +4,7 @@ use super::*;
 use crate::batch::identity::{RequestKey, Summary, of_event, of_request};
 use crate::batch::{Epoch, Position, SegmentNumber};
 use crate::spool::frame::{FramePlace, HEADER, Header};
-use crate::spool::repeats::Fate;
+use crate::spool::repeats::OutcomeRule;
 
 const FIGURES: Summary = Summary { accepted: 1, rejected: 0, refused: false };
 
@@ -228,11 +228,11 @@ fn identities_in_an_unsealed_segment_are_known_after_a_crash_and_those_that_were
     for (len, known) in [(end, [true, true]), (end - 1, [true, false])] {
         let (folder, mut spool, segments) = recover(&bytes[..len], NAME);
         let knows = |spool: &mut Spool| {
-            let requests = ["one", "two"].map(|name| spool.repeats.fate(&keyed(name)) != Fate::Shared);
+            let requests = ["one", "two"].map(|name| spool.repeats.rule(&keyed(name)) != OutcomeRule::OfGroup);
             let events = ["one", "two"].map(|name| {
                 let mut batch = keyed(name);
                 batch.key = None;
-                spool.repeats.begin(&mut batch, SegmentNumber::new(9)) != Fate::Shared
+                spool.repeats.begin(&mut batch, SegmentNumber::new(9)) != OutcomeRule::OfGroup
             });
             spool.repeats.refused();
             assert_eq!(requests, events);
