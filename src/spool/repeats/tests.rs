@@ -1,4 +1,4 @@
-//! The maps and their logs, on a real folder.
+//! Tests of the maps and their logs, in a real folder.
 
 use crate::batch::SegmentNumber;
 use std::path::Path;
@@ -98,7 +98,7 @@ fn a_key_is_forgotten_after_a_day_without_another_one() {
 }
 
 #[test]
-fn the_newest_are_remembered_of_a_segment_that_has_more_than_that() {
+fn the_newest_keys_of_a_segment_with_too_many_are_remembered() {
     let folder = tempfile::tempdir().unwrap();
     let names = ["a", "b", "c", "d", "e"];
     let newest = [false, false, false, true, true];
@@ -155,12 +155,12 @@ fn what_was_logged_is_known_after_a_restart_but_for_a_block_that_is_torn_or_dama
 }
 
 #[test]
-fn damage_costs_what_stood_there_also_when_the_file_is_replaced() {
+fn damage_costs_only_the_damaged_blocks_also_when_the_file_is_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::open(folder.path(), 10_000, 0);
     bench.take(1, &[key("a", "body")], HOUR);
     let first = 28 + 36;
-    // Longer than what is read at once, so that the next block begins somewhere in a later window.
+    // Longer than the search window, so that the next block begins in a later window.
     let many: Vec<RequestKey> = (0..4000).map(|number| key(&number.to_string(), "body")).collect();
     bench.take(2, &many, HOUR + 1);
     bench.take(3, &[key("b", "body")], HOUR + 2);
@@ -170,8 +170,8 @@ fn damage_costs_what_stood_there_also_when_the_file_is_replaced() {
     let mut bytes = std::fs::read(&path).unwrap();
     let third = first + 28 + 4000 * 36;
     let known = |bench: &Bench| ["a", "0", "3999", "b", "c", "d"].map(|name| bench.knows(name));
-    // The middle of the long block, the header of the one behind it, and a block's beginning that
-    // belongs to none.
+    // The middle of the long block, the header of the block behind it, and the magic of a block that
+    // is none.
     bytes[first + 1000] ^= 1;
     bytes[third + 4] ^= 1;
     bytes[first + 2000..first + 2004].copy_from_slice(b"KEYS");
@@ -200,7 +200,7 @@ fn a_block_is_found_wherever_damage_ends() {
 }
 
 #[test]
-fn a_file_of_a_former_run_is_replaced_by_one_that_has_its_whole_blocks() {
+fn a_file_of_a_previous_run_is_replaced_by_one_with_its_valid_blocks() {
     let folder = tempfile::tempdir().unwrap();
     Bench::open(folder.path(), 100, 0).take(1, &[key("a", "body")], HOUR);
     let path = folder.path().join("keys/1970-01-01T01.log");
@@ -233,7 +233,7 @@ fn old_logs_are_removed_once_all_in_them_is_forgotten() {
 }
 
 #[test]
-fn a_log_keeps_little_more_than_what_is_remembered() {
+fn a_log_keeps_little_more_than_the_remembered_records() {
     let folder = tempfile::tempdir().unwrap();
     let (records_max, block) = (5000, 1000);
     let id = |number: u64| of_event("column", &number.to_le_bytes());
@@ -259,7 +259,7 @@ fn a_log_keeps_little_more_than_what_is_remembered() {
     assert!(largest < 3 << 20, "{largest}");
     drop(seen);
     assert_eq!((knows(195_000..200_000), knows(0..195_000)), (5000, 0));
-    // A later run replaces the file, without what does not count any more.
+    // A later run replaces the file by one without the obsolete blocks.
     let (mut seen, _) = open_events(folder.path(), records_max);
     log_all(&mut seen, 200_000..201_000);
     assert!(len() < 7 * (28 + block as u64 * 16), "{}", len());
@@ -290,7 +290,7 @@ fn open_events(dir: &Path, values_max: usize) -> (SeenEvents, Arc<SpoolMetrics>)
     (SeenEvents::open(&layout, &metrics, values_max).unwrap(), metrics)
 }
 
-/// What is left of a batch of these events, and what becomes of it.
+/// The events that are left of a batch, and its outcome rule.
 fn begin(seen: &mut SeenEvents, names: &[&str], segment: u64) -> (String, OutcomeRule) {
     let mut batch = events(names);
     let fate = seen.begin(&mut batch, SegmentNumber::new(segment));

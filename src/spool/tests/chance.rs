@@ -1,4 +1,4 @@
-//! Chance that repeats itself: the same seed, the same run.
+//! Pseudo-random numbers: the same seed gives the same run.
 
 /// SplitMix64.
 #[derive(Debug, Clone)]

@@ -1,4 +1,4 @@
-//! The committer with a real hand-over.
+//! Tests of the committer with an [`Exchange`].
 
 use crate::batch::SegmentNumber;
 use std::thread;
@@ -115,9 +115,9 @@ fn age_seals_only_while_an_inserter_is_free() {
 }
 
 #[test]
-fn a_full_spool_refuses_until_there_is_room() {
+fn a_full_spool_refuses_until_there_is_space() {
     let folder = tempfile::tempdir().unwrap();
-    // Room for two files.
+    // Space for two files.
     let bytes_max = 2 * (64 << 10) + 2 * crate::limits::SEGMENT_BLOCKS_BYTES + 100;
     let mut bench = Bench::start(SpoolConfig { batch_rows: 1, spool_bytes_max: bytes_max, ..config(folder.path()) }, 1);
     assert!(matches!(bench.commit(&["a"]), CommitOutcome::Committed { .. }));
@@ -127,7 +127,7 @@ fn a_full_spool_refuses_until_there_is_room() {
     let first = bench.next_sealed();
     assert_eq!(contents(&first).unwrap().0, "a");
     bench.pool.retire(&first).unwrap();
-    // The file of the inserted segment is taken again.
+    // The file of the inserted segment is recycled.
     assert!(matches!(bench.commit(&["d"]), CommitOutcome::Committed { .. }));
     assert_eq!(bench.metrics.refusal(), None);
     assert!(bench.metrics.spool_bytes() <= bytes_max);
@@ -135,7 +135,7 @@ fn a_full_spool_refuses_until_there_is_room() {
 }
 
 #[test]
-fn a_disk_without_room_refuses() {
+fn a_full_disk_refuses() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::start(SpoolConfig { disk_free_min: u64::MAX, ..config(folder.path()) }, 1);
     assert_eq!(bench.commit(&["a"]), CommitOutcome::Refused(CommitRefusal::DiskFull));
@@ -143,14 +143,14 @@ fn a_disk_without_room_refuses() {
 }
 
 #[test]
-fn what_was_committed_and_not_sealed_is_there_at_the_next_start() {
+fn a_committed_and_unsealed_batch_is_recovered_at_the_next_start() {
     for durability in [Durability::Sync, Durability::Written] {
         let folder = tempfile::tempdir().unwrap();
         let config = SpoolConfig { durability, ..config(folder.path()) };
         let mut bench = Bench::start(config.clone(), 1);
         bench.commit(&["a"]);
         bench.commit(&["b"]);
-        // As a crash leaves it: nothing is sealed.
+        // Leave the segment unsealed, as a crash does.
         let copy = folder.path().join("crashed");
         fs::create_dir_all(copy.join("t")).unwrap();
         let name = "00000000000000000001.segment";
@@ -180,7 +180,7 @@ fn positions_and_figures_add_up() {
     assert_eq!((metrics.spooled_rows(), metrics.outstanding(), metrics.oldest_unix_ms()), (0, 0, 0));
 }
 
-/// Commits batches that are all there when the committer begins, and what became of each.
+/// Commits batches that are all queued when the committer begins, and returns the outcome of each.
 fn commit_at_once(config: SpoolConfig, batches: Vec<Batch>) -> Vec<CommitOutcome> {
     let exchange = Arc::new(TestExchange::default());
     let (sender, _sealed) = unbounded();
@@ -218,7 +218,7 @@ fn a_disk_that_is_full_at_a_seal_is_said_to_be_full() {
     };
     assert!(matches!(bench.commit_batch(with_key(b"a", "a")), CommitOutcome::Committed { .. }));
     disk.fill(true);
-    // The segment has its room already; the log of its keys, without which it is not sealed, has not.
+    // The disk space of the segment is allocated; that of the key log, which the seal needs, is not.
     assert!(matches!(bench.commit_batch(with_key(b"b", "b")), CommitOutcome::Committed { .. }));
     for key in [&b"c"[..], b"d"] {
         let refused = bench.commit_batch(with_key(key, "refused"));
@@ -231,7 +231,7 @@ fn a_disk_that_is_full_at_a_seal_is_said_to_be_full() {
 }
 
 #[test]
-fn a_repeat_of_what_is_being_committed_shares_its_fate() {
+fn a_repeat_within_a_group_shares_the_outcome_of_the_original() {
     let folder = tempfile::tempdir().unwrap();
     let batches = || {
         vec![
@@ -253,7 +253,7 @@ fn a_repeat_of_what_is_being_committed_shares_its_fate() {
     };
     let expected = [stored, stored, repeated(1), CommitOutcome::KeyReused, stored, repeated(0)];
     assert_eq!(commit_at_once(config(folder.path()), batches()), expected);
-    // Sealed at its end: now from the log.
+    // The committer has sealed the segment at its end, so the key now comes from the log.
     let expected = [repeated(1), CommitOutcome::Committed { segment: SegmentNumber::new(2) }, repeated(1)];
     assert_eq!(commit_at_once(config(folder.path()), batches())[..3], expected);
     let (_spool, recovered) = Spool::open(config(folder.path())).unwrap();
@@ -261,7 +261,7 @@ fn a_repeat_of_what_is_being_committed_shares_its_fate() {
     assert_eq!(rows, ["aplain", "plain"]);
 }
 
-/// Frozen text and rows of each segment.
+/// The frozen text and the rows of each segment.
 fn schemas_of(segments: &[SealedSegment]) -> Vec<(String, String)> {
     let frozen = |segment: &SealedSegment| String::from_utf8(segment.frozen().to_vec()).unwrap();
     segments.iter().map(|segment| (frozen(segment), contents(segment).unwrap().0)).collect()
@@ -283,7 +283,7 @@ fn batches_of_two_schemas_are_never_in_one_segment() {
     let new = String::from_utf8(new).unwrap();
     let expected = [("frozen", "ab"), (&new, "c"), ("frozen", "d"), (&new, "ef")];
     assert_eq!(schemas_of(&bench.finish()), pairs(&expected));
-    // What a start reads is what was written.
+    // A start reads the same.
     let (_, recovered) = Spool::open(config(folder.path())).unwrap();
     assert_eq!(schemas_of(&recovered.segments), pairs(&expected));
 }
@@ -295,7 +295,7 @@ fn a_group_ends_where_the_schema_changes() {
     let (sender, sealed) = unbounded();
     let (spool, _) = Spool::open(config(folder.path())).unwrap();
     let committer = Committer::new(spool, exchange.clone(), b"1".to_vec(), sender, 1);
-    // All of them are there at once: one group, were they of one schema.
+    // All batches are queued at once: with one schema they would be one group.
     let all = [("1", "a"), ("1", "b"), ("2", "c"), ("2", "d"), ("1", "e"), ("2", "f"), ("2", "g")];
     for (sequence, (frozen, row)) in (1..).zip(all) {
         let mut batch = batch(&[row], &[]);
@@ -308,7 +308,7 @@ fn a_group_ends_where_the_schema_changes() {
     committer.run();
     let segments: Vec<_> = sealed.try_iter().collect();
     assert_eq!(schemas_of(&segments), pairs(&[("1", "ab"), ("2", "cd"), ("1", "e"), ("2", "fg")]));
-    // Every batch went home in its order, with the segment that really holds it.
+    // The batches returned in their order, each with the segment that really holds it.
     let returned: Vec<_> = std::iter::from_fn(|| exchange.take()).collect();
     assert_eq!(returned.iter().map(|home| home.batch.sequence.get()).collect::<Vec<_>>(), (1..=7).collect::<Vec<_>>());
     let numbers =
@@ -324,7 +324,7 @@ fn held_segments_of_older_columns_do_not_keep_younger_events_waiting() {
     bench.commit_as(b"old", &["a"]);
     let old = bench.next_sealed();
     bench.metrics.held.hold(old.number(), "a reason".into(), false);
-    // Of the same columns: it would be held as well, and is better kept growing.
+    // A segment with the same columns would be held as well, so it stays open and grows.
     bench.commit_as(b"old", &["b"]);
     assert!(bench.sealed.recv_timeout(Duration::from_millis(300)).is_err(), "sealed though its like is held");
     bench.commit_as(b"new", &["c"]);
@@ -333,7 +333,7 @@ fn held_segments_of_older_columns_do_not_keep_younger_events_waiting() {
     bench.metrics.held.hold(flipped.number(), "a reason".into(), false);
     let first = bench.next_sealed();
     assert_eq!(contents(&first).unwrap().0, "c");
-    // That one is held for its own sake only.
+    // The segment is held alone.
     bench.commit_as(b"new", &["d"]);
     assert!(bench.sealed.recv_timeout(Duration::from_millis(300)).is_err(), "sealed without a free inserter");
     bench.metrics.held.hold(first.number(), "a reason".into(), true);

@@ -1,4 +1,4 @@
-//! A hand-over of one worker, which is the test itself.
+//! An [`Exchange`] with a single worker, which is the test itself.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard};
@@ -25,12 +25,12 @@ impl TestExchange {
         self.changed.notify_all();
     }
 
-    /// The next batch that has come back, if one has.
+    /// The next returned batch; `None` if there is none yet.
     pub(super) fn take(&self) -> Option<Returned> {
         self.lock().returned.pop_front()
     }
 
-    /// The next batch that comes back.
+    /// Waits for the next returned batch.
     pub(super) fn wait_for_return(&self) -> Returned {
         let mut state = self.lock();
         loop {

@@ -1,12 +1,13 @@
-//! A bit that flips at rest, and what it may cost.
+//! A bit that flips at rest, and the loss that it may cause.
 //!
-//! - In a frame of a sealed segment: that frame, whatever becomes of the others.
-//! - In a frame of an unsealed one: that frame, too. If no later frame says that it was on the disk,
-//!   those behind it as well, and unnoticed: to the next start they are a torn tail.
-//! - In an identity, or in the seal of what was sent: the segment is set aside, whole.
-//! - In any other seal, or in a progress block: nothing. But without its seal a frame that was
-//!   damaged before may be a torn tail.
-//! - In a log of identities: that the events in that block are taken for new, once more.
+//! - In a frame of a sealed segment: that frame is lost, and no other.
+//! - In a frame of an unsealed segment: that frame is lost. If no later frame proves that it had
+//!   been synced, the frames behind it are lost too, without notice: to the next start they are a
+//!   torn tail.
+//! - In an identity block, or in the seal of a segment that was sent: the whole segment is set aside.
+//! - In any other seal, or in a progress block: nothing is lost. But without the seal, a frame that
+//!   was damaged earlier may look like a torn tail.
+//! - In a log of identities: repeats of the events in that block are stored again.
 
 use crate::batch::Position;
 use std::collections::BTreeSet;
@@ -20,7 +21,7 @@ use crate::batch::identity::Id;
 use crate::spool::block::{BLOCK, Identity, Seal, frames_start};
 use crate::spool::frame::{FramePlace, HEADER, Header, MAGIC};
 
-/// Flips a bit of one segment, and tells the model.
+/// Flips a bit of one segment, and records the permitted loss in the model.
 pub(super) fn flip(disk: &FaultyDisk, folder: &Path, model: &mut Model, chance: &mut Chance) {
     let mut files = disk.files_in(folder);
     files.retain(|(name, _)| name.ends_with(".segment") || name.ends_with(".sent"));
@@ -55,7 +56,7 @@ pub(super) fn flip(disk: &FaultyDisk, folder: &Path, model: &mut Model, chance: 
     }
 }
 
-/// Flips a bit of a log of identities, and tells the model.
+/// Flips a bit of a log of identities, and records the permitted loss in the model.
 pub(super) fn flip_log(disk: &FaultyDisk, folder: &Path, model: &mut Model, chance: &mut Chance) {
     let files = disk.files_in(folder);
     if files.is_empty() {
@@ -75,7 +76,7 @@ pub(super) fn flip_log(disk: &FaultyDisk, folder: &Path, model: &mut Model, chan
 
 const LOG_HEADER: usize = 28;
 
-/// Where the whole blocks of a log begin, and what they hold.
+/// The offsets of the valid blocks of a log, and their records.
 fn blocks(bytes: &[u8]) -> Vec<(usize, &[Id])> {
     let block = |offset: usize| {
         let (header, rest) = bytes[offset..].split_at_checked(LOG_HEADER)?;
@@ -86,7 +87,8 @@ fn blocks(bytes: &[u8]) -> Vec<(usize, &[Id])> {
     memchr::memmem::find_iter(bytes, b"SEEN").filter_map(block).collect()
 }
 
-/// Where a torn tail begins, to a start that finds no seal; and whether it notices a damage before.
+/// The offset at which a start that finds no seal sees a torn tail, and whether it sees damage before
+/// that offset.
 fn torn_tail(left: &[&Frame], first_position: Position) -> (usize, bool) {
     let (mut expected, mut is_noticed) = (first_position, false);
     for (index, frame) in left.iter().enumerate() {
@@ -101,8 +103,8 @@ fn torn_tail(left: &[&Frame], first_position: Position) -> (usize, bool) {
     (left.len(), is_noticed)
 }
 
-/// The batches in those frames of a segment's file that are whole; without `rows`, in those that
-/// have rejected lines.
+/// The batches in the valid frames of a segment's file; without `rows`, only in the frames that have
+/// rejected lines.
 pub(super) fn readable(disk: &FaultyDisk, path: &Path, rows: bool) -> BTreeSet<u32> {
     let files = disk.files_in(path.parent().unwrap());
     let (_, bytes) = files.iter().find(|(name, _)| *name == *path.file_name().unwrap().to_string_lossy()).unwrap();
@@ -115,7 +117,7 @@ struct Segment {
     identity: Identity,
     identity_len: usize,
     is_sealed: bool,
-    /// Those that are whole.
+    /// The valid frames.
     frames: Vec<Frame>,
 }
 
@@ -144,7 +146,7 @@ impl Frame {
         let header = Header::decode(&bytes[offset..], place)?;
         let payload = bytes.get(offset + HEADER..offset + header.len() as usize)?;
         let (rows, rest) = payload.split_at(header.rows_bytes as usize);
-        // One that is damaged already costs nothing more.
+        // A frame that is damaged already can't be lost again.
         if batch::checksum(rows, rest, None, &[]) != header.checksum {
             return None;
         }

@@ -1,4 +1,4 @@
-//! Two faults in a row: the page cache shows the next process what the disk does not have.
+//! Two faults in a row: the page cache shows the next process bytes that are not on the disk.
 
 use super::faulty::{End, Fault, FaultyDisk};
 use super::*;
@@ -71,7 +71,7 @@ fn an_attempt_after_one_whose_answer_could_not_be_noted_is_known_to_the_next_pro
         let segment = write_segment(&spool, 1, None, &[batch(&["row"], &[])]);
         let mut segment = segment.seal(&mut spool.repeats).map_err(|_| ()).unwrap();
         segment.begin_attempt("window", SegmentNumber::new(1)).unwrap();
-        // Opens the file, and then writes a part that may say all of it.
+        // Opens the file, then writes a part of the block, which may be all that matters of it.
         disk.plan(2, Fault::ShortThenFails);
         let answered = segment.attempt_answered();
         segment.begin_attempt("window", SegmentNumber::new(1)).unwrap();
@@ -131,8 +131,8 @@ fn what_is_sent_under_a_token_has_its_seal_on_the_disk() {
     assert!(seals > 0, "no sync failed");
 }
 
-/// Whatever call fails while a recycled file becomes a segment, and whether or not the disk lets it
-/// be removed then: what is there counts.
+/// Whichever call fails while a recycled file becomes a segment, and whether or not the file can be
+/// removed afterwards: its bytes count as long as it exists.
 #[test]
 fn a_recycled_file_counts_until_it_is_gone() {
     let mut left = [0, 0];

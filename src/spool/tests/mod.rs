@@ -1,4 +1,5 @@
-//! The log on a real file system: what is written is recovered, whatever is cut off or changed.
+//! Tests of the log on a real file system: what is written is recovered, whatever is truncated or
+//! changed.
 
 mod chance;
 mod committing;
@@ -19,7 +20,7 @@ use super::segment::OpenSegment;
 use super::*;
 use crate::batch::Batch;
 
-/// A spool that seals only when it is told to.
+/// Settings of a spool that never seals by rows, bytes or age.
 fn config(dir: &Path) -> SpoolConfig {
     SpoolConfig {
         dir: dir.join("spool"),
@@ -62,7 +63,7 @@ fn contents(segment: &SealedSegment) -> io::Result<(String, String)> {
     Ok((rows, rejected))
 }
 
-/// An open segment of a spool's folder with these batches in it, each durable before the next.
+/// Opens a segment in a spool's folder and appends these batches, each synced before the next.
 fn write_segment(spool: &Spool, number: u64, recycled: Option<(&Path, u64)>, batches: &[Batch]) -> OpenSegment {
     let mut open =
         OpenSegment::create(&spool.layout, SegmentNumber::new(number), Position::new(1), b"frozen", 4096, recycled)
@@ -75,7 +76,7 @@ fn write_segment(spool: &Spool, number: u64, recycled: Option<(&Path, u64)>, bat
     open
 }
 
-/// The bytes of an unsealed segment with three frames, and where each of them ends.
+/// The bytes of an unsealed segment with three frames, and the end offset of each frame.
 fn three_frames(dir: &Path) -> (Vec<u8>, [usize; 3]) {
     let (spool, _) = Spool::open(config(dir)).unwrap();
     let batches = [batch(&["one"], &[]), batch(&["two", "deux"], &["bad"]), batch(&[], &["worse"])];
@@ -88,7 +89,7 @@ fn three_frames(dir: &Path) -> (Vec<u8>, [usize; 3]) {
     (bytes, ends)
 }
 
-/// What a start makes of a folder whose only segment has these bytes.
+/// Recovers a folder whose only segment has these bytes.
 fn recover(bytes: &[u8], name: &str) -> (tempfile::TempDir, Spool, Vec<SealedSegment>) {
     let folder = tempfile::tempdir().unwrap();
     let table_dir = folder.path().join("spool/t");

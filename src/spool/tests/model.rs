@@ -1,15 +1,16 @@
-//! What must have become of every batch: written down beside the spool, and held against it.
+//! The model: a record of what must have become of every batch, kept beside the spool and compared
+//! with it.
 //!
-//! Two servers stand for ClickHouse: each remembers tokens, stores rows that come under a new one,
-//! and knows nothing of the other. So what the spool owes its inserters shows as rows that are there
-//! twice or not at all.
+//! Two servers stand for ClickHouse. Each remembers tokens, stores the rows of a new token, and is
+//! independent of the other. A fault of the spool therefore shows as rows that are stored twice or
+//! not at all.
 //!
-//! - A batch that was acknowledged is stored exactly once; one that was refused, or never answered,
-//!   at most once, and then whole. So are batches with the same request key, all together, and those
-//!   whose events have the same identities.
-//! - Rows come back as they were written, in whole frames, and nothing else does.
+//! - An acknowledged batch is stored exactly once. A batch that was refused, or never answered, is
+//!   stored at most once, and completely if at all. The same holds for all batches with one request
+//!   key together, and for all events with one identity together.
+//! - Reads return the rows as they were written, in complete frames, and nothing else.
 //! - A token names the same bytes for ever.
-//! - A flipped bit costs what [`super::flips`] says. What is held for a person is there.
+//! - A flipped bit costs what [`super::flips`] lists. Held segments are on the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,16 +21,16 @@ use crate::batch::{Batch, Sequence};
 
 use super::chance::Chance;
 
-/// What is known of a batch.
+/// What is promised of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Promise {
     /// It was acknowledged.
-    CopyMode,
-    /// It was refused, or the process ended before it said anything.
+    Kept,
+    /// It was refused, or the process ended before it answered.
     None,
 }
 
-/// Which part of a batch.
+/// A part of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Section {
     Rows,
@@ -40,22 +41,23 @@ pub(super) enum Section {
 pub(super) struct Record {
     pub(super) promise: Promise,
     pub(super) is_keyed: bool,
-    /// Each of its events has an identity.
+    /// True if each event has an identity.
     pub(super) is_identified: bool,
-    /// It is in a segment that was seen sealed: no loss of power takes it any more.
+    /// True if the batch is in a segment that was seen sealed, so that no loss of power takes it.
     pub(super) is_sealed: bool,
-    /// The segments in which a flipped bit has hit it, or what it can only be read with.
+    /// The segments in which a flipped bit has hit the batch, or a block that its frame depends on.
     damaged_in: BTreeSet<u64>,
-    /// Nothing on the disk says that it was ever acknowledged: a flipped bit took it unnoticed.
+    /// True if a flipped bit may have taken the batch without notice: nothing on the disk proves that
+    /// it was acknowledged.
     may_vanish: bool,
-    /// How often it may be stored: more than once when its identities were forgotten.
+    /// How often the batch may be stored: more than once if its identities were forgotten.
     copies_max: usize,
-    /// How often each row is stored: those for the table, the rejected.
+    /// How often each row is stored: rows, and rejected lines.
     stored: [Vec<u32>; 2],
     filler: [usize; 2],
 }
 
-/// A row: its section, batch, index, and length; then a filler that follows from them.
+/// Appends a row: its section, batch, index and length, then a filler computed from them.
 const ROW_HEADER: usize = 11;
 
 fn put_row(section: Section, id: u32, index: u16, len: usize, bytes: &mut Vec<u8>) {
@@ -67,7 +69,7 @@ fn put_row(section: Section, id: u32, index: u16, len: usize, bytes: &mut Vec<u8
     bytes.resize(bytes.len() + len, filler);
 }
 
-/// A row that was read: its batch, its index, and where the next one begins.
+/// Parses a row: its batch, its index, and the offset of the next row.
 fn get_row(section: Section, bytes: &[u8], at: usize) -> (u32, u16, usize) {
     let header = &bytes[at..at + ROW_HEADER];
     assert_eq!(header[0], if section == Section::Rows { b'R' } else { b'Q' }, "no row begins at {at}");
@@ -96,7 +98,7 @@ pub(super) fn batches_of(section: Section, bytes: &[u8]) -> Vec<u32> {
     ids
 }
 
-/// Where the rows begin.
+/// The offsets of the rows.
 pub(super) fn row_offsets(bytes: &[u8]) -> Vec<u64> {
     let (mut at, mut offsets) = (0, Vec::new());
     while at < bytes.len() {
@@ -109,9 +111,9 @@ pub(super) fn row_offsets(bytes: &[u8]) -> Vec<u64> {
 #[derive(Debug, Default)]
 pub(super) struct Model {
     pub(super) records: Vec<Record>,
-    /// What was ever seen under a token.
+    /// The bytes that were ever seen under each token.
     tokens: BTreeMap<String, Vec<u8>>,
-    /// The tokens that each of two servers knows; of some it has not the rows.
+    /// The tokens that each of the two servers knows; it lacks the rows of some.
     servers: [BTreeMap<String, bool>; 2],
 }
 
@@ -142,7 +144,7 @@ impl Model {
         self.records.len() as u32 - 1
     }
 
-    /// The batch of a record, or of several whose events have identities, as a worker hands it over.
+    /// The batch of one record, or of several whose events have identities, as a worker submits it.
     pub(super) fn contents(&self, ids: &[u32], sequence: u64) -> Batch {
         let mut batch = Batch::new(0);
         for id in ids.iter().copied() {
@@ -171,7 +173,7 @@ impl Model {
         batch
     }
 
-    /// The batches in a part of a segment: each whole, and none twice.
+    /// The batches in a part of a segment; asserts that each is complete and none is there twice.
     fn batches_in(&self, section: Section, bytes: &[u8]) -> Vec<u32> {
         let (mut at, mut ids) = (0, Vec::<u32>::new());
         while at < bytes.len() {
@@ -191,13 +193,13 @@ impl Model {
         ids
     }
 
-    /// The batches in a segment that was read whole.
+    /// The batches in a segment that was read to its end.
     pub(super) fn look_at(&mut self, token: &str, rows: &[u8], rejected: &[u8]) -> Vec<u32> {
         self.is_the_same(token, rows);
         self.is_the_same(&format!("{token}-q"), rejected);
         let mut ids = self.batches_in(Section::Rows, rows);
         let of_rejected = self.batches_in(Section::Rejected, rejected);
-        // A part that is stored may have been left out when the rest was salvaged.
+        // Salvage leaves out a part that is stored already.
         let both = |id: u32| self.records[id as usize].stored.iter().all(|rows| rows.contains(&0));
         for id in ids.iter().chain(&of_rejected).copied().filter(|id| both(*id)) {
             assert!(ids.contains(&id) && of_rejected.contains(&id), "batch {id} is parted");
@@ -211,18 +213,18 @@ impl Model {
         assert!(known == bytes, "token {token} names other bytes than before");
     }
 
-    /// A server is killed between an insert's token and its rows.
+    /// Kills a server between writing the token and the rows of an INSERT.
     pub(super) fn know_only(&mut self, server: usize, token: &str, bytes: &[u8]) {
         self.is_the_same(token, bytes);
         self.servers[server].entry(token.to_owned()).or_insert(false);
     }
 
-    /// What a look at the rows of a token that a server knows finds.
+    /// Looks up whether a server has the rows of a token that it knows.
     pub(super) fn has_rows(&self, server: usize, token: &str) -> bool {
         self.servers[server][token]
     }
 
-    /// A server takes an insert.
+    /// A server executes an INSERT.
     pub(super) fn insert(&mut self, server: usize, token: &str, section: Section, bytes: &[u8]) {
         self.is_the_same(token, bytes);
         if self.servers[server].contains_key(token) {
@@ -237,55 +239,55 @@ impl Model {
         }
     }
 
-    /// A flipped bit has hit these batches in a segment.
+    /// Notes that a flipped bit has hit these batches in a segment.
     pub(super) fn damage(&mut self, segment: u64, ids: &[u32]) {
         for id in ids {
             self.records[*id as usize].damaged_in.insert(segment);
         }
     }
 
-    /// Nobody will find out what a flipped bit has hit in a segment.
+    /// Notes that a flipped bit in a segment may go unnoticed.
     pub(super) fn may_vanish(&mut self, segment: u64) {
         let hit = self.records.iter_mut().filter(|record| record.damaged_in.contains(&segment));
         hit.for_each(|record| record.may_vanish = true);
     }
 
-    /// A flipped bit lets these identities be forgotten.
+    /// Notes that a flipped bit lets these identities be forgotten.
     pub(super) fn may_be_taken_again(&mut self, ids: &[Id]) {
         for (id, record) in (0..).zip(&mut self.records).filter(|(_, record)| record.is_identified) {
             record.copies_max += usize::from(ids.contains(&identity(id, 0)));
         }
     }
 
-    /// True when a flipped bit has hit something in a segment.
+    /// True if a flipped bit has hit a segment.
     pub(super) fn is_damaged(&self, segment: u64) -> bool {
         self.records.iter().any(|record| record.damaged_in.contains(&segment))
     }
 
-    /// True when a server has these rows, under whatever token.
+    /// True if a server has these rows, under any token.
     pub(super) fn finds(&self, rows: &[u8]) -> bool {
         let stored = self.servers.iter().flatten().filter(|(_, is_stored)| **is_stored);
         stored.into_iter().any(|(token, _)| memmem::find(&self.tokens[token], rows).is_some())
     }
 
-    /// The server that has this token.
+    /// The server that knows this token.
     pub(super) fn server_of(&self, token: &str) -> Option<usize> {
         self.servers.iter().position(|server| server.contains_key(token))
     }
 
-    /// After a start: what was promised is in ClickHouse or in one of the segments that were found.
+    /// Checks after a start that every promised batch is in ClickHouse or in a recovered segment.
     pub(super) fn nothing_is_missing(&self, found: &[Vec<u32>], where_: &str) {
         for (id, record) in (0..).zip(&self.records) {
             let times = found.iter().filter(|ids| ids.contains(&id)).count();
             assert!(times <= record.copies_max, "batch {id} is in {times} segments {where_}");
             let there = times > 0 || record.stored.iter().flatten().all(|count| *count > 0);
-            let owed = record.promise == Promise::CopyMode && record.damaged_in.is_empty();
+            let owed = record.promise == Promise::Kept && record.damaged_in.is_empty();
             assert!(there || !owed, "batch {id} was acknowledged and is lost {where_}: {record:?}");
         }
     }
 
-    /// At the end: everything is stored as often as was promised, or `held` for a person. True when
-    /// something is neither, which only a flipped bit explains: somebody must have been told.
+    /// Checks at the end that every batch is stored as often as was promised, or `held`. True if a
+    /// batch is neither, which only a flipped bit explains; the loss must then have been reported.
     pub(super) fn everything_is_stored_once(&self, held: &BTreeSet<u32>) -> bool {
         let mut lost = false;
         for (id, record) in (0..).zip(&self.records) {
@@ -295,7 +297,7 @@ impl Model {
                 "batch {id} is stored twice: {record:?}"
             );
             if !record.damaged_in.is_empty() {
-                lost |= record.promise == Promise::CopyMode && !record.may_vanish && counts.contains(&0);
+                lost |= record.promise == Promise::Kept && !record.may_vanish && counts.contains(&0);
                 continue;
             }
             if held.contains(&id) {

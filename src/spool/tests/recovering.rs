@@ -1,4 +1,4 @@
-//! What a start finds after a crash.
+//! Tests of what a start recovers after a crash.
 
 use super::*;
 use crate::batch::identity::{RequestKey, Summary, of_event, of_request};
@@ -18,7 +18,7 @@ fn a_segment_cut_at_every_byte_gives_its_whole_frames() {
     let frames = ends[0] - HEADER - 3;
     // Between the identity and the frames there are only zeros.
     for cut in (0..80).chain(frames..=ends[2]) {
-        // What is cut off reads as zeros, as in a preallocated file, or is not there at all.
+        // The truncated part either reads as zeros, as in a preallocated file, or is missing.
         for padded in [true, false] {
             let mut torn = bytes[..cut].to_vec();
             if padded {
@@ -63,7 +63,7 @@ fn a_bad_frame_below_a_durable_mark_is_damage_and_above_it_a_torn_tail() {
     let (_folder, spool, segments) = recover(&damaged, NAME);
     assert_eq!(contents(&segments[0]).unwrap(), ("one".into(), "worse".into()));
     assert_eq!(files(&spool.layout.damaged_dir()), [NAME]);
-    // The same, but nothing says that the second was ever durable.
+    // The same without a durable mark that covers the second frame.
     let mut torn = damaged.clone();
     let place =
         FramePlace { epoch: Epoch::new(spool_epoch(&bytes)), number: SegmentNumber::new(1), offset: ends[1] as u64 };
@@ -75,7 +75,7 @@ fn a_bad_frame_below_a_durable_mark_is_damage_and_above_it_a_torn_tail() {
 }
 
 #[test]
-fn a_frame_is_damaged_when_any_later_one_says_that_it_was_there() {
+fn a_frame_is_damaged_when_the_durable_mark_of_any_later_frame_covers_it() {
     let folder = tempfile::tempdir().unwrap();
     let (spool, _) = Spool::open(config(folder.path())).unwrap();
     let path = spool.layout.path(SegmentNumber::new(1), FileKind::Segment);
@@ -100,7 +100,7 @@ fn spool_epoch(bytes: &[u8]) -> u64 {
 }
 
 #[test]
-fn frames_of_a_files_former_life_do_not_come_back() {
+fn frames_of_the_segment_that_a_recycled_file_held_before_do_not_come_back() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool, _) = Spool::open(config(folder.path())).unwrap();
     let old = [batch(&["old1"], &[]), batch(&["old2"], &[]), batch(&["old3"], &[])];
@@ -193,14 +193,14 @@ fn a_sealed_segment_that_changed_is_not_streamed() {
 }
 
 #[test]
-fn what_can_not_be_read_is_kept_as_damaged() {
+fn a_file_that_can_not_be_read_is_kept_as_damaged() {
     let folder = tempfile::tempdir().unwrap();
     let (mut bytes, _) = three_frames(folder.path());
     bytes[20] ^= 1;
     let (_folder, spool, segments) = recover(&bytes, NAME);
     assert!(segments.is_empty());
     assert_eq!(files(&spool.layout.damaged_dir()), [NAME]);
-    // A segment that was sent and has no seal can't be.
+    // A segment that was sent always has a seal; one without is damaged.
     let (bytes, _) = three_frames(tempfile::tempdir().unwrap().path());
     let (_folder, spool, segments) = recover(&bytes, "00000000000000000001.sent");
     assert!(segments.is_empty());
@@ -239,7 +239,7 @@ fn identities_in_an_unsealed_segment_are_known_after_a_crash_and_those_that_were
             requests
         };
         assert_eq!(knows(&mut spool), known);
-        // Once it is sealed its frames are not read any more: the log has them.
+        // A start reads no frames of a sealed segment: the identities come from the log.
         assert_eq!(segments.len(), 1);
         drop((spool, segments));
         let (mut spool, recovered) = Spool::open(config(folder.path())).unwrap();

@@ -1,4 +1,4 @@
-//! A sealed segment that turns out to be damaged.
+//! Tests of sealed segments that turn out to be damaged.
 
 use super::faulty::{End, Fault, FaultyDisk};
 use super::*;
@@ -10,11 +10,11 @@ use crate::spool::ledger::Events;
 const NAME: &str = "00000000000000000001.segment";
 const SENT: &str = "00000000000000000001.sent";
 
-/// What the frames hold: rows and rejected lines.
+/// The contents of the frames: rows and rejected lines.
 const FRAMES: [(&[&str], &[&str]); 4] =
     [(&["one", "uno"], &["bad"]), (&["two"], &[]), (&[], &["worse", "worst"]), (&["three", "drei", "trois"], &["no"])];
 
-/// Where the frames begin, and where the last one ends.
+/// The start offsets of the frames, and the end offset of the last one.
 fn places(bytes: &[u8]) -> Vec<usize> {
     let len = |(rows, rejected): &(&[&str], &[&str])| {
         HEADER + rows.iter().chain(*rejected).map(|text| text.len()).sum::<usize>()
@@ -27,7 +27,7 @@ fn places(bytes: &[u8]) -> Vec<usize> {
     std::iter::once(begin).chain(ends).collect()
 }
 
-/// What is in all frames but one.
+/// The contents of all frames but one.
 fn without(lost: usize) -> (String, String) {
     let rest = FRAMES.iter().enumerate().filter(|(index, _)| *index != lost);
     rest.fold(Default::default(), |(rows, rejected), (_, frame)| {
@@ -40,8 +40,8 @@ fn events(frames: &[(&[&str], &[&str])]) -> Events {
     Events { rows: count(|frame| frame.0.len()), rejected: count(|frame| frame.1.len()) }
 }
 
-/// An open segment with these batches in one group: no frame says of another that it was durable,
-/// only the seal does.
+/// Opens a segment and appends these batches as one group: no frame has a durable mark for another,
+/// only the seal proves that they were synced.
 fn one_group(spool: &Spool, batches: &[Batch]) -> OpenSegment {
     let mut open =
         OpenSegment::create(&spool.layout, SegmentNumber::new(1), Position::new(1), b"frozen", 4096, None).unwrap();
@@ -49,7 +49,7 @@ fn one_group(spool: &Spool, batches: &[Batch]) -> OpenSegment {
     open
 }
 
-/// A folder with a sealed segment of these frames, and its bytes.
+/// Makes a folder with a sealed segment of these frames, and returns the segment's bytes.
 fn sealed(frames: &[(&[&str], &[&str])]) -> (tempfile::TempDir, Vec<u8>) {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool, _) = Spool::open(config(folder.path())).unwrap();
@@ -59,7 +59,7 @@ fn sealed(frames: &[(&[&str], &[&str])]) -> (tempfile::TempDir, Vec<u8>) {
     (folder, bytes)
 }
 
-/// Puts these bytes in place of the segment, and starts.
+/// Overwrites the segment with these bytes, and recovers the folder.
 fn start_with(folder: &Path, bytes: &[u8]) -> (Spool, SealedSegment) {
     for name in [NAME, SENT] {
         let _ = fs::remove_file(folder.join("spool/t").join(name));
@@ -70,7 +70,7 @@ fn start_with(folder: &Path, bytes: &[u8]) -> (Spool, SealedSegment) {
     (spool, recovered.segments.remove(0))
 }
 
-/// What an inserter does when the first attempt breaks off.
+/// The steps of an inserter after the first attempt breaks off.
 fn attempted(segment: &mut SealedSegment) {
     segment.begin_attempt("window", SegmentNumber::new(1)).unwrap();
     assert_eq!(contents(segment).unwrap_err().kind(), io::ErrorKind::InvalidData);
@@ -108,11 +108,11 @@ fn whichever_byte_has_changed_only_its_frame_is_missing() {
         let bytes_there = folders.iter().flat_map(|dir| files(dir).into_iter().map(|name| dir.join(name)));
         let bytes_there: u64 = bytes_there.map(|path| fs::metadata(path).unwrap().len()).sum();
         assert_eq!(metrics.spool_bytes(), bytes_there);
-        // The original is as it was, but for the note about its attempts.
+        // The original is unchanged but for its progress block.
         assert_eq!(fs::read(spool.layout.damaged_dir().join(SENT)).unwrap()[places[0]..], changed[places[0]..]);
         let token = left.token();
         drop((spool, segment, left));
-        // Two starts find the same.
+        // Two starts recover the same.
         for _ in 0..2 {
             let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
             let [left] = &recovered.segments[..] else { panic!("{recovered:?}") };
@@ -146,7 +146,7 @@ fn several_damaged_frames_and_what_lies_between_them() {
 }
 
 #[test]
-fn of_a_segment_without_a_readable_frame_the_original_is_left() {
+fn a_segment_without_a_readable_frame_leaves_only_its_original() {
     let (folder, mut bytes) = sealed(&FRAMES[..1]);
     let at = places(&bytes)[0] + HEADER;
     bytes[at] ^= 1;
@@ -165,7 +165,7 @@ fn of_a_segment_without_a_readable_frame_the_original_is_left() {
 }
 
 #[test]
-fn rows_that_are_inserted_are_not_in_what_is_left() {
+fn inserted_rows_are_not_in_the_salvaged_copy() {
     let (folder, bytes) = sealed(&FRAMES);
     let places = places(&bytes);
     let mut changed = bytes.clone();
@@ -184,7 +184,7 @@ fn rows_that_are_inserted_are_not_in_what_is_left() {
     assert_eq!((ledger.rows.inserted, ledger.rows.set_aside), (events(&FRAMES).rows, 0));
     assert_eq!((ledger.rejected.inserted, ledger.rejected.set_aside), (3, 1));
     drop((spool, left, segment));
-    // Not even when the note that the rows are inserted is lost.
+    // Not even if the progress block that says "rows inserted" is lost.
     let (spool, mut segment) = start_with(folder.path(), &changed);
     spool.pool().rows_are_inserted(&mut segment).unwrap();
     segment.begin_attempt("window", SegmentNumber::new(1)).unwrap();
@@ -199,7 +199,7 @@ fn rows_that_are_inserted_are_not_in_what_is_left() {
 }
 
 #[test]
-fn what_can_be_read_whole_after_all_stays_what_it_is() {
+fn a_segment_that_turns_out_to_be_readable_stays_as_it_is() {
     let (folder, bytes) = sealed(&FRAMES);
     let (spool, mut segment) = start_with(folder.path(), &bytes);
     let token = segment.token();
@@ -208,8 +208,8 @@ fn what_can_be_read_whole_after_all_stays_what_it_is() {
     assert!(spool.metrics().ledger().balances());
 }
 
-/// Whatever call fails, and whatever ends the process there, in the end what is readable is there
-/// once and the original is kept.
+/// Whichever call fails or ends the process, in the end the readable frames are there once and the
+/// original is kept.
 #[test]
 fn a_crash_at_any_call_loses_and_doubles_nothing_readable() {
     let config = SpoolConfig { dir: "/disk/spool".into(), ..config(Path::new("/")) };
@@ -240,7 +240,7 @@ fn a_crash_at_any_call_loses_and_doubles_nothing_readable() {
                 let mut outcome = spool.pool().salvage(&mut segment);
                 let failed = disk.has_failed() || disk.ended().is_some();
                 if fault == Fault::Fails && outcome.is_err() && !disk.is_read_only() {
-                    // The same process again, unless the machine is to blame: it is sent once more.
+                    // Unless the machine lost power, the same process sends the segment once more.
                     let sent = segment.begin_attempt("window", SegmentNumber::new(1)).and_then(|()| contents(&segment));
                     assert_eq!(sent.unwrap_err().kind(), io::ErrorKind::InvalidData, "{fault:?} at call {nth}");
                     let _ = segment.attempt_answered();
@@ -274,8 +274,8 @@ fn a_crash_at_any_call_loses_and_doubles_nothing_readable() {
     }
 }
 
-/// Nothing says whether the rejected lines were sent: that the rows turn out to be there says nothing
-/// of them.
+/// An unknown attempt may have sent the rejected lines too. Rows that turn out to be inserted don't
+/// prove the rejected lines.
 #[test]
 fn an_unknown_attempt_stays_open_when_the_rows_are_there() {
     let (folder, bytes) = sealed(&FRAMES);

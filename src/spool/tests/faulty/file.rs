@@ -1,4 +1,4 @@
-//! A file: what the page cache has of it, and what the disk has.
+//! A file of the faulty disk: its state in the page cache, and its state on the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,11 +31,11 @@ impl Content {
 pub(super) struct File {
     pub(super) cached: Content,
     pub(super) stored: Content,
-    /// Pages that differ, or may.
+    /// Pages that may differ between page cache and disk.
     pub(super) dirty: BTreeSet<u64>,
-    /// Lengths since the last sync.
+    /// Lengths that the file has had since the last sync.
     lens: Vec<u64>,
-    /// Bytes that have room on the disk.
+    /// Bytes with allocated disk space.
     pub(super) reserved: u64,
 }
 
@@ -142,7 +142,7 @@ impl File {
     }
 }
 
-/// Page, place in it, and bytes up to its end.
+/// The page of an offset, the offset in the page, and the bytes up to the end of the page.
 fn piece_of_page(offset: u64, left: usize) -> (u64, usize, usize) {
     let within = (offset % PAGE as u64) as usize;
     (offset / PAGE as u64, within, left.min(PAGE - within))

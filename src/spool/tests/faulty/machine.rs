@@ -1,4 +1,5 @@
-//! The machine below the calls: its files and names, what is planned, and what a loss of power leaves.
+//! The machine under the faulty disk: files, names, the planned fault, and the state that a loss of
+//! power leaves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -8,7 +9,7 @@ use super::super::chance::Chance;
 use super::file::File;
 use super::{End, Fault};
 
-/// A file, whatever names it has.
+/// Identifies a file independently of its names.
 pub(super) type Inode = usize;
 
 type Names = BTreeMap<String, Inode>;
@@ -19,7 +20,7 @@ pub(super) struct Folder {
     stored: Names,
 }
 
-/// What is given a name or loses it, all at once.
+/// An atomic change of names in folders.
 type Change = Vec<(PathBuf, String, Option<Inode>)>;
 
 #[derive(Debug)]
@@ -27,9 +28,9 @@ pub(super) struct Machine {
     pub(super) chance: Chance,
     pub(super) files: Vec<File>,
     pub(super) folders: BTreeMap<PathBuf, Folder>,
-    /// Changes of names that no sync has made durable.
+    /// Changes of names that are not synced.
     pub(super) changes: Vec<Change>,
-    /// Which process is running.
+    /// Number of the running process.
     pub(super) life: u64,
     pub(super) ended: Option<End>,
     pub(super) locked: bool,
@@ -37,11 +38,11 @@ pub(super) struct Machine {
     pub(super) planned: Option<(u64, Fault)>,
     pub(super) is_full: bool,
     pub(super) read_only: bool,
-    /// A call has failed on purpose.
+    /// True once a call was made to fail.
     pub(super) failed: bool,
 }
 
-/// What a call is.
+/// The kind of a call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Call {
     Look,
@@ -52,12 +53,12 @@ pub(super) enum Call {
     SyncFolder,
 }
 
-/// How much of a call is carried out.
+/// How much of a call is executed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Extent {
     Whole,
     Part,
-    /// A part, and then the process is gone.
+    /// A part, then the process ends.
     LastPart,
 }
 
@@ -128,7 +129,7 @@ impl Machine {
         self.changes.push(change);
     }
 
-    /// Makes the changes of a folder durable, and with each those that must come before it.
+    /// Makes the changes of a folder durable, and the changes that each of them depends on.
     pub(super) fn store_folder(&mut self, folder: &Path) {
         let mut wanted = BTreeSet::from([folder.to_owned()]);
         let (mut stored, mut left) = (Vec::new(), Vec::new());
@@ -153,7 +154,7 @@ impl Machine {
         folder.and_then(|folder| folder.cached.get(&name)).copied().ok_or(io::ErrorKind::NotFound.into())
     }
 
-    /// What every call begins with: chance, and what was planned.
+    /// Called at the start of every call: applies random background effects and the planned fault.
     pub(super) fn enter(&mut self, life: u64, call: Call) -> io::Result<Extent> {
         if self.ended.is_some() || life != self.life {
             return Err(io::Error::other("the process has ended"));
@@ -172,7 +173,7 @@ impl Machine {
         match fault {
             Some(Fault::Kill | Fault::PowerLoss) => {
                 self.ended = Some(if fault == Some(Fault::Kill) { End::Killed } else { End::PowerLost });
-                // Done, and the process heard no more of it; or not.
+                // The call is executed or not; either way the process ends before it returns.
                 return match call {
                     Call::Write => Ok(Extent::LastPart),
                     Call::Change if self.chance.one_in(2) => Ok(Extent::LastPart),

@@ -2,26 +2,27 @@
 //!
 //! # The fault model
 //!
-//! **Files.** What is written is in the page cache at once. The disk has it once the file is
-//! synced; before that any page of 4 KiB may reach it at any time, in the state of that time. A loss
-//! of power keeps any subset of the pages written since the last sync, and of a page any subset of
-//! its sectors of 512 bytes; of the lengths that the file has had since then any one. What was never
-//! written reads as zeros.
+//! **Files.** A write changes the page cache. A sync makes the file's pages durable; before that,
+//! any 4 KiB page may reach the disk at any time, in its state of that moment. A loss of power keeps
+//! any subset of the pages written since the last sync, any subset of the 512-byte sectors of each
+//! page, and any of the lengths that the file has had since. Bytes that were never written read as
+//! zeros.
 //!
-//! **Names.** Giving and taking a name is a change of its folder; a rename between folders is one
-//! change of both, whole or not at all. A loss of power keeps of each folder's changes since its
-//! last sync those up to any point in their order; different folders know nothing of each other, and
-//! a file's own sync says nothing about its name. Folders themselves are durable when they are made.
+//! **Names.** Creating, renaming and unlinking change a folder. A rename between two folders is one
+//! atomic change of both. Of the changes of a folder since its last sync, a loss of power keeps those
+//! up to any point of their order. Folders are independent of each other, and the sync of a file
+//! does not make its name durable. A folder itself is durable when it is created.
 //!
-//! **A failed sync of a file** writes some of the pages and forgets that the others were ever
-//! changed: reads show them as if all were well, and the disk will never have them. A failed sync of
-//! a folder leaves its changes undecided, and often the file system read-only until the next boot.
+//! **A failed sync of a file** writes some of the dirty pages and marks the others as clean: reads
+//! still return them, and they never reach the disk. A failed sync of a folder leaves its changes
+//! undecided, and often makes the file system read-only until the next boot.
 //!
-//! **Other calls** fail without an effect, or write only a part, or are interrupted. A full disk
-//! takes what needs no new room.
+//! **Other calls** fail without effect, write only a part, or are interrupted. A full disk accepts
+//! writes that need no new space.
 //!
-//! **A kill** ends the process within a call: a write may have taken a part. The page cache stays,
-//! with what is not true in it. **A loss of power** ends both.
+//! **A kill** ends the process within a call: a write may be executed in part. The page cache stays,
+//! including pages that the disk does not have. **A loss of power** ends the process and clears the
+//! page cache.
 
 mod file;
 mod machine;
@@ -37,14 +38,14 @@ use crate::spool::storage::{FolderEntry, Storage, StorageFile};
 use file::File;
 use machine::{Call, Extent, Inode, Machine, split};
 
-/// What goes wrong at a call.
+/// A fault at a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// It fails, with an error that such a call may have.
+    /// The call fails with an error that such a call can return.
     Fails,
-    /// A read or a write takes only a part.
+    /// A read or a write is executed in part.
     Short,
-    /// A write takes only a part, and the next call fails.
+    /// A write is executed in part, and the next call fails.
     ShortThenFails,
     /// A read or a write is interrupted before it began.
     Interrupted,
@@ -59,14 +60,14 @@ impl Fault {
         [Self::Fails, Self::Short, Self::ShortThenFails, Self::Interrupted, Self::Kill, Self::PowerLoss];
 }
 
-/// Why no call succeeds any more.
+/// The reason why every further call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     Killed,
     PowerLost,
 }
 
-/// See the module. A clone is another view of the same.
+/// A file system in memory with planned and random faults. Clones share its state.
 #[derive(Clone)]
 pub(super) struct FaultyDisk {
     machine: Arc<Mutex<Machine>>,
@@ -88,18 +89,18 @@ impl FaultyDisk {
         self.machine.lock().unwrap()
     }
 
-    /// How many calls there were.
+    /// Number of calls so far.
     pub(super) fn calls(&self) -> u64 {
         self.machine().calls
     }
 
-    /// Lets something go wrong at the `nth` call from now.
+    /// Plans a fault at the `nth` call from now.
     pub(super) fn plan(&self, nth: u64, fault: Fault) {
         let mut machine = self.machine();
         machine.planned = Some((machine.calls.saturating_add(nth), fault));
     }
 
-    /// Nothing goes wrong any more.
+    /// Ends all faults.
     pub(super) fn heal(&self) {
         let mut machine = self.machine();
         (machine.planned, machine.is_full) = (None, false);
@@ -109,26 +110,26 @@ impl FaultyDisk {
         self.machine().is_full = is_full;
     }
 
-    /// True when a call was made to fail since this was last asked.
+    /// True if a call was made to fail since this function was last called.
     pub(super) fn has_failed(&self) -> bool {
         std::mem::take(&mut self.machine().failed)
     }
 
-    /// Takes the plan away for a while.
+    /// Suspends the plan.
     pub(super) fn pause(&self) -> Option<(u64, Fault)> {
         let mut machine = self.machine();
         let calls = machine.calls;
         machine.planned.take().map(|(at, fault)| (at - calls.min(at), fault))
     }
 
-    /// Gives back what [`FaultyDisk::pause`] took.
+    /// Restores the plan that [`FaultyDisk::pause`] returned.
     pub(super) fn resume(&self, planned: Option<(u64, Fault)>) {
         if let Some((nth, fault)) = planned {
             self.plan(nth, fault);
         }
     }
 
-    /// The process or the machine has ended within a call.
+    /// True if the process or the machine has ended within a call.
     pub(super) fn ended(&self) -> Option<End> {
         self.machine().ended
     }
@@ -153,7 +154,7 @@ impl FaultyDisk {
         self.life = life;
     }
 
-    /// The bytes of a folder's files, as they are read now.
+    /// The contents of a folder's files, as reads see them now.
     pub(super) fn files_in(&self, folder: &Path) -> Vec<(String, Vec<u8>)> {
         let machine = self.machine();
         let names = machine.folders.get(folder).into_iter().flat_map(|folder| &folder.cached);
@@ -166,7 +167,7 @@ impl FaultyDisk {
         names.map(|(name, inode)| (name.clone(), read(inode))).collect()
     }
 
-    /// Changes one bit of a file at rest.
+    /// Flips one bit of a file at rest.
     pub(super) fn flip(&self, path: &Path, byte: u64, bit: u8) {
         let mut machine = self.machine();
         let inode = machine.inode(path).unwrap();

@@ -1,5 +1,5 @@
-//! What the inserters do with sealed segments, in the order in which they do it; the model's servers
-//! answer.
+//! The steps of the inserters with sealed segments, in their real order, against the servers of the
+//! model.
 
 use super::super::chance::Chance;
 use super::super::model::{Section, row_offsets};
@@ -7,14 +7,14 @@ use super::*;
 use crate::batch::SegmentNumber;
 
 impl Life {
-    /// What an inserter does with a segment that is due.
+    /// Processes a segment that is due, as an inserter does.
     pub(super) fn insert_one(&mut self) {
         let Some(process) = self.process.as_mut().filter(|process| !process.waiting.is_empty()) else { return };
         let place = self.chance.below(process.waiting.len() as u64) as usize;
         let mut segment = process.waiting.swap_remove(place);
         let (pool, newest) = (process.pool.clone(), process.metrics.newest());
         match self.attempt(&mut segment, &pool, newest.get()) {
-            // A segment that can't be taken away is found by the next start.
+            // The next start finds a segment that can't be removed.
             Ok(true) => drop(pool.retire(&segment)),
             Err(error) if self.kind.flips && error.kind() == io::ErrorKind::InvalidData => {
                 let left = self.damaged(segment, &pool);
@@ -24,7 +24,7 @@ impl Life {
         }
     }
 
-    /// What waits in the place of a segment that can't be read.
+    /// Salvages a segment that can't be read, and returns the copy.
     fn damaged(&mut self, mut segment: SealedSegment, pool: &SegmentPool) -> Option<SealedSegment> {
         assert!(self.model.is_damaged(segment.number().get()), "nothing has hit it");
         let a_person_looks = !self.is_faulty || self.chance.one_in(3);
@@ -33,7 +33,7 @@ impl Life {
         }
         let readable = flips::readable(&self.disk, segment.path(), segment.rows_waiting() > 0);
         match pool.salvage(&mut segment) {
-            // Nobody can look.
+            // Nothing can be looked up.
             Ok(Some(salvaged)) if self.disk.ended().is_some() => salvaged.segment,
             Ok(Some(salvaged)) => {
                 let found = self.quietly(|life| salvaged.segment.as_ref().map(|left| life.look_at(left)));
@@ -45,7 +45,8 @@ impl Life {
         }
     }
 
-    /// ClickHouse has something of it, or may get a piece of it, so that nothing else may go in.
+    /// True if ClickHouse has, or may get, a piece of the segment, so that no other INSERT of its
+    /// rows is permitted.
     pub(super) fn must_be_held(&self, segment: &SealedSegment) -> bool {
         let token = segment.token();
         let is_there = |token: &str| self.model.server_of(token).is_some();
@@ -54,7 +55,7 @@ impl Life {
             || segment.open_attempt().is_some() && (rows && is_there(&token) || is_there(&format!("{token}-q")))
     }
 
-    /// True when all of it is proven.
+    /// True if the whole segment is proven.
     fn attempt(&mut self, segment: &mut SealedSegment, pool: &SegmentPool, newest: u64) -> io::Result<bool> {
         let token = segment.token();
         if segment.rows_waiting() > 0 {
@@ -91,7 +92,7 @@ impl Life {
         let server = self.begin(segment, token, newest)?;
         let bytes = read(segment, part);
         if first_unknown && bytes.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::InvalidData) {
-            // It broke off.
+            // The INSERT broke off.
             segment.attempt_answered()?;
         }
         let bytes = bytes?;
@@ -100,7 +101,7 @@ impl Life {
                 self.model.insert(server, token, section, &bytes);
                 return self.is_there(segment, server, token);
             }
-            // No answer, and it is there; or not; or only its token is.
+            // No answer: the rows are stored, or not, or only the token is.
             3 => self.model.insert(server, token, section, &bytes),
             4 => {}
             5 => self.model.know_only(server, token, &bytes),
@@ -152,7 +153,7 @@ impl Life {
         Ok(true)
     }
 
-    /// After a success: a token without rows is used up.
+    /// After a success: if the token has no rows, it is used up.
     fn is_there(&mut self, segment: &mut SealedSegment, server: usize, token: &str) -> io::Result<bool> {
         let is_there = self.model.has_rows(server, token);
         if !is_there {
@@ -167,7 +168,7 @@ impl Life {
         let server = match segment.open_attempt().map(|open| open.server.parse()) {
             None if !self.kind.flips => any,
             Some(Ok(window)) => window,
-            // Held; and a person looked which of them has it, or of which parts of it.
+            // The segment is held. The operator looks up which server has it, and which parts.
             None | Some(Err(_)) => self.model.server_of(token).unwrap_or(any),
         };
         segment.begin_attempt(&server.to_string(), SegmentNumber::new(newest))?;
@@ -175,7 +176,8 @@ impl Life {
     }
 }
 
-/// Nothing says where it was sent, or under which token: a person looks for its rows.
+/// The disk does not say to which server or under which token the segment was sent: the operator
+/// looks its rows up.
 fn is_a_persons(segment: &SealedSegment) -> bool {
     segment.open_attempt().is_some_and(OpenAttempt::is_unknown)
 }

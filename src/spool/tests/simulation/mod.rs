@@ -1,6 +1,7 @@
-//! Whole lives of a spool on a faulty disk, thousands of them, each from a seed.
+//! Simulated lives of a spool on a faulty disk, thousands of them, each from a seed.
 //!
-//! `SIM_SEEDS` says how many, `SIM_FIRST_SEED` where to begin. A life that fails says its seed.
+//! `SIM_SEEDS` is the number of lives, `SIM_FIRST_SEED` the first seed. A life that fails prints its
+//! seed.
 
 mod inserting;
 
@@ -20,16 +21,16 @@ use crate::limits;
 use crate::spool::committer::Turn;
 use inserting::read;
 
-/// How many lives a plain run of the tests has.
+/// Number of lives in a plain run of the tests.
 const SEEDS: u64 = 2000;
 
-/// Bytes that are frozen into a segment: its identity has more than one page, and can be torn.
+/// Length of `frozen`, chosen so that the identity block has more than one page and can be torn.
 const FROZEN: usize = 5000;
 
-/// What a life is about.
+/// The kind of a life.
 #[derive(Debug, Clone, Copy)]
 struct Kind {
-    /// Of `written`, a loss of power may take what is not sealed.
+    /// With `written`: a loss of power may take events that are not sealed.
     durability: Durability,
     /// Bits flip while the process is not running.
     flips: bool,
@@ -42,9 +43,9 @@ struct Process {
     sealed: Receiver<SealedSegment>,
     pool: Arc<SegmentPool>,
     metrics: Arc<SpoolMetrics>,
-    /// Segments that an inserter would have.
+    /// Segments that the inserters have.
     waiting: Vec<SealedSegment>,
-    /// The records in each batch.
+    /// The records of each batch.
     under_way: BTreeMap<u64, Vec<u32>>,
     sequence: u64,
 }
@@ -60,7 +61,7 @@ struct Life {
     /// Faults come at any time.
     is_faulty: bool,
     has_flipped: bool,
-    /// Less is written, and more fails and ends: faults follow on one another.
+    /// Fewer writes, more failures and crashes: faults follow each other.
     is_rough: bool,
     node_id: Option<String>,
 }
@@ -90,7 +91,7 @@ impl Life {
         Self { kind, chance, disk, config, model, process, is_faulty, has_flipped, is_rough, node_id }
     }
 
-    /// Lives for so many steps; with `plan`, one fault at that call and no others.
+    /// Lives for `steps`; with `plan`, there is one fault at that call and no other.
     fn live(&mut self, steps: u64, plan: Option<(u64, Fault)>) {
         if let Some((nth, fault)) = plan {
             self.disk.plan(nth, fault);
@@ -190,7 +191,7 @@ impl Life {
         true
     }
 
-    /// Looks without a fault.
+    /// Inspects the spool without faults.
     fn quietly<T>(&mut self, look: impl FnOnce(&mut Self) -> T) -> T {
         let planned = self.disk.pause();
         let seen = look(self);
@@ -235,7 +236,8 @@ impl Life {
             }
         }
         self.disk.restart(end);
-        // Once between two starts, and when the disk has what is read: what it costs is known then.
+        // At most once between two starts, and only if the disk has what is read: then the permitted
+        // loss is known.
         let may_flip = self.kind.flips && self.is_faulty && end == End::PowerLost;
         if may_flip && !std::mem::replace(&mut self.has_flipped, true) {
             let table_dir = self.config.dir.join("t");
@@ -255,7 +257,7 @@ impl Life {
         }
     }
 
-    /// Hands batches over, and lets the committer have them.
+    /// Submits batches and runs the committer.
     fn submit(&mut self) {
         let count = 1 + self.chance.below(*self.chance.clone().pick(&[1, 3, 8]));
         for _ in 0..count {
@@ -274,10 +276,10 @@ impl Life {
         self.turn();
     }
 
-    /// What a client sends: something new, or again what has a key or identities.
+    /// The request of a client: something new, or a repeat of one with a key or identities.
     fn next_record(&mut self) -> u32 {
-        // A client that had no answer asks again, more often than one that had.
-        let again = if self.chance.one_in(3) { Promise::CopyMode } else { Promise::None };
+        // A client without an answer repeats its request more often than one with an answer.
+        let again = if self.chance.one_in(3) { Promise::Kept } else { Promise::None };
         let records = (0..).zip(&self.model.records);
         let known = records.filter(|(_, record)| (record.is_keyed || record.is_identified) && record.promise == again);
         let known: Vec<u32> = known.map(|(id, _)| id).collect();
@@ -289,7 +291,7 @@ impl Life {
         self.model.batch(&mut self.chance, is_keyed, is_identified)
     }
 
-    /// Rounds of the committer until it has nothing to do, and what came of them. False when the
+    /// Turns of the committer until it is idle, with the outcomes noted in the model. False if the
     /// process has ended.
     fn turn(&mut self) -> bool {
         loop {
@@ -299,7 +301,8 @@ impl Life {
                 Ok(Turn::Busy) => {}
                 Ok(Turn::Idle | Turn::Finished) if self.disk.ended().is_none() => return true,
                 _ => {
-                    // It ended itself, or was ended; in both cases the page cache may lie to the next.
+                    // The process ended itself or was killed; in both cases the page cache may show
+                    // the next process bytes that are not on the disk.
                     let by_itself = if self.chance.one_in(2) { End::Killed } else { End::PowerLost };
                     self.ends(self.disk.ended().unwrap_or(by_itself));
                     return false;
@@ -318,7 +321,7 @@ impl Life {
                 CommitOutcome::KeyReused => panic!("the body is the same"),
                 CommitOutcome::Refused(_) => continue,
             }
-            ids.iter().for_each(|id| self.model.records[*id as usize].promise = Promise::CopyMode);
+            ids.iter().for_each(|id| self.model.records[*id as usize].promise = Promise::Kept);
         }
         let sealed: Vec<SealedSegment> = process.sealed.try_iter().collect();
         if self.disk.ended().is_none() {
@@ -329,7 +332,7 @@ impl Life {
         }
     }
 
-    /// An orderly stop; false when the process ended in it.
+    /// An orderly stop; false if the process ended during it.
     fn stop(&mut self) -> bool {
         self.process.as_ref().unwrap().exchange.finish();
         let orderly = self.turn();
@@ -339,7 +342,7 @@ impl Life {
         orderly
     }
 
-    /// No faults any more: everything goes to ClickHouse.
+    /// Ends all faults; everything goes to ClickHouse.
     fn drain(&mut self) {
         self.is_faulty = false;
         self.disk.heal();
@@ -364,7 +367,7 @@ impl Life {
     }
 }
 
-/// Lets `life` say which seed it was, if it fails.
+/// Runs `life`, and prints its seed if it fails.
 fn with_seed<T>(seed: u64, life: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(life)).unwrap_or_else(|panic| {
         eprintln!(
