@@ -144,7 +144,7 @@ fn check_and_the_log_say_who_shares_a_window_and_that_a_quorum_is_missing() {
     assert!(ok && !said.contains("quorum: "), "{said}");
 
     let server = Server::start(&clickhouse, "replica_a", &["--clickhouse-url", &urls_flag]);
-    for part in [shared.as_str(), &apart, "one replica confirms an insert", "at least once", "exactly once"] {
+    for part in [shared.as_str(), &apart, "one replica confirms an INSERT", "at least once", "exactly once"] {
         wait_for(|| format!("{part} is missing: {}", server.log()), || server.log().contains(part).then_some(()));
     }
     assert!(server.stop().success());

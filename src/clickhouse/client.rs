@@ -1,4 +1,4 @@
-//! ClickHouse's HTTP interface, as far as this server needs it.
+//! A client of ClickHouse's HTTP interface.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -14,8 +14,7 @@ use crate::clock::unix_ms;
 /// How long a question about tables and settings may take.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How much of ClickHouse's answer to a question is read at most: columns of a wide table are far
-/// below it.
+/// The most bytes that are read of the result of a query. The columns of a wide table need far fewer.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
 /// How much of an error's text is kept: of its front, and of its end, where ClickHouse says what it
@@ -26,18 +25,19 @@ const END_BYTES_MAX: usize = 2 << 10;
 /// How much of an error's text is read at most.
 const ERROR_BYTES_MAX: u64 = 1 << 20;
 
-/// Why ClickHouse did not do what it was asked.
+/// The error of a query or an INSERT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientError {
-    /// Not one byte was sent.
+    /// There was no connection, so nothing was sent.
     NoConnection(String),
-    /// No answer: a time-out, broken off. Whether an insert took effect is unknown.
+    /// There was no answer, because of a time-out or a broken connection. An INSERT may have taken
+    /// effect.
     NoAnswer(String),
-    /// An answer that is no success.
+    /// The answer was not a success.
     Refused {
-        /// HTTP status; 200 is possible, with a code in the header.
+        /// HTTP status; may be 200 if a header has an exception code.
         status: u16,
-        /// ClickHouse's own code, where it gave one.
+        /// ClickHouse's error code, if the answer has one.
         code: Option<u32>,
         /// What it said: all of it, or its front and its end.
         message: String,
@@ -48,7 +48,7 @@ pub enum ClientError {
     /// The segment is not what was sealed: what was sent of it broke off before its end, and so
     /// nothing of it is stored. ClickHouse is not to blame, nor is the network.
     Damaged(String),
-    /// It answered a repeat with success, and has none of the rows: see `presence`.
+    /// ClickHouse answered a repeat with success but has none of the rows; see `insert::presence`.
     Absent(String),
 }
 
@@ -94,8 +94,7 @@ impl ClientError {
     }
 }
 
-/// What both of `reqwest`'s builders are told: no proxy from the environment and no redirects
-/// stand between a segment and its ClickHouse.
+/// Settings of both `reqwest` builders: no proxy from the environment, and no redirects.
 macro_rules! http_settings {
     ($builder:expr) => {
         $builder
@@ -111,13 +110,13 @@ macro_rules! http_settings {
 }
 pub(crate) use http_settings;
 
-/// Sets the process's provider of TLS, without which no HTTP client can be made. A second call finds
-/// it set, which is as good.
+/// Installs the process-wide TLS provider, which every HTTP client needs. Further calls have no
+/// effect.
 pub fn provide_tls() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// One ClickHouse server.
+/// A client of one ClickHouse server.
 #[derive(Clone)]
 pub struct ClickHouse {
     query_timeout: Duration,
@@ -127,23 +126,23 @@ pub struct ClickHouse {
     password: Option<String>,
 }
 
-/// Where the servers are, and who asks them.
+/// The addresses of the servers, and the credentials.
 #[derive(Clone)]
 pub struct ClientConfig {
     /// `--clickhouse-url`, in order.
     pub urls: Vec<String>,
     /// `--clickhouse-user`.
     pub user: String,
-    /// Never printed.
+    /// The password; never printed.
     pub password: Option<String>,
 }
 
 impl ClickHouse {
-    /// A client for each URL, sharing one pool of connections. Connects to none of them yet.
+    /// Creates a client per URL; the clients share one connection pool. Does not connect yet.
     ///
     /// # Errors
     ///
-    /// When a URL can't be read, or TLS can't be set up.
+    /// If a URL is invalid, or TLS can't be set up.
     pub fn connect(config: &ClientConfig) -> io::Result<Vec<Self>> {
         provide_tls();
         let http = http_settings!(Client::builder())
@@ -173,22 +172,23 @@ impl ClickHouse {
         self.url.as_str()
     }
 
-    /// Runs a statement and returns its output. `parameters` are query parameters: settings, or
-    /// values for `{name:Type}` in the statement as `param_name`.
+    /// Runs a statement and returns its output. `parameters` are URL parameters: settings, or as
+    /// `param_name` the value of a `{name:Type}` in the statement.
     ///
     /// # Errors
     ///
-    /// No answer, or a refusal with ClickHouse's code.
+    /// If the server does not answer or refuses.
     pub fn query(&self, statement: &str, parameters: &[(&str, &str)]) -> Result<String, ClientError> {
         let mut response = self.ask(statement, parameters, self.query_timeout)?;
         read_text(&mut response)
     }
 
-    /// The same for an output that may be long: it is read as it comes, within `time`.
+    /// Runs a statement and streams its output, which may be long. The whole output must be read
+    /// within `time`.
     ///
     /// # Errors
     ///
-    /// No answer, or a refusal with ClickHouse's code.
+    /// If the server does not answer or refuses.
     pub fn stream(
         &self,
         statement: &str,
@@ -217,14 +217,14 @@ impl ClickHouse {
         Ok(response)
     }
 
-    /// Where to send a request with these parameters.
+    /// The URL of a request with these parameters.
     pub(crate) fn address(&self, parameters: &[(&str, &str)]) -> Url {
         let mut url = self.url.clone();
         url.query_pairs_mut().extend_pairs(parameters);
         url
     }
 
-    /// Headers that say who asks.
+    /// The headers with user and password.
     pub(crate) fn credentials(&self) -> Vec<(&'static str, &str)> {
         let mut headers = vec![("X-ClickHouse-User", self.user.as_str())];
         headers.extend(self.password.as_deref().map(|password| ("X-ClickHouse-Key", password)));
@@ -232,7 +232,7 @@ impl ClickHouse {
     }
 }
 
-/// What a reply says, gathered while its body is read.
+/// Decides whether a reply is a success while its body is read.
 ///
 /// An INSERT is proven when the status is 200, the reply has the `X-ClickHouse-Query-Id` that was sent,
 /// no exception code in the header, no trailers to come, a summary of no fewer rows than were sent, and
@@ -371,12 +371,12 @@ fn broke_off(error: std::io::Error) -> ClientError {
     ClientError::NoAnswer(error.to_string())
 }
 
-/// The error of a request that may not have left.
+/// The error of a request that got no reply.
 pub(crate) fn not_sent(error: &reqwest::Error) -> ClientError {
     if error.is_connect() { ClientError::NoConnection(causes(error)) } else { ClientError::NoAnswer(causes(error)) }
 }
 
-/// An error with what caused it, without the URL: its parameters are long and known.
+/// The text of an error and its causes, without the URL, whose parameters are long.
 pub(crate) fn causes(error: &reqwest::Error) -> String {
     let mut text = match (error.is_timeout(), error.is_connect()) {
         (true, _) => "time-out".to_owned(),

@@ -1,4 +1,4 @@
-//! What delivery to a table really comes to, in words: printed by `check`, and in the log at start.
+//! The report of a table's delivery guarantee, printed by `check` and logged at the start.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -12,39 +12,39 @@ use super::guarantee::{Guarantee, Level};
 use super::horizon::{Horizon, Writers};
 use super::name::TableName;
 
-/// Between two tries to ask the servers that were away at the start.
-const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// Pause between two attempts to ask the servers that have not answered yet.
+const RETRY_PAUSE: Duration = Duration::from_secs(10);
 
-/// What one server's table promises.
+/// The delivery guarantee of a table on one server.
 #[derive(Debug)]
 pub struct Delivery {
     /// The table.
     pub table: TableName,
-    /// What is known of it.
+    /// The facts that the guarantee follows from.
     pub facts: TableFacts,
-    /// Its guarantee, and the statement that improves it.
+    /// The guarantee, and the statement that improves it.
     pub guarantee: Guarantee,
-    /// How long a token is safe; `None` where none is remembered.
+    /// The deduplication horizon; `None` if the table remembers no tokens.
     pub horizon: Option<Horizon>,
-    /// Replicas of it; 0 when it is not replicated.
+    /// Number of replicas; 0 if the table is not replicated.
     pub replicas: u64,
-    /// Why more than one replica should confirm an insert, where only one does.
+    /// Advice to use `insert_quorum`, if a table with several replicas is used without it.
     pub quorum: Option<&'static str>,
 }
 
 impl Delivery {
-    /// Asks a server about a table; `None` when it has no such table.
+    /// Asks a server about a table; `None` if the server has no such table.
     ///
     /// # Errors
     ///
-    /// No answer, or a refusal.
+    /// If the server does not answer or refuses.
     pub fn ask(clickhouse: &ClickHouse, config: &TableConfig, table: &TableName) -> Result<Option<Self>, ClientError> {
         let Some(facts) = TableFacts::ask(clickhouse, table)? else { return Ok(None) };
         let replicas = replicas(clickhouse, table, &facts)?;
         let has_quorum = replicas < 2 || inserts_with_quorum(clickhouse, config)?;
         let quorum = (!has_quorum).then_some(
-            "one replica confirms an insert, and what the others have not copied yet is lost with its disk: \
-             `--clickhouse-setting insert_quorum=2`",
+            "one replica confirms an INSERT, and rows that the other replicas have not copied yet are lost with its \
+             disk; to prevent that: `--clickhouse-setting insert_quorum=2`",
         );
         let writers = Writers { nodes: config.writers.get() as u64 };
         let horizon = writers.horizon(&facts, config.batch_age, table);
@@ -52,13 +52,13 @@ impl Delivery {
     }
 
     fn log(&self, url: &str) {
-        let Guarantee { level, sentence, mend } = &self.guarantee;
+        let Guarantee { level, sentence, fix } = &self.guarantee;
         let (horizon, widen) = match &self.horizon {
             Some(horizon) => (Some(horizon.to_string()), horizon.widen.as_deref()),
             None => (None, None),
         };
-        // The level of a line is no value, so that there are two of them.
-        macro_rules! said {
+        // `tracing` needs the log level at compile time, so there are two calls.
+        macro_rules! log {
             ($level:ident) => {
                 tracing::$level!(
                     url,
@@ -66,20 +66,20 @@ impl Delivery {
                     engine = self.facts.engine,
                     guarantee = %level,
                     reason = sentence,
-                    to_mend_it = mend.as_deref(),
+                    to_fix_it = fix.as_deref(),
                     horizon = horizon.as_deref(),
                     to_widen_it = widen,
                     quorum = self.quorum,
-                    "what is promised for a table"
+                    "delivery guarantee of a table"
                 )
             };
         }
-        if *level == Level::ExactlyOnce { said!(info) } else { said!(warn) }
+        if *level == Level::ExactlyOnce { log!(info) } else { log!(warn) }
     }
 }
 
-/// Which servers share a deduplication window, a sentence for each window. `windows` are URLs, each
-/// with the name of its window.
+/// One sentence per deduplication window that says which servers share it. `windows` are URLs, each
+/// with the name of the server's window.
 pub fn shared_windows(windows: &[(String, String)]) -> Vec<String> {
     let mut by_name: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (url, name) in windows {
@@ -87,41 +87,44 @@ pub fn shared_windows(windows: &[(String, String)]) -> Vec<String> {
     }
     let sentences = by_name.into_iter().map(|(name, urls)| match urls.as_slice() {
         [url] => {
-            format!("{url} shares its deduplication window `{name}` with no other: what it may have goes only there")
+            format!(
+                "{url} shares its deduplication window `{name}` with no other server: an INSERT without an answer is \
+                 repeated only there"
+            )
         }
         _ => format!(
-            "{} share the deduplication window `{name}`: what one of them may have goes to any of them",
+            "{} share the deduplication window `{name}`: an INSERT without an answer is repeated on any of them",
             urls.join(" and ")
         ),
     });
     sentences.collect()
 }
 
-/// Says in the log what each server's tables promise, as soon as it answers: the start does not
-/// wait for it.
+/// Starts a thread that logs the delivery guarantee of each server's tables as soon as the server
+/// answers. The start of the server does not wait for it.
 ///
 /// # Errors
 ///
-/// When the thread can't be started.
-pub fn say_at_start(servers: Vec<ClickHouse>, config: TableConfig) -> std::io::Result<()> {
+/// If the thread can't be started.
+pub fn log_at_start(servers: Vec<ClickHouse>, config: TableConfig) -> std::io::Result<()> {
     thread::Builder::new().name("delivery".into()).spawn(move || {
         let mut windows = Vec::new();
         let (count, mut unasked) = (servers.len(), servers);
         loop {
-            unasked.retain(|server| match say(server, &config) {
+            unasked.retain(|server| match log_tables(server, &config) {
                 Ok(window) => {
                     windows.push((server.url().to_owned(), window));
                     false
                 }
                 Err(error) => {
-                    tracing::debug!(url = server.url(), %error, "what its tables promise is not known yet");
+                    tracing::debug!(url = server.url(), %error, "the delivery guarantee of the server's tables is not known yet");
                     true
                 }
             });
             if unasked.is_empty() {
                 break;
             }
-            thread::sleep(ASK_AGAIN);
+            thread::sleep(RETRY_PAUSE);
         }
         if count > 1 {
             shared_windows(&windows).iter().for_each(|sentence| tracing::info!("{sentence}"));
@@ -144,7 +147,7 @@ fn say(server: &ClickHouse, config: &TableConfig) -> Result<String, ClientError>
     for (table, delivery) in [(name, &target), (&quarantine, &lines)] {
         match delivery {
             Some(delivery) => delivery.log(server.url()),
-            None => tracing::warn!(url = server.url(), %table, "a table is missing; what is meant for it waits"),
+            None => tracing::warn!(url = server.url(), %table, "a table is missing; its rows wait in the spool"),
         }
     }
     Ok(target.map(|delivery| delivery.facts.window_name).unwrap_or_default())
@@ -160,7 +163,8 @@ fn replicas(clickhouse: &ClickHouse, name: &TableName, facts: &TableFacts) -> Re
     Ok(answer.trim().parse().unwrap_or(0))
 }
 
-/// `insert_quorum`, as a flag sends it or as the server has it.
+/// True if `insert_quorum`, from the configuration or else the server's default, asks for more than
+/// one replica.
 fn inserts_with_quorum(clickhouse: &ClickHouse, config: &TableConfig) -> Result<bool, ClientError> {
     let sent = config.insert_settings.iter().find(|setting| setting.name == "insert_quorum");
     let value = match sent {

@@ -1,6 +1,6 @@
-//! What ClickHouse says about a table: its columns, the time zone, and the settings that this
-//! ClickHouse knows. Asked at the start, kept in `schema.json`, so that the server takes events when
-//! it starts while ClickHouse is away.
+//! The description of a table by ClickHouse: columns, time zone, and the INSERT settings that this
+//! ClickHouse knows. It is asked for at the start and saved in `schema.json`, so that the server can
+//! take events if it starts while ClickHouse is away.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -21,27 +21,27 @@ use crate::schema::{ColumnDescription, Plan, SchemaError};
 /// The oldest ClickHouse that is supported.
 const VERSION_MIN: Release = Release::new(25, 8);
 
-/// A table as a ClickHouse described it.
+/// The description of a table by one ClickHouse server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableDescription {
-    /// ClickHouse's version.
+    /// The version of ClickHouse.
     pub version: String,
-    /// The time zone of columns that name none.
+    /// The time zone of the columns that name none.
     pub timezone: String,
-    /// The columns, as DESCRIBE TABLE gave them.
+    /// The columns, from `DESCRIBE TABLE`.
     pub columns: Vec<ColumnDescription>,
     /// The fixed settings that this ClickHouse knows.
     pub settings: BTreeMap<String, String>,
 }
 
-/// Why a table can't be filled.
+/// The reason why events can't be encoded for a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TableError {
-    /// ClickHouse did not answer, or not with success.
+    /// ClickHouse did not answer, or refused.
     Client(ClientError),
-    /// Its answer is not what a supported ClickHouse says.
+    /// ClickHouse is too old, or gave an answer that is not understood.
     Unsupported(String),
-    /// A column of the table can't be filled.
+    /// A column of the table is not supported.
     Schema(SchemaError),
 }
 
@@ -67,7 +67,7 @@ impl From<ClientError> for TableError {
 const LOGIN_REFUSED: [u32; 4] = [192, 193, 194, 516];
 
 impl TableError {
-    /// True when asking again later may help.
+    /// True if a later attempt may succeed.
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::Client(error) if error.may_pass())
     }
@@ -83,43 +83,44 @@ impl TableError {
 }
 
 impl TableDescription {
-    /// Makes the missing tables and asks for everything.
+    /// Creates the missing tables, asks for the description, and checks that its columns are
+    /// supported.
     ///
     /// # Errors
     ///
-    /// See [`TableError`]; also when a column can't be filled.
+    /// See [`TableError`].
     pub fn discover(clickhouse: &ClickHouse, config: &TableConfig) -> Result<Self, TableError> {
         supported_version(clickhouse)?;
         if config.create {
             tables::create_missing(clickhouse, &config.name)?;
         }
-        let described = Self::look(clickhouse, config)?;
+        let described = Self::ask(clickhouse, config)?;
         described.plan().map_err(TableError::Schema)?;
         Ok(described)
     }
 
-    /// Asks for everything and changes nothing.
+    /// Asks for the description without creating anything.
     ///
     /// # Errors
     ///
     /// See [`TableError`].
-    pub fn look(clickhouse: &ClickHouse, config: &TableConfig) -> Result<Self, TableError> {
+    pub fn ask(clickhouse: &ClickHouse, config: &TableConfig) -> Result<Self, TableError> {
         let version = supported_version(clickhouse)?;
         let timezone = clickhouse.query("SELECT timezone()", &[])?.trim().to_owned();
         let columns = describe_table(clickhouse, &config.name)?;
         Ok(Self { settings: insert_settings(clickhouse, config)?, version, timezone, columns })
     }
 
-    /// The plan of the table.
+    /// Compiles the plan by which rows are encoded.
     ///
     /// # Errors
     ///
-    /// Names the column that can't be filled.
+    /// If a column is not supported; the error names it.
     pub fn plan(&self) -> Result<Plan, SchemaError> {
         Plan::compile(&self.columns, &self.timezone)
     }
 
-    /// What is written into each segment.
+    /// The table, columns and settings that are written into each segment.
     pub fn freeze(&self, plan: &Plan, config: &TableConfig) -> Frozen {
         Frozen {
             table: config.name.clone(),
@@ -129,11 +130,11 @@ impl TableDescription {
         }
     }
 
-    /// Reads the last known target; `None` if there is none.
+    /// Loads the last known description; `None` if there is no file.
     ///
     /// # Errors
     ///
-    /// When the file is there and can't be read, or is no target.
+    /// If the file can't be read, or has no valid description.
     pub fn load(path: &Path) -> io::Result<Option<Self>> {
         let text = match fs::read(path) {
             Ok(text) => text,
@@ -143,11 +144,11 @@ impl TableDescription {
         sonic_rs::from_slice(&text).map(Some).map_err(io::Error::other)
     }
 
-    /// Writes it for the next start: beside the old one first, so that a crash leaves one of them.
+    /// Saves the description for the next start. A crash leaves the old or the new file.
     ///
     /// # Errors
     ///
-    /// Those of the file system.
+    /// I/O errors.
     pub fn save(&self, path: &Path) -> io::Result<()> {
         let text = sonic_rs::to_string_pretty(self).map_err(io::Error::other)?;
         let beside = path.with_extension("json.new");
@@ -168,9 +169,9 @@ pub fn describe_table(clickhouse: &ClickHouse, name: &TableName) -> Result<Vec<C
     clickhouse.query(&statement, &[])?.lines().map(column).collect()
 }
 
-/// Name, type, default kind and default expression: the first four columns of DESCRIBE.
+/// Parses a line of `DESCRIBE TABLE`: name, type, default kind and default expression come first.
 fn column(line: &str) -> Result<ColumnDescription, TableError> {
-    let wrong = || TableError::Unsupported(format!("ClickHouse described a column in an unknown way: {line}"));
+    let wrong = || TableError::Unsupported(format!("ClickHouse described a column in an unknown format: {line}"));
     let mut fields: Vec<String> = sonic_rs::from_str(line).map_err(|_| wrong())?;
     fields.truncate(4);
     let [name, type_name, default_kind, default_expression] = <[String; 4]>::try_from(fields).map_err(|_| wrong())?;
@@ -186,7 +187,7 @@ fn supported_version(clickhouse: &ClickHouse) -> Result<String, TableError> {
 fn check_version(version: &str) -> Result<(), TableError> {
     let Some(release) = Release::of(version) else {
         return Err(TableError::Unsupported(format!(
-            "this is no ClickHouse, or one that does not tell its version: it says `{}`",
+            "the server is not ClickHouse, or its version is not understood: it answered `{}`",
             version.chars().take(100).collect::<String>()
         )));
     };
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_column_is_read_from_describe() {
+    fn a_column_is_parsed_from_describe() {
         let line = r#"["a","LowCardinality(String)","DEFAULT","'x'","comment","","" ]"#;
         let column = column(line).unwrap();
         assert_eq!((column.name.as_str(), column.type_name.as_str()), ("a", "LowCardinality(String)"));
@@ -245,18 +246,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_saved_is_loaded_and_nothing_is_no_error() {
+    fn a_saved_description_is_loaded_and_a_missing_file_is_no_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("schema.json");
         assert_eq!(TableDescription::load(&path).unwrap(), None);
-        let target = TableDescription {
+        let description = TableDescription {
             version: "26.7.2.1".into(),
             timezone: "UTC".into(),
             columns: vec![column(r#"["a","String","",""]"#).unwrap()],
             settings: [("async_insert".to_owned(), "0".to_owned())].into(),
         };
-        target.save(&path).unwrap();
-        assert_eq!(TableDescription::load(&path).unwrap().as_ref(), Some(&target));
+        description.save(&path).unwrap();
+        assert_eq!(TableDescription::load(&path).unwrap().as_ref(), Some(&description));
         fs::write(&path, "{").unwrap();
         assert!(TableDescription::load(&path).is_err());
     }

@@ -1,13 +1,14 @@
-//! ClickHouse as a child process: the engine as a library, with its own HTTP interface.
+//! ClickHouse as a child process: the engine as a shared library, with its own HTTP interface.
 //!
 //! ```text
 //! serve --embedded DIR ─┐
 //! clickhouse --path DIR ┴─▶ Embedded ── pipe ──▶ this program again, as the engine ──▶ libchdb.so
 //! ```
 //!
-//! The engine's last query reads standard input, which is a pipe from the parent, until its end: so
-//! it ends when the parent does, however that ends. It has a process group of its own, since the
-//! Ctrl-C that stops the server must not take the engine away before the last insert.
+//! The last query of the engine reads its standard input, a pipe from the parent, to the end. The
+//! engine therefore ends with the parent, even if the parent is killed. The engine has its own
+//! process group, because a Ctrl-C that stops the server must not end the engine before the last
+//! INSERT.
 
 #![allow(unsafe_code, reason = "a C library is loaded and called; each block says why it may")]
 
@@ -21,34 +22,39 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// Set in the environment of the process that becomes the engine.
+/// Environment variable that is set for the process that becomes the engine: the library's path.
 const ENGINE: &str = "SLUICEGATE_BECOME_ENGINE";
 
-/// A library to load instead of the fetched one.
+/// Environment variable that names a library to load instead of the fetched one.
 const LIBRARY: &str = "SLUICEGATE_CLICKHOUSE_LIBRARY";
 
-/// Package, version and integrity of the engine, as `scripts/fetch-clickhouse.sh` reads them.
+/// Package, version and checksum of the engine; also read by `scripts/fetch-clickhouse.sh`.
 const PINNED: &str = include_str!("../../scripts/clickhouse.version");
 
-const READY_WITHIN: Duration = Duration::from_secs(60);
-const ENDS_WITHIN: Duration = Duration::from_secs(20);
-const LOOK: Duration = Duration::from_millis(50);
+/// Time limit for the engine to answer after its start.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The engine leaves the processors to those that serve.
+/// Time limit for the engine to end before it is killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Pause between two checks of the engine's state.
+const POLL_PAUSE: Duration = Duration::from_millis(50);
+
+/// Nice value of the engine, which gives the serving threads precedence.
 const NICE: i32 = 5;
 
-/// Where the engine keeps its tables and where it listens.
+/// The options of an embedded ClickHouse.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmbeddedOptions {
-    /// Folder of its tables; made if it is missing.
+    /// Folder of the tables; created if it is missing.
     pub path: PathBuf,
-    /// Address of its HTTP interface.
+    /// Address of the HTTP interface.
     pub host: String,
-    /// Port of its HTTP interface.
+    /// Port of the HTTP interface.
     pub http_port: u16,
 }
 
-/// Why there is no embedded ClickHouse: one sentence.
+/// The reason why the embedded ClickHouse does not run, as one sentence.
 #[derive(Debug)]
 pub struct EmbeddedError(String);
 
@@ -65,7 +71,7 @@ fn failed(what: impl fmt::Display) -> impl FnOnce(io::Error) -> EmbeddedError {
     move |error| EmbeddedError(format!("{what}: {error}"))
 }
 
-/// A running engine; it ends with this value.
+/// A running engine. Dropping the value ends the engine.
 #[derive(Debug)]
 pub struct Embedded {
     child: Child,
@@ -75,21 +81,20 @@ pub struct Embedded {
 impl Embedded {
     /// Starts the engine and waits until it answers.
     ///
-    /// Call it from a thread that is not pinned: the child inherits the processors.
+    /// Must be called from a thread that is not pinned, because the child inherits the CPU affinity.
     ///
     /// # Errors
     ///
-    /// Something answers at the port already, no engine is found, or it ends; each said in a
-    /// sentence.
+    /// If the port is in use, no engine is found, or the engine ends or does not answer in time.
     pub fn start(options: &EmbeddedOptions) -> Result<Self, EmbeddedError> {
         let EmbeddedOptions { path, host, http_port } = options;
         if answers(options) {
             return Err(EmbeddedError(format!(
-                "something listens at {host}:{http_port} already; the embedded ClickHouse needs the port for itself"
+                "another process listens at {host}:{http_port}; the embedded ClickHouse needs the port"
             )));
         }
-        fs::create_dir_all(path).map_err(failed(format_args!("the folder {} can't be made", path.display())))?;
-        // The engine joins a relative path with itself.
+        fs::create_dir_all(path).map_err(failed(format_args!("the folder {} can't be created", path.display())))?;
+        // The engine can't use a relative path: it appends such a path to itself.
         let path = &path.canonicalize().map_err(failed(format_args!("the folder {} can't be used", path.display())))?;
         let options = &EmbeddedOptions { path: path.clone(), ..options.clone() };
         let log_path = path.join("clickhouse.log");
@@ -104,7 +109,7 @@ impl Embedded {
             .spawn()
             .map_err(failed("the embedded ClickHouse can't be started"))?;
         let mut embedded = Self { child, version: String::new() };
-        let deadline = Instant::now() + READY_WITHIN;
+        let deadline = Instant::now() + START_TIMEOUT;
         loop {
             if let Some(status) = embedded.try_wait() {
                 let reason = last_line(&log_path).unwrap_or_else(|| status.to_string());
@@ -117,7 +122,7 @@ impl Embedded {
             if Instant::now() > deadline {
                 return Err(EmbeddedError(format!("the embedded ClickHouse does not answer at {host}:{http_port}")));
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL_PAUSE);
         }
     }
 
@@ -126,27 +131,27 @@ impl Embedded {
         &self.version
     }
 
-    /// How it ended, if it has.
+    /// The exit status of the engine; `None` while it runs.
     pub fn try_wait(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Ends it in order, and the hard way if that takes too long.
+    /// Ends the engine in order, and kills it after [`STOP_TIMEOUT`].
     pub fn stop(mut self) {
         self.end();
     }
 
     fn end(&mut self) {
-        // The end of the pipe ends the query that keeps the engine.
+        // Closing the pipe ends the last query, and with it the engine.
         drop(self.child.stdin.take());
-        let deadline = Instant::now() + ENDS_WITHIN;
+        let deadline = Instant::now() + STOP_TIMEOUT;
         while self.try_wait().is_none() {
             if Instant::now() > deadline {
                 let _ = self.child.kill();
                 let _ = self.child.wait();
                 return;
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL_PAUSE);
         }
     }
 }
@@ -157,12 +162,12 @@ impl Drop for Embedded {
     }
 }
 
-/// `sluicegate clickhouse`: the engine until a signal, or until the standard input ends if that is
-/// a pipe.
+/// `sluicegate clickhouse`: runs the engine until a signal comes, or until the standard input ends
+/// if it is a pipe.
 ///
 /// # Errors
 ///
-/// As [`Embedded::start`]; also when the engine ends by itself.
+/// As [`Embedded::start`], and if the engine ends by itself.
 pub fn run_in_foreground(options: &EmbeddedOptions) -> Result<(), EmbeddedError> {
     if let Some(library) = std::env::var_os(ENGINE) {
         return become_engine(Path::new(&library), options);
@@ -183,7 +188,7 @@ pub fn run_in_foreground(options: &EmbeddedOptions) -> Result<(), EmbeddedError>
         });
     }
     loop {
-        if stop.recv_timeout(LOOK * 4).is_ok() {
+        if stop.recv_timeout(POLL_PAUSE * 4).is_ok() {
             embedded.stop();
             return Ok(());
         }
@@ -193,7 +198,7 @@ pub fn run_in_foreground(options: &EmbeddedOptions) -> Result<(), EmbeddedError>
     }
 }
 
-/// The command that runs the engine: this program with the library, or a `clickhouse` on PATH.
+/// The command that runs the engine: this program with the library, else a `clickhouse` on PATH.
 fn engine(options: &EmbeddedOptions) -> Result<Command, EmbeddedError> {
     let library = match std::env::var_os(LIBRARY) {
         Some(path) => PathBuf::from(path),
@@ -236,7 +241,8 @@ fn on_path(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|candidate| candidate.is_file())
 }
 
-/// Arguments of `clickhouse local`. The second query only keeps the first one's interface open.
+/// Arguments of `clickhouse local`. The second query only keeps the process alive, and with it the
+/// HTTP interface that the first one starts.
 fn engine_arguments(options: &EmbeddedOptions) -> Vec<OsString> {
     const QUERY: &str = "SYSTEM START LISTEN HTTP; SELECT count() FROM file('/dev/stdin', LineAsString, 'line String')";
     let mut path = OsString::from("--path=");
@@ -254,7 +260,8 @@ fn engine_arguments(options: &EmbeddedOptions) -> Vec<OsString> {
     arguments
 }
 
-/// Half of the machine's memory: the other half is for those that serve, and the page cache.
+/// Memory limit of the engine: half of the machine's memory. The other half is for sluicegate and the
+/// page cache.
 fn memory_cap() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
@@ -262,17 +269,17 @@ fn memory_cap() -> Option<u64> {
     Some(kibibytes * 1024 / 2)
 }
 
-/// The child's side: loads the library and runs the engine in it until standard input ends.
+/// Runs in the child: loads the library and runs the engine in it until the standard input ends.
 fn become_engine(library: &Path, options: &EmbeddedOptions) -> Result<(), EmbeddedError> {
     type QueryCmdline = unsafe extern "C" fn(c_int, *const *const c_char) -> *mut c_void;
     type ResultError = unsafe extern "C" fn(*mut c_void) -> *const c_char;
 
-    // A higher priority for others is a courtesy: without it the engine runs as well.
+    // A failure to lower the priority does no harm.
     let _ = rustix::process::nice(NICE);
     let not_loaded =
         |error: libloading::Error| EmbeddedError(format!("{} can't be loaded: {error}", library.display()));
-    // SAFETY: loading runs the library's initialisers. It is the pinned build of ClickHouse or one
-    // that the operator named, and nothing of ours runs in this process besides.
+    // SAFETY: loading runs the library's initialisers. The library is the pinned build of ClickHouse
+    // or one that the operator named, and this process runs nothing else.
     let loaded = unsafe { libloading::Library::new(library) }.map_err(not_loaded)?;
     // SAFETY: the signature is the one that the library's header declares:
     // `chdb_result * chdb_query_cmdline(int argc, char ** argv)`.
@@ -292,7 +299,7 @@ fn become_engine(library: &Path, options: &EmbeddedOptions) -> Result<(), Embedd
     if result.is_null() {
         return Ok(());
     }
-    // SAFETY: `result` is what the call above returned, and is not freed before the process ends.
+    // SAFETY: the call above returned `result`, which is not freed before the process ends.
     let error = unsafe { error_of(result) };
     if error.is_null() {
         return Ok(());

@@ -1,5 +1,5 @@
-//! What is fixed with a segment when it is opened, and sent with it whatever the server or the
-//! configuration has become since (invariant 3).
+//! The table, columns and settings that are fixed when a segment is opened. The segment is inserted
+//! with them even after the table or the configuration has changed (invariant 3).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,8 +10,10 @@ use super::name::TableName;
 use crate::quarantine;
 use crate::schema::{self, SchemaError};
 
-/// How rows are encoded in a segment. Not how they are inserted: that is `--insert-format`, which may
-/// change. A format that this version does not know holds the segment.
+/// The encoding of rows in a segment.
+///
+/// The format of the INSERT is a different one, set by `--insert-format`, and may change. A segment
+/// with a row format that this version does not know is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum RowFormat {
     /// RowBinary, without a header.
@@ -19,34 +21,35 @@ pub enum RowFormat {
     RowBinary,
 }
 
-/// The serialized target of a segment's rows: table, columns and types, and how they are inserted.
-/// Batches with different ones never share a segment.
+/// The serialized columns, types and INSERT settings of a segment, with its table. Batches with
+/// different ones never share a segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frozen {
-    /// The table that the rows are for; unknown in a segment of version 0.1.
+    /// The table that the rows are inserted into; unknown in a segment of version 0.1.
     #[serde(default)]
     pub table: TableName,
-    /// How the rows are encoded.
+    /// The encoding of the rows.
     #[serde(default)]
     pub format: RowFormat,
-    /// Names and types of the rows' columns.
+    /// Names and types of the columns.
     pub columns: Vec<(String, String)>,
-    /// Settings of the insert.
+    /// Settings of the INSERT.
     pub settings: BTreeMap<String, String>,
 }
 
 impl Frozen {
-    /// As it stands in a segment.
+    /// Serializes the value for the identity block of a segment.
     pub fn to_bytes(&self) -> Vec<u8> {
-        // Strings in lists and maps: there is nothing in it that JSON could not say.
+        // Lists and maps of strings always serialize.
         sonic_rs::to_vec(self).unwrap_or_default()
     }
 
-    /// As a segment says; one that does not say for which table is for `table`.
+    /// Deserializes the value from the identity block of a segment. A segment that names no table is
+    /// for `table`.
     ///
     /// # Errors
     ///
-    /// When the segment was written by another program.
+    /// If the bytes are not a value that this version knows.
     pub fn from_bytes(bytes: &[u8], table: &TableName) -> io::Result<Self> {
         let mut frozen: Self = sonic_rs::from_slice(bytes).map_err(io::Error::other)?;
         if frozen.table.is_unknown() {
@@ -59,24 +62,25 @@ impl Frozen {
     ///
     /// # Errors
     ///
-    /// A type that can't be written back.
+    /// If a type can't be encoded.
     pub fn rowbinary_header(&self) -> Result<Vec<u8>, SchemaError> {
         let columns: Vec<(&str, &str)> =
             self.columns.iter().map(|(name, kind)| (name.as_str(), kind.as_str())).collect();
         schema::rowbinary_header(&columns)
     }
 
-    /// True when ClickHouse refuses these rows as a block of Native where the table has become another.
+    /// True if ClickHouse would refuse these rows as a Native block after the table has changed.
     ///
-    /// It compares the types of a block with those of the table only when it is told to, which it has
-    /// been since this server knows the format; and it never compares which values an Enum has: a number
-    /// that the table's Enum lacks would be stored, and would break every SELECT.
+    /// ClickHouse compares the types of a Native block with those of the table only if
+    /// `input_format_native_allow_types_conversion` is 0; segments of older versions lack the setting.
+    /// It never compares the values of an Enum: a number that the table's Enum lacks would be stored
+    /// and break every SELECT.
     pub fn is_safe_as_native(&self) -> bool {
         let converts = self.settings.get("input_format_native_allow_types_conversion").is_none_or(|sent| sent != "0");
         !converts && !self.columns.iter().any(|(_, type_name)| type_name.contains("Enum"))
     }
 
-    /// The same for the rejected lines of the segment.
+    /// The value for the rejected lines of the segment.
     pub fn of_quarantine(&self) -> Self {
         Self {
             table: self.table.quarantine(),
@@ -95,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_segment_that_names_no_table_is_for_the_one_that_is_configured() {
+    fn a_segment_that_names_no_table_is_for_the_configured_one() {
         let configured = TableName::new("d", "events");
         let old = br#"{"columns":[["a","String"]],"settings":{"async_insert":"0"}}"#;
         let frozen = Frozen::from_bytes(old, &configured).unwrap();

@@ -1,21 +1,21 @@
-//! Which delivery guarantee a table really gives, and the statement that improves it.
+//! The delivery guarantee that a table gives, and the statement that improves it.
 //!
-//! Exactly once rests on ClickHouse recognising a token that it has seen; that depends on the
-//! table's engine and settings, not on this server.
+//! "Exactly once" requires that ClickHouse recognises a repeated token, which depends on the engine
+//! and the settings of the table.
 
 use std::fmt;
 
 use super::facts::{TableFacts, is_replicated};
 use super::name::TableName;
 
-/// What a table's delivery comes to.
+/// The level of a delivery guarantee.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
     /// A repeat of an INSERT whose answer was lost stores nothing.
     ExactlyOnce,
     /// A repeat may store the rows again.
     AtLeastOnce,
-    /// Nobody promises that a confirmed row stays.
+    /// A confirmed row may be gone.
     None,
     /// The table can't be inserted into.
     Unfit,
@@ -32,15 +32,15 @@ impl fmt::Display for Level {
     }
 }
 
-/// A level, why, and what would raise it.
+/// The delivery guarantee of a table, with its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guarantee {
     /// The level.
     pub level: Level,
-    /// Why.
+    /// The reason for the level.
     pub sentence: &'static str,
-    /// The statement that improves it, where one does.
-    pub mend: Option<String>,
+    /// The statement that improves the guarantee; `None` if there is none.
+    pub fix: Option<String>,
 }
 
 impl TableFacts {
@@ -48,23 +48,23 @@ impl TableFacts {
     pub fn tokens_per_insert(&self) -> u64 {
         match self.partition_key.as_str() {
             "" => 1,
-            // The server's clock: a segment's events are seconds apart.
+            // The events of a segment are seconds apart, so they touch at most two partitions.
             key if key.contains("server_time") => 2,
-            // What `max_partitions_per_insert_block` allows.
+            // The default limit of `max_partitions_per_insert_block`.
             _ => 100,
         }
     }
 
-    /// What that comes to for `table`.
+    /// The guarantee that follows from these facts for `table`.
     pub fn guarantee(&self, table: &TableName) -> Guarantee {
         let alter = |settings: &str| Some(format!("ALTER TABLE {table} MODIFY SETTING {settings}"));
         if self.engine == "Distributed" {
             return Guarantee {
                 level: Level::AtLeastOnce,
-                sentence: "the table passes the token on (distributed_foreground_insert=1 is sent, so an answer means \
-                           that the shards have the rows): exactly once only where each shard's table has a \
-                           deduplication window and the sharding key depends on nothing but the row",
-                mend: None,
+                sentence: "the table passes the token on to its shards (distributed_foreground_insert=1 is sent, so a \
+                           success means that the shards have the rows): exactly once only if each shard's table has \
+                           a deduplication window and the sharding key depends only on the row",
+                fix: None,
             };
         }
         if self.engine.ends_with("View") {
@@ -85,7 +85,7 @@ impl TableFacts {
             return Guarantee {
                 level: if self.engine == "Null" { Level::None } else { Level::AtLeastOnce },
                 sentence: "the engine remembers no tokens, so an INSERT whose answer is lost may be stored twice",
-                mend: None,
+                fix: None,
             };
         }
         let replicated = is_replicated(&self.engine);
@@ -93,7 +93,7 @@ impl TableFacts {
             None => Guarantee {
                 level: Level::AtLeastOnce,
                 sentence: "the table remembers no tokens, so an INSERT whose answer is lost may be stored twice",
-                mend: if replicated {
+                fix: if replicated {
                     alter("replicated_deduplication_window = 10000")
                 } else {
                     alter("non_replicated_deduplication_window = 10000")
@@ -108,16 +108,17 @@ impl TableFacts {
             Some(_) if !self.synced && !replicated => Guarantee {
                 level: Level::ExactlyOnce,
                 sentence: "but rows that ClickHouse has confirmed can be lost when its host loses power",
-                mend: alter("fsync_after_insert = 1, fsync_part_directory = 1"),
+                fix: alter("fsync_after_insert = 1, fsync_part_directory = 1"),
             },
             Some(_) => Guarantee {
                 level: Level::ExactlyOnce,
                 sentence: match self.engine.as_str() {
                     _ if replicated => "a repeat within the window stores nothing",
                     "MergeTree" => {
-                        "a repeat within the window stores nothing, and rows whose token a killed ClickHouse noted \
-                         without them are found to be missing by their server_time, and sent again; ClickHouse does \
-                         not sync its own list of tokens, so a loss of power on its host can double the last INSERT"
+                        "a repeat within the window stores nothing; if a killed ClickHouse has kept the token of an \
+                         INSERT without its rows, the rows are found to be missing by their server_time and sent \
+                         again; ClickHouse does not sync its log of tokens, so a loss of power on its host can double \
+                         the last INSERT"
                     }
                     _ => {
                         "a repeat within the window stores nothing; ClickHouse does not sync its own list of tokens, \
@@ -125,7 +126,7 @@ impl TableFacts {
                          can rows be looked up, so an INSERT whose answer was lost in a restart of ClickHouse is held"
                     }
                 },
-                mend: None,
+                fix: None,
             },
         }
     }
@@ -150,11 +151,11 @@ mod tests {
         assert!(of(facts("Distributed", None, false)).sentence.contains("sharding key"));
         let unsafe_table = of(facts("MergeTree", None, false));
         assert_eq!(unsafe_table.level, Level::AtLeastOnce);
-        assert!(unsafe_table.mend.unwrap().starts_with("ALTER TABLE `d`.`t` MODIFY SETTING non_replicated_"));
-        assert!(of(facts("ReplicatedMergeTree", None, false)).mend.unwrap().contains("SETTING replicated_"));
-        assert!(of(facts("MergeTree", Some(100), false)).mend.unwrap().contains("fsync_after_insert"));
+        assert!(unsafe_table.fix.unwrap().starts_with("ALTER TABLE `d`.`t` MODIFY SETTING non_replicated_"));
+        assert!(of(facts("ReplicatedMergeTree", None, false)).fix.unwrap().contains("SETTING replicated_"));
+        assert!(of(facts("MergeTree", Some(100), false)).fix.unwrap().contains("fsync_after_insert"));
         let best = of(facts("MergeTree", Some(100), true));
-        assert_eq!((best.level, best.mend), (Level::ExactlyOnce, None));
+        assert_eq!((best.level, best.fix), (Level::ExactlyOnce, None));
         let sentence = |engine| of(facts(engine, Some(100), true)).sentence;
         assert!(sentence("MergeTree").contains("found to be missing"));
         assert!(sentence("ReplacingMergeTree").contains("can lose the INSERT"));

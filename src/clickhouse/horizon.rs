@@ -1,8 +1,8 @@
-//! How long a token is safe: for how many inserts, and for how long, a table remembers it.
+//! The deduplication horizon: for how many INSERTs, and for how long, a table remembers a token.
 //!
-//! A segment whose attempt has an unknown outcome goes again only while ClickHouse would recognise
-//! its token. Inserts that can have followed are counted by segment numbers, which grow by one a
-//! segment and survive a restart; no clock is needed for that.
+//! A segment with an attempt of unknown outcome may be sent again only while ClickHouse still
+//! remembers its token. The number of later INSERTs is bounded by the difference of segment numbers,
+//! which needs no clock and survives a restart.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,29 +11,32 @@ use super::facts::{TableFacts, is_replicated};
 use super::name::TableName;
 use super::version::Release;
 
-/// A part of the window that is not used: other clocks, other writers' bursts.
+/// The share of the window that is not relied on, to allow for clock differences and for bursts of
+/// other writers.
 const MARGIN_PERCENT: u64 = 10;
 const MARGIN_MIN: u64 = 5;
 
-/// A horizon that lets a person sleep: a shorter one is said with the statement that makes it so.
+/// The horizon that gives an operator time to react. A shorter one is reported together with the
+/// statement that widens it.
 const WANTED: Duration = Duration::from_secs(24 * 3600);
 
-/// A window that is advised at most: ClickHouse, or its Keeper, holds an entry for each token.
+/// The largest window that is recommended: ClickHouse or Keeper stores an entry per token.
 const WINDOW_MAX: u64 = 1_000_000;
 
-/// Advice is rounded up to this.
+/// Recommended values are rounded up to a multiple of this.
 const ROUND: u64 = 10_000;
 
-/// How long a token is safe.
+/// The deduplication horizon of a table for one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Horizon {
-    /// Segments of this node that may follow.
+    /// Number of later segments of this node after which the token may be forgotten.
     pub segments: u64,
-    /// The time that they take at least, when age seals them.
+    /// Time after which the token may be forgotten, if segments are sealed by age.
     pub duration: Duration,
-    /// The age that seals them.
+    /// The age that seals segments.
     pub batch_age: Duration,
-    /// The statement that makes it a day, where it is less and a window of a sensible size would do.
+    /// The statement that widens a horizon of less than a day to a day; `None` if it is a day, or if
+    /// the window for a day would be too large.
     pub widen: Option<String>,
 }
 
@@ -46,25 +49,24 @@ impl fmt::Display for Horizon {
     }
 }
 
-/// Who else fills the window, and how fast.
+/// The nodes that fill the deduplication window of a table together.
 #[derive(Debug, Clone, Copy)]
 pub struct Writers {
-    /// Nodes like this one that insert into the table.
+    /// Number of sluicegate nodes that insert into the table.
     pub nodes: u64,
 }
 
 impl Writers {
-    /// Tokens that this node may insert before one of `facts`'s window is forgotten; `None` without
+    /// Number of segments that this node may insert before the table forgets a token; `None` without
     /// a window.
     pub fn segments(self, facts: &TableFacts) -> Option<u64> {
         Some(with_margin(facts.window?) / self.tokens_per_segment(facts))
     }
 
-    /// How long a token is safe when age seals the segments, and the statement that makes it a day;
-    /// `None` without a window.
+    /// The horizon if segments are sealed by age; `None` without a window.
     ///
-    /// Age seals at most one segment every `batch_age`, so that is the rate as long as size does not
-    /// seal them sooner. How much sooner that could be, only the load knows.
+    /// Age seals at most one segment per `batch_age`. Segments that are sealed by rows or bytes come
+    /// faster and make the horizon shorter; by how much depends on the load.
     pub fn horizon(self, facts: &TableFacts, batch_age: Duration, table: &TableName) -> Option<Horizon> {
         let segments = self.segments(facts)?;
         let by_count = batch_age.saturating_mul(u32::try_from(segments).unwrap_or(u32::MAX));
@@ -100,7 +102,7 @@ impl Writers {
         (!settings.is_empty()).then(|| format!("ALTER TABLE {table} MODIFY SETTING {}", settings.join(", ")))
     }
 
-    /// Tokens that all writers put into the window for each segment of one of them.
+    /// Number of tokens that all writers add to the window while one of them inserts a segment.
     fn tokens_per_segment(self, facts: &TableFacts) -> u64 {
         facts.tokens_per_insert().saturating_mul(self.nodes.max(1)).saturating_mul(places_of_a_block(facts))
     }
@@ -182,7 +184,7 @@ fn with_margin(value: u64) -> u64 {
     value.saturating_sub((value / 100 * MARGIN_PERCENT).max(MARGIN_MIN.min(value / 2)))
 }
 
-/// A round value that is at least this one with its margin taken away.
+/// A round value that is at least `value` after its margin is subtracted.
 fn with_room(value: u64) -> u64 {
     let with_margin = value.saturating_mul(100).div_ceil(100 - MARGIN_PERCENT);
     with_margin.div_ceil(ROUND).saturating_mul(ROUND)
@@ -197,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_holds_so_many_segments_and_so_much_time() {
+    fn the_segments_in_a_window_depend_on_partitions_and_nodes() {
         let one = Writers { nodes: 1 };
         assert_eq!(one.segments(&facts(Some(10_000), None, "")), Some(9000));
         assert_eq!(one.segments(&facts(Some(10_000), None, "toYYYYMM(server_time)")), Some(4500));
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_horizon_is_the_shorter_of_count_and_age_and_a_day_is_advised() {
+    fn the_horizon_is_the_shorter_of_count_and_age_and_a_day_is_recommended() {
         let second = Duration::from_secs(1);
         let horizon = |nodes, facts: &TableFacts, age| Writers { nodes }.horizon(facts, age, &TableName::new("d", "t"));
         let of = |nodes, facts: &TableFacts, age| {
@@ -221,7 +223,7 @@ mod tests {
         assert_eq!(of(4, &plain, second), Some((2250, blocks(390_000))));
         assert_eq!(of(1, &plain, second * 10), Some((90_000, String::new())));
         assert_eq!(of(1, &facts(None, None, ""), second), None);
-        // No window of a sensible size makes up for a hundred partitions an insert.
+        // With a hundred partitions per INSERT the window would be too large.
         assert_eq!(of(1, &facts(Some(10_000), None, "toYYYYMM(client_time)"), second), Some((90, String::new())));
         let engine = "ReplicatedMergeTree".to_owned();
         let replicated = TableFacts { engine, ..facts(Some(10_000), Some(3600), "") };
@@ -242,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_advised_is_enough() {
+    fn the_recommended_window_is_enough() {
         for (nodes, key, age_ms) in [(1, "", 1000), (3, "server_time", 700), (2, "", 333), (1, "a", 20_000)] {
             let age = Duration::from_millis(age_ms);
             let mut facts = facts(Some(10), None, key);
@@ -254,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_known_until_too_much_has_followed() {
+    fn a_token_is_known_until_too_many_inserts_or_seconds_have_passed() {
         let one = Writers { nodes: 1 };
         let first = |segments_since| FirstAttempt {
             since_ms: 1_000_000,

@@ -1,4 +1,4 @@
-//! What the INSERTs came to. The inserters write, a few times a second.
+//! The counters of INSERT attempts. The inserters update them a few times a second.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// Upper bounds of the buckets of `insert_seconds`, in seconds.
 pub const INSERT_SECONDS: [f64; 13] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
-/// The attempts of INSERTs into one table.
+/// The counters of INSERT attempts into one table.
 #[derive(Debug, Default)]
 pub struct Attempts {
     done: AtomicU64,
@@ -26,7 +26,7 @@ impl Attempts {
             .map(|(outcome, count)| (outcome, count.load(Relaxed)))
     }
 
-    /// Rows that are proven in the table.
+    /// Number of rows that are proven in the table.
     pub fn rows(&self) -> u64 {
         self.rows.load(Relaxed)
     }
@@ -86,9 +86,9 @@ impl Failing {
 /// What all inserters count.
 #[derive(Debug, Default)]
 pub struct InsertMetrics {
-    /// INSERTs into the table.
+    /// INSERTs into the target table.
     pub table: Attempts,
-    /// INSERTs into its quarantine table.
+    /// INSERTs into the quarantine table.
     pub quarantine: Attempts,
     buckets: [AtomicU64; INSERT_SECONDS.len() + 1],
     microseconds: AtomicU64,
@@ -98,18 +98,20 @@ pub struct InsertMetrics {
 }
 
 impl InsertMetrics {
-    /// Why the table as it is now can't be followed, if it can't.
+    /// The reason why new events are still encoded for the old columns of a table that has changed;
+    /// `None` if they are not.
     pub fn table_problem(&self) -> MutexGuard<'_, Option<String>> {
         self.table_problem.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Attempts by duration, one bucket more than [`INSERT_SECONDS`], and the sum in seconds.
+    /// The number of attempts in each bucket of [`INSERT_SECONDS`] and in one more for longer ones,
+    /// and the sum of their durations in seconds.
     pub fn durations(&self) -> (Vec<u64>, f64) {
         let buckets = self.buckets.iter().map(|bucket| bucket.load(Relaxed)).collect();
         (buckets, self.microseconds.load(Relaxed) as f64 / 1e6)
     }
 
-    /// Counts an INSERT of `rows` rows that is proven.
+    /// Counts a proven INSERT of `rows` rows.
     pub fn proven(&self, quarantine: bool, rows: u64) {
         let attempts = self.of(quarantine);
         attempts.done.fetch_add(1, Relaxed);
@@ -121,7 +123,7 @@ impl InsertMetrics {
         self.of(quarantine).failed(outcome);
     }
 
-    /// Counts how long an attempt took.
+    /// Counts the duration of an attempt.
     pub fn took(&self, time: Duration) {
         let seconds = time.as_secs_f64();
         let bucket = INSERT_SECONDS.iter().take_while(|bound| seconds > **bound).count();

@@ -1,6 +1,7 @@
-//! What ClickHouse is: its HTTP interface, its servers and tables, and what they promise.
+//! ClickHouse as sluicegate sees it: its HTTP interface, its servers and tables, and the delivery
+//! guarantee that they give.
 //!
-//! | file | |
+//! | file | contents |
 //! |---|---|
 //! | `client` | asks a server over HTTP, and tells success from anything else |
 //! | `servers` | the servers of `--clickhouse-url`, and which share a deduplication window |
@@ -23,9 +24,9 @@ pub mod facts;
 pub mod frozen;
 pub mod guarantee;
 pub mod horizon;
-pub mod look;
 pub mod metrics;
 pub mod name;
+pub mod refresh;
 pub mod servers;
 pub mod settings;
 pub mod tables;
@@ -38,19 +39,19 @@ use std::time::Duration;
 use name::TableName;
 use settings::{ClickHouseSetting, InsertFormat};
 
-/// What the operator says about a table.
+/// The configuration of a table.
 #[derive(Debug, Clone)]
 pub struct TableConfig {
-    /// Which table.
+    /// The table.
     pub name: TableName,
-    /// `--create-table`: it and its quarantine table may be created.
+    /// `--create-table`: whether the table and its quarantine table may be created.
     pub create: bool,
-    /// `--clickhouse-setting`: sent with every INSERT into it.
+    /// `--clickhouse-setting`: settings sent with every INSERT into the table.
     pub insert_settings: Vec<ClickHouseSetting>,
-    /// `--insert-format`.
+    /// `--insert-format`: the format of the INSERTs.
     pub insert_format: InsertFormat,
-    /// `--writers`: sluicegate nodes that insert into it.
+    /// `--writers`: number of sluicegate nodes that insert into the table.
     pub writers: NonZeroUsize,
-    /// `--batch-age`: how often this node inserts into it at least.
+    /// `--batch-age`: the age at which a segment is sealed and inserted.
     pub batch_age: Duration,
 }

@@ -4,28 +4,28 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A table and its database. Printed it is quoted for SQL: `` `database`.`table` ``.
+/// The name of a table and its database. `Display` quotes it for SQL: `` `database`.`table` ``.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct TableName {
-    /// The database's name.
+    /// The name of the database.
     pub database: String,
-    /// The table's name, without the database.
+    /// The name of the table, without the database.
     pub table: String,
 }
 
 impl TableName {
-    /// The table of this name in this database.
+    /// Creates the name of a table in a database.
     pub fn new(database: &str, table: &str) -> Self {
         Self { database: database.to_owned(), table: table.to_owned() }
     }
 
-    /// The table that this one's rejected lines go to.
+    /// The name of the quarantine table, which takes the rejected lines of this table.
     #[must_use]
     pub fn quarantine(&self) -> Self {
         Self { database: self.database.clone(), table: format!("{}_quarantine", self.table) }
     }
 
-    /// True for the name of no table, as a segment of an older version has it.
+    /// True if no table is named, as in a segment of an older version.
     pub fn is_unknown(&self) -> bool {
         self.table.is_empty()
     }
@@ -37,7 +37,7 @@ impl fmt::Display for TableName {
     }
 }
 
-/// An identifier in backticks.
+/// Quotes an identifier with backticks.
 pub fn quoted(name: &str) -> String {
     format!("`{}`", name.replace('\\', "\\\\").replace('`', "\\`"))
 }

@@ -1,7 +1,8 @@
 //! The servers of `--clickhouse-url`, and which of them share a deduplication window.
 //!
-//! A token is recognised only where it was seen. Replicas of one Replicated table share what they
-//! have seen; two plain MergeTree tables on two servers share nothing, even under one name.
+//! A server recognises only the tokens in its own deduplication window. The replicas of a Replicated
+//! table share one window. Plain MergeTree tables on two servers have separate windows, even under
+//! the same name.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -15,10 +16,10 @@ use super::facts::TableFacts;
 use super::name::TableName;
 use super::settings::{self, ClickHouseSetting};
 
-/// How long what a server said about a table is believed.
+/// How long the facts about a table are cached.
 const FACTS_AGE_MAX: Duration = Duration::from_secs(60);
 
-/// The servers that INSERTs may go to, and what each said about its tables.
+/// The servers that INSERTs may go to, each with the cached facts about its tables.
 pub struct Servers {
     all: Vec<Server>,
     /// `--clickhouse-setting`.
@@ -26,10 +27,11 @@ pub struct Servers {
     preferred: AtomicUsize,
 }
 
-/// Which server of `--clickhouse-url`, in their order.
+/// The index of a server in the list of `--clickhouse-url`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerIndex(usize);
 
+/// A server and the cached facts about its tables.
 struct Server {
     clickhouse: ClickHouse,
     facts: Mutex<HashMap<TableName, (Instant, TableFacts)>>,
@@ -52,23 +54,23 @@ impl Servers {
         Self { all: all.into_iter().map(server).collect(), settings, preferred: AtomicUsize::new(0) }
     }
 
-    /// The indices of all servers, the one that answered last first.
+    /// The indices of all servers, the preferred one first.
     pub fn in_turn(&self) -> impl Iterator<Item = ServerIndex> + use<> {
         let (preferred, count) = (self.preferred.load(Relaxed), self.all.len());
         (0..count).map(move |turn| ServerIndex((preferred + turn) % count))
     }
 
-    /// The server of an index.
+    /// The server with this index.
     pub fn get(&self, index: ServerIndex) -> Option<&ClickHouse> {
         self.all.get(index.0).map(|server| &server.clickhouse)
     }
 
-    /// What the server of an index says about a table, asked again after a while.
+    /// The facts of a server about a table, at most [`FACTS_AGE_MAX`] old.
     ///
     /// # Errors
     ///
-    /// No answer, or a refusal; also when there is no such table: nothing is sent to it then, so that
-    /// nobody has to wonder later whether it was stored there.
+    /// If the server does not answer or refuses, or has no such table. The caller must not send an
+    /// INSERT then, so that no attempt with an unknown outcome arises.
     pub fn facts(&self, index: ServerIndex, table: &TableName) -> Result<TableFacts, ClientError> {
         let server = self.server(index)?;
         if let Some((asked, facts)) = lock(&server.facts).get(table)

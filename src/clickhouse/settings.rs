@@ -1,16 +1,17 @@
-//! Settings that ClickHouse gets with every insert: those of the server, and those of the operator.
+//! The settings that are sent with every INSERT: fixed ones, and those of `--clickhouse-setting`.
 
 use std::collections::{BTreeMap, HashSet};
 
 use clap::ValueEnum;
 
-/// What an insert's being one block, read as it was written, and stored once depends on. They are sent with each
-/// one because a user's profile may say otherwise.
+/// Settings that make every INSERT a single block, read exactly as it was written and stored once.
+/// They are sent with each INSERT because the profile of the ClickHouse user may set other values.
 pub const FIXED: [(&str, &str); 19] = [
     // 1 by default since 26.3.
     ("async_insert", "0"),
     ("insert_deduplicate", "1"),
-    // Where they are known, they beat the one above; the second is for rows that are converted.
+    // Servers that know these two prefer them to `insert_deduplicate`. The second is for `INSERT …
+    // SELECT`, which inserts converted rows.
     ("deduplicate_insert", "enable"),
     ("deduplicate_insert_select", "force_enable"),
     ("deduplicate_blocks_in_dependent_materialized_views", "1"),
@@ -21,7 +22,7 @@ pub const FIXED: [(&str, &str); 19] = [
     ("min_insert_block_size_rows", "1048449"),
     ("min_insert_block_size_bytes", "1073741824"),
     ("use_strict_insert_block_limits", "0"),
-    // The header in front of the rows is read, and a type in it that is not the table's refused.
+    // ClickHouse reads the header in front of the rows, and refuses types that differ from the table's.
     ("input_format_with_names_use_header", "1"),
     ("input_format_with_types_use_header", "1"),
     ("input_format_binary_decode_types_in_binary_format", "0"),
@@ -65,21 +66,22 @@ pub fn to_send(
 /// Other names of [`FIXED`] ones, and the token itself.
 const FIXED_TOO: [&str; 3] = [TOKEN, "insert_distributed_sync", "max_insert_block_size_rows"];
 
-/// The format of an INSERT's rows. To ClickHouse both are the same block, under the same token.
+/// The format of the rows of an INSERT. For ClickHouse both formats give the same block under the
+/// same token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum InsertFormat {
-    /// `RowBinaryWithNamesAndTypes`: streamed as it lies in the spool.
+    /// `RowBinaryWithNamesAndTypes`: rows are streamed from the spool unchanged.
     Rowbinary,
-    /// `Native`: made into columns first.
+    /// `Native`: rows are converted to columns first.
     Native,
 }
 
-/// `NAME=VALUE` of `--clickhouse-setting`.
+/// A `NAME=VALUE` of `--clickhouse-setting`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClickHouseSetting {
-    /// The setting's name, checked to be one word that is none of [`FIXED`].
+    /// The name of the setting: one word that is not in [`FIXED`].
     pub name: String,
-    /// Its value as ClickHouse reads it.
+    /// The value, which only ClickHouse interprets.
     pub value: String,
 }
 
@@ -89,11 +91,12 @@ impl std::str::FromStr for ClickHouseSetting {
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, value) = text.split_once('=').ok_or("a setting looks like insert_quorum=2")?;
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-            return Err(format!("`{name}` is no name of a ClickHouse setting"));
+            return Err(format!("`{name}` can't be the name of a ClickHouse setting"));
         }
         if FIXED.iter().map(|(fixed, _)| fixed).chain(&FIXED_TOO).any(|fixed| *fixed == name) {
             return Err(format!(
-                "`{name}` is sent by the server itself: that rows are stored as they are, and once, depends on it"
+                "`{name}` can't be changed: sluicegate sends it with a fixed value, so that rows are stored unchanged \
+                 and only once"
             ));
         }
         Ok(Self { name: name.into(), value: value.into() })
@@ -106,7 +109,7 @@ mod tests {
     use crate::limits::ROWS_PER_INSERT_MAX;
 
     #[test]
-    fn what_inserts_depend_on_can_not_be_set() {
+    fn a_setting_that_inserts_depend_on_can_not_be_set() {
         for (name, _) in FIXED {
             assert!(format!("{name}=1").parse::<ClickHouseSetting>().unwrap_err().contains(name), "{name}");
         }

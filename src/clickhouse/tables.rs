@@ -1,12 +1,13 @@
-//! The tables that the server makes when they are missing, and their names in SQL.
+//! The tables that sluicegate creates if they are missing, and their `CREATE` statements.
 
 use super::client::{ClickHouse, ClientError};
 use super::name::{TableName, quoted};
 
-/// The one table that is made by default.
+/// The only target table that sluicegate creates.
 const DEFAULT_TABLE: &str = "events";
 
-/// What makes the deduplication of tokens work, and survive a loss of power, on a single node.
+/// Table settings that turn deduplication on and make inserted rows survive a loss of power, on a
+/// single node.
 const SETTINGS: &str =
     "SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1";
 
@@ -47,31 +48,31 @@ pub fn statements(name: &TableName) -> Vec<String> {
     statements
 }
 
-/// Makes what is missing of a table that may be made. A quarantine table that can't be made is a
-/// warning: only rejected lines need it, and they wait in the spool.
+/// Creates the database, the default table and the quarantine table if they are missing. A quarantine
+/// table that can't be created is only a warning: rejected lines wait for it in the spool.
 ///
 /// # Errors
 ///
-/// When the database or the default table can't be made, or ClickHouse does not answer.
+/// If the database or the default table can't be created, or ClickHouse does not answer.
 pub fn create_missing(clickhouse: &ClickHouse, name: &TableName) -> Result<(), ClientError> {
     let TableName { database, table } = name;
     if clickhouse.query(&format!("EXISTS DATABASE {}", quoted(database)), &[])?.trim() != "1" {
         clickhouse.query(&create_database(database), &[])?;
-        tracing::info!(database, "the database was missing and is created");
+        tracing::info!(database, "created the missing database");
     }
     if !exists(clickhouse, name)? {
         if table != DEFAULT_TABLE {
-            // An error, which the description of the table says next; it needs no quarantine.
+            // The caller describes the table next and reports that it is missing.
             return Ok(());
         }
         clickhouse.query(&create_events(name), &[])?;
-        tracing::info!(database, table, "the table was missing and is created");
+        tracing::info!(database, table, "created the missing table");
     }
     let quarantine = name.quarantine();
     if !exists(clickhouse, &quarantine)? {
         let table = quarantine.table;
         match clickhouse.query(&create_quarantine(name), &[]) {
-            Ok(_) => tracing::info!(database, table, "the quarantine table was missing and is created"),
+            Ok(_) => tracing::info!(database, table, "created the missing quarantine table"),
             Err(error) if error.is_no_answer() => return Err(error),
             Err(error) => tracing::warn!(
                 database, table, %error,

@@ -1,10 +1,13 @@
-//! The watcher: looks whether the table is still what events are encoded for, and publishes what it
-//! has become.
+//! The watcher, which detects changes of the table and publishes the new schema.
 //!
-//! It looks now and then, because a column that was added makes no error; at once when an insert's
-//! failure may come from changed columns; and every few seconds while ClickHouse is away, because it
-//! may come back with another table. Segments that were written before keep their columns
-//! (invariant 3): those go in as they are, or are held.
+//! It asks for the description of the table
+//!
+//! - regularly, because an added column causes no error;
+//! - at once when a failed INSERT may be due to changed columns;
+//! - every few seconds while ClickHouse is away, because the table may be different afterwards.
+//!
+//! Segments that were opened before a change keep their columns (invariant 3): they are inserted
+//! with them, or held.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,108 +16,113 @@ use std::time::{Duration, Instant};
 
 use super::TableConfig;
 use super::description::TableDescription;
-use super::look::LookWish;
 use super::metrics::InsertMetrics;
+use super::refresh::RefreshSignal;
 use super::servers::Servers;
 use crate::handoff::Published;
 use crate::limits;
 use crate::schema::{Differences, SchemaVersion};
 
-/// How often the log says that the table can't be followed.
-const SAY_AGAIN: Duration = Duration::from_secs(60);
+/// Pause between two log messages about the same problem of the table.
+const LOG_PAUSE: Duration = Duration::from_secs(60);
 
-/// Follows one table.
+/// Follows the changes of one table.
 pub struct Watcher {
-    /// Which table, and how rows are inserted into it.
+    /// The configuration of the table.
     pub config: TableConfig,
     /// The servers to ask.
     pub servers: Arc<Servers>,
-    /// Wakes the watcher before its time.
-    pub look: Arc<LookWish>,
-    /// Where a new version of the table is published.
+    /// Wakes the watcher early.
+    pub refresh: Arc<RefreshSignal>,
+    /// Receives new versions of the schema.
     pub schema: Arc<Published<SchemaVersion>>,
-    /// Where it is saved for the next start.
+    /// The file that keeps the description for the next start.
     pub path: PathBuf,
-    /// Where it is noted that the table can't be followed.
+    /// Receives the reason why new events can't be encoded for the changed table.
     pub metrics: Arc<InsertMetrics>,
-    /// The table that events are encoded for now.
+    /// The description that events are encoded for now.
     pub known: TableDescription,
 }
 
-/// When the log last said that the table can't be followed.
-type Said = Option<Instant>;
+/// Time of the last log message about a problem of the table.
+type LastLogged = Option<Instant>;
 
 impl Watcher {
-    /// Looks until the process ends. The first time at once: the start may have taken the columns
-    /// from the file.
+    /// Runs until the process ends. Asks once immediately, because the start may have loaded the
+    /// columns from the file.
     pub fn run(mut self) {
-        let mut said = None;
+        let mut logged = None;
         loop {
-            let answered = self.ask(&mut said);
+            let answered = self.ask(&mut logged);
             thread::sleep(Duration::from_millis(limits::SCHEMA_LOOK_PAUSE_MS));
             let next = if answered { limits::SCHEMA_LOOK_SECONDS } else { limits::SCHEMA_LOOK_AWAY_SECONDS };
-            self.look.wait(Duration::from_secs(next));
+            self.refresh.wait(Duration::from_secs(next));
         }
     }
 
-    /// Asks the server that the inserts go to. False when nobody described the table.
-    fn ask(&mut self, said: &mut Said) -> bool {
+    /// Asks the servers in the order of the INSERTs until one describes the table. False if none does.
+    fn ask(&mut self, logged: &mut LastLogged) -> bool {
         let mut refused = None;
         for index in self.servers.in_turn() {
             let Some(server) = self.servers.get(index) else { continue };
-            match TableDescription::look(server, &self.config) {
+            match TableDescription::ask(server, &self.config) {
                 Ok(found) => {
-                    self.compare(found, said);
+                    self.compare(found, logged);
                     return true;
                 }
-                Err(error) if error.may_pass() => tracing::debug!(url = server.url(), %error, "no look at the table"),
+                Err(error) if error.may_pass() => {
+                    tracing::debug!(url = server.url(), %error, "the server did not describe the table");
+                }
                 Err(error) => refused = Some(format!("{}: {error}", server.url())),
             }
         }
         if let Some(reason) = refused {
-            self.warn(format!("the table can't be looked at: {reason}"), said);
+            self.warn(format!("the table can't be described: {reason}"), logged);
         }
         false
     }
 
-    fn compare(&mut self, found: TableDescription, said: &mut Said) {
+    fn compare(&mut self, found: TableDescription, logged: &mut LastLogged) {
         if found == self.known {
-            return self.nothing_is_wrong(said);
+            return self.clear_problem(logged);
         }
         let plan = match found.plan() {
             Ok(plan) => plan,
             Err(error) => {
-                return self.warn(format!("the table has changed and can't be followed: {error}"), said);
+                return self.warn(format!("the table has changed and can't be followed: {error}"), logged);
             }
         };
         let frozen = found.freeze(&plan, &self.config).to_bytes();
         let version = self.schema.publish(SchemaVersion::new(plan, frozen));
         let changed = changes(&self.known, &found);
-        tracing::info!(version, changed, "the table has changed; new events are encoded for what it is now");
+        tracing::info!(version, changed, "the table has changed; new events are encoded for its new columns");
         if let Err(error) = found.save(&self.path) {
-            tracing::warn!(%error, path = %self.path.display(), "the columns can't be kept for a start without ClickHouse");
+            tracing::warn!(
+                %error, path = %self.path.display(),
+                "the columns can't be saved for a start without ClickHouse"
+            );
         }
         self.known = found;
-        self.nothing_is_wrong(said);
+        self.clear_problem(logged);
     }
 
-    fn nothing_is_wrong(&self, said: &mut Said) {
-        *said = None;
+    fn clear_problem(&self, logged: &mut LastLogged) {
+        *logged = None;
         *self.metrics.table_problem() = None;
     }
 
-    fn warn(&self, what: String, said: &mut Said) {
-        let reason = format!("{what}; events are still taken for the columns that it had");
+    fn warn(&self, what: String, logged: &mut LastLogged) {
+        let reason = format!("{what}; new events are still encoded for the columns that the table had");
         let is_new = self.metrics.table_problem().as_ref() != Some(&reason);
-        if is_new || said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+        if is_new || logged.is_none_or(|logged| logged.elapsed() >= LOG_PAUSE) {
             tracing::warn!(reason, "the table needs operator action");
-            *said = Some(Instant::now());
+            *logged = Some(Instant::now());
         }
         *self.metrics.table_problem() = Some(reason);
     }
 }
 
-/// What is another than before, for the log.
+/// Describes the differences between two descriptions, for the log.
 fn changes(before: &TableDescription, now: &TableDescription) -> String {
     let columns = Differences::between(&before.columns, &now.columns);
     let mut changes = Vec::new();
@@ -130,7 +138,7 @@ fn changes(before: &TableDescription, now: &TableDescription) -> String {
         changes.push(format!("ClickHouse: from {} to {}", before.version, now.version));
     }
     if before.settings != now.settings {
-        changes.push("settings that ClickHouse knows".to_owned());
+        changes.push("the settings that ClickHouse knows".to_owned());
     }
     changes.join("; ")
 }
@@ -141,7 +149,7 @@ mod tests {
     use crate::schema::ColumnDescription;
 
     #[test]
-    fn the_log_says_what_is_another_than_before() {
+    fn the_log_names_the_differences() {
         let column = |name: &str| ColumnDescription {
             name: name.to_owned(),
             type_name: "String".to_owned(),
@@ -163,7 +171,7 @@ mod tests {
             TableDescription { version: "26.7".into(), timezone: "Asia/Tokyo".into(), settings, ..before.clone() };
         assert_eq!(
             changes(&before, &now),
-            "time zone: from UTC to Asia/Tokyo; ClickHouse: from 25.3 to 26.7; settings that ClickHouse knows"
+            "time zone: from UTC to Asia/Tokyo; ClickHouse: from 25.3 to 26.7; the settings that ClickHouse knows"
         );
     }
 }

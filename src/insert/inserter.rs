@@ -18,7 +18,6 @@ use crate::batch::SegmentNumber;
 use crate::clickhouse::TableConfig;
 use crate::clickhouse::frozen::Frozen;
 use crate::clickhouse::horizon::Writers;
-use crate::clickhouse::look::LookWish;
 use crate::clickhouse::metrics::InsertMetrics;
 use crate::clickhouse::name::TableName;
 use crate::clickhouse::servers::{ServerIndex, Servers};
@@ -34,7 +33,7 @@ pub struct Inserts {
     /// The segments.
     pub due: Due,
     /// Asks for a look at the table's columns.
-    pub look: Arc<LookWish>,
+    pub refresh: Arc<RefreshSignal>,
     pub(super) servers: Arc<Servers>,
     /// For a segment that does not say for which table it is.
     table: TableName,
@@ -68,7 +67,7 @@ impl Inserts {
         let Ends { sealed, pool, spool, metrics, handoff } = ends;
         Self {
             due: Due::new(sealed, handoff.lifecycle.clone()),
-            look: Arc::default(),
+            refresh: Arc::default(),
             servers,
             table: config.name.clone(),
             format: config.insert_format,
@@ -90,7 +89,7 @@ impl Inserts {
     /// Makes held segments due now, with an operator's orders: one, or all. Returns how many.
     pub fn requeue(&self, segment: Option<SegmentNumber>, orders: Orders) -> usize {
         // Who has fixed something may have changed the table.
-        self.look.wish();
+        self.refresh.request();
         self.due.requeue(segment, orders)
     }
 
@@ -291,7 +290,7 @@ impl Inserts {
         let (number, attempts, reason) = (work.segment.number(), work.attempts, failure.reason.as_str());
         let segment = number.get();
         if failure.error.as_ref().is_some_and(calls_for_a_look) {
-            self.look.wish();
+            self.refresh.request();
         }
         if failure.class != Class::Hold {
             self.spool.held.release(number);

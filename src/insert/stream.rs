@@ -20,7 +20,7 @@ use tokio::runtime::Runtime;
 
 use super::compression::Compressor;
 use super::native::NativeBlock;
-use crate::clickhouse::client::{ClickHouse, ClientError, Verdict, causes, not_sent};
+use crate::clickhouse::client::{ClickHouse, ClientError, ReplyVerdict, causes, not_sent};
 use crate::insert::compression::InsertCompression;
 use crate::spool::SegmentReader;
 
@@ -49,7 +49,7 @@ impl InsertClient {
     }
 
     /// Sends an INSERT whose rows are `body`, and believes it only when everything says that it
-    /// was done: see [`Verdict`].
+    /// was done: see [`ReplyVerdict`].
     ///
     /// # Errors
     ///

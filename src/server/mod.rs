@@ -107,7 +107,7 @@ impl Server {
     ) -> Result<Self, ServerError> {
         let schema = Arc::new(Published::new(first_version(settings, &table)?));
         let (engine, mailboxes) = engine::prepare(settings, metrics.len())?;
-        delivery::say_at_start(admin.clickhouse.clone(), settings.table()).map_err(os("a thread can't be started"))?;
+        delivery::log_at_start(admin.clickhouse.clone(), settings.table()).map_err(os("a thread can't be started"))?;
         let handoff = Arc::new(Handoff::new(mailboxes, lifecycle.clone()));
         let path = spool.schema_path();
         let frozen = schema.newest().frozen.clone();
@@ -130,7 +130,7 @@ impl Server {
         let watcher = Watcher {
             config: settings.table(),
             servers: pipeline.inserts.servers(),
-            look: pipeline.inserts.look.clone(),
+            refresh: pipeline.inserts.refresh.clone(),
             schema,
             path,
             metrics: admin.inserts.clone(),
