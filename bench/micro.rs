@@ -174,7 +174,7 @@ fn segment(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
         group.bench_function(format!("frames of {name}"), |bencher| {
             bencher.iter(|| {
                 let mut reader = segment.read(Part::Rows).expect("a segment");
-                while let Some(piece) = reader.next_piece().expect("its frames") {
+                while let Some(piece) = reader.next_rows().expect("its frames") {
                     black_box(&piece);
                 }
             });

@@ -87,7 +87,7 @@ fn describe(segment: &SealedSegment) -> String {
 fn read_through(segment: &SealedSegment) -> io::Result<&'static str> {
     for (part, expected) in [(Part::Rows, segment.rows_bytes()), (Part::Rejected, segment.rejected_bytes())] {
         let (mut reader, mut bytes) = (segment.read(part)?, 0);
-        while let Some(piece) = reader.next_piece()? {
+        while let Some(piece) = reader.next_rows()? {
             bytes += piece.len() as u64;
         }
         if bytes != expected {

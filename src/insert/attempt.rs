@@ -1,8 +1,8 @@
-//! One attempt: one INSERT of rows of a segment, from the note that it begins to what it came to.
+//! One attempt: an INSERT of rows of a segment, from the choice of a server to the proof.
 //!
-//! Whatever is sent, whole or piece, rows or rejected lines, takes the same way: choose a server that
-//! would know its token, note durably that ClickHouse may have it, send it, and believe a success
-//! only when it is proven.
+//! All INSERTs take the same steps, be it all rows, a piece or the rejected lines: choose a server
+//! that would recognise the token, note durably that ClickHouse may have the rows, send them, and
+//! prove a success.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -36,27 +36,27 @@ pub(super) struct Insert {
     pub(super) frozen: Frozen,
     pub(super) token: String,
     pub(super) rows: u64,
-    /// Of the rows in RowBinary.
+    /// Bytes of the rows in RowBinary.
     pub(super) bytes: u64,
     pub(super) source: Source,
-    /// Let ClickHouse convert the rows into what the table has now.
+    /// Let ClickHouse convert the columns to those that the table has now.
     pub(super) convert: bool,
-    /// An earlier attempt of it has no answer.
+    /// An earlier attempt of this INSERT has no answer.
     pub(super) is_repeat: bool,
-    /// When the first of those began, Unix ms.
+    /// Start of the first attempt without an answer, Unix ms.
     pub(super) open_since_ms: Option<u64>,
 }
 
-/// Where the rows of an INSERT are.
+/// The source of the rows of an INSERT.
 pub(super) enum Source {
-    /// In the segment, behind `first` rows that take `offset` bytes.
+    /// A part of the segment, without the `first` rows, which take `offset` bytes.
     Segment { part: Part, first: u64, offset: u64 },
-    /// In memory.
+    /// Rows in memory.
     Memory(Bytes),
 }
 
 impl Insert {
-    /// Its rows one by one.
+    /// A reader of the single rows.
     pub(super) fn rows(&self, segment: &SealedSegment) -> io::Result<RowReader> {
         match &self.source {
             Source::Segment { part, first, .. } => {
@@ -68,10 +68,10 @@ impl Insert {
         }
     }
 
-    fn body(&self, segment: &SealedSegment, shape: BodyFormat) -> io::Result<SegmentBody> {
+    fn body(&self, segment: &SealedSegment, format: BodyFormat) -> io::Result<SegmentBody> {
         Ok(match &self.source {
-            Source::Segment { part, offset, .. } => SegmentBody::new(shape, segment.read(*part)?, *offset, self.bytes),
-            Source::Memory(rows) => SegmentBody::of_bytes(shape, rows.clone()),
+            Source::Segment { part, offset, .. } => SegmentBody::new(format, segment.read(*part)?, *offset, self.bytes),
+            Source::Memory(rows) => SegmentBody::of_bytes(format, rows.clone()),
         })
     }
 
@@ -129,14 +129,15 @@ impl Inserts {
                 failure
             }
             None if elsewhere => Failure::hold(
-                "ClickHouse may have it, in a table that is not there any more or on another server, where its token \
-                 is not known; `sluicegate spool requeue --force` sends it again",
+                "ClickHouse may have the segment in a table that is gone, or on another server, and no server of \
+                 --clickhouse-url would recognise its token; check whether the table has its rows; if not, \
+                 `sluicegate spool requeue --force` sends it again",
             ),
             None => Failure::hold("no server is configured"),
         })
     }
 
-    /// Sends one INSERT, and believes it only when everything says that it was done.
+    /// Sends one INSERT, and proves it if it succeeds.
     pub(super) fn send(
         &self,
         client: &InsertClient,
@@ -153,8 +154,8 @@ impl Inserts {
             InsertFormat::Native if native::is_fit_for(&insert.frozen, insert.bytes) => InsertFormat::Native,
             _ => InsertFormat::Rowbinary,
         };
-        let Statement { text, shape } = Statement::new(server, &insert.frozen, format, insert.convert)?;
-        let body = insert.body(&work.segment, shape).map_err(Failure::on_disk)?;
+        let Statement { text, body_format } = Statement::new(server, &insert.frozen, format, insert.convert)?;
+        let body = insert.body(&work.segment, body_format).map_err(Failure::on_disk)?;
         let query_id = insert.query_id(work.attempts);
         let mut parameters = vec![("query", text.as_str()), (TOKEN, &insert.token)];
         parameters.extend(settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
@@ -193,7 +194,7 @@ impl Inserts {
         }
         let mut reason = format!("{table} at {} ({query_id}): {}", server.url(), describe(&error));
         let is_for_table = !insert.sent.is_for_quarantine() && !insert.convert;
-        if outcome.class == Class::Hold && is_for_table && calls_for_a_look(&error) {
+        if outcome.class == Class::Hold && is_for_table && calls_for_refresh(&error) {
             reason.push_str(&statement::advice(server, &insert.frozen));
         }
         let Outcome { class, answered, is_suspicious } = outcome;

@@ -1,4 +1,4 @@
-//! Compression of what an INSERT sends, as the content coding that ClickHouse undoes.
+//! Compression of the body of an INSERT, as a content coding that ClickHouse decodes.
 
 use std::io::{self, Write};
 
@@ -9,7 +9,7 @@ use lz4_flex::frame::FrameEncoder;
 /// The content coding of an INSERT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum InsertCompression {
-    /// As it is.
+    /// No compression.
     None,
     /// LZ4 frames.
     Lz4,
@@ -18,7 +18,7 @@ pub enum InsertCompression {
 }
 
 impl InsertCompression {
-    /// Its name in `Content-Encoding`, as ClickHouse knows it.
+    /// The name in `Content-Encoding`; `None` without compression.
     pub fn coding(self) -> Option<&'static str> {
         match self {
             Self::None => None,
@@ -28,21 +28,21 @@ impl InsertCompression {
     }
 }
 
-/// zstd's own default is 3; 1 costs half of it, and an INSERT is read once and thrown away.
+/// The compression level. zstd's default, 3, costs twice as much as 1, and an INSERT is not stored.
 const ZSTD_LEVEL: i32 = 1;
 
-/// Compresses one body, piece by piece.
+/// A compressor of one body.
 pub(super) enum Compressor {
     Lz4(Box<FrameEncoder<Vec<u8>>>),
     Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
 }
 
 impl Compressor {
-    /// `None` where nothing is to be compressed.
+    /// Creates a compressor; `None` without compression.
     ///
     /// # Errors
     ///
-    /// When there is no memory for it.
+    /// If zstd can't allocate its state.
     pub(super) fn new(compression: InsertCompression) -> io::Result<Option<Self>> {
         Ok(match compression {
             InsertCompression::None => None,
@@ -51,22 +51,22 @@ impl Compressor {
         })
     }
 
-    /// Adds a piece; what has come out by now, which may be nothing.
-    pub(super) fn push(&mut self, piece: &[u8]) -> io::Result<Bytes> {
+    /// Compresses bytes and returns the output so far, which may be empty.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> io::Result<Bytes> {
         let out = match self {
             Self::Lz4(encoder) => {
-                encoder.write_all(piece)?;
+                encoder.write_all(bytes)?;
                 encoder.get_mut()
             }
             Self::Zstd(encoder) => {
-                encoder.write_all(piece)?;
+                encoder.write_all(bytes)?;
                 encoder.get_mut()
             }
         };
         Ok(std::mem::take(out).into())
     }
 
-    /// The end: what is still inside.
+    /// Ends the body and returns the remaining output.
     pub(super) fn finish(self) -> io::Result<Bytes> {
         Ok(match self {
             Self::Lz4(encoder) => encoder.finish().map_err(io::Error::other)?,

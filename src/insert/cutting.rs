@@ -1,9 +1,10 @@
-//! Cuts a segment whose rows ClickHouse refuses: the good ones go in, the bad ones into quarantine.
+//! Cutting of a segment in which ClickHouse refuses some rows: the good rows are inserted, the
+//! refused ones go into the quarantine table.
 //!
-//! Where ClickHouse names the row, the cut goes around it, else through the middle; a single row
-//! that is refused alone is a bad one. Each piece has a token of its own. What is known of the
-//! pieces is on the disk before anything of them is sent, so a piece is only ever cut further when
-//! every attempt of it was answered, and nothing is sent as part of two pieces.
+//! If ClickHouse names the refused row, the cut goes around that row, otherwise through the middle.
+//! A piece of a single row that is refused is a refused row. Each piece has its own token. The state
+//! of the pieces is on the disk before any piece is sent. A piece is cut further only if every
+//! attempt of it was answered, so no row is ever sent as part of two pieces.
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -22,11 +23,11 @@ use crate::spool::{Cut, Part, Piece, PieceState, SealedSegment};
 /// More pieces than this, and an operator has to look at the table or the events.
 const PIECES_MAX: usize = 256;
 
-/// The code of a row that ClickHouse refuses.
+/// The error code of refused rows in the quarantine table.
 const CODE: &str = "refused_by_clickhouse";
 
 impl Work {
-    /// Notes the first cut of the segment: its pieces are what is sent from now on.
+    /// Notes the first cut of the segment. From then on only pieces are sent.
     pub(super) fn cut_whole(&mut self, frozen: &Frozen, failure: &Failure) -> Result<(), Failure> {
         let segment = &mut self.segment;
         let whole = Piece {
@@ -65,7 +66,7 @@ impl Work {
         self.segment.save_cut(cut).map_err(Failure::on_disk)
     }
 
-    /// Notes a piece's new state, durably, and returns its rows.
+    /// Notes the new state of a piece durably, and returns the number of its rows.
     pub(super) fn turn_piece(&mut self, index: usize, state: PieceState) -> Result<u64, Failure> {
         let (mut cut, piece) = self.piece(index)?;
         let rows = piece.rows;
@@ -99,8 +100,8 @@ impl Work {
         let bytes = Bytes::from(refused_rows(&self.segment, frozen, &cut).map_err(Failure::on_disk)?);
         let rows = cut.refused();
         if !cut.refused_are_sent {
-            // An attempt that is still open was that of a piece, and a crash came between its proof and
-            // the note of it: another table than the quarantine need not know its token.
+            // An attempt that is still open belongs to a proven piece: a crash came between the proof
+            // and its note. It must not keep this INSERT, into another table, to the piece's server.
             if self.segment.open_attempt().is_some() {
                 self.segment.attempt_answered().map_err(Failure::on_disk)?;
             }
@@ -121,7 +122,7 @@ impl Work {
         })
     }
 
-    /// Notes, durably, that the refused rows are in the quarantine table, and returns how many.
+    /// Notes durably that the refused rows are in the quarantine table, and returns their number.
     pub(super) fn refused_are_stored(&mut self) -> Result<u64, Failure> {
         let mut cut = self.cut()?;
         cut.refused_are_stored = true;
@@ -141,7 +142,7 @@ impl Work {
     }
 }
 
-/// Cuts a piece around the row that is to blame, or through the middle.
+/// Cuts a piece around the refused row that the error names, or through the middle.
 fn divide(segment: &SealedSegment, frozen: &Frozen, piece: &Piece, failure: &Failure) -> Result<Vec<Piece>, Failure> {
     let named = failure.error.as_ref().and_then(row_named_by).filter(|row| *row < piece.rows && piece.rows > 1);
     let mut starts = match named {
@@ -167,7 +168,7 @@ fn divide(segment: &SealedSegment, frozen: &Frozen, piece: &Piece, failure: &Fai
         .collect())
 }
 
-/// Where these rows, in order, begin.
+/// The offsets of the rows with these indices, which must ascend.
 fn offsets_of(segment: &SealedSegment, frozen: &Frozen, wanted: &[u64]) -> std::io::Result<Vec<u64>> {
     let mut rows = RowReader::new(segment.read(Part::Rows)?, &frozen.columns)?;
     let mut offsets = Vec::with_capacity(wanted.len());
@@ -182,12 +183,12 @@ fn offsets_of(segment: &SealedSegment, frozen: &Frozen, wanted: &[u64]) -> std::
     if offsets.len() == wanted.len() {
         Ok(offsets)
     } else {
-        Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "a segment has fewer rows than its seal says"))
+        Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "the segment has fewer rows than its seal says"))
     }
 }
 
-/// The refused rows as rows of the quarantine table. The same bytes every time: what is in them
-/// comes from the segment and from the cut, both on the disk.
+/// Encodes the refused rows as rows of the quarantine table. The result is always the same, because
+/// it depends only on the segment and the cut, which are on the disk.
 fn refused_rows(segment: &SealedSegment, frozen: &Frozen, cut: &Cut) -> std::io::Result<Vec<u8>> {
     let mut rows = RowReader::new(segment.read(Part::Rows)?, &frozen.columns)?;
     let mut out = Vec::new();
@@ -227,7 +228,7 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// The Unix second of a time, if it is one that the quarantine table can hold.
+/// The Unix time of a DateTime in seconds; `None` for any other value.
 fn seconds(value: &Value) -> Option<i64> {
     match value {
         Value::DateTime(seconds) => {

@@ -1,9 +1,9 @@
-//! A segment that can't be read as it was sealed.
+//! Handling of a segment that turns out to be damaged when it is sent.
 //!
-//! An attempt that breaks off stores nothing. So if every other attempt was answered, ClickHouse has
-//! nothing of the segment, and what is readable of it may go in under another token: see
-//! [`crate::spool::SegmentPool::salvage`]. If one was not, ClickHouse may have the whole, and a part
-//! of it under another token would double: then a person decides.
+//! An INSERT that breaks off stores nothing. If every earlier attempt was answered, ClickHouse has
+//! nothing of the segment, and a salvaged copy may be sent under another token
+//! ([`crate::spool::SegmentPool::salvage`]). If an earlier attempt is open, ClickHouse may have the
+//! whole segment, and a copy under another token would double rows. The segment is then held.
 
 use super::due::Work;
 use super::failure::Failure;
@@ -11,7 +11,7 @@ use super::inserter::Inserts;
 use super::step::Unrecorded;
 
 impl Inserts {
-    /// Sends what is readable from now on, or holds it.
+    /// Replaces the damaged segment by its salvaged copy, or holds it.
     pub(super) fn damaged(&self, mut work: Work, failure: Failure) {
         if let Some(reason) = why_held(&work, &failure) {
             self.put_back(work, &Failure { reason, ..failure });
@@ -20,10 +20,10 @@ impl Inserts {
         let segment = work.segment.number();
         let salvaged = match self.pool.salvage(&mut work.segment) {
             Ok(Some(salvaged)) => salvaged,
-            // Whatever was wrong has passed, or is no damage.
+            // The segment can be read after all.
             Ok(None) => return self.put_back(work, &failure),
             Err(error) => {
-                let reason = format!("{}; what is readable can't be copied yet: {error}", failure.reason);
+                let reason = format!("{}; its readable frames can't be copied yet: {error}", failure.reason);
                 return self.put_back(work, &Failure { reason, ..failure });
             }
         };
@@ -35,7 +35,7 @@ impl Inserts {
             missing_rejected = rejected,
             readable,
             reason = failure.reason,
-            "a segment is damaged; it is kept in damaged/, and what is readable goes in"
+            "a segment is damaged; its file is kept in damaged/, and its readable frames are inserted"
         );
         self.spool.held.release(segment);
         if let Some(left) = salvaged.segment {
@@ -53,20 +53,20 @@ impl Inserts {
     }
 }
 
-/// Why nothing of it may go in by itself, if that is so.
+/// The reason why the damaged segment must be held; `None` if it may be salvaged.
 fn why_held(work: &Work, failure: &Failure) -> Option<String> {
     let reason = &failure.reason;
     if work.segment.cut().is_some() && work.segment.rows_waiting() > 0 {
         return Some(format!(
-            "{reason}; the segment was cut into pieces, whose places are those in the whole, so that what is readable \
-             of it can't be sent by itself: look which of its rows are in the table"
+            "{reason}; the segment was cut into pieces by the positions of its rows, so its readable frames can't be \
+             sent alone; check which of its rows are in the table"
         ));
     }
     if work.segment.open_attempt().is_some() && !work.orders.force {
         return Some(format!(
-            "{reason}; an earlier attempt had no answer, so ClickHouse may have the whole: look whether its rows are \
-             there, and `sluicegate spool requeue --force` sends what is readable under another token, which doubles \
-             what ClickHouse has already"
+            "{reason}; an earlier attempt had no answer, so ClickHouse may have all its rows; check whether the table \
+             has them; `sluicegate spool requeue --force` sends the readable frames under another token, which doubles \
+             the rows that ClickHouse has"
         ));
     }
     None

@@ -1,8 +1,8 @@
-//! The segments that wait for an insert: the oldest due first.
+//! The queue of segments that wait for their insert, ordered by the time when each is due.
 //!
-//! The committer puts sealed segments into a lock-free queue and never waits; the inserters move
-//! them into a set ordered by time. No inserter sleeps on a segment: one that must wait goes back
-//! with the time when it is due, and the inserter takes another.
+//! The committer sends sealed segments to a lock-free channel and never waits. The inserters move
+//! them from the channel to a heap ordered by time. No inserter sleeps on a segment: a segment that
+//! must wait goes back to the heap with a due time, and the inserter takes another one.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -16,19 +16,20 @@ use crate::batch::SegmentNumber;
 use crate::handoff::Lifecycle;
 use crate::spool::{Orders, SealedSegment};
 
-/// A segment on its way to ClickHouse.
+/// A segment that an inserter works on, with its state in this process.
 pub struct Work {
     /// The segment.
     pub segment: SealedSegment,
-    /// Attempts that this process has made.
+    /// Number of attempts by this process.
     pub attempts: u32,
-    /// What is done of it and not noted on the disk.
+    /// Steps that are done and not noted on the disk.
     pub(super) progress: Unrecorded,
-    /// What an operator ordered.
+    /// The operator's orders.
     pub orders: Orders,
-    /// It is what was readable of a damaged one: whoever waits for that may wait for what is lost.
+    /// The segment is the salvaged copy of a damaged one. Replies that wait for the original are not
+    /// released, because their events may be lost.
     pub salvaged: bool,
-    /// The rows were missing after a repeat's success, once so far.
+    /// A lookup after a successful repeat has found no rows, once so far.
     pub absent: bool,
     /// ClickHouse's limit of partitions of one INSERT.
     pub(super) partitions: PartitionLimit,
@@ -62,6 +63,7 @@ impl Work {
     }
 }
 
+/// An entry of the heap, ordered by due time, then by segment number.
 struct DueEntry {
     due: Instant,
     /// It needs an operator: no stop and no drain waits for it.
@@ -99,19 +101,19 @@ impl Ord for DueEntry {
     }
 }
 
-/// The set of segments that wait, by the time when each is due.
+/// The queue of segments that wait for their insert.
 pub struct Due {
     sealed: Receiver<SealedSegment>,
     timed: Mutex<BinaryHeap<DueEntry>>,
     lifecycle: Arc<Lifecycle>,
 }
 
-/// The longest that an inserter waits without looking at the deadline of a stop.
+/// The longest wait of an inserter before it checks the deadline of a stop again.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 
 impl Due {
-    /// Takes segments from `sealed` until its sender, the committer, has ended, and gives none out
-    /// after the deadline of a stop.
+    /// Creates a queue that takes segments from `sealed` until the committer drops the sender, and
+    /// returns none after the deadline of a stop.
     pub fn new(sealed: Receiver<SealedSegment>, lifecycle: Arc<Lifecycle>) -> Self {
         Self { sealed, timed: Mutex::default(), lifecycle }
     }
@@ -172,7 +174,8 @@ impl Due {
         self.timed().push(DueEntry { due: Instant::now() + delay, is_held: true, work });
     }
 
-    /// Makes segments due now, with an operator's orders: one, or all. Returns how many.
+    /// Makes one segment, or all of them, due now with an operator's orders. Returns how many
+    /// segments that were.
     pub fn requeue(&self, number: Option<SegmentNumber>, orders: Orders) -> usize {
         let mut timed = self.timed();
         let mut count = 0;
@@ -189,7 +192,7 @@ impl Due {
     }
 
     fn timed(&self) -> MutexGuard<'_, BinaryHeap<DueEntry>> {
-        // Nothing in the guarded sections can leave the heap half-changed.
+        // No guarded section can panic in the middle of a change, so a poisoned heap is consistent.
         self.timed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

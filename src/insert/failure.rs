@@ -1,4 +1,4 @@
-//! Why an attempt of a segment did not prove it.
+//! The failure of a step for a segment.
 
 use std::io;
 use std::time::Duration;
@@ -12,20 +12,20 @@ use crate::clickhouse::settings::InsertFormat;
 const FAST_ATTEMPTS: u32 = 8;
 const ANSWERED_LONGEST: Duration = Duration::from_secs(30);
 
-/// A failed attempt: what it calls for, and why.
+/// A failed step: its class and its reason.
 pub(super) struct Failure {
     pub(super) class: Class,
-    /// ClickHouse has certainly stored nothing of it.
+    /// ClickHouse has certainly stored nothing of the attempt.
     pub(super) answered: bool,
     /// It may have left its token and not its rows.
     pub(super) suspicious: bool,
     pub(super) reason: String,
-    /// What ClickHouse said, if it was asked.
+    /// The error of the client, if the step failed there.
     pub(super) error: Option<ClientError>,
 }
 
 impl Failure {
-    /// Needs operator action.
+    /// Creates a failure that needs operator action.
     pub(super) fn hold(reason: impl Into<String>) -> Self {
         Self { class: Class::Hold, answered: true, suspicious: false, reason: reason.into(), error: None }
     }
@@ -40,7 +40,8 @@ impl Failure {
         Self { error: damage, ..Self::hold(format!("the segment's file: {error}")) }
     }
 
-    /// A question about a table that has to be answered before anything is sent, or believed.
+    /// Creates the failure of a query about a table that must succeed before an INSERT may be sent,
+    /// or before its success counts.
     pub(super) fn of_question(table: &TableName, server: &ClickHouse, error: ClientError, attempts: u32) -> Self {
         let class = classify(&error, attempts, InsertFormat::Rowbinary).class;
         Self {
@@ -68,13 +69,13 @@ impl Failure {
         matches!(self.error, Some(ClientError::Damaged(_)))
     }
 
-    /// ClickHouse knows the token and has not the rows.
+    /// True if ClickHouse knows the token but does not have the rows.
     pub(super) fn is_absence(&self) -> bool {
         matches!(self.error, Some(ClientError::Absent(_)))
     }
 }
 
-/// ClickHouse's reason, cut: an error's text may quote values of the rows.
+/// The text of an error, truncated because ClickHouse may quote values of the rows in it.
 pub(super) fn describe(error: &ClientError) -> String {
     const CHARACTERS_MAX: usize = 400;
     error.to_string().chars().take(CHARACTERS_MAX).collect()

@@ -1,5 +1,5 @@
-//! An inserter: takes the segment that is due, does one step for it after the other, and retires it
-//! when ClickHouse has proven all of it.
+//! The loop of an inserter: it takes the segment that is due, runs its steps, and retires it once
+//! ClickHouse has proven all of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,17 +25,17 @@ use crate::clickhouse::settings::InsertFormat;
 use crate::handoff::Handoff;
 use crate::spool::{Orders, Part, PieceState, SealedSegment, SegmentPool, SpoolMetrics};
 
-/// When a proven segment is tried to be taken out of the spool again, on a disk that refused it.
-const RETIRE_AGAIN: Duration = Duration::from_secs(5);
+/// Pause before the next attempt to remove a proven segment from the spool.
+const RETIRE_RETRY_PAUSE: Duration = Duration::from_secs(5);
 
-/// What all inserters share.
+/// The state that all inserters share.
 pub struct Inserts {
-    /// The segments.
+    /// The queue of segments.
     pub due: Due,
-    /// Asks for a look at the table's columns.
+    /// Asks the watcher to refresh the description of the table.
     pub refresh: Arc<RefreshSignal>,
     pub(super) servers: Arc<Servers>,
-    /// For a segment that does not say for which table it is.
+    /// The table of segments that name none.
     table: TableName,
     pub(super) format: InsertFormat,
     pub(super) timeout: Duration,
@@ -47,22 +47,22 @@ pub struct Inserts {
     handoff: Arc<Handoff>,
 }
 
-/// Where segments come from, and who hears of what became of them.
+/// The source of segments, and the receivers of the results.
 pub struct Ends {
-    /// Sealed segments.
+    /// The sealed segments.
     pub sealed: Receiver<SealedSegment>,
-    /// Takes the files of those that are proven.
+    /// Takes the files of proven segments.
     pub pool: Arc<SegmentPool>,
-    /// The spool's accounts.
+    /// The accounts of the spool.
     pub spool: Arc<SpoolMetrics>,
-    /// Counts the INSERTs.
+    /// The counters of INSERT attempts.
     pub metrics: Arc<InsertMetrics>,
-    /// The workers, whose replies may wait for a proof.
+    /// Wakes the workers whose replies wait for a segment.
     pub handoff: Arc<Handoff>,
 }
 
 impl Inserts {
-    /// Inserts into the table of `config`, on these servers; one attempt may take `timeout`.
+    /// Creates the shared state for INSERTs into the table of `config`. `timeout` limits one attempt.
     pub fn new(config: &TableConfig, timeout: Duration, servers: Arc<Servers>, ends: Ends) -> Self {
         let Ends { sealed, pool, spool, metrics, handoff } = ends;
         Self {
@@ -81,19 +81,20 @@ impl Inserts {
         }
     }
 
-    /// The servers that it inserts into.
+    /// The servers that INSERTs are sent to.
     pub fn servers(&self) -> Arc<Servers> {
         self.servers.clone()
     }
 
-    /// Makes held segments due now, with an operator's orders: one, or all. Returns how many.
+    /// Makes one segment, or all of them, due now with an operator's orders. Returns how many
+    /// segments that were.
     pub fn requeue(&self, segment: Option<SegmentNumber>, orders: Orders) -> usize {
-        // Who has fixed something may have changed the table.
+        // The operator may have changed the table to fix a problem.
         self.refresh.request();
         self.due.requeue(segment, orders)
     }
 
-    /// An inserter's life: until nothing is left to insert, or the deadline of a stop.
+    /// Runs an inserter until nothing is left to insert, or until the deadline of a stop.
     pub fn run(&self, client: &InsertClient) {
         while let Some(work) = self.due.next() {
             self.work_on(client, work);
@@ -137,7 +138,7 @@ impl Inserts {
         }
     }
 
-    /// One INSERT: note, send, note what became of it.
+    /// Sends one INSERT. The attempt is noted on the disk before, the result afterwards.
     fn attempt(&self, client: &InsertClient, work: &mut Work, sent: Sent) -> Result<(), Failure> {
         let insert = self.prepare(work, sent)?;
         let Some(index) = self.begin(work, &insert)? else {
@@ -233,7 +234,7 @@ impl Inserts {
             (Class::Cut | Class::Split, Sent::Rows) => {
                 work.segment.attempt_answered().map_err(Failure::on_disk)?;
                 work.cut_whole(&insert.frozen, &failure)?;
-                // Said in the log; the pieces are the next attempt.
+                // Report the failure in the log; the pieces are sent with the next attempt.
                 Err(failure)
             }
             (Class::Cut | Class::Split, Sent::Piece(index)) => {
@@ -253,9 +254,11 @@ impl Inserts {
         }
     }
 
-    /// All rows are decided: replies that wait for them may leave. Where rejected lines are still to
-    /// be sent, that is noted durably: those may wait long for a missing table, longer than ClickHouse
-    /// remembers the rows' token.
+    /// Releases the replies that wait for the rows of the segment, all of which are proven.
+    ///
+    /// If rejected lines are still to be sent, the proof of the rows is noted durably: the rejected
+    /// lines may have to wait for a missing table longer than ClickHouse remembers the token of the
+    /// rows.
     fn finish_rows(&self, work: &mut Work) -> Result<(), Failure> {
         if !work.salvaged {
             self.handoff.segment_inserted(work.segment.number());
@@ -272,14 +275,14 @@ impl Inserts {
         self.spool.held.release(number);
         self.metrics.failing.forget(number.get());
         if let Err(error) = self.pool.retire(&work.segment) {
-            // Should the process end before it succeeds, the next start sends the segment again under
+            // If the process ends before that succeeds, the next start sends the segment again under
             // the same token.
-            tracing::warn!(segment = %number, %error, "an inserted segment's file can't be removed yet");
-            self.due.later(work, RETIRE_AGAIN);
+            tracing::warn!(segment = %number, %error, "the file of an inserted segment can't be removed yet");
+            self.due.later(work, RETIRE_RETRY_PAUSE);
         }
     }
 
-    /// Tries it again later.
+    /// Reports a failure and puts the segment back for a later attempt.
     pub(super) fn put_back(&self, work: Work, failure: &Failure) {
         self.report(&work, failure);
         let delay = failure.delay(work.attempts);
@@ -289,7 +292,7 @@ impl Inserts {
     fn report(&self, work: &Work, failure: &Failure) {
         let (number, attempts, reason) = (work.segment.number(), work.attempts, failure.reason.as_str());
         let segment = number.get();
-        if failure.error.as_ref().is_some_and(calls_for_a_look) {
+        if failure.error.as_ref().is_some_and(calls_for_refresh) {
             self.refresh.request();
         }
         if failure.class != Class::Hold {
@@ -302,14 +305,13 @@ impl Inserts {
         match failure.class {
             // The first failures of a segment, then fewer and fewer: ClickHouse may be away for days.
             Class::Retry if attempts.is_power_of_two() => {
-                tracing::warn!(segment, attempts, reason, "an insert failed and will be tried again");
+                tracing::warn!(segment, attempts, reason, "an INSERT failed and will be retried");
             }
-            Class::Retry => tracing::debug!(segment, attempts, reason, "an insert failed and will be tried again"),
+            Class::Retry => tracing::debug!(segment, attempts, reason, "an INSERT failed and will be retried"),
             Class::Cut => tracing::warn!(segment, reason, "ClickHouse refuses some rows; they are being cut out"),
             Class::Split => tracing::warn!(segment, reason, "an INSERT is too large for a limit; it goes in pieces"),
             Class::Hold => {
-                // What ClickHouse may have already, and what is damaged, is held whatever becomes of
-                // others.
+                // Damage, and an open attempt that can't be repeated, concern only this segment.
                 let alone = failure.is_damage() || failure.error.is_none() && work.segment.open_attempt().is_some();
                 if let Some(since) = self.spool.held.hold(number, failure.reason.clone(), alone) {
                     tracing::error!(
@@ -317,7 +319,7 @@ impl Inserts {
                         attempts,
                         seconds = since.as_secs(),
                         reason,
-                        "a segment is held and needs operator action; it stays in the spool and is tried again slowly"
+                        "a segment is held and needs operator action; it stays in the spool and is retried slowly"
                     );
                 }
             }

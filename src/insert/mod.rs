@@ -1,4 +1,4 @@
-//! From a sealed segment to proven rows in ClickHouse.
+//! The inserters, which bring sealed segments into ClickHouse and prove that their rows are there.
 //!
 //! ```text
 //! committer ── sealed segment ──▶ due ──▶ inserter i ── step ──▶ attempt ──▶ ClickHouse
@@ -6,11 +6,11 @@
 //!                                  └── later ─┘◀────────────────────┘  (nothing is ever dropped)
 //! ```
 //!
-//! One segment is one INSERT of one block, under a token that names its bytes; so an attempt whose
-//! outcome is unknown is simply made again. A segment leaves the spool only after ClickHouse has
-//! proven the insert (invariant 4).
+//! One segment is one INSERT of one block, under a token that identifies its bytes. An attempt whose
+//! outcome is unknown is therefore repeated under the same token. A segment leaves the spool only
+//! after ClickHouse has proven the INSERT (invariant 4).
 //!
-//! | file | |
+//! | file | contents |
 //! |---|---|
 //! | `due` | the segments that wait, by time |
 //! | `inserter` | takes one, does step after step |

@@ -1,14 +1,15 @@
-//! A segment's rows as one block of ClickHouse's Native format: columns, one behind the other.
+//! Conversion of a segment's rows to one block of ClickHouse's Native format, which stores columns.
 //!
-//! A block is the number of its columns and of its rows, and then for each column its name, its type
-//! and its values. A value is the same bytes as in RowBinary, but for Nullable: there all flags come
-//! first, and a NULL has a value too, the default. (ClickHouse, "Native" under Formats.) ClickHouse
-//! takes such a block as it is, where it has to take rows apart value by value; here it is a copy.
+//! A block is the number of columns and of rows, then the name, the type and the values of each
+//! column. A value has the same bytes as in RowBinary, except in a Nullable column: there all NULL
+//! flags come first, and a NULL also has a value, the default of the type. (ClickHouse, "Native"
+//! under Formats.) ClickHouse takes the columns of a block as they are, whereas it must parse
+//! RowBinary value by value. The conversion here only copies bytes.
 //!
-//! Why one block, which has to be in memory before its first byte is sent: ClickHouse makes what it
-//! remembers of an INSERT from the token *and the blocks that it came in*. The same rows under the
-//! same token in other blocks are stored again (26.7). As one block they are to it what they are as
-//! RowBinary, so an attempt in one format may be repeated in the other.
+//! The rows are sent as a single block, which must be complete in memory before its first byte is
+//! sent. ClickHouse identifies an INSERT by the token *and its blocks*: the same rows under the same
+//! token in different blocks are stored again (26.7). A single block is identified like the same rows
+//! in RowBinary, so an attempt in one format may be repeated in the other.
 
 use std::io;
 
@@ -19,41 +20,42 @@ use clickhouse_rowbinary::io::{write_string, write_uvarint};
 use crate::clickhouse::frozen::Frozen;
 use crate::rowbinary::{fixed_width, leb128};
 
-/// More bytes of rows than this are sent as RowBinary, which is never held as a whole.
+/// More bytes of rows than this are sent as RowBinary, which is streamed.
 const BYTES_MAX: u64 = 128 << 20;
 
-/// Can so many bytes of rows of these columns be sent as a block?
+/// True if this many bytes of rows of these columns can be sent as a Native block.
 pub(super) fn is_fit_for(frozen: &Frozen, bytes: u64) -> bool {
     bytes <= BYTES_MAX && !frozen.columns.is_empty() && frozen.is_safe_as_native()
 }
 
-/// Gathers rows into a block.
+/// A block that rows are added to.
 pub(super) struct NativeBlock {
     columns: Vec<Column>,
     rows: u64,
 }
 
-/// One of its columns.
+/// A column of a block.
 struct Column {
-    /// Its name and type, as a block has them.
+    /// The encoded name and type.
     head: Vec<u8>,
-    shape: ColumnShape,
-    /// Whether each value is NULL; nothing in a column that can't be.
+    width: ValueWidth,
+    /// The NULL flag of each value; empty in a column that is not Nullable.
     nulls: Vec<u8>,
     is_nullable: bool,
     values: Vec<u8>,
 }
 
-/// How long a value is.
+/// The length of a column's values.
 #[derive(Clone, Copy)]
-enum ColumnShape {
+enum ValueWidth {
+    /// Every value has this many bytes.
     Fixed(usize),
-    /// It begins with its length.
+    /// Every value is a text behind its length.
     Text,
 }
 
 impl NativeBlock {
-    /// For rows of these columns: names and types.
+    /// Creates a block for rows of these columns, given by name and type.
     ///
     /// # Errors
     ///
@@ -64,32 +66,32 @@ impl NativeBlock {
         Ok(Self { columns, rows: 0 })
     }
 
-    /// Adds whole rows, as RowBinary.
+    /// Adds complete rows in RowBinary.
     ///
     /// # Errors
     ///
-    /// `InvalidData` when they are not rows of these columns.
+    /// `InvalidData` if the bytes are not rows of these columns.
     pub(super) fn push(&mut self, mut rows: &[u8]) -> io::Result<()> {
         while !rows.is_empty() {
             for column in &mut self.columns {
-                rows = column.push(rows).ok_or_else(|| invalid("a row is not of the segment's types"))?;
+                rows = column.push(rows).ok_or_else(|| invalid("a row does not match the segment's types"))?;
             }
             self.rows += 1;
         }
         Ok(())
     }
 
-    /// Its bytes, in pieces.
+    /// The encoded block, in several buffers.
     ///
     /// # Errors
     ///
-    /// None that a vector could have.
-    pub(super) fn into_pieces(self) -> io::Result<Vec<Bytes>> {
+    /// None; a write to a vector can't fail.
+    pub(super) fn into_buffers(self) -> io::Result<Vec<Bytes>> {
         let mut front = Vec::new();
         write_uvarint(self.columns.len() as u64, &mut front).map_err(invalid)?;
         write_uvarint(self.rows, &mut front).map_err(invalid)?;
         let columns = self.columns.into_iter().flat_map(|column| [column.head, column.nulls, column.values]);
-        Ok(std::iter::once(front).chain(columns).filter(|piece| !piece.is_empty()).map(Bytes::from).collect())
+        Ok(std::iter::once(front).chain(columns).filter(|buffer| !buffer.is_empty()).map(Bytes::from).collect())
     }
 }
 
@@ -108,36 +110,36 @@ impl Column {
             TypeDesc::Nullable(inner) => (*inner, true),
             other => (other, false),
         };
-        let shape = match &described {
-            TypeDesc::String => ColumnShape::Text,
-            other => ColumnShape::Fixed(fixed_width(other).ok_or_else(|| invalid(format!("the type {type_name}")))?),
+        let width = match &described {
+            TypeDesc::String => ValueWidth::Text,
+            other => ValueWidth::Fixed(fixed_width(other).ok_or_else(|| invalid(format!("the type {type_name}")))?),
         };
-        Ok(Self { head, shape, nulls: Vec::new(), is_nullable, values: Vec::new() })
+        Ok(Self { head, width, nulls: Vec::new(), is_nullable, values: Vec::new() })
     }
 
-    /// Takes the value in front of the rest of a row; `None` where there is no whole one.
+    /// Takes the first value of `row` and returns the rest; `None` if the value is incomplete.
     fn push<'a>(&mut self, mut row: &'a [u8]) -> Option<&'a [u8]> {
         if self.is_nullable {
             let (flag, rest) = row.split_first()?;
             self.nulls.push(*flag);
             row = rest;
             if *flag == 1 {
-                let default = match self.shape {
-                    ColumnShape::Fixed(width) => width,
-                    ColumnShape::Text => 1,
+                let default = match self.width {
+                    ValueWidth::Fixed(width) => width,
+                    ValueWidth::Text => 1,
                 };
                 self.values.resize(self.values.len() + default, 0);
                 return Some(row);
             }
         }
-        match self.shape {
-            ColumnShape::Fixed(1) => self.push_fixed::<1>(row),
-            ColumnShape::Fixed(2) => self.push_fixed::<2>(row),
-            ColumnShape::Fixed(4) => self.push_fixed::<4>(row),
-            ColumnShape::Fixed(8) => self.push_fixed::<8>(row),
-            ColumnShape::Fixed(16) => self.push_fixed::<16>(row),
-            ColumnShape::Fixed(width) => self.push_len(row, width),
-            ColumnShape::Text => {
+        match self.width {
+            ValueWidth::Fixed(1) => self.push_fixed::<1>(row),
+            ValueWidth::Fixed(2) => self.push_fixed::<2>(row),
+            ValueWidth::Fixed(4) => self.push_fixed::<4>(row),
+            ValueWidth::Fixed(8) => self.push_fixed::<8>(row),
+            ValueWidth::Fixed(16) => self.push_fixed::<16>(row),
+            ValueWidth::Fixed(width) => self.push_len(row, width),
+            ValueWidth::Text => {
                 let (len, rest) = leb128(row)?;
                 self.push_len(row, (row.len() - rest.len()).checked_add(usize::try_from(len).ok()?)?)
             }
@@ -157,8 +159,8 @@ impl Column {
     }
 }
 
-/// A LowCardinality column is sent as what is in it, which ClickHouse takes for it: the dictionary is
-/// cheaper to make there, once for the whole part, than here and there.
+/// The type that a LowCardinality column is sent as: the type inside. ClickHouse accepts that and
+/// builds the dictionary, once for the whole part, which is cheaper than building one here as well.
 fn without_low_cardinality(type_name: &str) -> &str {
     let inner = type_name.strip_prefix("LowCardinality(").and_then(|rest| rest.strip_suffix(')'));
     inner.unwrap_or(type_name)
@@ -200,11 +202,11 @@ mod tests {
             b"\x01b\x10Nullable(String)\x00\x01\x02hi\x00",
             b"\x01c\x18Nullable(FixedString(3))\x00\x01xyz\x00\x00\x00",
         ];
-        assert_eq!(block.into_pieces().unwrap().concat(), expected.concat());
+        assert_eq!(block.into_buffers().unwrap().concat(), expected.concat());
     }
 
     #[test]
-    fn what_are_no_whole_rows_is_damage() {
+    fn incomplete_rows_are_damage() {
         let rows = b"\x01\x00\x00\x02hi\x00\x00\x00\x00\x00\x00\x00\x00";
         let columns = columns(&["UInt16", "Nullable(String)", "Float64"]);
         for cut in 1..rows.len() {
@@ -217,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clickhouse_would_not_check_and_what_is_too_large_is_no_block() {
+    fn rows_that_clickhouse_would_not_check_or_that_are_too_large_are_not_sent_as_a_block() {
         assert!(is_fit_for(&frozen(&["UInt8", "String"]), BYTES_MAX));
         assert!(!is_fit_for(&frozen(&["UInt8", "String"]), BYTES_MAX + 1));
         assert!(!is_fit_for(&frozen(&[]), 1), "bytes without a column would be gone through for ever");

@@ -18,11 +18,11 @@ use crate::clickhouse::settings::InsertFormat;
 /// What to do with a segment whose INSERT was not proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// Load, memory, network, a restart: passes by itself.
+    /// A temporary condition such as load, a lack of memory, the network or a restart: retry.
     Retry,
     /// An operator has to change something: everything is kept, tried again slowly, and said.
     Hold,
-    /// The rows' fault: the row that is to blame is cut out and quarantined.
+    /// ClickHouse refuses some rows: cut them out and put them into the quarantine table.
     Cut,
     /// No row's fault, but too much at once: the rows go in smaller pieces.
     Split,
@@ -31,9 +31,9 @@ pub enum Class {
 /// A class, and what is certain about the attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
-    /// What to do.
+    /// How to continue.
     pub class: Class,
-    /// True: nothing of the attempt is stored, nor will be.
+    /// True if ClickHouse has stored nothing of the attempt, and will not store it later.
     pub answered: bool,
     /// True: the attempt may have left its token and not its rows, although ClickHouse never stopped.
     /// The success of a repeat proves nothing then: the rows have to be looked up.
@@ -85,8 +85,9 @@ pub fn classify(error: &ClientError, attempts: u32, format: InsertFormat) -> Out
     }
 }
 
-/// True when the table may be another than it was: its columns have changed, or ClickHouse was away.
-pub fn calls_for_a_look(error: &ClientError) -> bool {
+/// True if the error may be due to a changed table, so that its description should be refreshed:
+/// after an error about columns, and after ClickHouse was away.
+pub fn calls_for_refresh(error: &ClientError) -> bool {
     match error {
         ClientError::NoConnection(_) | ClientError::NoAnswer(_) => true,
         ClientError::Refused { code: Some(code), message, .. } => {
@@ -142,7 +143,7 @@ pub fn row_named_by(error: &ClientError) -> Option<u64> {
 }
 
 impl Class {
-    /// The label in metrics.
+    /// The label of the class in the metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Retry => "retry",
@@ -152,7 +153,7 @@ impl Class {
         }
     }
 
-    /// How long to wait before the next attempt, after `attempts` of them.
+    /// The pause before the next attempt, after `attempts` attempts.
     pub fn delay(self, attempts: u32) -> Duration {
         match self {
             Self::Retry => {
@@ -279,7 +280,7 @@ mod tests {
         assert!(calls_for_a_look(&refused(53, "Cannot convert: Int64 to Int32: While executing Native")));
         assert!(calls_for_a_look(&ClientError::NoConnection("refused".into())));
         for (code, message) in [(117, "Bool value must be 0 or 1"), (241, ""), (469, ""), (252, "Too many parts")] {
-            assert!(!calls_for_a_look(&refused(code, message)), "{code}");
+            assert!(!calls_for_refresh(&refused(code, message)), "{code}");
         }
         assert!(!calls_for_a_look(&ClientError::Refused { status: 502, code: None, message: "x".into() }));
         let native = classify(&refused(53, "Cannot convert: Int64 to Int32"), 1, InsertFormat::Native);

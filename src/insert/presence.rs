@@ -1,28 +1,29 @@
-//! Are the rows there? What a repeat's success proves, and what it does not.
+//! The proof of a repeat: a lookup of its rows in the table.
 //!
-//! A plain MergeTree writes an INSERT's token into its log of tokens a moment before the rows become
-//! visible. A ClickHouse that is killed between the two knows the token from then on and has no rows:
-//! it answers every repeat with success and stores nothing. So the success of a *repeat* is believed
-//! at once only when the server has been up since before the first attempt whose outcome is unknown;
-//! else some of the rows are looked up in the table.
+//! A plain MergeTree writes the token of an INSERT to its log of tokens just before the rows become
+//! visible. If ClickHouse is killed in between, it knows the token and does not have the rows: it
+//! answers every repeat with success and stores nothing. The success of a *repeat* is therefore a
+//! proof only if the server was started before the first attempt without an answer. Otherwise a
+//! sample of the rows is looked up in the table.
 //!
-//! Why after the repeat, and not before it: a server that is asked first may be killed between the
-//! question and the repeat. Behind its success there is nothing left to happen: the token is known
-//! then, so whatever attempt may still be on its way stores nothing. All but one that stands between
-//! token and rows in that very moment. The versions that were read hold a lock over both, for which
-//! the repeat had to wait; but nobody promises that. So the rows have to be missing twice, some time
-//! apart and after a success each; then they never come, and are sent under another token.
+//! The lookup comes after the repeat, because a server that is asked before could be killed between
+//! the lookup and the repeat. After a successful repeat the token is known, so no other attempt can
+//! store the rows any more, except one that is between its token and its rows at that moment. The
+//! versions of ClickHouse whose sources were read hold a lock over both steps, for which the repeat
+//! waits, but that is not documented. The rows therefore count as absent only if two lookups, some
+//! time apart and each after a successful repeat, find none of them. They are then sent under the
+//! next token.
 //!
-//! | of the sample | |
+//! | rows of the sample in the table | result |
 //! |---|---|
-//! | all there | the repeat is proven |
-//! | nothing there, twice | the token is used up: all of it is sent again under the next one |
-//! | some of it there | the segment is held: of an INSERT into several partitions some may be there |
+//! | all | the repeat is proven |
+//! | none, twice | the token is used up; the segment is sent again under the next one |
+//! | some | the segment is held; an INSERT into several partitions may be stored in part |
 //!
-//! What the look can't see: it takes rows that are equal in every column, of this or another INSERT,
-//! for one; and it takes rows that somebody deleted since, or may not be seen by this user because of
-//! a row policy, for rows that were never there. Where there is no `server_time` to look by, and with
-//! engines that merge rows away, the token alone is believed.
+//! Limits of the lookup: rows that are equal in every column, in this INSERT or in others, count as
+//! one. Rows that were deleted since, or that a row policy hides from this user, count as absent. In
+//! a table without a `server_time` column, and with engines that merge rows, there is no lookup and
+//! the token alone counts.
 
 use std::io;
 use std::time::Duration;
@@ -42,18 +43,20 @@ use crate::clickhouse::name::{TableName, quoted};
 use crate::clickhouse::servers::ServerIndex;
 use crate::clock::unix_ms;
 
-/// The column that says when, in every row that the server made.
+/// The column with the server's time, by which the lookup is restricted.
 const SERVER_TIME: &str = "server_time";
 
-/// RowReader that are looked up at most, and their bytes: they are part of the question's text.
+/// The most rows of a sample.
 const SAMPLE_ROWS_MAX: u64 = 100;
+
+/// The most bytes of a sample, which is part of the text of the query.
 const SAMPLE_BYTES_MAX: u64 = 32 << 10;
 
-/// Between two looks that find nothing: longer than an INSERT takes from its token to its rows.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// Pause between two lookups that find nothing. An INSERT takes less from its token to its rows.
+const LOOKUP_PAUSE: Duration = Duration::from_secs(2);
 
-/// How long ClickHouse may look, in seconds.
-const LOOK_SECONDS: &str = "30";
+/// Time limit of a lookup in ClickHouse, in seconds.
+const LOOKUP_SECONDS_MAX: &str = "30";
 
 /// What was found of the sample.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +70,7 @@ pub(super) enum Presence {
 }
 
 impl Inserts {
-    /// After the success of a repeat, of which the first attempt began at `since_ms`: is it one?
+    /// Proves a successful repeat whose first attempt began at `since_ms`.
     pub(super) fn prove(
         &self,
         server: &ClickHouse,
@@ -111,16 +114,17 @@ impl Inserts {
         Err(Failure { class: Class::Retry, answered: false, suspicious: false, reason, error })
     }
 
-    /// Looks once more later; then sends all of it again, under the next token.
+    /// Handles rows that a lookup did not find. The first time the repeat and the lookup are made once
+    /// more; the second time the segment is sent again under the next token.
     pub(super) fn absent(&self, mut work: Work, failure: Failure) {
         if !work.absent {
             tracing::warn!(
                 segment = work.segment.number().get(),
                 reason = failure.reason,
-                "a repeat that ClickHouse confirmed has not its rows; it is made once more"
+                "ClickHouse confirmed a repeat, and its rows are not in the table; the repeat is made once more"
             );
             work.absent = true;
-            return self.due.later(work, LOOK_AGAIN);
+            return self.due.later(work, LOOKUP_PAUSE);
         }
         let (segment, used_up) = (work.segment.number(), work.segment.token());
         if let Err(error) = work.segment.use_up_token() {
@@ -131,7 +135,7 @@ impl Inserts {
             used_up,
             token = work.segment.token(),
             reason = failure.reason,
-            "ClickHouse knows a token and has not its rows; they are sent again under another one"
+            "ClickHouse knows a token and does not have its rows; they are sent again under another one"
         );
         self.spool.held.release(segment);
         work.absent = false;
@@ -165,9 +169,9 @@ impl Inserts {
         let sample = sample.map_err(Failure::on_disk)?;
         let question = question(table, &insert.frozen, &facts, &sample);
         let size = (question.len() + 1).to_string();
-        // Whatever the user's profile says.
+        // Override the profile of the ClickHouse user.
         let settings =
-            [("max_query_size", size.as_str()), ("max_execution_time", LOOK_SECONDS), ("use_query_cache", "0")];
+            [("max_query_size", size.as_str()), ("max_execution_time", LOOKUP_SECONDS_MAX), ("use_query_cache", "0")];
         let answer = server.query(&question, &settings).map_err(failed)?;
         let Some(found) = SampleFound::read(&answer) else {
             let answer: String = answer.chars().take(100).collect();
@@ -201,8 +205,8 @@ pub(super) fn why_not_looked_up(facts: &TableFacts, frozen: &Frozen) -> Option<S
     (facts.expiry == Expiry::Unknown).then(|| "the table's TTL does more than to delete rows after a time".to_owned())
 }
 
-/// True when the server was certainly started before `since_ms`. It says for how many whole seconds it
-/// has been up, so it was started that long ago or longer.
+/// True if the server was certainly started before `since_ms`. `uptime()` is in whole seconds,
+/// rounded down.
 fn has_been_up_since(server: &ClickHouse, since_ms: u64) -> Result<bool, ClientError> {
     let answer = server.query("SELECT uptime()", &[])?;
     Ok(answer.trim().parse().is_ok_and(|uptime| was_up(uptime, unix_ms(), since_ms)))
@@ -213,7 +217,7 @@ fn was_up(uptime_seconds: u64, now_ms: u64, since_ms: u64) -> bool {
     since_ms <= now_ms && now_ms.saturating_sub(uptime_seconds.saturating_mul(1000)) < since_ms
 }
 
-/// RowReader spread over an INSERT, the first and the last among them where there is room.
+/// A sample of rows spread over an INSERT. It includes the first row, and the last if it fits.
 fn sample(mut rows: RowReader, bytes: u64, count: u64) -> io::Result<Vec<u8>> {
     let a_row = (bytes / count.max(1)).max(1);
     let wanted = (SAMPLE_BYTES_MAX / a_row).clamp(1, SAMPLE_ROWS_MAX);
@@ -228,7 +232,7 @@ fn sample(mut rows: RowReader, bytes: u64, count: u64) -> io::Result<Vec<u8>> {
     Ok(sample)
 }
 
-/// Is this one of about `wanted` rows at even distances, or the last?
+/// True for about `wanted` of `count` rows at even distances, and for the last.
 fn is_wanted(index: u64, count: u64, wanted: u64) -> bool {
     let place = |index: u64| index.saturating_mul(wanted) / count.max(1);
     index + 1 == count || index == 0 || place(index) != place(index - 1)
@@ -309,7 +313,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_was_up_only_when_its_start_was_certainly_before() {
+    fn a_server_was_up_only_if_it_was_certainly_started_before() {
         // Up for 10.0 to 11.0 seconds at 100 s: started between 89 s and 90 s.
         assert!(was_up(10, 100_000, 90_001));
         assert!(!was_up(10, 100_000, 90_000));

@@ -1,5 +1,5 @@
-//! The rows of a segment one by one: where each begins, and one of them as JSON. Only needed when
-//! ClickHouse refuses some of them, or when it is not certain whether it has them.
+//! Access to the single rows of a segment: the offset of each, and a row as JSON. Needed only if
+//! ClickHouse refuses some rows, or if rows are looked up.
 
 use std::io;
 
@@ -10,16 +10,16 @@ use clickhouse_rowbinary::{RowBinaryFormat, RowBinaryValueReader, Schema, TypeDe
 use crate::rowbinary::skip_value;
 use crate::spool::SegmentReader;
 
-/// Reads a segment's rows in order.
+/// A reader of a segment's rows in order.
 pub struct RowReader {
     reader: Option<SegmentReader>,
     types: Vec<TypeDesc>,
-    piece: Bytes,
+    buffer: Bytes,
     offset: u64,
 }
 
 impl RowReader {
-    /// RowReader of `reader`, which have columns of these types.
+    /// Creates a reader of rows from a segment, with columns of these names and types.
     ///
     /// # Errors
     ///
@@ -28,7 +28,7 @@ impl RowReader {
         Self::of(Some(reader), Bytes::new(), columns)
     }
 
-    /// RowReader that are in memory.
+    /// Creates a reader of rows in memory.
     ///
     /// # Errors
     ///
@@ -37,36 +37,36 @@ impl RowReader {
         Self::of(None, rows, columns)
     }
 
-    fn of(reader: Option<SegmentReader>, piece: Bytes, columns: &[(String, String)]) -> io::Result<Self> {
+    fn of(reader: Option<SegmentReader>, buffer: Bytes, columns: &[(String, String)]) -> io::Result<Self> {
         let types = columns
             .iter()
             .map(|(_, type_name)| clickhouse_rowbinary::parse_type_desc(type_name).map_err(invalid))
             .collect::<io::Result<_>>()?;
-        Ok(Self { reader, types, piece, offset: 0 })
+        Ok(Self { reader, types, buffer, offset: 0 })
     }
 
-    /// Where the next row begins among the bytes of all rows.
+    /// The offset of the next row in the bytes of all rows.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// The next row's bytes; `None` behind the last one.
+    /// The bytes of the next row; `None` after the last one.
     ///
     /// # Errors
     ///
-    /// The segment can't be read, or its rows are not of these types.
+    /// If the segment can't be read, or its rows do not match these types.
     pub fn next_row(&mut self) -> io::Result<Option<Bytes>> {
-        while self.piece.is_empty() {
-            match self.reader.as_mut().map(SegmentReader::next_piece).transpose()?.flatten() {
-                Some(piece) => self.piece = piece,
+        while self.buffer.is_empty() {
+            match self.reader.as_mut().map(SegmentReader::next_rows).transpose()?.flatten() {
+                Some(rows) => self.buffer = rows,
                 None => return Ok(None),
             }
         }
-        let mut rest = &self.piece[..];
+        let mut rest = &self.buffer[..];
         for described in &self.types {
-            rest = skip_value(described, rest).ok_or_else(|| invalid("a row is not of the segment's types"))?;
+            rest = skip_value(described, rest).ok_or_else(|| invalid("a row does not match the segment's types"))?;
         }
-        let row = self.piece.split_to(self.piece.len() - rest.len());
+        let row = self.buffer.split_to(self.buffer.len() - rest.len());
         self.offset += row.len() as u64;
         Ok(Some(row))
     }
@@ -76,11 +76,11 @@ fn invalid(error: impl ToString) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error.to_string())
 }
 
-/// The values of one row, by column.
+/// Decodes one row into the values of its columns.
 ///
 /// # Errors
 ///
-/// `InvalidData` when the bytes are no row of these columns.
+/// `InvalidData` if the bytes are not a row of these columns.
 pub fn values(columns: &[(String, String)], row: &[u8]) -> io::Result<Vec<Value>> {
     let pairs: Vec<(&str, &str)> = columns.iter().map(|(name, kind)| (name.as_str(), kind.as_str())).collect();
     let schema = Schema::from_type_strings(&pairs).map_err(invalid)?;
@@ -88,7 +88,7 @@ pub fn values(columns: &[(String, String)], row: &[u8]) -> io::Result<Vec<Value>
     reader.read_row().map_err(invalid)?.ok_or_else(|| invalid("there is no row"))
 }
 
-/// A row as a JSON object, with its columns in order.
+/// Formats a row as a JSON object with the columns in order.
 pub fn to_json(columns: &[(String, String)], values: &[Value]) -> String {
     let mut json = String::from("{");
     for ((name, type_name), value) in columns.iter().zip(values) {
@@ -134,7 +134,7 @@ fn value_to_json(value: &Value, type_name: &str) -> String {
     }
 }
 
-/// The digit in `DateTime64(3, 'UTC')`.
+/// The precision of a DateTime64, such as the 3 in `DateTime64(3, 'UTC')`.
 fn precision(type_name: &str) -> u32 {
     let digit = type_name.split_once("DateTime64(").and_then(|(_, rest)| rest.chars().next()?.to_digit(10));
     digit.unwrap_or(3).min(9)
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_of_every_type_is_skipped_to_its_end_and_no_cut_one_is() {
+    fn a_row_of_every_type_is_skipped_to_its_end_and_a_truncated_one_is_not() {
         let columns = columns(&ALL);
         let types: Vec<TypeDesc> =
             columns.iter().map(|(_, kind)| clickhouse_rowbinary::parse_type_desc(kind).unwrap()).collect();
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_shown_as_json() {
+    fn a_row_is_formatted_as_json() {
         let columns = columns(&ALL);
         let json = to_json(&columns, &values(&columns, &a_row()).unwrap());
         assert_eq!(

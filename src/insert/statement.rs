@@ -1,4 +1,4 @@
-//! The text of an INSERT, and what precedes its rows.
+//! The text of an INSERT, and the format of its body.
 
 use super::failure::Failure;
 use super::native::NativeBlock;
@@ -10,16 +10,17 @@ use crate::clickhouse::name::quoted;
 use crate::clickhouse::settings::InsertFormat;
 use crate::schema::ColumnDescription;
 
-/// An INSERT as it is sent.
+/// The text of an INSERT, and the format of its body.
 pub(super) struct Statement {
     pub(super) text: String,
-    pub(super) shape: BodyFormat,
+    pub(super) body_format: BodyFormat,
 }
 
 impl Statement {
-    /// An INSERT of a segment's columns in a format; with `convert`, one that reads them with the segment's types
-    /// and lets ClickHouse convert them into those of the table as it is now, without columns that
-    /// it has no more.
+    /// Creates the INSERT of a segment's columns.
+    ///
+    /// With `convert`, ClickHouse reads the rows with the types of the segment and converts them to
+    /// the types that the table has now. Columns that the table no longer has are left out.
     pub(super) fn new(
         server: &ClickHouse,
         frozen: &Frozen,
@@ -29,18 +30,19 @@ impl Statement {
         let into = &frozen.table;
         if !convert {
             let columns = list(frozen.columns.iter().map(|(name, _)| name.as_str()));
-            let (format, shape) = match format {
+            let (format, body_format) = match format {
                 InsertFormat::Rowbinary => {
                     let header = frozen.rowbinary_header().map_err(|error| Failure::hold(error.to_string()))?;
                     ("RowBinaryWithNamesAndTypes", BodyFormat::Rows(header))
                 }
                 InsertFormat::Native => {
-                    // A type that is not understood is no damage: nothing of it is set aside.
+                    // A type that is not understood holds the segment. It is not damage, which would
+                    // set events aside.
                     let block = NativeBlock::new(&frozen.columns).map_err(|error| Failure::hold(error.to_string()))?;
                     ("Native", BodyFormat::Block(block))
                 }
             };
-            return Ok(Self { text: format!("INSERT INTO {into} ({columns}) FORMAT {format}"), shape });
+            return Ok(Self { text: format!("INSERT INTO {into} ({columns}) FORMAT {format}"), body_format });
         }
         let described = describe_table(server, into);
         let now = described.map_err(|error| Failure::hold(format!("{into}: {error}")))?;
@@ -93,7 +95,8 @@ pub(super) fn structure(frozen: &Frozen) -> String {
     literal(&columns.join(", "))
 }
 
-/// What an operator can do about a segment whose columns the table has no more: nothing if it has them.
+/// Advice for an operator about a segment whose columns differ from those of the table; empty if they
+/// don't.
 pub(super) fn advice(server: &ClickHouse, frozen: &Frozen) -> String {
     describe_table(server, &frozen.table).map(|now| advice_for(&frozen.columns, &now)).unwrap_or_default()
 }
@@ -120,14 +123,14 @@ pub(super) fn advice_for(columns: &[(String, String)], now: &[ColumnDescription]
             Some(format!("{gone} can't be inserted into any more")),
             format!(
                 ", without the values of {gone}, which are dropped; if a column was renamed, rename it back until the \
-                 segment is inserted, and nothing is"
+                 segment is inserted, and no value is dropped"
             ),
         )
     };
     let changes: Vec<String> = missing.into_iter().chain(retyped).collect();
     format!(
-        ". The segment was written for other columns: {}. It goes in by itself when the table has them again; \
-         `sluicegate spool requeue --convert` lets ClickHouse convert it to what the table has now{gone}",
+        ". The segment was written for other columns: {}. It is inserted automatically when the table has \
+         them again; `sluicegate spool requeue --convert` lets ClickHouse convert it to the present columns{gone}",
         changes.join("; ")
     )
 }

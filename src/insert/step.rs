@@ -1,29 +1,30 @@
-//! What is due for a segment, and what a failed INSERT of it means: decided here from what is known,
-//! without a disk or a server.
+//! The decision on the next step for a segment, and on the consequence of a failed INSERT. Both are
+//! pure functions of the segment's state, without access to a disk or a server.
 
 use super::due::Work;
 use super::outcome::Class;
 use crate::spool::{Cut, PieceState, SealedSegment};
 
-/// What is due for a segment.
+/// The next step for a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// One INSERT.
+    /// Send this as one INSERT.
     Send(Sent),
-    /// All rows are decided: say so, and note it where rejected lines are still to be sent.
+    /// All rows are proven. Release the replies that wait for them, and if rejected lines are still
+    /// to be sent, note on the disk that the rows are inserted.
     FinishRows,
-    /// Everything is proven: take the segment out of the spool.
+    /// Everything is proven. Remove the segment from the spool.
     Retire,
-    /// Nothing can be done without an operator, for this reason.
+    /// Hold the segment for this reason; only an operator can continue.
     Hold(&'static str),
 }
 
-/// What one INSERT sends of a segment.
+/// The part of a segment that one INSERT sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sent {
-    /// All rows, into the table.
+    /// All rows, into the target table.
     Rows,
-    /// The rows of the piece of this index, into the table.
+    /// The rows of the piece with this index, into the target table.
     Piece(usize),
     /// The rows that ClickHouse refused, into the quarantine table.
     Refused,
@@ -32,32 +33,32 @@ pub(super) enum Sent {
 }
 
 impl Sent {
-    /// True for what goes into the quarantine table. Its rows are the server's own: a failure is the
-    /// table's fault, never theirs.
+    /// True for an INSERT into the quarantine table. Its rows are encoded by sluicegate for that
+    /// table, so a refusal is never due to a row.
     pub(super) fn is_for_quarantine(self) -> bool {
         matches!(self, Self::Refused | Self::Rejected)
     }
 }
 
-/// What is known of a segment on the disk.
+/// The state of a segment that is recorded on the disk.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Block<'a> {
-    /// Rows that are not noted as inserted.
+pub(super) struct Recorded<'a> {
+    /// Number of rows; 0 once they are noted as inserted.
     pub(super) rows_waiting: u64,
-    /// Rejected lines.
+    /// Number of rejected lines.
     pub(super) rejected: u64,
-    /// How it is cut, if it is.
+    /// The cut of the segment, if it is cut.
     pub(super) cut: Option<&'a Cut>,
 }
 
-impl<'a> From<&'a SealedSegment> for Block<'a> {
+impl<'a> From<&'a SealedSegment> for Recorded<'a> {
     fn from(segment: &'a SealedSegment) -> Self {
         Self { rows_waiting: segment.rows_waiting(), rejected: segment.rejected(), cut: segment.cut() }
     }
 }
 
-/// What this process has done for a segment and not noted on the disk: the next start would do it
-/// again, under the same token.
+/// The steps that this process has done for a segment and that are not recorded on the disk. After a
+/// crash the next start repeats them, under the same token.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Unrecorded {
     /// The INSERT of all rows is proven.
@@ -68,17 +69,17 @@ pub(super) struct Unrecorded {
     pub(super) rejected_proven: bool,
 }
 
-/// The next step for a segment.
-pub(super) fn next_step(block: Block<'_>, progress: Unrecorded) -> Step {
-    if block.rows_waiting > 0 && !progress.rows_finished {
-        return match block.cut {
+/// Decides on the next step for a segment.
+pub(super) fn next_step(recorded: Recorded<'_>, progress: Unrecorded) -> Step {
+    if recorded.rows_waiting > 0 && !progress.rows_finished {
+        return match recorded.cut {
             _ if progress.rows_proven => Step::FinishRows,
             None => Step::Send(Sent::Rows),
-            Some(cut) if cut.is_unreadable() => Step::Hold("the segment was cut, and how can't be read any more"),
+            Some(cut) if cut.is_unreadable() => Step::Hold("the segment was cut, and its .cut file is damaged"),
             Some(cut) => next_of_cut(cut),
         };
     }
-    if block.rejected > 0 && !progress.rejected_proven { Step::Send(Sent::Rejected) } else { Step::Retire }
+    if recorded.rejected > 0 && !progress.rejected_proven { Step::Send(Sent::Rejected) } else { Step::Retire }
 }
 
 fn next_of_cut(cut: &Cut) -> Step {
@@ -90,18 +91,19 @@ fn next_of_cut(cut: &Cut) -> Step {
     }
 }
 
-/// What a failed INSERT means.
+/// The consequence of a failed INSERT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Verdict {
     /// What to do with the segment. [`Class::Cut`] and [`Class::Split`] only where a cut is safe.
     pub(super) class: Class,
-    /// ClickHouse certainly has nothing of what was sent, by this attempt or an earlier one.
+    /// ClickHouse certainly has stored none of what was sent, in this attempt and all earlier ones.
     pub(super) is_closed: bool,
     /// The rows should go in pieces, and ClickHouse may have them: they can't be cut.
     pub(super) cut_is_unsafe: bool,
 }
 
-/// Judges a failure of `sent`, of which an earlier attempt may still be open.
+/// Decides on the consequence of a failed INSERT of `sent`. `is_repeat` says that an earlier attempt
+/// of it may still be open; `answered` that this attempt was answered.
 pub(super) fn judge(sent: Sent, is_repeat: bool, class: Class, answered: bool) -> Verdict {
     let is_closed = answered && !is_repeat;
     let wants_cut = matches!(class, Class::Cut | Class::Split);
@@ -113,7 +115,7 @@ pub(super) fn judge(sent: Sent, is_repeat: bool, class: Class, answered: bool) -
 impl Work {
     /// The next step for this segment.
     pub(super) fn next_step(&self) -> Step {
-        next_step(Block::from(&self.segment), self.progress)
+        next_step(Recorded::from(&self.segment), self.progress)
     }
 }
 
@@ -143,7 +145,7 @@ mod tests {
         let finished = Unrecorded { rows_finished: true, ..proven };
         let done = Unrecorded { rejected_proven: true, ..finished };
         let (rows, rejected) = (Step::Send(Sent::Rows), Step::Send(Sent::Rejected));
-        let held = Step::Hold("the segment was cut, and how can't be read any more");
+        let held = Step::Hold("the segment was cut, and its .cut file is damaged");
         for (name, rows_waiting, lines, cut, progress, expected) in [
             ("fresh", 5, 0, None, fresh, rows),
             ("fresh, with rejected lines", 5, 2, None, fresh, rows),
@@ -166,8 +168,8 @@ mod tests {
             ("cut and finished", 5, 2, Some(&stored), finished, rejected),
             ("cut and done", 5, 2, Some(&stored), done, Step::Retire),
         ] {
-            let block = Block { rows_waiting, rejected: lines, cut };
-            assert_eq!(next_step(block, progress), expected, "{name}");
+            let recorded = Recorded { rows_waiting, rejected: lines, cut };
+            assert_eq!(next_step(recorded, progress), expected, "{name}");
         }
     }
 

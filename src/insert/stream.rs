@@ -1,9 +1,9 @@
-//! Sends a segment to ClickHouse as the body of one request.
+//! The HTTP client of an inserter, which sends a segment as the body of one request.
 //!
-//! `reqwest`'s blocking body is read in pieces of 8 KiB, each handed to another thread: measured,
-//! these switches cost more than half of all CPU time of the server under load. So an inserter
-//! drives `reqwest`'s other client on its own thread, and gives it a whole frame at a time. Nothing
-//! else runs on that runtime; reading the file there holds up nobody.
+//! The blocking client of `reqwest` reads a body in chunks of 8 KiB and passes each to another
+//! thread. Measured under load, these thread switches cost more than half of the server's CPU time.
+//! An inserter therefore drives the asynchronous client on its own thread, and passes it a whole
+//! frame at a time. Nothing else runs on that runtime, so it may block on reads of the file.
 
 use std::collections::VecDeque;
 use std::io;
@@ -24,7 +24,7 @@ use crate::clickhouse::client::{ClickHouse, ClientError, ReplyVerdict, causes, n
 use crate::insert::compression::InsertCompression;
 use crate::spool::SegmentReader;
 
-/// One inserter's way to ClickHouse.
+/// The HTTP client of one inserter.
 pub struct InsertClient {
     runtime: Runtime,
     http: reqwest::Client,
@@ -32,24 +32,23 @@ pub struct InsertClient {
 }
 
 impl InsertClient {
-    /// A client for the calling thread, which compresses what it sends like that.
+    /// Creates a client for the calling thread, with this compression of request bodies.
     ///
     /// # Errors
     ///
-    /// When the operating system refuses what it needs.
+    /// If the runtime or the HTTP client can't be created.
     pub fn new(compression: InsertCompression) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let http = crate::clickhouse::client::http_settings!(reqwest::Client::builder())
-            // Between two inserts nobody drives the runtime, so nobody would see that ClickHouse
-            // has closed a connection; a new one a second costs nothing.
+            // Keep no idle connections. Between two INSERTs the runtime does not run and would not
+            // notice that ClickHouse closes a connection. A new connection per second costs little.
             .pool_max_idle_per_host(0)
             .build()
             .map_err(io::Error::other)?;
         Ok(Self { runtime, http, compression })
     }
 
-    /// Sends an INSERT whose rows are `body`, and believes it only when everything says that it
-    /// was done: see [`ReplyVerdict`].
+    /// Sends an INSERT with the rows of `body`. [`ReplyVerdict`] defines its success.
     ///
     /// # Errors
     ///
@@ -129,50 +128,53 @@ const SILENCE: Duration = Duration::from_secs(10);
 
 /// How rows are sent.
 pub(super) enum BodyFormat {
-    /// As they are, behind a header.
+    /// RowBinary rows, unchanged, behind this header.
     Rows(Vec<u8>),
-    /// As one block.
+    /// One block of columns, in Native.
     Block(NativeBlock),
 }
 
-/// What an INSERT sends. Uncompressed its length is known before the first byte, so a body that
-/// breaks off can't be taken for a whole one; compressed it goes out in HTTP chunks, the last of which
-/// is missing then (RFC 9112, section 7.1), and ClickHouse refuses it.
+/// The body of an INSERT.
+///
+/// A body that breaks off can't be taken for a complete one. An uncompressed body has a
+/// `Content-Length`. A compressed body is sent in HTTP chunks, and lacks the last chunk (RFC 9112,
+/// section 7.1) if it breaks off; ClickHouse refuses such a body.
 pub struct SegmentBody {
-    /// Whole pieces that come first.
+    /// Bytes that are sent before `rows`.
     front: VecDeque<Bytes>,
     rows: RowsToSend,
-    /// The block that the rows are to become before they are sent.
+    /// The block that collects the rows before they are sent.
     block: Option<NativeBlock>,
     compressor: Option<Compressor>,
-    /// Set when the rows turn out not to be what was sealed. Of what reading them has come to, the
-    /// HTTP client says only that the exchange broke off.
+    /// Set if the segment turns out to be damaged. The error of the HTTP client says only that the
+    /// request broke off.
     damage: Arc<OnceLock<String>>,
     /// Pieces that were handed to the HTTP client: while they grow, the server reads.
     pieces: Arc<AtomicU64>,
 }
 
-/// Some of a segment's rows.
+/// A range of a segment's rows.
 struct RowsToSend {
     reader: Option<SegmentReader>,
-    /// Bytes of the rows that come before those that are sent.
+    /// Bytes that are still to be skipped before the range.
     skip: u64,
+    /// Bytes of the range that are still to be read.
     left: u64,
 }
 
 impl SegmentBody {
-    /// The `bytes` of `rows` that begin at `offset`.
-    pub(super) fn new(shape: BodyFormat, rows: SegmentReader, offset: u64, bytes: u64) -> Self {
-        Self::of(shape, VecDeque::new(), RowsToSend { reader: Some(rows), skip: offset, left: bytes })
+    /// Creates a body of the `bytes` of `rows` that begin at `offset`.
+    pub(super) fn new(format: BodyFormat, rows: SegmentReader, offset: u64, bytes: u64) -> Self {
+        Self::of(format, VecDeque::new(), RowsToSend { reader: Some(rows), skip: offset, left: bytes })
     }
 
-    /// RowsToSend that are in memory.
-    pub(super) fn of_bytes(shape: BodyFormat, rows: Bytes) -> Self {
-        Self::of(shape, VecDeque::from([rows]), RowsToSend { reader: None, skip: 0, left: 0 })
+    /// Creates a body of rows in memory.
+    pub(super) fn of_bytes(format: BodyFormat, rows: Bytes) -> Self {
+        Self::of(format, VecDeque::from([rows]), RowsToSend { reader: None, skip: 0, left: 0 })
     }
 
-    fn of(shape: BodyFormat, mut front: VecDeque<Bytes>, rows: RowsToSend) -> Self {
-        let block = match shape {
+    fn of(format: BodyFormat, mut front: VecDeque<Bytes>, rows: RowsToSend) -> Self {
+        let block = match format {
             BodyFormat::Rows(header) => {
                 front.push_front(header.into());
                 None
@@ -182,19 +184,19 @@ impl SegmentBody {
         Self { front, rows, block, compressor: None, damage: Arc::default(), pieces: Arc::default() }
     }
 
-    /// Makes a block of the rows, if they are to be sent as one.
+    /// Sets the compression, and converts the rows to a block if the format is Native.
     fn prepare(&mut self, compression: InsertCompression) -> io::Result<()> {
         self.compressor = Compressor::new(compression)?;
         if let Some(mut block) = self.block.take() {
-            while let Some(piece) = self.next_plain()? {
-                block.push(&piece)?;
+            while let Some(rows) = self.next_plain()? {
+                block.push(&rows)?;
             }
-            self.front = block.into_pieces()?.into();
+            self.front = block.into_buffers()?.into();
         }
         Ok(())
     }
 
-    /// The next piece as it is sent.
+    /// The next bytes of the body, compressed if compression is on.
     fn next(&mut self) -> io::Result<Option<Bytes>> {
         while self.compressor.is_some() {
             let plain = self.next_plain()?;
@@ -212,27 +214,27 @@ impl SegmentBody {
 
     fn next_plain(&mut self) -> io::Result<Option<Bytes>> {
         match self.front.pop_front() {
-            Some(piece) => Ok(Some(piece)),
+            Some(bytes) => Ok(Some(bytes)),
             None => self.rows.next(),
         }
     }
 
-    /// Bytes that are still to be sent, before they are compressed.
+    /// Number of bytes that are still to be sent, without compression.
     fn left(&self) -> u64 {
-        self.front.iter().map(|piece| piece.len() as u64).sum::<u64>() + self.rows.left
+        self.front.iter().map(|bytes| bytes.len() as u64).sum::<u64>() + self.rows.left
     }
 }
 
 impl RowsToSend {
     fn next(&mut self) -> io::Result<Option<Bytes>> {
         while self.left > 0 {
-            let piece = self.reader.as_mut().map(SegmentReader::next_piece).transpose()?.flatten();
-            let mut piece = piece.ok_or_else(|| {
-                io::Error::new(io::ErrorKind::InvalidData, "a segment has another length than its seal says")
+            let rows = self.reader.as_mut().map(SegmentReader::next_rows).transpose()?.flatten();
+            let mut rows = rows.ok_or_else(|| {
+                io::Error::new(io::ErrorKind::InvalidData, "the segment has fewer bytes than its seal says")
             })?;
-            let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(piece.len());
+            let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(rows.len());
             self.skip -= skipped as u64;
-            let mut wanted = piece.split_off(skipped);
+            let mut wanted = rows.split_off(skipped);
             wanted.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
             if !wanted.is_empty() {
                 self.left -= wanted.len() as u64;
@@ -255,7 +257,7 @@ impl Body for SegmentBody {
         {
             let _ = self.damage.set(error.to_string());
         }
-        Poll::Ready(next.transpose().map(|piece| piece.map(Frame::data)))
+        Poll::Ready(next.transpose().map(|bytes| bytes.map(Frame::data)))
     }
 
     fn size_hint(&self) -> SizeHint {

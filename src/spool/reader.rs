@@ -48,17 +48,17 @@ impl SegmentReader {
     /// # Errors
     ///
     /// If the segment is damaged, or on an I/O error.
-    pub fn next_piece(&mut self) -> io::Result<Option<Bytes>> {
+    pub fn next_rows(&mut self) -> io::Result<Option<Bytes>> {
         while let Some(header) = self.next_frame()? {
-            let mut piece = self.payload.split();
-            let mut rejected = piece.split_off(piece.len().min(header.rows_bytes as usize));
+            let mut rows = self.payload.split();
+            let mut rejected = rows.split_off(rows.len().min(header.rows_bytes as usize));
             rejected.truncate(header.rejected_bytes as usize);
-            let piece = match self.part {
-                Part::Rows => piece,
+            let rows = match self.part {
+                Part::Rows => rows,
                 Part::Rejected => rejected,
             };
-            if !piece.is_empty() {
-                return Ok(Some(piece.freeze()));
+            if !rows.is_empty() {
+                return Ok(Some(rows.freeze()));
             }
         }
         Ok(None)

@@ -96,7 +96,7 @@ fuzz_target!(|input: (bool, u16, Vec<(u16, u8)>)| {
         for (part, expected) in [(Part::Rows, segment.rows_bytes()), (Part::Rejected, segment.rejected_bytes())] {
             let (mut reader, mut read) = (segment.read(part).expect("it is there"), 0);
             let is_whole = loop {
-                match reader.next_piece() {
+                match reader.next_rows() {
                     Ok(Some(piece)) => read += piece.len() as u64,
                     Ok(None) => break true,
                     Err(_) => break false,

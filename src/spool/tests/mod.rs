@@ -53,7 +53,7 @@ fn batch(rows: &[&str], rejected: &[&str]) -> Batch {
 fn contents(segment: &SealedSegment) -> io::Result<(String, String)> {
     let read = |part| -> io::Result<String> {
         let (mut reader, mut bytes) = (segment.read(part)?, Vec::new());
-        while let Some(piece) = reader.next_piece()? {
+        while let Some(piece) = reader.next_rows()? {
             bytes.extend_from_slice(&piece);
         }
         Ok(String::from_utf8_lossy(&bytes).into_owned())

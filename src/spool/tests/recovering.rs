@@ -187,8 +187,8 @@ fn a_sealed_segment_that_changed_is_not_streamed() {
         changed[at] ^= 4;
         fs::write(&path, &changed).unwrap();
         let mut reader = sealed.read(Part::Rows).unwrap();
-        assert_eq!(reader.next_piece().unwrap().as_deref(), Some(&b"first"[..]));
-        assert_eq!(reader.next_piece().unwrap_err().kind(), io::ErrorKind::InvalidData, "{at}");
+        assert_eq!(reader.next_rows().unwrap().as_deref(), Some(&b"first"[..]));
+        assert_eq!(reader.next_rows().unwrap_err().kind(), io::ErrorKind::InvalidData, "{at}");
     }
 }
 

@@ -185,7 +185,7 @@ fn is_a_persons(segment: &SealedSegment) -> bool {
 /// The bytes of a part of a segment.
 pub(super) fn read(segment: &SealedSegment, part: Part) -> io::Result<Vec<u8>> {
     let (mut reader, mut bytes) = (segment.read(part)?, Vec::new());
-    while let Some(piece) = reader.next_piece()? {
+    while let Some(piece) = reader.next_rows()? {
         bytes.extend_from_slice(&piece);
     }
     Ok(bytes)
