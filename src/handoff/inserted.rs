@@ -1,14 +1,13 @@
-//! Which segments ClickHouse has confirmed lately, for the replies that wait for one of them.
+//! The segments that ClickHouse has confirmed recently, for the replies that wait for one of them.
 //!
-//! A ring, written by the inserters and read by the workers: no lock, no allocation, and nothing to
-//! do while no reply waits. What is overwritten in it is thousands of segments old, older than any
-//! reply waits.
+//! The inserters write to a ring that the workers read, without locks or allocations. An entry is
+//! overwritten only after thousands of further segments, when no reply waits for it any more.
 
 use super::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use crate::batch::SegmentNumber;
 use crate::limits;
 
-/// The segments that were confirmed lately, and how many replies wait for one.
+/// The ring of recently confirmed segments, and the number of replies that wait for one.
 #[derive(Debug)]
 pub struct Inserted {
     ring: Box<[AtomicU64]>,
@@ -23,26 +22,28 @@ impl Default for Inserted {
 }
 
 impl Inserted {
-    /// Inserter: notes a segment; true when somebody may wait for it and has to be woken.
+    /// Called by an inserter: notes a segment. True if a reply may wait for it, so that the workers
+    /// must be woken.
     pub(super) fn note(&self, segment: SegmentNumber) -> bool {
         if let Some(place) = self.place(segment) {
             place.store(segment.get(), SeqCst);
         }
-        // Whoever begins to wait after this looks at the ring after that.
+        // A worker that increments `waiting` after this load reads the ring afterwards and finds the
+        // segment.
         self.waiting.load(SeqCst) > 0
     }
 
-    /// Worker: one more, or one less, reply waits. Call it before looking.
+    /// Called by a worker: notes that a reply waits. Must precede [`Inserted::has`].
     pub fn wait(&self) {
         self.waiting.fetch_add(1, SeqCst);
     }
 
-    /// Worker: a reply does not wait any more.
+    /// Called by a worker: notes that a reply no longer waits.
     pub fn wait_no_more(&self) {
         self.waiting.fetch_sub(1, SeqCst);
     }
 
-    /// True when the segment is among those that were confirmed lately.
+    /// True if the segment is among the recently confirmed ones.
     pub fn has(&self, segment: SegmentNumber) -> bool {
         self.place(segment).is_some_and(|place| place.load(SeqCst) == segment.get())
     }

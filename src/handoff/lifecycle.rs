@@ -1,12 +1,11 @@
-//! From start to stop: the one place that says whether the server starts, serves or stops, and until
-//! when a stop may take.
+//! The phase of the process, from start to stop, and the deadline of a stop.
 //!
 //! ```text
 //! Starting ──▶ Serving ──▶ Stopping ──▶ Finishing
 //!     └────────────────────────▲
 //! ```
 //!
-//! The phase only ever goes forward.
+//! The phase never goes back.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -17,14 +16,14 @@ const SERVING: u8 = 1;
 const STOPPING: u8 = 2;
 const FINISHING: u8 = 3;
 
-/// The phase of the process, set by the main thread and the signal handler, read by everybody.
+/// The phase of the process. The main thread and the signal handler set it; all threads read it.
 #[derive(Debug, Default)]
 pub struct Lifecycle {
     phase: AtomicU8,
     stop: OnceLock<Stop>,
 }
 
-/// A stop that was asked for.
+/// The beginning and the deadline of a stop.
 #[derive(Debug, Clone, Copy)]
 struct Stop {
     since: Instant,
@@ -32,12 +31,12 @@ struct Stop {
 }
 
 impl Lifecycle {
-    /// The workers listen. Changes nothing once the server stops.
+    /// Notes that the workers listen. Has no effect during a stop.
     pub fn serve(&self) {
         self.phase.fetch_max(SERVING, Ordering::SeqCst);
     }
 
-    /// Begins the stop, which has to end `within` this time. False when it had begun before.
+    /// Begins the stop, with a deadline `within` this time. False if it had begun before.
     pub fn stop(&self, within: Duration) -> bool {
         let since = Instant::now();
         let first = self.stop.set(Stop { since, deadline: since + within }).is_ok();
@@ -45,32 +44,32 @@ impl Lifecycle {
         first
     }
 
-    /// No worker submits anything any more: the committer stores what is queued, seals, and ends.
+    /// Notes that no worker submits any more batches, so that the committer can end.
     pub fn finish(&self) {
         self.phase.fetch_max(FINISHING, Ordering::SeqCst);
     }
 
-    /// True before the workers listen.
+    /// True until the workers listen.
     pub fn is_starting(&self) -> bool {
         self.phase.load(Ordering::Relaxed) == STARTING
     }
 
-    /// True from the request to stop on.
+    /// True since the stop has begun.
     pub fn is_stopping(&self) -> bool {
         self.phase.load(Ordering::Relaxed) >= STOPPING
     }
 
-    /// True once no worker submits anything.
+    /// True once no worker submits any more batches.
     pub fn is_finishing(&self) -> bool {
         self.phase.load(Ordering::SeqCst) >= FINISHING
     }
 
-    /// When the stop began, if it has.
+    /// The beginning of the stop; `None` before.
     pub fn stopping_since(&self) -> Option<Instant> {
         self.stop.get().map(|stop| stop.since)
     }
 
-    /// When the stop has to be over, if it has begun.
+    /// The deadline of the stop; `None` before its beginning.
     pub fn deadline(&self) -> Option<Instant> {
         self.stop.get().map(|stop| stop.deadline)
     }

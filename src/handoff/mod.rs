@@ -1,25 +1,25 @@
-//! Where threads meet: bounded lock-free queues, and wake-ups that cost a system call only when
-//! the other side sleeps.
+//! The exchange between threads: bounded lock-free queues, and wake-ups that make a system call only
+//! when the other side sleeps.
 //!
 //! ```text
 //! worker k ── batch ──▶ Handoff.submitted ──▶ committer
 //! worker k ◀─ the same batch with its outcome ── Mailbox k ── committer
 //! worker k ◀─ segments that ClickHouse has confirmed ── Inserted ── inserter i
-//! worker k ◀─ fresh connections that it has more room for ── Mailbox k ── worker j
+//! worker k ◀─ new connections, if it has fewer than worker j ── Mailbox k ── worker j
 //! ```
 //!
-//! Each worker owns a fixed number of batches, so neither queue can be full: the queues' capacity
-//! is the number of batches that exist. A worker whose batches are all under way stops reading
-//! from its sockets, and the kernel's windows push back on the clients.
+//! Each worker owns a fixed number of batches, and the queues have the capacity for all batches, so
+//! a push of a batch never fails. A worker whose batches are all submitted stops reading from its
+//! sockets, and TCP flow control slows the clients down.
 //!
-//! How a sleeping side is woken: [`wakeup`].
+//! The module [`wakeup`] describes how a sleeping thread is woken.
 
 mod inserted;
 mod lifecycle;
 mod published;
 mod wakeup;
 
-/// What the two above are built on.
+/// The atomics that `inserted` and `wakeup` use; a test replaces them.
 mod sync {
     pub(super) use std::sync::atomic;
 }
@@ -42,28 +42,28 @@ use wakeup::Asleep;
 use crate::batch::{Batch, Exchange, Returned, SegmentNumber};
 use crate::limits;
 
-/// A fresh connection on its way to the worker that will serve it.
+/// An accepted connection on its way to the worker that will serve it.
 #[derive(Debug)]
 pub struct Arrival {
-    /// The socket, not yet registered anywhere.
+    /// The socket, which is not registered with an event queue yet.
     pub stream: mio::net::TcpStream,
-    /// The address on its other side.
+    /// The address of the peer.
     pub peer: SocketAddr,
 }
 
-/// What others leave for one worker, and how to wake it.
+/// The queues to one worker, and the means to wake it.
 pub struct Mailbox {
     returned: ArrayQueue<Returned>,
     arrivals: ArrayQueue<Arrival>,
     connections: AtomicUsize,
-    /// A segment was confirmed since the worker looked.
+    /// True if a segment was confirmed since the worker last checked.
     news: AtomicBool,
     asleep: Asleep,
     waker: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Mailbox {
-    /// A mailbox of a worker that polls with `registry` and knows the waker by `token`.
+    /// Creates the mailbox of a worker that polls with `registry`; `token` identifies the waker.
     pub fn new(registry: &mio::Registry, token: mio::Token) -> io::Result<Self> {
         let waker = mio::Waker::new(registry, token)?;
         Ok(Self::woken_by(move || {
@@ -72,7 +72,7 @@ impl Mailbox {
         }))
     }
 
-    /// A mailbox of a worker that sleeps until `wake` is called.
+    /// Creates the mailbox of a worker that sleeps until `wake` is called.
     pub fn woken_by(wake: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
             returned: ArrayQueue::new(limits::BATCHES_PER_WORKER),
@@ -84,7 +84,7 @@ impl Mailbox {
         }
     }
 
-    /// Committer: puts a batch into the mailbox. Follow with one [`Mailbox::wake`] per group.
+    /// Called by the committer: returns a batch. Must be followed by one [`Mailbox::wake`] per group.
     pub fn give_back(&self, returned: Returned) {
         let delivered = self.returned.push(returned);
         assert!(delivered.is_ok(), "more batches came back than exist");
@@ -97,49 +97,49 @@ impl Mailbox {
         }
     }
 
-    /// Worker: the next returned batch.
+    /// Called by the worker: takes the next returned batch.
     pub fn take(&self) -> Option<Returned> {
         self.returned.pop()
     }
 
-    /// Worker: the next connection to serve.
+    /// Called by the worker: takes the next connection to serve.
     pub fn arrival(&self) -> Option<Arrival> {
         self.arrivals.pop()
     }
 
-    /// Worker: true when a segment was confirmed since the last call.
+    /// Called by the worker: true if a segment was confirmed since the last call.
     pub fn take_news(&self) -> bool {
         self.news.load(Ordering::Relaxed) && self.news.swap(false, Ordering::SeqCst)
     }
 
-    /// Worker: announces that it is about to sleep. False means: there is something to take, do
-    /// not sleep.
+    /// Called by the worker: announces that it is about to sleep. If the result is false, the mailbox
+    /// is not empty and the worker must not sleep.
     pub fn may_sleep(&self) -> bool {
         self.asleep
             .may_sleep(|| self.returned.is_empty() && self.arrivals.is_empty() && !self.news.load(Ordering::SeqCst))
     }
 
-    /// Worker: it is awake, for whatever reason.
+    /// Called by the worker after it has slept.
     pub fn awake(&self) {
         self.asleep.awake();
     }
 }
 
-/// The workers' side of the committer, and the list of all mailboxes.
+/// The queue to the committer, and the mailboxes of all workers.
 pub struct Handoff {
     submitted: ArrayQueue<Batch>,
     mailboxes: Box<[CachePadded<Mailbox>]>,
     committer: OnceLock<Thread>,
     committer_asleep: CachePadded<Asleep>,
     gathering: CachePadded<Asleep>,
-    /// Whether the server starts, serves or stops.
+    /// The phase of the process.
     pub lifecycle: Arc<Lifecycle>,
-    /// Segments that ClickHouse has confirmed lately.
+    /// The segments that ClickHouse has confirmed recently.
     pub inserted: Inserted,
 }
 
 impl Handoff {
-    /// A hand-off for these workers, in their order.
+    /// Creates a hand-off for the workers with these mailboxes, in the order of their indices.
     pub fn new(mailboxes: Vec<Mailbox>, lifecycle: Arc<Lifecycle>) -> Self {
         let capacity = (mailboxes.len() * limits::BATCHES_PER_WORKER).max(1);
         Self {
@@ -153,7 +153,7 @@ impl Handoff {
         }
     }
 
-    /// How many workers there are.
+    /// Number of workers.
     pub fn workers(&self) -> usize {
         self.mailboxes.len()
     }
@@ -163,9 +163,11 @@ impl Handoff {
         self.mailboxes.get(worker).map(|padded| &**padded)
     }
 
-    /// Worker: gives a connection that `from` has accepted to the worker with the fewest, itself
-    /// where it is one of them. The kernel spreads connections over the listening sockets by a
-    /// hash of their addresses, which leaves some workers with twice the share of others.
+    /// Called by worker `from`: passes a connection that it has accepted to the worker with the fewest
+    /// connections, and keeps it if `from` is one of those.
+    ///
+    /// The kernel distributes connections over the listening sockets by a hash of their addresses,
+    /// which gives some workers twice the share of others.
     pub fn place(&self, from: usize, arrival: Arrival) {
         let load = |mailbox: &Mailbox| mailbox.connections.load(Ordering::Relaxed);
         let own = self.mailbox(from).map_or(usize::MAX, load);
@@ -178,26 +180,27 @@ impl Handoff {
         };
         mailbox.connections.fetch_add(1, Ordering::Relaxed);
         if mailbox.arrivals.push(arrival).is_err() {
-            // Dropped, and so closed: the worker is far behind, and the client tries again.
+            // The worker is far behind. The connection is dropped, hence closed, and the client tries
+            // again.
             mailbox.connections.fetch_sub(1, Ordering::Relaxed);
         } else if index != from {
             mailbox.wake();
         }
     }
 
-    /// Worker: one of its connections is closed.
+    /// Called by a worker after it has closed a connection.
     pub fn leave(&self, worker: usize) {
         if let Some(mailbox) = self.mailbox(worker) {
             mailbox.connections.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// Open connections of all workers.
+    /// Number of open connections of all workers.
     pub fn connections(&self) -> usize {
         self.mailboxes.iter().map(|mailbox| mailbox.connections.load(Ordering::Relaxed)).sum()
     }
 
-    /// Inserter: ClickHouse has confirmed the rows of a segment.
+    /// Called by an inserter after ClickHouse has confirmed the rows of a segment.
     pub fn segment_inserted(&self, segment: SegmentNumber) {
         if self.inserted.note(segment) {
             for mailbox in &self.mailboxes {
@@ -207,26 +210,27 @@ impl Handoff {
         }
     }
 
-    /// Wakes every worker, to look at what has changed for all.
+    /// Wakes every worker, so that it notices a change that concerns all.
     pub fn wake_workers(&self) {
         for mailbox in &self.mailboxes {
             mailbox.wake();
         }
     }
 
-    /// Worker: hands a closed batch over.
+    /// Called by a worker: submits a closed batch to the committer.
     pub fn submit(&self, batch: Batch) {
         let accepted = self.submitted.push(batch);
         assert!(accepted.is_ok(), "more batches are under way than exist");
         self.wake_committer();
     }
 
-    /// True while the committer waits for more batches.
+    /// True while the committer waits for more batches to join a group.
     pub fn is_gathering(&self) -> bool {
         self.gathering.is_asleep()
     }
 
-    /// Worker: it sleeps from now on, and the last to do so tells a committer that gathers.
+    /// Called by a worker that is about to sleep. The last worker to sleep wakes a committer that
+    /// gathers a group.
     pub fn worker_sleeps(&self) {
         if self.gathering.must_wake_when(|| self.all_workers_sleep())
             && let Some(committer) = self.committer.get()
@@ -248,8 +252,8 @@ impl Handoff {
         }
     }
 
-    /// Says that no worker will submit anything any more: the committer stores what is queued,
-    /// seals, and ends.
+    /// Notes that no worker submits any more batches. The committer stores the queued batches, seals
+    /// the open segment, and ends.
     pub fn finish(&self) {
         self.lifecycle.finish();
         if let Some(committer) = self.committer.get() {
@@ -325,7 +329,7 @@ mod tests {
                     if finished {
                         return;
                     }
-                    // Far longer than the test may take: a lost wake-up hangs it.
+                    // Far longer than the test takes: a lost wake-up makes it hang.
                     handoff.wait(Duration::from_secs(600));
                 }
             })
@@ -365,7 +369,7 @@ mod tests {
             let handoff = handoff.clone();
             thread::spawn(move || {
                 handoff.register_committer();
-                // Far longer than the test may take: a lost wake-up hangs it.
+                // Far longer than the test takes: a lost wake-up makes it hang.
                 handoff.gather(Duration::from_secs(600));
             })
         };
@@ -379,7 +383,7 @@ mod tests {
             handoff.worker_sleeps();
         }
         committer.join().unwrap();
-        // Nobody is at work: it does not wait at all.
+        // No worker is awake, so the committer does not wait at all.
         handoff.gather(Duration::from_secs(600));
     }
 
@@ -413,7 +417,7 @@ mod tests {
         let polls: Vec<mio::Poll> = (0..4).map(|_| mio::Poll::new().unwrap()).collect();
         let mailboxes = polls.iter().map(|poll| Mailbox::new(poll.registry(), WAKE).unwrap()).collect();
         let handoff = Handoff::new(mailboxes, Arc::default());
-        // All of them are accepted by one worker, as a hash may have it.
+        // One worker accepts all connections, as the hash of the kernel may have it.
         for _ in 0..64 {
             let stream = mio::net::TcpStream::connect(peer).unwrap();
             handoff.place(2, Arrival { stream, peer });

@@ -1,12 +1,12 @@
-//! A value that changes while the workers run: the schema today.
+//! A value that may change while the workers run, such as the schema.
 //!
-//! Whoever sees a change publishes a new version. A worker compares one number a turn, and takes the
-//! version only when the number has changed.
+//! A writer publishes a new version. A worker compares one number per turn, and takes the version
+//! only if the number has changed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The newest version of a value, for all who subscribe to it. Versions are numbered from 1.
+/// The newest version of a value. Versions are numbered from 1.
 #[derive(Debug)]
 pub struct Published<T> {
     number: AtomicU64,
@@ -14,17 +14,17 @@ pub struct Published<T> {
 }
 
 impl<T> Published<T> {
-    /// Version 1.
+    /// Publishes `first` as version 1.
     pub fn new(first: T) -> Self {
         Self { number: AtomicU64::new(1), newest: Mutex::new((1, Arc::new(first))) }
     }
 
-    /// The newest version. Locks: on the way of an event, subscribe instead.
+    /// The newest version. Takes a lock; on the path of an event, use a [`Subscription`] instead.
     pub fn newest(&self) -> Arc<T> {
         self.lock().1.clone()
     }
 
-    /// Makes this the newest version, and returns its number.
+    /// Publishes a new version and returns its number.
     pub fn publish(&self, value: T) -> u64 {
         let mut newest = self.lock();
         let number = newest.0 + 1;
@@ -34,7 +34,7 @@ impl<T> Published<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, (u64, Arc<T>)> {
-        // A number and a pointer are replaced at once: nothing can be left half-changed.
+        // The pair is replaced in one assignment, so a poisoned one is still consistent.
         self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -47,12 +47,12 @@ pub struct Subscription<T> {
 }
 
 impl<T> Subscription<T> {
-    /// A view that has seen nothing yet: the first version is a change.
+    /// Creates a view that has taken no version yet.
     pub fn new(published: Arc<Published<T>>) -> Self {
         Self { published, seen: 0 }
     }
 
-    /// The newest version, if it is another than the last one that was taken.
+    /// The newest version; `None` if it was taken already.
     #[inline]
     pub fn changed(&mut self) -> Option<Arc<T>> {
         if self.published.number.load(Ordering::Acquire) == self.seen { None } else { Some(self.take()) }

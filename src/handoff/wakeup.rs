@@ -1,19 +1,20 @@
-//! The wake-up protocol: a system call only when the other side sleeps, and no wake-up lost.
+//! The wake-up protocol, which makes a system call only when the other side sleeps and never loses a
+//! wake-up.
 //!
-//! The sleeper announces that it is about to sleep, looks once more for something to do, and only
-//! then sleeps. The waker puts something there first, and looks at the announcement afterwards. Both
-//! sides use sequentially consistent operations, so one of the two sees the other.
+//! The sleeper announces that it is about to sleep, checks once more for work, and only then sleeps.
+//! The waker first adds work and then checks for the announcement. Both sides use sequentially
+//! consistent operations, so at least one of them sees the other's write.
 
-// Beside `std`, a test has another `sync`, which runs this file in every order.
+// A test replaces `sync` and runs this file in all interleavings.
 use super::sync::atomic::{AtomicBool, Ordering, fence};
 
-/// The announcement of one sleeper.
+/// The announcement of a thread that it sleeps or is about to.
 #[derive(Debug, Default)]
 pub(super) struct Asleep(AtomicBool);
 
 impl Asleep {
-    /// Sleeper: announces that it is about to sleep. False when `is_idle`, the second look, finds
-    /// something to do: then it must not sleep.
+    /// Called by the sleeper: announces that it is about to sleep, then checks `is_idle`. If the
+    /// result is false there is work, and the sleeper must not sleep.
     pub(super) fn may_sleep(&self, is_idle: impl FnOnce() -> bool) -> bool {
         self.0.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
@@ -24,25 +25,25 @@ impl Asleep {
         may_sleep
     }
 
-    /// Anybody: true from the announcement until it is awake, or somebody is to wake it.
+    /// True from the announcement until the sleeper is awake, or a waker has taken on to wake it.
     pub(super) fn is_asleep(&self) -> bool {
         fence(Ordering::SeqCst);
         self.0.load(Ordering::SeqCst)
     }
 
-    /// Waker of one that sleeps until `is_over`, behind what may have made it so: true when the
-    /// sleeper has to be woken.
+    /// Called by a waker after a change that may satisfy `is_over`, for a sleeper that waits until
+    /// `is_over`. True if the caller must wake the sleeper.
     pub(super) fn must_wake_when(&self, is_over: impl FnOnce() -> bool) -> bool {
         self.is_asleep() && is_over() && self.must_wake()
     }
 
-    /// Sleeper: it is awake, for whatever reason.
+    /// Called by the sleeper after it has slept.
     pub(super) fn awake(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
 
-    /// Waker, behind what it put there: true when the sleeper has to be woken, which only one of
-    /// several wakers is told.
+    /// Called by a waker after it has added work. True if the caller must wake the sleeper; of several
+    /// wakers only one gets true.
     pub(super) fn must_wake(&self) -> bool {
         fence(Ordering::SeqCst);
         self.0.swap(false, Ordering::SeqCst)
