@@ -1,21 +1,24 @@
-//! Who may change something here: a program that was told to, and a page of this address itself.
+//! Protection against cross-site requests. State may be changed by programs, and by pages of the
+//! admin address itself.
 //!
-//! A browser sends what any page wants to be sent, also to an address that only its own machine
-//! reaches. It says so: `Sec-Fetch-Site` and `Origin` can't be set by a page.
+//! A browser sends requests for any page, even to an address that only its own machine can reach. The
+//! browser declares the page in `Sec-Fetch-Site` and `Origin`, which a page can't set.
 
 use std::net::IpAddr;
 
 use crate::http::Head;
 
-/// Is it a browser's request on behalf of a page from elsewhere? Programs have neither field.
-pub(super) fn is_from_elsewhere(head: &Head<'_>) -> bool {
-    // `none`: the user's own doing, such as a typed address.
+/// True if a browser sends the request for a page of another origin. Programs other than browsers
+/// send neither field.
+pub(super) fn is_cross_site(head: &Head<'_>) -> bool {
+    // `none` means an action of the user, such as a typed address.
     let is_fetched = head.header_lines("sec-fetch-site").any(|site| !matches!(site, b"same-origin" | b"none"));
     let host = head.header("host").unwrap_or_default();
     is_fetched || head.header_lines("origin").any(|origin| !is_own(origin, host))
 }
 
-/// A name other than `localhost` is nobody's own: its owner may have let it point here.
+/// True if `origin` is the origin of this address, which the client calls `host`. A host name other
+/// than `localhost` never is, because its owner may have pointed it here (DNS rebinding).
 fn is_own(origin: &[u8], host: &[u8]) -> bool {
     let Ok(host) = str::from_utf8(host) else { return false };
     let name = match host.rsplit_once(':') {
@@ -33,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_origin_is_own_when_it_is_the_host_and_that_is_no_name_of_somebody() {
+    fn an_origin_is_own_if_it_is_the_host_and_the_host_is_an_address_or_localhost() {
         for (origin, host, expected) in [
             ("http://127.0.0.1:9080", "127.0.0.1:9080", true),
             ("http://localhost:9080", "LOCALHOST:9080", true),

@@ -1,7 +1,7 @@
-//! `GET /api/<table>`: the newest events out of ClickHouse as NDJSON.
+//! `GET /api/<table>`: the newest events from ClickHouse as NDJSON.
 //!
-//! Values travel as query parameters (`{name:Type}` and `param_name`), never inside the statement;
-//! names of columns are looked up in the table, and quoted.
+//! Values are sent as query parameters (`{name:Type}` and `param_name`), never as part of the
+//! statement. Column names are checked against the table, and quoted.
 
 use super::{Admin, Page};
 use crate::clickhouse::client::ClientError;
@@ -22,6 +22,7 @@ pub(super) fn page(admin: &Admin, query: &str) -> Page {
     }
 }
 
+/// The reason why there is no result.
 enum Wrong {
     Query(String),
     ClickHouse(ClientError),
@@ -53,7 +54,7 @@ fn newest(admin: &Admin, query: &str) -> Result<String, Wrong> {
         if !columns.contains(&name) {
             return Err(Wrong::Query(format!("the table has no column `{name}`")));
         }
-        // Compared as text: the filter works for a column of any type, by what it prints.
+        // Values are compared as text, so that a filter works for a column of any type.
         conditions.push(format!("toString({}) = {{filter{index}:String}}", quoted(&name)));
         parameters.push((format!("param_filter{index}"), escaped(&value)));
     }
@@ -70,7 +71,7 @@ fn newest(admin: &Admin, query: &str) -> Result<String, Wrong> {
     let order = if has_time { " ORDER BY server_time DESC" } else { "" };
     let statement = format!("SELECT * FROM {}{condition}{order} LIMIT {limit} FORMAT JSONEachRow", admin.table);
     ask(admin, &statement, &parameters).map_err(|wrong| match wrong {
-        // Filters are texts and the limit is a number: nothing else in it can be refused as malformed.
+        // Only `since` can be malformed: filters are texts, and the limit is a number.
         Wrong::ClickHouse(ClientError::Refused { status: 400, .. }) if asks_for_time => {
             Wrong::Query("since must be a time, such as 2026-11-24T21:05:00Z or Unix seconds".to_owned())
         }
@@ -78,7 +79,7 @@ fn newest(admin: &Admin, query: &str) -> Result<String, Wrong> {
     })
 }
 
-/// A parameter's value as ClickHouse reads it: in the escaped form of its TSV format.
+/// Escapes the value of a parameter, which ClickHouse reads in TSV format.
 fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n")
 }

@@ -12,26 +12,27 @@ use crate::spool::SpoolMetrics;
 /// Held segments that `/readyz` names.
 const WARNINGS_MAX: usize = 10;
 
-/// Alive while every worker's and the committer's heartbeat is fresh. Never looks at ClickHouse: a
-/// restart of this server would not bring that one back.
+/// `/livez`: 200 while the heartbeats of the workers and the committer are fresh. ClickHouse is not
+/// checked, because a restart of this server would not bring ClickHouse back.
 pub(super) fn live(workers: &[Arc<WorkerMetrics>], spool: &SpoolMetrics) -> Page {
     let now = unix_ms();
     // A heartbeat of 0 belongs to a thread that has not begun, while the server waits to start.
     let stale = |beat: u64| beat != 0 && now.saturating_sub(beat) > limits::HEARTBEAT_AGE_MAX_MS;
     if workers.iter().any(|worker| stale(worker.heartbeat_ms.get())) {
-        return Page::fault(Status::ServiceUnavailable, "worker_stuck", "A worker has not come round for 30 s.");
+        return Page::fault(Status::ServiceUnavailable, "worker_stuck", "A worker has shown no sign of life for 30 s.");
     }
     if stale(spool.heartbeat_ms()) {
         return Page::fault(
             Status::ServiceUnavailable,
             "committer_stuck",
-            "The committer has not come round for 30 s.",
+            "The committer has shown no sign of life for 30 s.",
         );
     }
     Page::json(Status::Ok, "{\"status\":\"ok\"}".to_owned())
 }
 
-/// Ready when an event would be taken now; what needs operator action is a warning beside it.
+/// `/readyz`: 200 if an event would be taken now, with a warning for everything that needs operator
+/// action.
 pub(super) fn ready(admin: &Admin) -> Page {
     if let Some(fault) = admin.health.unready() {
         return Page::fault(fault.status, fault.code, fault.message);
@@ -43,11 +44,14 @@ pub(super) fn ready(admin: &Admin) -> Page {
 fn warnings(admin: &Admin) -> Vec<String> {
     let mut warnings = Vec::new();
     if !admin.spool.ledger().balances() {
-        warnings.push("the ledger does not balance: this is a bug of sluicegate; /stats has its accounts".to_owned());
+        warnings.push(
+            "the ledger does not balance: this is a bug of sluicegate, please report it; /stats shows the accounts"
+                .to_owned(),
+        );
     }
     let damaged = admin.spool.damaged();
     if damaged > 0 {
-        warnings.push(format!("{damaged} files that could not be read whole are in the spool's folder damaged/"));
+        warnings.push(format!("{damaged} files that could not be read completely are in the spool's folder damaged/"));
     }
     warnings.extend(admin.inserts.table_problem().clone());
     warnings.extend(admin.inserts.failing.warning());

@@ -1,4 +1,4 @@
-//! `/metrics`: every figure of the server as Prometheus text, read when it is asked for.
+//! `/metrics`: all metrics of the server as Prometheus text, collected for each request.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ pub(super) fn page(admin: &Admin) -> Page {
     registry.register_collector(Box::new(Snapshot::of(admin)));
     let mut open_metrics = String::with_capacity(16 << 10);
     if text::encode(&mut open_metrics, &registry).is_err() {
-        return Page::fault(Status::InternalServerError, "metrics_failed", "The metrics can't be written.");
+        return Page::fault(Status::InternalServerError, "metrics_failed", "The metrics can't be encoded.");
     }
     Page {
         status: Status::Ok,
@@ -32,11 +32,11 @@ pub(super) fn page(admin: &Admin) -> Page {
     }
 }
 
-/// OpenMetrics as the older text that every scraper reads: there a counter is described under the
-/// whole name of its series, and nothing marks the end.
+/// Converts OpenMetrics to the older text format, which every scraper reads. That format describes a
+/// counter under the full name of its series, and has no end mark.
 fn prometheus_text(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len() + 256);
-    // The help of a metric comes right before its type.
+    // The help line of a metric directly precedes its type line.
     let mut help = None;
     for line in open_metrics.lines().filter(|line| *line != "# EOF") {
         if let Some(described) = line.strip_prefix("# HELP ") {
@@ -56,12 +56,13 @@ fn prometheus_text(open_metrics: &str) -> String {
     text
 }
 
+/// Names and values of labels.
 pub(super) type Labels = Vec<(String, String)>;
 
-/// A counter's name, help, and series.
+/// The name, the help text and the series of a counter.
 pub(super) type Family = (&'static str, &'static str, Vec<(Labels, u64)>);
 
-/// Summary as they were at one moment, by metric.
+/// The values of all metrics at one moment.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     pub(super) counters: Vec<Family>,
@@ -72,6 +73,7 @@ pub(super) struct Snapshot {
     ledger_events: Vec<(Labels, f64)>,
 }
 
+/// A histogram with its buckets, each with its upper bound.
 #[derive(Debug)]
 pub(super) struct Histogram {
     pub(super) name: &'static str,
@@ -81,7 +83,8 @@ pub(super) struct Histogram {
 }
 
 impl Histogram {
-    /// `counts` has one bucket more than `bounds`, for what is above them.
+    /// Creates a histogram. `counts` has one bucket more than `bounds`, for the values above all
+    /// bounds.
     fn new(name: &'static str, help: &'static str, sum: f64, bounds: &[f64], counts: Vec<u64>) -> Self {
         let bounds = bounds.iter().copied().chain([f64::INFINITY]);
         Self { name, help, sum, buckets: bounds.zip(counts).collect() }
@@ -114,8 +117,8 @@ fn ledger_events(admin: &Admin, ledger: &LedgerSnapshot) -> Vec<(Labels, f64)> {
 
 fn counters(admin: &Admin) -> Vec<Family> {
     let (workers, inserts) = (&admin.workers, &admin.inserts);
-    let total = |figure: fn(&WorkerMetrics) -> &Counter| -> Vec<(Labels, u64)> {
-        vec![(Vec::new(), workers.iter().map(|worker| figure(worker).get()).sum())]
+    let total = |counter: fn(&WorkerMetrics) -> &Counter| -> Vec<(Labels, u64)> {
+        vec![(Vec::new(), workers.iter().map(|worker| counter(worker).get()).sum())]
     };
     let mut replies = std::collections::BTreeMap::new();
     for (status, count) in workers.iter().flat_map(|worker| worker.replies.sent()) {
@@ -138,17 +141,17 @@ fn counters(admin: &Admin) -> Vec<Family> {
             "Replies by status",
             replies.into_iter().map(|(status, count)| (label("code", &status.to_string()), count)).collect(),
         ),
-        ("events_received", "Lines that were or should have been events", total(|worker| &worker.received)),
-        ("events_accepted", "Events that were promised with a 200", total(|worker| &worker.accepted)),
-        ("events_rejected", "Refused lines by reason", rejected.collect()),
+        ("events_received", "Lines received, valid events and rejected lines", total(|worker| &worker.received)),
+        ("events_accepted", "Events that were acknowledged", total(|worker| &worker.accepted)),
+        ("events_rejected", "Rejected lines by reason", rejected.collect()),
         (
             "events_duplicates",
-            "Accepted events that had been stored before, by --dedup-field: they are not stored again",
+            "Accepted events that were not stored again, because --dedup-field identified them as repeats",
             total(|worker| &worker.duplicates),
         ),
         (
             "requests_repeated",
-            "Requests whose Idempotency-Key had come before: nothing was stored again",
+            "Requests that were not stored again, because their Idempotency-Key was known",
             total(|worker| &worker.repeated),
         ),
         (
@@ -158,10 +161,10 @@ fn counters(admin: &Admin) -> Vec<Family> {
         ),
         (
             "events_quarantined",
-            "Refused lines that ClickHouse has confirmed in the quarantine table",
+            "Rows that ClickHouse has confirmed in the quarantine table: rejected lines and refused rows",
             vec![(Vec::new(), inserts.quarantine.rows())],
         ),
-        ("inserts", "Attempts of inserts by outcome", outcomes),
+        ("inserts", "INSERT attempts by outcome", outcomes),
         ("shed", "Requests answered with 503 by reason", shed.collect()),
     ]
 }
@@ -185,19 +188,20 @@ fn gauges(admin: &Admin, ledger: &LedgerSnapshot) -> Vec<(&'static str, &'static
     vec![
         ("events_spooled", "Events that are committed and not yet inserted", Vec::new(), ledger.rows.spooled as f64),
         ("ledger_balances", "1 while every event is accounted for", Vec::new(), f64::from(u8::from(ledger.balances()))),
-        ("spool_bytes", "What the files of the spool occupy", Vec::new(), spool.spool_bytes() as f64),
+        ("spool_bytes", "Bytes that the files of the spool occupy", Vec::new(), spool.spool_bytes() as f64),
         ("spool_oldest_seconds", "Age of the oldest segment that is not yet inserted", Vec::new(), oldest),
         ("segments_held", "Segments that need operator action", Vec::new(), admin.spool.held.count() as f64),
         ("files_damaged", "Files in damaged/", Vec::new(), spool.damaged() as f64),
-        ("idempotency_keys", "Idempotency keys that are remembered", Vec::new(), keys as f64),
+        ("idempotency_keys", "Remembered idempotency keys", Vec::new(), keys as f64),
         (
             "idempotency_horizon_seconds",
-            "How long an idempotency key is remembered: the age of the oldest once --idempotency-keys-max is reached",
+            "How long an idempotency key is remembered: a day, or the age of the oldest once --idempotency-keys-max is \
+             reached",
             Vec::new(),
             horizon as f64,
         ),
         ("connections", "Open connections on the public address", Vec::new(), connections as f64),
-        ("build_info", "The version that runs", build, 1.0),
+        ("build_info", "The running version", build, 1.0),
     ]
 }
 
@@ -213,19 +217,19 @@ fn histograms(admin: &Admin) -> Vec<Histogram> {
     vec![
         Histogram::new(
             "request_seconds",
-            "From a request's last byte to its reply, for events",
+            "Time from the last byte of a request with events to its reply",
             request_sum as f64 / 1e9,
             &REQUEST_SECONDS,
             requests,
         ),
         Histogram::new(
             "commit_seconds",
-            "Write and sync of one group of batches",
+            "Time to write and sync one group of batches",
             commit_sum,
             &COMMIT_SECONDS,
             commits,
         ),
-        Histogram::new("insert_seconds", "One attempt of an insert", insert_sum, &INSERT_SECONDS, inserts),
+        Histogram::new("insert_seconds", "Time of one INSERT attempt", insert_sum, &INSERT_SECONDS, inserts),
     ]
 }
 

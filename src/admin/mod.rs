@@ -1,8 +1,8 @@
-//! The admin address: metrics and statistics, health, version, and the newest events out of ClickHouse.
+//! The admin address: metrics and statistics, health, version, and the newest events from ClickHouse.
 //!
-//! It has its own thread and may block; nothing here touches the way of an event. Each connection
-//! serves one request on a short-lived thread, so that a slow reader does not hold up the probe
-//! of an orchestrator.
+//! The admin address has its own thread, which may block; it has no part in the path of an event.
+//! Each connection serves one request on a short-lived thread, so that a slow client does not delay
+//! the health probe of an orchestrator.
 
 mod browser;
 mod events;
@@ -33,40 +33,41 @@ use crate::spool::{Orders, SpoolMetrics};
 
 pub use series::Series;
 
-/// Makes held segments due now, one or all, with an operator's orders; returns how many.
+/// A function that makes one segment, or all of them, due now with an operator's orders. Returns how
+/// many segments that were.
 pub type Requeue = Box<dyn Fn(Option<SegmentNumber>, Orders) -> usize + Send + Sync>;
 
-/// What the admin address shows.
+/// The state that the admin address shows.
 pub struct Admin {
-    /// Would an event be taken?
+    /// Whether an event would be taken now.
     pub health: Arc<Health>,
-    /// Of each worker.
+    /// The metrics of each worker.
     pub workers: Vec<Arc<WorkerMetrics>>,
-    /// Of the committer.
+    /// The metrics of the spool.
     pub spool: Arc<SpoolMetrics>,
-    /// Of the inserters.
+    /// The metrics of the inserters.
     pub inserts: Arc<InsertMetrics>,
-    /// Where the events are.
+    /// The servers that have the events.
     pub clickhouse: Vec<ClickHouse>,
-    /// The table.
+    /// The target table.
     pub table: TableName,
-    /// Makes held segments due now: one, or all. Set once the inserters run.
+    /// Requeues segments; set once the inserters run.
     pub requeue: OnceLock<Requeue>,
-    /// The last minute.
+    /// The time series of the last minute.
     pub series: Series,
 }
 
-/// Requests at a time; a further one is closed unanswered.
+/// The most concurrent requests; a further connection is closed without a reply.
 const REQUESTS_MAX: usize = 16;
 const HEAD_BYTES_MAX: usize = 16 << 10;
 const SOCKET_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a request is answered with: a status, the type of the body, and the body.
+/// The reply to a request.
 struct Page {
     status: Status,
     content_type: &'static str,
     body: String,
-    /// The methods that the path has, where it lacks the one that was asked for.
+    /// The methods of the path, if it lacks the one of the request.
     allow: Option<&'static str>,
 }
 
@@ -89,10 +90,10 @@ impl Page {
 impl Admin {
     /// Serves until the process ends.
     pub fn run(self: Arc<Self>, listener: TcpListener) {
-        let looking = self.clone();
-        let spawned = thread::Builder::new().name("series".into()).spawn(move || looking.series.run(&looking));
+        let sampled = self.clone();
+        let spawned = thread::Builder::new().name("series".into()).spawn(move || sampled.series.run(&sampled));
         if let Err(error) = spawned {
-            tracing::warn!(%error, "the last minute can't be recorded: a thread can't be started");
+            tracing::warn!(%error, "the time series of /stats can't be recorded: a thread can't be started");
         }
         let busy = Arc::new(AtomicUsize::new(0));
         loop {
@@ -113,7 +114,7 @@ impl Admin {
         }
         let counter = busy.clone();
         let spawned = thread::Builder::new().name("admin-request".into()).spawn(move || {
-            // A peer that went away is no news.
+            // A client that disconnects is not worth a log message.
             let _ = self.serve(stream);
             counter.fetch_sub(1, Ordering::Relaxed);
         });
@@ -151,8 +152,8 @@ impl Admin {
 
     fn page(&self, head: &Head<'_>) -> Page {
         let reads = matches!(head.method, Method::Get | Method::Head);
-        if !reads && browser::is_from_elsewhere(head) {
-            let message = "A page from elsewhere may not change anything here.";
+        if !reads && browser::is_cross_site(head) {
+            let message = "A page of another origin may not change anything here.";
             return Page::fault(Status::Forbidden, "cross_site", message);
         }
         let path = http::plain_path(head.path);

@@ -1,4 +1,4 @@
-//! `POST /spool/requeue`: an operator's orders for segments that are held, while the server runs.
+//! `POST /spool/requeue`: an operator's orders for held segments.
 
 use super::{Admin, Page};
 use crate::batch::SegmentNumber;
@@ -7,7 +7,8 @@ use crate::spool::Orders;
 
 pub(super) const PATH: &str = "/spool/requeue";
 
-/// Query: `segment=N` (without it all), `force=1`, `convert=1`. Answers how many segments are due now.
+/// Requeues segment N with `segment=N`, else all segments; `force=1` and `convert=1` are the orders.
+/// Replies with the number of segments.
 pub(super) fn page(admin: &Admin, method: Method, query: &str) -> Page {
     if method != Method::Post {
         return Page::only("POST");
@@ -17,7 +18,7 @@ pub(super) fn page(admin: &Admin, method: Method, query: &str) -> Page {
         return Page::fault(Status::BadRequest, "bad_query", message);
     };
     let Some(requeue) = admin.requeue.get() else {
-        return Page::fault(Status::ServiceUnavailable, "starting", "The server has not begun to insert.");
+        return Page::fault(Status::ServiceUnavailable, "starting", "The server has not started to insert yet.");
     };
     let count = requeue(segment, orders);
     Page::json(Status::Ok, format!("{{\"requeued\":{count}}}"))
@@ -42,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn orders_are_read_and_nothing_else() {
+    fn orders_are_parsed_and_nothing_else() {
         assert_eq!(read(""), Some((None, Orders::default())));
         assert_eq!(
             read("segment=7&force=1"),

@@ -1,7 +1,7 @@
-//! The last minute, a second at a time: what `/stats` and the dashboard draw.
+//! The time series of the last minute in `/stats`, one value per second.
 //!
-//! A thread of the admin side reads the counters once a second; nobody else has anything to do with
-//! it. It also looks whether the ledger balances.
+//! A thread of the admin address samples the counters once a second. It also checks that the ledger
+//! balances.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,19 +14,19 @@ use super::Admin;
 use crate::clock::unix_ms;
 use crate::intake::metrics::{Counter, WorkerMetrics};
 
-/// Steps that are kept.
+/// Number of steps that are kept.
 const STEPS: usize = 60;
 
-/// From one look to the next.
+/// Time from one sample to the next.
 const STEP: Duration = Duration::from_secs(1);
 
-/// How often the log says that the ledger does not balance.
-const SAY_AGAIN: Duration = Duration::from_secs(60);
+/// Pause between two log messages that the ledger does not balance.
+const LOG_PAUSE: Duration = Duration::from_secs(60);
 
-/// See the module.
+/// The samples of the last minute.
 #[derive(Debug, Default)]
 pub struct Series {
-    looks: Mutex<VecDeque<Sample>>,
+    samples: Mutex<VecDeque<Sample>>,
 }
 
 /// The counters and gauges at one moment.
@@ -42,8 +42,8 @@ struct Sample {
     spool_bytes: u64,
 }
 
-/// A list for each figure, the newest last: of counters what each step added, of gauges what its
-/// end showed.
+/// The time series, each with one value per step, the newest last: the increase of a counter during
+/// the step, or the value of a gauge at its end.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Steps {
     /// The end of each step, Unix ms.
@@ -58,52 +58,52 @@ pub(super) struct Steps {
 }
 
 impl Series {
-    /// Looks once a second, as long as the process lives.
+    /// Takes a sample every second until the process ends.
     pub(super) fn run(&self, admin: &Admin) {
         let mut next = Instant::now();
-        let mut said: Option<Instant> = None;
+        let mut logged: Option<Instant> = None;
         loop {
             self.add(Sample::of(admin));
             let ledger = admin.spool.ledger();
-            if !ledger.balances() && said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+            if !ledger.balances() && logged.is_none_or(|logged| logged.elapsed() >= LOG_PAUSE) {
                 tracing::error!(?ledger, "the ledger does not balance: this is a bug of sluicegate, please report it");
-                said = Some(Instant::now());
+                logged = Some(Instant::now());
             }
-            // A machine that slept is not made up for by a burst of looks.
+            // Samples that were missed while the machine slept are not made up for.
             next = (next + STEP).max(Instant::now());
             thread::sleep(next.saturating_duration_since(Instant::now()));
         }
     }
 
-    /// The steps that are known.
+    /// The steps between the samples so far.
     pub(super) fn steps(&self) -> Steps {
-        let looks = self.looks();
+        let samples = self.samples();
         let mut steps = Steps::default();
-        for (before, after) in looks.iter().zip(looks.iter().skip(1)) {
+        for (before, after) in samples.iter().zip(samples.iter().skip(1)) {
             let added = |of: fn(&Sample) -> u64| of(after).saturating_sub(of(before));
             steps.unix_ms.push(after.unix_ms);
-            steps.requests.push(added(|look| look.requests));
-            steps.events_accepted.push(added(|look| look.accepted));
-            steps.events_rejected.push(added(|look| look.rejected));
-            steps.events_inserted.push(added(|look| look.inserted));
-            steps.shed.push(added(|look| look.shed));
+            steps.requests.push(added(|sample| sample.requests));
+            steps.events_accepted.push(added(|sample| sample.accepted));
+            steps.events_rejected.push(added(|sample| sample.rejected));
+            steps.events_inserted.push(added(|sample| sample.inserted));
+            steps.shed.push(added(|sample| sample.shed));
             steps.events_spooled.push(after.spooled);
             steps.spool_bytes.push(after.spool_bytes);
         }
         steps
     }
 
-    fn add(&self, look: Sample) {
-        let mut looks = self.looks();
-        // One look more than steps: a step is what lies between two.
-        if looks.len() > STEPS {
-            looks.pop_front();
+    fn add(&self, sample: Sample) {
+        let mut samples = self.samples();
+        // A step lies between two samples, so one sample more than steps is kept.
+        if samples.len() > STEPS {
+            samples.pop_front();
         }
-        looks.push_back(look);
+        samples.push_back(sample);
     }
 
-    fn looks(&self) -> MutexGuard<'_, VecDeque<Sample>> {
-        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn samples(&self) -> MutexGuard<'_, VecDeque<Sample>> {
+        self.samples.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_is_what_lies_between_two_looks_and_a_minute_is_kept() {
+    fn a_step_is_the_difference_of_two_samples_and_a_minute_is_kept() {
         let series = Series::default();
         assert_eq!(series.steps(), Steps::default());
         series.add(Sample { unix_ms: 1000, accepted: 5, spooled: 9, ..Sample::default() });
