@@ -1,8 +1,8 @@
-//! The command line, and how flags, environment and file become one [`Settings`].
+//! The command line, and the merging of flags, environment and file into one [`Settings`].
 //!
-//! The file is read through the same parser as the flags: each of its keys that neither a flag
-//! nor the environment gives is appended to the arguments, which are then parsed once more. So a
-//! setting has one definition, one default, and one error message, wherever its value comes from.
+//! The keys of the file are parsed by the same parser as the flags: each key that neither a flag nor
+//! the environment sets is appended to the arguments, which are then parsed again. A setting
+//! therefore has one definition, one default and one error message, wherever its value comes from.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -18,40 +18,40 @@ use crate::batch::SegmentNumber;
 #[derive(Debug, Parser)]
 #[command(name = "sluicegate", version, arg_required_else_help = true)]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// A command of `sluicegate`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the server
     Serve(Box<Settings>),
-    /// Connect as serve would, and print what will happen and which guarantee the table gives
+    /// Connect as serve would, and report whether serve would work and which guarantee the table gives
     Check(Box<Settings>),
     /// Print the CREATE statements that serve would run
     Schema(Box<Settings>),
-    /// Insert all that a spool holds without opening a port
+    /// Insert all events of a spool without opening a port
     Drain(Box<Settings>),
-    /// Look at what waits in a spool
+    /// List, verify or requeue the segments of a spool
     #[command(subcommand)]
     Spool(SpoolCommand),
-    /// Look at the lines that were refused, and send them again
+    /// List the rejected lines, or send them again
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
     /// Run the embedded ClickHouse alone, in the foreground
     Clickhouse(ClickHouseArgs),
 }
 
-/// What to do with a spool.
+/// A command of `sluicegate spool`.
 #[derive(Debug, Subcommand)]
 pub enum SpoolCommand {
-    /// A line for each segment
+    /// Print a line for each segment
     List(Box<Settings>),
-    /// Read every sealed segment to its end
+    /// Read every sealed segment and report damage
     Verify(Box<Settings>),
-    /// Send held segments again now: through the running server, or at the next start
+    /// Send held segments again: now through the running server, else at the next start
     Requeue(Box<RequeueArgs>),
 }
 
@@ -61,40 +61,41 @@ pub struct RequeueArgs {
     /// Only this segment, by its number in `spool list`
     #[arg(long, value_name = "N")]
     pub segment: Option<SegmentNumber>,
-    /// Also where ClickHouse may have it and may not know its token any more: may double its rows
+    /// Also send segments that ClickHouse may have and whose tokens it may have forgotten; this may
+    /// double their rows
     #[arg(long)]
     pub force: bool,
-    /// Let ClickHouse convert the segment's columns into those that the table has now
+    /// Let ClickHouse convert the segment's columns to those that the table has now
     #[arg(long)]
     pub convert: bool,
-    /// Where the spool and the server are.
+    /// The settings, which name the spool and the server.
     #[command(flatten)]
     pub settings: Settings,
 }
 
-/// What to do with refused lines.
+/// A command of `sluicegate quarantine`.
 #[derive(Debug, Subcommand)]
 pub enum QuarantineCommand {
-    /// How many there are of each reason, and the newest of them
+    /// Print the number of lines for each reason, and the newest lines
     List(Box<ListArgs>),
-    /// Send them to the running server again, and take those away that it has answered for
+    /// Send the lines to the running server again, and delete those that it has acknowledged
     ///
-    /// Each line is stored as if it came now: with a new server_time, and the address of this machine.
-    /// What is refused again is in the quarantine again. Lines that were cut when they were stored
-    /// can't be sent; they stay.
+    /// Each line is stored like a new one: with a new server_time, and the address of this machine. A
+    /// line that is rejected again goes into the quarantine again. Lines that were truncated when they
+    /// were stored can't be sent; they stay.
     Replay(Box<ReplayArgs>),
 }
 
 /// Arguments of `sluicegate quarantine list`.
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// Only lines that were refused since then, such as 2026-05-01 or 2026-05-01T12:00:00Z (UTC)
+    /// Only lines rejected since this time, such as 2026-05-01 or 2026-05-01T12:00:00Z (UTC)
     #[arg(long, value_name = "TIME")]
     pub since: Option<String>,
-    /// How many of the newest lines to show
+    /// Number of the newest lines to show
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub limit: u32,
-    /// Where ClickHouse and the table are.
+    /// The settings, which name ClickHouse and the table.
     #[command(flatten)]
     pub settings: Settings,
 }
@@ -102,19 +103,19 @@ pub struct ListArgs {
 /// Arguments of `sluicegate quarantine replay`.
 #[derive(Debug, Args)]
 pub struct ReplayArgs {
-    /// Only lines that were refused since then, such as 2026-05-01 or 2026-05-01T12:00:00Z (UTC)
+    /// Only lines rejected since this time, such as 2026-05-01 or 2026-05-01T12:00:00Z (UTC)
     #[arg(long, value_name = "TIME")]
     pub since: Option<String>,
-    /// Say what the server would answer; store nothing and take nothing away
+    /// Report what the server would answer; store nothing and delete nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Where ClickHouse, the table and the server are.
+    /// The settings, which name ClickHouse, the table and the server.
     #[command(flatten)]
     pub settings: Settings,
 }
 
 impl Command {
-    /// The settings that it works with, if it has any.
+    /// The settings of the command; `None` if it has none.
     pub fn settings_mut(&mut self) -> Option<&mut Settings> {
         match self {
             Self::Serve(settings) | Self::Check(settings) | Self::Schema(settings) | Self::Drain(settings) => {
@@ -132,24 +133,24 @@ impl Command {
 /// Arguments of `sluicegate clickhouse`.
 #[derive(Debug, Args)]
 pub struct ClickHouseArgs {
-    /// Folder of its tables; made if it is missing
+    /// Folder of the tables; created if it is missing
     #[arg(long, value_name = "DIR")]
     pub path: PathBuf,
-    /// Port of its HTTP interface
+    /// Port of the HTTP interface
     #[arg(long, value_name = "N", default_value_t = 8123)]
     pub http_port: u16,
-    /// Address of its HTTP interface
+    /// Address of the HTTP interface
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub host: String,
 }
 
-/// Reads the process's arguments, environment and, where `--config` names one, file.
+/// Parses the arguments and the environment of the process, and the file that `--config` names.
 ///
-/// Ends the process for `--help`, `--version` and arguments that can't be read, as clap does.
+/// Ends the process after `--help` and `--version`, and on invalid usage, as clap does.
 ///
 /// # Errors
 ///
-/// A sentence that names the key, and the file if it stands there.
+/// If a value is invalid; the sentence names the setting, and the file if the value is from there.
 pub fn parse() -> Result<Cli, ConfigError> {
     parse_from(std::env::args_os().collect())
 }
@@ -158,7 +159,7 @@ fn parse_from(mut arguments: Vec<OsString>) -> Result<Cli, ConfigError> {
     let known = Cli::command();
     let mut matches = known.clone().try_get_matches_from(&arguments).map_err(|error| match error.kind() {
         ErrorKind::ValueValidation | ErrorKind::InvalidValue => ConfigError(one_sentence(&error)),
-        // Help, or another way to use it.
+        // Help, version, or invalid usage.
         _ => error.exit(),
     })?;
     if let Some(path) = innermost(&known, &matches).1.try_get_one::<PathBuf>("config").ok().flatten().cloned() {
@@ -178,7 +179,7 @@ fn parse_from(mut arguments: Vec<OsString>) -> Result<Cli, ConfigError> {
     Ok(cli)
 }
 
-/// The subcommand's subcommand, as deep as it goes, and what it was given.
+/// The innermost subcommand and its matches.
 fn innermost<'a>(mut command: &'a ClapCommand, mut matches: &'a ArgMatches) -> (&'a ClapCommand, &'a ArgMatches) {
     while let Some((name, inner)) = matches.subcommand()
         && let Some(subcommand) = command.find_subcommand(name)
@@ -204,7 +205,7 @@ fn read(matches: &ArgMatches) -> Cli {
     Cli::from_arg_matches(matches).unwrap_or_else(|error| error.exit())
 }
 
-/// The file's keys as further arguments, less those that a flag or the environment gives.
+/// The keys of the file as arguments, without those that a flag or the environment sets.
 fn arguments_of_file(path: &Path, known: &ClapCommand, given: &ArgMatches) -> Result<Vec<OsString>, ConfigError> {
     let wrong = |sentence: String| ConfigError(format!("{}: {sentence}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
@@ -250,7 +251,7 @@ fn unknown_key(key: &str, known: &ClapCommand) -> String {
     }
 }
 
-/// Which value of which setting can't be used, and what it accepts.
+/// One sentence that names the setting, its invalid value, and what the setting accepts.
 fn one_sentence(error: &clap::Error) -> String {
     let named = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
@@ -262,13 +263,13 @@ fn one_sentence(error: &clap::Error) -> String {
     {
         return format!("invalid value '{value}' for '{argument}': {accepted}");
     }
-    // clap's message without its decoration: the first paragraph, without the word before it.
+    // The first paragraph of clap's message, without its "error: ".
     let text = error.to_string();
     let first = text.split("\n\n").next().unwrap_or(&text);
     first.trim_start_matches("error: ").trim().replace("\n  ", " ")
 }
 
-/// What a setting accepts whose value's name says it; the parsers only say what they stumbled over.
+/// What a setting accepts, from the name of its value. The errors of the parsers do not say that.
 fn accepted(argument: &str) -> Option<&'static str> {
     let (_, value_name) = argument.split_once(' ')?;
     match value_name {
@@ -290,7 +291,7 @@ mod tests {
         all.extend(arguments.iter().map(OsString::from));
         match parse_from(all)?.command {
             Command::Serve(settings) => Ok(*settings),
-            _ => panic!("serve was asked for"),
+            _ => panic!("the command is serve"),
         }
     }
 

@@ -1,7 +1,7 @@
-//! Every setting of the server: one struct, its defaults, and what must hold between settings.
+//! The settings of the server: one struct with all settings, their defaults, and their validation.
 //!
-//! [`cli`] fills it from flags, environment and file; nothing is read from anywhere else afterwards.
-//! [`Settings::validate`] checks it, and each room is handed only the part that it needs.
+//! [`cli`] fills the struct from flags, environment and file, [`Settings::validate`] checks it, and
+//! each room gets only the part that it needs.
 
 pub mod cli;
 mod parts;
@@ -44,16 +44,16 @@ pub struct Settings {
     #[arg(long, env = "SLUICEGATE_ADMIN_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9080")]
     pub admin_listen: SocketAddr,
 
-    /// Worker threads, each pinned to a core [default: one a core]
+    /// Worker threads, each pinned to a core [default: one per core]
     #[arg(long, env = "SLUICEGATE_WORKERS", value_name = "N")]
     pub workers: Option<NonZeroUsize>,
 
-    /// Which HTTP loop serves events: the server's own (epoll), or may_minihttp (may), in a build
-    /// that has it, for trusted networks
+    /// The HTTP loop that serves events: the server's own (epoll), or may_minihttp (may), in a build
+    /// with the feature engine-may, for trusted networks
     #[arg(long, env = "SLUICEGATE_ENGINE", value_name = "ENGINE", default_value = "epoll")]
     pub engine: Engine,
 
-    /// ClickHouse's HTTP interface; repeat it for replicas, the next one is tried when one fails
+    /// HTTP interface of ClickHouse; repeat it for replicas: if one fails, the next one is tried
     #[arg(
         long,
         env = "SLUICEGATE_CLICKHOUSE_URL",
@@ -68,28 +68,28 @@ pub struct Settings {
     #[arg(long, env = "SLUICEGATE_CLICKHOUSE_USER", value_name = "NAME", default_value = "default")]
     pub clickhouse_user: String,
 
-    /// File whose first line is the ClickHouse user's password
+    /// File whose first line is the password of the ClickHouse user
     #[arg(long, env = "SLUICEGATE_CLICKHOUSE_PASSWORD_FILE", value_name = "FILE")]
     pub clickhouse_password_file: Option<PathBuf>,
 
-    /// Run an embedded ClickHouse on this folder, listening where --clickhouse-url says
+    /// Run an embedded ClickHouse on this folder, which listens at the address of --clickhouse-url
     #[arg(long, env = "SLUICEGATE_EMBEDDED", value_name = "DIR")]
     pub embedded: Option<PathBuf>,
 
-    /// A ClickHouse setting sent with every insert, such as insert_quorum=2; repeatable
+    /// A ClickHouse setting sent with every INSERT, such as insert_quorum=2; repeatable
     #[arg(long, env = "SLUICEGATE_CLICKHOUSE_SETTING", value_name = "NAME=VALUE", value_delimiter = ',')]
     pub clickhouse_setting: Vec<ClickHouseSetting>,
 
-    /// How rows are sent: as they lie in the spool (rowbinary), or as columns (native), which costs
-    /// ClickHouse less, and memory for the rows of every INSERT under way
+    /// Format of the rows in an INSERT: as they are in the spool (rowbinary), or as columns (native),
+    /// which costs ClickHouse less CPU, and memory for the rows of each running INSERT
     #[arg(long, env = "SLUICEGATE_INSERT_FORMAT", value_name = "FORMAT", default_value = "rowbinary")]
     pub insert_format: InsertFormat,
 
-    /// How an INSERT is compressed: for a ClickHouse behind a slow network
+    /// Compression of an INSERT, for a ClickHouse behind a slow network
     #[arg(long, env = "SLUICEGATE_INSERT_COMPRESSION", value_name = "CODING", default_value = "none")]
     pub insert_compression: InsertCompression,
 
-    /// How long one attempt of an insert may take
+    /// Time limit for one INSERT
     #[arg(long, env = "SLUICEGATE_INSERT_TIMEOUT", value_name = "TIME", default_value = "300s")]
     pub insert_timeout: humantime::Duration,
 
@@ -105,11 +105,12 @@ pub struct Settings {
     #[arg(long, env = "SLUICEGATE_WRITERS", value_name = "N", default_value = "1")]
     pub writers: NonZeroUsize,
 
-    /// Create the database, the quarantine table and, named events, the default table if missing
+    /// Create the database, the quarantine table and, if it is named events, the target table when
+    /// they are missing
     #[arg(long, env = "SLUICEGATE_CREATE_TABLE", value_name = "BOOL", default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub create_table: bool,
 
-    /// Name of this node inside deduplication tokens [default: made once, kept in the spool]
+    /// Name of this node in deduplication tokens [default: generated once and kept in the spool]
     #[arg(long, env = "SLUICEGATE_NODE_ID", value_name = "NAME")]
     pub node_id: Option<String>,
 
@@ -117,15 +118,15 @@ pub struct Settings {
     #[arg(long, env = "SLUICEGATE_SPOOL_DIR", value_name = "DIR", default_value = "./data/spool")]
     pub spool_dir: PathBuf,
 
-    /// The spool may occupy so much; then 503
+    /// Size of the spool above which events are refused with 503
     #[arg(long, env = "SLUICEGATE_SPOOL_BYTES_MAX", value_name = "SIZE", default_value = "10GiB")]
     pub spool_bytes_max: ByteSize,
 
-    /// The disk keeps so much free; then 503
+    /// Free disk space below which events are refused with 503
     #[arg(long, env = "SLUICEGATE_DISK_FREE_MIN", value_name = "SIZE", default_value = "1GiB")]
     pub disk_free_min: ByteSize,
 
-    /// A reply that waits longer for the disk becomes 503
+    /// Time limit for a commit to the disk; a request that waits longer is answered with 503
     #[arg(long, env = "SLUICEGATE_COMMIT_TIMEOUT", value_name = "TIME", default_value = "5s")]
     pub commit_timeout: humantime::Duration,
 
@@ -133,19 +134,19 @@ pub struct Settings {
     #[arg(long, env = "SLUICEGATE_DURABILITY", value_name = "LEVEL", default_value = "sync")]
     pub durability: Durability,
 
-    /// Rows that make an INSERT
+    /// Number of rows after which an INSERT is made
     #[arg(long, env = "SLUICEGATE_BATCH_ROWS", value_name = "N", default_value_t = 500_000)]
     pub batch_rows: u64,
 
-    /// Bytes that make an INSERT
+    /// Number of bytes after which an INSERT is made
     #[arg(long, env = "SLUICEGATE_BATCH_BYTES", value_name = "SIZE", default_value = "32MiB")]
     pub batch_bytes: ByteSize,
 
-    /// Age that makes an INSERT
+    /// Time after which an INSERT is made
     #[arg(long, env = "SLUICEGATE_BATCH_AGE", value_name = "TIME", default_value = "1s")]
     pub batch_age: humantime::Duration,
 
-    /// Inserts at a time
+    /// Number of concurrent INSERTs
     #[arg(long, env = "SLUICEGATE_INSERTERS", value_name = "N", default_value = "2")]
     pub inserters: NonZeroUsize,
 
@@ -169,64 +170,64 @@ pub struct Settings {
     #[arg(long, env = "SLUICEGATE_EVENTS_MAX", value_name = "N", default_value_t = 100_000)]
     pub events_max: u32,
 
-    /// The most bytes that the rows of one request may take
+    /// The most bytes of the encoded rows of one request
     #[arg(long, env = "SLUICEGATE_ENCODED_BYTES_MAX", value_name = "SIZE", default_value = "64MiB")]
     pub encoded_bytes_max: ByteSize,
 
-    /// Bodies and batches over all connections
+    /// The most bytes of bodies and batches in memory, over all connections
     #[arg(long, env = "SLUICEGATE_IN_FLIGHT_BYTES_MAX", value_name = "SIZE", default_value = "256MiB")]
     pub in_flight_bytes_max: ByteSize,
 
-    /// Open connections
+    /// The most open connections
     #[arg(long, env = "SLUICEGATE_CONNECTIONS_MAX", value_name = "N", default_value_t = 10_000)]
     pub connections_max: usize,
 
-    /// From a request's first byte to the end of its head
+    /// Time limit from the first byte of a request to the end of its head
     #[arg(long, env = "SLUICEGATE_HEAD_TIMEOUT", value_name = "TIME", default_value = "10s")]
     pub head_timeout: humantime::Duration,
 
-    /// Between two pieces of a body
+    /// Time limit between two reads of a body
     #[arg(long, env = "SLUICEGATE_BODY_TIMEOUT", value_name = "TIME", default_value = "30s")]
     pub body_timeout: humantime::Duration,
 
-    /// Between two requests of a connection
+    /// Time limit between two requests of a connection
     #[arg(long, env = "SLUICEGATE_IDLE_TIMEOUT", value_name = "TIME", default_value = "75s")]
     pub idle_timeout: humantime::Duration,
 
-    /// How long a request with ack=inserted waits for ClickHouse before it is answered 202
+    /// Time that a request with ack=inserted waits for ClickHouse before it is answered with 202
     #[arg(long, env = "SLUICEGATE_INSERTED_TIMEOUT", value_name = "TIME", default_value = "30s")]
     pub inserted_timeout: humantime::Duration,
 
-    /// Idempotency keys that are remembered, for 24 hours at most
+    /// The most idempotency keys that are remembered, each for at most 24 hours
     #[arg(long, env = "SLUICEGATE_IDEMPOTENCY_KEYS_MAX", value_name = "N", default_value = "1000000")]
     pub idempotency_keys_max: NonZeroUsize,
 
-    /// Column whose value identifies an event: one that was stored lately is not stored again
+    /// Column whose value identifies an event; an event with a remembered value is not stored again
     #[arg(long, env = "SLUICEGATE_DEDUP_FIELD", value_name = "COLUMN")]
     pub dedup_field: Option<String>,
 
-    /// Values of --dedup-field that are remembered
+    /// The most values of --dedup-field that are remembered
     #[arg(long, env = "SLUICEGATE_DEDUP_VALUES_MAX", value_name = "N", default_value = "1000000")]
     pub dedup_values_max: NonZeroUsize,
 
-    /// One deadline for all of stopping
+    /// Time limit for the whole stop
     #[arg(long, env = "SLUICEGATE_SHUTDOWN_TIMEOUT", value_name = "TIME", default_value = "30s")]
     pub shutdown_timeout: humantime::Duration,
 
-    /// How the log is written [default: text on a terminal, else json]
+    /// Format of the log [default: text on a terminal, else json]
     #[arg(long, env = "SLUICEGATE_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
 
-    /// The least severe lines that are logged
+    /// Lowest level that is logged
     #[arg(long, env = "SLUICEGATE_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     pub log_level: LogLevel,
 
-    /// Every setting as it came out, `key=value`, for the log at the start.
+    /// Every effective setting as `key=value`, for the log at the start.
     #[arg(skip)]
     pub effective: Vec<String>,
 }
 
-/// Which HTTP loop serves events.
+/// An HTTP loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Engine {
     /// The server's own loop.
@@ -235,31 +236,32 @@ pub enum Engine {
     May,
 }
 
-/// How the log is written.
+/// The format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Readable text.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// The least severe lines that are logged.
+/// The lowest level that is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogLevel {
-    /// What ended the process, or holds events back.
+    /// Errors that end the process, refuse events, or hold them in the spool.
     Error,
-    /// What needs operator action.
+    /// Problems that may need operator action.
     Warn,
     /// Starts, stops, changes of state.
     Info,
-    /// Each insert.
+    /// Each INSERT.
     Debug,
     /// Everything.
     Trace,
 }
 
-/// Why a configuration can't be used: which setting, and what it accepts.
+/// The reason why a configuration can't be used: a sentence that names the setting and what it
+/// accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError(pub String);
 

@@ -1,4 +1,4 @@
-//! The settings in the parts that the rooms take.
+//! The settings divided into the parts that the rooms need.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::ndjson::EncodeLimits;
 use crate::spool::SpoolConfig;
 
 impl Settings {
-    /// How the spool is kept.
+    /// The settings of the spool.
     pub fn spool(&self) -> SpoolConfig {
         SpoolConfig {
             dir: self.spool_dir.clone(),
@@ -30,7 +30,7 @@ impl Settings {
         }
     }
 
-    /// The table that events go to, and how they are inserted into it.
+    /// The configuration of the target table.
     pub fn table(&self) -> TableConfig {
         TableConfig {
             name: TableName::new(&self.database, &self.table),
@@ -42,11 +42,11 @@ impl Settings {
         }
     }
 
-    /// A client for each `--clickhouse-url`.
+    /// Creates a client for each `--clickhouse-url`.
     ///
     /// # Errors
     ///
-    /// When the password file can't be read, or TLS can't be set up.
+    /// If the password file can't be read, or TLS can't be set up.
     pub fn clickhouse(&self) -> Result<Vec<ClickHouse>, ConfigError> {
         let config = ClientConfig {
             urls: self.clickhouse_url.clone(),
@@ -56,7 +56,7 @@ impl Settings {
         ClickHouse::connect(&config).map_err(|error| ConfigError(error.to_string()))
     }
 
-    /// Bounds of a request.
+    /// The limits of a request.
     pub fn request_limits(&self) -> RequestLimits {
         RequestLimits {
             head: HeadLimits { head_bytes_max: bounded(self.head_bytes_max.0), headers_max: self.headers_max },
@@ -64,7 +64,7 @@ impl Settings {
         }
     }
 
-    /// Bounds of a request's events.
+    /// The limits of a request's events.
     pub fn encode_limits(&self) -> EncodeLimits {
         EncodeLimits {
             line_bytes_max: bounded(self.line_bytes_max.0),
@@ -73,7 +73,7 @@ impl Settings {
         }
     }
 
-    /// How long a connection, a commit and a proof may take.
+    /// The time limits of connections, commits and `ack=inserted`.
     pub fn timeouts(&self) -> Timeouts {
         Timeouts {
             head: *self.head_timeout,
@@ -84,7 +84,7 @@ impl Settings {
         }
     }
 
-    /// How long a stop may take.
+    /// The time limit of a stop.
     pub fn stop_within(&self) -> Duration {
         *self.shutdown_timeout
     }

@@ -1,4 +1,4 @@
-//! What must hold of the settings, and between them.
+//! Validation of the settings.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -8,33 +8,33 @@ use bytesize::ByteSize;
 use super::{ConfigError, Engine, Settings};
 use crate::limits;
 
-/// The longest head that may be configured: a head is parsed again when more of it arrives.
+/// Upper limit of `--head-bytes-max`. A head is parsed again whenever more of it arrives.
 const HEAD_BYTES_CEILING: u64 = 1 << 20;
 
-/// The most headers that may be configured: their places are on the worker's stack.
+/// Upper limit of `--headers-max`. The parsed headers are on the worker's stack.
 const HEADERS_CEILING: usize = limits::HEADERS_MAX;
 
-/// The longest time of any setting: far beyond sense, and far from where sums of times overflow.
+/// Upper limit of every time. Sums of times can't overflow.
 const TIME_CEILING: Duration = Duration::from_hours(30 * 24);
 
-/// The most connections: beyond what a kernel lets a process open.
+/// Upper limit of `--connections-max`: more than a kernel lets a process open.
 const CONNECTIONS_CEILING: usize = 1_000_000;
 
-/// The most worker threads: each has a socket for every address, its batches and its buffers.
+/// Upper limit of `--workers`. Each worker has a socket per address, batches and buffers.
 const WORKERS_CEILING: usize = 256;
 
-/// The most inserts at a time: each is a thread and a connection, and a part of a table.
+/// Upper limit of `--inserters`. Each is a thread and a connection, and writes a part of the table.
 const INSERTERS_CEILING: usize = 64;
 
-/// The longest value of a setting in bytes that is held in memory or sent as one INSERT.
+/// Upper limit of sizes that are held in memory or sent as one INSERT.
 const BYTES_CEILING: u64 = 1 << 30;
 
 impl Settings {
-    /// Checks what must hold of the settings, and between them.
+    /// Checks each setting, and the relations between settings.
     ///
     /// # Errors
     ///
-    /// One sentence that names the setting and what it accepts.
+    /// If a setting is invalid; the sentence names the setting and what it accepts.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.check_engine()?;
         self.check_times()?;
@@ -48,7 +48,7 @@ impl Settings {
     fn check_engine(&self) -> Result<(), ConfigError> {
         rule(
             self.engine != Engine::May || cfg!(feature = "engine-may"),
-            "--engine may is not in this build: `cargo build --release --features engine-may` makes one that has it",
+            "--engine may is not in this build; `cargo build --release --features engine-may` makes a build with it",
         )
     }
 
@@ -81,7 +81,8 @@ impl Settings {
         rule(
             self.batch_rows.saturating_add(self.events_max.into()) < limits::ROWS_PER_INSERT_MAX,
             format_args!(
-                "--batch-rows plus --events-max must stay below {}: ClickHouse stores only so many rows as one block",
+                "--batch-rows plus --events-max must be less than {}: ClickHouse stores at most that many rows as one \
+                 block",
                 limits::ROWS_PER_INSERT_MAX
             ),
         )?;
