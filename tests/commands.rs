@@ -139,7 +139,7 @@ fn what_waits_is_listed_verified_and_drained() {
     let (url, spool) = (clickhouse.url(), server.spool_dir().to_string_lossy().into_owned());
     let command = |words: &[&str]| run(&arguments(words, &url, &database, &spool));
     let (ok, listed, _) = command(&["spool", "list"]);
-    assert!(ok && listed.contains("1: never sent; 2 events, 1 refused lines"), "{listed}");
+    assert!(ok && listed.contains("1: never sent; 2 events, 1 rejected lines"), "{listed}");
     assert!(listed.contains("2: not sealed"), "{listed}");
     let (ok, verified, _) = command(&["spool", "verify"]);
     assert!(ok && verified.contains("1: whole"), "{verified}");
@@ -151,7 +151,7 @@ fn what_waits_is_listed_verified_and_drained() {
     assert_eq!(events.trim(), "a\nb\nc");
     assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events_quarantine")).trim(), "1");
     let (ok, listed, _) = command(&["spool", "list"]);
-    assert!(ok && listed.trim() == "0 events and 0 refused lines wait in sealed segments", "{listed}");
+    assert!(ok && listed.trim() == "0 events and 0 rejected lines wait in sealed segments", "{listed}");
     let (ok, verified, _) = command(&["spool", "verify"]);
     let expected = format!("0 sealed segments and 0 other files were read in {spool}/events");
     assert!(ok && verified.trim() == expected, "{verified}");

@@ -91,26 +91,26 @@ fn lines_that_fit_now_are_stored_and_the_others_are_there_once() {
     bench.wait_for(0, 33);
     // A dry run says what would be, and changes nothing.
     let said = bench.replay(&["--dry-run"]);
-    assert!(said.contains("33 lines: 0 would be accepted, 33 would be refused again"), "{said}");
-    // Nothing fits yet: what is refused again is there again, and not twice.
+    assert!(said.contains("33 lines: 0 would be accepted, 33 would be rejected again"), "{said}");
+    // Nothing fits yet: a line that is rejected again is there again, and not twice.
     let said = bench.replay(&[]);
-    assert!(said.contains("33 lines: 0 accepted, 33 refused again"), "{said}");
+    assert!(said.contains("33 lines: 0 accepted, 33 rejected again"), "{said}");
     bench.wait_for(0, 33);
     // The table takes text now.
     bench.ask("ALTER TABLE $ MODIFY COLUMN sequence String");
     let bench = Bench { server: bench.server.restart(), ..bench };
     let said = bench.replay(&["--dry-run"]);
-    assert!(said.contains("33 lines: 30 would be accepted, 3 would be refused again"), "{said}");
+    assert!(said.contains("33 lines: 30 would be accepted, 3 would be rejected again"), "{said}");
     bench.wait_for(0, 33);
     let said = bench.replay(&[]);
-    assert!(said.contains("type_mismatch: 30 lines: 30 accepted, 0 refused again"), "{said}");
-    assert!(said.contains("invalid_json: 3 lines: 0 accepted, 3 refused again"), "{said}");
+    assert!(said.contains("type_mismatch: 30 lines: 30 accepted, 0 rejected again"), "{said}");
+    assert!(said.contains("invalid_json: 3 lines: 0 accepted, 3 rejected again"), "{said}");
     bench.wait_for(30, 3);
     assert_eq!(bench.ask("SELECT uniqExact(sequence) FROM $"), "30");
     assert_eq!(bench.ask("SELECT groupUniqArray(line) FROM $_quarantine"), "['bad']");
     // Nothing comes a second time.
     let said = bench.replay(&[]);
-    assert!(said.contains("3 lines: 0 accepted, 3 refused again"), "{said}");
+    assert!(said.contains("3 lines: 0 accepted, 3 rejected again"), "{said}");
     bench.wait_for(30, 3);
     assert!(bench.server.stop().success());
 }
@@ -138,7 +138,7 @@ fn more_lines_than_a_request_may_have_and_equal_ones_all_come_once() {
     bench.wait_for(40, 5210);
     let said = bench.replay(&[]);
     assert!(said.contains("type_mismatch: 4000 lines: 4000 accepted"), "{said}");
-    assert!(said.contains("too_deep: 1200 lines: 0 accepted, 1200 refused again"), "{said}");
+    assert!(said.contains("too_deep: 1200 lines: 0 accepted, 1200 rejected again"), "{said}");
     bench.wait_for(4050, 1200);
     assert_eq!(bench.ask("SELECT uniqExact(line) FROM $_quarantine WHERE code = 'invalid_json'"), "1200");
     let counts = bench.ask(
@@ -158,8 +158,8 @@ fn rows_that_clickhouse_refused_go_in_once_it_takes_them_and_cut_lines_stay() {
     bench.wait_for(5, 4);
     bench.ask("ALTER TABLE $ DROP CONSTRAINT small");
     let said = bench.replay(&[]);
-    assert!(said.contains("refused_by_clickhouse: 3 lines: 3 accepted, 0 refused again"), "{said}");
-    assert!(said.contains("1 lines were cut when they were stored"), "{said}");
+    assert!(said.contains("refused_by_clickhouse: 3 lines: 3 accepted, 0 rejected again"), "{said}");
+    assert!(said.contains("1 lines were truncated when they were stored"), "{said}");
     bench.wait_for(8, 1);
     assert_eq!(bench.ask("SELECT sequence FROM $ ORDER BY sequence FORMAT TSV"), "0\n1\n2\n3\n4\n5\n6\n7");
     assert!(bench.server.stop().success());

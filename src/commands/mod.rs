@@ -1,4 +1,4 @@
-//! What `sluicegate` does besides serving: looking at what it would do, and at what waits.
+//! The commands of `sluicegate` besides `serve`, `drain` and `clickhouse`.
 
 pub mod check;
 pub mod quarantine;

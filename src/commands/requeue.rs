@@ -10,18 +10,18 @@ use crate::config::ConfigError;
 use crate::config::cli::RequeueArgs;
 use crate::spool::Spool;
 
-/// What the server says.
+/// The reply of the server.
 #[derive(Default, Deserialize)]
 struct Requeued {
     requeued: u64,
 }
 
-/// Tells the server that runs, through its admin address. Where none runs, `--force` is
+/// Sends the order to the running server through its admin address. If no server runs, `--force` is
 /// noted in each segment that ClickHouse may have, so that the next start sends it.
 ///
 /// # Errors
 ///
-/// A sentence that says what is wrong.
+/// If the server refuses, no segment matches, or the spool can't be opened.
 pub fn run(arguments: &RequeueArgs, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let query = [
         arguments.segment.map(|number| format!("segment={number}")),
@@ -42,10 +42,10 @@ pub fn run(arguments: &RequeueArgs, out: &mut impl Write) -> Result<(), Box<dyn 
             writeln!(out, "the server at {address} answered: {text}")?;
             let Requeued { requeued } = sonic_rs::from_str(&text).unwrap_or_default();
             match arguments.segment {
-                Some(number) if requeued == 0 => {
-                    Err(ConfigError(format!("segment {number} does not wait there: see `sluicegate spool list`"))
-                        .into())
-                }
+                Some(number) if requeued == 0 => Err(ConfigError(format!(
+                    "segment {number} does not wait there; `sluicegate spool list` shows those that do"
+                ))
+                .into()),
                 _ => Ok(()),
             }
         }
@@ -57,7 +57,7 @@ pub fn run(arguments: &RequeueArgs, out: &mut impl Write) -> Result<(), Box<dyn 
 fn offline(arguments: &RequeueArgs, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     if !arguments.force {
         let sentence =
-            "no server runs; its next start sends every segment that it may, and --convert needs a running one";
+            "no server runs; the next start retries every segment by itself, and --convert needs a running server";
         return Err(ConfigError(sentence.to_owned()).into());
     }
     let (_spool, recovered) = Spool::open(arguments.settings.spool())?;
@@ -69,6 +69,6 @@ fn offline(arguments: &RequeueArgs, out: &mut impl Write) -> Result<(), Box<dyn 
             count += 1;
         }
     }
-    writeln!(out, "no server runs; its next start sends {count} segments again that ClickHouse may have")?;
+    writeln!(out, "no server runs; the next start sends {count} segments again that ClickHouse may have")?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `sluicegate spool list|verify`: looks at what waits, and changes nothing.
+//! `sluicegate spool list|verify`: reports on the segments of a spool without changing anything.
 
 use std::io::{self, Write};
 
@@ -10,10 +10,10 @@ use crate::spool::{Inspected, Part, SealedSegment, SpoolError, inspect};
 ///
 /// # Errors
 ///
-/// When the folder can't be read, or `out` not be written.
+/// If the folder can't be read, or `out` can't be written.
 pub fn list(settings: &Settings, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let (mut rows, mut rejected) = (0, 0);
-    for inspected in look(settings)? {
+    for inspected in segments(settings)? {
         match inspected {
             Inspected::Sealed(segment) => {
                 rows += segment.rows();
@@ -21,24 +21,24 @@ pub fn list(settings: &Settings, out: &mut impl Write) -> Result<(), Box<dyn std
                 writeln!(out, "{}", describe(&segment))?;
             }
             Inspected::Unsealed { number, path } => {
-                writeln!(out, "{number}: not sealed; the next start recovers what is in it ({})", path.display())?;
+                writeln!(out, "{number}: not sealed; the next start recovers its events ({})", path.display())?;
             }
             Inspected::Unreadable { path } => writeln!(out, "{}: can't be read", path.display())?,
         }
     }
-    writeln!(out, "{rows} events and {rejected} refused lines wait in sealed segments")?;
+    writeln!(out, "{rows} events and {rejected} rejected lines wait in sealed segments")?;
     Ok(())
 }
 
-/// Reads every sealed segment to its end; true when each is what was sealed.
+/// Reads every sealed segment to its end. True if no segment is damaged.
 ///
 /// # Errors
 ///
-/// When the folder can't be read, or `out` not be written.
+/// If the folder can't be read, or `out` can't be written.
 pub fn verify(settings: &Settings, out: &mut impl Write) -> Result<bool, Box<dyn std::error::Error>> {
     let mut whole = true;
     let (mut sealed, mut others) = (0, 0);
-    for inspected in look(settings)? {
+    for inspected in segments(settings)? {
         match inspected {
             Inspected::Sealed(_) => sealed += 1,
             Inspected::Unsealed { .. } | Inspected::Unreadable { .. } => others += 1,
@@ -61,20 +61,20 @@ pub fn verify(settings: &Settings, out: &mut impl Write) -> Result<bool, Box<dyn
     Ok(whole)
 }
 
-fn look(settings: &Settings) -> Result<Vec<Inspected>, SpoolError> {
+fn segments(settings: &Settings) -> Result<Vec<Inspected>, SpoolError> {
     inspect(&settings.spool_dir, &settings.table)
 }
 
 fn describe(segment: &SealedSegment) -> String {
     let state = match segment {
-        segment if segment.rows_are_inserted() => "rows inserted, refused lines wait",
+        segment if segment.rows_are_inserted() => "rows inserted, rejected lines wait",
         segment if segment.cut().is_some() => "cut into pieces",
         segment if segment.open_attempt().is_some() => "sent, not proven",
         segment if segment.was_sent() => "sent and refused",
         _ => "never sent",
     };
     format!(
-        "{}: {state}; {} events, {} refused lines, {} bytes, {} s old, token {}",
+        "{}: {state}; {} events, {} rejected lines, {} bytes, {} s old, token {}",
         segment.number(),
         segment.rows(),
         segment.rejected(),
@@ -87,11 +87,11 @@ fn describe(segment: &SealedSegment) -> String {
 fn read_through(segment: &SealedSegment) -> io::Result<&'static str> {
     for (part, expected) in [(Part::Rows, segment.rows_bytes()), (Part::Rejected, segment.rejected_bytes())] {
         let (mut reader, mut bytes) = (segment.read(part)?, 0);
-        while let Some(piece) = reader.next_rows()? {
-            bytes += piece.len() as u64;
+        while let Some(rows) = reader.next_rows()? {
+            bytes += rows.len() as u64;
         }
         if bytes != expected {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "its length is not what its seal says"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "its length differs from its seal"));
         }
     }
     Ok("whole")

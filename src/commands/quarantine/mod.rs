@@ -1,8 +1,8 @@
-//! `sluicegate quarantine list|replay`: the lines that were refused, and the rows that ClickHouse
-//! refused.
+//! `sluicegate quarantine list|replay`: the contents of the quarantine table, which are rejected lines
+//! and rows that ClickHouse refused.
 
-mod refused;
 mod replay;
+mod row;
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -14,19 +14,20 @@ use crate::config::{ConfigError, Settings};
 
 pub use replay::replay;
 
-/// How much of a line is shown.
+/// The most characters of a line that are shown.
 const SHOWN_CHARACTERS: &str = "200";
 
-/// Prints how many lines there are of each code, and the newest ones.
+/// Prints the number of lines for each code, and the newest lines.
 ///
 /// # Errors
 ///
-/// ClickHouse does not answer or has no such table, `--since` is no time, or `out` can't be written.
+/// If ClickHouse does not answer or has no such table, `--since` is not a time, or `out` can't be
+/// written.
 pub fn list(arguments: &ListArgs, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let since = since(arguments.since.as_deref());
     let limit = arguments.limit.to_string();
-    for place in places(&arguments.settings, &since, out)? {
-        let QuarantineTable { server, table } = &place;
+    for quarantine in quarantine_tables(&arguments.settings, &since, out)? {
+        let QuarantineTable { server, table } = &quarantine;
         writeln!(out, "{table} at {}:", server.url())?;
         let mut parameters = since.parameters();
         let statement = format!(
@@ -46,35 +47,36 @@ pub fn list(arguments: &ListArgs, out: &mut impl Write) -> Result<(), Box<dyn st
         parameters.push(("param_limit", &limit));
         for line in server.query(&statement, &parameters)?.lines() {
             let [time, ip, code, message, line] = sonic_rs::from_str::<[String; 5]>(line)?;
-            // A client wrote the line: no control character of it reaches a terminal.
+            // `{:?}` escapes control characters, which a client may have sent, for the terminal.
             writeln!(out, "  {time} {ip} {code} {message:?}: {line:?}")?;
         }
     }
     Ok(())
 }
 
-/// A server with a quarantine table of its own.
+/// A quarantine table, and a server that has it.
 struct QuarantineTable {
     server: ClickHouse,
-    /// Its quoted name.
+    /// The quoted name of the table.
     table: String,
 }
 
-/// Every server whose quarantine is not another's replica; says which one does not answer.
-fn places(
+/// The quarantine tables of all servers, each replicated one once. Prints which servers do not
+/// answer.
+fn quarantine_tables(
     settings: &Settings,
     since: &Since<'_>,
     out: &mut impl Write,
 ) -> Result<Vec<QuarantineTable>, Box<dyn std::error::Error>> {
     let table = settings.table().name.quarantine();
-    let (mut places, mut known) = (Vec::new(), HashSet::new());
+    let (mut tables, mut known) = (Vec::new(), HashSet::new());
     let mut away = None;
     for server in settings.clickhouse()? {
         match TableFacts::ask(&server, &table) {
             Ok(Some(facts)) => {
                 since.require_time(&server)?;
                 if known.insert(facts.window_name) {
-                    places.push(QuarantineTable { server, table: table.to_string() });
+                    tables.push(QuarantineTable { server, table: table.to_string() });
                 }
             }
             Ok(None) => {}
@@ -82,12 +84,12 @@ fn places(
         }
     }
     match away {
-        Some(error) if places.is_empty() => Err(error.into()),
+        Some(error) if tables.is_empty() => Err(error.into()),
         Some(error) => {
-            writeln!(out, "{error}; what is there is left out")?;
-            Ok(places)
+            writeln!(out, "{error}; the lines on this server are left out")?;
+            Ok(tables)
         }
-        None if !places.is_empty() => Ok(places),
+        None if !tables.is_empty() => Ok(tables),
         None => Err(ConfigError(format!("there is no table {table}")).into()),
     }
 }
@@ -107,14 +109,14 @@ fn since(time: Option<&str>) -> Since<'_> {
 }
 
 impl<'a> Since<'a> {
-    /// What is a time is for ClickHouse to say, which compares with it.
+    /// Checks that ClickHouse, which evaluates the condition, understands the time.
     fn require_time(&self, server: &ClickHouse) -> Result<(), Box<dyn std::error::Error>> {
         let Some(time) = self.time else { return Ok(()) };
         let statement = "SELECT parseDateTimeBestEffortOrNull({since:String}, 'UTC') IS NULL";
         if server.query(statement, &self.parameters())?.trim() == "0" {
             return Ok(());
         }
-        Err(ConfigError(format!("--since `{time}` is no time: it looks like 2026-11-24 or 2026-11-24T12:00:00Z"))
+        Err(ConfigError(format!("--since `{time}` is no time; a time looks like 2026-11-24 or 2026-11-24T12:00:00Z"))
             .into())
     }
 

@@ -1,37 +1,39 @@
-//! The refused lines as ClickHouse streams them, and the requests that they are sent in.
+//! The rows of the quarantine table as ClickHouse streams them, and the requests that send them again.
 
 use std::io::{self, BufRead};
 
 use crate::limits;
 
-/// Selects what [`read`] reads. Identical rows have one name and lie side by side.
+/// The columns that [`read`] reads. Identical rows have the same name and follow each other.
 pub(super) const COLUMNS: &str = "hex(sipHash128(server_time, ip, code, message, line)) AS name, \
                                   toUInt32(server_time) AS second, toString(code) AS reason, line";
 
-/// The order of the stream: the table's own, so that nothing has to be sorted as a whole.
+/// The order of the stream. It begins with the sorting key of the table, so ClickHouse does not sort
+/// the whole table.
 pub(super) const ORDER: &str = "code, server_time, name";
 
-/// Hexadecimal digits of a row's name.
+/// Number of hexadecimal digits in the name of a row.
 const NAME_LEN: usize = 32;
 
-/// No line is longer; a length beyond it is no row.
+/// The longest text of a row; a greater length means that the stream has no row there.
 const TEXT_BYTES_MAX: usize = 1 << 20;
 
 /// A row of the quarantine table.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refused {
-    /// Names its content.
+pub(super) struct QuarantineRow {
+    /// A hash of the content.
     pub(super) name: String,
-    /// Its server time, Unix seconds.
+    /// The server time, Unix seconds.
     pub(super) second: u32,
-    /// Why it was refused.
+    /// The code of the reason.
     pub(super) code: String,
     pub(super) line: Vec<u8>,
 }
 
-impl Refused {
-    /// Its end is missing, or may be: it was cut between characters at the longest that is kept.
-    pub(super) fn is_cut(&self) -> bool {
+impl QuarantineRow {
+    /// True if the line was or may have been truncated when it was stored. A line is truncated between
+    /// characters, so it may be up to 3 bytes shorter than the limit.
+    pub(super) fn is_truncated(&self) -> bool {
         self.line.len() + 4 > limits::QUARANTINE_LINE_BYTES_MAX
     }
 }
@@ -40,8 +42,8 @@ impl Refused {
 ///
 /// # Errors
 ///
-/// The stream broke off, or has something else than a row: the text of an error of ClickHouse.
-pub(super) fn read(stream: &mut impl BufRead) -> io::Result<Option<Refused>> {
+/// If the stream breaks off, or contains something else than a row, such as the text of an error.
+pub(super) fn read(stream: &mut impl BufRead) -> io::Result<Option<QuarantineRow>> {
     if stream.fill_buf()?.is_empty() {
         return Ok(None);
     }
@@ -52,7 +54,7 @@ pub(super) fn read(stream: &mut impl BufRead) -> io::Result<Option<Refused>> {
     let mut second = [0; 4];
     stream.read_exact(&mut second)?;
     let code = text(stream)?;
-    Ok(Some(Refused { name, second: u32::from_le_bytes(second), code, line: bytes(stream)? }))
+    Ok(Some(QuarantineRow { name, second: u32::from_le_bytes(second), code, line: bytes(stream)? }))
 }
 
 fn text(stream: &mut impl BufRead) -> io::Result<String> {
@@ -86,24 +88,24 @@ fn no_row() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "ClickHouse broke off in the middle of the lines")
 }
 
-/// Lines of one code and one second that are sent together.
+/// A request with lines of one code and one second.
 ///
-/// What is in a request depends on nothing but the rows of its second, so that a replay that was
-/// interrupted makes the same requests again, with the same keys.
+/// The content of a request depends only on the rows of its second. A replay after an interrupted one
+/// therefore makes the same requests again, with the same keys.
 #[derive(Debug, Default)]
 pub(super) struct Request {
-    /// How many requests of its second and code come before it.
+    /// Number of earlier requests for the same second and code.
     pub(super) part: u64,
-    /// The names of its rows, in order.
+    /// The names of the rows, in order.
     pub(super) names: Vec<String>,
     /// The lines.
     pub(super) body: Vec<u8>,
 }
 
 impl Request {
-    pub(super) fn push(&mut self, refused: &Refused) {
-        self.names.push(refused.name.clone());
-        self.body.extend_from_slice(&refused.line);
+    pub(super) fn push(&mut self, row: &QuarantineRow) {
+        self.names.push(row.name.clone());
+        self.body.extend_from_slice(&row.line);
         self.body.push(b'\n');
     }
 
@@ -111,13 +113,12 @@ impl Request {
         self.names.len() as u64
     }
 
-    /// Would it be longer with this line than a request may be?
-    pub(super) fn is_full_for(&self, refused: &Refused, lines_max: usize, bytes_max: usize) -> bool {
-        !self.names.is_empty()
-            && (self.names.len() >= lines_max || self.body.len() + refused.line.len() + 1 > bytes_max)
+    /// True if the request would be too long with this row.
+    pub(super) fn is_full_for(&self, row: &QuarantineRow, lines_max: usize, bytes_max: usize) -> bool {
+        !self.names.is_empty() && (self.names.len() >= lines_max || self.body.len() + row.line.len() + 1 > bytes_max)
     }
 
-    /// The value of its Idempotency-Key: the server stores a request once, however often it comes.
+    /// The Idempotency-Key, which makes the server store the request only once.
     pub(super) fn key(&self) -> String {
         let checksum = self.names.iter().fold(0, |checksum, name| crc32c::crc32c_append(checksum, name.as_bytes()));
         let first = self.names.first().map_or("", String::as_str);
@@ -162,10 +163,10 @@ mod tests {
 
     #[test]
     fn a_key_names_the_lines_and_their_place() {
-        let refused = |name: &str| Refused { name: name.into(), second: 1, code: "c".into(), line: b"x".to_vec() };
+        let row = |name: &str| QuarantineRow { name: name.into(), second: 1, code: "c".into(), line: b"x".to_vec() };
         let of = |part, names: &[&str]| {
             let mut request = Request { part, ..Request::default() };
-            names.iter().for_each(|name| request.push(&refused(name)));
+            names.iter().for_each(|name| request.push(&row(name)));
             request.key()
         };
         let keys = [of(0, &["a", "b"]), of(1, &["a", "b"]), of(0, &["a", "c"]), of(0, &["a"]), of(0, &["a", "a"])];
@@ -177,12 +178,12 @@ mod tests {
 
     #[test]
     fn a_request_is_full_by_lines_and_by_bytes() {
-        let refused = Refused { name: "n".into(), second: 1, code: "c".into(), line: vec![b'x'; 9] };
+        let row = QuarantineRow { name: "n".into(), second: 1, code: "c".into(), line: vec![b'x'; 9] };
         let mut request = Request::default();
-        assert!(!request.is_full_for(&refused, 2, 1), "one line always fits");
-        request.push(&refused);
-        assert!(!request.is_full_for(&refused, 2, 20) && request.is_full_for(&refused, 2, 19));
-        request.push(&refused);
-        assert!(request.is_full_for(&refused, 2, 1000));
+        assert!(!request.is_full_for(&row, 2, 1), "one line always fits");
+        request.push(&row);
+        assert!(!request.is_full_for(&row, 2, 20) && request.is_full_for(&row, 2, 19));
+        request.push(&row);
+        assert!(request.is_full_for(&row, 2, 1000));
     }
 }
