@@ -1,4 +1,4 @@
-//! Arguments → [`sluicegate::server::run`] → exit code.
+//! The executable: parses the arguments, runs the command, and returns its exit code.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -77,8 +77,8 @@ fn start_log(settings: &Settings) {
         LogLevel::Debug => tracing::Level::DEBUG,
         LogLevel::Trace => tracing::Level::TRACE,
     };
-    // Nobody may read the log any more. That is no reason to end: what can't be written is dropped,
-    // and not complained about where it can't be written either.
+    // A failed write to standard error, for instance to a closed pipe, must not end the process, so
+    // errors of the logger are ignored.
     let log = tracing_subscriber::fmt().with_max_level(level).log_internal_errors(false).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => log.with_ansi(terminal).with_target(false).init(),

@@ -151,7 +151,7 @@ fn what_waits_while_clickhouse_is_away_is_drained() {
     let (succeeded, _, log) = run(&[&arguments[..], &["--log-format", "json"]].concat());
     assert!(succeeded, "{log}");
     let said: Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
-    assert_eq!((&said["events"], &said["set_aside"], &said["refused_lines"]), (&41.into(), &0.into(), &1.into()));
+    assert_eq!((&said["events"], &said["set_aside"], &said["rejected_lines"]), (&41.into(), &0.into(), &1.into()));
     assert_eq!(stored(&clickhouse, &database), [41, 1]);
 }
 

@@ -1,20 +1,20 @@
-//! Does this processor have what the binary was built for?
+//! A check that the processor has the instructions that the build uses.
 //!
-//! The x86-64 build uses x86-64-v3 throughout (`.cargo/config.toml`). On a processor that lacks it
-//! the first such instruction would end the process with SIGILL; a sentence is kinder.
+//! The x86-64 build uses x86-64-v3 (`.cargo/config.toml`). On an older processor the first such
+//! instruction would end the process with SIGILL; the check ends it with a sentence instead.
 
-/// What is missing, if something is.
+/// Checks the processor.
 ///
 /// # Errors
 ///
-/// A sentence for the operator.
+/// If the processor lacks an instruction set; the sentence says how to build for it.
 #[cfg(target_arch = "x86_64")]
 #[inline(never)]
 pub fn check() -> Result<(), &'static str> {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
 
-    // `is_x86_feature_detected!` answers at compile time what the build already assumes, so the
-    // processor is asked directly. Bits: Intel's manual, volume 2A, CPUID.
+    // `is_x86_feature_detected!` is constant true for features that the build assumes, so CPUID is
+    // read directly. The bits are from Intel's manual, volume 2A, CPUID.
     const LEAF_1_ECX: u32 = 1 << 12 | 1 << 22 | 1 << 27 | 1 << 28 | 1 << 29; // FMA MOVBE OSXSAVE AVX F16C
     const LEAF_7_EBX: u32 = 1 << 3 | 1 << 5 | 1 << 8; // BMI1 AVX2 BMI2
     const EXTENDED_1_ECX: u32 = 1 << 5; // LZCNT
@@ -30,7 +30,7 @@ pub fn check() -> Result<(), &'static str> {
     }
 }
 
-/// Other architectures are built for their baseline.
+/// Checks nothing: other architectures are built for their baseline.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! The table's columns at the start: from ClickHouse, or as they were last.
+//! The table's columns at the start: from ClickHouse, or else those saved by the last run.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -17,8 +17,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// Between two tries to reach ClickHouse for the first time.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Asks ClickHouse, or takes the last known columns while it is away. `None` when a signal came while
-/// it was waited for.
+/// Asks ClickHouse for the columns. If ClickHouse is away, returns the last known columns, or waits
+/// for ClickHouse if there are none. `None` if a signal ends the wait.
 pub(super) fn known_table(
     servers: &[ClickHouse],
     config: &TableConfig,
@@ -26,7 +26,7 @@ pub(super) fn known_table(
     lifecycle: &Lifecycle,
 ) -> Result<Option<TableDescription>, ServerError> {
     let path = spool.schema_path();
-    let mut said = false;
+    let mut logged = false;
     while !lifecycle.is_stopping() {
         let known = last_known(&path);
         let reason = match ask(servers, config, known.is_some())? {
@@ -39,20 +39,20 @@ pub(super) fn known_table(
         if known.is_some() {
             tracing::warn!(
                 reason,
-                "ClickHouse can't be asked; events are taken for the columns that the table had last"
+                "ClickHouse can't be asked for the columns of the table; events are encoded for the last known columns"
             );
             return Ok(known);
         }
-        if !said {
+        if !logged {
             tracing::warn!(reason, "waiting for ClickHouse: the columns of the table are not known yet");
-            said = true;
+            logged = true;
         }
-        wait_until(Instant::now() + ASK_AGAIN, || lifecycle.is_stopping());
+        wait_until(Instant::now() + RETRY_PAUSE, || lifecycle.is_stopping());
     }
     Ok(None)
 }
 
-/// The first server's answer; the inner error says why none answered.
+/// The description by the first server that answers. The inner error gives the reasons if none does.
 fn ask(
     servers: &[ClickHouse],
     config: &TableConfig,
@@ -69,7 +69,7 @@ fn ask(
                     url = server.url(),
                     version = table.version,
                     columns = table.columns.len(),
-                    "ClickHouse is there"
+                    "ClickHouse has described the table"
                 );
                 return Ok(Ok(table));
             }
@@ -93,6 +93,6 @@ fn last_known(path: &Path) -> Option<TableDescription> {
 
 fn keep(table: &TableDescription, path: &Path) {
     if let Err(error) = table.save(path) {
-        tracing::warn!(%error, path = %path.display(), "the columns can't be kept for a start without ClickHouse");
+        tracing::warn!(%error, path = %path.display(), "the columns can't be saved for a start without ClickHouse");
     }
 }

@@ -1,4 +1,4 @@
-//! `sluicegate drain`: inserts all that a spool holds, without opening a port.
+//! `sluicegate drain`: inserts all events of a spool, without opening a port.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,18 +13,18 @@ use crate::insert::inserter::{Ends, Inserts};
 use crate::insert::stream::InsertClient;
 use crate::spool::{LedgerSnapshot, Spool, SpoolError};
 
-/// Why a spool is not drained: one sentence.
+/// The reason why a spool is not drained, as one sentence.
 #[derive(Debug)]
 pub enum DrainError {
-    /// There is no folder of the table's segments.
+    /// The table's folder does not exist.
     NoSpool(PathBuf),
-    /// The spool can't be used.
+    /// The spool can't be opened.
     Spool(SpoolError),
-    /// The settings can't be used.
+    /// The settings are invalid.
     Config(ConfigError),
-    /// The operating system refuses what an inserter needs.
+    /// An inserter can't be set up.
     Io(std::io::Error),
-    /// So many segments can't be recovered: the disk has no room.
+    /// This many segments can't be recovered, because the disk is full.
     NoRoom(usize),
     /// These segments need an operator: how many, and why the first one does.
     Held(usize, String),
@@ -36,14 +36,15 @@ impl fmt::Display for DrainError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSpool(folder) => {
-                write!(f, "there is no spool at {}; --spool-dir and --table say where it is", folder.display())
+                write!(f, "there is no spool at {}; check --spool-dir and --table", folder.display())
             }
             Self::Spool(error) => error.fmt(f),
             Self::Config(error) => error.fmt(f),
             Self::Io(error) => write!(f, "an inserter can't be set up: {error}"),
             Self::NoRoom(segments) => write!(
                 f,
-                "{segments} segments that a crash left open can't be recovered: the spool's disk is full; make room, and drain again"
+                "{segments} segments that a crash left open can't be recovered, because the disk of the spool is full; \
+                 free some space and drain again"
             ),
             Self::Held(count, reason) => write!(f, "{count} segments are held and need operator action: {reason}"),
             Self::Unbalanced(ledger) => {
@@ -60,9 +61,9 @@ impl std::error::Error for DrainError {}
 ///
 /// # Errors
 ///
-/// A sentence that says why it could not begin, or what is left.
+/// If the spool can't be opened, or can't be emptied completely.
 pub fn run(settings: &Settings) -> Result<(), DrainError> {
-    // A start of the server makes it; here it would be an empty one in the wrong place.
+    // Opening the spool would create a missing folder, perhaps in the wrong place.
     let folder = settings.spool_dir.join(&settings.table);
     if !folder.is_dir() {
         return Err(DrainError::NoSpool(folder));
@@ -72,7 +73,7 @@ pub fn run(settings: &Settings) -> Result<(), DrainError> {
     tracing::info!(segments = recovered.segments.len(), events = spool.metrics().spooled_rows(), "draining");
     let (sender, sealed) = channel::unbounded();
     for segment in recovered.segments {
-        // The receiver is in our hands.
+        // The receiver is alive, so the channel takes the segment.
         let _ = sender.send(segment);
     }
     drop(sender);
@@ -94,7 +95,7 @@ pub fn run(settings: &Settings) -> Result<(), DrainError> {
         0 => tracing::info!(
             events = ledger.rows.inserted,
             set_aside = ledger.rows.set_aside,
-            refused_lines = ledger.rejected.inserted,
+            rejected_lines = ledger.rejected.inserted,
             "the spool is empty"
         ),
         segments => return Err(DrainError::NoRoom(segments)),

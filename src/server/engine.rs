@@ -1,4 +1,4 @@
-//! Which HTTP loop serves: `--engine`. Both serve the same [`Api`] and hand their batches to the same
+//! The HTTP loop of `--engine`. Both engines serve the same [`Api`] and submit batches to the same
 //! committer.
 
 use std::io;
@@ -19,29 +19,29 @@ use crate::intake::metrics::WorkerMetrics;
 use crate::net;
 use crate::worker::{WAKE, Worker};
 
-/// An engine that has its addresses, or knows them.
+/// An engine that is ready to start.
 pub enum Prepared {
-    /// The own loop: an event queue and its listening sockets for each worker.
+    /// The server's own loop: an event queue and the listening sockets of each worker.
     Epoll(Vec<(Poll, Vec<TcpListener>)>),
-    /// `may_minihttp`, which listens when it starts.
+    /// `may_minihttp`, which binds its addresses when it starts.
     #[cfg(feature = "engine-may")]
     May(Settlers),
 }
 
 /// An engine that serves.
 pub enum Serving {
-    /// The own loop's threads.
+    /// The threads of the server's own loop.
     Epoll(Vec<JoinHandle<()>>),
-    /// What `may_minihttp` serves with.
+    /// The stations of `may_minihttp`.
     #[cfg(feature = "engine-may")]
     May(MayWorkers),
 }
 
-/// The engine that the settings name, and a mailbox for each of its workers.
+/// Prepares the engine that the settings name, and a mailbox for each of its workers.
 ///
 /// # Errors
 ///
-/// When an address can't be listened on, or the system refuses what a worker needs.
+/// If an address can't be bound, or an event queue can't be created.
 pub fn prepare(settings: &Settings, workers: usize) -> Result<(Prepared, Vec<Mailbox>), ServerError> {
     match settings.engine {
         Engine::Epoll => prepare_epoll(settings, workers),
@@ -50,7 +50,7 @@ pub fn prepare(settings: &Settings, workers: usize) -> Result<(Prepared, Vec<Mai
             let (settlers, mailboxes) = engine_may::prepare(&settings.listen, workers);
             Ok((Prepared::May(settlers), mailboxes))
         }
-        // Refused where the settings are checked.
+        // `Settings::validate` refuses this case.
         #[cfg(not(feature = "engine-may"))]
         Engine::May => prepare_epoll(settings, workers),
     }
@@ -63,19 +63,19 @@ fn prepare_epoll(settings: &Settings, workers: usize) -> Result<(Prepared, Vec<M
     }
     let (mut seats, mut mailboxes) = (Vec::new(), Vec::new());
     for _ in 0..workers {
-        let poll = Poll::new().map_err(os("an event queue can't be made"))?;
-        mailboxes.push(Mailbox::new(poll.registry(), WAKE).map_err(os("a waker can't be made"))?);
+        let poll = Poll::new().map_err(os("an event queue can't be created"))?;
+        mailboxes.push(Mailbox::new(poll.registry(), WAKE).map_err(os("a waker can't be created"))?);
         seats.push((poll, sockets.iter_mut().filter_map(Vec::pop).collect()));
     }
     Ok((Prepared::Epoll(seats), mailboxes))
 }
 
 impl Prepared {
-    /// Serves, each worker with an `api` of its own.
+    /// Starts to serve. Each worker has its own `api`.
     ///
     /// # Errors
     ///
-    /// When the system refuses what a worker needs.
+    /// If a thread can't be started, or an address can't be bound.
     pub fn start(
         self,
         api: impl Fn() -> Api,
@@ -104,7 +104,7 @@ impl Prepared {
 }
 
 impl Serving {
-    /// True when the server stops and no request that was begun waits for the committer.
+    /// True once the engine has stopped and no request waits for the committer.
     pub fn has_ended(&self) -> bool {
         match self {
             Self::Epoll(workers) => all_ended(workers),
@@ -122,7 +122,7 @@ fn run(worker: Worker) {
     }
 }
 
-/// Pins the calling thread to the core of its number, as far as the process may use it.
+/// Pins the calling thread to the core with this index among those that the process may use.
 fn pin(index: usize) {
     let cores = core_affinity::get_core_ids().unwrap_or_default();
     let core = index.checked_rem(cores.len()).and_then(|index| cores.get(index));

@@ -1,20 +1,21 @@
-//! The start in its order, and the stop in the opposite one.
+//! The start of the server in order, and the stop in the opposite order.
 //!
 //! Start: lock and recover the spool → the table's columns → inserters → committer → workers →
-//! watcher. Whatever is downstream runs before the first event can come.
+//! watcher. Every thread runs before the threads that send to it.
 //!
-//! Stop: workers stop accepting and answer what was begun → the committer stores what they handed
-//! over and seals → the inserters insert what is spooled; all within one deadline.
+//! Stop: the workers stop accepting and answer the requests in progress → the committer stores the
+//! submitted batches and seals → the inserters insert the spooled segments. One deadline holds for
+//! the whole stop.
 //!
-//! | file | |
+//! | file | contents |
 //! |---|---|
 //! | `signals` | SIGTERM and SIGINT |
-//! | `discover` | the table's columns, from ClickHouse or as they were last |
-//! | `engine` | which HTTP loop serves |
-//! | `pipeline` | inserters and committer |
-//! | `threads` | threads, and what a start fails with |
-//! | `cpu` | does the processor fit the build |
-//! | `drain` | the inserters alone: `sluicegate drain` |
+//! | `discover` | the table's columns, from ClickHouse or from the last run |
+//! | `engine` | the HTTP loop of `--engine` |
+//! | `pipeline` | the committer and the inserters |
+//! | `threads` | starting threads, and the error of a start |
+//! | `cpu` | checks that the processor has the instructions that the build uses |
+//! | `drain` | `sluicegate drain`: the inserters alone |
 
 pub mod cpu;
 mod discover;
@@ -55,14 +56,14 @@ use threads::{os, spawn};
 
 pub use threads::ServerError;
 
-/// How often the main thread looks whether something that it waits for has happened.
-const WAIT_STEP: Duration = Duration::from_millis(20);
+/// Pause between two checks of a condition that the main thread waits for.
+const POLL_PAUSE: Duration = Duration::from_millis(20);
 
 /// Runs the server until a signal stops it.
 ///
 /// # Errors
 ///
-/// A sentence that says why it could not start.
+/// If the server can't start.
 pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     let lifecycle = Arc::new(Lifecycle::default());
     signals::install(&lifecycle, settings.stop_within())?;
@@ -71,10 +72,10 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     let metrics: Vec<Arc<WorkerMetrics>> = (0..worker_count(settings)).map(|_| Arc::default()).collect();
     probe_addresses(&settings.listen)?;
     let admin = start_admin(settings, &lifecycle, &spool, &metrics)?;
-    // Before any thread is pinned: the child inherits the processors of the thread that starts it.
+    // Before any thread is pinned: the child inherits the CPU affinity of the thread that starts it.
     let embedded = settings.embedded.as_deref().map(|path| start_embedded(path, settings)).transpose()?;
     let Some(table) = discover::known_table(&admin.clickhouse, &settings.table(), &spool, &lifecycle)? else {
-        tracing::info!("stopped before ClickHouse was there");
+        tracing::info!("stopped while waiting for ClickHouse");
         return Ok(ExitCode::SUCCESS);
     };
     let server = Server::start(settings, lifecycle, spool, recovered, admin, &metrics, table)?;
@@ -87,7 +88,7 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Everything that serves.
+/// The running threads of the server.
 struct Server {
     lifecycle: Arc<Lifecycle>,
     handoff: Arc<Handoff>,
@@ -154,24 +155,24 @@ impl Server {
         let within = deadline.duration_since(since);
         tracing::info!(within = ?within, "stopping");
         self.handoff.wake_workers();
-        // Slow clients don't get the time that the inserts need.
+        // The last third of the time is reserved for INSERTs, so slow clients can't use it up.
         if !wait_until(since + within * 2 / 3, || self.engine.has_ended()) {
             tracing::warn!(
-                "requests were still under way at two thirds of --shutdown-timeout; they are cut off unanswered"
+                "some requests are still in progress after two thirds of --shutdown-timeout; they get no reply"
             );
         }
         self.handoff.finish();
-        // An insert that hangs holds up nothing: its segment is sent again, under the same token.
+        // A hanging INSERT may be abandoned: the next start repeats it under the same token.
         wait_until(deadline, || self.pipeline.has_ended());
         match self.pipeline.spooled_rows() {
             0 => tracing::info!("stopped; every event is in ClickHouse"),
-            events => tracing::warn!(events, "stopped; what is spooled goes out at the next start"),
+            events => tracing::warn!(events, "stopped; the spooled events are inserted after the next start"),
         }
     }
 }
 
-/// An address in use is said at once, not after a wait for ClickHouse; meanwhile nobody listens there
-/// who would not answer.
+/// Checks that the addresses can be bound, and closes the sockets again. An address in use is thereby
+/// reported before the wait for ClickHouse, while no socket listens that nothing would answer.
 fn probe_addresses(addresses: &[SocketAddr]) -> Result<(), ServerError> {
     for address in addresses {
         net::probe(*address)?;
@@ -203,7 +204,7 @@ fn start_admin(
     Ok(admin)
 }
 
-/// What events are encoded for at first.
+/// The first version of the schema.
 fn first_version(settings: &Settings, table: &TableDescription) -> Result<SchemaVersion, ServerError> {
     let plan = table.plan()?;
     if let Some(field) = &settings.dedup_field {
@@ -217,8 +218,8 @@ fn first_version(settings: &Settings, table: &TableDescription) -> Result<Schema
 fn warn_of_format(frozen: &Frozen, format: InsertFormat) {
     if format == InsertFormat::Native && !frozen.is_safe_as_native() {
         tracing::warn!(
-            "--insert-format native is not used for this table: it has an Enum, whose values ClickHouse does not check \
-             in that format, or ClickHouse is too old to check types; rows go as RowBinary"
+            "--insert-format native is not used for this table, because the table has an Enum, whose values ClickHouse \
+             does not check in that format, or because ClickHouse is too old to check types; rows are sent as RowBinary"
         );
     }
 }
@@ -238,13 +239,13 @@ fn start_embedded(path: &Path, settings: &Settings) -> Result<Embedded, ServerEr
     Ok(Embedded::start(&EmbeddedOptions { path: path.to_owned(), host, http_port })?)
 }
 
-/// Waits until `done`, and not beyond the deadline; false when that was reached.
+/// Waits until `done` is true, at most until the deadline. False if the deadline has passed.
 fn wait_until(deadline: Instant, mut done: impl FnMut() -> bool) -> bool {
     while !done() {
         if Instant::now() >= deadline {
             return false;
         }
-        thread::sleep(WAIT_STEP);
+        thread::sleep(POLL_PAUSE);
     }
     true
 }

@@ -1,4 +1,4 @@
-//! What runs behind the workers: the committer and the inserters.
+//! The threads between the workers and ClickHouse: the committer and the inserters.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -14,7 +14,7 @@ use crate::insert::inserter::{Ends, Inserts};
 use crate::insert::stream::InsertClient;
 use crate::spool::{Committer, Recovered, Spool, SpoolMetrics};
 
-/// The threads between the workers and ClickHouse.
+/// The committer and the inserters.
 pub(super) struct Pipeline {
     pub(super) inserts: Arc<Inserts>,
     spool: Arc<SpoolMetrics>,
@@ -23,7 +23,7 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    /// Starts the inserters, with what a former run left, and then the committer.
+    /// Starts the inserters, with the segments of previous runs, and then the committer.
     pub(super) fn start(
         settings: &Settings,
         spool: Spool,
@@ -34,7 +34,7 @@ impl Pipeline {
     ) -> Result<Self, ServerError> {
         let (sender, sealed) = channel::unbounded();
         for segment in recovered.segments {
-            // The receiver is in our hands.
+            // The receiver is alive, so the channel takes the segment.
             let _ = sender.send(segment);
         }
         let metrics = spool.metrics();
@@ -68,12 +68,12 @@ impl Pipeline {
         Ok(Self { inserts, spool: metrics, committer, inserters })
     }
 
-    /// True when none of its threads runs any more.
+    /// True once all threads have ended.
     pub(super) fn has_ended(&self) -> bool {
         self.committer.is_finished() && all_ended(&self.inserters)
     }
 
-    /// Rows that are not in ClickHouse.
+    /// Number of rows that are not in ClickHouse yet.
     pub(super) fn spooled_rows(&self) -> u64 {
         self.spool.spooled_rows()
     }

@@ -1,10 +1,10 @@
-//! The threads that a start starts, and what it can fail with.
+//! Starting of threads, and the error of a start.
 
 use std::fmt;
 use std::io;
 use std::thread::{self, JoinHandle};
 
-/// Why the server did not start, or ended: one sentence.
+/// The reason why the server can't start, as one sentence.
 #[derive(Debug)]
 pub struct ServerError(pub(crate) String);
 
@@ -16,8 +16,8 @@ impl fmt::Display for ServerError {
 
 impl std::error::Error for ServerError {}
 
-/// Any error becomes the sentence it is printed as.
-macro_rules! said {
+/// Converts errors to a [`ServerError`] with their text.
+macro_rules! from_text_of {
     ($($error:ty),+ $(,)?) => {
         $(impl From<$error> for ServerError {
             fn from(error: $error) -> Self {
@@ -27,7 +27,7 @@ macro_rules! said {
     };
 }
 
-said!(
+from_text_of!(
     crate::clickhouse::description::TableError,
     crate::clickhouse::embedded::EmbeddedError,
     crate::config::ConfigError,
@@ -36,21 +36,21 @@ said!(
     crate::spool::SpoolError,
 );
 
-/// Starts a thread that lives as long as the process, or until the server stops.
+/// Starts a thread.
 ///
 /// # Errors
 ///
-/// When the system gives no thread.
+/// If the operating system can't create a thread.
 pub(crate) fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ServerError> {
     thread::Builder::new().name(name).spawn(body).map_err(os("a thread can't be started"))
 }
 
-/// Says what the system refused.
+/// Converts an error of the operating system to a [`ServerError`] that begins with `what`.
 pub(crate) fn os(what: &'static str) -> impl Fn(io::Error) -> ServerError {
     move |error| ServerError(format!("{what}: {error}"))
 }
 
-/// True when none of them runs any more.
+/// True once all of the threads have ended.
 pub(crate) fn all_ended(threads: &[JoinHandle<()>]) -> bool {
     threads.iter().all(JoinHandle::is_finished)
 }
