@@ -57,7 +57,7 @@ pub fn run(arguments: &RequeueArgs, out: &mut impl Write) -> Result<(), Box<dyn 
 fn offline(arguments: &RequeueArgs, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     if !arguments.force {
         let sentence =
-            "no server runs; the next start retries every segment by itself, and --convert needs a running server";
+            "no server runs; the next start retries the segments anyway, and --convert needs a running server";
         return Err(ConfigError(sentence.to_owned()).into());
     }
     let (_spool, recovered) = Spool::open(arguments.settings.spool())?;

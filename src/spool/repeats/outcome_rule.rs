@@ -7,7 +7,7 @@ use crate::batch::CommitOutcome;
 pub(in crate::spool) enum OutcomeRule {
     /// The outcome of the group.
     OfGroup,
-    /// This outcome, even if the group is refused: the batch repeats a request that is committed.
+    /// This outcome, even if the group is refused: a request with the same key is committed.
     Fixed(CommitOutcome),
     /// This outcome if the group is committed, else the group's refusal.
     IfCommitted(CommitOutcome),
