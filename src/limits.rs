@@ -57,7 +57,7 @@ pub const BAD_LINES_MAX: u32 = 1000;
 /// work of skipping an unknown value and what is passed on to `sonic-rs`.
 pub const DEPTH_MAX: usize = 128;
 
-/// A refused line is stored in the quarantine up to this length.
+/// A rejected line is stored in the quarantine up to this length.
 pub const QUARANTINE_LINE_BYTES_MAX: usize = 64 << 10;
 
 /// Columns of a table. Each costs a worker 24 bytes, allocated once a schema: where the cell of a

@@ -206,7 +206,7 @@ impl ClickHouse {
         let request =
             self.credentials().into_iter().fold(request, |request, (name, value)| request.header(name, value));
         let response = request.send().map_err(|error| not_sent(&error))?;
-        let mut verdict = Verdict::new(response.status().as_u16(), response.headers(), &query_id);
+        let mut verdict = ReplyVerdict::new(response.status().as_u16(), response.headers(), &query_id);
         if verdict.refused {
             let mut text = Vec::new();
             response.take(ERROR_BYTES_MAX).read_to_end(&mut text).map_err(broke_off)?;
@@ -239,7 +239,7 @@ impl ClickHouse {
 /// a body that, read to its end, is empty. Anything less may be the answer of something in front of
 /// ClickHouse, or to another request. (A 200 with an exception has lost data elsewhere: ClickHouse
 /// issue 65117.)
-pub(crate) struct Verdict {
+pub(crate) struct ReplyVerdict {
     status: u16,
     code: Option<u32>,
     refused: bool,
@@ -251,7 +251,7 @@ pub(crate) struct Verdict {
     end: Vec<u8>,
 }
 
-impl Verdict {
+impl ReplyVerdict {
     pub(crate) fn new(status: u16, headers: &HeaderMap, query_id: &str) -> Self {
         let code = headers.get("X-ClickHouse-Exception-Code");
         let summary = headers.get("X-ClickHouse-Summary").and_then(|summary| summary.to_str().ok());
@@ -404,7 +404,7 @@ mod tests {
             let name = reqwest::header::HeaderName::from_static(name);
             headers.insert(name, value.parse().unwrap());
         }
-        let mut verdict = Verdict::new(status, &headers, ID);
+        let mut verdict = ReplyVerdict::new(status, &headers, ID);
         body.chunks(3).for_each(|piece| verdict.read(piece));
         verdict.of_insert(20)
     }

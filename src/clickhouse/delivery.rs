@@ -134,7 +134,7 @@ pub fn log_at_start(servers: Vec<ClickHouse>, config: TableConfig) -> std::io::R
 }
 
 /// Returns the name of the target table's window.
-fn say(server: &ClickHouse, config: &TableConfig) -> Result<String, ClientError> {
+fn log_tables(server: &ClickHouse, config: &TableConfig) -> Result<String, ClientError> {
     match arrival::check(server, config) {
         Ok(None) => {}
         Ok(Some(altered)) => tracing::error!(url = server.url(), "{altered}"),

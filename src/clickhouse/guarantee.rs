@@ -71,14 +71,14 @@ impl TableFacts {
             return Guarantee {
                 level: Level::Unfit,
                 sentence: "it is a view: name the table that its rows are to go to",
-                mend: None,
+                fix: None,
             };
         }
         if self.engine == "Memory" {
             return Guarantee {
                 level: Level::None,
                 sentence: "a restart of ClickHouse loses all rows of a Memory table",
-                mend: None,
+                fix: None,
             };
         }
         if !self.engine.ends_with("MergeTree") {
@@ -103,7 +103,7 @@ impl TableFacts {
                 level: Level::AtLeastOnce,
                 sentence: "a row policy may hide rows from this user, so that nobody can look up whether the rows of an \
                            INSERT whose answer was lost are there: it is held, and sent again only by an operator",
-                mend: Some("insert as a user whom no row policy of the table applies to".to_owned()),
+                fix: Some("insert as a user whom no row policy of the table applies to".to_owned()),
             },
             Some(_) if !self.synced && !replicated => Guarantee {
                 level: Level::ExactlyOnce,
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!((best.level, best.fix), (Level::ExactlyOnce, None));
         let sentence = |engine| of(facts(engine, Some(100), true)).sentence;
         assert!(sentence("MergeTree").contains("found to be missing"));
-        assert!(sentence("ReplacingMergeTree").contains("can lose the INSERT"));
+        assert!(sentence("ReplacingMergeTree").contains("is held"));
         assert!(!sentence("ReplicatedMergeTree").contains("killed"));
     }
 }

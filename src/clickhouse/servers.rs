@@ -114,7 +114,9 @@ impl Servers {
             _ => Arc::new(known_settings(&server.clickhouse)?),
         };
         let sent = settings::to_send(frozen, &self.settings, &known);
-        let is_fresh = |checked: &Checked| checked.when.elapsed() < FACTS_AGE_MAX && checked.sent == sent;
+        let is_fresh = |checked: &Checked| {
+            checked.when.elapsed() < FACTS_AGE_MAX && checked.sent == sent && checked.altered.is_none()
+        };
         if !checked.as_ref().is_some_and(is_fresh) {
             let altered = altered(&server.clickhouse, &sent, token)?;
             *checked = Some(Checked { when: Instant::now(), known, sent: sent.clone(), altered });

@@ -14,7 +14,7 @@ use super::due::{PartitionLimit, Work};
 use super::failure::{Failure, describe};
 use super::inserter::Inserts;
 use super::native;
-use super::outcome::{Class, Outcome, calls_for_a_look, classify};
+use super::outcome::{Class, Outcome, calls_for_refresh, classify};
 use super::repeat::{Repeat, ServerNote};
 use super::rows::RowReader;
 use super::statement::{self, Statement};

@@ -273,16 +273,16 @@ mod tests {
     #[test]
     fn what_smells_of_changed_columns_calls_for_a_look() {
         for code in TABLE_CHANGED {
-            assert!(calls_for_a_look(&refused(code, "")), "{code}");
+            assert!(calls_for_refresh(&refused(code, "")), "{code}");
             assert_eq!(of(&refused(code, "")), (Class::Hold, true), "{code}");
         }
-        assert!(calls_for_a_look(&refused(117, "Type of 'a' must be UInt32, not UInt64")));
-        assert!(calls_for_a_look(&refused(53, "Cannot convert: Int64 to Int32: While executing Native")));
-        assert!(calls_for_a_look(&ClientError::NoConnection("refused".into())));
+        assert!(calls_for_refresh(&refused(117, "Type of 'a' must be UInt32, not UInt64")));
+        assert!(calls_for_refresh(&refused(53, "Cannot convert: Int64 to Int32: While executing Native")));
+        assert!(calls_for_refresh(&ClientError::NoConnection("refused".into())));
         for (code, message) in [(117, "Bool value must be 0 or 1"), (241, ""), (469, ""), (252, "Too many parts")] {
             assert!(!calls_for_refresh(&refused(code, message)), "{code}");
         }
-        assert!(!calls_for_a_look(&ClientError::Refused { status: 502, code: None, message: "x".into() }));
+        assert!(!calls_for_refresh(&ClientError::Refused { status: 502, code: None, message: "x".into() }));
         let native = classify(&refused(53, "Cannot convert: Int64 to Int32"), 1, InsertFormat::Native);
         assert_eq!((native.class, native.answered), (Class::Hold, true));
     }

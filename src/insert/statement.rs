@@ -63,7 +63,7 @@ impl Statement {
         let values = values.join(", ");
         Ok(Self {
             text: format!("INSERT INTO {into} ({columns}) SELECT {values} FROM input('{structure}') FORMAT RowBinary"),
-            shape: BodyFormat::Rows(Vec::new()),
+            body_format: BodyFormat::Rows(Vec::new()),
         })
     }
 }

@@ -100,7 +100,7 @@ impl InsertClient {
             post = post.header(CONTENT_ENCODING, coding);
         }
         let mut response = post.body(reqwest::Body::wrap(body)).send().await.map_err(|error| not_sent(&error))?;
-        let mut verdict = Verdict::new(response.status().as_u16(), response.headers(), request.query_id);
+        let mut verdict = ReplyVerdict::new(response.status().as_u16(), response.headers(), request.query_id);
         while let Some(chunk) = response.chunk().await.map_err(|error| ClientError::NoAnswer(causes(&error)))? {
             verdict.read(&chunk);
         }

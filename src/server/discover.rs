@@ -15,7 +15,7 @@ use crate::spool::Spool;
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
 /// Between two tries to reach ClickHouse for the first time.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Asks ClickHouse for the columns. If ClickHouse is away, returns the last known columns, or waits
 /// for ClickHouse if there are none. `None` if a signal ends the wait.

@@ -281,7 +281,7 @@ impl SealedSegment {
         self.progress.suspect
     }
 
-    /// Notes, durably, that a person wants it sent though ClickHouse may have it.
+    /// Notes, durably, that an operator wants it sent though ClickHouse may have it.
     ///
     /// # Errors
     ///

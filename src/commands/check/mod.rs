@@ -76,7 +76,7 @@ fn check_server(
 ) -> bool {
     let config = settings.table();
     let name = &config.name;
-    let described = match TableDescription::look(server, &config) {
+    let described = match TableDescription::ask(server, &config) {
         Ok(described) => described,
         Err(error) => {
             let severity = if error.may_pass() { Severity::Warning } else { Severity::Error };
@@ -171,13 +171,13 @@ fn describe(delivery: &Delivery, report: &mut Report) {
         (None, _) => "none".to_owned(),
     };
     report.add(Severity::Info, format!("  deduplication window: {window}"));
-    let Guarantee { level, sentence, mend } = guarantee;
+    let Guarantee { level, sentence, fix } = guarantee;
     let severity = match level {
         Level::ExactlyOnce => Severity::Info,
         Level::AtLeastOnce | Level::None => Severity::Warning,
         Level::Unfit => Severity::Error,
     };
-    report.add_with_remedy(severity, format!("  guarantee: {level}: {sentence}"), mend.clone());
+    report.add_with_remedy(severity, format!("  guarantee: {level}: {sentence}"), fix.clone());
     if let Some(horizon) = horizon {
         let text = format!("  an insert without an answer can be repeated safely for: {horizon}");
         report.add(Severity::Info, text);
