@@ -133,7 +133,7 @@ fn check_and_the_log_say_who_shares_a_window_and_that_a_quorum_is_missing() {
         &apart,
         "engine: ReplicatedMergeTree",
         "replicas: 2",
-        "quorum: one replica confirms an insert",
+        "quorum: one replica confirms an INSERT",
         "insert_quorum=2",
         "deduplication window: 1000 blocks, ",
         "MODIFY SETTING replicated_deduplication_window = 100000, replicated_deduplication_window_seconds = 100000",
