@@ -1,14 +1,16 @@
-//! A real ClickHouse: the embedded one, as its own process.
+//! A real ClickHouse, as a process of its own.
 
-use std::io::Read;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::{FailingCalls, Folder, free_address, wait_for};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Engine, FailingCalls, Folder, free_address, wait_for};
 
 /// Ends with its value; a static one ends with the test's process, whose end closes the pipe.
 pub struct ClickHouse {
@@ -16,6 +18,7 @@ pub struct ClickHouse {
     folder: Option<Folder>,
     path: PathBuf,
     address: SocketAddr,
+    engine: Engine,
     child: Child,
 }
 
@@ -28,27 +31,34 @@ pub fn shared_clickhouse() -> &'static ClickHouse {
 impl ClickHouse {
     /// Starts one on an empty folder.
     pub fn start() -> Self {
-        let folder = Folder::new();
-        let path = folder.path().join("clickhouse");
-        let mut clickhouse = Self::on(&path);
-        clickhouse.folder = Some(folder);
-        clickhouse
+        Self::start_engine(Engine::of_the_tests(), None)
     }
 
     /// Starts one on an empty folder, with a configuration of its own.
     pub fn start_with_config(config: &str) -> Self {
+        Self::start_engine(Engine::of_the_tests(), Some(config))
+    }
+
+    /// Starts a version that the test names, on an empty folder.
+    pub fn start_engine(engine: Engine, config: Option<&str>) -> Self {
         let folder = Folder::new();
-        std::fs::write(folder.path().join("config.xml"), config).unwrap();
-        let path = folder.path().join("clickhouse");
-        let mut clickhouse = Self::on(&path);
+        if let Some(config) = config {
+            std::fs::write(folder.path().join("config.xml"), config).unwrap();
+        }
+        let mut clickhouse = Self::engine_on(engine, &folder.path().join("clickhouse"));
         clickhouse.folder = Some(folder);
         clickhouse
     }
 
     /// Starts one on a folder that may have tables. The engine takes a `config.xml` beside it.
     pub fn on(path: &Path) -> Self {
+        Self::engine_on(Engine::of_the_tests(), path)
+    }
+
+    fn engine_on(engine: Engine, path: &Path) -> Self {
         let address = free_address();
-        let clickhouse = Self { folder: None, path: path.to_owned(), address, child: spawn(path, address) };
+        let child = spawn(engine, path, address);
+        let mut clickhouse = Self { folder: None, path: path.to_owned(), address, engine, child };
         clickhouse.wait();
         clickhouse
     }
@@ -72,12 +82,7 @@ impl ClickHouse {
     }
 
     pub fn try_query(&self, statement: &str) -> Result<String, String> {
-        let client = http_client();
-        let response =
-            client.post(self.url()).body(statement.to_owned()).send().map_err(|error| format!("{error:?}"))?;
-        let succeeded = response.status() == 200;
-        let text = response.text().map_err(|error| error.to_string())?;
-        if succeeded { Ok(text) } else { Err(text) }
+        query(self.address, statement)
     }
 
     /// From now on the process that is the engine is killed instead of the rename that makes the
@@ -95,7 +100,7 @@ impl ClickHouse {
 
     /// The process that is the engine, and the folder of a part that is not visible yet.
     fn part(&self, database: &str, table: &str, nth: u32) -> (u32, String) {
-        let engine = self.engine().expect("the engine runs");
+        let engine = self.engine_process().expect("the engine runs");
         let folder =
             format!("SELECT data_paths[1] FROM system.tables WHERE database = '{database}' AND name = '{table}'");
         let (folder, month) = (self.query(&folder), self.query("SELECT toYYYYMM(now('UTC'))"));
@@ -110,40 +115,64 @@ impl ClickHouse {
 
     /// SIGKILL, to the process that is the engine.
     pub fn kill(&mut self) {
-        let engine = self.engine().expect("the engine runs");
-        rustix::process::kill_process(engine, rustix::process::Signal::KILL).unwrap();
-        // The foreground process sees that its engine ended, and ends too.
+        let engine = self.engine_process().expect("the engine runs");
+        kill_process(engine, Signal::KILL).unwrap();
+        // A process whose child it is sees that, and ends too.
         self.child.wait().unwrap();
     }
 
     /// Starts it again on the same folder and port.
     pub fn restart(&mut self) {
-        self.child = spawn(&self.path(), self.address);
+        self.restart_as(self.engine);
+    }
+
+    /// The same, as another version: an upgrade, or a downgrade.
+    pub fn restart_as(&mut self, engine: Engine) {
+        self.engine = engine;
+        self.child = spawn(engine, &self.path, self.address);
         self.wait();
+    }
+
+    /// Ends it in order.
+    pub fn stop(&mut self) {
+        drop(self.child.stdin.take());
+        self.wait_for_end();
     }
 
     pub fn path(&self) -> PathBuf {
         self.path.clone()
     }
 
-    /// The engine is the foreground process's only child.
-    fn engine(&self) -> Option<rustix::process::Pid> {
+    /// The process that is the engine: the one that was started, or its only child.
+    fn engine_process(&self) -> Option<Pid> {
         let id = self.child.id();
+        if !self.engine.is_child_of_its_process() {
+            return Pid::from_raw(id.try_into().ok()?);
+        }
         let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok()?;
-        rustix::process::Pid::from_raw(children.split_whitespace().next()?.parse().ok()?)
+        Pid::from_raw(children.split_whitespace().next()?.parse().ok()?)
     }
 
-    fn wait(&self) {
-        let log = || std::fs::read_to_string(self.path().join("clickhouse.log")).unwrap_or_default();
-        wait_for(|| format!("ClickHouse does not answer: {}", log()), || self.try_query("SELECT 1").ok());
+    fn wait(&mut self) {
+        let log = || std::fs::read_to_string(self.path.join("clickhouse.log")).unwrap_or_default();
+        let name = self.engine.name();
+        let version = wait_for(
+            || format!("ClickHouse {name} does not answer: {}", log()),
+            || {
+                let ended = self.child.try_wait().unwrap();
+                assert!(ended.is_none(), "ClickHouse {name} did not start, {ended:?}: {}", log());
+                query(self.address, "SELECT version()").ok()
+            },
+        );
+        assert!(version.starts_with(&format!("{name}.")), "ClickHouse {name} says that it is {version}");
     }
 }
 
 impl Drop for ClickHouse {
     fn drop(&mut self) {
         // In order, unless its tables go with it: that takes seconds.
-        match self.engine().filter(|_| self.folder.is_some()) {
-            Some(engine) => drop(rustix::process::kill_process(engine, rustix::process::Signal::KILL)),
+        match self.engine_process().filter(|_| self.folder.is_some()) {
+            Some(engine) => drop(kill_process(engine, Signal::KILL)),
             None => drop(self.child.stdin.take()),
         }
         let _ = self.child.wait();
@@ -158,18 +187,21 @@ fn http_client() -> &'static reqwest::blocking::Client {
     })
 }
 
-fn spawn(path: &Path, address: SocketAddr) -> Child {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_sluicegate"))
-        .args(["clickhouse", "--http-port", &address.port().to_string(), "--path"])
-        .arg(path)
-        .current_dir(path.parent().unwrap())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // Its one line comes when it is ready, or nothing when it can't start.
-    let mut said = [0; 1];
-    let read = child.stdout.take().unwrap().read(&mut said).unwrap();
-    assert_eq!(read, 1, "ClickHouse did not start on {}: {:?}", path.display(), child.wait());
-    child
+fn query(address: SocketAddr, statement: &str) -> Result<String, String> {
+    let request = http_client().post(format!("http://{address}")).body(statement.to_owned());
+    let response = request.send().map_err(|error| format!("{error:?}"))?;
+    let succeeded = response.status() == 200;
+    let text = response.text().map_err(|error| error.to_string())?;
+    if succeeded { Ok(text) } else { Err(text) }
+}
+
+fn spawn(engine: Engine, path: &Path, address: SocketAddr) -> Child {
+    let mut command = engine.command(path, address);
+    command.stdout(Stdio::null());
+    if !engine.is_child_of_its_process() {
+        std::fs::create_dir_all(path).unwrap();
+        let log = File::create(path.join("clickhouse.log")).unwrap();
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+    }
+    command.spawn().unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program()))
 }

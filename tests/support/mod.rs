@@ -8,6 +8,7 @@
 mod calls;
 mod clickhouse;
 mod disk;
+mod engine;
 mod folder;
 mod forwarder;
 mod http;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 pub use calls::FailingCalls;
 pub use clickhouse::{ClickHouse, shared_clickhouse};
 pub use disk::SmallDisk;
+pub use engine::Engine;
 pub use folder::Folder;
 pub use forwarder::Forwarder;
 pub use http::{Connection, Response, get, post, post_with, request};
