@@ -6,15 +6,17 @@ use clap::ValueEnum;
 
 /// Settings that make every INSERT a single block, read exactly as it was written and stored once.
 /// They are sent with each INSERT because the profile of the ClickHouse user may set other values.
-pub const FIXED: [(&str, &str); 19] = [
+pub const FIXED: [(&str, &str); 22] = [
     // 1 by default since 26.3.
     ("async_insert", "0"),
     ("insert_deduplicate", "1"),
     // Servers that know these two prefer them to `insert_deduplicate`. The second is for `INSERT …
     // SELECT`, which inserts converted rows.
     ("deduplicate_insert", "enable"),
-    ("deduplicate_insert_select", "force_enable"),
+    ("deduplicate_insert_select", "enable_even_for_bad_queries"),
     ("deduplicate_blocks_in_dependent_materialized_views", "1"),
+    // With 1, a view that throws would lose its rows without a word.
+    ("materialized_views_ignore_errors", "0"),
     ("wait_end_of_query", "1"),
     ("send_progress_in_http_headers", "0"),
     ("max_insert_block_size", "1048449"),
@@ -22,6 +24,8 @@ pub const FIXED: [(&str, &str); 19] = [
     ("min_insert_block_size_rows", "1048449"),
     ("min_insert_block_size_bytes", "1073741824"),
     ("use_strict_insert_block_limits", "0"),
+    // `auto` since 26.8, and for plain INSERTs too: several threads would make several blocks.
+    ("max_insert_threads", "1"),
     // ClickHouse reads the header in front of the rows, and refuses types that differ from the table's.
     ("input_format_with_names_use_header", "1"),
     ("input_format_with_types_use_header", "1"),
@@ -29,6 +33,8 @@ pub const FIXED: [(&str, &str); 19] = [
     ("input_format_native_allow_types_conversion", "0"),
     ("input_format_max_block_wait_ms", "0"),
     ("input_format_parallel_parsing", "0"),
+    // With 1, what arrived of a connection that broke off would be stored, as a part of a block.
+    ("input_format_connection_handling", "0"),
     ("distributed_foreground_insert", "1"),
 ];
 
