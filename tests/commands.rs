@@ -6,7 +6,7 @@ mod support;
 
 use std::os::unix::fs::PermissionsExt;
 
-use support::{ClickHouse, Server, post, run, shared_clickhouse};
+use support::{ClickHouse, Engine, Server, post, run, shared_clickhouse};
 
 fn arguments<'a>(command: &[&'a str], url: &'a str, database: &'a str, spool: &'a str) -> Vec<&'a str> {
     let settings = ["--clickhouse-url", url, "--database", database, "--spool-dir", spool];
@@ -58,7 +58,7 @@ fn check_says_what_will_happen_and_which_guarantee_the_table_gives() {
     let (ok, said, _) = check("weak");
     assert!(ok, "{said}");
     for part in [
-        "ClickHouse 26.",
+        &format!("ClickHouse {}.", Engine::of_the_tests().name()),
         "event String: the event's field",
         "ip String: the client's address",
         "MergeTree",

@@ -9,7 +9,9 @@ use std::thread;
 use std::time::Instant;
 
 use support::proxy::{Fault, Proxy, faults};
-use support::{ClickHouse, Client, Load, PATIENCE, Random, Server, post, run, seed, shared_clickhouse, wait_for};
+use support::{
+    ClickHouse, Client, Engine, Load, PATIENCE, Random, Server, post, run, seed, shared_clickhouse, wait_for,
+};
 
 /// INSERTs that meet a fault in the test of all at random: each kind a few times.
 const FAULTS: u64 = 200;
@@ -19,22 +21,33 @@ const MANY_INSERTS: [&str; 8] =
     ["--batch-age", "20ms", "--batch-rows", "500", "--inserters", "8", "--insert-timeout", "500ms"];
 
 /// A user's profile under which no token is looked at, rows are cut into many blocks, and their
-/// types are not compared with the table's, unless an insert says otherwise.
-const CARELESS: &str = "<clickhouse>
-  <users_config>config.xml</users_config>
-  <default_profile>default</default_profile>
-  <profiles><default>
-    <deduplicate_insert>disable</deduplicate_insert>
-    <use_strict_insert_block_limits>1</use_strict_insert_block_limits>
-    <max_insert_block_size_bytes>1000</max_insert_block_size_bytes>
-    <input_format_with_types_use_header>0</input_format_with_types_use_header>
-    <input_format_native_allow_types_conversion>1</input_format_native_allow_types_conversion>
-  </default></profiles>
-  <quotas><default/></quotas>
-  <users><default>
-    <password/><networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota>
-  </default></users>
-</clickhouse>";
+/// types are not compared with the table's, unless an insert says otherwise: setting, value, and the
+/// oldest ClickHouse here that knows it.
+const CARELESS: [(&str, &str, &str); 6] = [
+    ("insert_deduplicate", "0", "25.8"),
+    ("deduplicate_insert", "disable", "26.3"),
+    ("use_strict_insert_block_limits", "1", "26.7"),
+    ("max_insert_block_size_bytes", "1000", "26.3"),
+    ("input_format_with_types_use_header", "0", "25.8"),
+    ("input_format_native_allow_types_conversion", "1", "25.8"),
+];
+
+fn careless() -> String {
+    let engine = Engine::of_the_tests().name();
+    let known = CARELESS.iter().filter(|(_, _, since)| *since <= engine);
+    let profile: String = known.map(|(name, value, _)| format!("<{name}>{value}</{name}>")).collect();
+    format!(
+        "<clickhouse>
+           <users_config>config.xml</users_config>
+           <default_profile>default</default_profile>
+           <profiles><default>{profile}</default></profiles>
+           <quotas><default/></quotas>
+           <users><default>
+             <password/><networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota>
+           </default></users>
+         </clickhouse>"
+    )
+}
 
 const OUTCOMES: [&str; 5] = ["done", "retry", "hold", "cut", "split"];
 
@@ -94,7 +107,7 @@ fn every_fault_leaves_each_refused_line_once() {
 #[test]
 fn a_profile_that_ignores_tokens_types_and_blocks_does_not_reach_an_insert() {
     const ROWS: u64 = 5000;
-    let clickhouse = ClickHouse::start_with_config(CARELESS);
+    let clickhouse = ClickHouse::start_with_config(&careless());
     let database = clickhouse.database();
     let proxy = Proxy::start(&clickhouse);
     let server = Server::start(&clickhouse, &database, &["--clickhouse-url", &proxy.url(), "--batch-age", "20ms"]);

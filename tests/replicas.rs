@@ -6,25 +6,31 @@
 
 mod support;
 
-use support::{ClickHouse, Forwarder, Server, post, run, wait_for};
+use support::{ClickHouse, Forwarder, Server, free_address, post, run, wait_for};
 
 /// The engine reads a `config.xml` in the folder where it is started.
-const CONFIG: &str = "<clickhouse>
-  <zookeeper><implementation>testkeeper</implementation></zookeeper>
-  <tcp_port>19333</tcp_port>
-  <remote_servers><here><shard><replica><host>127.0.0.1</host><port>19333</port></replica></shard></here></remote_servers>
-</clickhouse>";
+fn config() -> String {
+    let port = free_address().port();
+    format!(
+        "<clickhouse>
+           <zookeeper><implementation>testkeeper</implementation></zookeeper>
+           <tcp_port>{port}</tcp_port>
+           <remote_servers><here><shard><replica><host>127.0.0.1</host><port>{port}</port></replica></shard></here></remote_servers>
+         </clickhouse>"
+    )
+}
 
 const COLUMNS: &str = "event String, sequence Int64, server_time DateTime('UTC')";
 
 /// Two databases with a replica each of one table.
 fn replicas() -> ClickHouse {
-    let clickhouse = ClickHouse::start_with_config(CONFIG);
+    let clickhouse = ClickHouse::start_with_config(&config());
     for (database, replica) in [("replica_a", "a"), ("replica_b", "b")] {
         clickhouse.query(&format!("CREATE DATABASE {database}"));
         clickhouse.query(&format!(
             "CREATE TABLE {database}.events ({COLUMNS}) ENGINE = ReplicatedMergeTree('/tables/events', '{replica}') \
-             ORDER BY event SETTINGS replicated_deduplication_window = 1000"
+             ORDER BY event \
+             SETTINGS replicated_deduplication_window = 1000, replicated_deduplication_window_seconds = 3600"
         ));
     }
     clickhouse
@@ -171,7 +177,7 @@ fn the_statement_that_widens_a_horizon_does() {
 
 #[test]
 fn a_distributed_table_is_inserted_in_the_foreground_and_passes_the_token_on() {
-    let clickhouse = ClickHouse::start_with_config(CONFIG);
+    let clickhouse = ClickHouse::start_with_config(&config());
     clickhouse.query("CREATE DATABASE spread");
     clickhouse.query(&format!(
         "CREATE TABLE spread.shard ({COLUMNS}) ENGINE = MergeTree ORDER BY event \
