@@ -76,11 +76,12 @@ def configuration(data, port, extra, is_server):
     return path
 
 
-def stop_when_stdin_ends():
+def stop_when_stdin_ends(is_server):
     if not stat.S_ISFIFO(os.fstat(0).st_mode):
         return
     poll = select.poll()
-    poll.register(os.dup(0), 0)
+    # The server closes all files but the first three when it starts; `listen` takes the first for itself.
+    poll.register(0 if is_server else os.dup(0), 0)
 
     def wait():
         while not any(event & select.POLLHUP for _, event in poll.poll()):
@@ -247,7 +248,7 @@ def main():
     config = configuration(data, int(port), [setting.split("=", 1) for setting in extra], is_server)
     if not is_server:
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
-    stop_when_stdin_ends()
+    stop_when_stdin_ends(is_server)
     if is_server:
         return serve_with_server(library, config)
     sys.path.insert(0, wheel)
