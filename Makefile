@@ -133,3 +133,29 @@ load-ab: ## send events with ab, with and without keep-alive: URL, CONNECTIONS, 
 
 clean: ## what was built; ./data stays
 	cargo clean
+
+# Other versions of ClickHouse, and real replicas: what needs more than Rust, npm, curl and strace.
+
+# Versions beside the embedded one, and the files of the promises that they are held to.
+VERSIONS ?= 25.8 26.3 26.9
+VERSION_TESTS ?= commands crash damage disk duplicates events faults idempotency insert_format inserted ledger lifecycle \
+	outcomes presence proxy quarantine replicas schema_change
+# Each version in a minute, and what needs several of them or ZooKeeper.
+VERSION_QUICK_TESTS ?= events outcomes
+
+.PHONY: test-versions test-outside
+
+test-versions: clickhouse ## the tests of every promise, against other versions of ClickHouse: VERSIONS, VERSION_TESTS
+	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
+	@scripts/need.sh strace "strace is needed for the tests of a failing disk and a killed ClickHouse: install the package strace" strace
+	@failed=; for version in $(VERSIONS); do \
+		CRASH_ROUNDS=$${CRASH_ROUNDS:-8} scripts/clickhouse-versions/test.sh $$version $(VERSION_TESTS) || failed="$$failed $$version"; \
+	done; [ -z "$$failed" ] || { echo "Tests failed against ClickHouse$$failed." >&2; exit 1; }
+
+test-outside: clickhouse ## tests that need more: other versions of ClickHouse, real replicas
+	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
+	@scripts/need.sh strace "strace is needed for the tests of a failing disk and a killed ClickHouse: install the package strace" strace
+	@scripts/need.sh java "Java is needed to run ZooKeeper: install the package default-jre-headless" default-jre-headless
+	@scripts/need.sh /usr/share/zookeeper/bin/zkServer.sh "ZooKeeper is needed for real replicas: install Debian's package zookeeper" zookeeper
+	$(MAKE) test-versions VERSION_TESTS="$(VERSION_QUICK_TESTS)"
+	cargo test --locked --no-fail-fast --test assumptions --test replicated -- --ignored --test-threads 1

@@ -58,7 +58,7 @@
 //! | committer | one | parses anything |
 //! | inserter | a few | sleeps on a segment |
 //! | watcher | one | touches an event; publishes what the table has become |
-//! | delivery | one, until every server was asked once | does more than say in the log what the tables promise |
+//! | delivery | one, until every server was asked once and has the quarantine table | does more than make missing quarantine tables and say in the log what the tables promise |
 //! | admin | one, one that samples once a second, and one a request | serves ingestion |
 //! | main | one | does anything but start and stop the others |
 //!

@@ -56,7 +56,9 @@ impl Gap {
         assert_eq!(post(server.address(), "/api/events", body.as_bytes()).status, status);
         clickhouse.wait_for_end();
         drop(trap);
-        let missing = parts_that_are_missing(&clickhouse.path().join("store"));
+        let mut missing = parts_that_are_missing(&clickhouse.path().join("store"));
+        // 26.2 to 26.6 write a block down twice, under ids of two schemes.
+        missing.dedup();
         assert_eq!(missing.len(), 1, "it was not killed between a token and its rows: {missing:?}\n{}", server.log());
         Self { clickhouse, database, server }
     }

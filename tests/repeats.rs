@@ -200,7 +200,8 @@ fn an_error_that_leaves_the_token_without_the_rows_loses_nothing() {
     let database = clickhouse.database();
     let server = Server::start(&clickhouse, &database, &[]);
     // The rename that makes the part visible fails, as on a full disk; ClickHouse keeps the token.
-    let failing = clickhouse.fail_at_part(&database, "events", 1);
+    let month = clickhouse.query("SELECT toYYYYMM(now('UTC'))");
+    let failing = clickhouse.fail_at_part(&database, "events", &format!("tmp_insert_{}_1_1_0", month.trim()));
     assert_eq!(post(server.address(), "/api/events", sequences(0..20).as_bytes()).status, 200);
     let retries = || server.metrics()["sluicegate_inserts_total{table=\"events\",outcome=\"retry\"}"];
     wait_for(|| server.log(), || (retries() >= 1.0).then_some(()));

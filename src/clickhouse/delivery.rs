@@ -11,11 +11,15 @@ use super::facts::{TableFacts, is_replicated};
 use super::guarantee::{Guarantee, Level};
 use super::horizon::{Horizon, Writers};
 use super::name::TableName;
+use super::tables;
 
 /// Pause between two attempts to ask the servers that have not answered yet.
 const RETRY_PAUSE: Duration = Duration::from_secs(10);
 
-/// The delivery guarantee of a table on one server.
+/// The longest pause between two tries to create a quarantine table that a server refuses to create.
+const CREATE_AGAIN_MAX: Duration = Duration::from_secs(600);
+
+/// What one server's table promises.
 #[derive(Debug)]
 pub struct Delivery {
     /// The table.
@@ -100,8 +104,8 @@ pub fn shared_windows(windows: &[(String, String)]) -> Vec<String> {
     sentences.collect()
 }
 
-/// Starts a thread that logs the delivery guarantee of each server's tables as soon as the server
-/// answers. The start of the server does not wait for it.
+/// Makes the quarantine table where a server has the table without it, and says in the log what each
+/// server's tables promise, as soon as it answers: the start does not wait for it.
 ///
 /// # Errors
 ///
@@ -110,6 +114,8 @@ pub fn log_at_start(servers: Vec<ClickHouse>, config: TableConfig) -> std::io::R
     thread::Builder::new().name("delivery".into()).spawn(move || {
         let mut windows = Vec::new();
         let (count, mut unasked) = (servers.len(), servers);
+        let mut uncreated = if config.create { unasked.clone() } else { Vec::new() };
+        create_quarantines(&mut uncreated, &config.name, true);
         loop {
             unasked.retain(|server| match log_tables(server, &config) {
                 Ok(window) => {
@@ -125,12 +131,33 @@ pub fn log_at_start(servers: Vec<ClickHouse>, config: TableConfig) -> std::io::R
                 break;
             }
             thread::sleep(RETRY_PAUSE);
+            create_quarantines(&mut uncreated, &config.name, false);
         }
         if count > 1 {
             shared_windows(&windows).iter().for_each(|sentence| tracing::info!("{sentence}"));
         }
+        let mut pause = RETRY_PAUSE;
+        while !uncreated.is_empty() {
+            thread::sleep(pause);
+            pause = CREATE_AGAIN_MAX.min(pause * 2);
+            create_quarantines(&mut uncreated, &config.name, false);
+        }
     })?;
     Ok(())
+}
+
+/// Creates the quarantine table on servers that lack it, and keeps those on which it is not there yet. A refusal may
+/// pass: a replica without ZooKeeper refuses for a while.
+fn create_quarantines(uncreated: &mut Vec<ClickHouse>, name: &TableName, is_first: bool) {
+    uncreated.retain(|server| match tables::create_missing_quarantine(server, name) {
+        Ok(()) => false,
+        Err(error) => {
+            if is_first && !error.is_no_answer() {
+                tables::say_not_created(server, name, &error);
+            }
+            true
+        }
+    });
 }
 
 /// Returns the name of the target table's window.

@@ -42,6 +42,11 @@ pub fn quoted(name: &str) -> String {
     format!("`{}`", name.replace('\\', "\\\\").replace('`', "\\`"))
 }
 
+/// A string between quotes.
+pub fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,5 +57,6 @@ mod tests {
         assert_eq!(name.to_string(), "`default`.`app-events`");
         assert_eq!(name.quarantine().to_string(), "`default`.`app-events_quarantine`");
         assert_eq!(quoted("a`b\\"), "`a\\`b\\\\`");
+        assert_eq!(literal("it's \\"), "'it\\'s \\\\'");
     }
 }

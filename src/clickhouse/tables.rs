@@ -1,7 +1,7 @@
 //! The tables that sluicegate creates if they are missing, and their `CREATE` statements.
 
 use super::client::{ClickHouse, ClientError};
-use super::name::{TableName, quoted};
+use super::name::{TableName, literal, quoted};
 
 /// The only target table that sluicegate creates.
 const DEFAULT_TABLE: &str = "events";
@@ -10,6 +10,71 @@ const DEFAULT_TABLE: &str = "events";
 /// single node.
 const SETTINGS: &str =
     "SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1";
+
+/// The same for a table with replicas; since 25.10 they forget a token after an hour unless told otherwise.
+const REPLICATED_SETTINGS: &str = "SETTINGS replicated_deduplication_window = 10000, \
+    replicated_deduplication_window_seconds = 604800, fsync_after_insert = 1, fsync_part_directory = 1";
+
+/// The engine of a quarantine table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum QuarantineEngine {
+    /// On one server. In ClickHouse Cloud it becomes a SharedMergeTree by itself.
+    MergeTree,
+    /// On each replica of a table that is replicated under this path.
+    Replicated {
+        /// With the name of a further ZooKeeper in front, where the table is in one.
+        path: String,
+        replica: String,
+    },
+    /// In a database of the engine Replicated, which makes the table on each replica and chooses the path.
+    ReplicatedByDatabase,
+}
+
+impl QuarantineEngine {
+    /// That of the quarantine of a table which is there.
+    fn like(clickhouse: &ClickHouse, table: &TableName) -> Result<Self, ClientError> {
+        let parameters = [("param_database", table.database.as_str()), ("param_table", table.table.as_str())];
+        let ask = |statement: &str| clickhouse.query(statement, &parameters);
+        let answer = ask("SELECT t.engine, d.engine FROM system.tables AS t, system.databases AS d \
+                          WHERE t.database = {database:String} AND t.name = {table:String} AND d.name = t.database \
+                          FORMAT JSONCompactEachRow")?;
+        let not_there = |of: &str| ClientError::Refused {
+            status: 404,
+            code: Some(60),
+            message: format!("{of} does not list {table}"),
+        };
+        let Ok([engine, of_database]) = sonic_rs::from_str::<[String; 2]>(answer.trim()) else {
+            return Err(not_there("system.tables"));
+        };
+        if !engine.starts_with("Replicated") {
+            return Ok(Self::MergeTree);
+        }
+        if of_database == "Replicated" {
+            return Ok(Self::ReplicatedByDatabase);
+        }
+        let answer = ask("SELECT if(zookeeper_name = 'default', '', concat(zookeeper_name, ':')) || zookeeper_path, \
+                          replica_name FROM system.replicas \
+                          WHERE database = {database:String} AND table = {table:String} FORMAT JSONCompactEachRow")?;
+        let Ok([path, replica]) = sonic_rs::from_str::<[String; 2]>(answer.trim()) else {
+            return Err(not_there("system.replicas"));
+        };
+        Ok(Self::Replicated { path: format!("{path}_quarantine"), replica })
+    }
+
+    fn engine(&self) -> String {
+        match self {
+            Self::MergeTree => "MergeTree".to_owned(),
+            Self::Replicated { path, replica } => {
+                format!("ReplicatedMergeTree({}, {})", literal(path), literal(replica))
+            }
+            Self::ReplicatedByDatabase => "ReplicatedMergeTree".to_owned(),
+        }
+    }
+
+    fn settings(&self) -> &'static str {
+        if *self == Self::MergeTree { SETTINGS } else { REPLICATED_SETTINGS }
+    }
+}
 
 /// `CREATE DATABASE`.
 fn create_database(database: &str) -> String {
@@ -28,23 +93,25 @@ fn create_events(name: &TableName) -> String {
 }
 
 /// `CREATE TABLE` of a table's quarantine.
-fn create_quarantine(name: &TableName) -> String {
+fn create_quarantine(name: &TableName, engine: &QuarantineEngine) -> String {
     format!(
         "CREATE TABLE IF NOT EXISTS {} (\n  \
            server_time DateTime('UTC'), ip String, code LowCardinality(String), message String, line String\n\
-         ) ENGINE = MergeTree PARTITION BY toYYYYMM(server_time) ORDER BY (code, server_time) \
-         TTL server_time + INTERVAL 30 DAY\n{SETTINGS}",
-        name.quarantine()
+         ) ENGINE = {} PARTITION BY toYYYYMM(server_time) ORDER BY (code, server_time) \
+         TTL server_time + INTERVAL 30 DAY\n{}",
+        name.quarantine(),
+        engine.engine(),
+        engine.settings()
     )
 }
 
-/// Every statement that [`create_missing`] may run for a table.
+/// Every statement that [`create_missing`] may run for a table, as they are for one without replicas.
 pub fn statements(name: &TableName) -> Vec<String> {
     let mut statements = vec![create_database(&name.database)];
     if name.table == DEFAULT_TABLE {
         statements.push(create_events(name));
     }
-    statements.push(create_quarantine(name));
+    statements.push(create_quarantine(name, &QuarantineEngine::MergeTree));
     statements
 }
 
@@ -68,21 +135,58 @@ pub fn create_missing(clickhouse: &ClickHouse, name: &TableName) -> Result<(), C
         clickhouse.query(&create_events(name), &[])?;
         tracing::info!(database, table, "created the missing table");
     }
-    let quarantine = name.quarantine();
-    if !exists(clickhouse, &quarantine)? {
-        let table = quarantine.table;
-        match clickhouse.query(&create_quarantine(name), &[]) {
-            Ok(_) => tracing::info!(database, table, "created the missing quarantine table"),
-            Err(error) if error.is_no_answer() => return Err(error),
-            Err(error) => tracing::warn!(
-                database, table, %error,
-                "the quarantine table is missing and can't be created; rejected lines wait in the spool"
-            ),
+    match create_missing_quarantine(clickhouse, name) {
+        Err(error) if !error.is_no_answer() => {
+            say_not_created(clickhouse, name, &error);
+            Ok(())
         }
+        done => done,
     }
+}
+
+/// Makes the quarantine of a table that is there, like the table: the quarantine of a replicated one has a replica
+/// beside each of its replicas.
+///
+/// # Errors
+///
+/// When the table is not there, ClickHouse does not answer, or refuses.
+pub fn create_missing_quarantine(clickhouse: &ClickHouse, name: &TableName) -> Result<(), ClientError> {
+    let quarantine = name.quarantine();
+    if exists(clickhouse, &quarantine)? {
+        return Ok(());
+    }
+    let engine = QuarantineEngine::like(clickhouse, name)?;
+    clickhouse.query(&create_quarantine(name, &engine), &[])?;
+    tracing::info!(url = clickhouse.url(), table = %quarantine, "the quarantine table was missing and is created");
     Ok(())
+}
+
+/// Warns that a quarantine table is missing.
+pub fn say_not_created(clickhouse: &ClickHouse, name: &TableName, error: &ClientError) {
+    tracing::warn!(
+        url = clickhouse.url(), table = %name.quarantine(), %error,
+        "the quarantine table is missing and can't be created; rejected lines wait in the spool"
+    );
 }
 
 fn exists(clickhouse: &ClickHouse, name: &TableName) -> Result<bool, ClientError> {
     Ok(clickhouse.query(&format!("EXISTS TABLE {name}"), &[])?.trim() == "1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quarantine_is_made_like_its_table() {
+        let name = TableName::new("d", "hits");
+        let of = |engine: &QuarantineEngine| create_quarantine(&name, engine);
+        let plain = of(&QuarantineEngine::MergeTree);
+        assert!(plain.contains("`d`.`hits_quarantine`") && plain.contains("ENGINE = MergeTree PARTITION"), "{plain}");
+        let replicated = of(&QuarantineEngine::Replicated { path: "/it's/d_quarantine".into(), replica: "r1".into() });
+        let engine = r"ENGINE = ReplicatedMergeTree('/it\'s/d_quarantine', 'r1') PARTITION";
+        assert!(replicated.contains(engine) && replicated.contains("SETTINGS replicated_"), "{replicated}");
+        let by_database = of(&QuarantineEngine::ReplicatedByDatabase);
+        assert!(by_database.contains("ENGINE = ReplicatedMergeTree PARTITION"), "{by_database}");
+    }
 }

@@ -26,8 +26,8 @@ impl FailingCalls {
         Self::inject(process, call, "signal=KILL", &["-P", path])
     }
 
-    /// A call that names `path` first fails.
-    pub fn failing(process: u32, call: &str, error: &str, path: &str) -> Self {
+    /// A call that names `path` fails.
+    pub fn naming(process: u32, call: &str, path: &str, error: &str) -> Self {
         Self::inject(process, call, &format!("error={error}"), &["-P", path])
     }
 

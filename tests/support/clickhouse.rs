@@ -88,24 +88,25 @@ impl ClickHouse {
     /// From now on the process that is the engine is killed instead of the rename that makes the
     /// `nth` part of a table visible. [`Self::wait_for_end`] comes next.
     pub fn kill_at_part(&self, database: &str, table: &str, nth: u32) -> FailingCalls {
-        let (process, path) = self.part(database, table, nth);
-        FailingCalls::killing(process, "rename", &path)
+        let month = self.query("SELECT toYYYYMM(now('UTC'))");
+        let part = format!("tmp_insert_{}_{nth}_{nth}_0", month.trim());
+        FailingCalls::killing(self.engine_id(), "rename", &self.path_of(database, table, &part))
     }
 
-    /// From now on the rename that makes the `nth` part of a table visible fails.
-    pub fn fail_at_part(&self, database: &str, table: &str, nth: u32) -> FailingCalls {
-        let (process, path) = self.part(database, table, nth);
-        FailingCalls::failing(process, "rename", "EIO", &path)
+    /// From now on the rename that makes a part of a table visible fails, as on a disk that does.
+    pub fn fail_at_part(&self, database: &str, table: &str, part: &str) -> FailingCalls {
+        FailingCalls::naming(self.engine_id(), "rename", &self.path_of(database, table, part), "EIO")
     }
 
-    /// The process that is the engine, and the folder of a part that is not visible yet.
-    fn part(&self, database: &str, table: &str, nth: u32) -> (u32, String) {
-        let engine = self.engine_process().expect("the engine runs");
+    fn path_of(&self, database: &str, table: &str, part: &str) -> String {
         let folder =
             format!("SELECT data_paths[1] FROM system.tables WHERE database = '{database}' AND name = '{table}'");
-        let (folder, month) = (self.query(&folder), self.query("SELECT toYYYYMM(now('UTC'))"));
-        let path = format!("{}tmp_insert_{}_{nth}_{nth}_0/", folder.trim(), month.trim());
-        (engine.as_raw_pid().try_into().unwrap(), path)
+        format!("{}{part}/", self.query(&folder).trim())
+    }
+
+    fn engine_id(&self) -> u32 {
+        let engine = self.engine_process().expect("the engine runs");
+        engine.as_raw_pid().try_into().unwrap()
     }
 
     /// Waits until it has ended by itself.

@@ -1,16 +1,18 @@
-//! A TCP forwarder before ClickHouse that loses answers, or asks for another database than it was
-//! asked for.
+//! A TCP forwarder before ClickHouse or ZooKeeper that loses answers, asks for another database than it
+//! was asked for, or is cut.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 /// Forwards until the test's process ends.
 pub struct Forwarder {
     address: SocketAddr,
     loses_answers: Arc<AtomicBool>,
+    /// The connections so far, and whether new ones are refused.
+    cut: Arc<Mutex<(Vec<TcpStream>, bool)>>,
 }
 
 impl Forwarder {
@@ -21,18 +23,38 @@ impl Forwarder {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let loses_answers = Arc::new(AtomicBool::new(false));
-        let (names, loses) = ((from.to_owned(), to.to_owned()), loses_answers.clone());
+        let cut = Arc::new(Mutex::new((Vec::new(), false)));
+        let (names, loses, is_cut) = ((from.to_owned(), to.to_owned()), loses_answers.clone(), cut.clone());
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
+                let mut cut = is_cut.lock().unwrap();
+                if cut.1 {
+                    continue;
+                }
                 let Ok(server) = TcpStream::connect(upstream) else { continue };
+                cut.0.push(server.try_clone().unwrap());
+                drop(cut);
                 serve(client, server, names.clone(), loses.clone());
             }
         });
-        Self { address, loses_answers }
+        Self { address, loses_answers, cut }
     }
 
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends every connection and lets no other be made; or lets them be made again.
+    pub fn cut(&self, cut: bool) {
+        let mut guard = self.cut.lock().unwrap();
+        guard.1 = cut;
+        for stream in guard.0.drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
     }
 
     /// From now on, answers of inserts are lost after ClickHouse has given them; or no more.

@@ -7,6 +7,7 @@
 
 mod calls;
 mod clickhouse;
+mod cluster;
 mod disk;
 mod engine;
 mod folder;
@@ -16,12 +17,14 @@ mod load;
 pub mod proxy;
 mod random;
 mod server;
+mod zookeeper;
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 pub use calls::FailingCalls;
 pub use clickhouse::{ClickHouse, shared_clickhouse};
+pub use cluster::{COLUMNS, Cluster};
 pub use disk::SmallDisk;
 pub use engine::Engine;
 pub use folder::Folder;
@@ -30,6 +33,7 @@ pub use http::{Connection, Response, get, post, post_with, request};
 pub use load::{Client, Figures, Load};
 pub use random::{Random, seed};
 pub use server::{Server, Stopping};
+pub use zookeeper::ZooKeeper;
 
 /// The longest that anything may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);

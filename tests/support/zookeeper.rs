@@ -1,0 +1,87 @@
+//! A real ZooKeeper, as Debian's packages `zookeeper` and `default-jre-headless` have it.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::{Folder, free_address, wait_for};
+
+/// Ends with its value; its data are kept over a kill.
+pub struct ZooKeeper {
+    folder: Folder,
+    address: SocketAddr,
+    child: Child,
+}
+
+impl ZooKeeper {
+    pub fn start() -> Self {
+        let (folder, address) = (Folder::new(), free_address());
+        // Sessions of a killed ClickHouse end after seconds.
+        let configuration = format!(
+            "tickTime=500\ndataDir={}\nclientPort={}\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\n\
+             4lw.commands.whitelist=ruok\nmaxClientCnxns=0\n",
+            folder.path().display(),
+            address.port()
+        );
+        std::fs::write(folder.path().join("zoo.cfg"), configuration).unwrap();
+        let child = spawn(&folder);
+        let mut zookeeper = Self { folder, address, child };
+        zookeeper.wait();
+        zookeeper
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again on the same folder and port.
+    pub fn restart(&mut self) {
+        self.child = spawn(&self.folder);
+        self.wait();
+    }
+
+    fn wait(&mut self) {
+        let log = || std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        wait_for(
+            || format!("ZooKeeper does not answer: {}", log()),
+            || {
+                let ended = self.child.try_wait().unwrap();
+                assert!(ended.is_none(), "ZooKeeper did not start, {ended:?}: {}", log());
+                let mut stream = TcpStream::connect(self.address).ok()?;
+                // Early in its start it takes the question and never answers.
+                stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+                stream.write_all(b"ruok").ok()?;
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).ok()?;
+                (answer == "imok").then_some(())
+            },
+        );
+    }
+}
+
+impl Drop for ZooKeeper {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(folder: &Folder) -> Child {
+    let log = File::options().create(true).append(true).open(folder.path().join("log")).unwrap();
+    Command::new("java")
+        .args(["-Xmx256m", "-cp", "/usr/share/java/*", "org.apache.zookeeper.server.quorum.QuorumPeerMain", "zoo.cfg"])
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .expect("`java` is needed: `make test-outside` installs it as root on Debian, with ZooKeeper")
+}
