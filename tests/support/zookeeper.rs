@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Folder, free_address, wait_for};
 
-/// Ends with its value; its data are kept over a kill.
+/// Ends with its value, or with the test's process, whose end closes the pipe; its data are kept over a kill.
 pub struct ZooKeeper {
     folder: Folder,
     address: SocketAddr,
@@ -27,7 +27,7 @@ impl ZooKeeper {
         );
         std::fs::write(folder.path().join("zoo.cfg"), configuration).unwrap();
         let child = spawn(&folder);
-        let mut zookeeper = Self { folder, address, child };
+        let zookeeper = Self { folder, address, child };
         zookeeper.wait();
         zookeeper
     }
@@ -38,7 +38,7 @@ impl ZooKeeper {
 
     /// SIGKILL.
     pub fn kill(&mut self) {
-        self.child.kill().unwrap();
+        drop(self.child.stdin.take());
         self.child.wait().unwrap();
     }
 
@@ -48,13 +48,11 @@ impl ZooKeeper {
         self.wait();
     }
 
-    fn wait(&mut self) {
+    fn wait(&self) {
         let log = || std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
         wait_for(
-            || format!("ZooKeeper does not answer: {}", log()),
+            || format!("ZooKeeper does not answer (`make test-outside` installs it, and Java): {}", log()),
             || {
-                let ended = self.child.try_wait().unwrap();
-                assert!(ended.is_none(), "ZooKeeper did not start, {ended:?}: {}", log());
                 let mut stream = TcpStream::connect(self.address).ok()?;
                 // Early in its start it takes the question and never answers.
                 stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
@@ -69,19 +67,24 @@ impl ZooKeeper {
 
 impl Drop for ZooKeeper {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
 }
 
+/// The shell kills it when its own standard input ends.
+const UNTIL_STDIN_ENDS: &str = "java -Xmx256m -cp '/usr/share/java/*' \
+    org.apache.zookeeper.server.quorum.QuorumPeerMain zoo.cfg </dev/null & \
+    cat >/dev/null; kill -9 $!; wait";
+
 fn spawn(folder: &Folder) -> Child {
     let log = File::options().create(true).append(true).open(folder.path().join("log")).unwrap();
-    Command::new("java")
-        .args(["-Xmx256m", "-cp", "/usr/share/java/*", "org.apache.zookeeper.server.quorum.QuorumPeerMain", "zoo.cfg"])
+    Command::new("sh")
+        .args(["-c", UNTIL_STDIN_ENDS])
         .current_dir(folder.path())
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(log.try_clone().unwrap())
         .stderr(log)
         .spawn()
-        .expect("`java` is needed: `make test-outside` installs it as root on Debian, with ZooKeeper")
+        .unwrap()
 }
