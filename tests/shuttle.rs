@@ -1,126 +1,233 @@
 //! Where threads meet, in every order that a scheduler can think of: no wake-up is lost.
 //!
-//! The files under test are the server's own, built on `shuttle`'s atomics. It runs one thread at a
-//! time and chooses which at each operation, at random or by priorities that it changes at a few
-//! places (PCT). All threads asleep at once is a wake-up lost, and fails. Every operation is
-//! sequentially consistent to it, which is what the protocol asks of the processor.
+//! The files under test are the server's own hand-over: its mailboxes, its committer's waits and its
+//! list of confirmed segments, built on `shuttle`'s atomics and threads instead of the system's. It
+//! runs one thread at a time and chooses which at each operation, at random or by priorities that it
+//! changes at a few places (PCT). All threads asleep at once is a lost wake-up and fails: to `shuttle`
+//! no time-out ends a sleep. Every operation is sequentially consistent to it, which is what the
+//! protocol asks of the processor.
 
-#[path = "../src/handoff/inserted.rs"]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+/// `src/handoff`, file by file, but for its `sync`.
+#[path = "../src/handoff"]
 #[allow(dead_code, missing_docs)]
-mod inserted;
-#[path = "../src/handoff/wakeup.rs"]
-mod wakeup;
+mod handoff {
+    pub(crate) mod exchange;
+    mod inserted;
+    mod lifecycle;
+    pub(crate) mod mailbox;
+    mod submitted;
+    mod wakeup;
 
-#[path = "../src/batch/number.rs"]
-#[allow(dead_code, missing_docs)]
-mod number;
+    /// What those files are built on here.
+    mod sync {
+        pub(super) use shuttle::sync::atomic;
+        pub(super) use shuttle::thread::{Thread, current, park_timeout};
 
-mod batch {
-    pub(crate) use super::number::SegmentNumber;
+        use atomic::{AtomicUsize, Ordering::SeqCst};
+
+        /// The server's queue, whose every operation is a place where another thread may go on.
+        pub(super) struct ArrayQueue<T> {
+            queue: crossbeam::queue::ArrayQueue<T>,
+            place: AtomicUsize,
+        }
+
+        impl<T> ArrayQueue<T> {
+            pub(super) fn new(capacity: usize) -> Self {
+                Self { queue: crossbeam::queue::ArrayQueue::new(capacity), place: AtomicUsize::new(0) }
+            }
+
+            pub(super) fn push(&self, item: T) -> Result<(), T> {
+                self.place.load(SeqCst);
+                self.queue.push(item)
+            }
+
+            pub(super) fn pop(&self) -> Option<T> {
+                self.place.load(SeqCst);
+                self.queue.pop()
+            }
+
+            pub(super) fn is_empty(&self) -> bool {
+                self.place.load(SeqCst);
+                self.queue.is_empty()
+            }
+        }
+    }
 }
 
-mod sync {
-    pub(crate) use shuttle::sync::atomic;
-}
-
-/// A ring so small that segments meet in it.
+/// Bounds so small that they are met.
 mod limits {
+    pub(crate) const BATCHES_PER_WORKER: usize = 2;
+    pub(crate) const ARRIVALS_MAX: usize = 2;
+    /// Segments meet in the ring.
     pub(crate) const INSERTED_RING: usize = 4;
 }
 
-use std::collections::VecDeque;
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
+use std::time::Duration;
 
-use batch::SegmentNumber;
-use inserted::Inserted;
-use shuttle::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use shuttle::sync::{Arc, Mutex};
-use shuttle::thread;
-use wakeup::Asleep;
+use handoff::exchange::Handoff;
+use handoff::mailbox::{Arrival, Mailbox};
+use shuttle::sync::{Arc, mpsc};
+use shuttle::thread::{self, JoinHandle, Thread};
+use sluicegate::batch::{self, Batch, CommitOutcome, Exchange, Returned, SegmentNumber, Sequence};
 
 const RANDOM: usize = 4000;
 const BY_PRIORITY: usize = 4000;
 /// Places where the priorities change.
 const DEPTH: usize = 3;
+/// Never reached: nothing but a wake-up ends a sleep.
+const FOR_EVER: Duration = Duration::MAX;
 
 fn in_many_orders(test: fn()) {
     shuttle::check_random(test, RANDOM);
     shuttle::check_pct(test, BY_PRIORITY, DEPTH);
 }
 
-#[test]
-fn a_sleeper_hears_of_all_that_several_wakers_put_there() {
-    in_many_orders(|| {
-        const WAKERS: usize = 2;
-        const EACH: usize = 2;
-        let (queue, asleep) = (Arc::new(Mutex::new(VecDeque::new())), Arc::new(Asleep::default()));
-        let sleeper = {
-            let (queue, asleep) = (queue.clone(), asleep.clone());
-            thread::spawn(move || {
-                let mut taken = 0;
-                while taken < WAKERS * EACH {
-                    let next = queue.lock().unwrap().pop_front();
-                    match next {
-                        Some(()) => taken += 1,
-                        None => {
-                            if asleep.may_sleep(|| queue.lock().unwrap().is_empty()) {
-                                thread::park();
-                            }
-                            asleep.awake();
-                        }
-                    }
-                }
-            })
+/// A hand-over and the threads of its workers, as soon as they run.
+struct Meeting {
+    handoff: Arc<Handoff>,
+    workers: Vec<Arc<OnceLock<Thread>>>,
+}
+
+impl Meeting {
+    fn of(workers: usize) -> Self {
+        let workers: Vec<Arc<OnceLock<Thread>>> = (0..workers).map(|_| Arc::default()).collect();
+        let mailbox = |worker: &Arc<OnceLock<Thread>>| {
+            let worker = worker.clone();
+            // A worker that does not run yet looks before it sleeps.
+            Mailbox::woken_by(move || worker.get().into_iter().for_each(Thread::unpark))
         };
-        let wakers: Vec<_> = (0..WAKERS)
-            .map(|_| {
-                let (queue, asleep, sleeper) = (queue.clone(), asleep.clone(), sleeper.thread().clone());
-                thread::spawn(move || {
-                    for _ in 0..EACH {
-                        queue.lock().unwrap().push_back(());
-                        if asleep.must_wake() {
-                            sleeper.unpark();
-                        }
+        let handoff = Handoff::new(workers.iter().map(mailbox).collect(), std::sync::Arc::default());
+        Self { handoff: Arc::new(handoff), workers }
+    }
+
+    /// Starts worker `index`, which takes `turn` after `turn` until one returns true, and sleeps in
+    /// between as a worker does.
+    fn worker(
+        &self,
+        index: usize,
+        mut turn: impl FnMut(&Handoff, &Mailbox) -> bool + Send + 'static,
+    ) -> JoinHandle<()> {
+        let (handoff, thread) = (self.handoff.clone(), self.workers[index].clone());
+        thread::spawn(move || {
+            thread.set(thread::current()).unwrap();
+            let mailbox = handoff.mailbox(index).unwrap();
+            while !turn(&handoff, mailbox) {
+                if mailbox.may_sleep() {
+                    handoff.worker_sleeps();
+                    thread::park();
+                }
+                mailbox.awake();
+            }
+        })
+    }
+
+    /// Starts the committer, which takes every batch until no worker submits any more, and returns how
+    /// many it took. With `gathers` it waits for more whenever it has taken the first.
+    fn committer(&self, gathers: bool) -> JoinHandle<usize> {
+        let handoff = self.handoff.clone();
+        thread::spawn(move || {
+            handoff.register_committer();
+            let mut taken = 0;
+            loop {
+                let finished = handoff.is_finished();
+                if let Some(first) = handoff.next() {
+                    if gathers {
+                        handoff.gather(FOR_EVER);
                     }
-                })
-            })
-            .collect();
-        wakers.into_iter().for_each(|waker| waker.join().unwrap());
-        sleeper.join().unwrap();
+                    for batch in std::iter::once(first).chain(std::iter::from_fn(|| handoff.next())) {
+                        taken += 1;
+                        let worker = batch.worker;
+                        let segment = SegmentNumber::new(batch.sequence.get());
+                        handoff.give_back(Returned { batch, outcome: CommitOutcome::Committed { segment } });
+                        handoff.wake(worker);
+                    }
+                } else if finished {
+                    return taken;
+                } else {
+                    handoff.wait(FOR_EVER);
+                }
+            }
+        })
+    }
+}
+
+/// A worker's turn that hands over what it has, up to `count` batches in all, and returns true when
+/// every one of them has come home in its order.
+fn hand_over(worker: usize, count: u64) -> impl FnMut(&Handoff, &Mailbox) -> bool + Send {
+    let mut home: Vec<Batch> = (0..limits::BATCHES_PER_WORKER).map(|_| Batch::new(worker)).collect();
+    let (mut sent, mut received) = (0, 0);
+    move |handoff, mailbox| {
+        while let Some(Returned { batch, outcome }) = mailbox.take() {
+            received += 1;
+            assert_eq!(outcome, CommitOutcome::Committed { segment: SegmentNumber::new(received) });
+            home.push(batch);
+        }
+        while sent < count
+            && let Some(mut batch) = home.pop()
+        {
+            sent += 1;
+            batch.sequence = Sequence::new(sent);
+            handoff.submit(batch);
+        }
+        received == count
+    }
+}
+
+/// A connection without a network: nobody reads or writes here.
+fn arrival() -> Arrival {
+    let file = OwnedFd::from(File::open("/dev/null").unwrap());
+    let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+    Arrival { stream: mio::net::TcpStream::from_std(TcpStream::from(file)), peer }
+}
+
+#[test]
+fn every_batch_reaches_the_committer_and_comes_home() {
+    in_many_orders(|| {
+        const WORKERS: usize = 2;
+        const EACH: u64 = 3;
+        let meeting = Meeting::of(WORKERS);
+        let committer = meeting.committer(false);
+        let workers: Vec<_> = (0..WORKERS).map(|index| meeting.worker(index, hand_over(index, EACH))).collect();
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
+        meeting.handoff.finish();
+        assert_eq!(committer.join().unwrap(), WORKERS * EACH as usize);
     });
 }
 
 #[test]
-fn whoever_waits_until_all_sleep_hears_of_the_last() {
+fn a_committer_that_gathers_hears_of_the_last_worker_that_sleeps() {
     in_many_orders(|| {
         const WORKERS: usize = 2;
-        const TURNS: usize = 2;
-        let workers: Arc<Vec<Asleep>> = Arc::new((0..WORKERS).map(|_| Asleep::default()).collect());
-        let gathering = Arc::new(Asleep::default());
-        let all_sleep = |workers: &[Asleep]| workers.iter().all(Asleep::is_asleep);
-        let committer = {
-            let (workers, gathering) = (workers.clone(), gathering.clone());
-            thread::spawn(move || {
-                if gathering.may_sleep(|| !all_sleep(&workers)) {
-                    thread::park();
-                }
-                gathering.awake();
-            })
-        };
-        let threads: Vec<_> = (0..WORKERS)
+        const EACH: u64 = 2;
+        let meeting = Meeting::of(WORKERS);
+        let committer = meeting.committer(true);
+        let (done, all_done) = mpsc::channel();
+        let workers: Vec<_> = (0..WORKERS)
             .map(|index| {
-                let (workers, gathering, committer) = (workers.clone(), gathering.clone(), committer.thread().clone());
-                thread::spawn(move || {
-                    for _ in 0..TURNS {
-                        workers[index].awake();
-                        if workers[index].may_sleep(|| true) && gathering.must_wake_when(|| all_sleep(&workers)) {
-                            committer.unpark();
-                        }
+                let (mut turn, mut done) = (hand_over(index, EACH), Some(done.clone()));
+                // Whose batches are all home waits for clients, until the last one comes.
+                meeting.worker(index, move |handoff, mailbox| {
+                    if done.is_some() && turn(handoff, mailbox) {
+                        done.take().unwrap().send(()).unwrap();
                     }
+                    mailbox.arrival().is_some()
                 })
             })
             .collect();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
-        committer.join().unwrap();
+        (0..WORKERS).for_each(|_| all_done.recv().unwrap());
+        for index in 0..WORKERS {
+            meeting.handoff.place(index, arrival());
+            meeting.handoff.mailbox(index).unwrap().wake();
+        }
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
+        meeting.handoff.finish();
+        assert_eq!(committer.join().unwrap(), WORKERS * EACH as usize);
     });
 }
 
@@ -128,42 +235,51 @@ fn whoever_waits_until_all_sleep_hears_of_the_last() {
 fn a_reply_that_waits_for_its_segment_hears_of_it() {
     in_many_orders(|| {
         const SEGMENTS: [u64; 2] = [5, 6];
-        let inserted = Arc::new(Inserted::default());
-        let (asleep, news) = (Arc::new(Asleep::default()), Arc::new(AtomicBool::new(false)));
-        let worker = {
-            let (inserted, asleep, news) = (inserted.clone(), asleep.clone(), news.clone());
-            thread::spawn(move || {
-                for segment in SEGMENTS {
-                    inserted.wait();
-                    // Afterwards it looks only when there is news.
-                    let mut is_there = inserted.has(SegmentNumber::new(segment));
-                    while !is_there {
-                        if asleep.may_sleep(|| !news.load(SeqCst)) {
-                            thread::park();
-                        }
-                        asleep.awake();
-                        is_there = news.swap(false, SeqCst) && inserted.has(SegmentNumber::new(segment));
-                    }
-                    inserted.wait_no_more();
+        let meeting = Meeting::of(1);
+        let mut waiting = SEGMENTS.to_vec();
+        let mut is_noted = false;
+        let worker = meeting.worker(0, move |handoff, mailbox| {
+            while let Some(segment) = waiting.last().copied().map(SegmentNumber::new) {
+                if !is_noted {
+                    handoff.inserted.wait();
                 }
-            })
-        };
+                // Later it looks only when there is news.
+                if (is_noted && !mailbox.take_news()) || !handoff.inserted.has(segment) {
+                    is_noted = true;
+                    return false;
+                }
+                handoff.inserted.wait_no_more();
+                waiting.pop();
+                is_noted = false;
+            }
+            true
+        });
         let inserters: Vec<_> = SEGMENTS
             .into_iter()
             .map(|segment| {
-                let (inserted, asleep, news) = (inserted.clone(), asleep.clone(), news.clone());
-                let worker = worker.thread().clone();
-                thread::spawn(move || {
-                    if inserted.note(SegmentNumber::new(segment)) {
-                        news.store(true, SeqCst);
-                        if asleep.must_wake() {
-                            worker.unpark();
-                        }
-                    }
-                })
+                let handoff = meeting.handoff.clone();
+                thread::spawn(move || handoff.segment_inserted(SegmentNumber::new(segment)))
             })
             .collect();
         inserters.into_iter().for_each(|inserter| inserter.join().unwrap());
         worker.join().unwrap();
+    });
+}
+
+#[test]
+fn a_connection_that_another_worker_accepted_is_served() {
+    in_many_orders(|| {
+        const EACH: usize = 2;
+        let meeting = Meeting::of(2);
+        let mut served = 0;
+        let idle = meeting.worker(0, move |_, mailbox| {
+            served += std::iter::from_fn(|| mailbox.arrival()).count();
+            served == EACH
+        });
+        for _ in 0..2 * EACH {
+            meeting.handoff.place(1, arrival());
+        }
+        idle.join().unwrap();
+        assert_eq!(meeting.handoff.connections(), 2 * EACH);
     });
 }

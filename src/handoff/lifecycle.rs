@@ -8,8 +8,9 @@
 //! The phase never goes back.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
+
+use super::sync::atomic::{AtomicU8, Ordering};
 
 const STARTING: u8 = 0;
 const SERVING: u8 = 1;
@@ -72,34 +73,5 @@ impl Lifecycle {
     /// The deadline of the stop; `None` before its beginning.
     pub fn deadline(&self) -> Option<Instant> {
         self.stop.get().map(|stop| stop.deadline)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_phase_goes_forward_only() {
-        let lifecycle = Lifecycle::default();
-        assert!(lifecycle.is_starting() && !lifecycle.is_stopping() && lifecycle.deadline().is_none());
-        lifecycle.serve();
-        assert!(!lifecycle.is_starting() && !lifecycle.is_stopping());
-        assert!(lifecycle.stop(Duration::from_secs(30)));
-        let deadline = lifecycle.deadline().unwrap();
-        assert!(!lifecycle.stop(Duration::ZERO), "a second request to stop is told apart");
-        assert_eq!(lifecycle.deadline(), Some(deadline), "and does not shorten the first");
-        assert_eq!(deadline - lifecycle.stopping_since().unwrap(), Duration::from_secs(30));
-        lifecycle.finish();
-        lifecycle.serve();
-        assert!(lifecycle.is_stopping() && lifecycle.is_finishing());
-    }
-
-    #[test]
-    fn a_stop_during_the_start_is_not_undone_by_its_end() {
-        let lifecycle = Lifecycle::default();
-        lifecycle.stop(Duration::ZERO);
-        lifecycle.serve();
-        assert!(lifecycle.is_stopping());
     }
 }

@@ -5,7 +5,6 @@
 //! The waker first adds work and then checks for the announcement. Both sides use sequentially
 //! consistent operations, so at least one of them sees the other's write.
 
-// A test replaces `sync` and runs this file in all interleavings.
 use super::sync::atomic::{AtomicBool, Ordering, fence};
 
 /// The announcement of a thread that it sleeps or is about to.

@@ -1,0 +1,159 @@
+//! The hand-over as a whole: every worker's mailbox, and the way to the committer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::utils::CachePadded;
+
+use super::inserted::Inserted;
+use super::lifecycle::Lifecycle;
+use super::mailbox::{Arrival, Mailbox};
+use super::submitted::Submitted;
+use crate::batch::{Batch, Exchange, Returned, SegmentNumber};
+use crate::limits;
+
+/// The queue to the committer, and the mailboxes of all workers.
+pub struct Handoff {
+    submitted: Submitted,
+    mailboxes: Box<[CachePadded<Mailbox>]>,
+    /// The phase of the process.
+    pub lifecycle: Arc<Lifecycle>,
+    /// The segments that ClickHouse has confirmed recently.
+    pub inserted: Inserted,
+}
+
+impl Handoff {
+    /// Creates a hand-off for the workers with these mailboxes, in the order of their indices.
+    pub fn new(mailboxes: Vec<Mailbox>, lifecycle: Arc<Lifecycle>) -> Self {
+        let capacity = (mailboxes.len() * limits::BATCHES_PER_WORKER).max(1);
+        Self {
+            submitted: Submitted::new(capacity),
+            mailboxes: mailboxes.into_iter().map(CachePadded::new).collect(),
+            lifecycle,
+            inserted: Inserted::default(),
+        }
+    }
+
+    /// Number of workers.
+    pub fn workers(&self) -> usize {
+        self.mailboxes.len()
+    }
+
+    /// The mailbox of a worker.
+    pub fn mailbox(&self, worker: usize) -> Option<&Mailbox> {
+        self.mailboxes.get(worker).map(|padded| &**padded)
+    }
+
+    /// Called by worker `from`: passes a connection that it has accepted to the worker with the fewest
+    /// connections, and keeps it if `from` is one of those.
+    ///
+    /// The kernel distributes connections over the listening sockets by a hash of their addresses,
+    /// which gives some workers twice the share of others.
+    pub fn place(&self, from: usize, arrival: Arrival) {
+        let own = self.mailbox(from).map_or(usize::MAX, Mailbox::connections);
+        let least = (0..).zip(&self.mailboxes).min_by_key(|(_, mailbox)| mailbox.connections());
+        let Some((index, mailbox)) = least
+            .filter(|(_, mailbox)| mailbox.connections() < own)
+            .or_else(|| (0..).zip(&self.mailboxes).find(|(index, _)| *index == from))
+        else {
+            return;
+        };
+        if mailbox.place(arrival) && index != from {
+            mailbox.wake();
+        }
+    }
+
+    /// Called by a worker after it has closed a connection.
+    pub fn leave(&self, worker: usize) {
+        if let Some(mailbox) = self.mailbox(worker) {
+            mailbox.leave();
+        }
+    }
+
+    /// Number of open connections of all workers.
+    pub fn connections(&self) -> usize {
+        self.mailboxes.iter().map(|mailbox| mailbox.connections()).sum()
+    }
+
+    /// Called by an inserter after ClickHouse has confirmed the rows of a segment.
+    pub fn segment_inserted(&self, segment: SegmentNumber) {
+        if self.inserted.note(segment) {
+            for mailbox in &self.mailboxes {
+                mailbox.tell_news();
+            }
+        }
+    }
+
+    /// Wakes every worker, so that it notices a change that concerns all.
+    pub fn wake_workers(&self) {
+        for mailbox in &self.mailboxes {
+            mailbox.wake();
+        }
+    }
+
+    /// Called by a worker: submits a closed batch to the committer.
+    pub fn submit(&self, batch: Batch) {
+        self.submitted.push(batch);
+    }
+
+    /// True while the committer waits for more batches to join a group.
+    pub fn is_gathering(&self) -> bool {
+        self.submitted.is_gathering()
+    }
+
+    /// Called by a worker that is about to sleep. The last worker to sleep wakes a committer that
+    /// gathers a group.
+    pub fn worker_sleeps(&self) {
+        self.submitted.wake_when(|| self.all_workers_sleep());
+    }
+
+    fn all_workers_sleep(&self) -> bool {
+        self.mailboxes.iter().all(|mailbox| mailbox.is_asleep())
+    }
+
+    /// Wakes the committer if it sleeps or is about to.
+    pub fn wake_committer(&self) {
+        self.submitted.wake();
+    }
+
+    /// Notes that no worker submits any more batches. The committer stores the queued batches, seals
+    /// the open segment, and ends.
+    pub fn finish(&self) {
+        self.lifecycle.finish();
+        self.submitted.unpark();
+    }
+}
+
+impl Exchange for Handoff {
+    fn register_committer(&self) {
+        self.submitted.register_committer();
+    }
+
+    fn next(&self) -> Option<Batch> {
+        self.submitted.pop()
+    }
+
+    fn wait(&self, timeout: Duration) {
+        self.submitted.wait(timeout, || self.is_finished());
+    }
+
+    fn gather(&self, timeout: Duration) {
+        self.submitted.gather(timeout, || self.all_workers_sleep());
+    }
+
+    fn is_finished(&self) -> bool {
+        self.lifecycle.is_finishing()
+    }
+
+    fn give_back(&self, returned: Returned) {
+        if let Some(mailbox) = self.mailbox(returned.batch.worker) {
+            mailbox.give_back(returned);
+        }
+    }
+
+    fn wake(&self, worker: usize) {
+        if let Some(mailbox) = self.mailbox(worker) {
+            mailbox.wake();
+        }
+    }
+}
