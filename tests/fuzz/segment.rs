@@ -13,8 +13,8 @@ use std::time::Duration;
 use crossbeam::channel::unbounded;
 use libfuzzer_sys::fuzz_target;
 use sluicegate::batch::Batch;
+use sluicegate::batch::identity::{RequestKey, Summary, of_event, of_request};
 use sluicegate::handoff::{Handoff, Mailbox};
-use sluicegate::batch::identity::{Summary, RequestKey, of_event, of_request};
 use sluicegate::spool::{Committer, Durability, Inspected, Part, Spool, SpoolConfig, inspect};
 
 const NAME: &str = "t/00000000000000000001.segment";
@@ -44,7 +44,7 @@ static BASE: LazyLock<Base> = LazyLock::new(|| {
             batch.key = Some(RequestKey::new(of_request("t", &[sequence as u8]), b"body", summary));
             batch.identify(of_event("column", &[sequence as u8]), 0..5);
         }
-batch.close();
+        batch.close();
         handoff.submit(batch);
     }
     handoff.finish();

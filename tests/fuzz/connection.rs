@@ -1,0 +1,205 @@
+//! A whole connection: whatever arrives in whatever pieces, it keeps no more than a request, serves
+//! the same requests and writes the same replies as if all had come at once, in the order of the
+//! requests, and nothing behind the one that closes.
+//!
+//! The input says how it is cut, in which order batches are decided, when there is no room, and then
+//! what arrives.
+
+#![no_main]
+
+use std::cell::Cell;
+use std::time::Instant;
+
+use libfuzzer_sys::fuzz_target;
+use sluicegate::api::{Ack, Answer, Fault, IngestOptions, Reply, Route, Shed};
+use sluicegate::batch::{CommitRefusal, SegmentNumber, Sequence};
+use sluicegate::connection::{Committed, Connection, RequestLimits, Service};
+use sluicegate::http::{CONTINUE, DateCache, Head, HeadLimits, Method, Status};
+
+const LIMITS: RequestLimits =
+    RequestLimits { head: HeadLimits { head_bytes_max: 512, headers_max: 8 }, body_bytes_max: 128 };
+
+/// The most that a request may be, so the most that is kept of one.
+const KEPT_MAX: usize = LIMITS.head.head_bytes_max + LIMITS.body_bytes_max as usize;
+
+const NOT_FOUND: Fault = Fault::new(Status::NotFound, "not_found", "Nothing here.");
+
+/// Serves by noting what it is asked; each reply says the how-many-th request it belongs to.
+#[derive(Default)]
+struct Recorder {
+    served: Vec<(Route, Vec<u8>)>,
+    /// Batches that are not decided yet.
+    undecided: Vec<Sequence>,
+    heads: Cell<usize>,
+    /// The last head asked for the end of the connection.
+    is_last: Cell<bool>,
+    /// A client asked for leave to send what is refused: how it is told depends on what is here.
+    is_told_at_once: Cell<bool>,
+    /// A bit for each time that it is asked for room: is there none?
+    full: u8,
+    asked: Cell<u32>,
+}
+
+impl Service for Recorder {
+    fn route(&self, head: &Head<'_>) -> Route {
+        assert!(!self.is_last.replace(!head.keep_alive), "a head is read behind the last request");
+        self.heads.set(self.heads.get() + 1);
+        match (head.path, head.method) {
+            ("/api/events", Method::Post) => {
+                let ack = if head.query.contains("inserted") { Ack::Inserted } else { Ack::Disk };
+                Route::Events(IngestOptions { ack, ..IngestOptions::default() })
+            }
+            ("/api/events", Method::Options) => Route::Options("POST, OPTIONS"),
+            ("/health", _) => Route::Health,
+            _ => {
+                self.is_told_at_once.set(self.is_told_at_once.get() || head.expect_continue);
+                Route::Refuse(NOT_FOUND)
+            }
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        let asked = self.asked.replace(self.asked.get() + 1);
+        // Never seven times in a row.
+        self.full & 0x7f & (1 << (asked % 8)) == 0
+    }
+
+    fn serve(&mut self, route: Route, body: &[u8]) -> Answer {
+        self.served.push((route, body.to_vec()));
+        let number = self.served.len() as u32;
+        match route {
+            Route::Events(options) => {
+                let sequence = Sequence::new(number.into());
+                self.undecided.push(sequence);
+                Answer::AfterCommit { reply: Reply::Accepted(number), sequence, ack: options.ack }
+            }
+            Route::Options(methods) => Answer::Now(Reply::Allow(methods)),
+            _ => Answer::Now(Reply::Json(Status::Ok, format!("{{\"accepted\":{number},").into())),
+        }
+    }
+}
+
+/// What came of an input.
+#[derive(Debug, PartialEq, Eq)]
+struct Outcome {
+    served: Vec<(Route, Vec<u8>)>,
+    replies: String,
+    was_refused: bool,
+    is_finished: bool,
+}
+
+/// A connection and what it has written.
+struct Side {
+    connection: Connection,
+    service: Recorder,
+    out: Vec<u8>,
+    order: u8,
+}
+
+impl Side {
+    /// As a worker does: what is kept stands in front of the next piece, and nothing is read while
+    /// there is no room.
+    fn feed<'a>(&mut self, pieces: impl Iterator<Item = &'a [u8]>) {
+        let mut kept = Vec::new();
+        for piece in pieces {
+            kept.extend_from_slice(piece);
+            loop {
+                let (was_over, heads) = (self.is_over(), self.service.heads.get());
+                let received = self.connection.receive(&mut kept, &LIMITS, &mut self.service);
+                kept = kept[received.kept].to_vec();
+                assert!(!was_over || self.service.heads.get() == heads, "a head is read behind the end");
+                assert!(received.expected <= KEPT_MAX, "{} bytes are expected", received.expected);
+                self.decide_one();
+                if !self.connection.is_paused() {
+                    break;
+                }
+            }
+            assert!(kept.len() <= KEPT_MAX, "{} bytes are kept", kept.len());
+            self.render();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.connection.is_closing() || self.connection.is_finished()
+    }
+
+    /// Decides any one of the batches; what is decided depends on the batch alone.
+    fn decide_one(&mut self) {
+        let undecided = &mut self.service.undecided;
+        if !undecided.is_empty() {
+            self.order = self.order.wrapping_mul(5).wrapping_add(1);
+            let sequence = undecided.swap_remove(usize::from(self.order) % undecided.len());
+            let (number, segment) = (sequence.get(), SegmentNumber::new(sequence.get()));
+            let outcome = match number % 4 {
+                0 => Err(Shed::Commit(CommitRefusal::DiskFull).into()),
+                1 => Ok(Committed { segment: None, certain: true, until: Instant::now(), first: None }),
+                _ => Ok(Committed {
+                    segment: Some(segment),
+                    certain: number % 4 == 2,
+                    until: Instant::now(),
+                    first: None,
+                }),
+            };
+            if self.connection.replies().settle(sequence, outcome) {
+                self.connection.replies().inserted(segment);
+            }
+        }
+        self.render();
+    }
+
+    fn render(&mut self) {
+        let (was_finished, before) = (self.connection.is_finished(), self.out.len());
+        self.connection.render(&mut self.out, &DateCache::default(), false, |_| {});
+        assert!(!was_finished || self.out.len() == before, "a reply leaves behind the last one");
+    }
+
+    fn end(mut self) -> (Outcome, bool) {
+        while !self.service.undecided.is_empty() {
+            self.decide_one();
+        }
+        let replies = String::from_utf8(self.out.clone()).expect("replies are text");
+        let interim = std::str::from_utf8(CONTINUE).expect("it is text");
+        let replies = replies.replace(interim, "");
+        let numbers = replies.split("\"accepted\":").skip(1).map(|rest| {
+            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse::<u32>().expect("a number")
+        });
+        assert!(numbers.is_sorted_by(|one, next| one < next), "replies are out of order: {replies}");
+        let outcome = Outcome {
+            served: self.service.served.clone(),
+            replies,
+            was_refused: self.connection.was_refused(),
+            is_finished: self.connection.is_finished(),
+        };
+        // The peer has sent all, and has every reply: nothing is left to do.
+        self.connection.end_of_input();
+        self.render();
+        assert!(self.connection.is_finished(), "it waits for nothing");
+        (outcome, self.service.is_told_at_once.get())
+    }
+}
+
+fn run<'a>(order: u8, full: u8, pieces: impl Iterator<Item = &'a [u8]>) -> (Outcome, bool) {
+    let service = Recorder { full, ..Recorder::default() };
+    let mut side = Side { connection: Connection::default(), service, out: Vec::new(), order };
+    side.feed(pieces);
+    side.end()
+}
+
+fuzz_target!(|input: &[u8]| {
+    let [order, full, cuts, input @ ..] = input else { return };
+    let Some((sizes, bytes)) = input.split_at_checked(usize::from(cuts % 16)) else { return };
+    let mut sizes = sizes.iter().cycle();
+    let mut rest = bytes;
+    let pieces = std::iter::from_fn(|| {
+        let len = sizes.next().map_or(usize::MAX, |size| usize::from(*size) + 1).min(rest.len());
+        let (piece, behind) = rest.split_at(len);
+        rest = behind;
+        Some(piece).filter(|piece| !piece.is_empty())
+    });
+    let (parts, is_told_at_once) = run(*order, *full, pieces);
+    let (whole, is_told_at_once_whole) = run(0, 0, std::iter::once(bytes).filter(|bytes| !bytes.is_empty()));
+    if !is_told_at_once && !is_told_at_once_whole {
+        assert_eq!(parts, whole);
+    }
+});
