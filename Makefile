@@ -19,14 +19,9 @@ BENCH = BENCH_RECORD=$(RECORD) cargo bench --locked --bench
 BENCH_ARGUMENTS = $(if $(QUICK),-- --quick)
 OHA_VERSION := 1.16.0
 
-# What an INSERT can meet, once more with the format and the compression that are not the defaults.
-IN_THE_OTHER_FORMAT = SLUICEGATE_INSERT_FORMAT=native SLUICEGATE_INSERT_COMPRESSION=zstd \
-	cargo test --locked --no-fail-fast --test events --test damage --test outcomes --test schema_change \
-	--test proxy --test presence --test replicas --test faults --test quarantine
-
-# What the other engine is tested with: its own file, and those of the promises that both keep.
-MAY_TESTS ?= engine_may crash disk duplicates events faults idempotency inserted ledger lifecycle outcomes quarantine \
-	schema_change
+# Most tests wait, for ClickHouse or for time to pass: so many at once keep the cores busy.
+TEST_THREADS ?= $(shell echo $$(($$(nproc) + 6)))
+TEST = RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked --no-fail-fast
 
 .PHONY: help build clickhouse run test test-may crash-test check sim fuzz bench \
 	bench-micro bench-latency bench-scale bench-stages bench-insert bench-peers bench-plot oha \
@@ -48,28 +43,25 @@ run: build clickhouse ## build and serve on port 8080, with an embedded ClickHou
 test: clickhouse ## every test, those against a real ClickHouse included
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
 	@scripts/need.sh strace "strace is needed for the tests of a failing disk and a killed ClickHouse: install the package strace" strace
-	cargo test --locked --no-fail-fast
-	$(IN_THE_OTHER_FORMAT)
+	$(TEST)
 
 test-may: clickhouse ## the tests of what both engines promise, through --engine may
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
 	@scripts/need.sh strace "strace is needed for the tests of a failing disk and a killed ClickHouse: install the package strace" strace
-	SLUICEGATE_ENGINE=may cargo test --locked --no-fail-fast --features engine-may $(MAY_TESTS:%=--test %) \
-		-- --skip a_chunked_body
+	$(TEST) --features engine-may --test end_to_end engine_may
 
 crash-test: clickhouse ## kill server and ClickHouse under load: ROUNDS, CRASH_SEED
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
-	CRASH_ROUNDS=$(ROUNDS) cargo test --locked --test crash -- --nocapture
+	CRASH_ROUNDS=$(ROUNDS) cargo test --locked --test end_to_end crash:: -- --nocapture
 
 check: clickhouse ## format, clippy with warnings denied, tests
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
 	@scripts/need.sh strace "strace is needed for the tests of a failing disk and a killed ClickHouse: install the package strace" strace
 	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
-	cargo test --locked --no-fail-fast
-	$(IN_THE_OTHER_FORMAT)
 	cargo clippy --locked --all-targets --features engine-may -- -D warnings
-	$(MAKE) test-may MAY_TESTS="engine_may events"
+	cargo clippy --locked --all-targets -- -D warnings
+	$(TEST) --features engine-may
+	$(TEST) --test end_to_end a_build_without_engine_may
 
 sim: ## lives of a spool on a faulty disk, held against what was promised: SEEDS, FIRST_SEED
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
@@ -136,7 +128,7 @@ clean: ## what was built; ./data stays
 
 # Other versions of ClickHouse, and real replicas: what needs more than Rust, npm, curl and strace.
 
-# Versions beside the embedded one, and the files of the promises that they are held to.
+# Versions beside the embedded one, and the modules of tests/end_to_end that they are held to.
 VERSIONS ?= 25.8 26.3 26.9
 VERSION_TESTS ?= commands crash damage disk duplicates events faults idempotency insert_format inserted ledger lifecycle \
 	outcomes presence proxy quarantine replicas schema_change
@@ -158,4 +150,4 @@ test-outside: clickhouse ## tests that need more: other versions of ClickHouse, 
 	@scripts/need.sh java "Java is needed to run ZooKeeper: install the package default-jre-headless" default-jre-headless
 	@scripts/need.sh /usr/share/zookeeper/bin/zkServer.sh "ZooKeeper is needed for real replicas: install Debian's package zookeeper" zookeeper
 	$(MAKE) test-versions VERSION_TESTS="$(VERSION_QUICK_TESTS)"
-	cargo test --locked --no-fail-fast --test assumptions --test replicated -- --ignored --test-threads 1
+	cargo test --locked --no-fail-fast --test end_to_end -- --ignored --test-threads 1 assumptions:: replicated::

@@ -7,6 +7,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "../tests/support/columns.rs"]
+#[allow(dead_code)]
+mod columns;
 #[path = "support/corpora.rs"]
 mod corpora;
 #[path = "../tests/support/random.rs"]
@@ -25,7 +28,7 @@ use std::time::Instant;
 
 use corpora::Corpus;
 use record::Record;
-use rows::{EVENT_COLUMNS, ORIGIN};
+use rows::ORIGIN;
 use sluicegate::batch::Batch;
 use sluicegate::ndjson::Report;
 use sluicegate::rowbinary::RowBuffer;
@@ -57,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Rates of both in million events a core-second, and the ratio of the first to the second, round by
 /// round.
 fn compare(corpus: &Corpus, rounds: usize, bodies: usize) -> Result<[Vec<f64>; 3], String> {
-    let columns: &[(&str, &str)] = if corpus.is_wide { &HUNDRED_COLUMNS } else { &EVENT_COLUMNS };
+    let columns: &[(&str, &str)] = if corpus.is_wide { &HUNDRED_COLUMNS } else { &columns::OF_CLIENTS };
     let with_structs = if corpus.is_wide { structs::encode::<Hundred<'_>> } else { structs::encode::<Event<'_>> };
     let mut encoder = rows::encoder(columns)?;
     let (mut batch, mut report) = (Batch::new(0), Report::default());

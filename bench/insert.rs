@@ -6,6 +6,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "../tests/support/columns.rs"]
+#[allow(dead_code)]
+mod columns;
 #[path = "support/counting.rs"]
 mod counting;
 #[path = "support/process.rs"]
@@ -22,7 +25,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use counting::Counting;
-use process::{COLUMNS, ClickHouse, serve_into, size};
+use process::{ClickHouse, serve_into, size};
 use random::Random;
 use record::Record;
 
@@ -85,9 +88,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// One server with an empty table, until all of its events are stored.
 fn run(clickhouse: &ClickHouse, format: &str, coding: &str, size: u64, events: u64) -> Result<Cost, Box<dyn Error>> {
     clickhouse.query(&format!(
-        "CREATE OR REPLACE TABLE bench.inserted ({COLUMNS}) ENGINE = MergeTree PARTITION BY toYYYYMM(server_time) \
+        "CREATE OR REPLACE TABLE bench.inserted ({}) ENGINE = MergeTree PARTITION BY toYYYYMM(server_time) \
          ORDER BY (event, server_time, device_id) \
-         SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1"
+         SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1",
+        columns::definitions()
     ))?;
     clickhouse.query("SYSTEM STOP MERGES bench.inserted")?;
     let counting = Counting::start(clickhouse.address())?;

@@ -19,6 +19,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "../tests/support/columns.rs"]
+#[allow(dead_code)]
+mod columns;
 #[path = "support/load.rs"]
 mod load;
 #[path = "support/metrics.rs"]

@@ -6,6 +6,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "../tests/support/columns.rs"]
+#[allow(dead_code)]
+mod columns;
 #[path = "support/feed.rs"]
 mod feed;
 #[path = "support/record.rs"]
@@ -131,7 +134,7 @@ fn encoder(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
 }
 
 fn encode(criterion: &mut Criterion, group: &str, name: &str, body: &[u8], lines: usize) -> Result<(), Box<dyn Error>> {
-    let mut encoder = rows::encoder(&rows::EVENT_COLUMNS)?;
+    let mut encoder = rows::encoder(&columns::OF_CLIENTS)?;
     let (mut batch, mut report) = (Batch::new(0), Report::default());
     let mut group = criterion.benchmark_group(group);
     group.throughput(Throughput::Elements(lines as u64));

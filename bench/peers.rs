@@ -19,6 +19,9 @@
 mod bare;
 #[path = "support/build.rs"]
 mod build;
+#[path = "../tests/support/columns.rs"]
+#[allow(dead_code)]
+mod columns;
 #[path = "support/load.rs"]
 mod load;
 #[path = "support/process.rs"]
@@ -35,7 +38,7 @@ use std::net::SocketAddr;
 
 use build::Peer;
 use load::{Connections, Until};
-use process::{COLUMNS, Child, ClickHouse, free_address, on_core, serve_into, size};
+use process::{Child, ClickHouse, free_address, on_core, serve_into, size};
 use record::Record;
 use stored::{Engine, Stored, Table};
 use turn::Turn;
@@ -96,7 +99,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let servers = on_core(SERVER_CORE, || start(&clickhouse, &peers, &tables))??;
     // The one that is itself under test is a server like the others; its own table says the time.
     let pinned = on_core(SERVER_CORE, ClickHouse::start)??;
-    let columns = format!("{COLUMNS} DEFAULT now()");
+    let columns = format!("{} DEFAULT now()", columns::definitions());
     let pinned_table = Table::create(&pinned, "clickhouse", &columns, engine, NO_WINDOW)?;
     process::pin(LOAD_CORE);
 
@@ -146,7 +149,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn tables<'a>(clickhouse: &'a ClickHouse, peers: &[Peer], engine: Engine) -> Result<Vec<Table<'a>>, Box<dyn Error>> {
     let peers = peers.iter().map(|peer| (peer.name, NO_WINDOW));
     let names = [("written", WINDOW), ("sync", WINDOW)].into_iter().chain(peers);
-    names.map(|(name, window)| Table::create(clickhouse, name, COLUMNS, engine, window)).collect()
+    names.map(|(name, window)| Table::create(clickhouse, name, &columns::definitions(), engine, window)).collect()
 }
 
 type Started = Vec<(&'static str, Child, SocketAddr)>;

@@ -13,6 +13,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "../tests/support/columns.rs"]
+#[allow(dead_code)]
+mod columns;
 #[path = "support/feed.rs"]
 mod feed;
 #[path = "support/load.rs"]

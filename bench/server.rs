@@ -10,6 +10,9 @@
 
 #[path = "support/bare.rs"]
 mod bare;
+#[path = "../tests/support/columns.rs"]
+#[allow(dead_code)]
+mod columns;
 #[path = "support/load.rs"]
 mod load;
 #[path = "support/process.rs"]

@@ -3,13 +3,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(unsafe_code, reason = "a global allocator that counts")]
 
+#[path = "support/columns.rs"]
+#[allow(dead_code)]
+mod columns;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
 
 use sluicegate::batch::Batch;
 use sluicegate::ndjson::{EncodeLimits, Origin, Report, RowEncoder};
-use sluicegate::schema::{ColumnDescription, Plan};
+use sluicegate::schema::Plan;
 
 struct Counting;
 
@@ -41,24 +45,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 fn encoder() -> RowEncoder {
-    let columns = [
-        ("client_time", "DateTime('UTC')"),
-        ("device_id", "String"),
-        ("device_os", "LowCardinality(String)"),
-        ("session", "String"),
-        ("sequence", "Int64"),
-        ("event", "LowCardinality(String)"),
-        ("param_int", "Int64"),
-        ("param_str", "String"),
-        ("ip", "String"),
-        ("server_time", "DateTime('UTC')"),
-    ]
-    .map(|(name, type_name)| ColumnDescription {
-        name: name.into(),
-        type_name: type_name.into(),
-        default_kind: String::new(),
-        default_expression: String::new(),
-    });
+    let columns = columns::described(&columns::OF_CLIENTS);
     let limits = EncodeLimits { line_bytes_max: 1 << 20, events_max: 100_000, encoded_bytes_max: 64 << 20 };
     RowEncoder::new(Arc::new(Plan::compile(&columns, "UTC").unwrap()), limits)
 }

@@ -70,7 +70,7 @@ pub fn draw(path: &Path, Record { run, figures }: &Record) -> Drawn {
     Ok(root.present()?)
 }
 
-/// Figures of one kind together, in the order of the first of each.
+/// Those of one kind together, in the order of the first of each.
 fn panels(figures: &[Figure]) -> Vec<Panel<'_>> {
     let mut panels: Vec<Panel> = Vec::new();
     for figure in figures {

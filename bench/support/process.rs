@@ -12,10 +12,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The columns of the sample events.
-pub const COLUMNS: &str = "client_time DateTime('UTC'), device_id String, device_os LowCardinality(String), \
-                           session String, sequence Int64, event LowCardinality(String), param_int Int64, \
-                           param_str String, ip String, server_time DateTime('UTC')";
+use crate::columns;
 
 /// A child process that ends with its handle.
 pub struct Child(std::process::Child);
@@ -127,7 +124,7 @@ impl ClickHouse {
     /// Makes the table `bench.nothing`, which takes the sample events and keeps none.
     pub fn create_null_table(&self) -> Result<(), Box<dyn Error>> {
         self.query("CREATE DATABASE bench")?;
-        self.query(&format!("CREATE TABLE bench.nothing ({COLUMNS}) ENGINE = Null"))?;
+        self.query(&format!("CREATE TABLE bench.nothing ({}) ENGINE = Null", columns::definitions()))?;
         Ok(())
     }
 

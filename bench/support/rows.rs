@@ -8,21 +8,10 @@ use std::sync::Arc;
 
 use sluicegate::batch::Batch;
 use sluicegate::ndjson::{EncodeLimits, Origin, Report, RowEncoder};
-use sluicegate::schema::{ColumnDescription, Plan};
+use sluicegate::schema::Plan;
 
-/// The columns of the default table that clients fill.
-pub const EVENT_COLUMNS: [(&str, &str); 8] = [
-    ("client_time", "DateTime('UTC')"),
-    ("device_id", "String"),
-    ("device_os", "LowCardinality(String)"),
-    ("session", "String"),
-    ("sequence", "Int64"),
-    ("event", "LowCardinality(String)"),
-    ("param_int", "Int64"),
-    ("param_str", "String"),
-];
-/// The server's own, behind them.
-const SERVER_COLUMNS: [(&str, &str); 2] = [("ip", "String"), ("server_time", "DateTime('UTC')")];
+use crate::columns;
+
 const LIMITS: EncodeLimits = EncodeLimits { line_bytes_max: 1 << 20, events_max: 100_000, encoded_bytes_max: 64 << 20 };
 
 /// Where the events come from, and when.
@@ -33,23 +22,13 @@ pub const ORIGIN: Origin = Origin {
 
 /// An encoder for a table of these columns and the server's own, which has learned nothing yet.
 pub fn encoder(columns: &[(&str, &str)]) -> Result<RowEncoder, String> {
-    let columns: Vec<ColumnDescription> = columns
-        .iter()
-        .chain(&SERVER_COLUMNS)
-        .map(|(name, type_name)| ColumnDescription {
-            name: (*name).to_owned(),
-            type_name: (*type_name).to_owned(),
-            default_kind: String::new(),
-            default_expression: String::new(),
-        })
-        .collect();
-    let plan = Plan::compile(&columns, "UTC").map_err(|error| error.to_string())?;
+    let plan = Plan::compile(&columns::described(columns), "UTC").map_err(|error| error.to_string())?;
     Ok(RowEncoder::new(Arc::new(plan), LIMITS))
 }
 
 /// A closed batch of worker 0 that holds the rows of `body` so many times.
 pub fn batch(body: &[u8], times: usize) -> Result<Batch, String> {
-    let (mut encoder, mut batch, mut report) = (encoder(&EVENT_COLUMNS)?, Batch::new(0), Report::default());
+    let (mut encoder, mut batch, mut report) = (encoder(&columns::OF_CLIENTS)?, Batch::new(0), Report::default());
     for _ in 0..times {
         encoder.encode(body, &ORIGIN, &mut batch, &mut report).map_err(|refusal| format!("{refusal:?}"))?;
     }

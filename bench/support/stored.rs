@@ -3,14 +3,12 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use crate::process::{COLUMNS, ClickHouse};
+use crate::columns;
+use crate::process::ClickHouse;
 
 /// How long a contender may store nothing more before what is missing counts as lost.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(200);
-
-/// What a client's event is, whoever stores it.
-const HASH: &str = "cityHash64(client_time, device_id, device_os, session, sequence, event, param_int, param_str)";
 
 /// Rows with this machine's address and a time of the last hour.
 const ENRICHED: &str = "countIf(ip = '127.0.0.1' AND abs(dateDiff('second', server_time, now())) < 3600)";
@@ -46,9 +44,9 @@ impl Stored {
     /// What one body holds, by ClickHouse's own reading of it.
     pub fn of_body(clickhouse: &ClickHouse, body: &str) -> Result<Self, Box<dyn Error>> {
         let quoted = |text: &str| text.replace('\\', "\\\\").replace('\'', "\\'");
-        let (structure, body) = (quoted(COLUMNS), quoted(body));
+        let (structure, body) = (quoted(&columns::definitions()), quoted(body));
         let from = format!("format(JSONEachRow, '{structure}', '{body}')");
-        parse(&clickhouse.query(&format!("SELECT count(), sum({HASH}), count() FROM {from}"))?)
+        parse(&clickhouse.query(&format!("SELECT count(), sum({}), count() FROM {from}", hash()))?)
     }
 
     /// The same so many times.
@@ -106,7 +104,8 @@ impl<'a> Table<'a> {
             ))?;
             clickhouse.query(&format!(
                 "CREATE MATERIALIZED VIEW bench.{name}_view TO bench.{name}_seen AS \
-                 SELECT count() AS rows, sum({HASH}) AS hash, {ENRICHED} AS enriched FROM bench.{name}"
+                 SELECT count() AS rows, sum({}) AS hash, {ENRICHED} AS enriched FROM bench.{name}",
+                hash()
             ))?;
         }
         Ok(table)
@@ -137,10 +136,15 @@ impl<'a> Table<'a> {
         let name = self.name;
         let statement = match self.engine {
             Engine::Null => format!("SELECT sum(rows), sum(hash), sum(enriched) FROM bench.{name}_seen"),
-            Engine::MergeTree => format!("SELECT count(), sum({HASH}), {ENRICHED} FROM bench.{name}"),
+            Engine::MergeTree => format!("SELECT count(), sum({}), {ENRICHED} FROM bench.{name}", hash()),
         };
         parse(&self.clickhouse.query(&statement)?)
     }
+}
+
+/// What a client's event is, whoever stores it.
+fn hash() -> String {
+    format!("cityHash64({})", columns::names())
 }
 
 fn parse(text: &str) -> Result<Stored, Box<dyn Error>> {

@@ -13,7 +13,7 @@ use crate::record::Record;
 /// What a server still does after its last reply or row, such as giving back a segment's file.
 const AFTER_THE_LAST: Duration = Duration::from_millis(300);
 
-/// See the module.
+/// What one turn measured.
 pub struct Turn {
     /// CPU time of the whole process, µs a request.
     pub cost: f64,

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::thread;
 
-/// See the module.
+/// A temporary folder, which stays when the test fails.
 pub struct Folder(tempfile::TempDir);
 
 impl Folder {

@@ -5,6 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::PATIENCE;
+use super::load::{Reply, request};
 
 /// A reply.
 #[derive(Debug)]
@@ -15,6 +16,11 @@ pub struct Response {
 }
 
 impl Response {
+    fn of(reply: &Reply<'_>) -> Self {
+        let headers = reply.fields().map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+        Self { status: reply.status, headers, body: reply.body.to_vec() }
+    }
+
     /// A header's value, by its name in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
@@ -68,27 +74,14 @@ impl Connection {
     }
 
     pub fn try_read_response(&mut self) -> Option<Response> {
-        let head_len = loop {
-            if let Some(at) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
-                break at + 4;
+        let (response, len) = loop {
+            match Reply::parse(&self.received) {
+                Some(reply) => break (Response::of(&reply), reply.len()),
+                None => self.receive()?,
             }
-            self.receive()?;
         };
-        let head = String::from_utf8(self.received[..head_len].to_vec()).unwrap();
-        let mut lines = head.lines();
-        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-        let headers: Vec<(String, String)> = lines
-            .filter_map(|line| line.split_once(": "))
-            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
-            .collect();
-        let length = headers.iter().find(|(name, _)| name == "content-length");
-        let body_len: usize = length.map_or(0, |(_, value)| value.parse().unwrap());
-        while self.received.len() < head_len + body_len {
-            self.receive()?;
-        }
-        let body = self.received[head_len..head_len + body_len].to_vec();
-        self.received.drain(..head_len + body_len);
-        Some(Response { status, headers, body })
+        self.received.drain(..len);
+        Some(response)
     }
 
     /// True when the server ends the connection without another byte.
@@ -132,13 +125,6 @@ pub fn post_with(address: SocketAddr, target: &str, headers: &str, body: &[u8]) 
     let mut connection = Connection::open(address);
     connection.send(&request(target, headers, body));
     connection.read_response()
-}
-
-/// The bytes of a POST.
-pub fn request(target: &str, headers: &str, body: &[u8]) -> Vec<u8> {
-    let length = body.len();
-    let head = format!("POST {target} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {length}\r\n\r\n");
-    [head.as_bytes(), body].concat()
 }
 
 /// One GET on a connection of its own.

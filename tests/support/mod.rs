@@ -2,18 +2,19 @@
 //!
 //! Every wait is bounded and panics with the log of whom it waited for.
 
-// Each test file is a crate of its own and uses its share of this.
-#![allow(dead_code, unused_imports)]
-
 mod calls;
 mod clickhouse;
 mod cluster;
+#[allow(dead_code, reason = "the benchmarks use the rest")]
+pub mod columns;
 mod disk;
 mod engine;
 mod folder;
 mod forwarder;
 mod http;
 mod load;
+mod matrix;
+mod promises;
 pub mod proxy;
 mod random;
 mod server;
@@ -29,10 +30,13 @@ pub use disk::SmallDisk;
 pub use engine::Engine;
 pub use folder::Folder;
 pub use forwarder::Forwarder;
-pub use http::{Connection, Response, get, post, post_with, request};
-pub use load::{Client, Figures, Load};
+pub use http::{Connection, Response, get, post, post_with};
+pub use load::request;
+pub use matrix::Variant;
+pub(crate) use matrix::{each_engine, each_insert, each_insert_and_engine};
+pub use promises::{Client, Counts, Load};
 pub use random::{Random, seed};
-pub use server::{Server, Stopping};
+pub use server::Server;
 pub use zookeeper::ZooKeeper;
 
 /// The longest that anything may take on a busy machine.

@@ -176,6 +176,12 @@ impl Server {
         server
     }
 
+    /// Kills it and starts it with these environment variables too.
+    pub fn restart_with_environment(mut self, environment: &[(&str, &str)]) -> Self {
+        self.set_environment(environment);
+        self.restart()
+    }
+
     /// From its next start on, these environment variables too.
     pub fn set_environment(&mut self, environment: &[(&str, &str)]) {
         self.setup.environment.retain(|(name, _)| environment.iter().all(|(new, _)| new != name));
@@ -212,7 +218,7 @@ impl Server {
     }
 
     /// Waits until everything is in ClickHouse: no segment is left, neither with events nor with
-    /// refused lines.
+    /// rejected lines.
     pub fn wait_until_drained(&self) {
         wait_for(
             || format!("the spool is not empty: {:?}\n{}", self.spooled_files(), self.log()),

@@ -1,11 +1,12 @@
 //! A service as it is written today: `axum`, `serde_json`, the official `clickhouse` client.
+//!
 //! `axum ADDRESS CLICKHOUSE_URL TABLE`
 //!
 //! A request's lines become structs and go through a bounded channel to the one task that feeds
 //! the client's inserter, which streams them and ends an INSERT by rows, bytes or time. The client
 //! sends uncompressed, since ClickHouse is on the same machine; the rest is its default.
 //!
-//! Left out: a disk, repeats of a failed INSERT, reasons of refused lines, any other table.
+//! Left out: a disk, repeats of a failed INSERT, reasons of rejected lines, any other table.
 
 #[path = "../client_time.rs"]
 mod client_time;

@@ -1,11 +1,13 @@
 //! The stack that fits on a card: `may_minihttp`, `sonic-rs` into a struct, `clickhouse_rowbinary`
-//! values, a `crossbeam` channel, `reqwest`. `card ADDRESS CLICKHOUSE_URL TABLE`
+//! values, a `crossbeam` channel, `reqwest`.
+//!
+//! `card ADDRESS CLICKHOUSE_URL TABLE`
 //!
 //! One pinned worker a core parses a request's lines into borrowed structs, writes them as rows,
 //! and hands the rows over; two threads by turns gather what is handed over into an INSERT. A full
 //! channel holds the workers back.
 //!
-//! Left out: a disk, repeats of a failed INSERT, time-outs, chunked bodies, reasons of refused
+//! Left out: a disk, repeats of a failed INSERT, time-outs, chunked bodies, reasons of rejected
 //! lines, any other table.
 
 #[path = "../client_time.rs"]

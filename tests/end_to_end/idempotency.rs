@@ -1,15 +1,16 @@
 //! `Idempotency-Key`: a repeat gets the first reply again and stores nothing, whatever happened in
 //! between.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
 use std::thread;
 
-use support::{ClickHouse, Connection, Response, Server, post_with, request, shared_clickhouse, wait_for};
+use crate::support::{
+    ClickHouse, Connection, Response, Server, Variant, each_engine, post_with, request, shared_clickhouse, wait_for,
+};
 
 const TARGET: &str = "/api/events";
+
+/// Too short for an insert on a busy machine.
+const SHORT_WAIT: [(&str, &str); 1] = [("SLUICEGATE_INSERTED_TIMEOUT", "1s")];
 
 fn send(server: &Server, key: &str, body: &str) -> Response {
     send_to(server, TARGET, key, body)
@@ -36,11 +37,19 @@ fn all_inserted(server: &Server) {
     );
 }
 
-#[test]
-fn a_repeat_gets_the_first_reply_again_and_stores_nothing() {
+each_engine!(
+    a_repeat_gets_the_first_reply_again_and_stores_nothing,
+    every_kind_of_first_reply_comes_again,
+    of_two_at_once_one_is_stored,
+    a_repeat_waits_for_clickhouse_as_the_first_request_did,
+    what_is_no_key_is_refused_and_the_connection_lives_on,
+    requests_with_and_without_a_key_mix_on_one_connection,
+);
+
+fn a_repeat_gets_the_first_reply_again_and_stores_nothing(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let server = Server::start(clickhouse, &database, &[]);
+    let server = Server::start(clickhouse, &database, &variant.and(&[]));
     let body = format!("{}bad\n{}{{\"sequence\":\"x\"}}", event("a"), event("b"));
     let first = send(&server, "k1", &body);
     assert_eq!((first.status, first.text().contains("\"accepted\":2,\"rejected\":2")), (200, true), "{}", first.text());
@@ -73,11 +82,10 @@ fn a_repeat_gets_the_first_reply_again_and_stores_nothing() {
     assert_eq!(quarantined.trim(), "2");
 }
 
-#[test]
-fn every_kind_of_first_reply_comes_again() {
+fn every_kind_of_first_reply_comes_again(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let mut server = Server::start(clickhouse, &database, &[]);
+    let mut server = Server::start(clickhouse, &database, &variant.and(&[]));
     let bodies =
         [("bad", "bad\nworse".to_owned(), 422), ("many", "x\n".repeat(1001), 422), ("none", String::new(), 200)];
     let first: Vec<Response> = bodies.iter().map(|(key, body, _)| send(&server, key, body)).collect();
@@ -100,11 +108,10 @@ fn every_kind_of_first_reply_comes_again() {
     assert_eq!(names(clickhouse, &database), ["wet"]);
 }
 
-#[test]
-fn of_two_at_once_one_is_stored() {
+fn of_two_at_once_one_is_stored(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let server = Server::start(clickhouse, &database, &["--workers", "3"]);
+    let server = Server::start(clickhouse, &database, &variant.and(&["--workers", "3"]));
     for round in 0..20 {
         let bytes =
             request(TARGET, &format!("Idempotency-Key: {round}\r\n"), event(&format!("r{round:02}")).as_bytes());
@@ -154,14 +161,14 @@ fn keys_outlive_a_kill_before_and_after_their_segment_is_sealed() {
     }
 }
 
-#[test]
-fn a_repeat_waits_for_clickhouse_as_the_first_request_did() {
+fn a_repeat_waits_for_clickhouse_as_the_first_request_did(variant: Variant) {
     let mut clickhouse = ClickHouse::start();
     let database = clickhouse.database();
-    let mut server = Server::start(&clickhouse, &database, &["--inserted-timeout", "1s"]);
+    let server = Server::start(&clickhouse, &database, &variant.and(&[]));
     let target = "/api/events?ack=inserted";
     assert_eq!(send_to(&server, target, "early", &event("early")).status, 200);
     assert_eq!(send_to(&server, target, "early", &event("early")).status, 200);
+    let mut server = server.restart_with_environment(&SHORT_WAIT);
     clickhouse.kill();
     let first = send_to(&server, target, "k", &event("late"));
     assert_eq!((first.status, first.text().contains("\"inserted\":false")), (202, true), "{}", first.text());
@@ -181,11 +188,10 @@ fn a_repeat_waits_for_clickhouse_as_the_first_request_did() {
     assert_eq!(names(&clickhouse, &database), ["early", "late"]);
 }
 
-#[test]
-fn what_is_no_key_is_refused_and_the_connection_lives_on() {
+fn what_is_no_key_is_refused_and_the_connection_lives_on(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let server = Server::start(clickhouse, &database, &["--idempotency-keys-max", "2"]);
+    let server = Server::start(clickhouse, &database, &variant.and(&["--idempotency-keys-max", "2"]));
     let mut connection = Connection::open(server.address());
     let long = format!("Idempotency-Key: {}\r\n", "k".repeat(256));
     for headers in ["Idempotency-Key:\r\n", "Idempotency-Key: a\r\nidempotency-key: b\r\n", &long] {
@@ -204,11 +210,10 @@ fn what_is_no_key_is_refused_and_the_connection_lives_on() {
     assert_eq!(names(clickhouse, &database), ["a", "a", "b", "c"]);
 }
 
-#[test]
-fn requests_with_and_without_a_key_mix_on_one_connection() {
+fn requests_with_and_without_a_key_mix_on_one_connection(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let server = Server::start(clickhouse, &database, &["--workers", "1"]);
+    let server = Server::start(clickhouse, &database, &variant.and(&["--workers", "1"]));
     let mut connection = Connection::open(server.address());
     let requests: Vec<Vec<u8>> = ["plain", "a", "plain", "b", "a", "plain", "b", "a"]
         .into_iter()

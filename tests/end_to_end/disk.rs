@@ -1,13 +1,11 @@
 //! A real disk that is full, read-only or failing: at the start, after a crash, under load; and is
 //! well again.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
 use std::sync::Arc;
 
-use support::{ClickHouse, Client, FailingCalls, Load, Server, SmallDisk, post, shared_clickhouse, wait_for};
+use crate::support::{
+    ClickHouse, Client, FailingCalls, Load, Server, SmallDisk, Variant, each_engine, post, shared_clickhouse, wait_for,
+};
 
 const SMALL_SEGMENTS: [&str; 2] = ["--batch-bytes", "1MiB"];
 
@@ -63,13 +61,19 @@ fn takes_events_again(server: &Server) {
     );
 }
 
-#[test]
-fn a_start_on_a_full_disk_comes_up_and_takes_events_when_there_is_room() {
+each_engine!(
+    a_start_on_a_full_disk_comes_up_and_takes_events_when_there_is_room,
+    a_disk_that_fills_and_is_freed_under_load_loses_nothing_that_was_acknowledged,
+    a_spool_that_holds_all_that_it_may_refuses_until_clickhouse_is_back,
+    a_write_that_fails_is_answered_with_503_and_the_server_goes_on,
+);
+
+fn a_start_on_a_full_disk_comes_up_and_takes_events_when_there_is_room(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
     let disk = Arc::new(SmallDisk::new(8 << 20));
     disk.fill();
-    let server = Server::start_on(&disk, clickhouse, &database, &SMALL_SEGMENTS);
+    let server = Server::start_on(&disk, clickhouse, &database, &variant.and(&SMALL_SEGMENTS));
     wait_for(
         || format!("the server does not listen:\n{}", server.log()),
         || server.log().contains("\"serving\"").then_some(()),
@@ -113,14 +117,13 @@ fn what_a_crash_left_open_waits_for_room_and_is_not_lost() {
     assert_eq!(events.trim(), "later\none\ntwo");
 }
 
-#[test]
-fn a_disk_that_fills_and_is_freed_under_load_loses_nothing_that_was_acknowledged() {
+fn a_disk_that_fills_and_is_freed_under_load_loses_nothing_that_was_acknowledged(variant: Variant) {
     for durability in DURABILITIES {
         let mut clickhouse = ClickHouse::start();
         let database = clickhouse.database();
         let disk = Arc::new(SmallDisk::new(16 << 20));
         let flags = [&SMALL_SEGMENTS[..], &["--durability", durability]].concat();
-        let server = Server::start_on(&disk, &clickhouse, &database, &flags);
+        let server = Server::start_on(&disk, &clickhouse, &database, &variant.and(&flags));
         under_load(server, &mut clickhouse, &database, 5, |server, clickhouse, load| {
             // While it is there, files of inserted segments are enough to go on with.
             clickhouse.kill();
@@ -151,12 +154,11 @@ fn a_disk_that_becomes_read_only_under_load_loses_nothing_and_is_used_again_when
     }
 }
 
-#[test]
-fn a_spool_that_holds_all_that_it_may_refuses_until_clickhouse_is_back() {
+fn a_spool_that_holds_all_that_it_may_refuses_until_clickhouse_is_back(variant: Variant) {
     let mut clickhouse = ClickHouse::start();
     let database = clickhouse.database();
     let flags = [&SMALL_SEGMENTS[..], &["--spool-bytes-max", "6MiB"]].concat();
-    let server = Server::start(&clickhouse, &database, &flags);
+    let server = Server::start(&clickhouse, &database, &variant.and(&flags));
     under_load(server, &mut clickhouse, &database, 5, |server, clickhouse, load| {
         clickhouse.kill();
         load.wait_for_more(server, 0, 10);
@@ -183,13 +185,12 @@ fn what_the_disk_has_to_keep_free_is_left_alone_until_clickhouse_is_back() {
     });
 }
 
-#[test]
-fn a_write_that_fails_is_answered_with_503_and_the_server_goes_on() {
+fn a_write_that_fails_is_answered_with_503_and_the_server_goes_on(variant: Variant) {
     for durability in DURABILITIES {
         let mut clickhouse = ClickHouse::start();
         let database = clickhouse.database();
         let flags = [&SMALL_SEGMENTS[..], &["--durability", durability]].concat();
-        let server = Server::start(&clickhouse, &database, &flags);
+        let server = Server::start(&clickhouse, &database, &variant.and(&flags));
         under_load(server, &mut clickhouse, &database, 5, |server, _, load| {
             let failing = FailingCalls::of(server, "pwritev", "EIO");
             load.wait_for_more(server, 0, 10);

@@ -1,20 +1,25 @@
 //! Starts, stops, settings, and the admin address.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
 use std::os::unix::fs::PermissionsExt;
 use std::thread;
 use std::time::Duration;
 
-use support::{ClickHouse, Connection, Server, post, shared_clickhouse};
+use crate::support::{ClickHouse, Connection, Server, Variant, each_engine, post, shared_clickhouse, wait_for};
 
-#[test]
-fn a_stop_answers_what_was_begun_and_inserts_what_is_spooled() {
+each_engine!(
+    a_stop_answers_what_was_begun_and_inserts_what_is_spooled,
+    a_request_on_an_open_connection_is_served_while_stopping,
+    a_first_start_without_clickhouse_says_so_and_takes_no_connection,
+    a_second_server_on_the_port_or_the_spool_stops_with_a_sentence,
+    settings_come_from_flag_environment_and_file_in_that_order,
+    the_admin_address_shows_what_happened,
+    a_full_spool_is_503_and_takes_events_again_by_itself,
+);
+
+fn a_stop_answers_what_was_begun_and_inserts_what_is_spooled(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let server = Server::start(clickhouse, &database, &["--batch-age", "1h"]);
+    let server = Server::start(clickhouse, &database, &variant.and(&["--batch-age", "1h"]));
     let mut begun = Connection::open(server.address());
     let mut idle = Connection::open(server.address());
     begun.send(b"POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 17\r\n\r\n{\"event\":");
@@ -31,11 +36,10 @@ fn a_stop_answers_what_was_begun_and_inserts_what_is_spooled() {
     assert_eq!(events.trim(), "begun");
 }
 
-#[test]
-fn a_request_on_an_open_connection_is_served_while_stopping() {
+fn a_request_on_an_open_connection_is_served_while_stopping(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let server = Server::start(clickhouse, &database, &[]);
+    let server = Server::start(clickhouse, &database, &variant.and(&[]));
     let mut open = Connection::open(server.address());
     open.send(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(open.read_response().status, 200);
@@ -95,7 +99,7 @@ fn what_is_in_the_spool_is_its_owners_alone() {
         "events/free",
         "events/seen/",
     ];
-    support::wait_for(
+    wait_for(
         || format!("{:?}\n{}", found(), server.log()),
         || {
             let found = found();
@@ -104,18 +108,20 @@ fn what_is_in_the_spool_is_its_owners_alone() {
     );
 }
 
-#[test]
-fn a_first_start_without_clickhouse_says_so_and_takes_no_connection() {
+fn a_first_start_without_clickhouse_says_so_and_takes_no_connection(variant: Variant) {
     let mut clickhouse = ClickHouse::start();
     let database = clickhouse.database();
     clickhouse.kill();
-    let server = Server::start_unready(&clickhouse, &database, &[]);
+    let server = Server::start_unready(&clickhouse, &database, &variant.and(&[]));
     assert_eq!(server.admin_get("/livez").status, 200);
     let ready = server.admin_get("/readyz");
     assert!(ready.status == 503 && ready.text().contains("\"starting\""), "{}", ready.text());
     assert!(Connection::try_open(server.address()).is_none(), "a connection is taken that nobody serves");
-    let (status, log) =
-        Server::expect_failure(&clickhouse, &database, &["--admin-listen", &server.admin_address().to_string()]);
+    let (status, log) = Server::expect_failure(
+        &clickhouse,
+        &database,
+        &variant.and(&["--admin-listen", &server.admin_address().to_string()]),
+    );
     assert!(!status.success() && log.contains("in use"), "{log}");
     clickhouse.restart();
     server.wait_until_ready();
@@ -137,22 +143,22 @@ fn a_login_that_is_refused_ends_a_first_start_and_no_later_one() {
     assert!(Server::start(clickhouse, &database, &own).stop().success());
     let server = Server::start(clickhouse, &database, &[&own[..], &wrong].concat());
     assert_eq!(post(server.address(), "/api/events", b"{\"event\":\"kept\"}").status, 200);
-    support::wait_for(|| server.log(), || server.admin_get("/readyz").text().contains("is held").then_some(()));
+    wait_for(|| server.log(), || server.admin_get("/readyz").text().contains("is held").then_some(()));
     drop(server);
     let server = Server::start(clickhouse, &database, &own);
     server.wait_for_rows(clickhouse, &format!("{database}.events"), 1);
     assert!(server.stop().success());
 }
 
-#[test]
-fn a_second_server_on_the_port_or_the_spool_stops_with_a_sentence() {
+fn a_second_server_on_the_port_or_the_spool_stops_with_a_sentence(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let server = Server::start(clickhouse, &database, &[]);
-    let (status, log) = Server::expect_failure(clickhouse, &database, &["--listen", &server.address().to_string()]);
+    let server = Server::start(clickhouse, &database, &variant.and(&[]));
+    let (status, log) =
+        Server::expect_failure(clickhouse, &database, &variant.and(&["--listen", &server.address().to_string()]));
     assert!(!status.success() && log.contains("in use"), "{log}");
     let spool = server.spool_dir().to_string_lossy().into_owned();
-    let (status, log) = Server::expect_failure(clickhouse, &database, &["--spool-dir", &spool]);
+    let (status, log) = Server::expect_failure(clickhouse, &database, &variant.and(&["--spool-dir", &spool]));
     assert!(!status.success() && log.contains("lock"), "{log}");
 }
 
@@ -166,8 +172,7 @@ fn a_log_that_nobody_reads_any_more_ends_nothing() {
     assert!(server.stop().success());
 }
 
-#[test]
-fn settings_come_from_flag_environment_and_file_in_that_order() {
+fn settings_come_from_flag_environment_and_file_in_that_order(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -176,7 +181,7 @@ fn settings_come_from_flag_environment_and_file_in_that_order() {
     let server = Server::start_with_environment(
         clickhouse,
         &database,
-        &["--config", &path, "--body-bytes-max", "64B"],
+        &variant.and(&["--config", &path, "--body-bytes-max", "64B"]),
         &[("SLUICEGATE_EVENTS_MAX", "3"), ("SLUICEGATE_BODY_BYTES_MAX", "128B")],
     );
     let status = |body: &[u8]| post(server.address(), "/api/events", body).status;
@@ -186,17 +191,16 @@ fn settings_come_from_flag_environment_and_file_in_that_order() {
     let long = post(server.address(), "/api/events", b"{\"event\":\"0123456789012345678901234\"}");
     assert!(long.text().contains("line_too_long"), "{}", long.text());
     std::fs::write(file.path(), "event-max = 2\n").unwrap();
-    let (status, log) = Server::expect_failure(clickhouse, &database, &["--config", &path]);
+    let (status, log) = Server::expect_failure(clickhouse, &database, &variant.and(&["--config", &path]));
     assert!(!status.success() && log.contains("`event-max`") && log.contains("`events-max`"), "{log}");
-    let (status, log) = Server::expect_failure(clickhouse, &database, &["--batch-rows", "2000000"]);
+    let (status, log) = Server::expect_failure(clickhouse, &database, &variant.and(&["--batch-rows", "2000000"]));
     assert!(!status.success() && log.contains("--batch-rows"), "{log}");
 }
 
-#[test]
-fn the_admin_address_shows_what_happened() {
+fn the_admin_address_shows_what_happened(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let server = Server::start(clickhouse, &database, &[]);
+    let server = Server::start(clickhouse, &database, &variant.and(&[]));
     let body =
         b"{\"event\":\"a\",\"sequence\":1}\n{\"event\":\"b\",\"sequence\":2}\n{\"event\":\"b\",\"sequence\":3}\nbad";
     assert_eq!(post(server.address(), "/api/events", body).status, 200);
@@ -320,14 +324,13 @@ fn a_page_from_elsewhere_changes_nothing_at_the_admin_address() {
     }
 }
 
-#[test]
-fn a_full_spool_is_503_and_takes_events_again_by_itself() {
-    let mut clickhouse = support::ClickHouse::start();
+fn a_full_spool_is_503_and_takes_events_again_by_itself(variant: Variant) {
+    let mut clickhouse = ClickHouse::start();
     let database = clickhouse.database();
     let server = Server::start(
         &clickhouse,
         &database,
-        &["--spool-bytes-max", "3MiB", "--batch-bytes", "1MiB", "--disk-free-min", "1B"],
+        &variant.and(&["--spool-bytes-max", "3MiB", "--batch-bytes", "1MiB", "--disk-free-min", "1B"]),
     );
     clickhouse.kill();
     let body = format!("{{\"event\":\"full\",\"param_str\":\"{}\"}}\n", "x".repeat(1000)).repeat(200);

@@ -1,12 +1,8 @@
 //! However rows are sent, the table has the same ones, once, as one part; and what was sent in one
 //! format may be repeated in another.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
-use support::proxy::{Proxy, faults};
-use support::{Server, post, shared_clickhouse, wait_for};
+use crate::support::proxy::{Proxy, faults};
+use crate::support::{Server, post, shared_clickhouse, wait_for};
 
 const COMBINATIONS: [(&str, &str); 6] = [
     ("rowbinary", "none"),

@@ -1,14 +1,10 @@
 //! `sluicegate quarantine list|replay` against a running server and a real ClickHouse.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 
-use support::{ClickHouse, Server, post, run, shared_clickhouse};
+use crate::support::{ClickHouse, Server, Variant, each_engine, each_insert, post, run, shared_clickhouse};
 
 /// A table for numbers, its server, and what to tell the command.
 struct Bench {
@@ -18,10 +14,10 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(flags: &[&str]) -> Self {
+    fn new(variant: Variant) -> Self {
         let clickhouse = shared_clickhouse();
         let database = clickhouse.database();
-        let server = Server::start(clickhouse, &database, flags);
+        let server = Server::start(clickhouse, &database, &variant.and(&[]));
         Self { clickhouse, database, server }
     }
 
@@ -58,9 +54,16 @@ fn misfit(number: u64) -> String {
     format!("{{\"event\":\"e\",\"sequence\":\"n{number}\"}}\n")
 }
 
+each_insert!(rows_that_clickhouse_refused_go_in_once_it_takes_them_and_cut_lines_stay,);
+
+each_engine!(
+    lines_that_fit_now_are_stored_and_the_others_are_there_once,
+    more_lines_than_a_request_may_have_and_equal_ones_all_come_once,
+);
+
 #[test]
 fn a_list_shows_reasons_and_the_newest_lines() {
-    let bench = Bench::new(&[]);
+    let bench = Bench::new(Variant::USUAL);
     bench.send("bad\n{\"event\":\"good\"}\n\u{1b}[31m\n[1]\n");
     bench.wait_for(1, 3);
     let (ok, said, _) = bench.quarantine(&["list"]);
@@ -83,9 +86,8 @@ fn a_list_shows_reasons_and_the_newest_lines() {
     assert!(bench.server.stop().success());
 }
 
-#[test]
-fn lines_that_fit_now_are_stored_and_the_others_are_there_once() {
-    let bench = Bench::new(&[]);
+fn lines_that_fit_now_are_stored_and_the_others_are_there_once(variant: Variant) {
+    let bench = Bench::new(variant);
     let lines: String = (0..30).map(misfit).collect();
     bench.send(&format!("{lines}bad\nbad\nbad\n"));
     bench.wait_for(0, 33);
@@ -115,9 +117,8 @@ fn lines_that_fit_now_are_stored_and_the_others_are_there_once() {
     assert!(bench.server.stop().success());
 }
 
-#[test]
-fn more_lines_than_a_request_may_have_and_equal_ones_all_come_once() {
-    let bench = Bench::new(&[]);
+fn more_lines_than_a_request_may_have_and_equal_ones_all_come_once(variant: Variant) {
+    let bench = Bench::new(variant);
     // All of one second, by the quarantine's own account: several requests, one delete.
     bench.ask(
         "INSERT INTO $_quarantine SETTINGS async_insert = 0 SELECT toStartOfDay(now('UTC')), '1.2.3.4', 'type_mismatch', \
@@ -149,9 +150,8 @@ fn more_lines_than_a_request_may_have_and_equal_ones_all_come_once() {
     assert!(bench.server.stop().success());
 }
 
-#[test]
-fn rows_that_clickhouse_refused_go_in_once_it_takes_them_and_cut_lines_stay() {
-    let bench = Bench::new(&[]);
+fn rows_that_clickhouse_refused_go_in_once_it_takes_them_and_cut_lines_stay(variant: Variant) {
+    let bench = Bench::new(variant);
     bench.ask("ALTER TABLE $ ADD CONSTRAINT small CHECK sequence < 5");
     let events: String = (0..8).map(|number| format!("{{\"event\":\"e\",\"sequence\":{number}}}\n")).collect();
     bench.send(&format!("{events}{{\"param_str\":\"{}\"", "x".repeat(70_000)));
@@ -167,7 +167,7 @@ fn rows_that_clickhouse_refused_go_in_once_it_takes_them_and_cut_lines_stay() {
 
 #[test]
 fn an_interrupted_replay_makes_the_same_requests_again() {
-    let bench = Bench::new(&[]);
+    let bench = Bench::new(Variant::USUAL);
     let insert = |second: u32, lines: &str| {
         bench.ask(&format!(
             "INSERT INTO $_quarantine SETTINGS async_insert = 0 SELECT toStartOfDay(now('UTC')) + {second}, '1.2.3.4', \
@@ -191,7 +191,7 @@ fn an_interrupted_replay_makes_the_same_requests_again() {
 
 #[test]
 fn of_a_second_that_is_answered_in_part_nothing_is_deleted() {
-    let bench = Bench::new(&[]);
+    let bench = Bench::new(Variant::USUAL);
     for (second, lines) in [(0, 5), (1, 1500)] {
         bench.ask(&format!(
             "INSERT INTO $_quarantine SETTINGS async_insert = 0 SELECT toStartOfDay(now('UTC')) + {second}, \
@@ -267,7 +267,7 @@ fn key(head: &str) -> String {
 
 #[test]
 fn without_a_server_or_the_right_to_delete_nothing_is_lost() {
-    let bench = Bench::new(&[]);
+    let bench = Bench::new(Variant::USUAL);
     bench.send("bad");
     bench.wait_for(0, 1);
     let (ok, _, error) = bench.quarantine(&["replay", "--table", "nothing"]);

@@ -1,23 +1,29 @@
 //! ClickHouse away, killed, restarted; the server killed: every acknowledged event arrives once.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
 use std::thread;
 use std::time::Duration;
 
-use support::{ClickHouse, Client, Load, Server, post, wait_for};
+use crate::support::{
+    ClickHouse, Client, Load, Server, Variant, each_engine, each_insert, each_insert_and_engine, post, wait_for,
+};
 
 fn event(name: &str, sequence: u64) -> String {
     format!("{{\"event\":\"{name}\",\"sequence\":{sequence}}}\n")
 }
 
-#[test]
-fn events_are_taken_while_clickhouse_is_away_and_go_out_when_it_is_back() {
+each_insert_and_engine!(a_killed_server_loses_and_doubles_nothing,);
+
+each_insert!(a_killed_clickhouse_loses_and_doubles_nothing,);
+
+each_engine!(
+    events_are_taken_while_clickhouse_is_away_and_go_out_when_it_is_back,
+    a_first_start_without_clickhouse_waits_and_says_so,
+);
+
+fn events_are_taken_while_clickhouse_is_away_and_go_out_when_it_is_back(variant: Variant) {
     let mut clickhouse = ClickHouse::start();
     let database = clickhouse.database();
-    let server = Server::start(&clickhouse, &database, &[]);
+    let server = Server::start(&clickhouse, &database, &variant.and(&[]));
     assert_eq!(post(server.address(), "/api/events", event("before", 1).as_bytes()).status, 200);
     server.wait_for_rows(&clickhouse, &format!("{database}.events"), 1);
     clickhouse.kill();
@@ -36,12 +42,11 @@ fn events_are_taken_while_clickhouse_is_away_and_go_out_when_it_is_back() {
     assert!(server.stop().success());
 }
 
-#[test]
-fn a_first_start_without_clickhouse_waits_and_says_so() {
+fn a_first_start_without_clickhouse_waits_and_says_so(variant: Variant) {
     let mut clickhouse = ClickHouse::start();
     let database = clickhouse.database();
     clickhouse.kill();
-    let server = Server::start_unready(&clickhouse, &database, &[]);
+    let server = Server::start_unready(&clickhouse, &database, &variant.and(&[]));
     let ready = server.admin_get("/readyz");
     assert_eq!(ready.status, 503);
     assert!(ready.text().contains("ClickHouse"), "{}", ready.text());
@@ -54,13 +59,12 @@ fn a_first_start_without_clickhouse_waits_and_says_so() {
     assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events")).trim(), "1");
 }
 
-#[test]
-fn a_killed_server_loses_and_doubles_nothing() {
+fn a_killed_server_loses_and_doubles_nothing(variant: Variant) {
     for durability in ["sync", "written"] {
         let clickhouse = ClickHouse::start();
         let database = clickhouse.database();
         let flags = ["--durability", durability, "--batch-age", "50ms", "--batch-rows", "2000"];
-        let mut server = Server::start(&clickhouse, &database, &flags);
+        let mut server = Server::start(&clickhouse, &database, &variant.and(&flags));
         let load = Load::new(server.address(), 1);
         load.during(&[Client::WithoutKey; 4], || {
             for round in 0..5 {
@@ -71,17 +75,16 @@ fn a_killed_server_loses_and_doubles_nothing() {
             thread::sleep(Duration::from_millis(300));
         });
         assert!(server.stop().success());
-        assert!(load.figures().events > 100, "{}", load.figures());
+        assert!(load.counts().events > 100, "{}", load.counts());
         load.check(&clickhouse, &database);
     }
 }
 
-#[test]
-fn a_killed_clickhouse_loses_and_doubles_nothing() {
+fn a_killed_clickhouse_loses_and_doubles_nothing(variant: Variant) {
     let mut clickhouse = ClickHouse::start();
     let database = clickhouse.database();
     let flags = ["--batch-age", "50ms", "--batch-rows", "2000", "--shutdown-timeout", "60s"];
-    let server = Server::start(&clickhouse, &database, &flags);
+    let server = Server::start(&clickhouse, &database, &variant.and(&flags));
     let load = Load::new(server.address(), 2);
     load.during(&[Client::WithoutKey; 4], || {
         for round in 0..3 {
@@ -93,12 +96,12 @@ fn a_killed_clickhouse_loses_and_doubles_nothing() {
         thread::sleep(Duration::from_millis(300));
     });
     assert!(server.stop().success());
-    assert!(load.figures().events > 100, "{}", load.figures());
+    assert!(load.counts().events > 100, "{}", load.counts());
     load.check(&clickhouse, &database);
 }
 
 #[test]
-fn an_insert_that_still_runs_when_the_server_is_back_needs_no_person() {
+fn an_insert_that_still_runs_when_the_server_is_back_needs_no_operator() {
     let clickhouse = ClickHouse::start();
     let database = clickhouse.database();
     // An INSERT of six rows takes three seconds.

@@ -1,11 +1,7 @@
 //! What ClickHouse says of rows in its own words, and what a client writes into them: the words of a
 //! client decide nothing, and what never passes whole gets through all the same.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
-use support::{ClickHouse, Server, post, run, shared_clickhouse, wait_for};
+use crate::support::{ClickHouse, Server, post, run, shared_clickhouse, wait_for};
 
 fn send(server: &Server, table: &str, body: &str) {
     assert_eq!(post(server.address(), &format!("/api/{table}"), body.as_bytes()).status, 200);

@@ -1,15 +1,11 @@
-//! `--engine may`. With the feature `engine-may`: what is its own. The promises that both engines
-//! keep are tested by the files that test the own loop: `make test-may` runs them on this one.
+//! `--engine may`, in a build with the feature `engine-may`: what is its own. What both engines promise
+//! is tested beside, once an engine.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
-use support::{Server, shared_clickhouse};
+use crate::support::{Server, shared_clickhouse};
 
 #[cfg(not(feature = "engine-may"))]
 #[test]
-fn a_build_without_it_says_how_to_make_one_with_it() {
+fn a_build_without_engine_may_says_how_to_make_one_with_it() {
     let clickhouse = shared_clickhouse();
     let (status, log) = Server::expect_failure(clickhouse, &clickhouse.database(), &["--engine", "may"]);
     assert!(!status.success());
@@ -21,8 +17,8 @@ mod with_the_feature {
     use std::thread;
     use std::time::Duration;
 
-    use super::support::{Connection, PATIENCE, Response, get, post, request, wait_for};
     use super::{Server, shared_clickhouse};
+    use crate::support::{Connection, PATIENCE, Response, free_address, get, post, request, wait_for};
 
     const TARGET: &str = "/api/events";
     const POST: &str = "POST /api/events HTTP/1.1\r\nHost: a\r\n";
@@ -295,8 +291,8 @@ mod with_the_feature {
 
     #[test]
     fn it_listens_on_every_address_and_shares_none() {
-        let second = super::support::free_address().to_string();
-        let first = super::support::free_address().to_string();
+        let second = free_address().to_string();
+        let first = free_address().to_string();
         let database = shared_clickhouse().database();
         let server = start(&database, &["--listen", &first, "--listen", &second]);
         for address in [&first, &second] {

@@ -1,17 +1,13 @@
 //! Bytes of a sealed segment that change on the disk: what is readable goes in once, the rest is
-//! kept, booked and said; and what ClickHouse may have already waits for a person.
-
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
+//! kept, booked and said; and what ClickHouse may have already waits for the operator.
 
 use std::fs;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::thread;
 
+use crate::support::{ClickHouse, Forwarder, Server, Variant, each_insert, post, run, shared_clickhouse, wait_for};
 use serde_json::Value;
-use support::{ClickHouse, Forwarder, Server, post, run, shared_clickhouse, wait_for};
 
 /// Requests that fill a segment, each a frame of it, with so many events and a bad line.
 const REQUESTS: u64 = 5;
@@ -66,7 +62,7 @@ fn stored(clickhouse: &ClickHouse, database: &str) -> Vec<u64> {
     numbers.lines().map(|number| number.parse().unwrap()).collect()
 }
 
-fn refused_lines(clickhouse: &ClickHouse, database: &str) -> u64 {
+fn rejected_lines(clickhouse: &ClickHouse, database: &str) -> u64 {
     let count = clickhouse.query(&format!("SELECT count() FROM {database}.events_quarantine"));
     count.trim().parse().unwrap()
 }
@@ -128,11 +124,19 @@ fn is_said(server: &Server, missing_rows: u64, missing_lines: u64) {
     assert_eq!(said["missing_rejected"], missing_lines, "{said}");
 }
 
-#[test]
-fn all_but_the_damaged_frame_of_a_segment_that_was_never_sent_is_stored_once() {
+each_insert!(
+    all_but_the_damaged_frame_of_a_segment_that_was_never_sent_is_stored_once,
+    what_clickhouse_may_have_is_held_until_the_operator_wants_what_is_readable,
+    rows_that_are_stored_are_not_sent_again_with_the_lines_that_are_not,
+    nobody_is_told_that_the_lost_events_are_inserted,
+    a_damaged_segment_that_was_cut_is_held,
+    drain_keeps_a_segment_without_a_readable_frame_and_is_done,
+);
+
+fn all_but_the_damaged_frame_of_a_segment_that_was_never_sent_is_stored_once(variant: Variant) {
     let mut clickhouse = ClickHouse::start();
     let database = clickhouse.database();
-    let mut server = Server::start(&clickhouse, &database, &ONE_SEGMENT);
+    let mut server = Server::start(&clickhouse, &database, &variant.and(&ONE_SEGMENT));
     clickhouse.kill();
     send(&server, 0..REQUESTS);
     let path = segment(&server, ".segment");
@@ -148,7 +152,7 @@ fn all_but_the_damaged_frame_of_a_segment_that_was_never_sent_is_stored_once() {
     wait_for_ledger(&server, [[50, 40, 0, 10], [5, 4, 0, 1]]);
     server.wait_until_drained();
     assert_eq!(stored(&clickhouse, &database), numbers([0, 1, 3, 4]));
-    assert_eq!(refused_lines(&clickhouse, &database), 4);
+    assert_eq!(rejected_lines(&clickhouse, &database), 4);
     is_said(&server, 10, 1);
     // It goes on as ever.
     send(&server, REQUESTS..2 * REQUESTS);
@@ -159,13 +163,13 @@ fn all_but_the_damaged_frame_of_a_segment_that_was_never_sent_is_stored_once() {
     assert!(succeeded, "{said}");
 }
 
-#[test]
-fn what_clickhouse_may_have_is_held_until_a_person_wants_what_is_readable() {
+fn what_clickhouse_may_have_is_held_until_the_operator_wants_what_is_readable(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
     let forwarder = Forwarder::new(&clickhouse.url(), "", "");
     let url = forwarder.url();
-    let mut server = Server::start(clickhouse, &database, &[&ONE_SEGMENT[..], &["--clickhouse-url", &url]].concat());
+    let mut server =
+        Server::start(clickhouse, &database, &variant.and(&[&ONE_SEGMENT[..], &["--clickhouse-url", &url]].concat()));
     forwarder.lose_answers(true);
     send(&server, 0..REQUESTS);
     wait_for(|| server.log(), || (stored(clickhouse, &database).len() == 50).then_some(()));
@@ -191,11 +195,10 @@ fn what_clickhouse_may_have_is_held_until_a_person_wants_what_is_readable() {
     assert!(server.stop().success());
 }
 
-#[test]
-fn rows_that_are_stored_are_not_sent_again_with_the_lines_that_are_not() {
+fn rows_that_are_stored_are_not_sent_again_with_the_lines_that_are_not(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let mut server = Server::start(clickhouse, &database, &ONE_SEGMENT);
+    let mut server = Server::start(clickhouse, &database, &variant.and(&ONE_SEGMENT));
     let create = clickhouse.query(&format!("SHOW CREATE TABLE {database}.events_quarantine FORMAT TSVRaw"));
     clickhouse.query(&format!("DROP TABLE {database}.events_quarantine SYNC"));
     send(&server, 0..REQUESTS);
@@ -208,16 +211,16 @@ fn rows_that_are_stored_are_not_sent_again_with_the_lines_that_are_not() {
     wait_for_ledger(&server, [[0, 0, 0, 0], [5, 4, 0, 1]]);
     server.wait_until_drained();
     assert_eq!(stored(clickhouse, &database), numbers(0..REQUESTS));
-    assert_eq!(refused_lines(clickhouse, &database), 4);
+    assert_eq!(rejected_lines(clickhouse, &database), 4);
     is_said(&server, 0, 1);
     assert!(server.stop().success());
 }
 
-#[test]
-fn nobody_is_told_that_the_lost_events_are_inserted() {
+fn nobody_is_told_that_the_lost_events_are_inserted(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let server = Server::start(clickhouse, &database, &[&ONE_SEGMENT[..], &["--inserted-timeout", "5s"]].concat());
+    let server =
+        Server::start(clickhouse, &database, &variant.and(&[&ONE_SEGMENT[..], &["--inserted-timeout", "5s"]].concat()));
     clickhouse.query(&format!("RENAME TABLE {database}.events TO {database}.away"));
     send(&server, 0..REQUESTS - 1);
     let address = server.address();
@@ -237,11 +240,10 @@ fn nobody_is_told_that_the_lost_events_are_inserted() {
     assert!(server.stop().success());
 }
 
-#[test]
-fn a_damaged_segment_that_was_cut_is_held() {
+fn a_damaged_segment_that_was_cut_is_held(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let mut server = Server::start(clickhouse, &database, &ONE_SEGMENT);
+    let mut server = Server::start(clickhouse, &database, &variant.and(&ONE_SEGMENT));
     clickhouse.query(&format!("ALTER TABLE {database}.events ADD CONSTRAINT c CHECK sequence != 42"));
     let create = clickhouse.query(&format!("SHOW CREATE TABLE {database}.events_quarantine FORMAT TSVRaw"));
     clickhouse.query(&format!("DROP TABLE {database}.events_quarantine SYNC"));
@@ -254,15 +256,14 @@ fn a_damaged_segment_that_was_cut_is_held() {
     let server = server.start_again();
     wait_for_warning(&server, "was cut into pieces");
     assert_eq!(ledger(&server), [[1, 0, 1, 0], [5, 0, 5, 0]]);
-    assert_eq!((stored(clickhouse, &database).len(), refused_lines(clickhouse, &database)), (49, 0));
+    assert_eq!((stored(clickhouse, &database).len(), rejected_lines(clickhouse, &database)), (49, 0));
     assert!(damaged_files(&server).is_empty());
 }
 
-#[test]
-fn drain_keeps_a_segment_without_a_readable_frame_and_is_done() {
+fn drain_keeps_a_segment_without_a_readable_frame_and_is_done(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let mut server = Server::start(clickhouse, &database, &["--batch-rows", "10", "--batch-age", "1h"]);
+    let mut server = Server::start(clickhouse, &database, &variant.and(&["--batch-rows", "10", "--batch-age", "1h"]));
     clickhouse.query(&format!("RENAME TABLE {database}.events TO {database}.away"));
     send(&server, 0..1);
     let path = segment(&server, ".segment");
@@ -273,7 +274,7 @@ fn drain_keeps_a_segment_without_a_readable_frame_and_is_done() {
     clickhouse.query(&format!("RENAME TABLE {database}.away TO {database}.events"));
     let spool = server.spool_dir().to_string_lossy().into_owned();
     let url = clickhouse.url();
-    let (succeeded, _, log) = run(&[
+    let (succeeded, _, log) = run(&variant.and(&[
         "drain",
         "--spool-dir",
         &spool,
@@ -283,7 +284,7 @@ fn drain_keeps_a_segment_without_a_readable_frame_and_is_done() {
         &database,
         "--log-format",
         "json",
-    ]);
+    ]));
     assert!(succeeded, "{log}");
     let said: Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
     assert_eq!((&said["events"], &said["set_aside"]), (&10.into(), &10.into()), "{log}");

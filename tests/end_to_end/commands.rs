@@ -1,12 +1,8 @@
 //! What the program does besides serving.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
 use std::os::unix::fs::PermissionsExt;
 
-use support::{ClickHouse, Engine, Server, post, run, shared_clickhouse};
+use crate::support::{ClickHouse, Engine, Server, post, run, shared_clickhouse, wait_for};
 
 fn arguments<'a>(command: &[&'a str], url: &'a str, database: &'a str, spool: &'a str) -> Vec<&'a str> {
     let settings = ["--clickhouse-url", url, "--database", database, "--spool-dir", spool];
@@ -129,7 +125,7 @@ fn what_waits_is_listed_verified_and_drained() {
     let mut server = Server::start(&clickhouse, &database, &["--inserters", "1"]);
     clickhouse.kill();
     assert_eq!(post(server.address(), "/api/events", b"{\"event\":\"a\"}\n{\"event\":\"b\"}\nbad").status, 200);
-    support::wait_for(
+    wait_for(
         || server.log(),
         || (server.metrics()["sluicegate_inserts_total{table=\"events\",outcome=\"retry\"}"] > 0.0).then_some(()),
     );
@@ -169,10 +165,7 @@ fn requeue_tells_the_running_server_and_fails_for_a_segment_that_does_not_wait()
     let server = Server::start(clickhouse, &database, &[]);
     clickhouse.query(&format!("RENAME TABLE {database}.events TO {database}.away"));
     assert_eq!(post(server.address(), "/api/events", b"{\"event\":\"a\"}").status, 200);
-    support::wait_for(
-        || server.log(),
-        || server.admin_get("/readyz").text().contains("segment 1 is held").then_some(()),
-    );
+    wait_for(|| server.log(), || server.admin_get("/readyz").text().contains("segment 1 is held").then_some(()));
     let admin = server.admin_address().to_string();
     let requeue = |flags: &[&str]| run(&[&["spool", "requeue", "--admin-listen", &admin], flags].concat());
     let (ok, _, error) = requeue(&["--segment", "7"]);
@@ -194,7 +187,7 @@ fn verify_finds_a_changed_byte() {
     clickhouse.kill();
     assert_eq!(post(server.address(), "/api/events", b"{\"event\":\"changed\"}").status, 200);
     let file = server.spool_dir().join("events/00000000000000000001.segment");
-    support::wait_for(
+    wait_for(
         || server.log(),
         || (server.metrics()["sluicegate_inserts_total{table=\"events\",outcome=\"retry\"}"] > 0.0).then_some(()),
     );

@@ -2,11 +2,7 @@
 //! The replicated tables are real ones, coordinated by ClickHouse's own in-process Keeper for tests;
 //! but `clickhouse local` never gives them the address that replicas need, so they stay read-only.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
-use support::{ClickHouse, Forwarder, Server, free_address, post, run, wait_for};
+use crate::support::{ClickHouse, Forwarder, Server, Variant, each_insert, free_address, post, run, wait_for};
 
 /// The engine reads a `config.xml` in the folder where it is started.
 fn config() -> String {
@@ -56,8 +52,12 @@ fn wait_for_attempts(server: &Server, outcome: &str, number: f64) {
     );
 }
 
-#[test]
-fn what_one_may_have_goes_to_another_that_shares_its_window() {
+each_insert!(
+    what_one_may_have_goes_to_another_that_shares_its_window,
+    a_distributed_table_is_inserted_in_the_foreground_and_passes_the_token_on,
+);
+
+fn what_one_may_have_goes_to_another_that_shares_its_window(variant: Variant) {
     let clickhouse = ClickHouse::start();
     clickhouse.query("CREATE DATABASE shared");
     clickhouse.query(&format!(
@@ -69,7 +69,7 @@ fn what_one_may_have_goes_to_another_that_shares_its_window() {
     let first = Forwarder::new(&clickhouse.url(), identity, literal);
     let second = Forwarder::new(&clickhouse.url(), identity, literal);
     let urls = format!("{},{}", first.url(), second.url());
-    let server = Server::start(&clickhouse, "shared", &["--clickhouse-url", &urls]);
+    let server = Server::start(&clickhouse, "shared", &variant.and(&["--clickhouse-url", &urls]));
     // For good: what the first may have can only be proven by the second.
     first.lose_answers(true);
     send(&server, 40);
@@ -175,8 +175,7 @@ fn the_statement_that_widens_a_horizon_does() {
     assert!(said.contains(&format!("{horizon}25.0 hours")) && !said.contains("to make that a day"), "{said}");
 }
 
-#[test]
-fn a_distributed_table_is_inserted_in_the_foreground_and_passes_the_token_on() {
+fn a_distributed_table_is_inserted_in_the_foreground_and_passes_the_token_on(variant: Variant) {
     let clickhouse = ClickHouse::start_with_config(&config());
     clickhouse.query("CREATE DATABASE spread");
     clickhouse.query(&format!(
@@ -187,7 +186,7 @@ fn a_distributed_table_is_inserted_in_the_foreground_and_passes_the_token_on() {
         .query("CREATE TABLE spread.events AS spread.shard ENGINE = Distributed('here', 'spread', 'shard', sequence)");
     let forwarder = Forwarder::new(&clickhouse.url(), "", "");
     let url = forwarder.url();
-    let server = Server::start(&clickhouse, "spread", &["--clickhouse-url", &url]);
+    let server = Server::start(&clickhouse, "spread", &variant.and(&["--clickhouse-url", &url]));
     let kept = std::fs::read_to_string(server.spool_dir().join("events/schema.json")).unwrap();
     let kept: serde_json::Value = serde_json::from_str(&kept).unwrap();
     assert_eq!(kept["settings"]["distributed_foreground_insert"], "1");

@@ -1,16 +1,12 @@
 //! The embedded ClickHouse as a program of its own.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
+use crate::support::{ClickHouse, free_address, get, post, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
-use support::{ClickHouse, free_address, wait_for};
 
 fn command(path: &Path, address: SocketAddr) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sluicegate"));
@@ -105,10 +101,10 @@ fn serve_runs_it_and_takes_it_down_last() {
         || "the server does not answer".to_owned(),
         || {
             TcpStream::connect(events).ok()?;
-            (support::get(events, "/health").status == 200).then_some(())
+            (get(events, "/health").status == 200).then_some(())
         },
     );
-    assert_eq!(support::post(events, "/api/events", b"{\"event\":\"last\"}").status, 200);
+    assert_eq!(post(events, "/api/events", b"{\"event\":\"last\"}").status, 200);
     kill_process(pid(&server), Signal::INT).unwrap();
     assert!(server.wait().unwrap().success());
     wait_until_closed(clickhouse);

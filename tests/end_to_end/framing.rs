@@ -1,12 +1,8 @@
 //! Malformed requests: each gets the contract's status, and the connection ends.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
 use std::time::Duration;
 
-use support::{Connection, Server, post, shared_clickhouse};
+use crate::support::{Connection, Server, post, shared_clickhouse};
 
 #[test]
 fn malformed_requests_get_their_status_and_a_closed_connection() {

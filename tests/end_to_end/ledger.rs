@@ -1,15 +1,11 @@
 //! The ledger: recovered + committed = inserted + spooled + set aside, after every kind of fault,
 //! and what it says is what ClickHouse has.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use crate::support::{ClickHouse, Server, Variant, each_engine, post, run, shared_clickhouse, wait_for};
 use serde_json::Value;
-use support::{ClickHouse, Server, post, run, shared_clickhouse, wait_for};
 
 const EVENTS: &str = "events";
 const QUARANTINE: &str = "events_quarantine";
@@ -70,11 +66,15 @@ fn send(server: &Server, numbers: impl IntoIterator<Item = u64>, bad_lines: usiz
     assert_eq!(reply.status, 200, "{}", reply.text());
 }
 
-#[test]
-fn plain_events_bad_lines_and_refused_rows_are_on_their_accounts() {
+each_engine!(
+    plain_events_bad_lines_and_refused_rows_are_on_their_accounts,
+    it_balances_at_every_moment_and_the_last_minute_is_there,
+);
+
+fn plain_events_bad_lines_and_refused_rows_are_on_their_accounts(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let server = Server::start(clickhouse, &database, &[]);
+    let server = Server::start(clickhouse, &database, &variant.and(&[]));
     wait_for_ledger(&server, [[0; 5], [0; 5]]);
     send(&server, 0..50, 0);
     wait_for_ledger(&server, [[0, 50, 50, 0, 0], [0; 5]]);
@@ -163,11 +163,10 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
-#[test]
-fn it_balances_at_every_moment_and_the_last_minute_is_there() {
+fn it_balances_at_every_moment_and_the_last_minute_is_there(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let server = Server::start(clickhouse, &database, &["--batch-age", "10ms"]);
+    let server = Server::start(clickhouse, &database, &variant.and(&["--batch-age", "10ms"]));
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         // When this fails, the clients end too.

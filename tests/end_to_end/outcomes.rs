@@ -1,11 +1,7 @@
-//! What ClickHouse refuses: rows are cut out, or everything is held until a person has mended it,
+//! What ClickHouse refuses: rows are cut out, or everything is held until the operator has fixed it,
 //! and in the end every row is somewhere exactly once.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
-use support::{ClickHouse, Server, post, run, shared_clickhouse, wait_for};
+use crate::support::{ClickHouse, Server, Variant, each_insert, post, run, shared_clickhouse, wait_for};
 
 fn sequences(range: impl IntoIterator<Item = i64>) -> String {
     range.into_iter().map(|number| format!("{{\"event\":\"e\",\"sequence\":{number}}}\n")).collect()
@@ -37,11 +33,18 @@ fn stored(clickhouse: &ClickHouse, table: &str) -> Vec<i64> {
     rows.lines().map(|line| line.parse().unwrap()).collect()
 }
 
-#[test]
-fn rows_that_violate_a_constraint_are_cut_out_and_quarantined() {
+each_insert!(
+    rows_that_violate_a_constraint_are_cut_out_and_quarantined,
+    a_cut_goes_on_after_a_kill_and_no_piece_is_stored_twice,
+    more_bad_rows_than_a_cut_may_have_pieces_are_held_whole,
+    a_view_that_throws_holds_the_whole_segment_and_both_are_right_once_it_is_fixed,
+    changed_columns_hold_a_segment_until_it_is_converted,
+);
+
+fn rows_that_violate_a_constraint_are_cut_out_and_quarantined(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let server = Server::start(clickhouse, &database, &[]);
+    let server = Server::start(clickhouse, &database, &variant.and(&[]));
     clickhouse.query(&format!("ALTER TABLE {database}.events ADD CONSTRAINT small CHECK sequence NOT IN (3, 50, 99)"));
     send(&server, &sequences(0..100));
     server.wait_for_rows(clickhouse, &format!("{database}.events_quarantine"), 3);
@@ -63,11 +66,10 @@ fn rows_that_violate_a_constraint_are_cut_out_and_quarantined() {
     assert!(server.stop().success());
 }
 
-#[test]
-fn a_cut_goes_on_after_a_kill_and_no_piece_is_stored_twice() {
+fn a_cut_goes_on_after_a_kill_and_no_piece_is_stored_twice(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let mut server = Server::start(clickhouse, &database, &[]);
+    let mut server = Server::start(clickhouse, &database, &variant.and(&[]));
     clickhouse.query(&format!("ALTER TABLE {database}.events ADD CONSTRAINT odd CHECK sequence % 40 != 7"));
     clickhouse.query(&format!("DROP TABLE {database}.events_quarantine"));
     send(&server, &sequences(0..200));
@@ -82,11 +84,10 @@ fn a_cut_goes_on_after_a_kill_and_no_piece_is_stored_twice() {
     assert!(server.stop().success());
 }
 
-#[test]
-fn more_bad_rows_than_a_cut_may_have_pieces_are_held_whole() {
+fn more_bad_rows_than_a_cut_may_have_pieces_are_held_whole(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let server = Server::start(clickhouse, &database, &[]);
+    let server = Server::start(clickhouse, &database, &variant.and(&[]));
     clickhouse.query(&format!("ALTER TABLE {database}.events ADD CONSTRAINT many CHECK sequence % 2 = 0"));
     send(&server, &sequences(0..600));
     wait_for_warning(&server, "pieces");
@@ -102,11 +103,10 @@ fn more_bad_rows_than_a_cut_may_have_pieces_are_held_whole() {
     assert!(server.stop().success());
 }
 
-#[test]
-fn a_view_that_throws_holds_the_whole_segment_and_both_are_right_once_it_is_mended() {
+fn a_view_that_throws_holds_the_whole_segment_and_both_are_right_once_it_is_fixed(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let server = Server::start(clickhouse, &database, &[]);
+    let server = Server::start(clickhouse, &database, &variant.and(&[]));
     clickhouse.query(&format!("CREATE TABLE {database}.sums (sequence Int64) ENGINE = MergeTree ORDER BY sequence SETTINGS non_replicated_deduplication_window = 100"));
     let view = |condition: &str| {
         format!(
@@ -126,11 +126,10 @@ fn a_view_that_throws_holds_the_whole_segment_and_both_are_right_once_it_is_mend
     assert!(server.stop().success());
 }
 
-#[test]
-fn changed_columns_hold_a_segment_until_it_is_converted() {
+fn changed_columns_hold_a_segment_until_it_is_converted(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let server = Server::start(clickhouse, &database, &["--batch-age", "2s"]);
+    let server = Server::start(clickhouse, &database, &variant.and(&["--batch-age", "2s"]));
     send(&server, &sequences(0..10));
     clickhouse.query(&format!("ALTER TABLE {database}.events MODIFY COLUMN sequence Int32, DROP COLUMN param_str"));
     wait_for_warning(&server, "held");

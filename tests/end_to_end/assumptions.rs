@@ -1,12 +1,8 @@
 //! What the server assumes of ClickHouse and has no say in, tried on each version that there is, with no
 //! server of ours between. `make test-outside` runs this.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
+use crate::support::{ClickHouse, Cluster, Engine, Forwarder, Server, post, wait_for};
 use sluicegate::clickhouse::settings::FIXED;
-use support::{ClickHouse, Cluster, Engine, Forwarder, Server, post, wait_for};
 
 const ENGINES: [&str; 4] = ["25.8", "26.3", "26.7", "26.9"];
 

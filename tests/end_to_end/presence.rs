@@ -1,13 +1,9 @@
 //! What a success proves after ClickHouse was killed: its log of tokens may know an INSERT whose rows
 //! it has not, and every event is there once all the same.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
 use std::path::{Path, PathBuf};
 
-use support::{ClickHouse, Forwarder, Server, post, run, wait_for};
+use crate::support::{ClickHouse, Forwarder, Server, Variant, each_insert, post, run, wait_for};
 
 fn sequences(range: impl IntoIterator<Item = i64>) -> String {
     range.into_iter().map(|number| format!("{{\"event\":\"e\",\"sequence\":{number}}}\n")).collect()
@@ -47,10 +43,17 @@ struct Gap {
 impl Gap {
     /// Sends `body`, and kills ClickHouse between the token and the rows of what would have become the
     /// `nth` part of `table`.
-    fn open(prepare: impl Fn(&ClickHouse, &str), body: &str, status: u16, table: &str, nth: u32) -> Self {
+    fn open(
+        variant: Variant,
+        prepare: impl Fn(&ClickHouse, &str),
+        body: &str,
+        status: u16,
+        table: &str,
+        nth: u32,
+    ) -> Self {
         let mut clickhouse = ClickHouse::start();
         let database = clickhouse.database();
-        let server = Server::start(&clickhouse, &database, &[]);
+        let server = Server::start(&clickhouse, &database, &variant.and(&[]));
         prepare(&clickhouse, &database);
         let trap = clickhouse.kill_at_part(&database, table, nth);
         assert_eq!(post(server.address(), "/api/events", body.as_bytes()).status, status);
@@ -76,9 +79,14 @@ impl Gap {
     }
 }
 
-#[test]
-fn rows_that_only_the_log_of_tokens_knows_are_sent_again() {
-    let mut gap = Gap::open(|_, _| {}, &sequences(0..50), 200, "events", 1);
+each_insert!(
+    rows_that_only_the_log_of_tokens_knows_are_sent_again,
+    pieces_and_what_is_cut_out_of_them_are_sent_again_too,
+    rows_of_every_type_that_are_there_after_a_restart_are_recognised,
+);
+
+fn rows_that_only_the_log_of_tokens_knows_are_sent_again(variant: Variant) {
+    let mut gap = Gap::open(variant, |_, _| {}, &sequences(0..50), 200, "events", 1);
     gap.wait_until_drained();
     assert_eq!(stored(&gap.clickhouse, &gap.database), (0..50).collect::<Vec<_>>());
     let metrics = gap.server.metrics();
@@ -88,7 +96,7 @@ fn rows_that_only_the_log_of_tokens_knows_are_sent_again() {
 
 #[test]
 fn rows_that_only_the_log_of_tokens_knows_are_sent_again_by_the_next_start() {
-    let mut gap = Gap::open(|_, _| {}, &sequences(0..50), 200, "events", 1);
+    let mut gap = Gap::open(Variant::USUAL, |_, _| {}, &sequences(0..50), 200, "events", 1);
     gap.server.kill9();
     gap.clickhouse.restart();
     gap.server = gap.server.start_again();
@@ -97,20 +105,19 @@ fn rows_that_only_the_log_of_tokens_knows_are_sent_again_by_the_next_start() {
 }
 
 #[test]
-fn refused_lines_that_only_the_log_of_tokens_knows_are_sent_again() {
-    let mut gap = Gap::open(|_, _| {}, "bad\nworse\n", 422, "events_quarantine", 1);
+fn rejected_lines_that_only_the_log_of_tokens_knows_are_sent_again() {
+    let mut gap = Gap::open(Variant::USUAL, |_, _| {}, "bad\nworse\n", 422, "events_quarantine", 1);
     gap.wait_until_drained();
     assert_eq!(gap.count("events_quarantine"), 2);
 }
 
-#[test]
-fn pieces_and_what_is_cut_out_of_them_are_sent_again_too() {
+fn pieces_and_what_is_cut_out_of_them_are_sent_again_too(variant: Variant) {
     let constraint = |clickhouse: &ClickHouse, database: &str| {
         clickhouse.query(&format!("ALTER TABLE {database}.events ADD CONSTRAINT small CHECK sequence != 3"));
     };
     // The rows before it, those behind it, and the row itself into the quarantine.
     for (table, nth) in [("events", 1), ("events", 2), ("events_quarantine", 1)] {
-        let mut gap = Gap::open(constraint, &sequences(0..50), 200, table, nth);
+        let mut gap = Gap::open(variant, constraint, &sequences(0..50), 200, table, nth);
         gap.wait_until_drained();
         let expected: Vec<i64> = (0..50).filter(|number| *number != 3).collect();
         assert_eq!(stored(&gap.clickhouse, &gap.database), expected, "{table} {nth}");
@@ -127,7 +134,7 @@ struct Unanswered {
 }
 
 impl Unanswered {
-    fn new(columns: &str, events: i64, line: impl Fn(i64) -> String) -> Self {
+    fn new(variant: Variant, columns: &str, events: i64, line: impl Fn(i64) -> String) -> Self {
         let clickhouse = ClickHouse::start();
         let database = clickhouse.database();
         clickhouse.query(&format!(
@@ -139,7 +146,7 @@ impl Unanswered {
         let uptime = || clickhouse.query("SELECT uptime()").trim().parse::<u64>().unwrap();
         wait_for(|| "ClickHouse does not get older".to_owned(), || (uptime() >= 2).then_some(()));
         let forwarder = Forwarder::new(&clickhouse.url(), "", "");
-        let server = Server::start(&clickhouse, &database, &["--clickhouse-url", &forwarder.url()]);
+        let server = Server::start(&clickhouse, &database, &variant.and(&["--clickhouse-url", &forwarder.url()]));
         forwarder.lose_answers(true);
         let body: String = (0..events).map(line).collect();
         assert_eq!(post(server.address(), "/api/events", body.as_bytes()).status, 200);
@@ -182,8 +189,7 @@ fn event(sequence: i64) -> String {
     sequences([sequence])
 }
 
-#[test]
-fn rows_of_every_type_that_are_there_after_a_restart_are_recognised() {
+fn rows_of_every_type_that_are_there_after_a_restart_are_recognised(variant: Variant) {
     let columns = "event LowCardinality(String), sequence Int64, small Float32, large Float64, text Nullable(String), \
                    few LowCardinality(Nullable(String)), four FixedString(4), id UUID, day Date, far Date32, \
                    at DateTime('Asia/Tokyo'), exact DateTime64(6, 'UTC'), v4 IPv4, v6 IPv6, kind Enum8('a' = 1, 'b' = 2), \
@@ -199,7 +205,7 @@ fn rows_of_every_type_that_are_there_after_a_restart_are_recognised() {
         1 => format!("{{\"event\":\"\",\"sequence\":{number},\"large\":-0.0}}\n"),
         _ => event(number),
     };
-    let mut unanswered = Unanswered::new(columns, 300, line);
+    let mut unanswered = Unanswered::new(variant, columns, 300, line);
     unanswered.restart();
     unanswered.forwarder.lose_answers(false);
     unanswered.server.wait_until_drained();
@@ -211,7 +217,7 @@ fn rows_of_every_type_that_are_there_after_a_restart_are_recognised() {
 
 #[test]
 fn without_a_restart_the_token_is_believed() {
-    let unanswered = Unanswered::new(COLUMNS, 20, event);
+    let unanswered = Unanswered::new(Variant::USUAL, COLUMNS, 20, event);
     unanswered.delete("sequence < 5");
     unanswered.forwarder.lose_answers(false);
     unanswered.server.wait_until_drained();
@@ -219,8 +225,8 @@ fn without_a_restart_the_token_is_believed() {
 }
 
 #[test]
-fn where_some_rows_are_there_a_person_decides() {
-    let mut unanswered = Unanswered::new(COLUMNS, 20, event);
+fn where_some_rows_are_there_the_operator_decides() {
+    let mut unanswered = Unanswered::new(Variant::USUAL, COLUMNS, 20, event);
     unanswered.delete("sequence < 5");
     unanswered.restart();
     unanswered.forwarder.lose_answers(false);
@@ -234,9 +240,9 @@ fn where_some_rows_are_there_a_person_decides() {
 }
 
 #[test]
-fn what_a_person_forces_goes_in_once_more() {
+fn what_the_operator_forces_goes_in_once_more() {
     for with_server in [true, false] {
-        let mut unanswered = Unanswered::new(COLUMNS, 20, event);
+        let mut unanswered = Unanswered::new(Variant::USUAL, COLUMNS, 20, event);
         unanswered.delete("sequence < 5");
         unanswered.restart();
         unanswered.forwarder.lose_answers(false);

@@ -8,13 +8,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{ClickHouse, Connection, PATIENCE, Random, Response, Server, wait_for};
+use super::load::{self, Clients, Connections, Next, Reply};
+use super::{ClickHouse, PATIENCE, Random, Server, wait_for};
 
 /// Beyond what a worker hands over at once.
 const EVENTS_OF_A_BIG_REQUEST: u64 = 3000;
@@ -22,7 +24,7 @@ const EVENTS_OF_A_BIG_REQUEST: u64 = 3000;
 /// Of requests that are wrong.
 const WRONG_SHOWN: usize = 100;
 
-/// See the module.
+/// Requests that were sent, what was promised of each, and what was done meanwhile.
 pub struct Load {
     address: SocketAddr,
     seed: u64,
@@ -30,7 +32,7 @@ pub struct Load {
     stopping: AtomicBool,
     next: AtomicU64,
     sent: Mutex<HashMap<u64, Request>>,
-    figures: Mutex<Figures>,
+    counts: Mutex<Counts>,
     begun: Instant,
     /// What was done to the server and to ClickHouse meanwhile, and when.
     notes: Mutex<Vec<(Duration, String)>>,
@@ -62,9 +64,31 @@ struct Request {
     ended: Option<Duration>,
 }
 
+/// The clients of a load, for the thread that they run on.
+struct Senders<'a> {
+    load: &'a Load,
+    senders: Vec<Sender>,
+}
+
+/// One client, and how far it is.
+struct Sender {
+    client: Client,
+    random: Random,
+    stage: Stage,
+}
+
+enum Stage {
+    /// Its last request has ended.
+    Idle,
+    /// It has rested, and makes the next request when it is connected.
+    Rested,
+    /// The request was sent, since this time.
+    Sent(Request, Instant),
+}
+
 /// What happened, in all.
 #[derive(Default, Clone, Copy)]
-pub struct Figures {
+pub struct Counts {
     /// Events and bad lines of promised requests.
     pub events: u64,
     pub bad_lines: u64,
@@ -76,7 +100,7 @@ pub struct Figures {
     pub resends: u64,
 }
 
-impl std::ops::AddAssign for Figures {
+impl std::ops::AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
         self.events += other.events;
         self.bad_lines += other.bad_lines;
@@ -87,7 +111,7 @@ impl std::ops::AddAssign for Figures {
     }
 }
 
-impl fmt::Display for Figures {
+impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { events, bad_lines, requests, unanswered, shed, resends } = self;
         write!(
@@ -107,7 +131,7 @@ impl Load {
             stopping: AtomicBool::new(false),
             next: AtomicU64::new(0),
             sent: Mutex::default(),
-            figures: Mutex::default(),
+            counts: Mutex::default(),
             begun: Instant::now(),
             notes: Mutex::default(),
         }
@@ -140,17 +164,17 @@ impl Load {
 
     /// Waits until so many more requests were promised, or refused with 503.
     pub fn wait_for_more(&self, server: &Server, requests: u64, shed: u64) {
-        let before = self.figures();
+        let before = self.counts();
         wait_for(
-            || format!("{}, before it {before}:\n{}", self.figures(), server.log()),
+            || format!("{}, before it {before}:\n{}", self.counts(), server.log()),
             || {
-                let now = self.figures();
+                let now = self.counts();
                 (now.requests >= before.requests + requests && now.shed >= before.shed + shed).then_some(())
             },
         );
     }
 
-    /// Clients send from several connections while `body` runs.
+    /// Clients send, each over its connection, while `body` runs.
     pub fn during(&self, clients: &[Client], body: impl FnOnce()) {
         /// A failed assertion of `body` ends them too.
         struct Stop<'a>(&'a AtomicBool);
@@ -161,100 +185,22 @@ impl Load {
             }
         }
 
+        let sender = |(stream, client): (u64, &Client)| Sender {
+            client: *client,
+            random: Random::new(self.seed, stream),
+            stage: Stage::Idle,
+        };
+        let mut senders = Senders { load: self, senders: (1..).zip(clients).map(sender).collect() };
+        let mut connections = Connections::open(self.address, clients.len()).unwrap();
         thread::scope(|scope| {
             let _stop = Stop(&self.stopping);
-            for (stream, client) in (1..).zip(clients.iter().copied()) {
-                scope.spawn(move || self.run(client, Random::new(self.seed, stream)));
-            }
+            scope.spawn(move || connections.run(&mut senders).unwrap());
             body();
         });
     }
 
-    pub fn figures(&self) -> Figures {
-        *self.lock_figures()
-    }
-
-    fn run(&self, client: Client, mut random: Random) {
-        let mut connection = None;
-        while !self.stopping.load(Relaxed) {
-            thread::sleep(random.milliseconds(0, self.pause_max_ms));
-            let Some(open) = connection.take().or_else(|| Connection::try_open(self.address)) else {
-                thread::sleep(Duration::from_millis(5));
-                continue;
-            };
-            let number = self.next.fetch_add(1, Relaxed);
-            let mut request = Request { sent: self.begun.elapsed(), ..Request::random(number, client, &mut random) };
-            let bytes = request.to_bytes(client, self.seed);
-            // Written down before anything is sent.
-            self.lock_sent().insert(number, request);
-            connection = Some(open);
-            request.promised = match client {
-                Client::WithKey | Client::WithIdentities => {
-                    self.send_until_answered(&mut connection, &request, &bytes, &mut random)
-                }
-                Client::WithoutKey | Client::Inserted => self.send(&mut connection, &request, &bytes),
-            };
-            request.ended = Some(self.begun.elapsed());
-            self.lock_sent().insert(number, request);
-            if request.promised {
-                let mut figures = self.lock_figures();
-                figures.events += request.events;
-                figures.bad_lines += request.bad;
-                figures.requests += 1;
-            }
-        }
-    }
-
-    /// Sends a request once. True when it was promised.
-    fn send(&self, connection: &mut Option<Connection>, request: &Request, bytes: &[u8]) -> bool {
-        let reply = connection.as_mut().and_then(|open| {
-            // A server that ends may have taken a part of it and answered.
-            open.try_send(bytes);
-            open.try_read_response()
-        });
-        match reply {
-            Some(reply) if reply.status == 503 => {
-                self.lock_figures().shed += 1;
-                *connection = None;
-                false
-            }
-            Some(reply) => {
-                request.is_promised_by(&reply);
-                true
-            }
-            None => {
-                self.lock_figures().unanswered += 1;
-                *connection = None;
-                false
-            }
-        }
-    }
-
-    /// Sends the same again until there is a reply, and sometimes once more.
-    fn send_until_answered(
-        &self,
-        connection: &mut Option<Connection>,
-        request: &Request,
-        bytes: &[u8],
-        random: &mut Random,
-    ) -> bool {
-        let deadline = Instant::now() + PATIENCE;
-        let mut sent = false;
-        loop {
-            assert!(Instant::now() < deadline, "request {} gets no reply", request.number);
-            if connection.is_none() {
-                *connection = Connection::try_open(self.address);
-            }
-            if connection.is_none() {
-                thread::sleep(Duration::from_millis(5));
-                continue;
-            }
-            self.lock_figures().resends += u64::from(sent);
-            sent = true;
-            if self.send(connection, request, bytes) && !random.one_in(8) {
-                return true;
-            }
-        }
+    pub fn counts(&self) -> Counts {
+        *self.lock_counts()
     }
 
     /// Panics unless everything that was promised is in ClickHouse once, and of the rest nothing
@@ -289,8 +235,77 @@ impl Load {
         self.sent.lock().unwrap()
     }
 
-    fn lock_figures(&self) -> MutexGuard<'_, Figures> {
-        self.figures.lock().unwrap()
+    fn lock_counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap()
+    }
+}
+
+impl Clients for Senders<'_> {
+    fn next(&mut self, client: usize, is_connected: bool, request: &mut Vec<u8>) -> Next {
+        let Self { load, senders } = self;
+        let Sender { client, random, stage } = &mut senders[client];
+        let is_over = load.stopping.load(Relaxed);
+        match stage {
+            Stage::Idle if is_over => Next::Leave,
+            Stage::Idle => {
+                *stage = Stage::Rested;
+                Next::Rest(random.milliseconds(0, load.pause_max_ms))
+            }
+            Stage::Rested if !is_connected => {
+                if is_over {
+                    Next::Leave
+                } else {
+                    Next::Connect
+                }
+            }
+            Stage::Rested => {
+                let number = load.next.fetch_add(1, Relaxed);
+                let new = Request { sent: load.begun.elapsed(), ..Request::random(number, *client, random) };
+                *request = new.to_bytes(load.seed);
+                // Written down before anything is sent.
+                load.lock_sent().insert(number, new);
+                *stage = Stage::Sent(new, Instant::now());
+                Next::Send
+            }
+            Stage::Sent(of, since) => {
+                assert!(since.elapsed() < PATIENCE, "request {} gets no reply", of.number);
+                if !is_connected {
+                    return Next::Connect;
+                }
+                load.lock_counts().resends += 1;
+                Next::Send
+            }
+        }
+    }
+
+    fn ended(&mut self, client: usize, reply: Option<(Reply<'_>, Duration)>) -> io::Result<bool> {
+        let Self { load, senders } = self;
+        let Sender { client, random, stage } = &mut senders[client];
+        let Stage::Sent(request, _) = stage else { panic!("a reply to nothing") };
+        let is_shed = reply.is_some_and(|(reply, _)| reply.status == 503);
+        let promised = !is_shed && reply.is_some();
+        match reply {
+            Some(_) if is_shed => load.lock_counts().shed += 1,
+            Some((reply, _)) => request.is_promised_by(&reply),
+            None => load.lock_counts().unanswered += 1,
+        }
+        let sends_again = match client {
+            // Sometimes once more than needed.
+            Client::WithKey | Client::WithIdentities => !promised || random.one_in(8),
+            Client::WithoutKey | Client::Inserted => false,
+        };
+        if !sends_again {
+            let request = Request { promised, ended: Some(load.begun.elapsed()), ..*request };
+            load.lock_sent().insert(request.number, request);
+            if promised {
+                let mut counts = load.lock_counts();
+                counts.events += request.events;
+                counts.bad_lines += request.bad;
+                counts.requests += 1;
+            }
+            *stage = Stage::Idle;
+        }
+        Ok(promised)
     }
 }
 
@@ -312,8 +327,8 @@ impl Request {
         Self { number, client, events, bad, promised: false, sent: Duration::ZERO, ended: None }
     }
 
-    fn to_bytes(self, client: Client, seed: u64) -> Vec<u8> {
-        let Self { number, events, bad, .. } = self;
+    fn to_bytes(self, seed: u64) -> Vec<u8> {
+        let Self { number, client, events, bad, .. } = self;
         let mut body = String::new();
         for place in 0..bad {
             body.push_str(&format!("bad {number} {place}\n"));
@@ -332,16 +347,16 @@ impl Request {
             Client::WithKey => format!("Idempotency-Key: {seed:x}-{number}\r\n"),
             _ => String::new(),
         };
-        let length = body.len();
-        format!("POST {target} HTTP/1.1\r\nHost: localhost\r\n{key}Content-Length: {length}\r\n\r\n{body}").into_bytes()
+        load::request(target, &key, body.as_bytes())
     }
 
     /// A reply other than 503 has to promise the whole request.
-    fn is_promised_by(&self, reply: &Response) {
+    fn is_promised_by(&self, reply: &Reply<'_>) {
+        let text = String::from_utf8_lossy(reply.body);
         let expected: &[u16] = if self.events == 0 { &[422] } else { &[200, 202] };
-        assert!(expected.contains(&reply.status), "{} instead of {expected:?}: {}", reply.status, reply.text());
-        let figures = format!("{{\"accepted\":{},\"rejected\":{}", self.events, self.bad);
-        assert!(reply.text().starts_with(&figures), "{} instead of {figures}", reply.text());
+        assert!(expected.contains(&reply.status), "{} instead of {expected:?}: {text}", reply.status);
+        let counts = format!("{{\"accepted\":{},\"rejected\":{}", self.events, self.bad);
+        assert!(text.starts_with(&counts), "{text} instead of {counts}");
     }
 
     fn what_is_wrong(&self, events: Stored, bad: Stored) -> Option<String> {

@@ -1,16 +1,12 @@
 //! Settings of an INSERT that do not arrive as they are sent: nothing is inserted, and everybody is told.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use support::{ClickHouse, Server, post, run, shared_clickhouse, wait_for};
+use crate::support::{ClickHouse, Server, post, run, shared_clickhouse, wait_for};
 
 /// A proxy in front of ClickHouse that takes a parameter out of every request, as chproxy does with
 /// those that it does not know; until it is told to pass everything on.

@@ -1,20 +1,17 @@
 //! `ack=inserted`: 200 when ClickHouse has the events, 202 when it has them not yet.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
 use std::thread;
 
-use support::{ClickHouse, Connection, Server, post, shared_clickhouse};
+use crate::support::{ClickHouse, Connection, Server, Variant, each_engine, post, shared_clickhouse};
 
 const TARGET: &str = "/api/events?ack=inserted";
 
-#[test]
-fn a_200_means_that_clickhouse_has_the_events() {
+each_engine!(a_200_means_that_clickhouse_has_the_events, a_202_says_that_it_waits_here_and_no_thread_is_held,);
+
+fn a_200_means_that_clickhouse_has_the_events(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let server = Server::start(clickhouse, &database, &["--batch-age", "50ms"]);
+    let server = Server::start(clickhouse, &database, &variant.and(&["--batch-age", "50ms"]));
     // Several at once, over more workers than one, and one of them with a bad line.
     thread::scope(|scope| {
         for client in 0..8 {
@@ -40,11 +37,13 @@ fn a_200_means_that_clickhouse_has_the_events() {
     assert!(server.stop().success());
 }
 
-#[test]
-fn a_202_says_that_it_waits_here_and_no_thread_is_held() {
+fn a_202_says_that_it_waits_here_and_no_thread_is_held(variant: Variant) {
     let mut clickhouse = ClickHouse::start();
     let database = clickhouse.database();
-    let server = Server::start(&clickhouse, &database, &["--inserted-timeout", "1s", "--workers", "1"]);
+    // Too short for an insert on a busy machine.
+    let short = [("SLUICEGATE_INSERTED_TIMEOUT", "1s")];
+    let flags = variant.and(&["--workers", "1"]);
+    let server = Server::start_with_environment(&clickhouse, &database, &flags, &short);
     clickhouse.kill();
     let body = "{\"event\":\"a\"}\nbad";
     let request = format!("POST {TARGET} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
@@ -63,6 +62,7 @@ fn a_202_says_that_it_waits_here_and_no_thread_is_held() {
     }
     clickhouse.restart();
     server.wait_for_rows(&clickhouse, &format!("{database}.events"), 51);
+    let server = server.restart_with_environment(&[("SLUICEGATE_INSERTED_TIMEOUT", "60s")]);
     assert_eq!(post(server.address(), TARGET, b"{\"event\":\"c\"}").status, 200);
     assert!(server.stop().success());
 }

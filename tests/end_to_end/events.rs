@@ -1,29 +1,38 @@
 //! An event's whole way, read back from ClickHouse by value.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+use crate::support::columns;
+use crate::support::{
+    Connection, Server, Variant, each_engine, each_insert_and_engine, post, request, shared_clickhouse,
+};
 
-mod support;
+const ONE: &[u8] = include_bytes!("../../bench/corpus/one.ndjson");
+const THIRTY: &[u8] = include_bytes!("../../bench/corpus/events-30.ndjson");
 
-use support::{Connection, Server, post, request, shared_clickhouse};
+each_insert_and_engine!(
+    every_column_of_an_event_is_in_the_table,
+    the_corpus_arrives_as_clickhouse_itself_reads_it,
+    a_bad_line_is_refused_alone_and_kept_with_its_reason,
+    a_table_of_ones_own_is_filled_by_name_and_type,
+);
 
-const ONE: &[u8] = include_bytes!("../bench/corpus/one.ndjson");
-const THIRTY: &[u8] = include_bytes!("../bench/corpus/events-30.ndjson");
+each_engine!(
+    a_client_can_not_choose_its_address_or_the_servers_time,
+    pipelined_requests_all_arrive_and_are_answered_in_order,
+    an_empty_body_and_a_dry_run_store_nothing,
+    a_body_of_bad_lines_is_422_and_too_many_store_nothing,
+);
 
-#[test]
-fn every_column_of_an_event_is_in_the_table() {
+fn every_column_of_an_event_is_in_the_table(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let server = Server::start(clickhouse, &database, &[]);
+    let server = Server::start(clickhouse, &database, &variant.and(&[]));
     let before = unix_seconds();
     let reply = post(server.address(), "/api/events", ONE);
     assert_eq!((reply.status, reply.text().as_str()), (200, r#"{"accepted":1,"rejected":0}"#));
     assert_eq!(reply.header("content-type"), Some("application/json"));
     assert!(reply.header("date").is_some());
     server.wait_for_rows(clickhouse, &format!("{database}.events"), 1);
-    let row = clickhouse.query(&format!(
-        "SELECT client_time, device_id, device_os, session, sequence, event, param_int, param_str, ip \
-         FROM {database}.events FORMAT TSV"
-    ));
+    let row = clickhouse.query(&format!("SELECT {}, ip FROM {database}.events FORMAT TSV", columns::names()));
     assert_eq!(
         row.trim_end(),
         "2020-12-01 23:59:00\t0287D9AA-4ADF-4B37-A60F-3E9E645C821E\tiOS 13.5.1\tybuRi8mAUypxjbxQ\t1\tapp_start\t0\tsome text\t127.0.0.1"
@@ -34,13 +43,14 @@ fn every_column_of_an_event_is_in_the_table() {
         .parse()
         .unwrap();
     assert!((before..=unix_seconds()).contains(&time), "{time}");
+    let made = clickhouse.query(&format!("SELECT arrayStringConcat(groupArray(name || ' ' || type), ', ') FROM (DESCRIBE {database}.events) FORMAT TSVRaw"));
+    assert_eq!(made.trim_end(), columns::definitions());
 }
 
-#[test]
-fn the_corpus_arrives_as_clickhouse_itself_reads_it() {
+fn the_corpus_arrives_as_clickhouse_itself_reads_it(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let server = Server::start(clickhouse, &database, &[]);
+    let server = Server::start(clickhouse, &database, &variant.and(&[]));
     assert_eq!(post(server.address(), "/api/events", THIRTY).text(), r#"{"accepted":30,"rejected":0}"#);
     server.wait_for_rows(clickhouse, &format!("{database}.events"), 30);
     clickhouse.query(&format!("CREATE TABLE {database}.direct AS {database}.events"));
@@ -55,11 +65,10 @@ fn the_corpus_arrives_as_clickhouse_itself_reads_it() {
     assert_eq!(rows("events").lines().count(), 30);
 }
 
-#[test]
-fn a_client_can_not_choose_its_address_or_the_servers_time() {
+fn a_client_can_not_choose_its_address_or_the_servers_time(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let server = Server::start(clickhouse, &database, &[]);
+    let server = Server::start(clickhouse, &database, &variant.and(&[]));
     let body = br#"{"event":"spoof","ip":"8.8.8.8","server_time":"2001-01-01 00:00:00"}"#;
     assert_eq!(post(server.address(), "/api/events", body).status, 200);
     server.wait_for_rows(clickhouse, &format!("{database}.events"), 1);
@@ -88,11 +97,10 @@ fn a_chunked_body_arrives_and_the_connection_lives_on() {
     assert_eq!(events.trim(), "chunked");
 }
 
-#[test]
-fn pipelined_requests_all_arrive_and_are_answered_in_order() {
+fn pipelined_requests_all_arrive_and_are_answered_in_order(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let server = Server::start(clickhouse, &database, &[]);
+    let server = Server::start(clickhouse, &database, &variant.and(&[]));
     let mut connection = Connection::open(server.address());
     for _ in 0..2 {
         let mut pipelined = Vec::new();
@@ -109,11 +117,10 @@ fn pipelined_requests_all_arrive_and_are_answered_in_order() {
     assert_eq!(events.trim(), "pipelined");
 }
 
-#[test]
-fn an_empty_body_and_a_dry_run_store_nothing() {
+fn an_empty_body_and_a_dry_run_store_nothing(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let server = Server::start(clickhouse, &database, &[]);
+    let server = Server::start(clickhouse, &database, &variant.and(&[]));
     assert_eq!(post(server.address(), "/api/events", b"").text(), r#"{"accepted":0,"rejected":0}"#);
     assert_eq!(post(server.address(), "/api/events", b"\n\r\n \n").text(), r#"{"accepted":0,"rejected":0}"#);
     let dry = post(server.address(), "/api/events?dry_run=1", THIRTY);
@@ -127,11 +134,10 @@ fn an_empty_body_and_a_dry_run_store_nothing() {
     assert_eq!(count("events_quarantine").trim(), "0");
 }
 
-#[test]
-fn a_bad_line_is_refused_alone_and_kept_with_its_reason() {
+fn a_bad_line_is_refused_alone_and_kept_with_its_reason(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let server = Server::start(clickhouse, &database, &[]);
+    let server = Server::start(clickhouse, &database, &variant.and(&[]));
     let body = b"{\"event\":\"good\"}\n\n{\"event\":\"bad\",\"sequence\":\"x\"}\r\nnot json\n{\"event\":\"good\"}";
     let reply = post(server.address(), "/api/events", body);
     assert_eq!(reply.status, 200);
@@ -153,11 +159,10 @@ fn a_bad_line_is_refused_alone_and_kept_with_its_reason() {
     );
 }
 
-#[test]
-fn a_body_of_bad_lines_is_422_and_too_many_store_nothing() {
+fn a_body_of_bad_lines_is_422_and_too_many_store_nothing(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let server = Server::start(clickhouse, &database, &[]);
+    let server = Server::start(clickhouse, &database, &variant.and(&[]));
     let reply = post(server.address(), "/api/events", b"[]\n5\n");
     assert_eq!(reply.status, 422);
     assert!(reply.text().starts_with(r#"{"accepted":0,"rejected":2,"errors":[{"line":1,"#), "{}", reply.text());
@@ -172,8 +177,7 @@ fn a_body_of_bad_lines_is_422_and_too_many_store_nothing() {
     assert_eq!((count("events").trim(), count("events_quarantine").trim()), ("0", "2"));
 }
 
-#[test]
-fn a_table_of_ones_own_is_filled_by_name_and_type() {
+fn a_table_of_ones_own_is_filled_by_name_and_type(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
     clickhouse.query(&format!(
@@ -181,7 +185,7 @@ fn a_table_of_ones_own_is_filled_by_name_and_type() {
          word LowCardinality(String), text String, computed UInt8 MATERIALIZED u8 + 1) ENGINE = MergeTree ORDER BY i64 \
          SETTINGS non_replicated_deduplication_window = 100"
     ));
-    let server = Server::start(clickhouse, &database, &["--table", "measures"]);
+    let server = Server::start(clickhouse, &database, &variant.and(&["--table", "measures"]));
     let body = br#"{"text":"\u043f\"","i64":-9223372036854775808,"unknown":{"a":[1]},"u8":255,"f":1.5e3,"ok":true,"id":"61f0c404-5cb3-11e7-907b-a6006ad3dba0","at":"2024-02-29T12:00:00Z","word":"w"}
 {"i64":1}
 {"u8":256,"i64":2}"#;

@@ -7,14 +7,10 @@
 //! A run that fails says which requests are wrong, when each was sent and answered, and what was
 //! killed around it; the server's log over all its lives, the spool and ClickHouse's folder stay.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
 use std::thread;
 use std::time::Instant;
 
-use support::{ClickHouse, Client, Figures, Load, Random, Server, seed};
+use crate::support::{ClickHouse, Client, Counts, Load, Random, Server, Variant, each_engine, seed};
 
 /// Rounds when nobody says how many.
 const ROUNDS: u64 = 24;
@@ -52,22 +48,30 @@ struct Kills {
     both: u64,
 }
 
-#[test]
-fn killed_at_random_instants_nothing_is_lost_and_nothing_is_doubled() {
+each_engine!(killed_at_random_instants_nothing_is_lost_and_nothing_is_doubled,);
+
+fn killed_at_random_instants_nothing_is_lost_and_nothing_is_doubled(variant: Variant) {
     let rounds =
         std::env::var("CRASH_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().expect("CRASH_ROUNDS is a number"));
     let seed = seed("CRASH_SEED");
     let begun = Instant::now();
     let mut random = Random::new(seed, 0);
     let mut clickhouse = ClickHouse::start();
-    let (mut kills, mut figures) = (Kills::default(), Figures::default());
+    let (mut kills, mut counts) = (Kills::default(), Counts::default());
     // Both durabilities in turn, each at least once.
     let series_count = rounds.div_ceil(ROUNDS_OF_A_SERIES).max(2);
     for series in 0..series_count {
         let durability = if series % 2 == 0 { "sync" } else { "written" };
         let rounds = (series + 1) * rounds / series_count - series * rounds / series_count;
         let name = format!("CRASH_SEED={seed}, series {} with durability {durability}", series + 1);
-        figures += run_series(&mut clickhouse, &name, durability, rounds, &mut random, &mut kills);
+        counts += run_series(
+            &mut clickhouse,
+            &name,
+            &variant.and(&["--durability", durability]),
+            rounds,
+            &mut random,
+            &mut kills,
+        );
         println!(
             "series {} of {series_count}, {rounds} rounds with durability {durability}: all there, once",
             series + 1
@@ -76,10 +80,10 @@ fn killed_at_random_instants_nothing_is_lost_and_nothing_is_doubled() {
     let Kills { server, clickhouse, both } = kills;
     println!(
         "{rounds} rounds in {} s: killed {server} times the server, {clickhouse} times ClickHouse, {both} times \
-         both; {figures}",
+         both; {counts}",
         begun.elapsed().as_secs()
     );
-    assert!(figures.events > 100 * rounds, "too little happened");
+    assert!(counts.events > 100 * rounds, "too little happened");
 }
 
 /// Says what was done, when the series fails; the folders say that they stay.
@@ -101,13 +105,13 @@ impl Drop for Evidence<'_> {
 fn run_series(
     clickhouse: &mut ClickHouse,
     series: &str,
-    durability: &str,
+    flags: &[&str],
     rounds: u64,
     random: &mut Random,
     kills: &mut Kills,
-) -> Figures {
+) -> Counts {
     let database = clickhouse.database();
-    let mut server = Server::start(clickhouse, &database, &[&FLAGS[..], &["--durability", durability]].concat());
+    let mut server = Server::start(clickhouse, &database, &[&FLAGS, flags].concat());
     // Its folder stays until what it did is looked at.
     let _folder = server.folder();
     let load = Load::new(server.address(), random.next());
@@ -158,5 +162,5 @@ fn run_series(
     assert!(server.stop().success());
     load.check(clickhouse, &database);
     clickhouse.query(&format!("DROP DATABASE {database} SYNC"));
-    load.figures()
+    load.counts()
 }

@@ -1,13 +1,9 @@
 //! What connections cost in memory, idle and busy.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
-use support::{Connection, Server, request, shared_clickhouse, wait_for};
+use crate::support::{Connection, Server, request, shared_clickhouse, wait_for};
 
 const TARGET: &str = "/api/events";
-const EVENTS: &[u8] = include_bytes!("../bench/corpus/events-30.ndjson");
+const EVENTS: &[u8] = include_bytes!("../../bench/corpus/events-30.ndjson");
 
 #[test]
 fn an_idle_connection_costs_less_than_two_kilobytes_and_a_busy_one_no_more_than_its_request() {

@@ -1,14 +1,10 @@
 //! Real replicas and shards: two servers of ClickHouse 25.8 and a ZooKeeper, each killed in turn under
 //! load. Every acknowledged event is on both replicas, once. `make test-outside` runs this.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
 use std::thread;
 use std::time::Duration;
 
-use support::{COLUMNS, ClickHouse, Client, Cluster, Forwarder, Load, Random, Server, post, seed, wait_for};
+use crate::support::{COLUMNS, ClickHouse, Client, Cluster, Forwarder, Load, Random, Server, post, seed, wait_for};
 
 const CLIENTS: [Client; 4] = [Client::WithoutKey, Client::WithKey, Client::Inserted, Client::WithoutKey];
 
@@ -28,7 +24,7 @@ fn under_load(cluster: &mut Cluster, database: &str, flags: &[&str], disturb: im
     let seed = seed("REPLICATED_SEED");
     let load = Load::new(server.address(), seed);
     load.during(&CLIENTS, || disturb(cluster, &mut Random::new(seed, 0)));
-    assert!(load.figures().events > EVENTS_MIN, "too little happened: {}", load.figures());
+    assert!(load.counts().events > EVENTS_MIN, "too little happened: {}", load.counts());
     expect_all_once(cluster, database, &server, &load);
     assert!(server.stop().success());
 }
@@ -193,7 +189,7 @@ fn a_distributed_table_over_two_shards_that_are_killed_under_load_has_every_even
         }
         thread::sleep(Duration::from_secs(1));
     });
-    assert!(load.figures().events > EVENTS_MIN, "too little happened: {}", load.figures());
+    assert!(load.counts().events > EVENTS_MIN, "too little happened: {}", load.counts());
     server.wait_until_drained();
     wait_for(|| server.log(), || (server.metrics()["sluicegate_ledger_balances"] == 1.0).then_some(()));
     load.check(&cluster.servers[0], &database);

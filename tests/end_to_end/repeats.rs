@@ -1,11 +1,7 @@
 //! An INSERT whose answer is lost, and what happens to the table before it is repeated: its rows are
 //! there once in the end, or it is held and nothing is doubled.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
-use support::{ClickHouse, FailingCalls, Forwarder, Server, post, run, wait_for};
+use crate::support::{ClickHouse, FailingCalls, Forwarder, Server, Variant, each_insert, post, run, wait_for};
 
 const COLUMNS: &str = "event String, sequence Int64, server_time DateTime('UTC')";
 
@@ -174,12 +170,13 @@ fn rows_that_have_expired_are_not_missed() {
     assert_eq!(unanswered.stored(), [0; 0], "what has expired was sent again");
 }
 
-#[test]
-fn a_row_that_is_refused_after_a_lost_answer_is_cut_out() {
+each_insert!(a_row_that_is_refused_after_a_lost_answer_is_cut_out);
+
+fn a_row_that_is_refused_after_a_lost_answer_is_cut_out(variant: Variant) {
     let clickhouse = ClickHouse::start();
     let database = clickhouse.database();
     let forwarder = Forwarder::new(&clickhouse.url(), "", "");
-    let server = Server::start(&clickhouse, &database, &["--clickhouse-url", &forwarder.url()]);
+    let server = Server::start(&clickhouse, &database, &variant.and(&["--clickhouse-url", &forwarder.url()]));
     clickhouse.query(&format!("ALTER TABLE {database}.events ADD CONSTRAINT odd CHECK sequence != 7"));
     // The refusal itself is lost: from here on an attempt is open.
     forwarder.lose_answers(true);

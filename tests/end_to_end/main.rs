@@ -1,0 +1,37 @@
+//! The server's binary from outside, with a real ClickHouse behind it.
+//!
+//! All of it is one program: it is linked once, its tests wait at the same time, and those that need no
+//! ClickHouse of their own share one.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod arrival;
+mod assumptions;
+mod commands;
+mod crash;
+mod damage;
+mod disk;
+mod duplicates;
+mod embedded;
+mod engine_may;
+mod events;
+mod faults;
+mod framing;
+mod idempotency;
+mod insert_format;
+mod inserted;
+mod ledger;
+mod lifecycle;
+mod memory;
+mod outcomes;
+mod presence;
+mod proxy;
+mod quarantine;
+mod refusals;
+mod repeats;
+mod replicas;
+mod replicated;
+mod schema_change;
