@@ -1,3 +1,5 @@
+//! Compiling descriptions of columns to a plan, and what of it is refused.
+
 use super::*;
 
 fn column(name: &str, type_name: &str, default_kind: &str) -> ColumnDescription {

@@ -1,3 +1,5 @@
+//! Decoding of bodies held against a naive twin: whole, cut anywhere, malformed.
+
 use super::*;
 use proptest::prelude::*;
 

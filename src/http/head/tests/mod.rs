@@ -1,3 +1,5 @@
+//! Parsing of heads: the values of fields one by one, and properties of all heads.
+
 use super::*;
 
 mod fields;
