@@ -1,7 +1,15 @@
-//! The wall clock, for what people and other programs read: heartbeats, ages, times in rows.
-//! Deadlines are kept as [`std::time::Instant`]s.
+//! The wall clock, for what operators and other programs read: ages, times in rows; and a clock that
+//! no step of the wall clock moves, for heartbeats. Deadlines are kept as [`std::time::Instant`]s.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Milliseconds since this process first asked, never 0. No step of the wall clock changes them.
+pub fn monotonic_ms() -> u64 {
+    static FIRST: OnceLock<Instant> = OnceLock::new();
+    let since = FIRST.get_or_init(Instant::now).elapsed();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+}
 
 /// Milliseconds since 1970; 0 before that.
 pub fn unix_ms() -> u64 {

@@ -23,7 +23,7 @@
 //! | room | stands on | what happens there |
 //! |---|---|---|
 //! | [`limits`] | | every maximum that is no setting, and what it costs |
-//! | [`clock`] | | the wall clock |
+//! | [`clock`] | | the wall clock, and one that no step moves |
 //! | [`http`] | `limits` | framing without I/O: head, body and its chunks, query, response |
 //! | [`net`] | `limits` | listening sockets |
 //! | [`batch`] | `limits` | what a worker hands over at once: rows, identities of requests and events, and the outcome; kinds of numbers |
@@ -43,7 +43,7 @@
 //! | [`admin`] | `api`, `batch`, `clickhouse`, `clock`, `http`, `intake`, `limits`, `ndjson`, `spool` | the admin address: metrics, statistics, `/livez`, `/readyz` and its warnings, orders for held segments |
 //! | [`config`] | `batch`, `clickhouse`, `connection`, `http`, `insert`, `intake`, `limits`, `ndjson`, `spool` | flags, environment and file → one checked [`config::Settings`], handed on in parts |
 //! | [`commands`] | `clickhouse`, `clock`, `config`, `limits`, `net`, `spool` | `check`, `schema`, `spool` and `quarantine` |
-//! | [`server`] | `admin`, `api`, `clickhouse`, `config`, `engine_may`, `handoff`, `insert`, `intake`, `ndjson`, `net`, `schema`, `spool`, `worker` | start and stop in order, signals, engines, pinning; `drain` |
+//! | [`server`] | `admin`, `api`, `clickhouse`, `config`, `engine_may`, `handoff`, `insert`, `intake`, `limits`, `ndjson`, `net`, `schema`, `spool`, `worker` | start and stop in order, signals, engines, pinning, open files, the log; `drain` |
 //!
 //! Three rooms are not where one would look first. *Health* is in `intake`, because both engines
 //! answer `GET /health`; what `/readyz` adds to it is in `admin`. The *phase from start to stop* is in
@@ -54,7 +54,7 @@
 //!
 //! | thread | how many | never |
 //! |---|---|---|
-//! | worker | one a core, pinned | blocks, locks, allocates per event, touches disk or ClickHouse |
+//! | worker | one a core, pinned where each has one | blocks, locks, allocates per event, touches disk or ClickHouse |
 //! | committer | one | parses anything |
 //! | inserter | a few | sleeps on a segment |
 //! | watcher | one | touches an event; publishes what the table has become |

@@ -2,13 +2,20 @@
 //!
 //! # The memory budget
 //!
-//! With the defaults and `W` workers, resident memory is bounded by the sum of
+//! With `W` workers, resident memory is bounded by the sum of
 //!
-//! - `W` × [`READ_SCRATCH_BYTES`]: what a worker reads into;
-//! - `W` × [`BATCHES_PER_WORKER`] × ([`TURN_BYTES_MAX`] and what one request may add, kept down
-//!   to [`BATCH_BYTES_KEPT`] afterwards): batches, counted in `--in-flight-bytes-max`;
-//! - partly received requests, counted in `--in-flight-bytes-max` as well;
-//! - connections × about 300 bytes for an idle one, which owns no buffer;
+//! - `--in-flight-bytes-max`: partly received requests, batches under way by the memory that they
+//!   hold, and replies that wait or that a client does not read;
+//! - `W` × twice the longest request, as rows and as rejected lines: what one request adds to the batch
+//!   that fills, before that batch is counted ([`BATCH_BYTES_KEPT`] twice for each spare batch
+//!   until [`MEMORY_KEPT_SECONDS`] of rest);
+//! - `W` × ([`READ_SCRATCH_BYTES`], [`RENDER_BYTES_KEPT`], [`SPARE_BUFFERS_MAX`] × twice
+//!   [`KEPT_BYTES_FIRST`], and a few lines of `--line-bytes-max` in the encoder);
+//! - `--connections-max` × about 500 bytes for an idle connection, which owns no buffer, and up to
+//!   8 KiB for one with [`PIPELINED_REQUESTS_MAX`] replies under way;
+//! - [`ADMIN_CONNECTIONS_MAX`] × 20 KiB and the pages of [`ADMIN_REQUESTS_MAX`] requests;
+//! - [`LOG_BYTES_MAX`] of log lines that standard error did not take yet;
+//! - what the allocator keeps: `server::allocator` says what it is told;
 //! - about 130 bytes for each idempotency key that is remembered, `--idempotency-keys-max` at most,
 //!   and about 70 for each value of `--dedup-field`, `--dedup-values-max` at most;
 //! - inserters × about 1 MiB: a segment is streamed from its file, never held; with
@@ -79,8 +86,55 @@ pub const SPARE_BUFFERS_MAX: usize = 64;
 /// is closed without a word.
 pub const REFUSED_CONNECTIONS_MAX: usize = 128;
 
-/// How long the input of a connection is thrown away after its last reply.
+/// After the last reply the input of a connection is thrown away until nothing has come for so long…
 pub const LINGER_SECONDS: u64 = 2;
+
+/// …or until this much time has passed: a client reads a 413 only once it has sent what it began
+/// to send…
+pub const LINGER_SECONDS_MAX: u64 = 30;
+
+/// …or so many bytes have come. Costs reading them.
+pub const LINGER_BYTES_MAX: u64 = 64 << 20;
+
+/// Requests below this size have a quarter of `--in-flight-bytes-max` to themselves. Larger: fewer
+/// of them fit into that quarter.
+pub const SMALL_REQUEST_BYTES: usize = 256 << 10;
+
+/// Counters of what client addresses hold of the budget. Two addresses that share a counter share
+/// what one address may take; which ones do changes with each start. Each costs 8 bytes.
+pub const ADDRESS_SHARES: usize = 4096;
+
+/// Bytes of one connection's replies that may wait; beyond it the connection is not read.
+pub const WAITING_REPLIES_BYTES_MAX: usize = 256 << 10;
+
+/// A worker's buffer for replies gives back what it has beyond this.
+pub const RENDER_BYTES_KEPT: usize = 256 << 10;
+
+/// A worker without a request for so long gives back the memory of its spare batches and buffers.
+pub const MEMORY_KEPT_SECONDS: u64 = 5;
+
+/// Open connections of the admin address; when one more comes, the oldest that has not sent its
+/// request yet is closed.
+pub const ADMIN_CONNECTIONS_MAX: usize = 128;
+
+/// Requests of the admin address under way at a time, besides `/livez`; a further one is answered 503.
+pub const ADMIN_REQUESTS_MAX: usize = 16;
+
+/// Log lines that wait for standard error; beyond it lines are dropped and counted.
+pub const LOG_LINES_MAX: usize = 4096;
+
+/// Bytes of log lines that wait for standard error; beyond it lines are dropped and counted.
+pub const LOG_BYTES_MAX: usize = 1 << 20;
+
+/// How long the end of the process waits for standard error to take the last log lines.
+pub const LOG_FLUSH_MAX: Duration = Duration::from_secs(1);
+
+/// Descriptors that connections can't take, besides those that are counted one by one: the spool's
+/// files, the standard streams, what libraries open.
+pub const DESCRIPTORS_KEPT: u64 = 64;
+
+/// Idle connections that are looked at to find one to close when a new one comes and none is left.
+pub const IDLE_LOOK_MAX: usize = 16;
 
 /// While stopping, a connection without a request is kept so long for one that is on its way.
 pub const STOPPING_IDLE_MS: u64 = 500;

@@ -3,11 +3,17 @@
 use std::sync::Arc;
 
 use super::{Admin, Page};
-use crate::clock::unix_ms;
+use crate::clock::monotonic_ms;
 use crate::http::Status;
 use crate::intake::metrics::WorkerMetrics;
 use crate::limits;
 use crate::spool::SpoolMetrics;
+
+/// A thread that has not come round for so long is stuck. A sync of a slow disk may take seconds.
+const HEARTBEAT_AGE_MAX_MS: u64 = 30_000;
+
+/// Where [`live`] is.
+pub(super) const LIVE_PATH: &str = "/livez";
 
 /// Held segments that `/readyz` names.
 const WARNINGS_MAX: usize = 10;
@@ -15,7 +21,7 @@ const WARNINGS_MAX: usize = 10;
 /// `/livez`: 200 while the heartbeats of the workers and the committer are fresh. ClickHouse is not
 /// checked, because a restart of this server would not bring ClickHouse back.
 pub(super) fn live(workers: &[Arc<WorkerMetrics>], spool: &SpoolMetrics) -> Page {
-    let now = unix_ms();
+    let now = monotonic_ms();
     // A heartbeat of 0 belongs to a thread that has not begun, while the server waits to start.
     let stale = |beat: u64| beat != 0 && now.saturating_sub(beat) > limits::HEARTBEAT_AGE_MAX_MS;
     if workers.iter().any(|worker| stale(worker.heartbeat_ms.get())) {

@@ -192,6 +192,12 @@ fn gauges(admin: &Admin, ledger: &LedgerSnapshot) -> Vec<(&'static str, &'static
         ("spool_oldest_seconds", "Age of the oldest segment that is not yet inserted", Vec::new(), oldest),
         ("segments_held", "Segments that need operator action", Vec::new(), admin.spool.held.count() as f64),
         ("files_damaged", "Files in damaged/", Vec::new(), spool.damaged() as f64),
+        (
+            "in_flight_bytes",
+            "Bytes of --in-flight-bytes-max that are taken: partial requests, batches under way, waiting replies",
+            Vec::new(),
+            admin.budget.bytes() as f64,
+        ),
         ("idempotency_keys", "Remembered idempotency keys", Vec::new(), keys as f64),
         (
             "idempotency_horizon_seconds",

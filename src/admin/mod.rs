@@ -7,28 +7,23 @@
 mod browser;
 mod events;
 mod health;
+mod listen;
 mod metrics;
 mod requeue;
 mod series;
 mod stats;
 
-use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread;
-use std::time::Duration;
 
-use crate::api::Fault;
 use crate::batch::SegmentNumber;
 use crate::clickhouse::client::ClickHouse;
 use crate::clickhouse::metrics::InsertMetrics;
 use crate::clickhouse::name::TableName;
 use crate::clock::unix_ms;
-use crate::http::{self, DateCache, Head, HeadLimits, Method, Parsed, Status};
+use crate::http::{self, DateCache, Head, Method, Status};
+use crate::intake::budget::ByteBudget;
 use crate::intake::health::Health;
 use crate::intake::metrics::WorkerMetrics;
-use crate::limits;
 use crate::spool::{Orders, SpoolMetrics};
 
 pub use series::Series;
@@ -43,6 +38,8 @@ pub struct Admin {
     pub health: Arc<Health>,
     /// The metrics of each worker.
     pub workers: Vec<Arc<WorkerMetrics>>,
+    /// The budget of partial requests, batches and replies.
+    pub budget: Arc<ByteBudget>,
     /// The metrics of the spool.
     pub spool: Arc<SpoolMetrics>,
     /// The metrics of the inserters.
@@ -56,11 +53,6 @@ pub struct Admin {
     /// The time series of the last minute.
     pub series: Series,
 }
-
-/// The most concurrent requests; a further connection is closed without a reply.
-const REQUESTS_MAX: usize = 16;
-const HEAD_BYTES_MAX: usize = 16 << 10;
-const SOCKET_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The reply to a request.
 struct Page {
@@ -88,68 +80,6 @@ impl Page {
 }
 
 impl Admin {
-    /// Serves until the process ends.
-    pub fn run(self: Arc<Self>, listener: TcpListener) {
-        let sampled = self.clone();
-        let spawned = thread::Builder::new().name("series".into()).spawn(move || sampled.series.run(&sampled));
-        if let Err(error) = spawned {
-            tracing::warn!(%error, "the time series of /stats can't be recorded: a thread can't be started");
-        }
-        let busy = Arc::new(AtomicUsize::new(0));
-        loop {
-            match listener.accept() {
-                Ok((stream, _)) => self.clone().spawn(stream, &busy),
-                Err(error) => {
-                    tracing::warn!(%error, "a connection to the admin address can't be accepted");
-                    thread::sleep(Duration::from_millis(100));
-                }
-            }
-        }
-    }
-
-    fn spawn(self: Arc<Self>, stream: TcpStream, busy: &Arc<AtomicUsize>) {
-        if busy.fetch_add(1, Ordering::Relaxed) >= REQUESTS_MAX {
-            busy.fetch_sub(1, Ordering::Relaxed);
-            return;
-        }
-        let counter = busy.clone();
-        let spawned = thread::Builder::new().name("admin-request".into()).spawn(move || {
-            // A client that disconnects is not worth a log message.
-            let _ = self.serve(stream);
-            counter.fetch_sub(1, Ordering::Relaxed);
-        });
-        if spawned.is_err() {
-            busy.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
-        stream.set_read_timeout(Some(SOCKET_TIMEOUT))?;
-        stream.set_write_timeout(Some(SOCKET_TIMEOUT))?;
-        let mut input = Vec::with_capacity(1024);
-        let mut space = [0; 4096];
-        loop {
-            let limits = HeadLimits { head_bytes_max: HEAD_BYTES_MAX, headers_max: limits::HEADERS_MAX };
-            let mut slots = http::NO_HEADERS;
-            match http::parse_head(&input, &limits, &mut slots) {
-                Parsed::Done(head) => {
-                    let page = self.page(&head);
-                    return respond(&mut stream, &page, head.method == Method::Head);
-                }
-                Parsed::Refused(refusal) => {
-                    let fault = Fault::from(refusal);
-                    return respond(&mut stream, &Page::fault(fault.status, fault.code, fault.message), false);
-                }
-                Parsed::NeedMore => {}
-            }
-            let len = stream.read(&mut space)?;
-            if len == 0 {
-                return Ok(());
-            }
-            input.extend_from_slice(space.get(..len).unwrap_or_default());
-        }
-    }
-
     fn page(&self, head: &Head<'_>) -> Page {
         let reads = matches!(head.method, Method::Get | Method::Head);
         if !reads && browser::is_cross_site(head) {
@@ -159,7 +89,7 @@ impl Admin {
         let path = http::plain_path(head.path);
         let page: fn(&Self, &str) -> Page = match path.as_ref() {
             requeue::PATH => return requeue::page(self, head.method, head.query),
-            "/livez" => |admin, _| health::live(&admin.workers, &admin.spool),
+            health::LIVE_PATH => |admin, _| health::live(&admin.workers, &admin.spool),
             "/readyz" | "/healthz" | "/health" | "/ping" => |admin, _| health::ready(admin),
             "/metrics" => |admin, _| metrics::page(admin),
             "/stats" => |admin, _| stats::page(admin),
@@ -185,18 +115,23 @@ fn version() -> Page {
     )
 }
 
-fn respond(stream: &mut TcpStream, page: &Page, head_only: bool) -> io::Result<()> {
+/// A page as it goes over the wire.
+fn response(page: &Page, head_only: bool) -> Vec<u8> {
     let mut date = DateCache::default();
     date.update(unix_ms() / 1000);
-    let allow = page.allow.map(|methods| ("Allow", methods));
+    let extra = match (page.allow, page.status) {
+        (Some(methods), _) => Some(("Allow", methods)),
+        (None, Status::ServiceUnavailable) => Some(("Retry-After", "1")),
+        (None, _) => None,
+    };
     let response = http::Response {
         content_type: page.content_type,
         close: true,
         head_only,
-        extra: allow.as_slice(),
+        extra: extra.as_slice(),
         ..http::Response::new(page.status, page.body.as_bytes())
     };
     let mut out = Vec::with_capacity(page.body.len() + 256);
     response.append_to(&mut out, &date);
-    stream.write_all(&out)
+    out
 }

@@ -26,6 +26,14 @@ impl Reply {
         Self::of(summary, &[])
     }
 
+    /// Bytes that it takes beside its own place.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Json(_, body) => body.len(),
+            Self::Accepted(_) | Self::Fault(_) | Self::Allow(_) => 0,
+        }
+    }
+
     pub(super) fn of(summary: Summary, errors: &[LineError]) -> Self {
         match summary {
             Summary { refused: true, rejected, .. } => {

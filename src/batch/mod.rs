@@ -108,6 +108,22 @@ impl Batch {
         self.rows.bytes.len() + self.rejected.bytes.len()
     }
 
+    /// Bytes of memory that it holds, filled or not.
+    pub fn memory(&self) -> usize {
+        self.rows.bytes.capacity()
+            + self.rejected.bytes.capacity()
+            + self.ids.capacity() * size_of::<Id>()
+            + self.id_rows.capacity() * size_of::<Range<usize>>()
+    }
+
+    /// Gives back all memory that it does not use.
+    pub fn shrink(&mut self) {
+        self.rows.bytes.shrink_to_fit();
+        self.rejected.bytes.shrink_to_fit();
+        self.ids.shrink_to_fit();
+        self.id_rows.shrink_to_fit();
+    }
+
     /// Bytes of the frame's payload: everything after its header.
     pub fn frame_payload(&self) -> u64 {
         let key = if self.key.is_some() { REQUEST_KEY_BYTES } else { 0 };

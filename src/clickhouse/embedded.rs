@@ -22,6 +22,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
 /// Environment variable that is set for the process that becomes the engine: the library's path.
 const ENGINE: &str = "SLUICEGATE_BECOME_ENGINE";
 
@@ -174,10 +177,13 @@ pub fn run_in_foreground(options: &EmbeddedOptions) -> Result<(), EmbeddedError>
     }
     let (sender, stop) = crossbeam::channel::bounded(1);
     let by_signal = sender.clone();
-    ctrlc::set_handler(move || {
-        let _ = by_signal.try_send(());
-    })
-    .map_err(|error| EmbeddedError(format!("signals can't be handled: {error}")))?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
+        .map_err(|error| EmbeddedError(format!("signals can't be handled: {error}")))?;
+    std::thread::spawn(move || {
+        signals.forever().for_each(|_| {
+            let _ = by_signal.try_send(());
+        });
+    });
     let mut embedded = Embedded::start(options)?;
     let EmbeddedOptions { path, host, http_port } = options;
     println!("ClickHouse {} is ready at http://{host}:{http_port} (data in {})", embedded.version(), path.display());

@@ -44,9 +44,14 @@ pub struct Settings {
     #[arg(long, env = "SLUICEGATE_ADMIN_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9080")]
     pub admin_listen: SocketAddr,
 
-    /// Worker threads, each pinned to a core [default: one per core]
+    /// Worker threads [default: one per core]
     #[arg(long, env = "SLUICEGATE_WORKERS", value_name = "N")]
     pub workers: Option<NonZeroUsize>,
+
+    /// Whether workers are pinned to cores: where the affinity mask has exactly one for each (auto),
+    /// always (true), or never (false)
+    #[arg(long, env = "SLUICEGATE_PIN", value_name = "WHEN", default_value = "auto")]
+    pub pin: Pin,
 
     /// The HTTP loop that serves events: the server's own (epoll), or may_minihttp (may), in a build
     /// with the feature engine-may, for trusted networks
@@ -190,6 +195,11 @@ pub struct Settings {
     #[arg(long, env = "SLUICEGATE_BODY_TIMEOUT", value_name = "TIME", default_value = "30s")]
     pub body_timeout: humantime::Duration,
 
+    /// The slowest that a whole body may come, in bytes a second: it must be there within
+    /// --body-timeout and its length divided by this
+    #[arg(long, env = "SLUICEGATE_BODY_RATE_MIN", value_name = "SIZE", default_value = "8KiB")]
+    pub body_rate_min: ByteSize,
+
     /// Time limit between two requests of a connection
     #[arg(long, env = "SLUICEGATE_IDLE_TIMEOUT", value_name = "TIME", default_value = "75s")]
     pub idle_timeout: humantime::Duration,
@@ -234,6 +244,17 @@ pub enum Engine {
     Epoll,
     /// `may_minihttp`, in a build with the feature `engine-may`; for trusted networks.
     May,
+}
+
+/// Whether workers are pinned to cores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Pin {
+    /// Where the affinity mask has exactly one core for each worker.
+    Auto,
+    /// Always.
+    True,
+    /// Never.
+    False,
 }
 
 /// The format of the log.

@@ -9,6 +9,7 @@ use crate::clickhouse::name::TableName;
 use crate::connection::RequestLimits;
 use crate::http::HeadLimits;
 use crate::intake::Timeouts;
+use crate::intake::budget::BudgetLimits;
 use crate::ndjson::EncodeLimits;
 use crate::spool::SpoolConfig;
 
@@ -78,10 +79,17 @@ impl Settings {
         Timeouts {
             head: *self.head_timeout,
             body: *self.body_timeout,
+            body_rate_min: self.body_rate_min.0,
             idle: *self.idle_timeout,
             commit: *self.commit_timeout,
             inserted: *self.inserted_timeout,
         }
+    }
+
+    /// What buffers and batches may take together, and one connection's request of it.
+    pub fn budget(&self) -> BudgetLimits {
+        let request = bounded(self.body_bytes_max.0.saturating_add(self.head_bytes_max.0));
+        BudgetLimits { max: self.in_flight_bytes_max.0, request_max: request }
     }
 
     /// The time limit of a stop.

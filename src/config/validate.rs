@@ -40,6 +40,7 @@ impl Settings {
         self.check_times()?;
         self.check_batches()?;
         self.check_requests()?;
+        self.check_listeners()?;
         self.check_threads()?;
         self.check_names()?;
         self.check_urls()
@@ -95,6 +96,7 @@ impl Settings {
     fn check_requests(&self) -> Result<(), ConfigError> {
         positive("body-bytes-max", self.body_bytes_max.0)?;
         positive("line-bytes-max", self.line_bytes_max.0)?;
+        positive("body-rate-min", self.body_rate_min.0)?;
         at_most_1_gib("body-bytes-max", self.body_bytes_max)?;
         rule(
             (1..=CONNECTIONS_CEILING).contains(&self.connections_max),
@@ -111,6 +113,13 @@ impl Settings {
         rule(
             self.in_flight_bytes_max.0 >= self.body_bytes_max.0 + self.head_bytes_max.0,
             "--in-flight-bytes-max must hold at least one request: --body-bytes-max and --head-bytes-max",
+        )
+    }
+
+    fn check_listeners(&self) -> Result<(), ConfigError> {
+        rule(
+            self.listen.len() <= limits::LISTENERS_MAX,
+            format_args!("--listen may be given {} times at most, not {}", limits::LISTENERS_MAX, self.listen.len()),
         )
     }
 

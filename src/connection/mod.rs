@@ -26,8 +26,8 @@ use crate::limits;
 pub trait Service {
     /// Selects the operation of a request by its head.
     fn route(&self, head: &http::Head<'_>) -> Route;
-    /// False while no batch has space for another request: the connection stops reading.
-    fn has_room(&self) -> bool;
+    /// False while no batch has space for another request of so many bytes: the connection stops reading.
+    fn has_room(&self, bytes: usize) -> bool;
     /// Serves a request whose body is complete.
     fn serve(&mut self, route: Route, body: &[u8]) -> Answer;
 }
@@ -71,6 +71,10 @@ pub struct Connection {
     partial_head: usize,
     /// The last [`Connection::receive`] stopped for lack of room.
     paused: bool,
+    /// It is paused for the want of a place for events, not of one for replies.
+    lacks_room: bool,
+    /// Requests whose head is read, to tell one from the next.
+    requests: u64,
     /// A request was refused before it was read.
     refused: bool,
     replies: Replies,
@@ -111,7 +115,11 @@ enum Advance {
     /// The first bytes of the input, this many, are consumed.
     Consumed(usize),
     /// The request is incomplete: the first `keep` bytes of the input are kept.
-    NeedMore { keep: usize, expected: usize },
+    NeedMore {
+        keep: usize,
+        expected: usize,
+    },
+    NoRoom,
 }
 
 impl Connection {
@@ -119,24 +127,36 @@ impl Connection {
     /// request in it.
     pub fn receive<S: Service>(&mut self, input: &mut [u8], limits: &RequestLimits, service: &mut S) -> Received {
         let mut start = 0;
-        self.paused = false;
+        (self.paused, self.lacks_room) = (false, false);
         while let Some(rest) = input.get_mut(start..).filter(|rest| !rest.is_empty()) {
             if matches!(self.stage, Stage::Closing) {
                 break;
             }
-            if self.replies.len() >= limits::PIPELINED_REQUESTS_MAX || !service.has_room() {
-                self.paused = true;
-                return Received { kept: start..input.len(), expected: 0 };
-            }
-            match self.step(rest, limits, service) {
+            let advance = if self.has_room_for_replies() { self.step(rest, limits, service) } else { Advance::NoRoom };
+            match advance {
                 Advance::Consumed(len) => start += len,
                 Advance::NeedMore { keep, expected } => {
                     return Received { kept: start..start + keep, expected };
+                }
+                Advance::NoRoom => {
+                    self.paused = true;
+                    self.lacks_room = self.has_room_for_replies();
+                    return Received { kept: start..input.len(), expected: 0 };
                 }
             }
         }
         self.partial_head = 0;
         Received { kept: 0..0, expected: 0 }
+    }
+
+    /// False while as many replies wait as may wait: nothing more is read before one of them leaves.
+    pub fn has_room_for_replies(&self) -> bool {
+        self.replies.len() < limits::PIPELINED_REQUESTS_MAX && self.replies.bytes() < limits::WAITING_REPLIES_BYTES_MAX
+    }
+
+    /// How many requests were begun: the number of the one under way.
+    pub fn requests(&self) -> u64 {
+        self.requests
     }
 
     /// The pending replies, to release those whose batch is committed or whose segment is inserted.
@@ -194,9 +214,23 @@ impl Connection {
         self.paused
     }
 
+    /// True when it is paused until there is a place for the events of the request under way.
+    pub fn lacks_room(&self) -> bool {
+        self.lacks_room
+    }
+
     /// True when a request was refused before it was read: the peer may still be sending it.
     pub fn was_refused(&self) -> bool {
         self.refused
+    }
+
+    /// The length of the body under way, as far as it is known: what is announced, or what of a chunked
+    /// one has come.
+    pub fn body_len(&self) -> usize {
+        match &self.stage {
+            Stage::Body(Request { body: Body::Length(len) | Body::Chunked { len, .. }, .. }) => *len,
+            Stage::Head | Stage::Closing => 0,
+        }
     }
 
     /// Bytes of the whole request whose body is being read; 0 when not known.
@@ -237,6 +271,7 @@ impl Connection {
             Stage::Head => match self.read_head(input, limits, service) {
                 Ok(Some(request)) => {
                     self.partial_head = 0;
+                    self.requests += 1;
                     self.stage = Stage::Body(request);
                     // The body has usually arrived with the head.
                     return self.step(input, limits, service);
@@ -251,6 +286,10 @@ impl Connection {
                 }
             },
         };
+        // Only events need room: whoever asks for health is answered whatever waits.
+        if matches!(request.route, Route::Events(_)) && !service.has_room(request.len()) {
+            return Advance::NoRoom;
+        }
         match request.read_body(input, limits) {
             Ok(Parsed::Done((body, consumed))) => {
                 let (route, options) = (request.route, request.options);
@@ -333,6 +372,13 @@ impl Request {
         }
     }
 
+    /// Its length, as far as it is known.
+    fn len(&self) -> usize {
+        match self.body {
+            Body::Length(len) | Body::Chunked { len, .. } => self.head_len.saturating_add(len),
+        }
+    }
+
     /// The number of bytes to keep of `total` bytes of input: everything but the framing of decoded
     /// chunks.
     fn kept(&self, total: usize) -> usize {
@@ -345,7 +391,7 @@ impl Request {
     /// Bytes of the whole request; 0 when not known.
     fn expected(&self) -> usize {
         match &self.body {
-            Body::Length(len) => self.head_len + len,
+            Body::Length(_) => self.len(),
             Body::Chunked { .. } => 0,
         }
     }

@@ -12,6 +12,8 @@ use crate::http::{DateCache, Head, Method, Response, Status, Version};
 #[derive(Debug, Default)]
 pub struct Replies {
     queue: VecDeque<Pending>,
+    /// Memory of the replies beside their places in the queue.
+    bytes: usize,
 }
 
 /// A reply that is not rendered yet.
@@ -90,6 +92,12 @@ impl Replies {
 
     pub(super) fn clear(&mut self) {
         self.queue.clear();
+        self.bytes = 0;
+    }
+
+    /// Bytes that the waiting replies take beside their places in the queue.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Appends the answer to the next request.
@@ -98,6 +106,7 @@ impl Replies {
             Answer::Now(reply) => (Wait::Nothing, reply),
             Answer::AfterCommit { reply, sequence, ack } => (Wait::Commit { sequence, ack }, reply),
         };
+        self.bytes += reply.bytes();
         self.queue.push_back(Pending { wait, options, wire: Wire::Reply(reply) });
     }
 
@@ -109,6 +118,7 @@ impl Replies {
     /// Removes the first response, if it waits for nothing.
     pub(crate) fn next(&mut self) -> Option<(Wire, ReplyOptions)> {
         let pending = self.queue.pop_front_if(|pending| pending.wait == Wait::Nothing)?;
+        self.bytes -= pending.wire.bytes();
         Some((pending.wire, pending.options))
     }
 
@@ -125,14 +135,14 @@ impl Replies {
             match outcome {
                 Ok(Committed { segment, certain, until, first }) => {
                     if let Some(summary) = first {
-                        pending.wire = Wire::Reply(Reply::remembered(summary));
+                        pending.replace(Reply::remembered(summary), &mut self.bytes);
                     }
                     if let Some(segment) = segment.filter(|_| ack == Ack::Inserted) {
                         pending.wait = Wait::Insert { segment, certain, until };
                         waits = true;
                     }
                 }
-                Err(fault) => pending.wire = Wire::Reply(Reply::Fault(fault)),
+                Err(fault) => pending.replace(Reply::Fault(fault), &mut self.bytes),
             }
         }
         waits
@@ -142,7 +152,7 @@ impl Replies {
     pub fn inserted(&mut self, segment: SegmentNumber) {
         for pending in &mut self.queue {
             match pending.wait {
-                Wait::Insert { segment: of, certain, .. } if of == segment => pending.release(certain),
+                Wait::Insert { segment: of, certain, .. } if of == segment => pending.release(certain, &mut self.bytes),
                 _ => {}
             }
         }
@@ -157,7 +167,7 @@ impl Replies {
     pub fn give_up_inserts(&mut self, now: Instant) {
         for pending in &mut self.queue {
             if matches!(pending.wait, Wait::Insert { until, .. } if until <= now) {
-                pending.release(false);
+                pending.release(false, &mut self.bytes);
             }
         }
     }
@@ -165,12 +175,29 @@ impl Replies {
 
 impl Pending {
     /// Ends the wait for an insert; the reply becomes 202 unless the insert is `proven`.
-    fn release(&mut self, proven: bool) {
+    fn release(&mut self, proven: bool, bytes: &mut usize) {
         self.wait = Wait::Nothing;
-        if let Wire::Reply(reply) = &mut self.wire
+        if let Wire::Reply(reply) = &self.wire
             && !proven
         {
-            *reply = reply.not_yet_inserted();
+            let reply = reply.not_yet_inserted();
+            self.replace(reply, bytes);
+        }
+    }
+
+    /// Another reply, with `bytes` as the sum of what all replies take.
+    fn replace(&mut self, reply: Reply, bytes: &mut usize) {
+        let before = self.wire.bytes();
+        self.wire = Wire::Reply(reply);
+        *bytes = *bytes - before + self.wire.bytes();
+    }
+}
+
+impl Wire {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Continue => 0,
+            Self::Reply(reply) => reply.bytes(),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::api::{Ack, IngestOptions, Shed};
+use crate::batch::identity::Summary;
 use crate::batch::{CommitRefusal, SegmentNumber, Sequence};
 
 /// A service that records bodies. The replies to events wait for batches 1, 2, 3, …
@@ -22,7 +23,7 @@ impl Service for Recorder {
         }
     }
 
-    fn has_room(&self) -> bool {
+    fn has_room(&self, _: usize) -> bool {
         !self.full
     }
 
@@ -163,6 +164,55 @@ fn the_number_of_pipelined_requests_is_limited() {
     assert_eq!(service.bodies.len(), limits::PIPELINED_REQUESTS_MAX);
     assert_eq!(received.kept.len(), INPUTS[0].len() * 5);
     assert!(connection.is_paused());
+}
+
+#[test]
+fn without_room_for_events_health_is_answered_all_the_same() {
+    for framing in ["Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"] {
+        let input = [
+            "GET /health HTTP/1.1\r\nHost: a\r\n\r\nGET /nothing HTTP/1.1\r\nHost: a\r\n\r\n",
+            &format!("POST /api/events HTTP/1.1\r\nHost: a\r\n{framing}"),
+            "GET /health HTTP/1.1\r\nHost: a\r\n\r\n",
+        ]
+        .concat();
+        let (mut connection, mut service) = (Connection::default(), Recorder { full: true, ..Recorder::default() });
+        let mut kept = input.clone().into_bytes();
+        let received = connection.receive(&mut kept, &LIMITS, &mut service);
+        assert!(connection.is_paused() && connection.lacks_room() && service.bodies.is_empty());
+        let replies = render(&mut connection);
+        let statuses: Vec<&str> = replies.split("HTTP/1.1 ").skip(1).map(|reply| &reply[..3]).collect();
+        assert_eq!(statuses, ["200", "404"]);
+        let mut kept = kept[received.kept].to_vec();
+        service.full = false;
+        connection.receive(&mut kept, &LIMITS, &mut service);
+        assert_eq!(service.bodies, [b"hello".to_vec()]);
+        assert!(!connection.is_paused() && !connection.lacks_room());
+    }
+}
+
+#[test]
+fn replies_that_wait_are_bounded_in_bytes_as_well() {
+    let mut connection = Connection::default();
+    let long = Reply::Json(Status::Ok, "x".repeat(limits::WAITING_REPLIES_BYTES_MAX / 4).into());
+    for waiting in 0..4 {
+        assert!(connection.has_room_for_replies(), "{waiting}");
+        let answer = Answer::AfterCommit { reply: long.clone(), sequence: Sequence::new(waiting + 1), ack: Ack::Disk };
+        connection.replies.push(answer, ReplyOptions { close: false, ..ReplyOptions::LAST });
+    }
+    assert!(!connection.has_room_for_replies());
+    connection.replies().settle(Sequence::new(1), committed());
+    connection.replies().settle(Sequence::new(2), Err(Shed::CommitTimeout.into()));
+    assert_eq!(connection.replies().bytes(), 3 * long.bytes());
+    render(&mut connection);
+    assert_eq!(connection.replies().bytes(), 2 * long.bytes());
+    let first = Summary { accepted: 1, rejected: 0, refused: false };
+    let repeated = Committed { first: Some(first), ..committed().unwrap() };
+    connection.replies().settle(Sequence::new(3), Ok(repeated));
+    connection.refuse(Shed::Connections.into());
+    connection.replies().settle(Sequence::new(4), committed());
+    render(&mut connection);
+    assert!(connection.is_finished());
+    assert_eq!(connection.replies().bytes(), 0);
 }
 
 #[test]

@@ -12,11 +12,12 @@ use may::sync::{Mutex, MutexGuard};
 use super::Settler;
 use crate::api::{Answer, Api, Fault, Reply, Route, Shed};
 use crate::batch::Sequence;
-use crate::clock::unix_ms;
+use crate::clock::monotonic_ms;
 use crate::connection::{Committed, Replies, ReplyOptions, Service, Wire};
 use crate::handoff::Subscription;
 use crate::http::{Head, Status};
 use crate::intake::awaiting::AwaitingInserts;
+use crate::intake::budget::{Charge, Size};
 use crate::intake::metrics::WorkerMetrics;
 use crate::intake::outbox::{Outbox, Settled, Waiter};
 use crate::intake::{RequestContext, Shared, decide};
@@ -62,6 +63,8 @@ struct Inner {
 struct RequestSlot {
     generation: u64,
     replies: Replies,
+    /// What its reply takes of the budget.
+    charge: Charge,
     coroutine: Coroutine,
 }
 
@@ -116,7 +119,7 @@ impl MayWorker {
         let me = coroutine::current();
         let mut guard = loop {
             let mut guard = self.lock();
-            if guard.outbox.has_room() {
+            if !matches!(route, Route::Events(_)) || guard.outbox.has_room(Size::of(body.len())) {
                 break guard;
             }
             guard.stalled.push(me.clone());
@@ -125,7 +128,8 @@ impl MayWorker {
         };
         let inner = &mut *guard;
         inner.follow_schema(&self.shared);
-        let waiter = inner.take_slot(me);
+        let waiter = inner.take_slot(me, self.shared.budget.open(None));
+        let mut charge = self.shared.budget.open(Some(client_ip));
         let answer = if inner.refusing && matches!(route, Route::Events(_)) {
             Answer::Now(self.shared.health.reply())
         } else {
@@ -136,6 +140,7 @@ impl MayWorker {
                 metrics: &inner.metrics,
                 waiter,
                 client_ip,
+                replies: &mut charge,
             };
             context.serve(route, body)
         };
@@ -145,6 +150,7 @@ impl MayWorker {
         };
         if let Some(slot) = inner.slot(waiter) {
             slot.replies.push(answer, options);
+            slot.charge = charge;
         }
         PendingReply { slot: waiter.slot, sequence }
     }
@@ -160,6 +166,9 @@ impl MayWorker {
             let mut inner = self.lock();
             match inner.slots.get_mut(pending.slot).map(|slot| slot.replies.next()) {
                 Some(Some((Wire::Reply(reply), options))) => {
+                    if let Some(slot) = inner.slots.get_mut(pending.slot) {
+                        slot.charge.set(0);
+                    }
                     inner.vacant.push(pending.slot);
                     return (reply, options);
                 }
@@ -202,7 +211,7 @@ impl MayWorker {
         }
         if now.duration_since(inner.swept) >= Duration::from_millis(limits::SWEEP_MS) {
             inner.swept = now;
-            inner.metrics.heartbeat_ms.set(unix_ms());
+            inner.metrics.heartbeat_ms.set(monotonic_ms());
             inner.metrics.connections.set(self.open.load(Ordering::Relaxed) as u64);
             while let Some(settled) = inner.outbox.overdue(shared.timeouts.commit) {
                 inner.settle(settled, shared, now);
@@ -236,9 +245,9 @@ impl Inner {
         }
     }
 
-    fn take_slot(&mut self, coroutine: Coroutine) -> Waiter {
+    fn take_slot(&mut self, coroutine: Coroutine, charge: Charge) -> Waiter {
         self.generation += 1;
-        let slot = RequestSlot { generation: self.generation, replies: Replies::default(), coroutine };
+        let slot = RequestSlot { generation: self.generation, replies: Replies::default(), charge, coroutine };
         let index = self.vacant.pop().unwrap_or(self.slots.len());
         match self.slots.get_mut(index) {
             Some(vacant) => *vacant = slot,

@@ -32,6 +32,7 @@
 //! - There are no time-outs, no limit on the size of a head, no `100 Continue`, and no limit on
 //!   connections that send nothing. A listener that can't accept for lack of file descriptors retries
 //!   without a pause.
+//! - `--body-rate-min` is not applied, and no idle connection is closed for a new one.
 //! - Each connection, even an idle one, has two buffers of 32 KiB and a stack, which count in no budget.
 //! - The requests of one connection are served one after the other: each pipelined request waits for a
 //!   commit of its own, and replies are sent when all requests that were read are served.
@@ -63,6 +64,7 @@ use crate::connection::{ReplyOptions, write_reply};
 use crate::handoff::Mailbox;
 use crate::http::{DateCache, Framing, HttpRefusal, Status, accept_head};
 use crate::intake::Shared;
+use crate::intake::budget::Size;
 use crate::intake::metrics::WorkerMetrics;
 use crate::limits;
 use may_worker::MayWorker;
@@ -115,6 +117,7 @@ impl Settlers {
         api: impl Fn() -> Api,
         shared: &Arc<Shared>,
         metrics: &[Arc<WorkerMetrics>],
+        pinned: bool,
     ) -> io::Result<MayWorkers> {
         tracing::warn!(
             "--engine may is for trusted networks: a request with more than 16 header fields closes its connection \
@@ -123,7 +126,7 @@ impl Settlers {
         );
         // `may_minihttp` logs the end of every connection as an error.
         log::set_max_level(log::LevelFilter::Off);
-        may::config().set_workers(self.settlers.len()).set_stack_size(STACK_WORDS).set_worker_pin(true);
+        may::config().set_workers(self.settlers.len()).set_stack_size(STACK_WORDS).set_worker_pin(pinned);
         let workers: Vec<Arc<MayWorker>> = (0..)
             .zip(metrics)
             .map(|(index, metrics)| Arc::new(MayWorker::new(index, api(), shared.clone(), metrics.clone())))
@@ -232,13 +235,14 @@ impl HttpService for Connection {
         let pending = match body.fill_buf() {
             Ok(whole) if whole.len() == length => Some(worker.serve(route, whole, options, self.ip)),
             _ => {
-                if !worker.shared.budget.charge(length) {
+                let mut charge = worker.shared.budget.open(Some(self.ip));
+                if !charge.grow(length, Size::of(length)) {
                     worker.shed(Shed::InFlightBytes);
                     return self.refuse(&worker, Shed::InFlightBytes.into(), response, Some(body));
                 }
                 let whole = gather(&mut body, length, &mut self.kept);
                 let pending = whole.then(|| worker.serve(route, &self.kept, options, self.ip));
-                worker.shared.budget.release(length);
+                drop(charge);
                 self.kept = Vec::new();
                 if let Some(peer) = &self.peer {
                     peer.report_again();

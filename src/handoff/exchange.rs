@@ -9,6 +9,7 @@ use super::inserted::Inserted;
 use super::lifecycle::Lifecycle;
 use super::mailbox::{Arrival, Mailbox};
 use super::submitted::Submitted;
+use super::sync::atomic::{Ordering, fence};
 use crate::batch::{Batch, Exchange, Returned, SegmentNumber};
 use crate::limits;
 
@@ -50,16 +51,43 @@ impl Handoff {
     /// The kernel distributes connections over the listening sockets by a hash of their addresses,
     /// which gives some workers twice the share of others.
     pub fn place(&self, from: usize, arrival: Arrival) {
+        // While the server stops, another worker may be at its end.
+        let stopping = self.lifecycle.is_stopping();
+        let index = if stopping { from } else { self.least_busy(from) };
+        self.place_at(index, arrival);
+        if index == from {
+            return;
+        }
+        if let Some(mailbox) = self.mailbox(index) {
+            mailbox.wake();
+        }
+        // Together with the fence of `ends_soon`: either that worker sees the connection, or the stop is
+        // seen here.
+        fence(Ordering::SeqCst);
+        if self.lifecycle.is_stopping() {
+            while let Some(arrival) = self.mailbox(index).and_then(Mailbox::arrival) {
+                self.leave(index);
+                self.place_at(from, arrival);
+            }
+        }
+    }
+
+    /// Called by a worker that has seen that the server stops, before it looks for arrivals a last time.
+    /// Afterwards no connection comes to it but from itself.
+    pub fn ends_soon(&self) {
+        fence(Ordering::SeqCst);
+    }
+
+    /// The worker with the fewest connections, `from` if it is one of them.
+    fn least_busy(&self, from: usize) -> usize {
         let own = self.mailbox(from).map_or(usize::MAX, Mailbox::connections);
         let least = (0..).zip(&self.mailboxes).min_by_key(|(_, mailbox)| mailbox.connections());
-        let Some((index, mailbox)) = least
-            .filter(|(_, mailbox)| mailbox.connections() < own)
-            .or_else(|| (0..).zip(&self.mailboxes).find(|(index, _)| *index == from))
-        else {
-            return;
-        };
-        if mailbox.place(arrival) && index != from {
-            mailbox.wake();
+        least.filter(|(_, mailbox)| mailbox.connections() < own).map_or(from, |(index, _)| index)
+    }
+
+    fn place_at(&self, worker: usize, arrival: Arrival) {
+        if let Some(mailbox) = self.mailbox(worker) {
+            mailbox.place(arrival);
         }
     }
 

@@ -107,15 +107,13 @@ impl Mailbox {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Gives the worker one more connection. False when it has too many waiting already: then the
-    /// connection is dropped, and so closed, and the client tries again.
-    pub(super) fn place(&self, arrival: Arrival) -> bool {
+    /// Gives the worker one more connection. If too many wait already, the connection is dropped, hence
+    /// closed, and the client tries again.
+    pub(super) fn place(&self, arrival: Arrival) {
         self.connections.fetch_add(1, Ordering::Relaxed);
-        let placed = self.arrivals.push(arrival).is_ok();
-        if !placed {
+        if self.arrivals.push(arrival).is_err() {
             self.leave();
         }
-        placed
     }
 
     /// One of the worker's connections is closed.

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::Shared;
+use super::budget::{Charge, Size};
 use super::metrics::WorkerMetrics;
 use super::outbox::{Outbox, Waiter};
 use crate::api::{Answer, Api, Reply, Route, Shed};
@@ -20,6 +21,8 @@ pub(crate) struct RequestContext<'a> {
     pub(crate) metrics: &'a WorkerMetrics,
     pub(crate) waiter: Waiter,
     pub(crate) client_ip: IpAddr,
+    /// What the waiting replies of the connection take of the budget.
+    pub(crate) replies: &'a mut Charge,
 }
 
 impl Service for RequestContext<'_> {
@@ -27,8 +30,8 @@ impl Service for RequestContext<'_> {
         self.api.route(head)
     }
 
-    fn has_room(&self) -> bool {
-        self.outbox.has_room()
+    fn has_room(&self, bytes: usize) -> bool {
+        self.outbox.has_room(Size::of(bytes))
     }
 
     fn serve(&mut self, route: Route, body: &[u8]) -> Answer {
@@ -47,7 +50,18 @@ impl Service for RequestContext<'_> {
             return Answer::Now(Reply::Fault(Shed::InFlightBytes.into()));
         };
         let answer = self.api.take_events(body, options, &origin, filling.batch());
-        let waits = matches!(answer, Answer::AfterCommit { .. });
+        let waits = match &answer {
+            Answer::AfterCommit { reply, .. } if reply.bytes() > 0 => {
+                if !self.replies.grow(reply.bytes(), Size::Large) {
+                    // Nothing joined the batch: what was appended is rolled back.
+                    self.metrics.shed(Shed::InFlightBytes, 1);
+                    return Answer::Now(Reply::Fault(Shed::InFlightBytes.into()));
+                }
+                true
+            }
+            Answer::AfterCommit { .. } => true,
+            Answer::Now(_) => false,
+        };
         let report = self.api.report();
         self.metrics.received.add(u64::from(report.accepted) + u64::from(report.rejected));
         if !options.dry_run && report.rejected > 0 {

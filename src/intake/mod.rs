@@ -38,12 +38,21 @@ pub struct Timeouts {
     pub head: Duration,
     /// `--body-timeout`: between two reads of a body.
     pub body: Duration,
+    /// Bytes a second: a whole body has the time above and its length at this rate.
+    pub body_rate_min: u64,
     /// `--idle-timeout`: between two requests, and for a peer that does not read its replies.
     pub idle: Duration,
     /// `--commit-timeout`: from serving a request to the outcome of its commit.
     pub commit: Duration,
     /// `--inserted-timeout`: from a commit to the confirmation of its insert, for `ack=inserted`.
     pub inserted: Duration,
+}
+
+impl Timeouts {
+    /// How long a body of so many bytes may take from its head to its end.
+    pub fn whole_body(&self, bytes: usize) -> Duration {
+        self.body + Duration::from_millis((bytes as u64).saturating_mul(1000) / self.body_rate_min.max(1))
+    }
 }
 
 /// The state that all workers share.
@@ -56,7 +65,7 @@ pub struct Shared {
     pub schema: Arc<Published<SchemaVersion>>,
     /// The budget of buffers and batches.
     pub budget: Arc<ByteBudget>,
-    /// `--connections-max`.
+    /// `--connections-max`, or what the limit of open files allows.
     pub connections_max: usize,
     /// Limits of a request.
     pub request_limits: RequestLimits,

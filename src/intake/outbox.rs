@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::batch::identity::Summary;
 use crate::batch::{Batch, CommitOutcome, Mark, Returned, Sequence};
 use crate::handoff::Handoff;
-use crate::intake::budget::ByteBudget;
+use crate::intake::budget::{ByteBudget, Charge, Size};
 use crate::limits;
 use crate::ndjson::RejectedByCode;
 
@@ -57,6 +57,9 @@ struct UnderWay {
     /// The deadline has passed, and the requests were answered 503.
     overdue: bool,
     rejected: RejectedByCode,
+    /// What the batch takes of the budget from its hand-over until it is back, however much of it the
+    /// committer took out.
+    charge: Charge,
 }
 
 /// All batches of one worker: the one that is being filled, those under way and the spare ones.
@@ -88,13 +91,13 @@ impl Outbox {
         }
     }
 
-    /// True while another request can be served, even one that needs a batch of its own.
-    pub fn has_room(&self) -> bool {
+    /// True while another request of this size can be served, even one that needs a batch of its own.
+    pub fn has_room(&self, size: Size) -> bool {
         match &self.filling {
             Some((_, under_way)) if !under_way.waiters.is_empty() => !self.spare.is_empty(),
             filling => {
                 (filling.is_some() || !self.spare.is_empty())
-                    && (self.under_way.is_empty() || !self.budget.is_used_up())
+                    && (self.under_way.is_empty() || !self.budget.is_used_up(size))
             }
         }
     }
@@ -111,6 +114,7 @@ impl Outbox {
                 begun: Instant::now(),
                 overdue: false,
                 rejected: RejectedByCode::default(),
+                charge: self.budget.open(None),
             };
             self.filling = Some((batch, under_way));
         }
@@ -137,12 +141,12 @@ impl Outbox {
         if self.filling.as_ref().is_none_or(|(_, under_way)| under_way.waiters.is_empty()) {
             return;
         }
-        if let Some((mut batch, under_way)) = self.filling.take() {
+        if let Some((mut batch, mut under_way)) = self.filling.take() {
             if !Arc::ptr_eq(&batch.frozen, &self.frozen) {
                 batch.frozen = self.frozen.clone();
             }
             batch.close();
-            self.budget.add(batch.len());
+            under_way.charge.set(batch.memory());
             self.under_way.push_back(under_way);
             handoff.submit(batch);
         }
@@ -153,7 +157,6 @@ impl Outbox {
         let Returned { mut batch, outcome } = returned;
         let (sequence, rows, duplicates) = (batch.sequence, batch.rows.count, batch.duplicates);
         let keyed = batch.key.map(|key| key.summary);
-        self.budget.release(batch.len());
         batch.clear();
         self.spare.push(batch);
         let under_way = self.under_way.pop_front()?;
@@ -197,6 +200,11 @@ impl Outbox {
     pub fn recycle(&mut self, mut waiters: Vec<Waiter>) {
         waiters.clear();
         self.spare_waiters.push(waiters);
+    }
+
+    /// Gives back the memory of the batches that are not in use.
+    pub fn shrink(&mut self) {
+        self.spare.iter_mut().for_each(Batch::shrink);
     }
 
     /// True when no request waits for a batch and no batch is under way.
@@ -255,10 +263,15 @@ mod tests {
     use super::*;
     use crate::batch::{CommitRefusal, Exchange, SegmentNumber};
     use crate::handoff::Mailbox;
+    use crate::intake::budget::BudgetLimits;
 
     fn handoff() -> Handoff {
         let poll = mio::Poll::new().unwrap();
         Handoff::new(vec![Mailbox::new(poll.registry(), mio::Token(0)).unwrap()], Arc::default())
+    }
+
+    fn budget() -> Arc<ByteBudget> {
+        ByteBudget::new(BudgetLimits { max: 1 << 20, request_max: 1 << 10 })
     }
 
     fn waiter(slot: usize) -> Waiter {
@@ -280,29 +293,29 @@ mod tests {
 
     #[test]
     fn there_is_room_until_all_batches_are_under_way() {
-        let (mut outbox, handoff) = (Outbox::new(0, ByteBudget::new(1 << 20)), handoff());
+        let (mut outbox, handoff) = (Outbox::new(0, budget()), handoff());
         for sequence in 1..=limits::BATCHES_PER_WORKER as u64 {
-            assert!(outbox.has_room());
+            assert!(outbox.has_room(Size::Small));
             assert_eq!(join(&mut outbox, 0, 7, &handoff), Sequence::new(sequence));
             outbox.hand_over(&handoff);
         }
-        assert!(!outbox.has_room());
+        assert!(!outbox.has_room(Size::Small));
         assert!(outbox.fill().is_none());
         let batch = handoff.next().unwrap();
         let outcome = CommitOutcome::Refused(CommitRefusal::DiskFull);
         let settled = outbox.settle(Returned { batch, outcome }).unwrap();
         assert_eq!((settled.sequence, settled.outcome), (Sequence::new(1), Some(outcome)));
         assert_eq!(settled.waiters, [waiter(7)]);
-        assert!(outbox.has_room());
+        assert!(outbox.has_room(Size::Small));
     }
 
     #[test]
     fn a_used_up_budget_stops_all_but_the_last_batch() {
-        let budget = ByteBudget::new(1 << 20);
+        let budget = budget();
         let (mut outbox, handoff) = (Outbox::new(0, budget.clone()), handoff());
         join(&mut outbox, 1 << 20, 0, &handoff);
-        assert_eq!(budget.bytes(), 1 << 20);
-        assert!(!outbox.has_room());
+        assert!(budget.bytes() >= 1 << 20);
+        assert!(!outbox.has_room(Size::Small));
         let returned = Returned {
             batch: handoff.next().unwrap(),
             outcome: CommitOutcome::Committed { segment: SegmentNumber::new(1) },
@@ -310,19 +323,43 @@ mod tests {
         outbox.settle(returned).unwrap();
         assert_eq!(budget.bytes(), 0);
         // Other workers have used up the budget: a worker with no batch under way would wait for ever.
-        budget.add(2 << 20);
-        assert!(outbox.has_room());
+        let mut others = budget.open(None);
+        others.set(2 << 20);
+        assert!(outbox.has_room(Size::Small));
         join(&mut outbox, 0, 0, &handoff);
         outbox.hand_over(&handoff);
-        assert!(!outbox.has_room());
+        assert!(!outbox.has_room(Size::Small));
         // A batch that was opened and left empty does not make room.
         drop(outbox.fill().unwrap());
-        assert!(!outbox.has_room());
+        assert!(!outbox.has_room(Size::Small));
+    }
+
+    #[test]
+    fn what_the_committer_takes_out_of_a_batch_is_given_back_too() {
+        let budget = budget();
+        let (mut outbox, handoff) = (Outbox::new(0, budget.clone()), handoff());
+        for repeat in 0..3u8 {
+            let mut filling = outbox.fill().unwrap();
+            let batch = filling.batch();
+            for row in 0..100 {
+                batch.rows.bytes.extend_from_slice(&[repeat; 100]);
+                batch.rows.count += 1;
+                batch.identify([repeat; 16], row * 100..row * 100 + 100);
+            }
+            let _ = filling.join(waiter(0));
+            outbox.hand_over(&handoff);
+            let mut batch = handoff.next().unwrap();
+            assert!(budget.bytes() >= 10_000);
+            batch.remove_repeats(|_| true);
+            batch.rows.bytes.shrink_to_fit();
+            outbox.settle(Returned { batch, outcome: CommitOutcome::Refused(CommitRefusal::DiskFull) });
+            assert_eq!(budget.bytes(), 0);
+        }
     }
 
     #[test]
     fn a_batch_is_handed_over_at_the_limits_of_a_turn() {
-        let (mut outbox, handoff) = (Outbox::new(0, ByteBudget::new(1 << 20)), handoff());
+        let (mut outbox, handoff) = (Outbox::new(0, budget()), handoff());
         for _ in 0..limits::TURN_REQUESTS_MAX {
             assert!(handoff.next().is_none());
             join(&mut outbox, 0, 0, &handoff);
@@ -334,7 +371,7 @@ mod tests {
 
     #[test]
     fn handing_over_a_batch_again_does_not_hand_over_the_next_one() {
-        let (mut outbox, handoff) = (Outbox::new(0, ByteBudget::new(1 << 20)), handoff());
+        let (mut outbox, handoff) = (Outbox::new(0, budget()), handoff());
         let first = join(&mut outbox, 0, 0, &handoff);
         outbox.hand_over(&handoff);
         let second = join(&mut outbox, 0, 0, &handoff);
@@ -347,7 +384,7 @@ mod tests {
 
     #[test]
     fn a_batch_without_waiters_is_not_handed_over() {
-        let (mut outbox, handoff) = (Outbox::new(0, ByteBudget::new(1 << 20)), handoff());
+        let (mut outbox, handoff) = (Outbox::new(0, budget()), handoff());
         drop(outbox.fill().unwrap());
         outbox.hand_over(&handoff);
         assert!(handoff.next().is_none());
@@ -356,7 +393,7 @@ mod tests {
 
     #[test]
     fn what_a_request_appends_without_joining_is_rolled_back() {
-        let (mut outbox, handoff) = (Outbox::new(0, ByteBudget::new(1 << 20)), handoff());
+        let (mut outbox, handoff) = (Outbox::new(0, budget()), handoff());
         join(&mut outbox, 7, 0, &handoff);
         let mut filling = outbox.fill().unwrap();
         let batch = filling.batch();
@@ -371,7 +408,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "out of order")]
     fn batches_that_return_out_of_order_end_the_process() {
-        let (mut outbox, handoff) = (Outbox::new(0, ByteBudget::new(1 << 20)), handoff());
+        let (mut outbox, handoff) = (Outbox::new(0, budget()), handoff());
         for _ in 0..2 {
             join(&mut outbox, 0, 0, &handoff);
             outbox.hand_over(&handoff);
@@ -383,7 +420,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_as_old_as_the_first_request_in_it() {
-        let (mut outbox, handoff) = (Outbox::new(0, ByteBudget::new(1 << 20)), handoff());
+        let (mut outbox, handoff) = (Outbox::new(0, budget()), handoff());
         let timeout = Duration::from_secs(60);
         // The batch was opened long ago, for a request that did not join it.
         drop(outbox.fill().unwrap());
@@ -395,7 +432,7 @@ mod tests {
 
     #[test]
     fn an_overdue_batch_is_reported_once_and_its_outcome_has_no_waiters() {
-        let (mut outbox, handoff) = (Outbox::new(0, ByteBudget::new(1 << 20)), handoff());
+        let (mut outbox, handoff) = (Outbox::new(0, budget()), handoff());
         join(&mut outbox, 0, 3, &handoff);
         outbox.hand_over(&handoff);
         let late = outbox.overdue(Duration::ZERO).unwrap();

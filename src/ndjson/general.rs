@@ -112,7 +112,7 @@ fn encode_field(
         _ => JsonToken::of_bare(raw.as_bytes()),
     };
     builder.put(index, server, |out| values::write(field, token, out)).map_err(|error| {
-        let type_name = &field.type_name;
+        let type_name = excerpt(&field.type_name);
         let (code, message) = match error {
             ValueError::Mismatch => {
                 (LineCode::TypeMismatch, format!("{} is not a value of type {type_name}", excerpt(raw)))

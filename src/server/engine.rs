@@ -9,8 +9,9 @@ use mio::Poll;
 use mio::net::TcpListener;
 
 use super::threads::{ServerError, all_ended, os, spawn};
+use super::{log, pinning};
 use crate::api::Api;
-use crate::config::{Engine, Settings};
+use crate::config::{Engine, Pin, Settings};
 #[cfg(feature = "engine-may")]
 use crate::engine_may::{self, MayWorkers, Settlers};
 use crate::handoff::Mailbox;
@@ -81,14 +82,20 @@ impl Prepared {
         api: impl Fn() -> Api,
         shared: &Arc<Shared>,
         metrics: &[Arc<WorkerMetrics>],
+        pin: Pin,
     ) -> Result<Serving, ServerError> {
+        let cores = pinning::cores(pin, metrics.len());
         match self {
             Self::Epoll(seats) => {
+                let mut cores = cores.into_iter().flatten();
                 let workers = (0..).zip(seats).zip(metrics).map(|((index, (poll, listeners)), metrics)| {
                     let worker = Worker::new(index, poll, listeners, api(), shared.clone(), metrics.clone())
                         .map_err(os("a listening socket can't be watched"))?;
+                    let core = cores.next();
                     spawn(format!("worker-{index}"), move || {
-                        pin(index);
+                        if let Some(core) = core {
+                            pinning::pin(index, core);
+                        }
                         run(worker);
                     })
                 });
@@ -96,7 +103,7 @@ impl Prepared {
             }
             #[cfg(feature = "engine-may")]
             Self::May(settlers) => {
-                let serving = settlers.start(api, shared, metrics);
+                let serving = settlers.start(api, shared, metrics, cores.is_some());
                 Ok(Serving::May(serving.map_err(os("an address can't be listened on"))?))
             }
         }
@@ -118,15 +125,7 @@ fn run(worker: Worker) {
     let ended: io::Result<()> = worker.run();
     if let Err(error) = ended {
         tracing::error!(%error, "a worker can't wait for events any more");
+        log::flush();
         std::process::abort();
-    }
-}
-
-/// Pins the calling thread to the core with this index among those that the process may use.
-fn pin(index: usize) {
-    let cores = core_affinity::get_core_ids().unwrap_or_default();
-    let core = index.checked_rem(cores.len()).and_then(|index| cores.get(index));
-    if !core.is_some_and(|core| core_affinity::set_for_current(*core)) {
-        tracing::warn!(worker = index, "the worker can't be pinned to a core");
     }
 }

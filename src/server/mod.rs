@@ -17,10 +17,14 @@
 //! | `cpu` | checks that the processor has the instructions that the build uses |
 //! | `drain` | `sluicegate drain`: the inserters alone |
 
+pub mod allocator;
 pub mod cpu;
 mod discover;
 pub mod drain;
 mod engine;
+mod files;
+pub mod log;
+mod pinning;
 mod pipeline;
 mod signals;
 mod threads;
@@ -71,7 +75,10 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     let (spool, recovered) = Spool::open(settings.spool())?;
     let metrics: Vec<Arc<WorkerMetrics>> = (0..worker_count(settings)).map(|_| Arc::default()).collect();
     probe_addresses(&settings.listen)?;
-    let admin = start_admin(settings, &lifecycle, &spool, &metrics)?;
+    let connections_max = files::connections_max(settings, metrics.len())?;
+    let settings = &Settings { connections_max, ..settings.clone() };
+    let budget = ByteBudget::new(settings.budget());
+    let admin = start_admin(settings, &lifecycle, &spool, &metrics, &budget)?;
     // Before any thread is pinned: the child inherits the CPU affinity of the thread that starts it.
     let embedded = settings.embedded.as_deref().map(|path| start_embedded(path, settings)).transpose()?;
     let Some(table) = discover::known_table(&admin.clickhouse, &settings.table(), &spool, &lifecycle)? else {
@@ -117,7 +124,7 @@ impl Server {
             handoff: handoff.clone(),
             health: admin.health.clone(),
             schema: schema.clone(),
-            budget: ByteBudget::new(settings.in_flight_bytes_max.0),
+            budget: admin.budget.clone(),
             connections_max: settings.connections_max,
             request_limits: settings.request_limits(),
             timeouts: settings.timeouts(),
@@ -127,7 +134,7 @@ impl Server {
             let encoder = RowEncoder::new(plan.clone(), settings.encode_limits());
             Api::new(encoder.identifying(settings.dedup_field.as_deref()), &settings.table)
         };
-        let engine = engine.start(api, &shared, metrics)?;
+        let engine = engine.start(api, &shared, metrics, settings.pin)?;
         let watcher = Watcher {
             config: settings.table(),
             servers: pipeline.inserts.servers(),
@@ -185,6 +192,7 @@ fn start_admin(
     lifecycle: &Arc<Lifecycle>,
     spool: &Spool,
     metrics: &[Arc<WorkerMetrics>],
+    budget: &Arc<ByteBudget>,
 ) -> Result<Arc<Admin>, ServerError> {
     let address = settings.admin_listen;
     let listener = TcpListener::bind(address)
@@ -192,6 +200,7 @@ fn start_admin(
     let admin = Arc::new(Admin {
         health: Arc::new(Health::new(lifecycle.clone(), spool.metrics())),
         workers: metrics.to_vec(),
+        budget: budget.clone(),
         spool: spool.metrics(),
         inserts: Arc::default(),
         clickhouse: settings.clickhouse()?,
@@ -200,7 +209,13 @@ fn start_admin(
         series: Series::default(),
     });
     let running = admin.clone();
-    spawn("admin".into(), move || running.run(listener))?;
+    spawn("admin".into(), move || {
+        if let Err(error) = running.run(listener) {
+            tracing::error!(%error, "the admin address can't be served any more");
+            log::flush();
+            std::process::abort();
+        }
+    })?;
     Ok(admin)
 }
 

@@ -9,6 +9,7 @@ use super::held::Held;
 use super::ledger::{Events, Ledger, LedgerSnapshot};
 use super::sealed::SealedSegment;
 use crate::batch::{CommitRefusal, Position, SegmentNumber};
+use crate::clock::monotonic_ms;
 
 /// Upper bounds of the buckets of `commit_seconds`, in seconds.
 pub const COMMIT_SECONDS: [f64; 13] =
@@ -196,8 +197,8 @@ impl SpoolMetrics {
         self.bytes.fetch_sub(bytes, Relaxed);
     }
 
-    pub(super) fn beat(&self, unix_ms: u64) {
-        self.heartbeat_ms.store(unix_ms, Relaxed);
+    pub(super) fn beat(&self) {
+        self.heartbeat_ms.store(monotonic_ms(), Relaxed);
     }
 
     pub(super) fn refuse(&self, refusal: Option<CommitRefusal>) {

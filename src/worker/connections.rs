@@ -2,34 +2,78 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
+use mio::net::TcpListener;
 use mio::{Interest, Token};
 
-use super::slot::Slot;
+use super::slot::{Buffer, Slot};
+use super::timers::Until;
 use super::{FIRST_LISTENER, Worker};
 use crate::api::Shed;
 use crate::connection::{Connection, Waiting};
 use crate::handoff::Arrival;
 use crate::limits;
 
+/// Between two lines that say the same.
+const SAID_AGAIN: Duration = Duration::from_secs(10);
+
 impl Worker {
     /// Accepts all waiting connections. Each goes to the worker with the fewest connections.
-    pub(super) fn accept_all(&self) {
-        for listener in &self.listeners {
-            loop {
-                match listener.accept() {
-                    Ok((stream, peer)) => self.shared.handoff.place(self.index, Arrival { stream, peer }),
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                    Err(error) => {
-                        if error.kind() != io::ErrorKind::WouldBlock {
-                            tracing::warn!(%error, "can't accept a connection; is the limit of open files too low?");
+    pub(super) fn accept_all(&mut self) {
+        for index in 0..self.listeners.len() {
+            while let Some(accepted) = self.listeners.get(index).map(TcpListener::accept) {
+                match accepted {
+                    Ok((stream, peer)) => self.place(Arrival { stream, peer }),
+                    Err(error) => match error.kind() {
+                        io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
+                        io::ErrorKind::WouldBlock => break,
+                        _ if self.close_an_idle_one() => {}
+                        _ => {
+                            self.say_not_accepted(&error);
+                            break;
                         }
-                        break;
-                    }
+                    },
                 }
             }
         }
+    }
+
+    /// Hands a connection to its worker, unless so many are open that one more would take a descriptor
+    /// that is kept back: it is closed without a word.
+    fn place(&mut self, arrival: Arrival) {
+        let most = self.shared.connections_max + limits::REFUSED_CONNECTIONS_MAX;
+        if self.shared.handoff.connections() >= most {
+            // Those on their way here take the places of idle ones.
+            self.take_arrivals();
+            if self.shared.handoff.connections() >= most && !self.close_an_idle_one() {
+                self.metrics.shed(Shed::Connections, 1);
+                return;
+            }
+        }
+        self.shared.handoff.place(self.index, arrival);
+    }
+
+    /// Says so once in a while: it is tried again several times a second.
+    #[cold]
+    fn say_not_accepted(&mut self, error: &io::Error) {
+        if self.not_accepted_said.is_none_or(|said| self.now.duration_since(said) >= SAID_AGAIN) {
+            self.not_accepted_said = Some(self.now);
+            tracing::warn!(%error, "a connection can't be accepted; is the limit of open files too low?");
+        }
+    }
+
+    /// Closes the connection that has waited longest for a request, to make room for another. False
+    /// when there is none, or each has a request on its way.
+    fn close_an_idle_one(&mut self) -> bool {
+        let longest = self.timers.idle().take(limits::IDLE_LOOK_MAX);
+        let found = longest
+            .into_iter()
+            .find(|index| self.slots.get(*index).and_then(Option::as_ref).is_some_and(Slot::is_idle));
+        if let Some(index) = found {
+            self.close(index);
+        }
+        found.is_some()
     }
 
     /// Admits the connections that were accepted for this worker.
@@ -42,27 +86,28 @@ impl Worker {
     /// Registers a connection in a slot. Above `--connections-max` the connection is only told 503;
     /// above [`limits::REFUSED_CONNECTIONS_MAX`] more it is closed at once.
     fn admit(&mut self, Arrival { stream, peer }: Arrival) {
-        let total = self.shared.handoff.connections();
-        if total > self.shared.connections_max + limits::REFUSED_CONNECTIONS_MAX {
-            self.metrics.shed(Shed::Connections, 1);
-            self.shared.handoff.leave(self.index);
-            return;
-        }
+        let is_one_too_many =
+            self.shared.handoff.connections() > self.shared.connections_max && !self.close_an_idle_one();
         // Replies are written whole, so Nagle's algorithm would only delay them.
         let _ = stream.set_nodelay(true);
         self.generation += 1;
+        let peer = client_ip(peer);
+        let share = || self.shared.budget.open(self.share_of(peer));
         let mut slot = Slot {
             stream,
-            peer: client_ip(peer),
+            peer,
             generation: self.generation,
             connection: Connection::default(),
-            kept: Vec::new(),
+            kept: Buffer::new(share()),
             unsent: Vec::new(),
+            replies: share(),
             readable: true,
             read_closed: false,
             queued: true,
-            lingering: false,
-            deadline: (Waiting::Request, self.now + self.shared.timeouts.idle),
+            held_back: false,
+            linger: None,
+            timed: (Waiting::Request, 0),
+            body: (0, self.now),
         };
         let index = self.vacant.pop().unwrap_or(self.slots.len());
         let token = Token(index + FIRST_LISTENER + limits::LISTENERS_MAX);
@@ -73,7 +118,7 @@ impl Worker {
             self.shared.handoff.leave(self.index);
             return;
         }
-        if total > self.shared.connections_max {
+        if is_one_too_many {
             self.metrics.shed(Shed::Connections, 1);
             slot.connection.refuse(Shed::Connections.into());
         }
@@ -81,9 +126,17 @@ impl Worker {
             Some(vacant) => *vacant = Some(slot),
             None => self.slots.push(Some(slot)),
         }
+        self.timers.set(index, Until::Idle, self.now + self.shared.timeouts.idle);
         self.open += 1;
         self.metrics.connections.set(self.open as u64);
         self.visits.push_back(index);
+    }
+
+    /// Whose share of the budget a client at this address takes from. Behind a trusted proxy the address
+    /// is the proxy's, which says nothing about the client: there are none yet.
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "the settings will name proxies")]
+    fn share_of(&self, peer: IpAddr) -> Option<IpAddr> {
+        Some(peer)
     }
 
     /// Closes a connection and vacates its slot.
@@ -93,6 +146,7 @@ impl Worker {
         };
         let _ = self.poll.registry().deregister(&mut slot.stream);
         self.buffers.give_back(&mut slot.kept);
+        self.timers.remove(index);
         self.vacant.push(index);
         self.open -= 1;
         self.metrics.connections.set(self.open as u64);

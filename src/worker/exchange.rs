@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use super::Worker;
 use super::slot::{ReadOutcome, read_some};
+use super::timers::Until;
 use crate::api::{Fault, Shed};
 use crate::connection::Waiting;
 use crate::http::Status;
 use crate::intake::RequestContext;
+use crate::intake::budget::Size;
 use crate::intake::outbox::Waiter;
 use crate::limits;
 
@@ -23,29 +25,43 @@ impl Worker {
         }
         if !slot.unsent.is_empty() {
             // The requests of a peer that does not read its replies are not read.
-            return;
+            return slot.account();
         }
-        if slot.lingering {
+        if slot.linger.is_some() {
             return self.discard(index);
         }
-        if !self.outbox.has_room() {
-            // The visit is repeated when the committer has returned a batch.
-            return self.enqueue(index);
+        if !self.outbox.has_room(Size::Small) && !slot.asks_for_less_than_events() {
+            return self.stall(index);
         }
         if !self.receive(index) || !self.send(index) {
             return;
         }
-        if let Some(Some(slot)) = self.slots.get_mut(index) {
-            // A connection that is paused for lack of a batch is queued. One that is paused because too
-            // many replies are pending is queued when one of them is sent.
-            let due = if slot.connection.is_paused() {
-                !self.outbox.has_room()
-            } else {
-                slot.readable && !slot.connection.is_closing() && slot.unsent.is_empty()
-            };
-            if due {
+        let Some(Some(slot)) = self.slots.get_mut(index) else {
+            return;
+        };
+        if slot.connection.is_closing() || !slot.unsent.is_empty() {
+            return;
+        }
+        if slot.connection.lacks_room() {
+            self.stall(index);
+        } else if slot.connection.is_paused() {
+            // A connection that is paused because too many replies are pending is queued when one of them
+            // is sent.
+            if slot.connection.has_room_for_replies() {
                 self.enqueue(index);
             }
+        } else if slot.readable {
+            self.enqueue(index);
+        }
+    }
+
+    /// Puts a connection aside until the committer returns a batch.
+    fn stall(&mut self, index: usize) {
+        if let Some(Some(slot)) = self.slots.get_mut(index)
+            && !slot.queued
+        {
+            slot.queued = true;
+            self.stalled.push(index);
         }
     }
 
@@ -62,19 +78,16 @@ impl Worker {
             metrics: &self.metrics,
             waiter: Waiter { slot: index, generation: slot.generation },
             client_ip: slot.peer,
+            replies: &mut slot.replies,
         };
         let limits = &self.shared.request_limits;
         if slot.connection.is_closing() {
             return true;
         }
-        if !slot.kept.is_empty() && slot.connection.is_paused() {
+        if !slot.kept.bytes.is_empty() && slot.connection.is_paused() {
             // Kept input is served before new input is read.
-            let received = slot.connection.receive(&mut slot.kept, limits, &mut context);
-            slot.kept.truncate(received.kept.end);
-            slot.kept.drain(..received.kept.start);
-            if slot.kept.is_empty() {
-                self.buffers.give_back(&mut slot.kept);
-            }
+            let received = slot.connection.receive(&mut slot.kept.bytes, limits, &mut context);
+            self.buffers.keep(&mut slot.kept, received.kept);
             if slot.connection.is_paused() {
                 return true;
             }
@@ -82,6 +95,7 @@ impl Worker {
         if !slot.readable {
             return true;
         }
+        slot.held_back = false;
         let len = match read_some(&mut slot.stream, &mut self.scratch, slot.read_closed) {
             ReadOutcome::Bytes(len) => len,
             ReadOutcome::Drained(len) => {
@@ -102,7 +116,7 @@ impl Worker {
         let Some(fresh) = self.scratch.get_mut(..len) else {
             return true;
         };
-        let kept_all = if slot.kept.is_empty() {
+        let kept_all = if slot.kept.bytes.is_empty() {
             let received = slot.connection.receive(fresh, limits, &mut context);
             let kept = fresh.get(received.kept).unwrap_or_default();
             kept.is_empty() || self.buffers.append(&mut slot.kept, kept, received.expected)
@@ -110,19 +124,16 @@ impl Worker {
             let expected = slot.connection.expected();
             let appended = self.buffers.append(&mut slot.kept, fresh, expected);
             if appended {
-                let received = slot.connection.receive(&mut slot.kept, limits, &mut context);
-                slot.kept.truncate(received.kept.end);
-                slot.kept.drain(..received.kept.start);
+                let received = slot.connection.receive(&mut slot.kept.bytes, limits, &mut context);
+                self.buffers.keep(&mut slot.kept, received.kept);
             }
             appended
         };
         if !kept_all {
             self.metrics.shed(Shed::InFlightBytes, 1);
             slot.connection.refuse(Shed::InFlightBytes.into());
-            slot.kept.clear();
         }
-        if slot.kept.is_empty() || slot.connection.is_closing() {
-            slot.kept.clear();
+        if slot.connection.is_closing() {
             self.buffers.give_back(&mut slot.kept);
         }
         true
@@ -134,13 +145,15 @@ impl Worker {
             return false;
         };
         self.out.clear();
-        let last = self.shared.handoff.lifecycle.is_stopping() && slot.kept.is_empty();
+        let last = self.shared.handoff.lifecycle.is_stopping() && slot.kept.bytes.is_empty();
         let metrics = &self.metrics;
         slot.connection.render(&mut self.out, &self.date, last, |status| metrics.replies.count(status.code()));
         if !self.out.is_empty() && !slot.write(&self.out) {
             self.close(index);
             return false;
         }
+        self.out.shrink_to(limits::RENDER_BYTES_KEPT);
+        slot.account();
         if slot.connection.is_finished() && slot.unsent.is_empty() {
             return self.end(index);
         }
@@ -155,12 +168,14 @@ impl Worker {
             return false;
         };
         let peer_is_done = slot.read_closed && !slot.readable;
-        if peer_is_done || !slot.connection.was_refused() {
+        // The last reply of a stop comes unforeseen: more requests may be on their way.
+        let may_send_more = slot.connection.was_refused() || self.shared.handoff.lifecycle.is_stopping();
+        if peer_is_done || !may_send_more {
             self.close(index);
             return false;
         }
-        slot.linger();
-        slot.deadline = (Waiting::Reply, self.now + Duration::from_secs(limits::LINGER_SECONDS));
+        slot.linger(self.now);
+        self.timers.set(index, Until::Other, self.now + Duration::from_secs(limits::LINGER_SECONDS));
         self.enqueue(index);
         true
     }
@@ -170,30 +185,59 @@ impl Worker {
         let Some(Some(slot)) = self.slots.get_mut(index) else {
             return;
         };
-        match read_some(&mut slot.stream, &mut self.scratch, slot.read_closed) {
-            ReadOutcome::Bytes(_) => self.enqueue(index),
-            ReadOutcome::Drained(_) => slot.readable = false,
-            ReadOutcome::End | ReadOutcome::Broken => self.close(index),
+        let len = match read_some(&mut slot.stream, &mut self.scratch, slot.read_closed) {
+            ReadOutcome::Bytes(len) => {
+                self.visits.push_back(index);
+                slot.queued = true;
+                len
+            }
+            ReadOutcome::Drained(len) => {
+                slot.readable = false;
+                len
+            }
+            ReadOutcome::End | ReadOutcome::Broken => return self.close(index),
+        };
+        let Some(linger) = &mut slot.linger else {
+            return;
+        };
+        linger.bytes += len as u64;
+        if linger.bytes > limits::LINGER_BYTES_MAX {
+            return self.close(index);
+        }
+        if len > 0 && !self.shared.handoff.lifecycle.is_stopping() {
+            let end = linger.since + Duration::from_secs(limits::LINGER_SECONDS_MAX);
+            let pause = self.now + Duration::from_secs(limits::LINGER_SECONDS);
+            self.timers.set(index, Until::Other, end.min(pause));
         }
     }
 
     /// Sets the deadline of what the connection waits for now.
     pub(super) fn set_deadline(&mut self, index: usize) {
         let timeouts = &self.shared.timeouts;
-        if let Some(Some(slot)) = self.slots.get_mut(index) {
-            let waiting = slot.connection.waiting();
-            // The deadline of a head is set once; that of a body is renewed by every read.
-            if slot.lingering || (waiting == Waiting::Head && slot.deadline.0 == Waiting::Head) {
-                return;
-            }
-            let time = match waiting {
-                Waiting::Head => timeouts.head,
-                Waiting::Body => timeouts.body,
-                Waiting::Request => timeouts.idle,
-                Waiting::Reply => timeouts.idle.max(timeouts.commit * 2 + timeouts.inserted),
-            };
-            slot.deadline = (waiting, self.now + time);
+        let Some(Some(slot)) = self.slots.get_mut(index) else {
+            return;
+        };
+        let (waiting, number) = (slot.connection.waiting(), slot.connection.requests());
+        // A head's time is not renewed by each of its bytes, nor an idle connection's by what is no
+        // request; a body's is, within that of the whole body.
+        let is_renewed = matches!(waiting, Waiting::Body | Waiting::Reply) || slot.timed != (waiting, number);
+        if slot.linger.is_some() || !is_renewed {
+            return;
         }
+        slot.timed = (waiting, number);
+        let (until, at) = match waiting {
+            Waiting::Head => (Until::Other, self.now + timeouts.head),
+            Waiting::Body => {
+                if slot.body.0 != number {
+                    slot.body = (number, self.now);
+                }
+                let whole = slot.body.1 + timeouts.whole_body(slot.connection.body_len());
+                (Until::Other, whole.min(self.now + timeouts.body))
+            }
+            Waiting::Request => (Until::Idle, self.now + timeouts.idle),
+            Waiting::Reply => (Until::Reply, self.now + timeouts.idle.max(timeouts.commit * 2 + timeouts.inserted)),
+        };
+        self.timers.set(index, until, at);
     }
 
     /// Handles a passed deadline: answers 408 to an incomplete request, and closes the connection.
@@ -202,8 +246,8 @@ impl Worker {
             return;
         };
         let message = match slot.connection.waiting() {
-            Waiting::Head if !slot.lingering => "The head of the request took too long to arrive.",
-            Waiting::Body if !slot.lingering => "The body of the request took too long to arrive.",
+            Waiting::Head if slot.linger.is_none() => "The head of the request took too long to arrive.",
+            Waiting::Body if slot.linger.is_none() => "The body of the request took too long to arrive.",
             _ => return self.close(index),
         };
         slot.connection.refuse(Fault::new(Status::RequestTimeout, "request_timeout", message));

@@ -8,6 +8,7 @@
 mod connections;
 mod exchange;
 mod slot;
+mod timers;
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,17 +20,19 @@ use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::api::Api;
-use crate::clock::unix_ms;
+use crate::clock::{monotonic_ms, unix_ms};
 use crate::connection::Committed;
 use crate::handoff::Subscription;
 use crate::http::DateCache;
 use crate::intake::awaiting::AwaitingInserts;
+use crate::intake::budget::Size;
 use crate::intake::metrics::WorkerMetrics;
 use crate::intake::outbox::{Outbox, Settled, Waiter};
 use crate::intake::{Shared, decide};
 use crate::limits;
 use crate::schema::SchemaVersion;
 use slot::{BufferPool, Slot};
+use timers::Timers;
 
 /// The token of the waker that the worker's mailbox uses.
 pub const WAKE: Token = Token(0);
@@ -54,6 +57,9 @@ pub struct Worker {
     generation: u64,
     /// The slots to visit, in order.
     visits: VecDeque<usize>,
+    /// Connections whose events have no place until the committer returns a batch.
+    stalled: Vec<usize>,
+    timers: Timers,
     api: Api,
     /// The schema that `api` encodes for.
     schema: Subscription<SchemaVersion>,
@@ -70,6 +76,9 @@ pub struct Worker {
     now: Instant,
     /// When [`Worker::sweep`] last did its work.
     swept: Instant,
+    /// When it served last; `None` once it has given back the memory that it kept for more.
+    served: Option<Instant>,
+    not_accepted_said: Option<Instant>,
 }
 
 impl Worker {
@@ -101,6 +110,8 @@ impl Worker {
             open: 0,
             generation: 0,
             visits: VecDeque::new(),
+            stalled: Vec::new(),
+            timers: Timers::default(),
             api,
             schema: Subscription::new(shared.schema.clone()),
             outbox: Outbox::new(index, shared.budget.clone()),
@@ -111,6 +122,8 @@ impl Worker {
             date,
             now: Instant::now(),
             swept: Instant::now(),
+            served: None,
+            not_accepted_said: None,
             shared,
         })
     }
@@ -136,6 +149,9 @@ impl Worker {
             self.take_arrivals();
             self.take_returned();
             self.take_inserted();
+            if !self.visits.is_empty() {
+                self.served = Some(self.now);
+            }
             for _ in 0..self.visits.len() {
                 if let Some(slot) = self.visits.pop_front() {
                     self.visit(slot);
@@ -160,6 +176,7 @@ impl Worker {
         if !self.shared.handoff.lifecycle.is_stopping() {
             return false;
         }
+        self.shared.handoff.ends_soon();
         if !self.listeners.is_empty() {
             self.accept_all();
             self.listeners.clear();
@@ -171,7 +188,7 @@ impl Worker {
     /// Waits for events, without blocking while there is work.
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let mailbox = self.shared.handoff.mailbox(self.index);
-        let busy = !self.visits.is_empty() && self.outbox.has_room();
+        let busy = !self.visits.is_empty();
         // Announcing sleep while the committer gathers would end its wait early, so poll once without
         // blocking first.
         if busy || self.shared.handoff.is_gathering() {
@@ -223,6 +240,7 @@ impl Worker {
             if let Some(settled) = self.outbox.settle(returned) {
                 self.settle(settled);
             }
+            self.visits.extend(self.stalled.drain(..));
         }
     }
 
@@ -275,7 +293,7 @@ impl Worker {
     /// Sends the replies of a connection that may be sent now, and lets the connection continue reading.
     fn send_released(&mut self, waiter: Waiter) {
         let Some(slot) = slot_of(&mut self.slots, waiter) else { return };
-        let stalled = slot.readable || !slot.kept.is_empty();
+        let stalled = slot.readable || !slot.kept.bytes.is_empty();
         // The connection may have stopped reading because too many replies were pending.
         if self.send(waiter.slot) && stalled {
             self.enqueue(waiter.slot);
@@ -302,7 +320,7 @@ impl Worker {
         self.swept = now;
         let unix_ms = unix_ms();
         self.date.update(unix_ms / 1000);
-        self.metrics.heartbeat_ms.set(unix_ms);
+        self.metrics.heartbeat_ms.set(monotonic_ms());
         while let Some(settled) = self.outbox.overdue(self.shared.timeouts.commit) {
             self.settle(settled);
         }
@@ -316,16 +334,24 @@ impl Worker {
             .lifecycle
             .stopping_since()
             .is_some_and(|since| now.duration_since(since) > Duration::from_millis(limits::STOPPING_IDLE_MS));
-        for index in 0..self.slots.len() {
-            let Some(Some(slot)) = self.slots.get_mut(index) else {
-                continue;
-            };
-            let idle = slot.connection.is_idle() && slot.unsent.is_empty() && !slot.readable;
-            if idle && idle_is_over {
-                self.close(index);
-            } else if slot.deadline.1 <= now {
-                self.time_out(index);
+        if idle_is_over {
+            for index in self.timers.idle().collect::<Vec<_>>() {
+                if self.slots.get(index).and_then(Option::as_ref).is_some_and(Slot::is_idle) {
+                    self.close(index);
+                }
             }
+        }
+        while let Some(index) = self.timers.take_due(now) {
+            self.time_out(index);
+        }
+        if self.outbox.has_room(Size::Small) {
+            self.visits.extend(self.stalled.drain(..));
+        }
+        let kept = Duration::from_secs(limits::MEMORY_KEPT_SECONDS);
+        if self.served.is_some_and(|served| now.duration_since(served) > kept) && self.outbox.is_empty() {
+            self.served = None;
+            self.outbox.shrink();
+            self.buffers.shrink();
         }
     }
 }

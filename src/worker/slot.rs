@@ -5,13 +5,14 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 use mio::net::TcpStream;
 
 use crate::connection::{Connection, Waiting};
-use crate::intake::budget::ByteBudget;
+use crate::intake::budget::{ByteBudget, Charge, Size};
 use crate::limits;
 
 /// One connection of a worker.
@@ -24,20 +25,50 @@ pub struct Slot {
     pub generation: u64,
     /// The state machine.
     pub connection: Connection,
-    /// Input that is not served yet: an incomplete request, or requests that there was no room for.
-    pub kept: Vec<u8>,
-    /// Rendered replies that the socket's send buffer had no space for.
+    /// The front of an incomplete request.
+    pub kept: Buffer,
+    /// Replies that the kernel did not take.
     pub unsent: Vec<u8>,
-    /// The socket may have input.
+    /// What replies that wait, and those that the kernel did not take, take of the budget.
+    pub replies: Charge,
+    /// The kernel may have bytes for us.
     pub readable: bool,
     /// The peer has closed its side, or the connection has failed: the socket is read to its end.
     pub read_closed: bool,
     /// The connection is in the worker's queue of connections to visit.
     pub queued: bool,
-    /// The server's side is shut down; input is discarded until the peer closes.
-    pub lingering: bool,
-    /// What the connection waited for when the deadline was set, and the deadline.
-    pub deadline: (Waiting, Instant),
+    /// What it has to say first was looked at while there was no room: it brings events.
+    pub held_back: bool,
+    /// Our side is shut; what arrives is thrown away until the peer is done.
+    pub linger: Option<Linger>,
+    /// What its time was set for last, and the number of the request then.
+    pub timed: (Waiting, u64),
+    /// The number of the request whose body was waited for last, and since when.
+    pub body: (u64, Instant),
+}
+
+/// Input that is thrown away behind the last reply.
+#[derive(Debug)]
+pub struct Linger {
+    /// Since when.
+    pub since: Instant,
+    /// How much it was.
+    pub bytes: u64,
+}
+
+/// The front of an incomplete request, with what it takes of the budget.
+#[derive(Debug)]
+pub struct Buffer {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    charge: Charge,
+}
+
+impl Buffer {
+    /// An empty buffer that will be charged to `charge`.
+    pub fn new(charge: Charge) -> Self {
+        Self { bytes: Vec::new(), charge }
+    }
 }
 
 /// The result of a read.
@@ -100,10 +131,34 @@ impl Slot {
         true
     }
 
-    /// Shuts down the server's side, and continues reading for a while. Closing a socket with unread
-    /// input makes the kernel send a reset, which may destroy the reply (RFC 9112, section 9.6).
-    pub fn linger(&mut self) {
-        self.lingering = true;
+    /// True when it waits for a request of which nothing has come.
+    pub fn is_idle(&self) -> bool {
+        self.connection.is_idle() && self.unsent.is_empty() && !self.readable && self.linger.is_none()
+    }
+
+    /// Notes what its replies take of the budget now.
+    pub fn account(&mut self) {
+        self.replies.set(self.connection.replies().bytes() + self.unsent.capacity());
+    }
+
+    /// True unless what the peer says first is a request with events, looked at without reading it.
+    pub fn asks_for_less_than_events(&mut self) -> bool {
+        if self.held_back || self.connection.is_paused() {
+            return false;
+        }
+        let mut space = [0];
+        let is_post = match self.kept.bytes.first() {
+            Some(first) => *first == b'P',
+            None => self.stream.peek(&mut space).is_ok() && space == *b"P",
+        };
+        self.held_back = is_post;
+        !self.held_back
+    }
+
+    /// Ends our side and goes on reading for a while: closing with unread input would make the
+    /// kernel send a reset, which can overtake the reply (RFC 9112, section 9.6).
+    pub fn linger(&mut self, now: Instant) {
+        self.linger = Some(Linger { since: now, bytes: 0 });
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 }
@@ -121,52 +176,74 @@ impl BufferPool {
         Self { spare: Vec::new(), budget }
     }
 
-    /// Appends `bytes` to `buffer`, for a request of `expected` bytes (0 when not known). A buffer grows
-    /// with the bytes that have arrived, not with those that were announced, so that a head alone
-    /// reserves nothing. Returns false, and appends nothing, when the budget does not allow it.
-    pub fn append(&mut self, buffer: &mut Vec<u8>, bytes: &[u8], expected: usize) -> bool {
-        let needed = buffer.len() + bytes.len();
-        if buffer.capacity() == 0
+    /// Appends `bytes` to `buffer`, for a request of `expected` bytes (0: unknown). A buffer grows
+    /// with what has arrived, not with what was announced: a head alone reserves nothing. False,
+    /// and nothing appended, when the budget does not allow it.
+    pub fn append(&mut self, buffer: &mut Buffer, bytes: &[u8], expected: usize) -> bool {
+        let Buffer { bytes: kept, charge } = buffer;
+        let needed = kept.len() + bytes.len();
+        let size = Size::of(needed.max(expected));
+        if kept.capacity() == 0
             && let Some(spare) = self.spare.pop_if(|spare| spare.capacity() >= needed)
         {
-            if !self.budget.charge(spare.capacity()) {
+            if !charge.grow(spare.capacity(), size) {
                 self.spare.push(spare);
                 return false;
             }
-            *buffer = spare;
+            *kept = spare;
         }
-        if needed > buffer.capacity() {
-            let doubled = needed.max(buffer.len() * 2).max(limits::KEPT_BYTES_FIRST);
-            let wanted = if expected >= needed { doubled.min(expected.max(limits::KEPT_BYTES_FIRST)) } else { doubled };
-            let before = buffer.capacity();
-            if !self.budget.charge(wanted - before) {
+        if needed > kept.capacity() {
+            let doubled = needed.max(kept.len() * 2).max(limits::KEPT_BYTES_FIRST);
+            let most = if expected >= needed { expected } else { self.budget.connection_max() };
+            let wanted = doubled.min(most.max(limits::KEPT_BYTES_FIRST)).max(needed);
+            if needed > self.budget.connection_max() || !charge.grow(wanted - kept.capacity(), size) {
                 return false;
             }
-            buffer.reserve_exact(wanted - buffer.len());
+            kept.reserve_exact(wanted - kept.len());
             // The allocator may give more than was asked for.
-            self.budget.add(buffer.capacity() - wanted);
+            charge.set(kept.capacity());
         }
-        buffer.extend_from_slice(bytes);
+        kept.extend_from_slice(bytes);
         true
     }
 
-    /// Takes back a buffer and releases its bytes from the budget.
-    pub fn give_back(&mut self, buffer: &mut Vec<u8>) {
-        if buffer.capacity() == 0 {
+    /// Leaves the part of a buffer that is to be there again, and no more memory than that calls for.
+    pub fn keep(&mut self, buffer: &mut Buffer, part: Range<usize>) {
+        buffer.bytes.truncate(part.end);
+        buffer.bytes.drain(..part.start);
+        if buffer.bytes.is_empty() {
+            self.give_back(buffer);
+        } else if buffer.bytes.capacity() > 2 * limits::KEPT_BYTES_FIRST
+            && buffer.bytes.capacity() / 4 > buffer.bytes.len()
+        {
+            buffer.bytes.shrink_to(limits::KEPT_BYTES_FIRST);
+            buffer.charge.set(buffer.bytes.capacity());
+        }
+    }
+
+    /// Takes a buffer's memory back; what was in it is forgotten.
+    pub fn give_back(&mut self, buffer: &mut Buffer) {
+        if buffer.bytes.capacity() == 0 {
             return;
         }
-        let mut buffer = std::mem::take(buffer);
-        self.budget.release(buffer.capacity());
-        buffer.clear();
-        if buffer.capacity() <= limits::KEPT_BYTES_FIRST * 2 && self.spare.len() < limits::SPARE_BUFFERS_MAX {
-            self.spare.push(buffer);
+        let mut bytes = std::mem::take(&mut buffer.bytes);
+        buffer.charge.set(0);
+        bytes.clear();
+        if bytes.capacity() <= limits::KEPT_BYTES_FIRST * 2 && self.spare.len() < limits::SPARE_BUFFERS_MAX {
+            self.spare.push(bytes);
         }
+    }
+
+    /// Gives back the memory of the spare buffers.
+    pub fn shrink(&mut self) {
+        self.spare = Vec::new();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::intake::budget::BudgetLimits;
 
     #[test]
     fn a_short_read_is_the_last_one_unless_the_peer_has_closed() {
@@ -177,33 +254,57 @@ mod tests {
         assert_eq!(read_some(&mut &b""[..], &mut space, false), ReadOutcome::End);
     }
 
+    fn budget(max: usize) -> Arc<ByteBudget> {
+        ByteBudget::new(BudgetLimits { max: max as u64, request_max: max / 4 })
+    }
+
     #[test]
     fn buffers_are_charged_and_released_exactly() {
-        let budget = ByteBudget::new(10 * limits::KEPT_BYTES_FIRST as u64);
+        const MAX: usize = 64 * limits::KEPT_BYTES_FIRST;
+        let budget = budget(MAX);
         let mut pool = BufferPool::new(budget.clone());
-        let mut buffer = Vec::new();
+        let mut buffer = Buffer::new(budget.open(None));
         for _ in 0..3 {
             while pool.append(&mut buffer, &[7; 1000], 0) {
-                assert_eq!(budget.bytes(), buffer.capacity() as u64);
+                assert_eq!(budget.bytes(), buffer.bytes.capacity() as u64);
             }
-            assert!(buffer.len() > limits::KEPT_BYTES_FIRST && buffer.iter().all(|byte| *byte == 7));
-            assert!(buffer.capacity() as u64 <= 10 * limits::KEPT_BYTES_FIRST as u64);
+            assert!(buffer.bytes.len() > limits::KEPT_BYTES_FIRST && buffer.bytes.iter().all(|byte| *byte == 7));
+            assert!(buffer.bytes.capacity() <= MAX);
+            let end = buffer.bytes.len();
+            pool.keep(&mut buffer, end - 10..end);
+            assert_eq!(budget.bytes(), buffer.bytes.capacity() as u64);
+            assert!(buffer.bytes.len() == 10 && buffer.bytes.capacity() <= 2 * limits::KEPT_BYTES_FIRST);
             pool.give_back(&mut buffer);
             assert_eq!(budget.bytes(), 0);
         }
+        assert!(pool.append(&mut buffer, &[7; 1000], 0));
+        drop(buffer);
+        assert_eq!(budget.bytes(), 0);
     }
 
     #[test]
     fn a_buffer_grows_with_the_bytes_that_arrived_not_with_those_announced() {
-        let mut pool = BufferPool::new(ByteBudget::new(1 << 30));
-        let mut buffer = Vec::new();
+        let budget = budget(1 << 30);
+        let mut pool = BufferPool::new(budget.clone());
+        let mut buffer = Buffer::new(budget.open(None));
         assert!(pool.append(&mut buffer, b"POST", 16 << 20));
-        assert!(buffer.capacity() <= limits::KEPT_BYTES_FIRST * 2);
-        let mut large = Vec::new();
+        assert!(buffer.bytes.capacity() <= limits::KEPT_BYTES_FIRST * 2);
+        let mut large = Buffer::new(budget.open(None));
         let half = vec![1; limits::KEPT_BYTES_FIRST * 3];
         let expected = half.len() * 2 - 10;
         assert!(pool.append(&mut large, &half, expected));
         assert!(pool.append(&mut large, &half[10..], expected));
-        assert_eq!(large.capacity(), expected);
+        assert_eq!(large.bytes.capacity(), expected);
+    }
+
+    #[test]
+    fn a_large_request_leaves_the_last_quarter_from_its_first_byte_on() {
+        let budget = budget(64 * limits::KEPT_BYTES_FIRST);
+        let mut pool = BufferPool::new(budget.clone());
+        let mut others = budget.open(None);
+        others.set(48 * limits::KEPT_BYTES_FIRST);
+        let mut buffer = Buffer::new(budget.open(None));
+        assert!(!pool.append(&mut buffer, b"POST", limits::SMALL_REQUEST_BYTES));
+        assert!(pool.append(&mut buffer, b"POST", limits::SMALL_REQUEST_BYTES - 1));
     }
 }

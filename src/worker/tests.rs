@@ -10,7 +10,7 @@ use crate::connection::RequestLimits;
 use crate::handoff::{Handoff, Lifecycle, Mailbox, Published};
 use crate::http::HeadLimits;
 use crate::intake::Timeouts;
-use crate::intake::budget::ByteBudget;
+use crate::intake::budget::{BudgetLimits, ByteBudget};
 use crate::intake::health::Health;
 use crate::ndjson::{EncodeLimits, RowEncoder};
 use crate::schema::{ColumnDescription, Plan, SchemaVersion};
@@ -19,23 +19,28 @@ use crate::spool::SpoolMetrics;
 /// A running worker, with the queues that its committer would use.
 struct Harness {
     shared: Arc<Shared>,
+    metrics: Arc<WorkerMetrics>,
     address: SocketAddr,
     thread: JoinHandle<io::Result<()>>,
 }
 
 impl Harness {
     fn start(commit_timeout: Duration) -> Self {
+        Self::start_with(commit_timeout, |_| {})
+    }
+
+    fn start_with(commit_timeout: Duration, change: impl FnOnce(&mut Shared)) -> Self {
         let poll = Poll::new().unwrap();
         let lifecycle = Arc::new(Lifecycle::default());
         let handoff = Arc::new(Handoff::new(vec![Mailbox::new(poll.registry(), WAKE).unwrap()], lifecycle.clone()));
         let health = Arc::new(Health::new(lifecycle.clone(), Arc::new(SpoolMetrics::default())));
         lifecycle.serve();
         let minute = Duration::from_secs(60);
-        let shared = Arc::new(Shared {
+        let mut shared = Shared {
             handoff,
             health,
             schema: Arc::new(Published::new(SchemaVersion::new(plan(&["event"]), b"first".to_vec()))),
-            budget: ByteBudget::new(1 << 20),
+            budget: ByteBudget::new(BudgetLimits { max: 1 << 20, request_max: 1 << 19 }),
             connections_max: 100,
             request_limits: RequestLimits {
                 head: HeadLimits { head_bytes_max: 1024, headers_max: 16 },
@@ -44,18 +49,21 @@ impl Harness {
             timeouts: Timeouts {
                 head: minute,
                 body: minute,
+                body_rate_min: 8 << 10,
                 idle: minute,
                 commit: commit_timeout,
                 inserted: Duration::from_millis(500),
             },
-        });
+        };
+        change(&mut shared);
+        let (shared, metrics) = (Arc::new(shared), Arc::<WorkerMetrics>::default());
         let limits = EncodeLimits { line_bytes_max: 8 << 20, events_max: 1000, encoded_bytes_max: 8 << 20 };
         let encoder = RowEncoder::new(shared.schema.newest().plan.clone(), limits);
         let listeners = crate::net::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
         let address = listeners[0].local_addr().unwrap();
         let api = Api::new(encoder, "events");
-        let worker = Worker::new(0, poll, listeners, api, shared.clone(), Arc::default()).unwrap();
-        Self { shared, address, thread: thread::spawn(|| worker.run()) }
+        let worker = Worker::new(0, poll, listeners, api, shared.clone(), metrics.clone()).unwrap();
+        Self { shared, metrics, address, thread: thread::spawn(|| worker.run()) }
     }
 
     fn connect(&self) -> TcpStream {
@@ -80,7 +88,13 @@ impl Harness {
         mailbox.wake();
     }
 
+    /// Stops it, once nothing is left in the budget.
     fn stop(self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.shared.budget.bytes() > 0 {
+            assert!(Instant::now() < deadline, "{} bytes stay in flight", self.shared.budget.bytes());
+            thread::sleep(Duration::from_millis(5));
+        }
         self.shared.handoff.lifecycle.stop(Duration::from_secs(60));
         self.shared.handoff.wake_workers();
         self.thread.join().unwrap().unwrap();
@@ -290,4 +304,178 @@ fn a_new_schema_applies_from_the_next_turn_on_and_no_batch_has_two() {
     }
     drop(client);
     harness.stop();
+}
+
+const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
+
+#[test]
+fn any_number_of_pipelined_requests_that_need_no_commit_is_answered() {
+    let bench = Bench::start(Duration::from_secs(60));
+    let mut client = bench.connect();
+    let count = 5 * limits::PIPELINED_REQUESTS_MAX;
+    let mut input = HEALTH.repeat(count);
+    let body = "{\"event\":\"behind them\"}";
+    input.extend_from_slice(
+        format!("POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes(),
+    );
+    client.write_all(&input).unwrap();
+    (0..count).for_each(|_| assert_eq!(status(&mut client), 200));
+    bench.give_back(bench.batch(), COMMITTED);
+    assert_eq!(status(&mut client), 200);
+    drop(client);
+    bench.stop();
+}
+
+#[test]
+fn health_is_answered_while_the_disk_hangs() {
+    let bench = Bench::start(Duration::from_secs(60));
+    let mut clients: Vec<TcpStream> = (0..limits::BATCHES_PER_WORKER + 5).map(|_| bench.connect()).collect();
+    let mut held = Vec::new();
+    for (index, client) in clients.iter_mut().enumerate() {
+        post(client, "held");
+        if index < limits::BATCHES_PER_WORKER {
+            held.push(bench.batch());
+        }
+    }
+    for _ in 0..3 {
+        let mut client = bench.connect();
+        client.write_all(HEALTH).unwrap();
+        assert_eq!(status(&mut client), 200);
+        client.write_all(HEALTH).unwrap();
+        assert_eq!(status(&mut client), 200);
+    }
+    let mut rows = held.len();
+    held.into_iter().for_each(|batch| bench.give_back(batch, COMMITTED));
+    while rows < clients.len() {
+        let batch = bench.batch();
+        rows += batch.rows.count as usize;
+        bench.give_back(batch, COMMITTED);
+    }
+    assert!(clients.iter_mut().all(|client| status(client) == 200));
+    drop(clients);
+    bench.stop();
+}
+
+#[test]
+fn a_body_that_drips_has_the_time_of_its_length_and_no_more() {
+    let bench = Bench::start_with(Duration::from_secs(60), |shared| {
+        shared.timeouts.body = Duration::from_secs(2);
+        shared.timeouts.body_rate_min = 1 << 20;
+    });
+    let mut client = bench.connect();
+    client.write_all(b"POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 2000\r\n\r\n").unwrap();
+    let mut dripped = 0;
+    client.set_nonblocking(true).unwrap();
+    while client.peek(&mut [0]).is_err() {
+        // Far more often than one pause may take, and far longer than the whole may.
+        client.write_all(b"\n").unwrap();
+        dripped += 1;
+        assert!(dripped < 200, "the body may drip for ever");
+        thread::sleep(Duration::from_millis(50));
+    }
+    client.set_nonblocking(false).unwrap();
+    assert_eq!(status(&mut client), 408);
+    // Each request of a connection has its own time, whatever those before it took.
+    let mut client = bench.connect();
+    for _ in 0..5 {
+        client.write_all(b"POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n").unwrap();
+        thread::sleep(Duration::from_millis(500));
+        client.write_all(b"\n\n").unwrap();
+        assert_eq!(status(&mut client), 200);
+    }
+    drop(client);
+    bench.stop();
+}
+
+#[test]
+fn a_new_connection_replaces_the_one_that_is_idle_longest() {
+    let bench = Bench::start_with(Duration::from_secs(60), |shared| shared.connections_max = 3);
+    let mut clients: Vec<TcpStream> = (0..3).map(|_| bench.connect()).collect();
+    for client in clients.iter_mut().rev() {
+        client.write_all(HEALTH).unwrap();
+        assert_eq!(status(client), 200);
+    }
+    let mut fresh = bench.connect();
+    fresh.write_all(HEALTH).unwrap();
+    assert_eq!(status(&mut fresh), 200);
+    assert_eq!(clients.pop().unwrap().read(&mut [0]).unwrap(), 0, "the longest idle one is not closed");
+    for client in &mut clients {
+        client.write_all(HEALTH).unwrap();
+        assert_eq!(status(client), 200);
+    }
+    // None of these is idle: each has a request under way.
+    post(&mut fresh, "under way");
+    clients.iter_mut().for_each(|client| client.write_all(b"POST /api/e").unwrap());
+    let batch = bench.batch();
+    thread::sleep(Duration::from_millis(200));
+    let mut refused = bench.connect();
+    assert_eq!(status(&mut refused), 503);
+    bench.give_back(batch, COMMITTED);
+    assert_eq!(status(&mut fresh), 200);
+    drop((clients, fresh, refused));
+    bench.stop();
+}
+
+#[test]
+fn the_last_reply_of_a_stop_is_read_by_a_client_that_goes_on_sending() {
+    let bench = Bench::start(Duration::from_secs(60));
+    let mut client = bench.connect();
+    post(&mut client, "begun");
+    let batch = bench.batch();
+    bench.shared.handoff.lifecycle.stop(Duration::from_secs(60));
+    bench.give_back(batch, COMMITTED);
+    thread::sleep(Duration::from_millis(300));
+    post(&mut client, "too late");
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(status(&mut client), 200);
+    // The end, and not a reset, which may overtake the reply.
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    drop(client);
+    bench.stop();
+}
+
+#[test]
+fn a_refusal_is_read_by_a_client_that_sends_for_long() {
+    let bench = Bench::start(Duration::from_secs(60));
+    let mut client = bench.connect();
+    client.write_all(b"POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\n\r\n").unwrap();
+    for _ in 0..2 * limits::LINGER_SECONDS * 10 {
+        client.write_all(&[b' '; 10_000]).unwrap();
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(status(&mut client), 413);
+    drop(client);
+    bench.stop();
+}
+
+#[test]
+fn a_heartbeat_is_on_the_clock_that_no_step_moves() {
+    let bench = Bench::start(Duration::from_secs(60));
+    while bench.metrics.heartbeat_ms.get() == 0 {
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert!(bench.metrics.heartbeat_ms.get() <= monotonic_ms());
+    bench.stop();
+}
+
+#[test]
+fn replies_with_errors_that_wait_are_in_the_budget() {
+    let bench = Bench::start(Duration::from_secs(60));
+    let body = format!("{}{{\"event\":\"good\"}}", "bad\n".repeat(limits::LINE_ERRORS_LISTED_MAX));
+    let request = format!("POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let mut clients: Vec<TcpStream> = (0..4).map(|_| bench.connect()).collect();
+    let mut held = Vec::new();
+    for client in &mut clients {
+        client.write_all(request.as_bytes()).unwrap();
+        held.push(bench.batch());
+    }
+    let batches: usize = held.iter().map(crate::batch::Batch::memory).sum();
+    let in_flight = bench.shared.budget.bytes();
+    assert!(in_flight > batches as u64 + 4 * 5_000, "{in_flight} bytes with batches of {batches}");
+    held.into_iter().for_each(|batch| bench.give_back(batch, COMMITTED));
+    for client in &mut clients {
+        assert_eq!(status(client), 200);
+    }
+    bench.stop();
+    drop(clients);
 }

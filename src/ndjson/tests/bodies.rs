@@ -274,6 +274,19 @@ fn a_body_of_any_size_gives_the_rows_of_its_lines() {
     }
 }
 
+/// A reply lists a hundred messages, and each rejected line is stored with its own.
+#[test]
+fn a_message_does_not_repeat_a_long_type_or_a_long_value() {
+    let elements: Vec<String> = (0..3000).map(|number| format!("'element number {number}' = {number}")).collect();
+    let plan = plan(&[("e", &format!("Enum16({})", elements.join(", ")))]);
+    let long = "x".repeat(100_000);
+    for value in ["\"none of them\"", "70000", &format!("\"{long}\""), &format!("[\"{long}\"]")] {
+        let outcome = encode(&plan, format!("{{\"e\":{value}}}\n").as_bytes());
+        let message = &outcome.report.errors[0].message;
+        assert!(message.len() < 300 && message.contains("Enum16("), "{message}");
+    }
+}
+
 /// Invalid UTF-8, including an incomplete character, rejects its own line and no other, at any position:
 /// in keys and values of columns, in skipped ones, in nested ones, and beside escapes.
 #[test]

@@ -122,7 +122,7 @@ impl<E: Exchange> Committer<E> {
             pending = self.commit_group(batch)?;
         }
         let now_ms = unix_ms();
-        self.spool.metrics.beat(now_ms);
+        self.spool.metrics.beat();
         self.spool.repeats.forget_old(now_ms / 1000);
         self.seal_if_due()?;
         if !idle {

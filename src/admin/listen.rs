@@ -1,0 +1,249 @@
+//! The admin address's connections: one request on each.
+//!
+//! One thread polls all of them and waits for nobody: it reads heads, answers `/livez`, and hands every
+//! other request to a thread of its own. A connection that does not send its head has a place here and
+//! no thread; when places run out, the one that has waited longest is closed.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+use super::{Admin, Page, health, response};
+use crate::api::Fault;
+use crate::http::{self, HeadLimits, Method, Parsed, Status};
+use crate::limits;
+
+const HEAD_BYTES_MAX: usize = 16 << 10;
+/// From a connection to the end of its request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// For a client to take one piece of a page, and the whole of it.
+const PIECE_TIMEOUT: Duration = Duration::from_secs(5);
+const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two tries to accept where the system refuses to.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const LISTENER: Token = Token(0);
+
+/// A connection whose request is not read yet.
+struct Pending {
+    token: Token,
+    stream: TcpStream,
+    input: Vec<u8>,
+    since: Instant,
+}
+
+/// What a request may wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// `/livez`: nothing.
+    Live,
+    /// Its client.
+    Plain,
+    /// ClickHouse.
+    ClickHouse,
+}
+
+/// What became of reading from a connection.
+enum Next {
+    Wait,
+    Close,
+    /// The head is there.
+    Request {
+        page: Kind,
+        head_only: bool,
+    },
+    Refuse(Fault),
+}
+
+impl Admin {
+    /// Serves until the process ends.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses what it takes to wait for connections.
+    pub fn run(self: Arc<Self>, listener: TcpListener) -> io::Result<()> {
+        let looking = self.clone();
+        let spawned = thread::Builder::new().name("series".into()).spawn(move || looking.series.run(&looking));
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "the last minute can't be recorded: a thread can't be started");
+        }
+        listener.set_nonblocking(true)?;
+        let mut listener = mio::net::TcpListener::from_std(listener);
+        let poll = Poll::new()?;
+        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        let mut place = Place { admin: self, poll, pending: VecDeque::new(), tokens: 0, busy: Arc::default() };
+        let mut events = Events::with_capacity(limits::ADMIN_CONNECTIONS_MAX);
+        loop {
+            match place.poll.poll(&mut events, Some(ACCEPT_PAUSE)) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            // Where accepting failed, the edge is gone: it is tried each time.
+            place.accept_all(&listener);
+            for event in events.iter().filter(|event| event.token() != LISTENER) {
+                place.read(event.token());
+            }
+            place.close_late();
+        }
+    }
+}
+
+/// The polling thread's own.
+struct Place {
+    admin: Arc<Admin>,
+    poll: Poll,
+    /// The longest waiting first.
+    pending: VecDeque<Pending>,
+    tokens: usize,
+    /// Requests that a thread serves.
+    busy: Arc<AtomicUsize>,
+}
+
+impl Place {
+    fn accept_all(&mut self, listener: &mio::net::TcpListener) {
+        loop {
+            match listener.accept() {
+                Ok((stream, _)) => self.admit(stream),
+                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    tracing::debug!(%error, "a connection to the admin address can't be accepted");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, mut stream: TcpStream) {
+        if self.pending.len() >= limits::ADMIN_CONNECTIONS_MAX {
+            self.pending.pop_front();
+        }
+        self.tokens += 1;
+        let token = Token(self.tokens);
+        if self.poll.registry().register(&mut stream, token, Interest::READABLE).is_ok() {
+            self.pending.push_back(Pending { token, stream, input: Vec::new(), since: Instant::now() });
+            self.read(token);
+        }
+    }
+
+    fn close_late(&mut self) {
+        while self.pending.pop_front_if(|pending| pending.since.elapsed() > HEAD_TIMEOUT).is_some() {}
+    }
+
+    fn read(&mut self, token: Token) {
+        let Some(index) = self.pending.iter().position(|pending| pending.token == token) else {
+            return;
+        };
+        let next = self.pending.get_mut(index).map_or(Next::Close, Pending::read);
+        if matches!(next, Next::Wait) {
+            return;
+        }
+        let Some(mut pending) = self.pending.remove(index) else {
+            return;
+        };
+        let _ = self.poll.registry().deregister(&mut pending.stream);
+        match next {
+            Next::Wait | Next::Close => {}
+            Next::Refuse(fault) => {
+                pending.send_at_once(&Page::fault(fault.status, fault.code, fault.message), false);
+            }
+            Next::Request { page: Kind::Live, head_only } => {
+                pending.send_at_once(&health::live(&self.admin.workers, &self.admin.spool), head_only);
+            }
+            Next::Request { page, head_only } => self.hand_over(pending, page, head_only),
+        }
+    }
+
+    fn hand_over(&self, mut pending: Pending, page: Kind, head_only: bool) {
+        // A ClickHouse that hangs leaves half of them to metrics and health.
+        let most = limits::ADMIN_REQUESTS_MAX / if page == Kind::ClickHouse { 2 } else { 1 };
+        if self.busy.fetch_add(1, Ordering::Relaxed) >= most {
+            self.busy.fetch_sub(1, Ordering::Relaxed);
+            let message = "Too many requests of this address are under way; try again later.";
+            return pending.send_at_once(&Page::fault(Status::ServiceUnavailable, "busy", message), head_only);
+        }
+        let (admin, busy) = (self.admin.clone(), self.busy.clone());
+        let spawned = thread::Builder::new().name("admin-request".into()).spawn(move || {
+            // A peer that went away is no news.
+            let _ = pending.serve(&admin);
+            busy.fetch_sub(1, Ordering::Relaxed);
+        });
+        if spawned.is_err() {
+            self.busy.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Pending {
+    fn read(&mut self) -> Next {
+        let mut space = [0; 4096];
+        loop {
+            match self.stream.read(&mut space) {
+                Ok(0) => return Next::Close,
+                Ok(len) => self.input.extend_from_slice(space.get(..len).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Next::Wait,
+                Err(_) => return Next::Close,
+            }
+            let parsed = with_head(&self.input, |head| {
+                let reads = matches!(head.method, Method::Get | Method::Head);
+                let page = match http::plain_path(head.path).as_ref() {
+                    health::LIVE_PATH if reads => Kind::Live,
+                    path if path.starts_with("/api/") => Kind::ClickHouse,
+                    _ => Kind::Plain,
+                };
+                Next::Request { page, head_only: head.method == Method::Head }
+            });
+            match parsed {
+                Parsed::Done(next) => return next,
+                Parsed::Refused(refusal) => return Next::Refuse(refusal.into()),
+                Parsed::NeedMore => {}
+            }
+        }
+    }
+
+    /// Sends what fits into an empty socket's buffer, as each of these replies does.
+    fn send_at_once(&mut self, page: &Page, head_only: bool) {
+        let _ = self.stream.write(&response(page, head_only));
+    }
+
+    /// Answers the request, on a thread that may wait.
+    fn serve(self, admin: &Admin) -> io::Result<()> {
+        let page = with_head(&self.input, |head| (admin.page(head), head.method == Method::Head));
+        let Parsed::Done((page, head_only)) = page else {
+            return Ok(());
+        };
+        let mut stream = std::net::TcpStream::from(self.stream);
+        stream.set_nonblocking(false)?;
+        stream.set_write_timeout(Some(PIECE_TIMEOUT))?;
+        let deadline = Instant::now() + PAGE_TIMEOUT;
+        let bytes = response(&page, head_only);
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() && Instant::now() < deadline {
+            match stream.write(rest) {
+                Ok(0) => break,
+                Ok(len) => rest = rest.get(len..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn with_head<T>(input: &[u8], found: impl FnOnce(&http::Head<'_>) -> T) -> Parsed<T> {
+    let limits = HeadLimits { head_bytes_max: HEAD_BYTES_MAX, headers_max: limits::HEADERS_MAX };
+    let mut slots = http::NO_HEADERS;
+    match http::parse_head(input, &limits, &mut slots) {
+        Parsed::Done(head) => Parsed::Done(found(&head)),
+        Parsed::NeedMore => Parsed::NeedMore,
+        Parsed::Refused(refusal) => Parsed::Refused(refusal),
+    }
+}

@@ -1,0 +1,178 @@
+//! When each connection's time is over. Finding those whose time has come costs nothing for the others.
+//!
+//! Most connections wait for a request or for a reply, each for one time that is the same for all: two
+//! lists in the order in which they began to wait are sorted by themselves. A change is a few stores,
+//! without an allocation. What is left, partial requests and connections that linger, is few and stands
+//! in an ordered set.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+/// What a connection waits for, as far as its time is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// The next request: always as long from now.
+    Idle,
+    /// A reply: always as long from now, too.
+    Reply,
+    /// Anything else, for any time.
+    Other,
+}
+
+/// The times of all connections of a worker, by the index of their slots.
+#[derive(Debug)]
+pub struct Timers {
+    links: Vec<Link>,
+    idle: List,
+    reply: List,
+    others: BTreeSet<(Instant, usize)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Link {
+    place: Option<(Until, Instant)>,
+    before: usize,
+    after: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct List {
+    first: usize,
+    last: usize,
+}
+
+const NONE: usize = usize::MAX;
+const UNLINKED: Link = Link { place: None, before: NONE, after: NONE };
+const EMPTY: List = List { first: NONE, last: NONE };
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self { links: Vec::new(), idle: EMPTY, reply: EMPTY, others: BTreeSet::new() }
+    }
+}
+
+impl Timers {
+    /// From now on the time of `index` is over `at`.
+    pub fn set(&mut self, index: usize, until: Until, at: Instant) {
+        self.remove(index);
+        if self.links.len() <= index {
+            self.links.resize(index + 1, UNLINKED);
+        }
+        if until == Until::Other {
+            self.others.insert((at, index));
+            self.link(index, |link| link.place = Some((until, at)));
+            return;
+        }
+        let last = std::mem::replace(&mut self.list(until).last, index);
+        debug_assert!(self.at(last).is_none_or(|before| before <= at), "a list is not in order");
+        if last == NONE {
+            self.list(until).first = index;
+        }
+        self.link(last, |link| link.after = index);
+        self.link(index, |link| *link = Link { place: Some((until, at)), before: last, after: NONE });
+    }
+
+    /// `index` waits for nothing any more.
+    pub fn remove(&mut self, index: usize) {
+        let Some(Link { place: Some((until, at)), before, after }) = self.links.get(index).copied() else {
+            return;
+        };
+        self.link(index, |link| *link = UNLINKED);
+        if until == Until::Other {
+            self.others.remove(&(at, index));
+            return;
+        }
+        self.link(before, |link| link.after = after);
+        self.link(after, |link| link.before = before);
+        let list = self.list(until);
+        if list.first == index {
+            list.first = after;
+        }
+        if list.last == index {
+            list.last = before;
+        }
+    }
+
+    /// Takes out one whose time is over.
+    pub fn take_due(&mut self, now: Instant) -> Option<usize> {
+        let heads = [self.idle.first, self.reply.first, self.others.first().map_or(NONE, |(_, index)| *index)];
+        let index = heads.into_iter().find(|index| self.at(*index).is_some_and(|at| at <= now))?;
+        self.remove(index);
+        Some(index)
+    }
+
+    /// Those that wait for a request, the longest waiting first.
+    pub fn idle(&self) -> impl Iterator<Item = usize> + '_ {
+        let first = Some(self.idle.first).filter(|index| *index != NONE);
+        std::iter::successors(first, |index| {
+            self.links.get(*index).map(|link| link.after).filter(|index| *index != NONE)
+        })
+    }
+
+    fn at(&self, index: usize) -> Option<Instant> {
+        Some(self.links.get(index)?.place?.1)
+    }
+
+    fn list(&mut self, until: Until) -> &mut List {
+        if until == Until::Idle { &mut self.idle } else { &mut self.reply }
+    }
+
+    fn link(&mut self, index: usize, change: impl FnOnce(&mut Link)) {
+        if let Some(link) = self.links.get_mut(index) {
+            change(link);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn times_are_over_as_in_a_naive_map_whatever_is_set_and_removed() {
+        let begin = Instant::now();
+        let (mut timers, mut naive) = (Timers::default(), HashMap::new());
+        let mut random = 3usize;
+        let mut now = begin;
+        for step in 0..100_000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let index = (random >> 33) % 50;
+            now += Duration::from_millis((random >> 45) as u64 % 3);
+            let (until, at) = match random >> 61 {
+                0 | 1 => {
+                    timers.remove(index);
+                    naive.remove(&index);
+                    continue;
+                }
+                2 | 3 => (Until::Idle, now + Duration::from_millis(75)),
+                4 => (Until::Reply, now + Duration::from_millis(40)),
+                _ => (Until::Other, now + Duration::from_millis((random >> 50) as u64 % 100)),
+            };
+            timers.set(index, until, at);
+            naive.insert(index, (until, at));
+            let waiting = naive.values().filter(|(until, _)| *until == Until::Idle).count();
+            assert_eq!(timers.idle().count(), waiting);
+            if step % 7 == 0 {
+                while let Some(due) = timers.take_due(now) {
+                    assert!(naive.remove(&due).is_some_and(|(_, at)| at <= now), "{due} has time left");
+                }
+                assert!(naive.values().all(|(_, at)| *at > now), "somebody's time is over");
+            }
+        }
+    }
+
+    #[test]
+    fn the_longest_idle_comes_first() {
+        let (mut timers, now) = (Timers::default(), Instant::now());
+        for index in [5, 2, 9, 2] {
+            timers.set(index, Until::Idle, now);
+        }
+        assert_eq!(timers.idle().collect::<Vec<_>>(), [5, 9, 2]);
+        timers.set(9, Until::Reply, now);
+        timers.remove(5);
+        assert_eq!(timers.idle().collect::<Vec<_>>(), [2]);
+    }
+}
