@@ -41,6 +41,46 @@ fn an_idle_connection_costs_less_than_two_kilobytes_and_a_busy_one_no_more_than_
     assert!(server.stop().success());
 }
 
+/// Bytes that may be in flight, and what the server may have resident besides: its code, and what
+/// `limits.rs` adds up for two workers.
+const IN_FLIGHT: u64 = 64 << 20;
+const BESIDE: u64 = 64 << 20;
+
+#[test]
+fn large_bodies_on_many_connections_stay_within_the_budget_and_their_memory_goes_back() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    let flags = ["--in-flight-bytes-max", "64MiB", "--workers", "2", "--durability", "written"];
+    let server = Server::start(clickhouse, &database, &flags);
+    let line = format!("{{\"event\":\"large\",\"param_str\":\"{}\"}}\n", "x".repeat(400));
+    let lengths = [100, 1_000, 4_000, 12_000].map(|kilobytes| line.repeat(kilobytes * 1_000 / line.len()));
+    let bodies = lengths.map(|body| request(TARGET, "", body.as_bytes()));
+    std::thread::scope(|scope| {
+        for client in 0..200 {
+            let (server, bodies) = (&server, &bodies);
+            scope.spawn(move || {
+                for round in 0..3 {
+                    let request = &bodies[(client + round) % bodies.len()];
+                    let (front, back) = request.split_at(request.len() - 100);
+                    let mut connection = Connection::open(server.address());
+                    // What the budget has no room for is answered 503, or reset while it is sent.
+                    if connection.try_send(front) && connection.try_send(back) {
+                        let _ = connection.try_read_response();
+                    }
+                }
+            });
+        }
+    });
+    let most = server.memory("VmHWM");
+    assert!(most < IN_FLIGHT + BESIDE, "{} MiB at most", most >> 20);
+    server.wait_until_nothing_is_in_flight();
+    wait_for(
+        || format!("{} MiB stay resident", server.memory("RssAnon") >> 20),
+        || (server.memory("RssAnon") < 24 << 20).then_some(()),
+    );
+    assert!(server.stop().success());
+}
+
 /// A request on each connection, all under way at once.
 fn exchange(connections: &mut [Connection], request: &[u8]) {
     for connection in &mut *connections {

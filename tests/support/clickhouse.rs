@@ -122,6 +122,20 @@ impl ClickHouse {
         self.child.wait().unwrap();
     }
 
+    /// SIGSTOP: it takes connections and answers nothing.
+    pub fn pause(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(self.engine().expect("the engine runs"), signal).unwrap();
+    }
+
     /// Starts it again on the same folder and port.
     pub fn restart(&mut self) {
         self.restart_as(self.engine);

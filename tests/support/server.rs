@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -25,10 +26,18 @@ struct Setup {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     disk: Option<Arc<SmallDisk>>,
-    /// Its log is a pipe that nobody reads.
-    unheard: bool,
+    /// Its log is a pipe that nobody reads any more, or that nobody reads while it is open.
+    pipe: Option<Pipe>,
+    /// What a shell does before it becomes the server.
+    before: Option<String>,
     /// Where the test sees the files of the table's segments.
     segments: PathBuf,
+}
+
+#[derive(Clone)]
+enum Pipe {
+    Closed,
+    Deaf(Arc<std::io::PipeReader>, Arc<std::io::PipeWriter>),
 }
 
 /// A server that was told to stop.
@@ -53,7 +62,26 @@ impl Server {
 
     /// Starts it with a log that can't be written: whoever read the pipe is gone.
     pub fn start_unheard(clickhouse: &ClickHouse, database: &str, flags: &[&str]) -> Self {
-        let server = Setup { unheard: true, ..Setup::new(clickhouse, database, flags, &[]) }.spawn();
+        let server = Setup { pipe: Some(Pipe::Closed), ..Setup::new(clickhouse, database, flags, &[]) }.spawn();
+        server.wait_until_ready();
+        server
+    }
+
+    /// Starts it with a log that is a pipe whose reader hangs.
+    pub fn start_to_a_deaf_reader(clickhouse: &ClickHouse, database: &str, flags: &[&str]) -> Self {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        // As much as a pipe holds: the next byte waits.
+        writer.write_all(&[b'.'; 64 << 10]).unwrap();
+        let pipe = Some(Pipe::Deaf(Arc::new(reader), Arc::new(writer)));
+        let server = Setup { pipe, ..Setup::new(clickhouse, database, flags, &[]) }.spawn();
+        server.wait_until_ready();
+        server
+    }
+
+    /// Starts it out of a shell that does this first, such as to set a limit.
+    pub fn start_after(before: &str, clickhouse: &ClickHouse, database: &str, flags: &[&str]) -> Self {
+        let before = Some(before.to_owned());
+        let server = Setup { before, ..Setup::new(clickhouse, database, flags, &[]) }.spawn();
         server.wait_until_ready();
         server
     }
@@ -239,9 +267,25 @@ impl Server {
         self.start_again()
     }
 
-    /// SIGTERM, and how it ended.
+    /// SIGTERM, and how it ended. By then every byte that was in flight has to be given back.
     pub fn stop(self) -> ExitStatus {
+        self.wait_until_nothing_is_in_flight();
         self.begin_stop().wait()
+    }
+
+    /// Waits until no partial request, batch or reply takes anything of the budget.
+    pub fn wait_until_nothing_is_in_flight(&self) {
+        let in_flight = || self.metrics()["sluicegate_in_flight_bytes"];
+        wait_for(
+            || format!("{} bytes stay in flight:\n{}", in_flight(), self.log()),
+            || (in_flight() == 0.0).then_some(()),
+        );
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
     }
 
     pub fn begin_stop(self) -> Stopping {
@@ -300,20 +344,24 @@ impl Setup {
             arguments,
             environment,
             disk: None,
-            unheard: false,
+            pipe: None,
+            before: None,
             segments: spool.join("events"),
         }
     }
 
     fn spawn(&self) -> Server {
-        let log = if self.unheard {
-            let (_, writer) = std::io::pipe().unwrap();
-            Stdio::from(writer)
-        } else {
-            File::options().create(true).append(true).open(self.log_path()).unwrap().into()
+        let log = match &self.pipe {
+            Some(Pipe::Closed) => Stdio::from(std::io::pipe().unwrap().1),
+            Some(Pipe::Deaf(_, writer)) => Stdio::from(writer.try_clone().unwrap()),
+            None => File::options().create(true).append(true).open(self.log_path()).unwrap().into(),
         };
         let program = env!("CARGO_BIN_EXE_sluicegate");
         let mut command = self.disk.as_ref().map_or_else(|| Command::new(program), |disk| disk.command(program));
+        if let Some(before) = &self.before {
+            command = Command::new("sh");
+            command.args(["-c", &format!("{before}; exec \"$0\" \"$@\""), program]);
+        }
         let child = command
             .arg("serve")
             .args(&self.arguments)
