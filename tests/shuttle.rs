@@ -43,6 +43,11 @@ mod handoff {
                 self.queue.push(item)
             }
 
+            pub(super) fn len(&self) -> usize {
+                self.place.load(SeqCst);
+                self.queue.len()
+            }
+
             pub(super) fn pop(&self) -> Option<T> {
                 self.place.load(SeqCst);
                 self.queue.pop()

@@ -9,9 +9,6 @@ use crate::intake::metrics::WorkerMetrics;
 use crate::limits;
 use crate::spool::SpoolMetrics;
 
-/// A thread that has not come round for so long is stuck. A sync of a slow disk may take seconds.
-const HEARTBEAT_AGE_MAX_MS: u64 = 30_000;
-
 /// Where [`live`] is.
 pub(super) const LIVE_PATH: &str = "/livez";
 

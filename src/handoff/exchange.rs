@@ -98,6 +98,11 @@ impl Handoff {
         }
     }
 
+    /// Number of open connections that their workers have taken.
+    pub fn admitted(&self) -> usize {
+        self.mailboxes.iter().map(|mailbox| mailbox.admitted()).sum()
+    }
+
     /// Number of open connections of all workers.
     pub fn connections(&self) -> usize {
         self.mailboxes.iter().map(|mailbox| mailbox.connections()).sum()

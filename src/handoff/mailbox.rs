@@ -69,6 +69,11 @@ impl Mailbox {
         self.returned.pop()
     }
 
+    /// Called by the worker: true if a connection waits to be served.
+    pub fn has_arrivals(&self) -> bool {
+        !self.arrivals.is_empty()
+    }
+
     /// Called by the worker: takes the next connection to serve.
     pub fn arrival(&self) -> Option<Arrival> {
         self.arrivals.pop()
@@ -105,6 +110,11 @@ impl Mailbox {
     /// Connections that the worker serves or is to serve.
     pub(super) fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Connections that the worker has taken and serves.
+    pub(super) fn admitted(&self) -> usize {
+        self.connections().saturating_sub(self.arrivals.len())
     }
 
     /// Gives the worker one more connection. If too many wait already, the connection is dropped, hence

@@ -121,21 +121,21 @@ fn connections_are_spread_over_the_workers() {
     // All of them are accepted by one worker, as a hash may have it.
     for _ in 0..64 {
         let stream = mio::net::TcpStream::connect(peer).unwrap();
-        let place = || handoff.place(2, Arrival { stream: mio::net::TcpStream::connect(peer).unwrap(), peer });
-        place();
+        handoff.place(2, Arrival { stream, peer });
     }
     let held = |worker: usize| std::iter::from_fn(|| handoff.mailbox(worker).unwrap().arrival()).count();
     assert_eq!([held(0), held(1), held(2), held(3)], [16; 4]);
     assert_eq!(handoff.connections(), 64);
     handoff.leave(1);
-    handoff.place(2, Arrival { stream: mio::net::TcpStream::connect(peer).unwrap(), peer });
+    let place = || handoff.place(2, Arrival { stream: mio::net::TcpStream::connect(peer).unwrap(), peer });
+    place();
     assert_eq!(held(1), 1);
-        // Others may be at their end while the server stops.
-        handoff.leave(1);
-        handoff.leave(1);
-        handoff.lifecycle.stop(Duration::ZERO);
-        place();
-        assert_eq!([held(1), held(2)], [0, 1]);
+    // Others may be at their end while the server stops.
+    handoff.leave(1);
+    handoff.leave(1);
+    handoff.lifecycle.stop(Duration::ZERO);
+    place();
+    assert_eq!([held(1), held(2)], [0, 1]);
 }
 
 #[test]

@@ -22,7 +22,9 @@ impl Worker {
     /// Accepts all waiting connections. Each goes to the worker with the fewest connections.
     pub(super) fn accept_all(&mut self) {
         for index in 0..self.listeners.len() {
-            while let Some(accepted) = self.listeners.get(index).map(TcpListener::accept) {
+            while self.may_accept()
+                && let Some(accepted) = self.listeners.get(index).map(TcpListener::accept)
+            {
                 match accepted {
                     Ok((stream, peer)) => self.place(Arrival { stream, peer }),
                     Err(error) => match error.kind() {
@@ -39,19 +41,33 @@ impl Worker {
         }
     }
 
-    /// Hands a connection to its worker, unless so many are open that one more would take a descriptor
-    /// that is kept back: it is closed without a word.
-    fn place(&mut self, arrival: Arrival) {
-        let most = self.shared.connections_max + limits::REFUSED_CONNECTIONS_MAX;
-        if self.shared.handoff.connections() >= most {
-            // Those on their way here take the places of idle ones.
-            self.take_arrivals();
-            if self.shared.handoff.connections() >= most && !self.close_an_idle_one() {
-                self.metrics.shed(Shed::Connections, 1);
-                return;
-            }
+    /// False when the next connection has to wait in the listener's queue: those that have just come may
+    /// turn out to be idle, and make way.
+    fn may_accept(&mut self) -> bool {
+        if self.has_descriptors() {
+            return true;
         }
-        self.shared.handoff.place(self.index, arrival);
+        self.take_arrivals();
+        if self.has_descriptors() || self.close_an_idle_one() {
+            return true;
+        }
+        self.accept_again = self.fresh > 0;
+        !self.accept_again
+    }
+
+    /// False when one more connection would take a descriptor that is kept back.
+    fn has_descriptors(&self) -> bool {
+        let most = self.shared.connections_max + limits::REFUSED_CONNECTIONS_MAX;
+        self.shared.handoff.connections() < most
+    }
+
+    /// Hands a connection to its worker, or closes it without a word when there is no descriptor for it.
+    fn place(&mut self, arrival: Arrival) {
+        if self.has_descriptors() {
+            self.shared.handoff.place(self.index, arrival);
+        } else {
+            self.metrics.shed(Shed::Connections, 1);
+        }
     }
 
     /// Says so once in a while: it is tried again several times a second.
@@ -78,16 +94,24 @@ impl Worker {
 
     /// Admits the connections that were accepted for this worker.
     pub(super) fn take_arrivals(&mut self) {
-        while let Some(arrival) = self.shared.handoff.mailbox(self.index).and_then(|mailbox| mailbox.arrival()) {
-            self.admit(arrival);
+        loop {
+            let handoff = &self.shared.handoff;
+            if handoff.mailbox(self.index).is_none_or(|mailbox| !mailbox.has_arrivals()) {
+                return;
+            }
+            let is_one_too_many = handoff.admitted() >= self.shared.connections_max && !self.close_an_idle_one();
+            if is_one_too_many && self.fresh > 0 {
+                // In the next turn those that have just come are looked at, and may make way.
+                return;
+            }
+            let Some(arrival) = self.shared.handoff.mailbox(self.index).and_then(|mailbox| mailbox.arrival()) else {
+                return;
+            };
+            self.admit(arrival, is_one_too_many);
         }
     }
 
-    /// Registers a connection in a slot. Above `--connections-max` the connection is only told 503;
-    /// above [`limits::REFUSED_CONNECTIONS_MAX`] more it is closed at once.
-    fn admit(&mut self, Arrival { stream, peer }: Arrival) {
-        let is_one_too_many =
-            self.shared.handoff.connections() > self.shared.connections_max && !self.close_an_idle_one();
+    fn admit(&mut self, Arrival { stream, peer }: Arrival, is_one_too_many: bool) {
         // Replies are written whole, so Nagle's algorithm would only delay them.
         let _ = stream.set_nodelay(true);
         self.generation += 1;
@@ -128,6 +152,7 @@ impl Worker {
         }
         self.timers.set(index, Until::Idle, self.now + self.shared.timeouts.idle);
         self.open += 1;
+        self.fresh += 1;
         self.metrics.connections.set(self.open as u64);
         self.visits.push_back(index);
     }

@@ -79,6 +79,10 @@ pub struct Worker {
     /// When it served last; `None` once it has given back the memory that it kept for more.
     served: Option<Instant>,
     not_accepted_said: Option<Instant>,
+    /// Connections that have come in this turn and were not visited yet.
+    fresh: usize,
+    /// Connections wait in the listeners' queues for those to make way.
+    accept_again: bool,
 }
 
 impl Worker {
@@ -124,6 +128,8 @@ impl Worker {
             swept: Instant::now(),
             served: None,
             not_accepted_said: None,
+            fresh: 0,
+            accept_again: false,
             shared,
         })
     }
@@ -156,6 +162,10 @@ impl Worker {
                 if let Some(slot) = self.visits.pop_front() {
                     self.visit(slot);
                 }
+            }
+            self.fresh = 0;
+            if std::mem::take(&mut self.accept_again) {
+                self.accept_all();
             }
             self.outbox.hand_over(&self.shared.handoff);
             self.sweep();

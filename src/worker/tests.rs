@@ -310,7 +310,7 @@ const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[test]
 fn any_number_of_pipelined_requests_that_need_no_commit_is_answered() {
-    let bench = Bench::start(Duration::from_secs(60));
+    let bench = Harness::start(Duration::from_secs(60));
     let mut client = bench.connect();
     let count = 5 * limits::PIPELINED_REQUESTS_MAX;
     let mut input = HEALTH.repeat(count);
@@ -328,7 +328,7 @@ fn any_number_of_pipelined_requests_that_need_no_commit_is_answered() {
 
 #[test]
 fn health_is_answered_while_the_disk_hangs() {
-    let bench = Bench::start(Duration::from_secs(60));
+    let bench = Harness::start(Duration::from_secs(60));
     let mut clients: Vec<TcpStream> = (0..limits::BATCHES_PER_WORKER + 5).map(|_| bench.connect()).collect();
     let mut held = Vec::new();
     for (index, client) in clients.iter_mut().enumerate() {
@@ -358,7 +358,7 @@ fn health_is_answered_while_the_disk_hangs() {
 
 #[test]
 fn a_body_that_drips_has_the_time_of_its_length_and_no_more() {
-    let bench = Bench::start_with(Duration::from_secs(60), |shared| {
+    let bench = Harness::start_with(Duration::from_secs(60), |shared| {
         shared.timeouts.body = Duration::from_secs(2);
         shared.timeouts.body_rate_min = 1 << 20;
     });
@@ -389,7 +389,7 @@ fn a_body_that_drips_has_the_time_of_its_length_and_no_more() {
 
 #[test]
 fn a_new_connection_replaces_the_one_that_is_idle_longest() {
-    let bench = Bench::start_with(Duration::from_secs(60), |shared| shared.connections_max = 3);
+    let bench = Harness::start_with(Duration::from_secs(60), |shared| shared.connections_max = 3);
     let mut clients: Vec<TcpStream> = (0..3).map(|_| bench.connect()).collect();
     for client in clients.iter_mut().rev() {
         client.write_all(HEALTH).unwrap();
@@ -418,7 +418,7 @@ fn a_new_connection_replaces_the_one_that_is_idle_longest() {
 
 #[test]
 fn the_last_reply_of_a_stop_is_read_by_a_client_that_goes_on_sending() {
-    let bench = Bench::start(Duration::from_secs(60));
+    let bench = Harness::start(Duration::from_secs(60));
     let mut client = bench.connect();
     post(&mut client, "begun");
     let batch = bench.batch();
@@ -436,7 +436,7 @@ fn the_last_reply_of_a_stop_is_read_by_a_client_that_goes_on_sending() {
 
 #[test]
 fn a_refusal_is_read_by_a_client_that_sends_for_long() {
-    let bench = Bench::start(Duration::from_secs(60));
+    let bench = Harness::start(Duration::from_secs(60));
     let mut client = bench.connect();
     client.write_all(b"POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\n\r\n").unwrap();
     for _ in 0..2 * limits::LINGER_SECONDS * 10 {
@@ -450,7 +450,7 @@ fn a_refusal_is_read_by_a_client_that_sends_for_long() {
 
 #[test]
 fn a_heartbeat_is_on_the_clock_that_no_step_moves() {
-    let bench = Bench::start(Duration::from_secs(60));
+    let bench = Harness::start(Duration::from_secs(60));
     while bench.metrics.heartbeat_ms.get() == 0 {
         thread::sleep(Duration::from_millis(10));
     }
@@ -460,7 +460,7 @@ fn a_heartbeat_is_on_the_clock_that_no_step_moves() {
 
 #[test]
 fn replies_with_errors_that_wait_are_in_the_budget() {
-    let bench = Bench::start(Duration::from_secs(60));
+    let bench = Harness::start(Duration::from_secs(60));
     let body = format!("{}{{\"event\":\"good\"}}", "bad\n".repeat(limits::LINE_ERRORS_LISTED_MAX));
     let request = format!("POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     let mut clients: Vec<TcpStream> = (0..4).map(|_| bench.connect()).collect();

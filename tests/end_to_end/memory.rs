@@ -87,6 +87,7 @@ fn exchange(connections: &mut [Connection], request: &[u8]) {
         connection.send(request);
     }
     for connection in connections {
-        assert_eq!(connection.read_response().status, 200);
+        let reply = connection.read_response();
+        assert_eq!(reply.status, 200, "{}", reply.text());
     }
 }
