@@ -108,14 +108,21 @@ fn slow_heads_and_bodies_time_out_and_idle_connections_close() {
 }
 
 #[test]
-fn connections_above_the_limit_are_told_so() {
+fn connections_above_the_limit_replace_idle_ones_or_are_told_so() {
     let clickhouse = shared_clickhouse();
-    let server = Server::start(clickhouse, &clickhouse.database(), &["--connections-max", "4"]);
+    let server = Server::start(clickhouse, &clickhouse.database(), &["--connections-max", "4", "--workers", "1"]);
     let mut open: Vec<Connection> = (0..4).map(|_| Connection::open(server.address())).collect();
     for connection in &mut open {
         connection.send(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(connection.read_response().status, 200);
     }
+    // These are idle, and make way.
+    assert_eq!(post(server.address(), "/api/events", b"{}").status, 200);
+    open.clear();
+    // Each of these has a request on its way.
+    open.extend((0..4).map(|_| Connection::open(server.address())));
+    open.iter_mut().for_each(|connection| connection.send(b"GET /hea"));
+    std::thread::sleep(Duration::from_millis(500));
     let refused = post(server.address(), "/api/events", b"{}");
     assert_eq!(refused.status, 503);
     assert!(refused.header("retry-after").is_some());
