@@ -133,7 +133,7 @@ impl ClickHouse {
     }
 
     fn signal(&self, signal: rustix::process::Signal) {
-        rustix::process::kill_process(self.engine().expect("the engine runs"), signal).unwrap();
+        rustix::process::kill_process(self.engine.expect("the engine runs"), signal).unwrap();
     }
 
     /// Starts it again on the same folder and port.
