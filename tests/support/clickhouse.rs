@@ -124,16 +124,16 @@ impl ClickHouse {
 
     /// SIGSTOP: it takes connections and answers nothing.
     pub fn pause(&self) {
-        self.signal(rustix::process::Signal::STOP);
+        self.signal(Signal::STOP);
     }
 
     /// SIGCONT.
     pub fn resume(&self) {
-        self.signal(rustix::process::Signal::CONT);
+        self.signal(Signal::CONT);
     }
 
-    fn signal(&self, signal: rustix::process::Signal) {
-        rustix::process::kill_process(self.engine.expect("the engine runs"), signal).unwrap();
+    fn signal(&self, signal: Signal) {
+        kill_process(self.engine_process().expect("the engine runs"), signal).unwrap();
     }
 
     /// Starts it again on the same folder and port.
