@@ -25,6 +25,7 @@ mod insert_format;
 mod inserted;
 mod ledger;
 mod lifecycle;
+mod limits;
 mod memory;
 mod outcomes;
 mod presence;

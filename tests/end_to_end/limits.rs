@@ -1,17 +1,13 @@
 //! What one client can't take from the others: the budget, connections, descriptors, memory, the admin
 //! address, the log.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
-use support::{ClickHouse, Connection, PATIENCE, Server, get, post, request, shared_clickhouse, wait_for};
+use crate::support::{ClickHouse, Connection, PATIENCE, Server, get, post, request, shared_clickhouse, wait_for};
 
 const TARGET: &str = "/api/events";
 const EVENT: &[u8] = b"{\"event\":\"a\"}";
@@ -170,7 +166,7 @@ fn a_hang_up_ends_nothing() {
 fn one_address_too_many_to_listen_on_is_an_error_with_the_number_that_may_be() {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let addresses: Vec<String> = (0..65).map(|_| support::free_address().to_string()).collect();
+    let addresses: Vec<String> = (0..65).map(|_| crate::support::free_address().to_string()).collect();
     let (status, log) = Server::expect_failure(clickhouse, &database, &["--listen", &addresses.join(",")]);
     assert!(!status.success() && log.contains("--listen") && log.contains("64"), "{log}");
 }
