@@ -87,7 +87,7 @@ impl SpoolMetrics {
         self.outstanding().saturating_sub(self.held.count_aside(from) as u64)
     }
 
-    /// The number of the newest segment; 0 before the first.
+    /// The newest segment's number, whether or not it is still there; 0 before the first.
     pub fn newest(&self) -> SegmentNumber {
         SegmentNumber::new(self.newest.load(Relaxed))
     }
@@ -168,6 +168,11 @@ impl SpoolMetrics {
     /// Counts events of a damaged segment that can't be read.
     pub(super) fn lost_to_damage(&self, segment: SegmentNumber, events: Events) {
         self.accounts().set_aside(segment, events);
+    }
+
+    /// The next segment will have this number.
+    pub(super) fn numbered(&self, next: SegmentNumber) {
+        self.newest.fetch_max(next.get().saturating_sub(1), Relaxed);
     }
 
     pub(super) fn opened(&self, number: SegmentNumber, created_ms: u64) {

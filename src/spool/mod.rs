@@ -4,18 +4,19 @@
 //!
 //! | path | contents |
 //! |---|---|
-//! | `<spool-dir>/lock` | empty; locked by the process that owns the spool |
-//! | `<spool-dir>/node-id` | the node id that deduplication tokens begin with |
-//! | `<spool-dir>/keys/<hour>.log` | request keys of sealed segments; see [`repeats`] |
-//! | `<spool-dir>/<table>/schema.json` | the last known columns of the table; written by `server` and `clickhouse` |
-//! | `<spool-dir>/<table>/<number>.segment` | a segment that is open, or sealed and never sent |
-//! | `<spool-dir>/<table>/<number>.sent` | a sealed segment whose rows ClickHouse may have |
-//! | `<spool-dir>/<table>/<number>.cut` | how the segment's rows are cut into pieces: JSON and a checksum; see [`Cut`] |
-//! | `<spool-dir>/<table>/<number>.new` | a segment or cut that is being written; ignored after a crash |
-//! | `<spool-dir>/<table>/<number>.copy` | the copy that a recovery is writing; ignored after a crash |
-//! | `<spool-dir>/<table>/seen/<hour>.log` | event identities of sealed segments; see [`repeats`] |
-//! | `<spool-dir>/<table>/damaged/` | files that could not be read completely; see [`salvage`] |
-//! | `<spool-dir>/<table>/free/` | files of inserted segments, kept for reuse; see [`pool`] |
+//! | `<spool-dir>/lock` | held by the process that owns the spool |
+//! | `<spool-dir>/node-id` | the node's name in tokens |
+//! | `<spool-dir>/keys/<hour>.log` | request keys of sealed segments: see [`repeats`] |
+//! | `<spool-dir>/<table>/schema.json` | the last known columns (not ours: [`crate::clickhouse::target`]) |
+//! | `<spool-dir>/<table>/numbers` | which numbers were used: see [`numbers`] |
+//! | `<spool-dir>/<table>/<number>.segment` | open, or sealed and never sent |
+//! | `<spool-dir>/<table>/<number>.sent` | sealed, and ClickHouse may have it |
+//! | `<spool-dir>/<table>/<number>.cut` | how its rows are cut into pieces: JSON and its checksum, see [`Cut`] |
+//! | `<spool-dir>/<table>/<number>.new` | to be one of these, and not yet written; nothing in it counts |
+//! | `<spool-dir>/<table>/<number>.copy` | a recovery that was interrupted; nothing in it counts |
+//! | `<spool-dir>/<table>/seen/<hour>.log` | identities of events in sealed segments: see [`repeats`] |
+//! | `<spool-dir>/<table>/damaged/` | what could not be read whole: see [`salvage`] |
+//! | `<spool-dir>/<table>/free/` | files of inserted segments, to be overwritten |
 //!
 //! Files have mode 0600, folders 0700. A segment number is written with 20 digits. A number is not
 //! used again while any file of it exists.
@@ -90,6 +91,7 @@ mod held;
 mod layout;
 mod ledger;
 mod metrics;
+mod numbers;
 mod pool;
 mod reader;
 mod recovery;
@@ -119,6 +121,7 @@ pub use salvage::Salvaged;
 pub use sealed::SealedSegment;
 
 use layout::Layout;
+use numbers::Numbers;
 use repeats::Repeats;
 use storage::{Disk, Storage};
 
@@ -168,6 +171,7 @@ pub struct Spool {
     metrics: Arc<SpoolMetrics>,
     pool: Arc<SegmentPool>,
     repeats: Repeats,
+    numbers: Numbers,
     next_number: SegmentNumber,
     postponed: Vec<SegmentNumber>,
 }
@@ -188,16 +192,24 @@ impl Spool {
         let metrics = Arc::new(SpoolMetrics::default());
         let repeats =
             Repeats::open(&layout, &metrics, config.idempotency_keys_max, config.dedup_values_max, unix_ms() / 1000);
-        let mut repeats = repeats.map_err(layout::failed("reading the logs of request keys and events".to_owned()))?;
+        let mut repeats = repeats.map_err(layout::failed("reading what was seen lately".to_owned()))?;
+        let (mut numbers, next_number) =
+            Numbers::open(&layout).map_err(layout::failed("reading which numbers were used".to_owned()))?;
         let mut recovered = recovery::recover(&layout, &metrics, &mut repeats)?;
+        let next_number = recovered.next_number.max(next_number);
+        recovered.next_number = next_number;
+        metrics.numbered(next_number);
+        if let Err(error) = numbers.note(&layout, next_number) {
+            // Before the first of them is used it is tried again.
+            tracing::warn!(%error, "which numbers were used can't be noted yet");
+        }
         let damaged = layout.damaged_dir();
         let files =
             layout.storage().list(&damaged).map_err(layout::failed(format!("reading {}", damaged.display())))?;
         metrics.set_damaged(files.len() as u64);
         let pool = Arc::new(SegmentPool::new(layout.clone(), metrics.clone(), config.batch_bytes));
-        let next_number = recovered.next_number;
         let postponed = std::mem::take(&mut recovered.postponed);
-        Ok((Self { layout, config, metrics, pool, repeats, next_number, postponed }, recovered))
+        Ok((Self { layout, config, metrics, pool, repeats, numbers, next_number, postponed }, recovered))
     }
 
     /// Number of segments of a previous run whose recovery waits for disk space.

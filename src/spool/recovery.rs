@@ -18,6 +18,7 @@ use super::block::{Identity, Seal, frames_start};
 use super::frame::{FramePlace, HEADER, Header, MAGIC};
 use super::layout::{FileKind, Layout, SpoolError, failed};
 use super::metrics::SpoolMetrics;
+use super::numbers;
 use super::reader::{Sections, read_frame};
 use super::repeats::{Identities, Repeats};
 use super::sealed::{Opened, SealedSegment};
@@ -103,7 +104,9 @@ pub(super) fn recover(
     remove_leftovers(layout).map_err(whole)?;
     layout.sync_table_dir().map_err(whole)?;
     for segment in &segments {
-        metrics.recovered(segment);
+        metrics.found(segment);
+        // What is on the disk of numbers that are gone.
+        next_number = next_number.max(segment.open_attempt().map_or(next_number, |open| open.newest.next()));
     }
     for folder in [layout.table_dir(), &layout.keys_dir()] {
         metrics.occupy(occupied(layout, folder).map_err(whole)?);
@@ -411,10 +414,11 @@ fn highest_number(layout: &Layout, path: &Path) -> io::Result<SegmentNumber> {
     Ok(numbers.max().unwrap_or_default())
 }
 
-/// Bytes of all files in a folder and its subfolders.
+/// Bytes of all files in the table's folder and those below it, but for the note of used numbers, which
+/// is always there.
 fn occupied(layout: &Layout, path: &Path) -> io::Result<u64> {
     let mut bytes = 0;
-    for entry in layout.storage().list(path)? {
+    for entry in layout.storage().list(path)?.into_iter().filter(|entry| entry.name != numbers::NAME) {
         bytes += if entry.is_folder { occupied(layout, &path.join(&entry.name))? } else { entry.len };
     }
     Ok(bytes)

@@ -135,6 +135,9 @@ impl<E: Exchange> Committer<E> {
         if self.open.as_ref().is_some_and(|open| !open.is_empty()) {
             self.seal()?;
         }
+        if let Err(error) = self.spool.numbers.note(&self.spool.layout, self.spool.next_number) {
+            tracing::debug!(%error, "the next start skips a few segment numbers");
+        }
         Ok(Turn::Finished)
     }
 
@@ -306,9 +309,12 @@ impl<E: Exchange> Committer<E> {
         };
         let capacity = self.capacity();
         let number = self.spool.next_number;
-        self.spool.next_number = number.next();
         let from = recycled.as_ref().map(|(path, len)| (path.as_path(), *len));
-        match OpenSegment::create(&self.spool.layout, number, self.position.next(), &self.frozen, capacity, from) {
+        let created = self.spool.numbers.allow(&self.spool.layout, number).and_then(|()| {
+            self.spool.next_number = number.next();
+            OpenSegment::create(&self.spool.layout, number, self.position.next(), &self.frozen, capacity, from)
+        });
+        match created {
             Ok(open) => {
                 if recycled.is_none() {
                     self.spool.metrics.occupy(capacity);

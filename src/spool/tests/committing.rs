@@ -135,7 +135,26 @@ fn a_full_spool_refuses_until_there_is_space() {
 }
 
 #[test]
-fn a_full_disk_refuses() {
+fn numbers_go_on_after_a_stop_whatever_was_inserted_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    for (first, starts) in [(1, 0), (3, 1), (5, 2)] {
+        let config = SpoolConfig { batch_rows: 1, ..config(folder.path()) };
+        let mut bench = Bench::start(config, 1);
+        assert_eq!(bench.metrics.newest().get(), 2 * starts, "what counts is what was ever opened");
+        for (row, number) in ["a", "b"].iter().zip(first..) {
+            let segment = SegmentNumber::new(number);
+            assert_eq!(bench.commit(&[row]), CommitOutcome::Committed { segment });
+        }
+        let pool = bench.pool.clone();
+        for segment in bench.finish() {
+            pool.retire(&segment).unwrap();
+        }
+        fs::remove_dir_all(folder.path().join("spool/t/free")).unwrap();
+    }
+}
+
+#[test]
+fn a_disk_without_room_refuses() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::start(SpoolConfig { disk_free_min: u64::MAX, ..config(folder.path()) }, 1);
     assert_eq!(bench.commit(&["a"]), CommitOutcome::Refused(CommitRefusal::DiskFull));

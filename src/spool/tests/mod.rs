@@ -105,6 +105,7 @@ pub(super) fn files(folder: &Path) -> Vec<String> {
         .map(|entry| entry.unwrap())
         .filter(|entry| entry.file_type().unwrap().is_file())
         .map(|entry| entry.file_name().into_string().unwrap())
+        .filter(|name| name != numbers::NAME)
         .collect();
     names.sort();
     names

@@ -125,7 +125,7 @@ fn sealed_segments_keep_their_token_and_what_is_known_of_them() {
     sealed.begin_attempt("a window", SegmentNumber::new(9)).unwrap();
     drop((spool, sealed));
     let (spool, mut recovered) = Spool::open(config(folder.path())).unwrap();
-    assert_eq!(recovered.next_number, SegmentNumber::new(8));
+    assert_eq!(recovered.next_number, SegmentNumber::new(10), "number 9 was used, and is gone");
     let mut segment = recovered.segments.remove(0);
     assert_eq!((segment.token(), segment.frozen()), (token.clone(), &b"frozen"[..]));
     assert!(segment.was_sent() && !segment.rows_are_inserted());

@@ -64,6 +64,8 @@ struct Life {
     /// Fewer writes, more failures and crashes: faults follow each other.
     is_rough: bool,
     node_id: Option<String>,
+    /// The highest number of a segment that was ever seen.
+    newest: SegmentNumber,
 }
 
 impl Life {
@@ -88,7 +90,8 @@ impl Life {
         let is_rough = chance.one_in(4);
         let (model, process, node_id) = (Model::default(), None, None);
         let (is_faulty, has_flipped) = (false, false);
-        Self { kind, chance, disk, config, model, process, is_faulty, has_flipped, is_rough, node_id }
+        let newest = SegmentNumber::default();
+        Self { kind, chance, disk, config, model, process, is_faulty, has_flipped, is_rough, node_id, newest }
     }
 
     /// Lives for `steps`; with `plan`, there is one fault at that call and no other.
@@ -186,6 +189,7 @@ impl Life {
         let (pool, metrics) = (spool.pool(), spool.metrics());
         let inserters = self.chance.below(3) as usize;
         let committer = Committer::new(spool, exchange.clone(), vec![b'f'; FROZEN], sender, inserters);
+        assert!(metrics.newest() >= self.newest, "numbers of segments fell back");
         let (under_way, sequence) = (BTreeMap::new(), 0);
         self.process = Some(Process { committer, exchange, sealed, pool, metrics, waiting, under_way, sequence });
         true
@@ -324,6 +328,7 @@ impl Life {
             ids.iter().for_each(|id| self.model.records[*id as usize].promise = Promise::Kept);
         }
         let sealed: Vec<SealedSegment> = process.sealed.try_iter().collect();
+        self.newest = self.newest.max(process.metrics.newest());
         if self.disk.ended().is_none() {
             self.quietly(|life| sealed.iter().for_each(|segment| drop(life.look_at(segment))));
         }
