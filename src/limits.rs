@@ -183,8 +183,8 @@ pub const GATHER_MIN: Duration = Duration::from_micros(50);
 /// The committer waits no longer than this for more batches, however long the last sync took.
 pub const GATHER_MAX: Duration = Duration::from_millis(2);
 
-/// What a segment's blocks may take before its frames, beside what is frozen into it.
-pub const SEGMENT_BLOCKS_BYTES: u64 = 16 << 10;
+/// What a segment's blocks may take before its frames, beside what is frozen into it, twice.
+pub const SEGMENT_BLOCKS_BYTES: u64 = 24 << 10;
 
 /// The most headers that can be configured; their slots are on the worker's stack, which costs
 /// nothing until they are used.

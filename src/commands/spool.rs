@@ -23,7 +23,7 @@ pub fn list(settings: &Settings, out: &mut impl Write) -> Result<(), Box<dyn std
             Inspected::Unsealed { number, path } => {
                 writeln!(out, "{number}: not sealed; the next start recovers its events ({})", path.display())?;
             }
-            Inspected::Unreadable { path } => writeln!(out, "{}: can't be read", path.display())?,
+            Inspected::Unreadable { path } => writeln!(out, "{}: can't be read, or not all of it", path.display())?,
         }
     }
     writeln!(out, "{rows} events and {rejected} rejected lines wait in sealed segments")?;
@@ -46,7 +46,9 @@ pub fn verify(settings: &Settings, out: &mut impl Write) -> Result<bool, Box<dyn
         let (name, outcome) = match &inspected {
             Inspected::Sealed(segment) => (segment.number().to_string(), read_through(segment)),
             Inspected::Unsealed { number, .. } => (number.to_string(), Ok("not sealed")),
-            Inspected::Unreadable { path } => (path.display().to_string(), Err(io::Error::other("can't be read"))),
+            Inspected::Unreadable { path } => {
+                (path.display().to_string(), Err(io::Error::other("not all that was written in it can be read")))
+            }
         };
         match outcome {
             Ok(sentence) => writeln!(out, "{name}: {sentence}")?,
@@ -58,6 +60,11 @@ pub fn verify(settings: &Settings, out: &mut impl Write) -> Result<bool, Box<dyn
     }
     let folder = settings.spool_dir.join(&settings.table);
     writeln!(out, "{sealed} sealed segments and {others} other files were read in {}", folder.display())?;
+    let damaged = folder.join("damaged");
+    let kept = damaged.read_dir().map_or(0, Iterator::count);
+    if kept > 0 {
+        writeln!(out, "{kept} files that were found damaged before are kept in {}", damaged.display())?;
+    }
     Ok(whole)
 }
 

@@ -10,8 +10,8 @@ const IDENTITY_MAGIC: &[u8; 8] = b"SLUICEG1";
 /// The format version that is written, and the only one that is read.
 pub(super) const VERSION: u32 = 2;
 const IDENTITY_FIXED: usize = 60;
-/// The longest identity block that is read; a length above it is damage.
-const IDENTITY_BYTES_MAX: usize = 4 << 20;
+/// The longest node id and frozen text that are believed.
+pub(super) const IDENTITY_BYTES_MAX: usize = 4 << 20;
 const SEAL_MAGIC: &[u8; 8] = b"SEALED 1";
 const PROGRESS_MAGIC: &[u8; 8] = b"PROGRESS";
 const PROGRESS_FIXED: usize = 52;
@@ -39,8 +39,12 @@ pub(super) struct Identity {
 }
 
 impl Identity {
+    /// The block, and the same once more behind it: nothing else in the file says how its rows are
+    /// encoded. Who does not know of the second takes it for the zeros that fill the block.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let len = (IDENTITY_FIXED + self.node_id.len() + self.frozen.len()).next_multiple_of(BLOCK);
+        let half = (IDENTITY_FIXED + self.node_id.len() + self.frozen.len()).next_multiple_of(BLOCK);
+        let copies = if 2 * half <= IDENTITY_BYTES_MAX { 2 } else { 1 };
+        let len = copies * half;
         let mut block = Vec::with_capacity(len);
         block.extend_from_slice(IDENTITY_MAGIC);
         block.extend_from_slice(&self.version.to_le_bytes());
@@ -54,8 +58,8 @@ impl Identity {
         block.extend_from_slice(&checksum.to_le_bytes());
         block.extend_from_slice(self.node_id.as_bytes());
         block.extend_from_slice(&self.frozen);
-        block.resize(len, 0);
-        block
+        block.resize(half, 0);
+        block.repeat(copies)
     }
 
     /// The length of the identity block that begins with `start`; `None` if `start` is not the
@@ -257,8 +261,9 @@ mod tests {
             frozen: vec![9; 5000],
         };
         let block = identity.encode();
-        assert_eq!((block.len(), Identity::length(&block)), (2 * BLOCK, Some(2 * BLOCK)));
+        assert_eq!((block.len(), Identity::length(&block)), (4 * BLOCK, Some(4 * BLOCK)));
         assert_eq!(Identity::decode(&block), Some(identity.clone()));
+        assert_eq!(Identity::decode(&block[2 * BLOCK..]), Some(identity.clone()));
         for at in (0..IDENTITY_FIXED + 4 + 5000).step_by(7) {
             let mut bad = block.clone();
             bad[at] ^= 1;

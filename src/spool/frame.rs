@@ -1,6 +1,7 @@
 //! Encoding and decoding of a frame's header. The payload follows the header: rows, rejected lines,
 //! at most one request key, and event identities.
 
+use super::ledger::Events;
 use crate::batch::identity::{Id, REQUEST_KEY_BYTES};
 use crate::batch::{Batch, Epoch, Position, SegmentNumber};
 
@@ -55,7 +56,17 @@ impl Header {
         u64::from(self.rows_bytes) + u64::from(self.rejected_bytes) + identities
     }
 
-    /// Size of the frame, header and payload.
+    /// Rows and rejected lines.
+    pub(super) fn events(&self) -> Events {
+        Events { rows: self.rows.into(), rejected: self.rejected.into() }
+    }
+
+    /// True when a whole header stands here, of whatever segment.
+    pub(super) fn is_whole(bytes: &[u8]) -> bool {
+        get(bytes, 0, HEADER - 4).is_some_and(|fields| get_u32(bytes, HEADER - 4) == Some(crc32c::crc32c(fields)))
+    }
+
+    /// Bytes of the whole frame.
     pub(super) fn len(&self) -> u64 {
         HEADER as u64 + self.payload()
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use super::storage::{self, Storage};
+use super::storage::{self, EntryKind, FolderEntry, Storage};
 use crate::batch::{Epoch, SegmentNumber};
 
 /// The kind of a segment's file, which is its file name extension.
@@ -156,20 +156,44 @@ impl Layout {
         self.table_dir.join(format!("{:020}.cut", number.get()))
     }
 
-    /// The segment files in the table's folder, by ascending number.
-    pub(super) fn list(&self) -> io::Result<Vec<(SegmentNumber, FileKind)>> {
-        let entries = self.storage.list(&self.table_dir)?;
-        let mut found: Vec<_> = entries.iter().filter_map(|entry| parse_name(&entry.name)).collect();
-        found.sort_unstable_by_key(|(number, _)| *number);
-        Ok(found)
+    /// Segments in the table's folder, by number; and the names there that look like one and are none.
+    pub(super) fn list(&self) -> io::Result<(Vec<(SegmentNumber, FileKind)>, Vec<String>)> {
+        let (mut found, mut strange) = (Vec::new(), Vec::new());
+        for FolderEntry { name, kind, .. } in self.storage.list(&self.table_dir)? {
+            match parse_name(&name) {
+                Some(segment) if kind == EntryKind::File => found.push(segment),
+                _ if is_like_a_segment(&name, kind) => strange.push(name),
+                _ => {}
+            }
+        }
+        // Of two under one number the one that was sent comes first.
+        found.sort_unstable_by_key(|(number, kind)| (*number, *kind != FileKind::Sent));
+        strange.sort_unstable();
+        Ok((found, strange))
     }
 }
 
-/// The number and kind of a segment's file; `None` for any other file name.
+/// True for the name of a segment that no segment has: its number is not written as numbers are; or the
+/// name is one of the spool's, of a folder or a link.
+fn is_like_a_segment(name: &str, kind: EntryKind) -> bool {
+    let Some((stem, extension)) = name.split_once('.') else { return false };
+    let is_ours = stem.bytes().all(|byte| byte.is_ascii_digit())
+        && ["segment", "sent", "copy", "new", "cut"].contains(&extension);
+    match kind {
+        EntryKind::File => ["segment", "sent"].contains(&extension),
+        EntryKind::Folder | EntryKind::Other => is_ours,
+    }
+}
+
+/// Numbers beyond this one are not believed: there would be none left.
+const NUMBER_MAX: SegmentNumber = SegmentNumber::new(1 << 62);
+
+/// Number and kind of a segment's file; `None` for any other.
 pub(super) fn parse_name(name: &str) -> Option<(SegmentNumber, FileKind)> {
     let (stem, extension) = name.split_once('.')?;
     let (kind, _) = FileKind::ALL.iter().find(|(_, known)| *known == extension)?;
-    Some((stem.parse().ok()?, *kind))
+    let number = stem.parse().ok().filter(|number| *number <= NUMBER_MAX)?;
+    (stem == format!("{number:020}")).then_some((number, *kind))
 }
 
 /// The reason why a spool can't be opened.
@@ -238,9 +262,10 @@ mod tests {
     #[test]
     fn the_name_of_a_segment_is_parsed_and_other_names_are_not() {
         assert_eq!(parse_name("00000000000000000007.sent"), Some((SegmentNumber::new(7), FileKind::Sent)));
-        for other in ["schema.json", "7", "x.segment", "7.segment.new", "free", ".segment"] {
+        for other in ["schema.json", "7", "x.segment", "7.segment", "7.segment.new", "free", ".segment"] {
             assert_eq!(parse_name(other), None, "{other}");
         }
+        assert_eq!(parse_name(&format!("{}.sent", u64::MAX)), None, "no number would be left");
     }
 
     #[test]

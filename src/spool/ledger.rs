@@ -122,8 +122,13 @@ impl Ledger {
         self.take(number, events);
     }
 
-    /// Closes the account of a segment. Events that are still on it, which only a bug leaves there,
-    /// unbalance the ledger.
+    /// A start found these events in a file that only an operator can do something with.
+    pub(super) fn found_aside(&mut self, events: Events) {
+        self.recovered.add(events);
+        self.set_aside.add(events);
+    }
+
+    /// It is gone, and whatever was left on its account with it: nothing, if all is well.
     pub(super) fn close(&mut self, number: SegmentNumber) {
         self.segments.remove(&number);
     }
@@ -170,7 +175,8 @@ impl Ledger {
 }
 
 impl Events {
-    fn add(&mut self, more: Self) {
+    /// Counts these as well.
+    pub(super) fn add(&mut self, more: Self) {
         self.rows += more.rows;
         self.rejected += more.rejected;
     }
@@ -201,6 +207,8 @@ mod tests {
         assert_eq!(now.rejected.named().map(|(_, events)| events), [2, 1, 0, 3, 0]);
         ledger.inserted(SegmentNumber::new(1), events(0, 1));
         ledger.set_aside(SegmentNumber::new(1), events(0, 1));
+        ledger.found_aside(events(4, 0));
+        assert_eq!(ledger.snapshot().rows.named().map(|(_, events)| events), [14, 10, 7, 10, 7]);
         ledger.close(SegmentNumber::new(1));
         let now = ledger.snapshot();
         assert!(now.balances() && now.rejected.set_aside == 1, "{now:?}");

@@ -133,8 +133,13 @@ impl SpoolMetrics {
         self.sealed();
     }
 
-    /// Sets the number of files in `damaged/`.
-    pub(super) fn set_damaged(&self, files: u64) {
+    /// A start found events that can only be set aside, with their file.
+    pub(super) fn found_aside(&self, events: Events) {
+        self.accounts().found_aside(events);
+    }
+
+    /// So many files are in `damaged/`.
+    pub(super) fn found_damaged(&self, files: u64) {
         self.damaged.store(files, Relaxed);
     }
 

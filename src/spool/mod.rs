@@ -15,7 +15,7 @@
 //! | `<spool-dir>/<table>/<number>.new` | to be one of these, and not yet written; nothing in it counts |
 //! | `<spool-dir>/<table>/<number>.copy` | a recovery that was interrupted; nothing in it counts |
 //! | `<spool-dir>/<table>/seen/<hour>.log` | identities of events in sealed segments: see [`repeats`] |
-//! | `<spool-dir>/<table>/damaged/` | what could not be read whole: see [`salvage`] |
+//! | `<spool-dir>/<table>/damaged/` | what could not be read whole, or is no segment: see [`salvage`], [`aside`] |
 //! | `<spool-dir>/<table>/free/` | files of inserted segments, to be overwritten |
 //!
 //! Files have mode 0600, folders 0700. A segment number is written with 20 digits. A number is not
@@ -26,7 +26,8 @@
 //! All integers are little-endian; every checksum is CRC-32C.
 //!
 //! ```text
-//! identity block, a multiple of 4096 bytes, written when the segment is opened
+//! identity block, a multiple of 8192 bytes, written when the segment is opened: its second half is a
+//! copy of the first (without it, a multiple of 4096, in files of releases before)
 //!   0  8  "SLUICEG1"            8  4  version = 2        12  4  length I of this block
 //!  16  8  epoch                24  8  number             32  8  created, Unix ms
 //!  40  8  position of the first frame
@@ -60,10 +61,11 @@
 //!  76  …  rows, rejected, request key of 36 bytes, identities of 16 bytes each
 //! ```
 //!
-//! Segment files are reused ([`pool`]): a new segment overwrites an old one from the start of the
-//! file. Bytes of the old segment therefore remain behind the last frame and inside the blocks.
-//! They are never mistaken for current ones, because every block and frame names its epoch and
-//! segment number.
+//! Files are overwritten from their start ([`pool`]), so old bytes lie behind the end, and in the
+//! blocks. None of them is believed: every block and frame names the epoch and the number that it
+//! belongs to. The *position* counts the frames of an epoch from 1 without a gap; the *durable mark*
+//! is the position that was known to be on the disk when the frame was written. So a bad frame
+//! below a later frame's mark is damage, and above it a torn tail ([`unsealed`]).
 //!
 //! The *position* of a frame counts the frames of an epoch from 1 without gaps. The *durable mark*
 //! of a frame is the highest position that was known to be synced when the frame was written. An
@@ -83,8 +85,10 @@
 //!
 //! A `.sent` segment without a valid progress block may have been sent to any server at any time.
 
+mod aside;
 mod block;
 mod committer;
+mod copying;
 mod cut;
 mod frame;
 mod held;
@@ -97,9 +101,11 @@ mod reader;
 mod recovery;
 mod repeats;
 mod salvage;
+mod scan;
 mod sealed;
 mod segment;
 mod storage;
+mod unsealed;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -225,7 +231,13 @@ impl Spool {
     /// If there is still too little disk space, or on another I/O error.
     fn recover_postponed(&mut self) -> io::Result<Option<SealedSegment>> {
         while let Some(number) = self.postponed.first().copied() {
-            let recovered = recovery::recover_one(&self.layout, number, layout::FileKind::Segment, &mut self.repeats)?;
+            let recovered = recovery::recover_one(
+                &self.layout,
+                &self.metrics,
+                number,
+                layout::FileKind::Segment,
+                &mut self.repeats,
+            )?;
             self.postponed.remove(0);
             if let Some(segment) = recovered {
                 self.metrics.recovered(&segment);

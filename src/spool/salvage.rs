@@ -13,11 +13,13 @@
 use std::io;
 use std::sync::Arc;
 
+use super::aside::set_aside;
 use super::block::{Identity, Progress, Seal};
+use super::copying::{CopyMode, Written, write_copy};
 use super::frame::Header;
 use super::layout::{FileKind, Layout};
 use super::ledger::Events;
-use super::recovery::{CopyMode, Tail, Written, scan, set_aside, write_copy};
+use super::scan::{Tail, scan};
 use super::sealed::{Opened, SealedSegment};
 use super::storage::write_all;
 use crate::batch::Position;
@@ -98,7 +100,7 @@ pub(super) fn salvage(layout: &Arc<Layout>, segment: &mut SealedSegment) -> io::
 fn open(layout: &Arc<Layout>, segment: &SealedSegment) -> io::Result<Option<Box<SealedSegment>>> {
     Ok(match SealedSegment::open(layout, segment.number(), segment.kind())? {
         Opened::Sealed(found) => Some(found),
-        Opened::Empty | Opened::Unreadable | Opened::Unsealed { .. } => None,
+        Opened::Misnamed | Opened::Unreadable | Opened::Unsealed { .. } => None,
     })
 }
 

@@ -4,12 +4,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::block::{BLOCK, Identity, OpenAttempt, Progress, Seal, VERSION, frames_start};
+use super::block::{BLOCK, IDENTITY_BYTES_MAX, Identity, OpenAttempt, Progress, Seal, VERSION, frames_start};
 use super::cut::{Cut, PieceState};
 use super::frame::FramePlace;
 use super::layout::{FileKind, Layout};
 use super::reader::{Part, SegmentReader};
-use super::storage::{read_up_to, write_all};
+use super::storage::{StorageFile, read_up_to, write_all};
 use crate::batch::SegmentNumber;
 use crate::clock::unix_ms;
 
@@ -53,23 +53,11 @@ impl SealedSegment {
     pub(super) fn open(layout: &Arc<Layout>, number: SegmentNumber, kind: FileKind) -> io::Result<Opened> {
         let path = layout.path(number, kind);
         let file = layout.storage().open(&path)?;
-        let mut start = vec![0; BLOCK];
-        let len = read_up_to(&*file, &mut start, 0)?;
-        start.truncate(len);
-        if start.iter().all(|byte| *byte == 0) {
-            return Ok(Opened::Empty);
-        }
-        let Some(identity_len) = Identity::length(&start) else {
-            return Ok(Opened::Unreadable);
-        };
-        let mut blocks = vec![0; identity_len + 2 * BLOCK];
-        let len = read_up_to(&*file, &mut blocks, 0)?;
-        blocks.truncate(len);
-        let Some(identity) = Identity::decode(&blocks) else {
+        let Some(FoundIdentity { identity, len: identity_len, .. }) = read_identity(&*file)? else {
             return Ok(Opened::Unreadable);
         };
         if identity.number != number {
-            return Ok(Opened::Empty);
+            return Ok(Opened::Misnamed);
         }
         if identity.version != VERSION {
             let version = identity.version;
@@ -81,17 +69,19 @@ impl SealedSegment {
                 ),
             ));
         }
-        let rest = blocks.get(identity_len..).unwrap_or_default();
-        let (seal, progress) = rest.split_at_checked(BLOCK).unwrap_or((rest, &[]));
-        let (epoch, identity_len) = (identity.epoch, identity_len as u64);
-        let Some(seal) = Seal::decode(seal, epoch, number) else {
-            return Ok(Opened::Unsealed { identity, frames_start: frames_start(identity_len) });
-        };
+        let mut blocks = vec![0; 2 * BLOCK];
+        let len = read_up_to(&*file, &mut blocks, identity_len)?;
+        let blocks = blocks.get(..len).unwrap_or_default();
+        let (seal, progress) = blocks.split_at_checked(BLOCK).unwrap_or((blocks, &[]));
+        let epoch = identity.epoch;
         let sent = kind == FileKind::Sent;
         // Without a valid progress block, the segment may have been sent to any server.
         let unknown = OpenAttempt::unknown(identity.created_ms, number);
         let progress = Progress::decode(progress, epoch, number)
             .unwrap_or_else(|| Progress { open: sent.then_some(unknown), ..Progress::default() });
+        let Some(seal) = Seal::decode(seal, epoch, number) else {
+            return Ok(Opened::Unsealed { identity, identity_len, progress });
+        };
         let mut segment = Self {
             layout: layout.clone(),
             path,
@@ -380,13 +370,52 @@ impl SealedSegment {
 
 /// The state of a segment according to its blocks.
 pub(super) enum Opened {
-    /// No frame in the file was acknowledged as part of this segment.
-    Empty,
-    /// The identity block is damaged.
+    /// It is another segment, by what its identity says.
+    Misnamed,
+    /// Its identity can't be read, nor the copy of that.
     Unreadable,
     Sealed(Box<SealedSegment>),
     Unsealed {
         identity: Identity,
-        frames_start: u64,
+        identity_len: u64,
+        progress: Progress,
     },
+}
+
+/// The identity of a segment's file.
+pub(super) struct FoundIdentity {
+    pub(super) identity: Identity,
+    /// Of the block, with its copy.
+    pub(super) len: u64,
+    /// The whole block, where what stands in front of the file is not what was written.
+    pub(super) restored: Option<Vec<u8>>,
+}
+
+/// Reads the identity in front of a file, or else the copy behind it. `None` when neither is whole.
+pub(super) fn read_identity(file: &dyn StorageFile) -> io::Result<Option<FoundIdentity>> {
+    if let Some((block, len)) = identity_block(file, 0)?
+        && let Some(identity) = Identity::decode(&block)
+    {
+        return Ok(Some(FoundIdentity { identity, len: len as u64, restored: None }));
+    }
+    for half in (BLOCK..=IDENTITY_BYTES_MAX / 2).step_by(BLOCK) {
+        if let Some((mut block, len)) = identity_block(file, half as u64)?.filter(|(_, len)| *len == 2 * half)
+            && let Some(identity) = Identity::decode(&block)
+        {
+            block.truncate(half);
+            return Ok(Some(FoundIdentity { identity, len: len as u64, restored: Some(block.repeat(2)) }));
+        }
+    }
+    Ok(None)
+}
+
+/// What looks like an identity at this offset, and the length that it says.
+fn identity_block(file: &dyn StorageFile, offset: u64) -> io::Result<Option<(Vec<u8>, usize)>> {
+    let mut start = [0; 16];
+    let read = read_up_to(file, &mut start, offset)?;
+    let Some(len) = Identity::length(start.get(..read).unwrap_or_default()) else { return Ok(None) };
+    let mut block = vec![0; len];
+    let read = read_up_to(file, &mut block, offset)?;
+    block.truncate(read);
+    Ok(Some((block, len)))
 }

@@ -69,11 +69,20 @@ impl From<SealError> for io::Error {
     }
 }
 
-/// An entry of a folder.
+/// What has a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EntryKind {
+    File,
+    Folder,
+    /// A link or anything else, which none of the spool's files is.
+    Other,
+}
+
+/// A name in a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FolderEntry {
     pub(super) name: String,
-    pub(super) is_folder: bool,
+    pub(super) kind: EntryKind,
     pub(super) len: u64,
 }
 
@@ -196,7 +205,12 @@ impl Storage for Disk {
             // The entry was removed after the folder was read.
             let Ok(metadata) = entry.metadata() else { continue };
             let name = entry.file_name().to_string_lossy().into_owned();
-            entries.push(FolderEntry { name, is_folder: metadata.is_dir(), len: metadata.len() });
+            let kind = match metadata.file_type() {
+                kind if kind.is_file() => EntryKind::File,
+                kind if kind.is_dir() => EntryKind::Folder,
+                _ => EntryKind::Other,
+            };
+            entries.push(FolderEntry { name, kind, len: metadata.len() });
         }
         Ok(entries)
     }

@@ -291,3 +291,45 @@ fn drain_keeps_a_segment_without_a_readable_frame_and_is_done(variant: Variant) 
     assert_eq!(stored(clickhouse, &database), numbers([1]));
     assert_eq!((server.spooled_files(), damaged_files(&server).len()), (vec![], 1));
 }
+
+#[test]
+fn a_start_deletes_nothing_that_it_does_not_understand_and_sends_what_is_readable() {
+    let mut clickhouse = ClickHouse::start();
+    let database = clickhouse.database();
+    let mut server = Server::start(&clickhouse, &database, &ONE_SEGMENT);
+    clickhouse.kill();
+    send(&server, 0..4 * REQUESTS);
+    let table = server.spool_dir().join("events");
+    let path = |number: u64| table.join(format!("{number:020}.segment"));
+    wait_for(|| server.log(), || (1..=4).all(|number| path(number).exists()).then_some(()));
+    wait_for_ledger(&server, [[0, 0, 200, 0], [0, 0, 20, 0]]);
+    server.kill9();
+    let change = |number: u64, change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = fs::read(path(number)).unwrap();
+        change(&mut bytes);
+        fs::write(path(number), bytes).unwrap();
+    };
+    change(1, &|bytes| bytes[..4096].fill(0));
+    change(2, &|bytes| bytes.clear());
+    change(3, &|bytes| bytes[9] ^= 1);
+    fs::rename(path(4), path(44)).unwrap();
+    fs::create_dir(path(7)).unwrap();
+    let spool = server.spool_dir().to_string_lossy().into_owned();
+    let (succeeded, said, _) = run(&["spool", "verify", "--spool-dir", &spool]);
+    assert!(!succeeded && said.matches("DAMAGED").count() >= 3, "{said}");
+    let server = server.start_again();
+    clickhouse.restart();
+    wait_for_ledger(&server, [[150, 150, 0, 0], [15, 15, 0, 0]]);
+    assert_eq!(stored(&clickhouse, &database), numbers((0..5).chain(10..20)));
+    let mut kept = damaged_files(&server);
+    kept.sort();
+    assert_eq!(kept, [2, 7].map(|number| format!("{number:020}.segment")));
+    wait_for_warning(&server, "damaged/");
+    for said in ["written again from its copy", "gets its name back", "first block can't be read", "is none"] {
+        assert!(server.log().contains(said), "{said:?} is not said:\n{}", server.log());
+    }
+    send(&server, 20..25);
+    let first = server.spooled_files();
+    assert!(first.iter().all(|name| name.as_str() > "00000000000000000007"), "a number came again: {first:?}");
+    assert!(server.stop().success());
+}

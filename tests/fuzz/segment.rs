@@ -20,7 +20,7 @@ use sluicegate::spool::{Committer, Durability, Inspected, Part, Spool, SpoolConf
 const NAME: &str = "t/00000000000000000001.segment";
 
 /// Where the seal's block lies.
-const SEAL: usize = 4096;
+const SEAL: usize = 8192;
 
 struct Base {
     folder: tempfile::TempDir,

@@ -11,7 +11,7 @@ use crate::limits;
 impl<E: Exchange> Committer<E> {
     /// Size of a new segment file: `--batch-bytes` and the blocks.
     pub(super) fn capacity(&self) -> u64 {
-        self.spool.config.batch_bytes + self.frozen.len() as u64 + limits::SEGMENT_BLOCKS_BYTES
+        self.spool.config.batch_bytes + 2 * self.frozen.len() as u64 + limits::SEGMENT_BLOCKS_BYTES
     }
 
     /// Checks that the spool's limit and the free disk space permit another segment file.

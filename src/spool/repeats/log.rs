@@ -30,7 +30,7 @@ use crate::batch::identity::{Id, REQUEST_KEY_BYTES, RequestKey};
 use crate::spool::frame::{get, get_u32, get_u64};
 use crate::spool::layout::Layout;
 use crate::spool::metrics::SpoolMetrics;
-use crate::spool::storage::{self, SealError, StorageFile, read_up_to, write_all};
+use crate::spool::storage::{self, EntryKind, SealError, StorageFile, read_up_to, write_all};
 
 const HEADER: usize = 28;
 
@@ -149,7 +149,8 @@ impl<R: Record> HourlyLog<R> {
             // A crash interrupted the replacement of a file; the original is still there.
             let _ = storage.remove(&folder.join(&interrupted.name));
         }
-        let mut hours: Vec<u64> = entries.iter().filter_map(|entry| hour_of(&entry.name)).collect();
+        let files_of_hours = entries.iter().filter(|entry| entry.kind == EntryKind::File);
+        let mut hours: Vec<u64> = files_of_hours.filter_map(|entry| hour_of(&entry.name)).collect();
         hours.sort_unstable();
         let (mut files, mut found) = (VecDeque::new(), VecDeque::new());
         let found_max = usize::try_from(records_max).unwrap_or(usize::MAX);

@@ -1,13 +1,13 @@
 //! A bit that flips at rest, and the loss that it may cause.
 //!
-//! - In a frame of a sealed segment: that frame is lost, and no other.
-//! - In a frame of an unsealed segment: that frame is lost. If no later frame proves that it had
-//!   been synced, the frames behind it are lost too, without notice: to the next start they are a
-//!   torn tail.
-//! - In an identity block, or in the seal of a segment that was sent: the whole segment is set aside.
-//! - In any other seal, or in a progress block: nothing is lost. But without the seal, a frame that
-//!   was damaged earlier may look like a torn tail.
-//! - In a log of identities: repeats of the events in that block are stored again.
+//! - In a frame of a sealed segment: that frame, whatever becomes of the others.
+//! - In a frame of an unsealed one: that frame, too. If no later frame says that it was on the disk,
+//!   those behind it as well, and unnoticed: to the next start they are a torn tail.
+//! - In an identity: nothing, there is a copy. In the seal of what was sent: nothing while all frames are
+//!   whole, else the segment is set aside, whole.
+//! - In any other seal, or in a progress block: nothing. But without its seal a frame that was
+//!   damaged before may be a torn tail.
+//! - In a log of identities: that the events in that block are taken for new, once more.
 
 use crate::batch::Position;
 use std::collections::BTreeSet;
@@ -30,11 +30,15 @@ pub(super) fn flip(disk: &FaultyDisk, folder: &Path, model: &mut Model, chance: 
     }
     let (name, bytes) = chance.pick(&files);
     let Some(segment) = Segment::parse(bytes) else { return };
-    let Segment { identity, identity_len, is_sealed, frames } = segment;
+    let Segment { identity, identity_len, sealed_frames, frames } = segment;
+    let is_sealed = sealed_frames.is_some();
     let (all, none, is_sent) = (0..frames.len(), 0..0, name.ends_with(".sent"));
     let (first, len, hit, is_sealed) = match chance.below(6) {
-        0 => (0, 60, all, true),
-        1 => (identity_len, 84, if is_sent { all } else { none }, is_sent),
+        0 => (0, 60, none, true),
+        1 => {
+            let is_lost = is_sent && sealed_frames != Some(frames.len());
+            (identity_len, 84, if is_lost { all } else { none }, is_sent)
+        }
         2 => (identity_len + BLOCK, 60, none, is_sealed),
         _ if frames.is_empty() => return,
         _ => {
@@ -116,8 +120,9 @@ pub(super) fn readable(disk: &FaultyDisk, path: &Path, rows: bool) -> BTreeSet<u
 struct Segment {
     identity: Identity,
     identity_len: usize,
-    is_sealed: bool,
-    /// The valid frames.
+    /// How many its seal says.
+    sealed_frames: Option<usize>,
+    /// Those that are whole.
     frames: Vec<Frame>,
 }
 
@@ -129,14 +134,17 @@ struct Frame {
 
 impl Segment {
     fn parse(bytes: &[u8]) -> Option<Self> {
-        let identity = Identity::decode(bytes)?;
-        let identity_len = Identity::length(bytes)?;
+        // In front, or its copy.
+        let mut halves = (0..bytes.len()).step_by(BLOCK);
+        let identity = halves.find_map(|at| Identity::decode(&bytes[at..]))?;
+        let identity_len = identity.encode().len();
         let seal = Seal::decode(&bytes[identity_len..], identity.epoch, identity.number);
         let start = frames_start(identity_len as u64) as usize;
         let end = seal.map_or(bytes.len(), |seal| seal.end as usize);
         let places = memchr::memmem::find_iter(bytes, MAGIC).filter(|offset| (start..end).contains(offset));
         let frames = places.filter_map(|offset| Frame::parse(bytes, &identity, offset)).collect();
-        Some(Self { identity, identity_len, is_sealed: seal.is_some(), frames })
+        let sealed_frames = seal.map(|seal| seal.frames as usize);
+        Some(Self { identity, identity_len, sealed_frames, frames })
     }
 }
 

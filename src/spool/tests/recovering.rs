@@ -9,6 +9,7 @@ use crate::spool::repeats::OutcomeRule;
 const FIGURES: Summary = Summary { accepted: 1, rejected: 0, refused: false };
 
 const NAME: &str = "00000000000000000001.segment";
+const SENT: &str = "00000000000000000001.sent";
 const CONTENTS: [(&str, &str); 4] = [("", ""), ("one", ""), ("onetwodeux", "bad"), ("onetwodeux", "badworse")];
 
 #[test]
@@ -145,12 +146,14 @@ fn sealed_segments_keep_their_token_and_what_is_known_of_them() {
 }
 
 #[test]
-fn a_recovered_segment_has_another_token_and_is_found_again_whole() {
+fn a_recovered_segment_has_the_token_that_every_copy_of_it_has_and_is_found_again_whole() {
     let folder = tempfile::tempdir().unwrap();
     let (bytes, _) = three_frames(folder.path());
     let (folder, spool, segments) = recover(&bytes, NAME);
     let token = segments[0].token();
-    assert!(!token.contains(&format!("{:016x}", spool_epoch(&bytes))), "{token}");
+    assert!(token.contains(&format!("{:016x}", spool_epoch(&bytes))), "{token}");
+    let (_folder, _spool, copy) = recover(&bytes, NAME);
+    assert_eq!(copy[0].token(), token, "another server with a copy of the spool would double it");
     drop((spool, segments));
     let (_spool, again) = Spool::open(config(folder.path())).unwrap();
     assert_eq!(again.segments[0].token(), token);
@@ -195,17 +198,132 @@ fn a_sealed_segment_that_changed_is_not_streamed() {
 #[test]
 fn a_file_that_can_not_be_read_is_kept_as_damaged() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut bytes, _) = three_frames(folder.path());
-    bytes[20] ^= 1;
-    let (_folder, spool, segments) = recover(&bytes, NAME);
-    assert!(segments.is_empty());
-    assert_eq!(files(&spool.layout.damaged_dir()), [NAME]);
-    // A segment that was sent always has a seal; one without is damaged.
+    let (bytes, _) = three_frames(folder.path());
+    let mut zeros = bytes.clone();
+    zeros[..2 * block::BLOCK].fill(0);
+    // Of what has lost its identity and the copy, the frames say how many events there are.
+    for (name, bytes, events) in [(NAME, &zeros[..], (3, 2)), (NAME, &[][..], (0, 0)), (SENT, &zeros[..], (3, 2))] {
+        let (_folder, spool, segments) = recover(bytes, name);
+        assert!(segments.is_empty());
+        assert_eq!(files(&spool.layout.damaged_dir()), [name]);
+        assert_eq!(spool.next_number, SegmentNumber::new(2));
+        assert_eq!(spool.metrics().damaged(), 1);
+        let ledger = spool.metrics().ledger();
+        assert!(ledger.balances(), "{ledger:?}");
+        assert_eq!((ledger.rows.set_aside, ledger.rejected.set_aside), events);
+    }
+}
+
+#[test]
+fn whatever_byte_of_an_identity_has_changed_nothing_is_lost() {
     let (bytes, _) = three_frames(tempfile::tempdir().unwrap().path());
-    let (_folder, spool, segments) = recover(&bytes, "00000000000000000001.sent");
-    assert!(segments.is_empty());
-    assert_eq!(files(&spool.layout.damaged_dir()), ["00000000000000000001.sent"]);
-    assert_eq!(spool.next_number, SegmentNumber::new(2));
+    let mut without = bytes.clone();
+    without[..block::BLOCK].fill(0);
+    let flipped = (0..70).map(|at| {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1;
+        flipped
+    });
+    for changed in flipped.chain([without]) {
+        let (folder, spool, segments) = recover(&changed, NAME);
+        assert_eq!(contents(&segments[0]).unwrap(), ("onetwodeux".into(), "badworse".into()));
+        assert!(files(&spool.layout.damaged_dir()).is_empty());
+        let written = fs::read(folder.path().join("spool/t").join(NAME)).unwrap();
+        assert_eq!(written[..2 * block::BLOCK], bytes[..2 * block::BLOCK], "it is whole again");
+    }
+}
+
+#[test]
+fn a_renamed_segment_gets_its_name_back_and_a_second_one_of_its_number_is_set_aside() {
+    let (bytes, _) = three_frames(tempfile::tempdir().unwrap().path());
+    for name in ["00000000000000000009.segment", "1.segment", "old.segment", "99999999999999999999.segment"] {
+        let (folder, spool, segments) = recover(&bytes, name);
+        assert_eq!(contents(&segments[0]).unwrap(), ("onetwodeux".into(), "badworse".into()), "{name}");
+        assert_eq!(segments[0].number(), SegmentNumber::new(1));
+        let token = segments[0].token();
+        drop((spool, segments));
+        let table_dir = folder.path().join("spool/t");
+        fs::copy(table_dir.join(NAME), table_dir.join(name)).unwrap();
+        let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
+        let tokens: Vec<_> = recovered.segments.iter().map(SealedSegment::token).collect();
+        assert_eq!(tokens, [token], "{name}");
+        assert_eq!(files(&spool.layout.damaged_dir()), [name]);
+    }
+}
+
+#[test]
+fn folders_and_links_with_the_names_of_segments_do_not_stop_a_start() {
+    let names = ["segment", "sent", "copy", "new", "cut"].map(|ending| format!("00000000000000000003.{ending}"));
+    let folder = tempfile::tempdir().unwrap();
+    let (bytes, _) = three_frames(tempfile::tempdir().unwrap().path());
+    let table_dir = folder.path().join("spool/t");
+    fs::create_dir_all(table_dir.join("free/00000000000000000001.free")).unwrap();
+    fs::create_dir_all(table_dir.join("seen/2026-11-24T21.log")).unwrap();
+    fs::write(table_dir.join(NAME), &bytes).unwrap();
+    for name in &names {
+        fs::create_dir_all(table_dir.join(name).join("below")).unwrap();
+    }
+    std::os::unix::fs::symlink("/nowhere", table_dir.join("00000000000000000004.segment")).unwrap();
+    for damaged in [6, 6] {
+        let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
+        assert_eq!(contents(&recovered.segments[0]).unwrap(), ("onetwodeux".into(), "badworse".into()));
+        assert_eq!(spool.metrics().damaged(), damaged);
+        assert_eq!(files(spool.layout.table_dir()), [NAME]);
+    }
+}
+
+#[test]
+fn a_seal_that_is_damaged_after_something_was_sent_is_written_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut spool, _) = Spool::open(config(folder.path())).unwrap();
+    let batches = [batch(&["a"], &["b"]), batch(&["c"], &[])];
+    let mut sealed = write_segment(&spool, 1, None, &batches).seal(&mut spool.repeats).map_err(|_| ()).unwrap();
+    let token = sealed.token();
+    sealed.begin_attempt("a window", SegmentNumber::new(1)).unwrap();
+    let path = sealed.path().to_owned();
+    let bytes = fs::read(&path).unwrap();
+    let seal = block::Identity::length(&bytes).unwrap();
+    let last = sealed.seal().end as usize - 1;
+    drop((spool, sealed));
+    let mut changed = bytes.clone();
+    changed[seal + 30] ^= 1;
+    fs::write(&path, &changed).unwrap();
+    let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
+    let [segment] = &recovered.segments[..] else { panic!("{recovered:?}") };
+    assert_eq!((contents(segment).unwrap(), segment.token()), (("ac".into(), "b".into()), token));
+    assert!(segment.open_attempt().unwrap().is_unknown(), "an operator looks whether it is there");
+    drop((spool, recovered));
+    // With a damaged frame nobody knows any more what was sent.
+    changed[last] ^= 1;
+    fs::write(&path, &changed).unwrap();
+    let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
+    assert!(recovered.segments.is_empty());
+    assert_eq!(files(&spool.layout.damaged_dir()), [SENT]);
+    assert_eq!(spool.metrics().ledger().rows.set_aside, 1);
+}
+
+#[test]
+fn what_was_begun_behind_the_last_frame_is_noticed_and_what_an_older_segment_left_is_not() {
+    use crate::spool::scan::{Behind, behind};
+    let folder = tempfile::tempdir().unwrap();
+    let (bytes, ends) = three_frames(folder.path());
+    let path = folder.path().join("file");
+    let look = |bytes: &[u8], offset: usize, epoch: u64| {
+        fs::write(&path, bytes).unwrap();
+        let place = FramePlace { epoch: Epoch::new(epoch), number: SegmentNumber::new(1), offset: offset as u64 };
+        behind(&*Disk.open(&path).unwrap(), place).unwrap()
+    };
+    let epoch = spool_epoch(&bytes);
+    assert_eq!(look(&bytes, ends[2], epoch), Behind::Nothing);
+    assert_eq!(look(&bytes, ends[1], epoch + 1), Behind::Nothing, "a frame of the file's former life");
+    let worse = Behind::Frame(Some(super::ledger::Events { rows: 0, rejected: 1 }));
+    assert_eq!(look(&bytes, ends[1], epoch), worse, "its payload may be anything");
+    for at in ends[1]..ends[1] + HEADER {
+        let mut torn = bytes.clone();
+        torn[at] ^= 1;
+        assert_eq!(look(&torn, ends[1], epoch), Behind::Frame(None), "byte {at}");
+    }
+    assert_eq!(look(&bytes[..ends[1] + 20], ends[1], epoch), Behind::Frame(None), "cut off");
 }
 
 #[test]

@@ -34,7 +34,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::chance::Chance;
-use crate::spool::storage::{FolderEntry, Storage, StorageFile};
+use crate::spool::storage::{EntryKind, FolderEntry, Storage, StorageFile};
 use file::File;
 use machine::{Call, Extent, Inode, Machine, split};
 
@@ -273,10 +273,11 @@ impl Storage for FaultyDisk {
         let mut machine = self.machine();
         machine.enter(self.life, Call::Look)?;
         let folder = machine.folders.get(path).ok_or(io::ErrorKind::NotFound)?;
-        let names = folder.cached.iter().map(|(name, inode)| (name.clone(), false, machine.files[*inode].cached.len));
+        let names =
+            folder.cached.iter().map(|(name, inode)| (name.clone(), EntryKind::File, machine.files[*inode].cached.len));
         let below = machine.folders.keys().filter(|folder| folder.parent() == Some(path));
-        let below = below.map(|folder| (split(folder).1, true, 0));
-        Ok(names.chain(below).map(|(name, is_folder, len)| FolderEntry { name, is_folder, len }).collect())
+        let below = below.map(|folder| (split(folder).1, EntryKind::Folder, 0));
+        Ok(names.chain(below).map(|(name, kind, len)| FolderEntry { name, kind, len }).collect())
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {

@@ -77,7 +77,7 @@ impl Life {
             dir: "/disk/spool".into(),
             table: "t".into(),
             node_id: None,
-            spool_bytes_max: files * (batch_bytes + FROZEN as u64 + limits::SEGMENT_BLOCKS_BYTES),
+            spool_bytes_max: files * (batch_bytes + 2 * FROZEN as u64 + limits::SEGMENT_BLOCKS_BYTES),
             disk_free_min: 1,
             batch_rows: *chance.pick(&[6, 25, 1000]),
             batch_bytes,
