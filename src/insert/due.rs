@@ -1,11 +1,11 @@
-//! The queue of segments that wait for their insert, ordered by the time when each is due.
+//! The segments that wait for an insert: those that were never tried first, then the oldest due.
 //!
-//! The committer sends sealed segments to a lock-free channel and never waits. The inserters move
-//! them from the channel to a heap ordered by time. No inserter sleeps on a segment: a segment that
-//! must wait goes back to the heap with a due time, and the inserter takes another one.
+//! The committer puts sealed segments into a lock-free queue and never waits; the inserters take them
+//! from there. What was tried is in a set ordered by time. No inserter sleeps on a segment: one that must wait goes back
+//! with the time when it is due, and the inserter takes another.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -72,10 +72,6 @@ struct DueEntry {
 }
 
 impl DueEntry {
-    fn fresh(due: Instant, segment: SealedSegment) -> Self {
-        Self { due, is_held: false, work: Work::new(segment) }
-    }
-
     fn key(&self) -> Reverse<(Instant, SegmentNumber)> {
         Reverse((self.due, self.work.segment.number()))
     }
@@ -104,18 +100,45 @@ impl Ord for DueEntry {
 /// The queue of segments that wait for their insert.
 pub struct Due {
     sealed: Receiver<SealedSegment>,
-    timed: Mutex<BinaryHeap<DueEntry>>,
+    waiting: Mutex<Waiting>,
     lifecycle: Arc<Lifecycle>,
 }
 
-/// The longest wait of an inserter before it checks the deadline of a stop again.
+/// What no inserter has.
+#[derive(Default)]
+struct Waiting {
+    /// Never tried, in their order.
+    fresh: VecDeque<Work>,
+    /// Tried, and due at some time.
+    timed: BinaryHeap<DueEntry>,
+    /// Those that were given out.
+    turn: u32,
+}
+
+impl Waiting {
+    /// Fresh ones first, so that however many wait again and again, none of these waits for them; but
+    /// one in a few is another that is due, so that no stream of fresh ones makes it wait for ever.
+    fn take(&mut self, now: Instant) -> Option<Work> {
+        self.turn = self.turn.wrapping_add(1);
+        let is_due = self.timed.peek().is_some_and(|entry| entry.due <= now);
+        if is_due && (self.fresh.is_empty() || self.turn.is_multiple_of(FRESH_IN_A_ROW)) {
+            return self.timed.pop().map(|entry| entry.work);
+        }
+        self.fresh.pop_front()
+    }
+}
+
+/// Of so many segments that are given out one is not fresh, while some wait of both.
+const FRESH_IN_A_ROW: u32 = 4;
+
+/// The longest that an inserter waits without looking at the deadline of a stop.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 
 impl Due {
     /// Creates a queue that takes segments from `sealed` until the committer drops the sender, and
     /// returns none after the deadline of a stop.
     pub fn new(sealed: Receiver<SealedSegment>, lifecycle: Arc<Lifecycle>) -> Self {
-        Self { sealed, timed: Mutex::default(), lifecycle }
+        Self { sealed, waiting: Mutex::default(), lifecycle }
     }
 
     /// The next segment whose time has come, waiting for it. `None` when the committer has ended and
@@ -127,20 +150,16 @@ impl Due {
                 return None;
             }
             let (soonest, nothing_is_left) = {
-                let mut timed = self.timed();
-                while let Ok(segment) = self.sealed.try_recv() {
-                    timed.push(DueEntry::fresh(now, segment));
+                let mut waiting = self.waiting();
+                waiting.fresh.extend(self.sealed.try_iter().map(Work::new));
+                if let Some(work) = waiting.take(now) {
+                    return Some(work);
                 }
-                if timed.peek().is_some_and(|entry| entry.due <= now) {
-                    return timed.pop().map(|entry| entry.work);
-                }
-                (timed.peek().map(|entry| entry.due), timed.iter().all(|entry| entry.is_held))
+                (waiting.timed.peek().map(|entry| entry.due), waiting.timed.iter().all(|entry| entry.is_held))
             };
             let wait = soonest.map_or(WAIT_MAX, |due| due.saturating_duration_since(now).min(WAIT_MAX));
             match self.sealed.recv_timeout(wait) {
-                Ok(segment) => {
-                    self.timed().push(DueEntry::fresh(Instant::now(), segment));
-                }
+                Ok(segment) => self.waiting().fresh.push_back(Work::new(segment)),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) if nothing_is_left => return None,
                 // The channel no longer waits for us.
@@ -151,12 +170,9 @@ impl Due {
 
     /// The next segment whose time has come, if there is one.
     pub fn next_now(&self) -> Option<Work> {
-        let now = Instant::now();
-        let mut timed = self.timed();
-        while let Ok(segment) = self.sealed.try_recv() {
-            timed.push(DueEntry::fresh(now, segment));
-        }
-        timed.peek().is_some_and(|entry| entry.due <= now).then(|| timed.pop().map(|entry| entry.work)).flatten()
+        let mut waiting = self.waiting();
+        waiting.fresh.extend(self.sealed.try_iter().map(Work::new));
+        waiting.take(Instant::now())
     }
 
     /// True once the server stops: no spare inserter begins anything then.
@@ -166,33 +182,42 @@ impl Due {
 
     /// Puts a segment back, due after `delay`.
     pub fn later(&self, work: Work, delay: Duration) {
-        self.timed().push(DueEntry { due: Instant::now() + delay, is_held: false, work });
+        self.waiting().timed.push(DueEntry { due: Instant::now() + delay, is_held: false, work });
     }
 
     /// Puts a segment back that needs an operator, due after `delay`.
     pub fn hold(&self, work: Work, delay: Duration) {
-        self.timed().push(DueEntry { due: Instant::now() + delay, is_held: true, work });
+        self.waiting().timed.push(DueEntry { due: Instant::now() + delay, is_held: true, work });
     }
 
     /// Makes one segment, or all of them, due now with an operator's orders. Returns how many
     /// segments that were.
     pub fn requeue(&self, number: Option<SegmentNumber>, orders: Orders) -> usize {
-        let mut timed = self.timed();
+        let mut waiting = self.waiting();
         let mut count = 0;
-        let entries = std::mem::take(&mut *timed).into_iter().map(|mut entry| {
-            if number.is_none_or(|number| number == entry.work.segment.number()) {
-                (entry.due, entry.is_held) = (Instant::now(), false);
-                entry.work.orders = orders;
+        let mut order = |work: &mut Work| {
+            let is_meant = number.is_none_or(|number| number == work.segment.number());
+            if is_meant {
+                work.orders = orders;
                 count += 1;
+            }
+            is_meant
+        };
+        for work in &mut waiting.fresh {
+            order(work);
+        }
+        let entries = std::mem::take(&mut waiting.timed).into_iter().map(|mut entry| {
+            if order(&mut entry.work) {
+                (entry.due, entry.is_held) = (Instant::now(), false);
             }
             entry
         });
-        *timed = entries.collect();
+        waiting.timed = entries.collect();
         count
     }
 
-    fn timed(&self) -> MutexGuard<'_, BinaryHeap<DueEntry>> {
-        // No guarded section can panic in the middle of a change, so a poisoned heap is consistent.
-        self.timed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        // Nothing in the guarded sections can leave the sets half-changed.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

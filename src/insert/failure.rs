@@ -3,16 +3,21 @@
 use std::io;
 use std::time::Duration;
 
-use super::outcome::{Class, classify};
+use super::outcome::{Class, calls_for_a_look, classify};
+use super::step::Step;
 use crate::clickhouse::client::{ClickHouse, ClientError};
 use crate::clickhouse::name::TableName;
 use crate::clickhouse::settings::InsertFormat;
+use crate::spool::Cause;
 
 /// Attempts after which the pauses grow beyond those of [`Class::delay`], and the longest of them.
 const FAST_ATTEMPTS: u32 = 8;
 const ANSWERED_LONGEST: Duration = Duration::from_secs(30);
 
-/// A failed step: its class and its reason.
+/// Codes of what no INSERT of this user into the table passes: syntax and settings, rights, passwords.
+const REFUSES_ALL: [u32; 8] = [62, 115, 164, 192, 193, 194, 497, 516];
+
+/// A failed attempt: what it calls for, and why.
 pub(super) struct Failure {
     pub(super) class: Class,
     /// ClickHouse has certainly stored nothing of the attempt.
@@ -62,6 +67,26 @@ impl Failure {
             return delay.saturating_mul(attempts - FAST_ATTEMPTS).min(ANSWERED_LONGEST);
         }
         delay
+    }
+
+    /// Whose reason it is that a segment waits which this failure of `step` puts back. By codes alone: a
+    /// message may quote what a client wrote.
+    pub(super) fn cause(&self, step: Step) -> Cause {
+        let is_table = match &self.error {
+            // The quarantine table's troubles are none of the table's.
+            _ if matches!(step, Step::Send(sent) if sent.is_for_quarantine()) => false,
+            Some(
+                ClientError::NoConnection(_)
+                | ClientError::NoAnswer(_)
+                | ClientError::Unproven(_)
+                | ClientError::Refused { code: None, .. },
+            ) => true,
+            Some(error @ ClientError::Refused { code: Some(code), .. }) => {
+                self.class == Class::Retry || calls_for_a_look(error) || REFUSES_ALL.contains(code)
+            }
+            Some(ClientError::Damaged(_) | ClientError::Absent(_)) | None => false,
+        };
+        if is_table { Cause::Table } else { Cause::Own }
     }
 
     /// The segment could not be read as it was sealed.

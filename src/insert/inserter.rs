@@ -26,8 +26,11 @@ use crate::clickhouse::settings::InsertFormat;
 use crate::handoff::Handoff;
 use crate::spool::{Orders, Part, PieceState, SealedSegment, SegmentPool, SpoolMetrics};
 
-/// Pause before the next attempt to remove a proven segment from the spool.
-const RETIRE_RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// The least time between two attempts of segments that are held.
+const HELD_PAUSE: Duration = Duration::from_millis(50);
+
+/// When a proven segment is tried to be taken out of the spool again, on a disk that refused it.
+const RETIRE_AGAIN: Duration = Duration::from_secs(5);
 
 /// The state that all inserters share.
 pub struct Inserts {
@@ -149,7 +152,12 @@ impl Inserts {
             work.turn_piece(piece, PieceState::Open)?;
         }
         match self.send(client, work, index, &insert) {
-            Ok(()) => self.proven(work, sent),
+            Ok(()) => {
+                if !sent.is_for_quarantine() {
+                    self.spool.held.got_through();
+                }
+                self.proven(work, sent)
+            }
             Err(failure) => self.failed(work, index, &insert, failure),
         }
     }
@@ -287,7 +295,13 @@ impl Inserts {
     pub(super) fn put_back(&self, work: Work, failure: &Failure) {
         self.report(&work, failure);
         let delay = failure.delay(work.attempts);
-        if failure.class == Class::Hold { self.due.hold(work, delay) } else { self.due.later(work, delay) }
+        if failure.class == Class::Hold {
+            // However many are held, they take only a part of the inserters' time.
+            let held = u32::try_from(self.spool.held.count()).unwrap_or(u32::MAX);
+            self.due.hold(work, delay.max(HELD_PAUSE.saturating_mul(held)));
+        } else {
+            self.due.later(work, delay);
+        }
     }
 
     fn report(&self, work: &Work, failure: &Failure) {
@@ -296,8 +310,12 @@ impl Inserts {
         if failure.error.as_ref().is_some_and(calls_for_refresh) {
             self.refresh.request();
         }
-        if failure.class != Class::Hold {
-            self.spool.held.release(number);
+        let cause = failure.cause(work.next_step());
+        match failure.class {
+            Class::Retry => self.spool.held.retry(number, cause),
+            // It is on its way again at once.
+            Class::Cut | Class::Split => self.spool.held.release(number),
+            Class::Hold => {}
         }
         match failure.class {
             Class::Retry => self.metrics.failing.note(segment, failure.reason.clone()),
@@ -312,9 +330,8 @@ impl Inserts {
             Class::Cut => tracing::warn!(segment, reason, "ClickHouse refuses some rows; they are being cut out"),
             Class::Split => tracing::warn!(segment, reason, "an INSERT is too large for a limit; it goes in pieces"),
             Class::Hold => {
-                // Damage, and an open attempt that can't be repeated, concern only this segment.
-                let alone = failure.is_damage() || failure.error.is_none() && work.segment.open_attempt().is_some();
-                if let Some(since) = self.spool.held.hold(number, failure.reason.clone(), alone) {
+                if let Some(since) = self.spool.held.hold(number, failure.reason.clone(), cause) {
+                    self.pool.trim(&work.segment);
                     tracing::error!(
                         segment,
                         attempts,

@@ -15,6 +15,9 @@ use crate::clock::monotonic_ms;
 pub const COMMIT_SECONDS: [f64; 13] =
     [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
+/// A failure of one segment may be its own; that of two more is the table's.
+const TRIED_AT_LEAST: u64 = 2;
+
 /// The accounts and counters of one spool.
 #[derive(Debug, Default)]
 pub struct SpoolMetrics {
@@ -77,14 +80,14 @@ impl SpoolMetrics {
         self.sealed.load(Relaxed)
     }
 
-    /// Number of sealed segments that are inserted before a new segment with the columns of segment
-    /// `from`.
-    ///
-    /// A segment that is held alone, or is held and older than `from`, is no reason for newer events
-    /// to wait and does not count. Segments that are held because the table is gone do count: more
-    /// segments would only be more files.
-    pub(super) fn to_insert(&self, from: SegmentNumber) -> u64 {
-        self.outstanding().saturating_sub(self.held.count_aside(from) as u64)
+    /// True when another segment, whose columns are those of segment `from`, would be sent soon if age
+    /// sealed it: an inserter is free, and segments that were tried do not say that the table takes
+    /// nothing. Then more segments would only be more files, and more INSERTs when it is back; but for
+    /// a second one that finds out.
+    pub(super) fn may_seal_by_age(&self, from: SegmentNumber, inserters: u64) -> bool {
+        let (waiting, of_table) = self.held.waiting(from);
+        let fresh = self.outstanding().saturating_sub(waiting);
+        fresh < inserters && fresh + of_table < inserters.max(TRIED_AT_LEAST)
     }
 
     /// The newest segment's number, whether or not it is still there; 0 before the first.

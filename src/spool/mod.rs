@@ -115,7 +115,7 @@ use std::time::Duration;
 pub use block::OpenAttempt;
 pub use committer::Committer;
 pub use cut::{Cut, Piece, PieceState};
-pub use held::{Held, Orders};
+pub use held::{Cause, Held, Orders};
 pub use layout::SpoolError;
 pub use ledger::{Accounts, Events, LedgerSnapshot};
 pub use metrics::{COMMIT_SECONDS, SpoolMetrics};

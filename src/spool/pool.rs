@@ -26,8 +26,9 @@ pub struct SegmentPool {
     names: AtomicU64,
     layout: Arc<Layout>,
     metrics: Arc<SpoolMetrics>,
-    /// A longer file is removed instead of kept.
+    /// A file that grew far beyond a usual segment is not kept, nor one that was trimmed.
     bytes_max: u64,
+    bytes_min: u64,
 }
 
 impl SegmentPool {
@@ -38,6 +39,7 @@ impl SegmentPool {
             layout,
             metrics,
             bytes_max: batch_bytes.saturating_mul(2),
+            bytes_min: batch_bytes,
         }
     }
 
@@ -59,7 +61,24 @@ impl SegmentPool {
         }
     }
 
-    /// Removes a segment whose insert is proven from the spool (invariant 4).
+    /// Gives the room back that a segment's file keeps for frames behind its last one: it may be held for
+    /// long, and a thousand others with it. What fails costs only that room.
+    pub fn trim(&self, segment: &SealedSegment) {
+        let end = segment.seal().end;
+        let trimmed = self.layout.storage().open(segment.path()).and_then(|file| {
+            let len = file.len()?;
+            if len > end {
+                file.set_len(end)?;
+                self.metrics.release(len - end);
+            }
+            Ok(())
+        });
+        if let Err(error) = trimmed {
+            tracing::debug!(segment = %segment.number(), %error, "a held segment's file can't be made shorter");
+        }
+    }
+
+    /// Takes a segment whose insert is proven out of the spool (invariant 4).
     ///
     /// # Errors
     ///
@@ -129,7 +148,7 @@ impl SegmentPool {
     }
 
     fn take_away(&self, segment: &SealedSegment, len: u64) -> io::Result<()> {
-        let usual = len <= self.bytes_max && len > limits::FREE_SEGMENT_BYTES_MIN;
+        let usual = (self.bytes_min..=self.bytes_max).contains(&len) && len > limits::FREE_SEGMENT_BYTES_MIN;
         if usual && !self.free.is_full() {
             let path = self.layout.free_dir().join(format!("{:020}.free", self.names.fetch_add(1, Relaxed)));
             self.layout.storage().rename(segment.path(), &path)?;

@@ -69,8 +69,8 @@ struct Member {
 }
 
 impl<E: Exchange> Committer<E> {
-    /// Creates a committer that expects `frozen` in the first batches and sends sealed segments to
-    /// `sealed`. It seals a segment by age only while fewer than `inserters` sealed segments wait.
+    /// A committer that expects `frozen` in the first batches, sends sealed segments to `sealed`,
+    /// and seals by age only while one of `inserters` is free and the table takes rows.
     pub fn new(
         spool: Spool,
         exchange: Arc<E>,
@@ -373,7 +373,7 @@ impl<E: Exchange> Committer<E> {
         let config = &self.spool.config;
         let full = open.totals.rows.max(open.totals.rejected) >= config.batch_rows || open.totals.end >= open.capacity;
         let old = self.age_from.elapsed() >= config.batch_age
-            && self.spool.metrics.to_insert(self.frozen_from) < self.inserters;
+            && self.spool.metrics.may_seal_by_age(self.frozen_from, self.inserters);
         if full || old { self.seal() } else { Ok(()) }
     }
 

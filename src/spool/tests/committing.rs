@@ -334,27 +334,64 @@ fn a_group_ends_where_the_schema_changes() {
     assert_eq!(returned.iter().map(|home| home.outcome).collect::<Vec<_>>(), numbers);
 }
 
+/// Seals what was committed, and holds it.
+fn commit_and_hold(bench: &mut Bench, frozen: &[u8], row: &str, cause: Cause) {
+    bench.commit_as(frozen, &[row]);
+    let sealed = bench.next_sealed();
+    assert_eq!(contents(&sealed).unwrap().0, row);
+    bench.metrics.held.hold(sealed.number(), "a reason".into(), cause);
+}
+
+#[test]
+fn while_the_table_takes_nothing_age_seals_two_segments_and_no_more() {
+    for inserters in [1, 2] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = SpoolConfig { batch_age: Duration::from_millis(20), ..config(folder.path()) };
+        let mut bench = Bench::start(config, inserters);
+        commit_and_hold(&mut bench, b"frozen", "a", Cause::Table);
+        commit_and_hold(&mut bench, b"frozen", "b", Cause::Table);
+        bench.commit(&["c"]);
+        assert!(bench.sealed.recv_timeout(Duration::from_millis(300)).is_err(), "sealed while nothing gets through");
+        bench.commit(&["d"]);
+        bench.metrics.held.got_through();
+        assert_eq!(contents(&bench.next_sealed()).unwrap().0, "cd");
+    }
+}
+
+#[test]
+fn a_thousand_segments_that_are_held_leave_the_next_one_its_age_and_little_of_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = SpoolConfig { batch_age: Duration::from_millis(1), ..config(folder.path()) };
+    let bytes = 1001 * (config.batch_bytes + crate::limits::SEGMENT_BLOCKS_BYTES);
+    let mut bench = Bench::start(SpoolConfig { spool_bytes_max: bytes / 2, ..config }, 1);
+    for index in 0..1000 {
+        bench.commit(&["a"]);
+        let sealed = bench.next_sealed();
+        match index % 2 {
+            0 => drop(bench.metrics.held.hold(sealed.number(), "a reason".into(), Cause::Own)),
+            _ => bench.metrics.held.retry(sealed.number(), Cause::Own),
+        }
+        bench.pool.trim(&sealed);
+    }
+    assert!(matches!(bench.commit(&["b"]), CommitOutcome::Committed { .. }));
+    assert_eq!(contents(&bench.next_sealed()).unwrap().0, "b");
+}
+
 #[test]
 fn held_segments_of_older_columns_do_not_keep_younger_events_waiting() {
     let folder = tempfile::tempdir().unwrap();
     let config = SpoolConfig { batch_age: Duration::from_millis(20), ..config(folder.path()) };
     let mut bench = Bench::start(config, 1);
-    bench.commit_as(b"old", &["a"]);
-    let old = bench.next_sealed();
-    bench.metrics.held.hold(old.number(), "a reason".into(), false);
-    // A segment with the same columns would be held as well, so it stays open and grows.
-    bench.commit_as(b"old", &["b"]);
+    for row in ["a", "b"] {
+        commit_and_hold(&mut bench, b"old", row, Cause::Table);
+    }
+    // Of the same columns: it would be held as well, and is better kept growing.
+    bench.commit_as(b"old", &["c"]);
     assert!(bench.sealed.recv_timeout(Duration::from_millis(300)).is_err(), "sealed though its like is held");
-    bench.commit_as(b"new", &["c"]);
-    let flipped = bench.next_sealed();
-    assert_eq!(contents(&flipped).unwrap().0, "b");
-    bench.metrics.held.hold(flipped.number(), "a reason".into(), false);
-    let first = bench.next_sealed();
-    assert_eq!(contents(&first).unwrap().0, "c");
-    // The segment is held alone.
     bench.commit_as(b"new", &["d"]);
-    assert!(bench.sealed.recv_timeout(Duration::from_millis(300)).is_err(), "sealed without a free inserter");
-    bench.metrics.held.hold(first.number(), "a reason".into(), true);
+    let flipped = bench.next_sealed();
+    assert_eq!(contents(&flipped).unwrap().0, "c");
+    bench.metrics.held.hold(flipped.number(), "a reason".into(), Cause::Table);
     assert_eq!(contents(&bench.next_sealed()).unwrap().0, "d");
     assert_eq!(bench.metrics.outstanding(), 4);
 }

@@ -20,7 +20,12 @@ impl Life {
                 let left = self.damaged(segment, &pool);
                 self.process.as_mut().unwrap().waiting.extend(left);
             }
-            Ok(false) | Err(_) => self.process.as_mut().unwrap().waiting.push(segment),
+            Ok(false) | Err(_) => {
+                if self.chance.one_in(8) {
+                    pool.trim(&segment);
+                }
+                self.process.as_mut().unwrap().waiting.push(segment);
+            }
         }
     }
 

@@ -1,0 +1,100 @@
+//! Segments that are held leave those behind them alone; and while nothing gets through, few are made.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::fs;
+
+use support::{ClickHouse, Server, post, run, shared_clickhouse, wait_for};
+
+const SOON: [&str; 2] = ["--batch-age", "50ms"];
+
+fn send(server: &Server, body: &str) {
+    assert_eq!(post(server.address(), "/api/events", body.as_bytes()).status, 200);
+}
+
+fn wait_for_held(server: &Server, count: f64) {
+    wait_for(
+        || format!("{} segments are held:\n{}", server.metrics()["sluicegate_segments_held"], server.log()),
+        || (server.metrics()["sluicegate_segments_held"] == count).then_some(()),
+    );
+}
+
+/// Three bodies are held, each in a segment of its own, and what comes behind them goes in by its age.
+fn leaves_the_others_alone(clickhouse: &ClickHouse, database: &str, bodies: [&str; 3], rows_of_held: u64) {
+    let server = Server::start(clickhouse, database, &SOON);
+    for (held, body) in (1..).zip(bodies) {
+        send(&server, body);
+        wait_for_held(&server, f64::from(held));
+    }
+    for good in 1..=4 {
+        send(&server, "{\"event\":\"good\"}\n");
+        server.wait_for_rows(clickhouse, &format!("{database}.events WHERE event = 'good'"), good);
+    }
+    let rows = clickhouse.query(&format!("SELECT count() FROM {database}.events WHERE event != 'good'"));
+    assert_eq!(rows.trim().parse(), Ok(rows_of_held));
+}
+
+#[test]
+fn events_that_a_view_throws_for_do_not_stop_those_behind_them() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    Server::start(clickhouse, &database, &SOON).stop();
+    clickhouse.query(&format!(
+        "CREATE MATERIALIZED VIEW {database}.v ENGINE = Memory AS SELECT throwIf(sequence = 666) AS a FROM {database}.events"
+    ));
+    let bad = "{\"event\":\"bad\",\"sequence\":666}\n";
+    leaves_the_others_alone(clickhouse, &database, [bad; 3], 3);
+}
+
+#[test]
+fn rejected_lines_without_their_table_do_not_stop_the_events_behind_them() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    Server::start(clickhouse, &database, &SOON).stop();
+    clickhouse.query(&format!("DROP TABLE {database}.events_quarantine SYNC"));
+    clickhouse.query(&format!("CREATE TABLE {database}.events_quarantine (a UInt8) ENGINE = MergeTree ORDER BY a"));
+    leaves_the_others_alone(clickhouse, &database, ["{\"event\":\"a\"}\nbad\n"; 3], 3);
+}
+
+#[test]
+fn while_clickhouse_is_away_events_wait_in_few_segments() {
+    let mut clickhouse = ClickHouse::start();
+    let database = clickhouse.database();
+    let server = Server::start(&clickhouse, &database, &SOON);
+    clickhouse.kill();
+    for event in 0..40 {
+        send(&server, &format!("{{\"sequence\":{event}}}\n"));
+        std::thread::sleep(std::time::Duration::from_millis(60));
+    }
+    let files = server.spooled_files();
+    assert!(files.len() <= 4, "{files:?}");
+    clickhouse.restart();
+    server.wait_for_rows(&clickhouse, &format!("{database}.events"), 40);
+    server.wait_until_drained();
+    assert!(server.stop().success());
+}
+
+#[test]
+fn what_is_for_another_table_is_said_and_what_is_for_another_database_goes_there() {
+    let clickhouse = shared_clickhouse();
+    let (database, other) = (clickhouse.database(), clickhouse.database());
+    let mut server = Server::start(clickhouse, &database, &SOON);
+    clickhouse.query(&format!("RENAME TABLE {database}.events TO {database}.away"));
+    send(&server, "{\"sequence\":1}\n{\"sequence\":2}\n");
+    wait_for_held(&server, 1.0);
+    server.kill9();
+    clickhouse.query(&format!("RENAME TABLE {database}.away TO {database}.events"));
+    fs::create_dir(server.spool_dir().join("hits")).unwrap();
+    let (spool, url) = (server.spool_dir().to_string_lossy().into_owned(), clickhouse.url());
+    let drain = |flags: &[&str]| {
+        run(&[&["drain", "--log-format", "json", "--spool-dir", &spool, "--clickhouse-url", &url], flags].concat())
+    };
+    let (succeeded, _, log) = drain(&["--database", &database, "--table", "hits"]);
+    assert!(succeeded && log.contains("drain --table events") && log.contains("\"events\":2"), "{log}");
+    assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events")).trim(), "0");
+    let (succeeded, _, log) = drain(&["--database", &other]);
+    assert!(succeeded && log.contains("the spool is empty"), "{log}");
+    assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events")).trim(), "2");
+}
