@@ -17,6 +17,25 @@ pub fn unix_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// The wall clock as it was once, going on by itself: a step of the clock changes nothing any more.
+#[derive(Debug, Clone, Copy)]
+pub struct SteadyClock {
+    base_seconds: u64,
+    base: Instant,
+}
+
+impl SteadyClock {
+    /// A clock that shows the wall clock's time now, or `at_least` if that is later.
+    pub fn start(at_least: u64) -> Self {
+        Self { base_seconds: (unix_ms() / 1000).max(at_least), base: Instant::now() }
+    }
+
+    /// Seconds since 1970.
+    pub fn seconds(&self) -> u64 {
+        self.base_seconds.saturating_add(self.base.elapsed().as_secs())
+    }
+}
+
 /// Nanoseconds since 1970, as a `server_time` is computed from; 0 before that.
 pub fn unix_ns() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

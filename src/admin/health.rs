@@ -7,7 +7,7 @@ use crate::clock::monotonic_ms;
 use crate::http::Status;
 use crate::intake::metrics::WorkerMetrics;
 use crate::limits;
-use crate::spool::SpoolMetrics;
+use crate::spool::{OtherTable, SpoolMetrics};
 
 /// Where [`live`] is.
 pub(super) const LIVE_PATH: &str = "/livez";
@@ -56,6 +56,12 @@ fn warnings(admin: &Admin) -> Vec<String> {
     if damaged > 0 {
         warnings.push(format!("{damaged} files that could not be read completely are in the spool's folder damaged/"));
     }
+    warnings.extend(admin.spool.others().iter().map(|OtherTable { name, segments, events }| {
+        format!(
+            "the spool holds {events} events in {segments} segments of --table {name}, which this server does not send; \
+             stop it and send them with `sluicegate drain --table {name}` and the same --spool-dir"
+        )
+    }));
     warnings.extend(admin.inserts.table_problem().clone());
     warnings.extend(admin.inserts.failing.warning());
     let held = admin.spool.held.reasons();

@@ -76,9 +76,10 @@ pub enum Shed {
 
 impl Shed {
     /// Every reason.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Commit(CommitRefusal::SpoolFull),
         Self::Commit(CommitRefusal::DiskFull),
+        Self::Commit(CommitRefusal::NoDescriptors),
         Self::Commit(CommitRefusal::WriteFailed),
         Self::CommitTimeout,
         Self::Connections,
@@ -95,6 +96,7 @@ impl Shed {
         match self {
             Self::Commit(CommitRefusal::SpoolFull) => "spool_full",
             Self::Commit(CommitRefusal::DiskFull) => "disk_full",
+            Self::Commit(CommitRefusal::NoDescriptors) => "no_descriptors",
             Self::Commit(CommitRefusal::WriteFailed) => "write_failed",
             Self::CommitTimeout => "commit_timeout",
             Self::Connections => "too_many_connections",
@@ -107,6 +109,9 @@ impl Shed {
         match self {
             Self::Commit(CommitRefusal::SpoolFull) => "The spool is full; send the request again later.",
             Self::Commit(CommitRefusal::DiskFull) => "The disk is full; send the request again later.",
+            Self::Commit(CommitRefusal::NoDescriptors) => {
+                "The server may open no more files (LimitNOFILE); send the request again later."
+            }
             Self::Commit(CommitRefusal::WriteFailed) => "The disk refused a write; send the request again later.",
             Self::CommitTimeout => "The disk took too long; send the request again later.",
             Self::Connections => "Too many connections are open; try again later.",

@@ -10,6 +10,8 @@ pub enum CommitRefusal {
     SpoolFull,
     /// The disk has less free space than `--disk-free-min`, or a write failed with ENOSPC.
     DiskFull,
+    /// The process may open no more files.
+    NoDescriptors,
     /// A write or a preallocation failed with another error.
     WriteFailed,
 }

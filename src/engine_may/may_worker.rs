@@ -119,7 +119,10 @@ impl MayWorker {
         let me = coroutine::current();
         let mut guard = loop {
             let mut guard = self.lock();
-            if !matches!(route, Route::Events(_)) || guard.outbox.has_room(Size::of(body.len())) {
+            if !matches!(route, Route::Events(_))
+                || guard.outbox.has_room(Size::of(body.len()))
+                || self.shared.health.is_stuck()
+            {
                 break guard;
             }
             guard.stalled.push(me.clone());

@@ -31,7 +31,8 @@ impl Service for RequestContext<'_> {
     }
 
     fn has_room(&self, bytes: usize) -> bool {
-        self.outbox.has_room(Size::of(bytes))
+        // Who waits for a disk that hangs would wait as long as it does.
+        self.outbox.has_room(Size::of(bytes)) || self.shared.health.is_stuck()
     }
 
     fn serve(&mut self, route: Route, body: &[u8]) -> Answer {
@@ -41,6 +42,10 @@ impl Service for RequestContext<'_> {
             Route::Options(allow) => return Answer::Now(Reply::Allow(allow)),
             Route::Refuse(fault) => return Answer::Now(Reply::Fault(fault)),
         };
+        if self.shared.health.is_stuck() {
+            self.metrics.shed(Shed::CommitTimeout, 1);
+            return Answer::Now(Reply::Fault(Shed::CommitTimeout.into()));
+        }
         let origin = Origin { client_ip: self.client_ip, server_time_unix_ns: unix_ns() };
         if options.key.is_some() {
             // A request with a key has a batch of its own: the committer may find that it is a repeat.

@@ -2,6 +2,7 @@
 //! every worker and the admin address read it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::api::{Fault, Reply, Shed};
 use crate::handoff::Lifecycle;
@@ -12,12 +13,19 @@ use crate::spool::SpoolMetrics;
 pub struct Health {
     lifecycle: Arc<Lifecycle>,
     spool: Arc<SpoolMetrics>,
+    commit_timeout: Duration,
 }
 
 impl Health {
-    /// The readiness of a server with this lifecycle and this spool.
-    pub fn new(lifecycle: Arc<Lifecycle>, spool: Arc<SpoolMetrics>) -> Self {
-        Self { lifecycle, spool }
+    /// The readiness of a server with this lifecycle and this spool, where a commit may take so long.
+    pub fn new(lifecycle: Arc<Lifecycle>, spool: Arc<SpoolMetrics>, commit_timeout: Duration) -> Self {
+        Self { lifecycle, spool, commit_timeout }
+    }
+
+    /// True while the committer has been at one thing for longer than a commit may take: the disk hangs,
+    /// and nobody knows until when.
+    pub fn is_stuck(&self) -> bool {
+        self.spool.busy_for() > self.commit_timeout
     }
 
     /// Why events are not accepted now; `None` when they are.
@@ -27,6 +35,9 @@ impl Health {
         }
         if self.lifecycle.is_starting() {
             return Some(STARTING);
+        }
+        if self.is_stuck() {
+            return Some(Shed::CommitTimeout.into());
         }
         self.spool.refusal().map(|refusal| Shed::Commit(refusal).into())
     }

@@ -50,10 +50,11 @@ use crate::intake::Shared;
 use crate::intake::budget::ByteBudget;
 use crate::intake::health::Health;
 use crate::intake::metrics::WorkerMetrics;
+use crate::limits;
 use crate::ndjson::RowEncoder;
 use crate::net;
 use crate::schema::SchemaVersion;
-use crate::spool::{Recovered, Spool};
+use crate::spool::{self, Recovered, Spool};
 use engine::Serving;
 use pipeline::Pipeline;
 use threads::{os, spawn};
@@ -72,6 +73,9 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     let lifecycle = Arc::new(Lifecycle::default());
     signals::install(&lifecycle, settings.stop_within())?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), settings = settings.effective.join(" "), "starting");
+    // A batch that is larger than a segment gets one of its own.
+    let segment_bytes = settings.batch_bytes.0.max(settings.encoded_bytes_max.0) + limits::SEGMENT_BLOCKS_BYTES;
+    spool::require_file_bytes(segment_bytes)?;
     let (spool, recovered) = Spool::open(settings.spool())?;
     let metrics: Vec<Arc<WorkerMetrics>> = (0..worker_count(settings)).map(|_| Arc::default()).collect();
     probe_addresses(&settings.listen)?;
@@ -198,7 +202,7 @@ fn start_admin(
     let listener = TcpListener::bind(address)
         .map_err(|error| ServerError(format!("--admin-listen {address} can't be listened on: {error}")))?;
     let admin = Arc::new(Admin {
-        health: Arc::new(Health::new(lifecycle.clone(), spool.metrics())),
+        health: Arc::new(Health::new(lifecycle.clone(), spool.metrics(), *settings.commit_timeout)),
         workers: metrics.to_vec(),
         budget: budget.clone(),
         spool: spool.metrics(),

@@ -109,7 +109,7 @@ impl Cut {
         let mut text = sonic_rs::to_vec(self).map_err(io::Error::other)?;
         let check = check_line(&text);
         text.extend_from_slice(check.as_bytes());
-        storage::replace(layout.storage(), &layout.cut_path(number), &text)?;
+        layout.with_spare(|| storage::replace(layout.storage(), &layout.cut_path(number), &text))?;
         layout.sync_table_dir()
     }
 }

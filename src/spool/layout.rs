@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use super::storage::{self, EntryKind, FolderEntry, Storage};
+use super::sealed::{Opened, SealedSegment};
+use super::storage::{self, EntryKind, FolderEntry, Storage, is_want_of_room};
 use crate::batch::{Epoch, SegmentNumber};
+use crate::limits;
 
 /// The kind of a segment's file, which is its file name extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +31,9 @@ impl FileKind {
     }
 }
 
-/// The paths of a table's spool, with the lock on the spool and the identity of this process.
+type Lock = Box<dyn Any + Send + Sync>;
+
+/// Where things are, with the lock that makes them ours.
 #[derive(Debug)]
 pub(super) struct Layout {
     storage: Arc<dyn Storage>,
@@ -37,9 +41,10 @@ pub(super) struct Layout {
     table_dir: PathBuf,
     node_id: String,
     node_id_is_kept: AtomicBool,
+    has_spare: AtomicBool,
     epoch: Epoch,
-    /// `None` if the layout is read-only.
-    _lock: Option<Box<dyn Any + Send + Sync>>,
+    /// `None` for one who only looks.
+    _lock: Option<Vec<Lock>>,
 }
 
 impl Layout {
@@ -62,9 +67,7 @@ impl Layout {
         ] {
             storage.make_folder(folder).map_err(failed(format!("making {}", folder.display())))?;
         }
-        let lock_path = dir.join("lock");
-        let lock = storage.lock(&lock_path).map_err(failed(format!("locking {}", lock_path.display())))?;
-        let lock = lock.ok_or(SpoolError::Locked(lock_path))?;
+        let lock = lock(&*storage, dir)?;
         let node_path = node_path(dir);
         let kept = match node_id {
             Some(node_id) => Some(node_id.to_owned()),
@@ -80,7 +83,10 @@ impl Layout {
         for folder in [dir, &table_dir] {
             storage.sync_folder(folder).map_err(failed(format!("syncing {}", folder.display())))?;
         }
-        Ok(Self { storage, dir: dir.to_owned(), table_dir, node_id, node_id_is_kept, epoch, _lock: Some(lock) })
+        let spare = storage.open(&dir.join(SPARE)).and_then(|file| file.len());
+        let has_spare = AtomicBool::new(spare.is_ok_and(|len| len >= limits::SPARE_BYTES));
+        let dir = dir.to_owned();
+        Ok(Self { storage, dir, table_dir, node_id, node_id_is_kept, has_spare, epoch, _lock: Some(lock) })
     }
 
     /// Creates a layout without the lock, which must not be used to write.
@@ -91,6 +97,7 @@ impl Layout {
             table_dir: dir.join(table),
             node_id: String::new(),
             node_id_is_kept: AtomicBool::new(true),
+            has_spare: AtomicBool::new(false),
             epoch: Epoch::default(),
             _lock: None,
         }
@@ -112,7 +119,53 @@ impl Layout {
         Ok(())
     }
 
-    /// Syncs the table's folder, which makes the names in it durable.
+    /// Keeps [`limits::SPARE_BYTES`] of the disk, where they are not kept yet.
+    pub(super) fn keep_spare(&self) -> io::Result<()> {
+        if !self.has_spare.load(Relaxed) {
+            let file = self.storage.create(&self.dir.join(SPARE))?;
+            file.reserve(limits::SPARE_BYTES)?;
+            self.has_spare.store(true, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Writes what has to be written for anything to leave a full disk: where there is no room, into what
+    /// was kept for it.
+    pub(super) fn with_spare<T>(&self, mut write: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        match write() {
+            Err(error) if is_want_of_room(&error) && self.has_spare.swap(false, Relaxed) => {
+                self.storage.open(&self.dir.join(SPARE))?.set_len(0)?;
+                write()
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// What the spool holds for other tables than this one.
+    pub(super) fn others(&self) -> io::Result<Vec<OtherTable>> {
+        let folders = self.storage.list(&self.dir)?;
+        let mut others = Vec::new();
+        for FolderEntry { name, kind, .. } in folders {
+            let table_dir = self.dir.join(&name);
+            if kind != EntryKind::Folder || table_dir == self.table_dir || table_dir == self.keys_dir() {
+                continue;
+            }
+            let other = Arc::new(Self::look(self.storage.clone(), &self.dir, &name));
+            // What this user may not read, as a disk's lost+found, is none of the spool's.
+            let Ok(Listing { segments, .. }) = other.list() else { continue };
+            let mut found = OtherTable { name, segments: 0, events: 0 };
+            for (number, kind) in segments {
+                found.segments += 1;
+                if let Ok(Opened::Sealed(segment)) = SealedSegment::open(&other, number, kind) {
+                    found.events += segment.rows() + segment.rejected();
+                }
+            }
+            others.extend((found.segments > 0).then_some(found));
+        }
+        Ok(others)
+    }
+
+    /// Makes the names in the table's folder durable.
     pub(super) fn sync_table_dir(&self) -> io::Result<()> {
         self.storage.sync_folder(&self.table_dir)
     }
@@ -156,22 +209,45 @@ impl Layout {
         self.table_dir.join(format!("{:020}.cut", number.get()))
     }
 
-    /// Segments in the table's folder, by number; and the names there that look like one and are none.
-    pub(super) fn list(&self) -> io::Result<(Vec<(SegmentNumber, FileKind)>, Vec<String>)> {
-        let (mut found, mut strange) = (Vec::new(), Vec::new());
+    /// What is in the table's folder.
+    pub(super) fn list(&self) -> io::Result<Listing> {
+        let (mut segments, mut strange) = (Vec::new(), Vec::new());
         for FolderEntry { name, kind, .. } in self.storage.list(&self.table_dir)? {
             match parse_name(&name) {
-                Some(segment) if kind == EntryKind::File => found.push(segment),
+                Some(segment) if kind == EntryKind::File => segments.push(segment),
                 _ if is_like_a_segment(&name, kind) => strange.push(name),
                 _ => {}
             }
         }
         // Of two under one number the one that was sent comes first.
-        found.sort_unstable_by_key(|(number, kind)| (*number, *kind != FileKind::Sent));
+        segments.sort_unstable_by_key(|(number, kind)| (*number, *kind != FileKind::Sent));
         strange.sort_unstable();
-        Ok((found, strange))
+        Ok(Listing { segments, strange })
     }
 }
+
+/// Segments in a spool of another table than the one that it was opened for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherTable {
+    /// The value of `--table`.
+    pub name: String,
+    /// How many segments.
+    pub segments: u64,
+    /// Events in those that are sealed.
+    pub events: u64,
+}
+
+/// What is in a table's folder.
+#[derive(Debug)]
+pub(super) struct Listing {
+    /// Segments by number.
+    pub(super) segments: Vec<(SegmentNumber, FileKind)>,
+    /// Names that look like a segment's and are none.
+    pub(super) strange: Vec<String>,
+}
+
+/// The file that keeps room on the disk.
+const SPARE: &str = "spare";
 
 /// True for the name of a segment that no segment has: its number is not written as numbers are; or the
 /// name is one of the spool's, of a folder or a link.
@@ -201,7 +277,14 @@ pub(super) fn parse_name(name: &str) -> Option<(SegmentNumber, FileKind)> {
 pub enum SpoolError {
     /// Another process owns the spool.
     Locked(PathBuf),
-    /// An I/O error.
+    /// No file of a segment's length may be written.
+    FileLimit {
+        /// Bytes that a file may have.
+        limit: u64,
+        /// Bytes that one may need.
+        needed: u64,
+    },
+    /// The file system refused.
     Io {
         /// The step that failed.
         what: String,
@@ -213,7 +296,12 @@ pub enum SpoolError {
 impl fmt::Display for SpoolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Locked(path) => write!(f, "another process owns the spool: {} is locked", path.display()),
+            Self::Locked(path) => write!(f, "another process holds the spool: {} is locked", path.display()),
+            Self::FileLimit { limit, needed } => write!(
+                f,
+                "a file of this process may have {limit} bytes and a segment of the spool may need {needed}: raise the \
+                 limit (LimitFSIZE of the unit, ulimit -f), or lower --batch-bytes or --encoded-bytes-max"
+            ),
             Self::Io { what, error } => write!(f, "the spool can't be used: {what}: {error}"),
         }
     }
@@ -223,6 +311,22 @@ impl std::error::Error for SpoolError {}
 
 pub(super) fn failed(what: String) -> impl FnOnce(io::Error) -> SpoolError {
     move |error| SpoolError::Io { what, error }
+}
+
+/// Locks the folder itself, which nobody can take away, and the file in it, which is all that a release
+/// before knows of.
+fn lock(storage: &dyn Storage, dir: &Path) -> Result<Vec<Lock>, SpoolError> {
+    let file = dir.join("lock");
+    let folder = match storage.lock(dir) {
+        Ok(lock) => Some(lock.ok_or(SpoolError::Locked(dir.to_owned()))?),
+        Err(error) => {
+            // As on some network file systems.
+            tracing::warn!(%error, dir = %dir.display(), "the spool's folder can't be locked, only the file lock in it");
+            None
+        }
+    };
+    let lock = storage.lock(&file).map_err(failed(format!("locking {}", file.display())))?;
+    Ok(folder.into_iter().chain([lock.ok_or(SpoolError::Locked(file))?]).collect())
 }
 
 fn node_path(dir: &Path) -> PathBuf {
@@ -274,6 +378,8 @@ mod tests {
         let dir = folder.path().join("spool");
         let first = open(&dir, None).unwrap();
         assert!(matches!(open(&dir, None), Err(SpoolError::Locked(_))));
+        fs::remove_file(dir.join("lock")).unwrap();
+        assert!(matches!(open(&dir, None), Err(SpoolError::Locked(_))), "without the file as well");
         first.keep_node_id().unwrap();
         let (node_id, epoch) = (first.node_id().to_owned(), first.epoch());
         drop(first);

@@ -2,10 +2,11 @@
 //! INSERT; the admin address and the health check of the workers read them.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::held::Held;
+use super::layout::OtherTable;
 use super::ledger::{Events, Ledger, LedgerSnapshot};
 use super::sealed::SealedSegment;
 use crate::batch::{CommitRefusal, Position, SegmentNumber};
@@ -26,6 +27,8 @@ pub struct SpoolMetrics {
     durable: AtomicU64,
     heartbeat_ms: AtomicU64,
     refusal: AtomicU8,
+    /// Since when the committer does what may wait for the disk, by [`monotonic_ms`]; 0 while it does not.
+    busy_since: AtomicU64,
     commit_buckets: [AtomicU64; COMMIT_SECONDS.len() + 1],
     commit_nanoseconds: AtomicU64,
     sealed: AtomicU64,
@@ -37,6 +40,7 @@ pub struct SpoolMetrics {
     /// reached.
     keys_since: AtomicU64,
     damaged: AtomicU64,
+    others: OnceLock<Vec<OtherTable>>,
 }
 
 impl SpoolMetrics {
@@ -75,7 +79,12 @@ impl SpoolMetrics {
         self.damaged.load(Relaxed)
     }
 
-    /// Number of sealed segments that are not inserted.
+    /// What a start found in the spool for other tables.
+    pub fn others(&self) -> &[OtherTable] {
+        self.others.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Sealed segments that are not inserted.
     pub fn outstanding(&self) -> u64 {
         self.sealed.load(Relaxed)
     }
@@ -111,12 +120,22 @@ impl SpoolMetrics {
         self.heartbeat_ms.load(Relaxed)
     }
 
-    /// The reason why events are refused now; `None` if they are not.
+    /// For how long the committer has been at what it does now: longer than a commit takes when the disk
+    /// hangs.
+    pub fn busy_for(&self) -> Duration {
+        match self.busy_since.load(Relaxed) {
+            0 => Duration::ZERO,
+            since => Duration::from_millis(monotonic_ms().saturating_sub(since)),
+        }
+    }
+
+    /// Why events would be refused now, if they would.
     pub fn refusal(&self) -> Option<CommitRefusal> {
         match self.refusal.load(Relaxed) {
             0 => None,
             1 => Some(CommitRefusal::SpoolFull),
             2 => Some(CommitRefusal::DiskFull),
+            4 => Some(CommitRefusal::NoDescriptors),
             _ => Some(CommitRefusal::WriteFailed),
         }
     }
@@ -178,6 +197,12 @@ impl SpoolMetrics {
         self.accounts().set_aside(segment, events);
     }
 
+    /// The spool holds this for other tables.
+    pub(super) fn found_others(&self, others: Vec<OtherTable>) {
+        // Once, by the start.
+        let _ = self.others.set(others);
+    }
+
     /// The next segment will have this number.
     pub(super) fn numbered(&self, next: SegmentNumber) {
         self.newest.fetch_max(next.get().saturating_sub(1), Relaxed);
@@ -210,6 +235,16 @@ impl SpoolMetrics {
         self.bytes.fetch_sub(bytes, Relaxed);
     }
 
+    /// The committer begins something that may wait for the disk.
+    pub(super) fn begin(&self) {
+        self.busy_since.store(monotonic_ms(), Relaxed);
+    }
+
+    /// The committer has come through.
+    pub(super) fn end(&self) {
+        self.busy_since.store(0, Relaxed);
+    }
+
     pub(super) fn beat(&self) {
         self.heartbeat_ms.store(monotonic_ms(), Relaxed);
     }
@@ -220,6 +255,7 @@ impl SpoolMetrics {
             Some(CommitRefusal::SpoolFull) => 1,
             Some(CommitRefusal::DiskFull) => 2,
             Some(CommitRefusal::WriteFailed) => 3,
+            Some(CommitRefusal::NoDescriptors) => 4,
         };
         self.refusal.store(code, Relaxed);
     }

@@ -4,8 +4,9 @@
 //!
 //! | path | contents |
 //! |---|---|
-//! | `<spool-dir>/lock` | held by the process that owns the spool |
+//! | `<spool-dir>` itself, `<spool-dir>/lock` | locked by the process that owns the spool |
 //! | `<spool-dir>/node-id` | the node's name in tokens |
+//! | `<spool-dir>/spare` | room for the records of what is on a full disk; nothing in it counts |
 //! | `<spool-dir>/keys/<hour>.log` | request keys of sealed segments: see [`repeats`] |
 //! | `<spool-dir>/<table>/schema.json` | the last known columns (not ours: [`crate::clickhouse::target`]) |
 //! | `<spool-dir>/<table>/numbers` | which numbers were used: see [`numbers`] |
@@ -116,7 +117,7 @@ pub use block::OpenAttempt;
 pub use committer::Committer;
 pub use cut::{Cut, Piece, PieceState};
 pub use held::{Cause, Held, Orders};
-pub use layout::SpoolError;
+pub use layout::{OtherTable, SpoolError};
 pub use ledger::{Accounts, Events, LedgerSnapshot};
 pub use metrics::{COMMIT_SECONDS, SpoolMetrics};
 pub use pool::SegmentPool;
@@ -132,7 +133,7 @@ use repeats::Repeats;
 use storage::{Disk, Storage};
 
 use crate::batch::SegmentNumber;
-use crate::clock::unix_ms;
+use crate::limits;
 
 /// The durability that an acknowledgement promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -196,8 +197,7 @@ impl Spool {
     fn open_on(storage: Arc<dyn Storage>, config: SpoolConfig) -> Result<(Self, Recovered), SpoolError> {
         let layout = Arc::new(Layout::open(storage, &config.dir, &config.table, config.node_id.as_deref())?);
         let metrics = Arc::new(SpoolMetrics::default());
-        let repeats =
-            Repeats::open(&layout, &metrics, config.idempotency_keys_max, config.dedup_values_max, unix_ms() / 1000);
+        let repeats = Repeats::open(&layout, &metrics, config.idempotency_keys_max, config.dedup_values_max);
         let mut repeats = repeats.map_err(layout::failed("reading what was seen lately".to_owned()))?;
         let (mut numbers, next_number) =
             Numbers::open(&layout).map_err(layout::failed("reading which numbers were used".to_owned()))?;
@@ -212,7 +212,23 @@ impl Spool {
         let damaged = layout.damaged_dir();
         let files =
             layout.storage().list(&damaged).map_err(layout::failed(format!("reading {}", damaged.display())))?;
-        metrics.set_damaged(files.len() as u64);
+        metrics.found_damaged(files.len() as u64);
+        let free = layout.storage().free_bytes(layout.table_dir()).unwrap_or(0);
+        if free >= config.disk_free_min.saturating_add(limits::SPARE_BYTES)
+            && let Err(error) = layout.keep_spare()
+        {
+            tracing::debug!(%error, "there is no room to spare");
+        }
+        let others = layout.others().map_err(layout::failed("looking for other tables".to_owned()))?;
+        for OtherTable { name, segments, events } in &others {
+            tracing::warn!(
+                table = name,
+                segments,
+                events,
+                "the spool holds events of another --table, which are not sent: `sluicegate drain --table {name}` sends them"
+            );
+        }
+        metrics.found_others(others);
         let pool = Arc::new(SegmentPool::new(layout.clone(), metrics.clone(), config.batch_bytes));
         let postponed = std::mem::take(&mut recovered.postponed);
         Ok((Self { layout, config, metrics, pool, repeats, numbers, next_number, postponed }, recovered))
@@ -273,14 +289,27 @@ pub fn inspect(dir: &Path, table: &str) -> Result<Vec<Inspected>, SpoolError> {
     recovery::inspect(&Arc::new(Layout::read_only(Arc::new(Disk), dir, table)))
 }
 
-/// True while another process owns the spool in this folder. Creates no file.
+/// Says whether a file may become so long, where the process's limits allow less.
+///
+/// # Errors
+///
+/// With the sentence that names the limit.
+pub fn require_file_bytes(needed: u64) -> Result<(), SpoolError> {
+    match rustix::process::getrlimit(rustix::process::Resource::Fsize).current {
+        Some(limit) if limit < needed => Err(SpoolError::FileLimit { limit, needed }),
+        _ => Ok(()),
+    }
+}
+
+/// True while another process owns the spool in this folder. Makes nothing.
 ///
 /// # Errors
 ///
 /// If the lock file can't be opened or tested.
 pub fn is_owned(dir: &Path) -> io::Result<bool> {
-    let path = dir.join("lock");
-    Ok(path.try_exists()? && Disk.lock(&path)?.is_none())
+    let is_locked = |path: &Path| Ok::<_, io::Error>(path.try_exists()? && Disk.lock(path)?.is_none());
+    // What can't be locked as a folder is not owned by that.
+    Ok(is_locked(dir).unwrap_or(false) || is_locked(&dir.join("lock"))?)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use super::block::BLOCK;
 use super::frame::{get, get_u32, get_u64};
 use super::layout::Layout;
-use super::storage::{StorageFile, read_up_to, write_all};
+use super::storage::{read_up_to, write_all};
 use crate::batch::SegmentNumber;
 
 /// The file's name, in a table's folder.
@@ -33,7 +33,8 @@ const MAGIC: &[u8; 8] = b"NUMBERS1";
 /// The note, and what it permits.
 pub(super) struct Numbers {
     path: PathBuf,
-    file: Option<Box<dyn StorageFile>>,
+    /// The file is there, with its room.
+    is_made: bool,
     turn: u64,
     /// Numbers below this one may be used.
     noted: SegmentNumber,
@@ -43,7 +44,7 @@ impl Numbers {
     /// Reads the note, and returns it with the first number that no segment had by it.
     pub(super) fn open(layout: &Layout) -> io::Result<(Self, SegmentNumber)> {
         let path = layout.table_dir().join(NAME);
-        let mut numbers = Self { path, file: None, turn: 0, noted: SegmentNumber::default() };
+        let mut numbers = Self { path, is_made: false, turn: 0, noted: SegmentNumber::default() };
         let file = match layout.storage().open(&numbers.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((numbers, SegmentNumber::new(1))),
@@ -73,16 +74,16 @@ impl Numbers {
     pub(super) fn note(&mut self, layout: &Layout, next: SegmentNumber) -> io::Result<()> {
         // What a failed write leaves behind is unknown.
         self.noted = SegmentNumber::default();
-        if self.file.is_none() {
-            let file = layout.storage().create(&self.path)?;
+        // Open for no longer than this: a disk with a file that is open for writing can't become read-only.
+        let file = layout.storage().create(&self.path)?;
+        if !self.is_made {
             file.reserve(2 * BLOCK as u64)?;
             file.sync()?;
             layout.sync_table_dir()?;
-            self.file = Some(file);
+            self.is_made = true;
         }
-        let Some(file) = &self.file else { return Ok(()) };
         self.turn += 1;
-        write_all(&**file, &encode(self.turn, next), self.turn % 2 * BLOCK as u64)?;
+        write_all(&*file, &encode(self.turn, next), self.turn % 2 * BLOCK as u64)?;
         file.sync()?;
         self.noted = next;
         Ok(())

@@ -12,13 +12,13 @@ use std::sync::Arc;
 use super::aside::{set_aside_strange, set_aside_unreadable};
 use super::block::frames_start;
 use super::frame::FramePlace;
-use super::layout::{FileKind, Layout, SpoolError, failed};
+use super::layout::{FileKind, Layout, Listing, SpoolError, failed};
 use super::metrics::SpoolMetrics;
 use super::numbers;
 use super::repeats::Repeats;
 use super::scan::{Tail, scan};
 use super::sealed::{Opened, SealedSegment, read_identity};
-use super::storage::{EntryKind, write_all};
+use super::storage::{EntryKind, is_want_of_room, write_all};
 use super::unsealed::Unsealed;
 use crate::batch::SegmentNumber;
 
@@ -54,7 +54,7 @@ pub enum Inspected {
 
 pub(super) fn inspect(layout: &Arc<Layout>) -> Result<Vec<Inspected>, SpoolError> {
     let whole = |error| failed(format!("reading {}", layout.table_dir().display()))(error);
-    let (segments, strange) = layout.list().map_err(whole)?;
+    let Listing { segments, strange } = layout.list().map_err(whole)?;
     let mut found: Vec<_> =
         strange.iter().map(|name| Inspected::Unreadable { path: layout.table_dir().join(name) }).collect();
     for (number, kind) in segments {
@@ -95,7 +95,7 @@ pub(super) fn recover(
     let mut next_number = highest_number(layout, &layout.damaged_dir()).map_err(whole)?.next();
     let (mut segments, mut postponed) = (Vec::new(), Vec::new());
     adopt(layout).map_err(whole)?;
-    for (number, kind) in layout.list().map_err(whole)?.0 {
+    for (number, kind) in layout.list().map_err(whole)?.segments {
         next_number = next_number.max(number.next());
         let path = layout.path(number, kind);
         let one = |error| failed(format!("recovering {}", path.display()))(error);
@@ -131,7 +131,7 @@ pub(super) fn recover(
 /// Gives every file that has a segment's name the right one, which its identity says, and sets aside
 /// what is no segment or is there already.
 fn adopt(layout: &Layout) -> io::Result<()> {
-    let (segments, mut strange) = layout.list()?;
+    let Listing { segments, mut strange } = layout.list()?;
     let mut numbers = BTreeSet::new();
     for (number, kind) in segments.into_iter().filter(|(_, kind)| *kind != FileKind::Copy) {
         let path = layout.path(number, kind);
@@ -190,14 +190,9 @@ fn restore_identity(layout: &Layout, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// True if the disk or the quota is full, so that the operation can be retried later.
-pub(super) fn is_out_of_space(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
 /// Removes cuts whose segment is gone, and small files that were to replace another.
 fn remove_leftovers(layout: &Layout) -> io::Result<()> {
-    let (segments, _) = layout.list()?;
+    let Listing { segments, .. } = layout.list()?;
     let entries = layout.storage().list(layout.table_dir())?;
     for entry in entries.into_iter().filter(|entry| entry.kind == EntryKind::File) {
         let (stem, extension) = entry.name.split_once('.').unwrap_or((&entry.name, ""));

@@ -172,8 +172,8 @@ impl OpenSegment {
         if let Err(error) = self.file.sync() {
             return Err(Box::new((self, SealError::Sync(error))));
         }
-        // The identities come before the seal: a start reads no frames of a sealed segment.
-        if let Err(error) = repeats.log(self.identity.number, &self.identities, self.totals.sealed_ms / 1000) {
+        // Then the identities: no start reads the frames of what is sealed.
+        if let Err(error) = repeats.log(self.identity.number, &self.identities) {
             return Err(Box::new((self, error)));
         }
         if let Err(error) = write_all(&*self.file, &block, self.identity_len) {

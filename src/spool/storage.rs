@@ -15,8 +15,8 @@ const SLICES_MAX: usize = 1024;
 pub(super) trait Storage: Debug + Send + Sync {
     /// Creates a folder (mode 0700) and its missing parents, and syncs their names.
     fn make_folder(&self, path: &Path) -> io::Result<()>;
-    /// Locks the file at `path` until the returned value is dropped; `None` if another process holds
-    /// the lock.
+    /// Takes the lock on the file or folder at `path`, which a file is made for that is missing, until the
+    /// value is dropped; `None` when another process has it.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>>;
     /// Opens a file for reading and writing; creates it (mode 0600) if it is missing.
     fn create(&self, path: &Path) -> io::Result<Box<dyn StorageFile>>;
@@ -84,6 +84,11 @@ pub(super) struct FolderEntry {
     pub(super) name: String,
     pub(super) kind: EntryKind,
     pub(super) len: u64,
+}
+
+/// The disk is full: what failed can be done later.
+pub(super) fn is_want_of_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Writes all of `bytes`.
@@ -165,7 +170,7 @@ impl Storage for Disk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {
-        let file = open_or_make(path)?;
+        let file = if path.is_dir() { File::open(path)? } else { open_or_make(path)? };
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Box::new(file))),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),

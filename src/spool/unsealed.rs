@@ -164,7 +164,7 @@ impl Unsealed<'_> {
         repeats: &mut Repeats,
     ) -> io::Result<()> {
         let sealed_ms = unix_ms();
-        repeats.recovered(self.identity.number, identities, sealed_ms / 1000)?;
+        repeats.recovered(self.identity.number, identities)?;
         self.write_seal(file, &Seal { sealed_ms, ..totals }, &Progress::default())
     }
 

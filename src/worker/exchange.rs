@@ -30,7 +30,7 @@ impl Worker {
         if slot.linger.is_some() {
             return self.discard(index);
         }
-        if !self.outbox.has_room(Size::Small) && !slot.asks_for_less_than_events() {
+        if !self.outbox.has_room(Size::Small) && !self.shared.health.is_stuck() && !slot.asks_for_less_than_events() {
             return self.stall(index);
         }
         if !self.receive(index) || !self.send(index) {

@@ -354,7 +354,7 @@ impl Worker {
         while let Some(index) = self.timers.take_due(now) {
             self.time_out(index);
         }
-        if self.outbox.has_room(Size::Small) {
+        if self.outbox.has_room(Size::Small) || self.shared.health.is_stuck() {
             self.visits.extend(self.stalled.drain(..));
         }
         let kept = Duration::from_secs(limits::MEMORY_KEPT_SECONDS);

@@ -33,7 +33,7 @@ impl Harness {
         let poll = Poll::new().unwrap();
         let lifecycle = Arc::new(Lifecycle::default());
         let handoff = Arc::new(Handoff::new(vec![Mailbox::new(poll.registry(), WAKE).unwrap()], lifecycle.clone()));
-        let health = Arc::new(Health::new(lifecycle.clone(), Arc::new(SpoolMetrics::default())));
+        let health = Arc::new(Health::new(lifecycle.clone(), Arc::new(SpoolMetrics::default()), commit_timeout));
         lifecycle.serve();
         let minute = Duration::from_secs(60);
         let mut shared = Shared {

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use crate::support::{
-    ClickHouse, Client, FailingCalls, Load, Server, SmallDisk, Variant, each_engine, post, shared_clickhouse, wait_for,
+    ClickHouse, Client, FailingCalls, Load, Server, SmallDisk, Variant, each_engine, post, post_with,
+    shared_clickhouse, wait_for,
 };
 
 const SMALL_SEGMENTS: [&str; 2] = ["--batch-bytes", "1MiB"];
@@ -89,8 +90,114 @@ fn a_start_on_a_full_disk_comes_up_and_takes_events_when_there_is_room(variant: 
     assert!(server.stop().success());
 }
 
+/// The smallest that the file limit of a shell can be set to, in blocks of 1 KiB: 1 MiB.
+const FILE_BLOCKS: &str = "1024";
+
 #[test]
-fn what_a_crash_left_open_waits_for_room_and_is_not_lost() {
+fn a_limit_on_files_below_a_segments_size_stops_the_start_with_a_sentence() {
+    let spool = tempfile::tempdir().unwrap();
+    let script = format!("ulimit -f {FILE_BLOCKS}; exec \"$0\" serve --spool-dir \"$1\" --admin-listen 127.0.0.1:0");
+    let output = std::process::Command::new("bash")
+        .args(["-c", &script, env!("CARGO_BIN_EXE_sluicegate")])
+        .arg(spool.path().join("spool"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success() && said.contains("LimitFSIZE") && said.contains("--batch-bytes"), "{said}");
+}
+
+#[test]
+fn a_disk_that_hangs_is_answered_with_503_however_many_ask() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    let server = Server::start(clickhouse, &database, &["--commit-timeout", "300ms", "--workers", "1"]);
+    let send = |name: String| post(server.address(), "/api/events", event(&name).as_bytes());
+    assert_eq!(send("before".into()).status, 200);
+    let hanging = FailingCalls::hanging(&server, "fdatasync", 600);
+    // More than there are batches that can wait for the disk, one after the other and at once.
+    let send = &send;
+    std::thread::scope(|scope| {
+        for client in 0..4 {
+            scope.spawn(move || {
+                for request in 0..20 {
+                    let reply = send(format!("{client} {request}"));
+                    assert!(reply.status == 503 && reply.text().contains("commit_timeout"), "{}", reply.text());
+                    assert!(reply.header("retry-after").is_some());
+                }
+            });
+        }
+    });
+    let ready = server.admin_get("/readyz");
+    assert!(ready.status == 503 && ready.text().contains("commit_timeout"), "{}", ready.text());
+    assert_eq!(server.admin_get("/livez").status, 200);
+    assert!(server.metrics()["sluicegate_shed_total{reason=\"commit_timeout\"}"] >= 80.0);
+    drop(hanging);
+    takes_events_again(&server);
+    assert!(server.stop().success());
+}
+
+#[test]
+fn without_inodes_it_is_said_once_and_nobody_is_told_that_all_is_well() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    let disk = Arc::new(SmallDisk::new(64 << 20));
+    let server =
+        Server::start_on(&disk, clickhouse, &database, &[&SMALL_SEGMENTS[..], &["--batch-age", "20ms"]].concat());
+    server.wait_until_ready();
+    disk.use_up_inodes();
+    wait_for(
+        || format!("nothing is refused: {}", server.log()),
+        || (post(server.address(), "/api/events", event("a").as_bytes()).status == 503).then_some(()),
+    );
+    for _ in 0..100 {
+        let reply = post(server.address(), "/api/events", event("b").as_bytes());
+        if reply.status == 200 {
+            // The file of a segment that was inserted needs no inode.
+            continue;
+        }
+        let ready = server.admin_get("/readyz");
+        assert!(ready.status == 200 || ready.text().contains("disk_full"), "{}", ready.text());
+    }
+    let said = server.log().matches("requests are answered with 503").count();
+    assert!(said <= 3, "it is said {said} times:\n{}", server.log());
+    disk.free_inodes();
+    takes_events_again(&server);
+    assert!(server.stop().success());
+}
+
+#[test]
+fn from_a_full_disk_goes_what_is_on_it_with_its_keys() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    let disk = Arc::new(SmallDisk::new(8 << 20));
+    let flags = [&SMALL_SEGMENTS[..], &["--batch-age", "1h", "--batch-rows", "2", "--disk-free-min", "1"]].concat();
+    let mut server = Server::start_on(&disk, clickhouse, &database, &flags);
+    server.wait_until_ready();
+    let keyed = |server: &Server, key: &str| {
+        let headers = format!("Idempotency-Key: {key}\r\n");
+        post_with(server.address(), "/api/events", &headers, event(key).as_bytes()).status
+    };
+    assert_eq!(keyed(&server, "one"), 200);
+    disk.fill();
+    // Two rows seal it, which takes a log of keys that is not there yet.
+    assert_eq!(keyed(&server, "two"), 200);
+    server.wait_for_rows(clickhouse, &format!("{database}.events"), 2);
+    disk.free();
+    takes_events_again(&server);
+    assert_eq!(keyed(&server, "three"), 200);
+    server.kill9();
+    let server = server.start_again();
+    server.wait_for_rows(clickhouse, &format!("{database}.events"), 4);
+    for key in ["one", "two", "three"] {
+        assert_eq!(keyed(&server, key), 200);
+    }
+    server.wait_until_drained();
+    assert!(server.stop().success());
+    assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events")).trim(), "4");
+}
+
+#[test]
+fn what_a_crash_left_open_goes_in_from_a_full_disk() {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
     let disk = Arc::new(SmallDisk::new(8 << 20));
@@ -108,9 +215,8 @@ fn what_a_crash_left_open_waits_for_room_and_is_not_lost() {
         || server.admin_get("/readyz").text().contains("disk_full").then_some(()),
     );
     is_refused_because(&server, "disk_full");
-    assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events")).trim(), "0");
-    disk.free();
     server.wait_for_rows(clickhouse, &format!("{database}.events"), 2);
+    disk.free();
     takes_events_again(&server);
     assert!(server.stop().success());
     let events = clickhouse.query(&format!("SELECT event FROM {database}.events ORDER BY event FORMAT TSV"));

@@ -5,9 +5,9 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use crate::support::{ClickHouse, Connection, PATIENCE, Server, get, post, request, shared_clickhouse, wait_for};
 use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
-use crate::support::{ClickHouse, Connection, PATIENCE, Server, get, post, request, shared_clickhouse, wait_for};
 
 const TARGET: &str = "/api/events";
 const EVENT: &[u8] = b"{\"event\":\"a\"}";

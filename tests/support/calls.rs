@@ -21,6 +21,11 @@ impl FailingCalls {
         Self::inject(server.id(), call, &format!("error={error}"), &[])
     }
 
+    /// All of them take so long.
+    pub fn hanging(server: &Server, call: &str, seconds: u64) -> Self {
+        Self::inject(server.id(), call, &format!("delay_enter={}", seconds * 1_000_000), &[])
+    }
+
     /// The process is killed instead of a call that names `path` first.
     pub fn killing(process: u32, call: &str, path: &str) -> Self {
         Self::inject(process, call, "signal=KILL", &["-P", path])

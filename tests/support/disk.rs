@@ -17,7 +17,7 @@ impl SmallDisk {
     /// A disk of so many bytes.
     pub fn new(bytes: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let script = format!("mount -t tmpfs -o size={bytes} tmpfs \"$0\" && echo ready && exec cat");
+        let script = format!("mount -t tmpfs -o size={bytes},nr_inodes=400 tmpfs \"$0\" && echo ready && exec cat");
         let mut holder = Command::new("unshare")
             .args(["--map-root-user", "--mount", "sh", "-c", &script])
             .arg(folder.path())
@@ -55,6 +55,18 @@ impl SmallDisk {
     /// Makes the room again that [`SmallDisk::fill`] took.
     pub fn free(&self) {
         fs::remove_file(self.ballast()).unwrap();
+    }
+
+    /// Makes empty files until there is none to be made.
+    pub fn use_up_inodes(&self) {
+        let folder = self.seen_from_outside().join("inodes");
+        fs::create_dir(&folder).unwrap();
+        assert!((0..1_000_000).any(|name| fs::File::create(folder.join(name.to_string())).is_err()));
+    }
+
+    /// Gives back what [`SmallDisk::use_up_inodes`] took.
+    pub fn free_inodes(&self) {
+        fs::remove_dir_all(self.seen_from_outside().join("inodes")).unwrap();
     }
 
     /// Mounts it again as `ro` or `rw`, under those who use it. As any disk it stays writable while

@@ -56,7 +56,8 @@ pub struct Committer<E> {
     must_seal: bool,
     /// Time of the last attempt to recover the postponed segments.
     tried_postponed: Instant,
-    /// Time of the last write that only tested whether a failed disk works again.
+    /// What the disk said when it last refused a write, unless one has succeeded since; and when.
+    refused: Option<CommitRefusal>,
     tried_writing: Instant,
 }
 
@@ -94,6 +95,7 @@ impl<E: Exchange> Committer<E> {
             must_seal: false,
             last_commit: Duration::ZERO,
             tried_postponed: Instant::now(),
+            refused: None,
             tried_writing: Instant::now(),
         }
     }
@@ -113,17 +115,24 @@ impl<E: Exchange> Committer<E> {
 
     /// One turn: commits the batches that are queued, and seals the open segment if it is due.
     pub(super) fn turn(&mut self) -> Result<Turn, SyncFailed> {
-        // Read before the queue is drained. Read afterwards, a batch submitted in between would be
-        // lost.
+        self.spool.metrics.begin();
+        let outcome = self.work();
+        self.spool.metrics.end();
+        outcome
+    }
+
+    fn work(&mut self) -> Result<Turn, SyncFailed> {
+        // Read before the queue is drained: what is submitted afterwards isn't lost.
         let finished = self.exchange.is_finished();
         let mut pending = self.exchange.next();
         let idle = pending.is_none();
         while let Some(batch) = pending.take() {
+            self.spool.metrics.begin();
             pending = self.commit_group(batch)?;
         }
         let now_ms = unix_ms();
         self.spool.metrics.beat();
-        self.spool.repeats.forget_old(now_ms / 1000);
+        self.spool.repeats.forget_old();
         self.seal_if_due()?;
         if !idle {
             return Ok(Turn::Busy);
@@ -229,10 +238,11 @@ impl<E: Exchange> Committer<E> {
         }
         let rows = stored.clone().map(|batch| u64::from(batch.rows.count)).sum();
         let rejected = stored.map(|batch| u64::from(batch.rejected.count)).sum();
-        self.spool.repeats.committed(unix_ms() / 1000);
+        self.spool.repeats.committed();
         let segment = self.number();
         self.last_commit = begun.elapsed();
         self.spool.metrics.committed(segment, Events { rows, rejected }, self.position, self.last_commit);
+        self.refused = None;
         self.spool.metrics.refuse(None);
         self.return_group(CommitOutcome::Committed { segment });
         Ok(())
@@ -320,6 +330,7 @@ impl<E: Exchange> Committer<E> {
                     self.spool.metrics.occupy(capacity);
                 }
                 self.open = Some(open);
+                self.refused = None;
                 Ok(())
             }
             Err(error) => {
@@ -332,16 +343,17 @@ impl<E: Exchange> Committer<E> {
         }
     }
 
-    /// Starts to refuse events because of a write error. Only the first of consecutive failures is
-    /// logged as an error: the log may be on the same disk.
-    fn failed(&self, error: &io::Error, what: &str) -> CommitRefusal {
-        if self.spool.metrics.refusal().is_none() {
+    /// From now on events are refused. Said when it begins, not for each request that meets it: the
+    /// log may be on the same disk.
+    fn failed(&mut self, error: &io::Error, what: &str) -> CommitRefusal {
+        if self.refused.is_none() {
             tracing::error!(%error, "{what}");
         } else {
             tracing::debug!(%error, "{what}");
         }
         let refusal = refusal_of(error);
         self.spool.metrics.refuse(Some(refusal));
+        (self.refused, self.tried_writing) = (Some(refusal), Instant::now());
         refusal
     }
 

@@ -3,8 +3,8 @@
 use std::io;
 use std::time::Instant;
 
-use super::super::recovery::is_out_of_space;
-use super::{Committer, RETRY_PAUSE, SyncFailed};
+use super::super::storage::is_want_of_room;
+use super::{Committer, LOOK, SyncFailed};
 use crate::batch::{CommitRefusal, Exchange};
 use crate::limits;
 
@@ -34,22 +34,27 @@ impl<E: Exchange> Committer<E> {
             self.seal()?;
         }
         if self.open.is_none() && !self.must_seal {
-            let room = match self.spool.metrics.refusal() {
-                Some(CommitRefusal::WriteFailed) => self.write_again(),
-                _ => self.recover_postponed().and_then(|()| self.room()),
+            let room = self.recover_postponed().and_then(|()| self.room());
+            let room = match self.refused {
+                Some(refused) => room.and_then(|()| self.write_again(refused)),
+                None => room,
             };
+            if room.is_ok()
+                && let Err(error) = self.spool.layout.keep_spare()
+            {
+                tracing::debug!(%error, "there is no room to spare");
+            }
             self.spool.metrics.refuse(room.err());
         }
         Ok(())
     }
 
-    /// Opens a segment to test a disk that refused a write: only a write shows that writes work
-    /// again. Tried at most once per [`RETRY_PAUSE`].
-    fn write_again(&mut self) -> Result<(), CommitRefusal> {
-        if self.tried_writing.elapsed() < RETRY_PAUSE {
-            return Err(CommitRefusal::WriteFailed);
+    /// Room says nothing about a disk that refuses writes, has no inodes, or a quota: only a write does. At
+    /// most once in [`LOOK`].
+    fn write_again(&mut self, refused: CommitRefusal) -> Result<(), CommitRefusal> {
+        if self.tried_writing.elapsed() < LOOK {
+            return Err(refused);
         }
-        self.tried_writing = Instant::now();
         self.open_segment()
     }
 
@@ -86,5 +91,10 @@ impl<E: Exchange> Committer<E> {
 }
 
 pub(super) fn refusal_of(error: &io::Error) -> CommitRefusal {
-    if is_out_of_space(error) { CommitRefusal::DiskFull } else { CommitRefusal::WriteFailed }
+    const NO_DESCRIPTORS: [rustix::io::Errno; 2] = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
+    match error.raw_os_error() {
+        _ if is_want_of_room(error) => CommitRefusal::DiskFull,
+        Some(code) if NO_DESCRIPTORS.iter().any(|errno| errno.raw_os_error() == code) => CommitRefusal::NoDescriptors,
+        _ => CommitRefusal::WriteFailed,
+    }
 }

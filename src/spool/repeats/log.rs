@@ -184,11 +184,12 @@ impl<R: Record> HourlyLog<R> {
         let Some(file) = self.files.back_mut() else { return Ok(()) };
         match &file.open {
             Some(open) if file.from <= OLD_BYTES_KEPT.max(file.end / 2) => {
-                write_all(&**open, &block, file.end).map_err(SealError::Write)?;
+                let written = self.layout.with_spare(|| write_all(&**open, &block, file.end));
+                written.map_err(SealError::Write)?;
                 open.sync().map_err(SealError::Sync)?;
             }
             _ => {
-                let replaced = replace(&self.layout, &self.folder, file, &block);
+                let replaced = self.layout.with_spare(|| replace(&self.layout, &self.folder, file, &block));
                 file.open = Some(replaced.map_err(SealError::Write)?);
                 self.metrics.release(file.from);
                 file.end -= file.from;

@@ -26,6 +26,7 @@ use super::metrics::SpoolMetrics;
 use super::storage::SealError;
 use crate::batch::identity::{Id, RequestKey};
 use crate::batch::{Batch, SegmentNumber};
+use crate::clock::SteadyClock;
 
 /// The request keys and event identities of a segment.
 #[derive(Debug, Default)]
@@ -47,21 +48,23 @@ pub(super) struct Repeats {
     requests: Requests,
     /// `None` without `--dedup-field`.
     events: Option<SeenEvents>,
+    clock: SteadyClock,
 }
 
 impl Repeats {
-    /// Reads the logs, without the keys that are too old at the second `now`. Pass `None` as
-    /// `values_max` if events have no identities.
+    /// What the logs have. Without `values_max` no event has an identity.
     pub(super) fn open(
         layout: &Arc<Layout>,
         metrics: &Arc<SpoolMetrics>,
         keys_max: usize,
         values_max: Option<usize>,
-        now: u64,
     ) -> io::Result<Self> {
-        let requests = Requests::open(layout, metrics, keys_max, now)?;
+        let mut requests = Requests::open(layout, metrics, keys_max)?;
+        // No step of the clock forgets a key: not one back, which a later start would take for long ago.
+        let clock = SteadyClock::start(requests.newest_second());
+        requests.forget_old(clock.seconds());
         let events = values_max.map(|values_max| SeenEvents::open(layout, metrics, values_max)).transpose()?;
-        Ok(Self { requests, events })
+        Ok(Self { requests, events, clock })
     }
 
     /// The outcome rule of a batch according to its request key; [`OutcomeRule::OfGroup`] if the
@@ -82,9 +85,9 @@ impl Repeats {
         }
     }
 
-    /// Notes that the group was committed at the second `now`.
-    pub(super) fn committed(&mut self, now: u64) {
-        self.requests.committed(now);
+    /// The commit of all that was begun is done.
+    pub(super) fn committed(&mut self) {
+        self.requests.committed(self.clock.seconds());
         if let Some(events) = &mut self.events {
             events.committed();
         }
@@ -98,8 +101,9 @@ impl Repeats {
         }
     }
 
-    /// Writes the identities of a segment to the logs and syncs them. Must precede the seal.
-    pub(super) fn log(&mut self, segment: SegmentNumber, found: &Identities, now: u64) -> Result<(), SealError> {
+    /// Logs the identities of a segment, durably: it may be sealed then.
+    pub(super) fn log(&mut self, segment: SegmentNumber, found: &Identities) -> Result<(), SealError> {
+        let now = self.clock.seconds();
         self.requests.log(segment, &found.keys, now)?;
         match &mut self.events {
             Some(events) => events.log(segment, &found.ids, now),
@@ -107,12 +111,12 @@ impl Repeats {
         }
     }
 
-    /// Logs and remembers the identities of a recovered segment.
-    ///
-    /// Not for segments of this run: their identities are remembered since the commit. Adding them
-    /// again would make forgotten entries the newest.
-    pub(super) fn recovered(&mut self, segment: SegmentNumber, found: &Identities, now: u64) -> Result<(), SealError> {
-        self.log(segment, found, now)?;
+    /// Logs the identities of a segment that a former run left, and remembers them. Those of a
+    /// segment of this run are known since their commit, and some may be forgotten again by now:
+    /// they would come back as the newest.
+    pub(super) fn recovered(&mut self, segment: SegmentNumber, found: &Identities) -> Result<(), SealError> {
+        self.log(segment, found)?;
+        let now = self.clock.seconds();
         self.requests.recovered(segment, &found.keys, now);
         if let Some(events) = &mut self.events {
             events.recovered(segment, &found.ids);
@@ -120,9 +124,9 @@ impl Repeats {
         Ok(())
     }
 
-    /// Forgets the keys that are too old at the second `now`.
-    pub(super) fn forget_old(&mut self, now: u64) {
-        self.requests.forget_old(now);
+    /// Forgets the keys that are too old.
+    pub(super) fn forget_old(&mut self) {
+        self.requests.forget_old(self.clock.seconds());
     }
 }
 

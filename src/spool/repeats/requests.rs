@@ -38,13 +38,8 @@ struct StoredRequest {
 }
 
 impl Requests {
-    /// Reads the keys of the logs, without those that are too old at the second `now`.
-    pub(super) fn open(
-        layout: &Arc<Layout>,
-        metrics: &Arc<SpoolMetrics>,
-        keys_max: usize,
-        now: u64,
-    ) -> io::Result<Self> {
+    /// Those that the logs have.
+    pub(super) fn open(layout: &Arc<Layout>, metrics: &Arc<SpoolMetrics>, keys_max: usize) -> io::Result<Self> {
         let folder = layout.keys_dir();
         let (log, found) = HourlyLog::open(layout, metrics, folder, keys_max as u64, SECONDS_MAX)?;
         let metrics = metrics.clone();
@@ -53,13 +48,17 @@ impl Requests {
         for (segment, second, key) in found {
             requests.remember(&key, segment, second);
         }
-        requests.forget_old(now);
         Ok(requests)
     }
 
-    /// The outcome rule of a batch with this key.
-    pub(super) fn rule(&self, key: &RequestKey) -> OutcomeRule {
-        let Some(stored) = self.known.get(&key.id) else { return OutcomeRule::OfGroup };
+    /// When the newest of them came; 0 without any.
+    pub(super) fn newest_second(&self) -> u64 {
+        self.by_age.iter().map(|(_, second)| *second).max().unwrap_or(0)
+    }
+
+    /// What becomes of a batch that has this key.
+    pub(super) fn fate(&self, key: &RequestKey) -> Fate {
+        let Some(taken) = self.known.get(&key.id) else { return Fate::Shared };
         let pending = self.pending.contains(&key.id);
         let outcome = if stored.body == key.body {
             let segment = (pending || self.metrics.is_waiting(stored.segment)).then_some(stored.segment);

@@ -23,7 +23,9 @@ impl Bench {
     fn open(dir: &Path, keys_max: usize, now: u64) -> Self {
         let layout = Arc::new(Layout::open(Arc::new(Disk), dir, "t", Some("node")).unwrap());
         let metrics = Arc::new(SpoolMetrics::default());
-        Self { keys: Requests::open(&layout, &metrics, keys_max, now).unwrap(), metrics }
+        let mut keys = Requests::open(&layout, &metrics, keys_max).unwrap();
+        keys.forget_old(now);
+        Self { keys, metrics }
     }
 
     /// Commits requests and seals their segment.
@@ -339,4 +341,25 @@ fn the_newest_values_are_remembered_across_a_restart() {
     assert_eq!(logs, ["1970-01-01T02.log", "1970-01-01T03.log", "1970-01-02T06.log"]);
     let (mut seen, _) = open_events(folder.path(), 3);
     assert_eq!(left(&mut seen), "a");
+}
+
+#[test]
+fn no_step_of_the_clock_forgets_a_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let ahead = crate::clock::unix_ms() / 1000 + 25 * HOUR;
+    let mut bench = Bench::open(folder.path(), 10, 0);
+    bench.take(1, &[key("now", "body")], ahead - 25 * HOUR);
+    bench.take(2, &[key("ahead", "body")], ahead);
+    drop(bench);
+    // The clock was wrong for a while, and is right again at the next start.
+    let layout = Arc::new(Layout::open(Arc::new(Disk), folder.path(), "t", Some("node")).unwrap());
+    let mut repeats = Repeats::open(&layout, &Arc::default(), 10, None).unwrap();
+    let mut fresh = Batch::new(0);
+    fresh.key = Some(key("fresh", "body"));
+    repeats.begin(&mut fresh, SegmentNumber::new(3));
+    repeats.committed();
+    repeats.forget_old();
+    let knows = |name| repeats.requests.fate(&key(name, "body")) != Fate::Shared;
+    assert!(knows("ahead") && knows("fresh"), "time went back, and then on: neither is a day old");
+    assert!(repeats.clock.seconds() >= ahead);
 }

@@ -294,3 +294,16 @@ fn an_unknown_attempt_stays_open_when_the_rows_are_there() {
     spool.pool().rows_are_inserted(segment).unwrap();
     assert!(segment.rows_are_inserted() && segment.open_attempt().unwrap().is_unknown());
 }
+
+#[test]
+fn what_a_spool_holds_for_another_table_is_counted() {
+    let (folder, _) = sealed(&FRAMES);
+    let (spool, recovered) = Spool::open(SpoolConfig { table: "u".into(), ..config(folder.path()) }).unwrap();
+    assert!(recovered.segments.is_empty());
+    let Events { rows, rejected } = events(&FRAMES);
+    let other = OtherTable { name: "t".into(), segments: 1, events: rows + rejected };
+    assert_eq!(spool.metrics().others(), [other]);
+    drop(spool);
+    let (spool, _) = Spool::open(config(folder.path())).unwrap();
+    assert_eq!(spool.metrics().others(), []);
+}

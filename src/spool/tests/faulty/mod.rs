@@ -199,6 +199,9 @@ impl Storage for FaultyDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {
+        if self.machine().folders.contains_key(path) {
+            return Ok(Some(Box::new(())));
+        }
         drop(self.create(path)?);
         let mut machine = self.machine();
         if std::mem::replace(&mut machine.locked, true) {
