@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::outcome::{Class, calls_for_a_look, classify};
+use super::outcome::{Class, calls_for_refresh, classify};
 use super::step::Step;
 use crate::clickhouse::client::{ClickHouse, ClientError};
 use crate::clickhouse::name::TableName;
@@ -82,7 +82,7 @@ impl Failure {
                 | ClientError::Refused { code: None, .. },
             ) => true,
             Some(error @ ClientError::Refused { code: Some(code), .. }) => {
-                self.class == Class::Retry || calls_for_a_look(error) || REFUSES_ALL.contains(code)
+                self.class == Class::Retry || calls_for_refresh(error) || REFUSES_ALL.contains(code)
             }
             Some(ClientError::Damaged(_) | ClientError::Absent(_)) | None => false,
         };

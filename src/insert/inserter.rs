@@ -30,7 +30,7 @@ use crate::spool::{Orders, Part, PieceState, SealedSegment, SegmentPool, SpoolMe
 const HELD_PAUSE: Duration = Duration::from_millis(50);
 
 /// When a proven segment is tried to be taken out of the spool again, on a disk that refused it.
-const RETIRE_AGAIN: Duration = Duration::from_secs(5);
+const RETIRE_RETRY_PAUSE: Duration = Duration::from_secs(5);
 
 /// The state that all inserters share.
 pub struct Inserts {

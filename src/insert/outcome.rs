@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_smells_of_changed_columns_calls_for_a_look() {
+    fn what_smells_of_changed_columns_calls_for_refresh() {
         for code in TABLE_CHANGED {
             assert!(calls_for_refresh(&refused(code, "")), "{code}");
             assert_eq!(of(&refused(code, "")), (Class::Hold, true), "{code}");

@@ -63,11 +63,11 @@ impl Held {
         let waiting = segments.entry(number).or_insert(Waiting { cause, passed: false, hold: None });
         waiting.cause = cause;
         let Some(hold) = &mut waiting.hold else {
-            waiting.hold = Some(Hold { reason, since: now, said: now });
+            waiting.hold = Some(Hold { reason, since: now, logged: now });
             return Some(Duration::ZERO);
         };
         hold.reason = reason;
-        if now.duration_since(hold.said) < SAY_AGAIN {
+        if now.duration_since(hold.logged) < LOG_PAUSE {
             return None;
         }
         hold.logged = now;

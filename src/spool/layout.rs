@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::sealed::{Opened, SealedSegment};
-use super::storage::{self, EntryKind, FolderEntry, Storage, is_want_of_room};
+use super::storage::{self, EntryKind, FolderEntry, Storage, is_out_of_space};
 use crate::batch::{Epoch, SegmentNumber};
 use crate::limits;
 
@@ -133,7 +133,7 @@ impl Layout {
     /// was kept for it.
     pub(super) fn with_spare<T>(&self, mut write: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         match write() {
-            Err(error) if is_want_of_room(&error) && self.has_spare.swap(false, Relaxed) => {
+            Err(error) if is_out_of_space(&error) && self.has_spare.swap(false, Relaxed) => {
                 self.storage.open(&self.dir.join(SPARE))?.set_len(0)?;
                 write()
             }
@@ -150,7 +150,7 @@ impl Layout {
             if kind != EntryKind::Folder || table_dir == self.table_dir || table_dir == self.keys_dir() {
                 continue;
             }
-            let other = Arc::new(Self::look(self.storage.clone(), &self.dir, &name));
+            let other = Arc::new(Self::read_only(self.storage.clone(), &self.dir, &name));
             // What this user may not read, as a disk's lost+found, is none of the spool's.
             let Ok(Listing { segments, .. }) = other.list() else { continue };
             let mut found = OtherTable { name, segments: 0, events: 0 };

@@ -161,7 +161,7 @@ impl SpoolMetrics {
     }
 
     /// So many files are in `damaged/`.
-    pub(super) fn found_damaged(&self, files: u64) {
+    pub(super) fn set_damaged(&self, files: u64) {
         self.damaged.store(files, Relaxed);
     }
 

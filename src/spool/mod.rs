@@ -4,23 +4,23 @@
 //!
 //! | path | contents |
 //! |---|---|
-//! | `<spool-dir>` itself, `<spool-dir>/lock` | locked by the process that owns the spool |
-//! | `<spool-dir>/node-id` | the node's name in tokens |
-//! | `<spool-dir>/spare` | room for the records of what is on a full disk; nothing in it counts |
-//! | `<spool-dir>/keys/<hour>.log` | request keys of sealed segments: see [`repeats`] |
-//! | `<spool-dir>/<table>/schema.json` | the last known columns (not ours: [`crate::clickhouse::target`]) |
-//! | `<spool-dir>/<table>/numbers` | which numbers were used: see [`numbers`] |
-//! | `<spool-dir>/<table>/<number>.segment` | open, or sealed and never sent |
-//! | `<spool-dir>/<table>/<number>.sent` | sealed, and ClickHouse may have it |
-//! | `<spool-dir>/<table>/<number>.cut` | how its rows are cut into pieces: JSON and its checksum, see [`Cut`] |
-//! | `<spool-dir>/<table>/<number>.new` | to be one of these, and not yet written; nothing in it counts |
-//! | `<spool-dir>/<table>/<number>.copy` | a recovery that was interrupted; nothing in it counts |
-//! | `<spool-dir>/<table>/seen/<hour>.log` | identities of events in sealed segments: see [`repeats`] |
-//! | `<spool-dir>/<table>/damaged/` | what could not be read whole, or is no segment: see [`salvage`], [`aside`] |
-//! | `<spool-dir>/<table>/free/` | files of inserted segments, to be overwritten |
+//! | `<spool-dir>` itself, `<spool-dir>/lock` | locked by the process that owns the spool; the file is empty |
+//! | `<spool-dir>/node-id` | the node id that deduplication tokens begin with |
+//! | `<spool-dir>/spare` | disk space for the records that a full disk still has to take; the contents do not count |
+//! | `<spool-dir>/keys/<hour>.log` | request keys of sealed segments; see [`repeats`] |
+//! | `<spool-dir>/<table>/schema.json` | the last known columns of the table; written by `server` and `clickhouse` |
+//! | `<spool-dir>/<table>/numbers` | the segment numbers that may have been used; see [`numbers`] |
+//! | `<spool-dir>/<table>/<number>.segment` | a segment that is open, or sealed and never sent |
+//! | `<spool-dir>/<table>/<number>.sent` | a sealed segment whose rows ClickHouse may have |
+//! | `<spool-dir>/<table>/<number>.cut` | how the segment's rows are cut into pieces: JSON and a checksum; see [`Cut`] |
+//! | `<spool-dir>/<table>/<number>.new` | a segment or cut that is being written; ignored after a crash |
+//! | `<spool-dir>/<table>/<number>.copy` | the copy that a recovery is writing; ignored after a crash |
+//! | `<spool-dir>/<table>/seen/<hour>.log` | event identities of sealed segments; see [`repeats`] |
+//! | `<spool-dir>/<table>/damaged/` | files that could not be read completely, or are no segments; see [`salvage`], [`aside`] |
+//! | `<spool-dir>/<table>/free/` | files of inserted segments, kept for reuse; see [`pool`] |
 //!
-//! Files have mode 0600, folders 0700. A segment number is written with 20 digits. A number is not
-//! used again while any file of it exists.
+//! Files have mode 0600, folders 0700. A segment number is written with 20 digits, and is never used
+//! twice.
 //!
 //! # A segment, version 2, byte by byte
 //!
@@ -62,16 +62,15 @@
 //!  76  …  rows, rejected, request key of 36 bytes, identities of 16 bytes each
 //! ```
 //!
-//! Files are overwritten from their start ([`pool`]), so old bytes lie behind the end, and in the
-//! blocks. None of them is believed: every block and frame names the epoch and the number that it
-//! belongs to. The *position* counts the frames of an epoch from 1 without a gap; the *durable mark*
-//! is the position that was known to be on the disk when the frame was written. So a bad frame
-//! below a later frame's mark is damage, and above it a torn tail ([`unsealed`]).
+//! Segment files are reused ([`pool`]): a new segment overwrites an old one from the start of the
+//! file. Bytes of the old segment therefore remain behind the last frame and inside the blocks.
+//! They are never mistaken for current ones, because every block and frame names its epoch and
+//! segment number.
 //!
 //! The *position* of a frame counts the frames of an epoch from 1 without gaps. The *durable mark*
 //! of a frame is the highest position that was known to be synced when the frame was written. An
 //! unreadable frame whose position is at or below the mark of a later frame is damage; otherwise it
-//! is a torn tail ([`recovery`]).
+//! is a torn tail ([`unsealed`]).
 //!
 //! # Order of syncs
 //!
@@ -212,7 +211,7 @@ impl Spool {
         let damaged = layout.damaged_dir();
         let files =
             layout.storage().list(&damaged).map_err(layout::failed(format!("reading {}", damaged.display())))?;
-        metrics.found_damaged(files.len() as u64);
+        metrics.set_damaged(files.len() as u64);
         let free = layout.storage().free_bytes(layout.table_dir()).unwrap_or(0);
         if free >= config.disk_free_min.saturating_add(limits::SPARE_BYTES)
             && let Err(error) = layout.keep_spare()

@@ -18,7 +18,7 @@ use super::numbers;
 use super::repeats::Repeats;
 use super::scan::{Tail, scan};
 use super::sealed::{Opened, SealedSegment, read_identity};
-use super::storage::{EntryKind, is_want_of_room, write_all};
+use super::storage::{EntryKind, is_out_of_space, write_all};
 use super::unsealed::Unsealed;
 use crate::batch::SegmentNumber;
 
@@ -118,7 +118,7 @@ pub(super) fn recover(
     remove_leftovers(layout).map_err(whole)?;
     layout.sync_table_dir().map_err(whole)?;
     for segment in &segments {
-        metrics.found(segment);
+        metrics.recovered(segment);
         // What is on the disk of numbers that are gone.
         next_number = next_number.max(segment.open_attempt().map_or(next_number, |open| open.newest.next()));
     }

@@ -87,7 +87,7 @@ pub(super) struct FolderEntry {
 }
 
 /// The disk is full: what failed can be done later.
-pub(super) fn is_want_of_room(error: &io::Error) -> bool {
+pub(super) fn is_out_of_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 

@@ -20,6 +20,7 @@ mod engine_may;
 mod events;
 mod faults;
 mod framing;
+mod held;
 mod idempotency;
 mod insert_format;
 mod inserted;

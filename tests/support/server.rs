@@ -37,7 +37,7 @@ struct Setup {
 #[derive(Clone)]
 enum Pipe {
     Closed,
-    Deaf(Arc<std::io::PipeReader>, Arc<std::io::PipeWriter>),
+    Deaf { _reader: Arc<std::io::PipeReader>, writer: Arc<std::io::PipeWriter> },
 }
 
 /// A server that was told to stop.
@@ -72,7 +72,7 @@ impl Server {
         let (reader, mut writer) = std::io::pipe().unwrap();
         // As much as a pipe holds: the next byte waits.
         writer.write_all(&[b'.'; 64 << 10]).unwrap();
-        let pipe = Some(Pipe::Deaf(Arc::new(reader), Arc::new(writer)));
+        let pipe = Some(Pipe::Deaf { _reader: Arc::new(reader), writer: Arc::new(writer) });
         let server = Setup { pipe, ..Setup::new(clickhouse, database, flags, &[]) }.spawn();
         server.wait_until_ready();
         server
@@ -353,7 +353,7 @@ impl Setup {
     fn spawn(&self) -> Server {
         let log = match &self.pipe {
             Some(Pipe::Closed) => Stdio::from(std::io::pipe().unwrap().1),
-            Some(Pipe::Deaf(_, writer)) => Stdio::from(writer.try_clone().unwrap()),
+            Some(Pipe::Deaf { writer, .. }) => Stdio::from(writer.try_clone().unwrap()),
             None => File::options().create(true).append(true).open(self.log_path()).unwrap().into(),
         };
         let program = env!("CARGO_BIN_EXE_sluicegate");

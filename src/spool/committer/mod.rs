@@ -18,7 +18,6 @@ use super::segment::OpenSegment;
 use super::storage::{SealError, end_after_failed_sync};
 use super::{Durability, Spool};
 use crate::batch::{Batch, CommitOutcome, CommitRefusal, Exchange, Position, Returned, SegmentNumber};
-use crate::clock::unix_ms;
 use crate::limits;
 use room::refusal_of;
 
@@ -130,7 +129,6 @@ impl<E: Exchange> Committer<E> {
             self.spool.metrics.begin();
             pending = self.commit_group(batch)?;
         }
-        let now_ms = unix_ms();
         self.spool.metrics.beat();
         self.spool.repeats.forget_old();
         self.seal_if_due()?;

@@ -3,8 +3,8 @@
 use std::io;
 use std::time::Instant;
 
-use super::super::storage::is_want_of_room;
-use super::{Committer, LOOK, SyncFailed};
+use super::super::storage::is_out_of_space;
+use super::{Committer, RETRY_PAUSE, SyncFailed};
 use crate::batch::{CommitRefusal, Exchange};
 use crate::limits;
 
@@ -50,9 +50,9 @@ impl<E: Exchange> Committer<E> {
     }
 
     /// Room says nothing about a disk that refuses writes, has no inodes, or a quota: only a write does. At
-    /// most once in [`LOOK`].
+    /// most once in [`RETRY_PAUSE`].
     fn write_again(&mut self, refused: CommitRefusal) -> Result<(), CommitRefusal> {
-        if self.tried_writing.elapsed() < LOOK {
+        if self.tried_writing.elapsed() < RETRY_PAUSE {
             return Err(refused);
         }
         self.open_segment()
@@ -93,7 +93,7 @@ impl<E: Exchange> Committer<E> {
 pub(super) fn refusal_of(error: &io::Error) -> CommitRefusal {
     const NO_DESCRIPTORS: [rustix::io::Errno; 2] = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
     match error.raw_os_error() {
-        _ if is_want_of_room(error) => CommitRefusal::DiskFull,
+        _ if is_out_of_space(error) => CommitRefusal::DiskFull,
         Some(code) if NO_DESCRIPTORS.iter().any(|errno| errno.raw_os_error() == code) => CommitRefusal::NoDescriptors,
         _ => CommitRefusal::WriteFailed,
     }

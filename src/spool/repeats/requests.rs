@@ -56,9 +56,9 @@ impl Requests {
         self.by_age.iter().map(|(_, second)| *second).max().unwrap_or(0)
     }
 
-    /// What becomes of a batch that has this key.
-    pub(super) fn fate(&self, key: &RequestKey) -> Fate {
-        let Some(taken) = self.known.get(&key.id) else { return Fate::Shared };
+    /// The outcome rule of a batch with this key.
+    pub(super) fn rule(&self, key: &RequestKey) -> OutcomeRule {
+        let Some(stored) = self.known.get(&key.id) else { return OutcomeRule::OfGroup };
         let pending = self.pending.contains(&key.id);
         let outcome = if stored.body == key.body {
             let segment = (pending || self.metrics.is_waiting(stored.segment)).then_some(stored.segment);

@@ -359,7 +359,7 @@ fn no_step_of_the_clock_forgets_a_key() {
     repeats.begin(&mut fresh, SegmentNumber::new(3));
     repeats.committed();
     repeats.forget_old();
-    let knows = |name| repeats.requests.fate(&key(name, "body")) != Fate::Shared;
+    let knows = |name| repeats.requests.rule(&key(name, "body")) != OutcomeRule::OfGroup;
     assert!(knows("ahead") && knows("fresh"), "time went back, and then on: neither is a day old");
     assert!(repeats.clock.seconds() >= ahead);
 }

@@ -1,12 +1,8 @@
 //! Segments that are held leave those behind them alone; and while nothing gets through, few are made.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
 use std::fs;
 
-use support::{ClickHouse, Server, post, run, shared_clickhouse, wait_for};
+use crate::support::{ClickHouse, Server, post, run, shared_clickhouse, wait_for};
 
 const SOON: [&str; 2] = ["--batch-age", "50ms"];
 
