@@ -41,8 +41,8 @@
 //! | [`worker`] | `api`, `clock`, `connection`, `handoff`, `http`, `intake`, `limits`, `schema` | the own event loop: sockets, buffers, time-outs |
 //! | `engine_may` | `api`, `batch`, `clock`, `connection`, `handoff`, `http`, `intake`, `limits`, `schema` | the same api through `may_minihttp`, in a build with the feature `engine-may` |
 //! | [`admin`] | `api`, `batch`, `clickhouse`, `clock`, `http`, `intake`, `limits`, `ndjson`, `spool` | the admin address: metrics, statistics, `/livez`, `/readyz` and its warnings, orders for held segments |
-//! | [`config`] | `batch`, `clickhouse`, `connection`, `http`, `insert`, `intake`, `limits`, `ndjson`, `spool` | flags, environment and file → one checked [`config::Settings`], handed on in parts |
-//! | [`commands`] | `clickhouse`, `clock`, `config`, `limits`, `net`, `spool` | `check`, `schema`, `spool` and `quarantine` |
+//! | [`config`] | `batch`, `clickhouse`, `connection`, `http`, `insert`, `intake`, `limits`, `ndjson`, `schema`, `spool` | flags, environment and file → one checked [`config::Settings`], handed on in parts |
+//! | [`commands`] | `clickhouse`, `clock`, `config`, `limits`, `net`, `rowbinary`, `spool` | `check`, `schema`, `spool` and `quarantine` |
 //! | [`server`] | `admin`, `api`, `clickhouse`, `config`, `engine_may`, `handoff`, `insert`, `intake`, `limits`, `ndjson`, `net`, `schema`, `spool`, `worker` | start and stop in order, signals, engines, pinning, open files, the log; `drain` |
 //!
 //! Three rooms are not where one would look first. *Health* is in `intake`, because both engines

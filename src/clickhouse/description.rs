@@ -16,7 +16,7 @@ use super::frozen::{Frozen, RowFormat};
 use super::name::TableName;
 use super::version::Release;
 use super::{TableConfig, settings, tables};
-use crate::schema::{ColumnDescription, Plan, SchemaError};
+use crate::schema::{self, ColumnDescription, Plan, SchemaError};
 
 /// The oldest ClickHouse that is supported.
 const VERSION_MIN: Release = Release::new(25, 8);
@@ -95,7 +95,7 @@ impl TableDescription {
             tables::create_missing(clickhouse, &config.name)?;
         }
         let described = Self::ask(clickhouse, config)?;
-        described.plan().map_err(TableError::Schema)?;
+        described.plan(config).map_err(TableError::Schema)?;
         Ok(described)
     }
 
@@ -106,7 +106,7 @@ impl TableDescription {
     /// See [`TableError`].
     pub fn ask(clickhouse: &ClickHouse, config: &TableConfig) -> Result<Self, TableError> {
         let version = supported_version(clickhouse)?;
-        let timezone = clickhouse.query("SELECT timezone()", &[])?.trim().to_owned();
+        let timezone = timezone(clickhouse)?;
         let columns = describe_table(clickhouse, &config.name)?;
         Ok(Self { settings: insert_settings(clickhouse, config)?, version, timezone, columns })
     }
@@ -116,8 +116,15 @@ impl TableDescription {
     /// # Errors
     ///
     /// If a column is not supported; the error names it.
-    pub fn plan(&self) -> Result<Plan, SchemaError> {
-        Plan::compile(&self.columns, &self.timezone)
+    pub fn plan(&self, config: &TableConfig) -> Result<Plan, SchemaError> {
+        let plan = Plan::compile(&self.columns, &self.timezone)?;
+        plan.require_room_for(config.addresses)?;
+        Ok(plan)
+    }
+
+    /// True when the server's time zone says what some column's times mean.
+    pub(super) fn depends_on_timezone(&self) -> bool {
+        self.columns.iter().any(|column| schema::depends_on_timezone(&column.type_name))
     }
 
     /// The table, columns and settings that are written into each segment.
@@ -157,6 +164,11 @@ impl TableDescription {
         file.sync_all()?;
         fs::rename(&beside, path)
     }
+}
+
+/// The time zone of columns that name none.
+pub(super) fn timezone(clickhouse: &ClickHouse) -> Result<String, ClientError> {
+    Ok(clickhouse.query("SELECT timezone()", &[])?.trim().to_owned())
 }
 
 /// The columns of a table as they are now.

@@ -39,6 +39,8 @@ use std::time::Duration;
 use name::TableName;
 use settings::{ClickHouseSetting, InsertFormat};
 
+use crate::schema::Addresses;
+
 /// The configuration of a table.
 #[derive(Debug, Clone)]
 pub struct TableConfig {
@@ -54,4 +56,6 @@ pub struct TableConfig {
     pub writers: NonZeroUsize,
     /// `--batch-age`: the age at which a segment is sealed and inserted.
     pub batch_age: Duration,
+    /// Which addresses the clients have that its rows may come from.
+    pub addresses: Addresses,
 }

@@ -1,5 +1,6 @@
 //! The settings divided into the parts that the rooms need.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{ConfigError, Settings};
@@ -11,6 +12,7 @@ use crate::http::HeadLimits;
 use crate::intake::Timeouts;
 use crate::intake::budget::BudgetLimits;
 use crate::ndjson::EncodeLimits;
+use crate::schema::Addresses;
 use crate::spool::SpoolConfig;
 
 impl Settings {
@@ -40,7 +42,14 @@ impl Settings {
             insert_format: self.insert_format,
             writers: self.writers,
             batch_age: *self.batch_age,
+            addresses: self.addresses(),
         }
+    }
+
+    /// Which addresses clients may have: those that connections to the listeners can come from.
+    fn addresses(&self) -> Addresses {
+        let is_ipv4_alone = self.listen.iter().all(SocketAddr::is_ipv4);
+        if is_ipv4_alone { Addresses::Ipv4 } else { Addresses::Any }
     }
 
     /// Creates a client for each `--clickhouse-url`.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use sonic_rs::LazyValue;
 
 use super::LineCode;
+use super::keys::{Keys, ambiguous};
 use super::row::{RowBuilder, ServerCells};
 use super::skip::{SkipError, skip_space, skip_value};
 use super::values::{self, JsonToken, ValueError};
@@ -70,18 +71,31 @@ pub(crate) fn encode_line(
         let message = "the line is JSON but not an object";
         return Err(Rejection::new(LineCode::NotAnObject, message));
     }
+    let mut keys = Keys::default();
     for entry in sonic_rs::to_object_iter(text) {
         let (key, value) = entry.map_err(|error| {
             let message = format!("the line is not valid JSON: {error}");
             Rejection::new(LineCode::InvalidJson, first_line(message))
         })?;
-        let KeyTarget::Field(index) = plan.target(key.as_bytes()) else {
-            continue;
+        let index = match plan.target(key.as_bytes()) {
+            KeyTarget::Field(index) => usize::from(index),
+            KeyTarget::Server => {
+                keys.any_known = true;
+                continue;
+            }
+            KeyTarget::Unknown => {
+                keys.add_unknown(&key);
+                continue;
+            }
+            KeyTarget::Ambiguous => return Err(ambiguous(plan, &key)),
         };
-        let index = usize::from(index);
+        keys.any_known = true;
         if let Some(field) = plan.fields().get(index) {
             encode_field(index, field, &value, server, builder)?;
         }
+    }
+    if let Some(rejection) = keys.reject(plan) {
+        return Err(rejection);
     }
     builder.finish(plan.fields(), server);
     Ok(())
@@ -125,8 +139,8 @@ fn encode_field(
     })
 }
 
-/// The first [`EXCERPT_CHARS`] characters of a value, for a message.
-fn excerpt(raw: &str) -> Cow<'_, str> {
+/// The first [`EXCERPT_CHARS`] characters of a value or a key, for a message.
+pub(super) fn excerpt(raw: &str) -> Cow<'_, str> {
     match raw.char_indices().nth(EXCERPT_CHARS) {
         Some((end, _)) => Cow::Owned(format!("{}…", raw.get(..end).unwrap_or_default())),
         None => Cow::Borrowed(raw),

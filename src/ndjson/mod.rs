@@ -6,7 +6,8 @@
 //! every line that the fast path accepts.
 //!
 //! Files in reading order: `lines`, `walk`, `order` (the guess of the next key), `row` (values in the
-//! table's order), `values` (one file per family of types), `general`, `skip`, `scan` and `escape`
+//! table's order), `values` (one file per family of types), `general`, `keys`
+//! (rejections because of keys), `skip`, `scan` and `escape`
 //! (the grammar of JSON), `utf8`, `identify`, `report`.
 //!
 //! # What a value means
@@ -17,26 +18,37 @@
 //!
 //! - A value that ClickHouse would wrap, clamp or truncate is rejected as `out_of_range`: 300 in
 //!   UInt8, numbers that overflow a float, dates and times outside the range of their type, dates
-//!   that don't exist, hours above 23, minutes and seconds above 59, offsets above 23:59, Unix
-//!   seconds in a Date.
+//!   that don't exist, hours above 23 (except 24:00:00, the end of a day), minutes above 59, seconds
+//!   above 60 (60 is the first second of the next minute), offsets above 23:59, Unix seconds in a Date.
+//! - A bare number in a DateTime or DateTime64 column is Unix time in the unit that its absolute value
+//!   says: below 10^11 seconds, below 10^14 milliseconds, below 10^17 microseconds, else nanoseconds.
+//!   A fraction is a fraction of that unit. ClickHouse takes seconds, or ticks of a DateTime64,
+//!   depending on its version.
 //! - A line must be valid JSON, including values that are skipped or stored as text: no control
 //!   bytes and no unknown escapes in strings; no leading zeros, plus signs or `inf` in numbers; no
 //!   trailing commas. A line is one object, not an array of objects.
 //! - Unpaired surrogates are rejected in keys and in values of columns (ClickHouse stores an unpaired
 //!   low surrogate as invalid UTF-8). They are accepted in skipped values.
-//! - Keys match column names exactly. Since 26.5 ClickHouse matches them without regard to case, too.
+//! - Keys match column names as in ClickHouse since 26.5, with every version: exactly, else without
+//!   regard to the case of ASCII letters. A key that then matches several columns, and two keys of one
+//!   column, are a `duplicate_field`.
+//! - An object with keys of which none matches a column is rejected as `no_known_field`; `{}` is a row
+//!   of defaults.
 //! - `null` in an Enum column that is not Nullable is the default; in ClickHouse it is an error.
-//! - Of the best-effort formats of times only the grammar in `values/moment.rs` is accepted. Others
-//!   (month names, two-digit years, a year alone, …) are a `type_mismatch`.
-//! - A number in a Date32 column has the range of text, 1900 to 2299. A DateTime64 is in the years 1
-//!   to 9999. A number of an IPv4 address has at most three digits, and no leading zero inside an
-//!   IPv6 address.
-//! - The fields `ip` and `server_time` are skipped, with any value, if the server fills the columns of
-//!   these names.
+//! - The best-effort formats of times are the grammar in `values/moment`, which is that of ClickHouse
+//!   26.7, except that a text without a year, whose meaning would depend on the day, a text that gives
+//!   a part twice (`2021-09-24 5 7`), and one with a letter between year and month are a
+//!   `type_mismatch`. Texts of 16 and 19 digits are microseconds and nanoseconds with every version.
+//! - A number in a Date32 column has the range of text, 1900 to 2299. A DateTime64 has the same range on
+//!   the clock of its zone, with every version. A number of an IPv4 address has at most three digits,
+//!   and no leading zero inside an IPv6 address.
+//! - The fields `ip` and `server_time`, in any case, are skipped, with any value, if the server fills
+//!   the columns of these names.
 
 mod escape;
 mod general;
 mod identify;
+mod keys;
 mod lines;
 mod order;
 mod report;

@@ -18,7 +18,7 @@ pub enum LineCode {
     OutOfRange,
     /// A field that the configuration requires is missing.
     MissingField,
-    /// The field of a column occurs more than once.
+    /// The field of a column occurs more than once, or a key matches several columns.
     DuplicateField,
     /// The line is longer than [`EncodeLimits::line_bytes_max`](super::EncodeLimits::line_bytes_max).
     LineTooLong,
@@ -26,11 +26,13 @@ pub enum LineCode {
     TooDeep,
     /// The line is not UTF-8.
     InvalidUtf8,
+    /// It is an object with keys of which none is a column's.
+    NoKnownField,
 }
 
 impl LineCode {
     /// Every code, at the index of its discriminant.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::InvalidJson,
         Self::NotAnObject,
         Self::TypeMismatch,
@@ -40,6 +42,7 @@ impl LineCode {
         Self::LineTooLong,
         Self::TooDeep,
         Self::InvalidUtf8,
+        Self::NoKnownField,
     ];
 
     /// The name of the code in replies, metrics and the quarantine table.
@@ -54,6 +57,7 @@ impl LineCode {
             Self::LineTooLong => "line_too_long",
             Self::TooDeep => "too_deep",
             Self::InvalidUtf8 => "invalid_utf8",
+            Self::NoKnownField => "no_known_field",
         }
     }
 }

@@ -11,7 +11,7 @@ use std::ops::Range;
 use super::Origin;
 use super::values::{address, time};
 use crate::rowbinary::RowBuffer;
-use crate::schema::{ColumnType, Field, Plan, Source};
+use crate::schema::{Field, Plan, ServerColumn, Source};
 
 /// Flush threshold: the buffer holds up to this many bytes of finished rows, plus one row, before they
 /// are copied to the batch. That fits the L1 cache; all rows of a large body would not.
@@ -34,10 +34,7 @@ impl ServerCells {
         for run in plan.server_runs() {
             let start = self.cells.len();
             for column in run {
-                if column.nullable {
-                    self.cells.put([0]);
-                }
-                put_server_value(column.source, &column.column_type, origin, &mut self.cells);
+                put_server_value(column, origin, &mut self.cells);
             }
             self.runs.push(start..self.cells.len());
         }
@@ -54,10 +51,14 @@ impl ServerCells {
     }
 }
 
-fn put_server_value(source: Source, column_type: &ColumnType, origin: &Origin, out: &mut RowBuffer) {
-    match source {
-        Source::ServerTime => time::put_server_time(origin.server_time_unix_ns, column_type, out),
-        Source::ClientAddress | Source::Field => address::put_client(origin.client_ip, column_type, out),
+fn put_server_value(column: &ServerColumn, origin: &Origin, out: &mut RowBuffer) {
+    if column.source == Source::ServerTime {
+        if column.nullable {
+            out.put([0]);
+        }
+        time::put_server_time(origin.server_time_unix_ns, &column.column_type, out);
+    } else {
+        address::put_client(origin.client_ip, &column.column_type, column.nullable, out);
     }
 }
 
@@ -151,6 +152,12 @@ impl RowBuilder {
         let written =
             field < self.next || !self.in_order && self.side_cells.get(field).is_some_and(|cell| cell.row == self.row);
         if written { Err(Duplicate) } else { Ok(()) }
+    }
+
+    /// True while this row has no field.
+    #[inline]
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.next == 0 && self.in_order
     }
 
     /// Finishes the row; missing fields get their defaults.

@@ -39,6 +39,10 @@ impl Walk<'_> {
         if !matches!(body.get(end), None | Some(b'\n')) {
             return None;
         }
+        // An object of which no key is a column's is rejected.
+        if self.builder.is_untouched() {
+            return None;
+        }
         self.builder.finish(self.plan.fields(), self.server);
         Some(end)
     }
@@ -65,7 +69,8 @@ impl Walk<'_> {
             first = false;
             at = match target {
                 KeyTarget::Field(index) => self.field(usize::from(index), body, value)?,
-                KeyTarget::Unknown => match skip_scalar(body, value) {
+                KeyTarget::Ambiguous => return None,
+                KeyTarget::Unknown | KeyTarget::Server => match skip_scalar(body, value) {
                     Some(end) => end,
                     None => skip_value(body, value, 1).ok()?,
                 },

@@ -11,6 +11,7 @@
 
 mod column_type;
 mod differences;
+mod escapes;
 mod names;
 
 use std::fmt;
@@ -104,6 +105,15 @@ pub struct Field {
     pub default: Box<[u8]>,
 }
 
+/// Which addresses clients may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Addresses {
+    /// IPv4 alone: every listener has an IPv4 address, and no proxy says who its clients are.
+    Ipv4,
+    /// IPv6 as well.
+    Any,
+}
+
 /// A column that the server fills.
 #[derive(Clone, Debug)]
 pub struct ServerColumn {
@@ -163,7 +173,7 @@ impl Plan {
                 *next_field += 1;
                 KeyTarget::Field(*next_field - 1)
             } else {
-                KeyTarget::Unknown
+                KeyTarget::Server
             };
             Some((column.name.as_str(), target))
         });
@@ -189,6 +199,23 @@ impl Plan {
     pub fn require_field(&self, name: &str) -> Result<(), SchemaError> {
         let found = self.fields.iter().any(|field| *field.name == *name);
         if found { Ok(()) } else { Err(SchemaError::NoDedupField(name.to_owned())) }
+    }
+
+    /// Makes sure that the server can always write the client's address whatever clients there are:
+    /// an IPv4 column that is not Nullable has no value for an IPv6 client.
+    ///
+    /// # Errors
+    ///
+    /// Names the column.
+    pub fn require_room_for(&self, addresses: Addresses) -> Result<(), SchemaError> {
+        let mut server_columns = self.server_runs.iter().flatten();
+        let is_narrow = |column: &ServerColumn| matches!(column.column_type, ColumnType::Ipv4) && !column.nullable;
+        if addresses == Addresses::Any && server_columns.any(is_narrow) {
+            let columns = self.columns.iter().filter(|column| column.source == Source::ClientAddress);
+            let named = columns.map(|column| column.name.clone()).next();
+            return Err(SchemaError::NarrowAddress(named.unwrap_or_default()));
+        }
+        Ok(())
     }
 
     /// The server-filled columns in runs: one run before each field, and one after the last field. A
@@ -220,8 +247,8 @@ impl Plan {
             type_name: column.type_name.clone(),
             reason,
         };
-        let described =
-            clickhouse_rowbinary::parse_type_desc(&column.type_name).map_err(|error| unsupported(error.to_string()))?;
+        let described = clickhouse_rowbinary::parse_type_desc(&escapes::decoded(&column.type_name))
+            .map_err(|error| unsupported(error.to_string()))?;
         let (column_type, nullable) = ColumnType::compile(&described, zone).map_err(unsupported)?;
         let source = source_of(&column.name, &column_type);
         match source {
@@ -252,10 +279,18 @@ impl Plan {
     }
 }
 
-/// The source of a column: the server fills `ip` and `server_time`, if their types can hold an address
-/// and a time.
+/// True for a type of times without a zone of their own: those of a text without an offset are meant
+/// in the server's.
+pub(crate) fn depends_on_timezone(type_name: &str) -> bool {
+    let times = type_name.match_indices("DateTime").filter_map(|(at, _)| type_name.get(at..));
+    // Its arguments, if it has any, end with the first parenthesis: a zone's name has none.
+    times.into_iter().any(|time| time.split(')').next().is_none_or(|time| !time.contains('\'')))
+}
+
+/// The server owns a column by its name, if the type can hold what it has to say. The case of the
+/// name does not count: a key of another case would fill the column.
 fn source_of(name: &str, column_type: &ColumnType) -> Source {
-    match (name, column_type) {
+    match (name.to_ascii_lowercase().as_str(), column_type) {
         ("ip", ColumnType::String | ColumnType::Ipv4 | ColumnType::Ipv6) => Source::ClientAddress,
         ("server_time", ColumnType::DateTime(_) | ColumnType::DateTime64 { .. }) => Source::ServerTime,
         _ => Source::Field,
@@ -305,6 +340,8 @@ pub enum SchemaError {
         /// The expression.
         expression: String,
     },
+    /// A column that the client's address does not always fit.
+    NarrowAddress(String),
     /// The names and types can't be encoded as a header, for this reason.
     Header(String),
 }
@@ -330,6 +367,12 @@ impl fmt::Display for SchemaError {
                 "column `{column}` has {default_kind} {expression}, and default expressions are not \
                  supported yet: remove it (ALTER TABLE … MODIFY COLUMN … REMOVE DEFAULT) or make \
                  the column MATERIALIZED"
+            ),
+            Self::NarrowAddress(column) => write!(
+                f,
+                "column `{column}` is an IPv4, and a client's address may be an IPv6 one: make it \
+                 Nullable(IPv4), which gets NULL then, or IPv6; or listen on IPv4 addresses alone and \
+                 trust no proxy"
             ),
             Self::Header(reason) => write!(f, "the columns can't be written as a header: {reason}"),
         }

@@ -41,9 +41,22 @@ fn every_column_has_its_source() {
     let runs: Vec<usize> = plan.server_runs().iter().map(Vec::len).collect();
     assert_eq!(runs, [0, 2, 0]);
     assert_eq!(plan.target(b"b"), KeyTarget::Field(1));
-    for key in ["ip", "server_time", "m", "l", "e", "A", ""] {
+    for key in ["m", "l", "e", "c", ""] {
         assert_eq!(plan.target(key.as_bytes()), KeyTarget::Unknown, "{key}");
     }
+    for key in ["ip", "IP", "server_time", "Server_Time"] {
+        assert_eq!(plan.target(key.as_bytes()), KeyTarget::Server, "{key}");
+    }
+    assert_eq!(plan.target(b"A"), KeyTarget::Field(0));
+}
+
+#[test]
+fn the_servers_columns_are_its_own_in_any_case() {
+    let plan = compile(&[column("IP", "IPv6", ""), column("Server_Time", "DateTime", ""), column("a", "Int8", "")]);
+    let plan = plan.unwrap();
+    let sources: Vec<Source> = plan.columns().iter().map(|column| column.source).collect();
+    assert_eq!(sources, [Source::ClientAddress, Source::ServerTime, Source::Field]);
+    assert_eq!(plan.target(b"ip"), KeyTarget::Server);
 }
 
 #[test]
@@ -113,4 +126,17 @@ fn a_column_without_a_time_zone_has_the_servers() {
     );
     assert_eq!(type_of("DateTime('UTC')", "Europe/Berlin"), Ok(ColumnType::DateTime(Zone::Utc)));
     assert!(type_of("DateTime", "Nowhere").is_err());
+}
+
+#[test]
+fn a_time_without_a_zone_depends_on_the_servers() {
+    for type_name in ["DateTime", "DateTime64(3)", "Nullable(DateTime)", "LowCardinality(Nullable(DateTime))"] {
+        assert!(depends_on_timezone(type_name), "{type_name}");
+    }
+    for type_name in
+        ["DateTime('UTC')", "DateTime64(3, 'UTC')", "Nullable(DateTime64(9, 'Asia/Tokyo'))", "Date", "Time64(3)"]
+    {
+        assert!(!depends_on_timezone(type_name), "{type_name}");
+    }
+    assert!(depends_on_timezone("Tuple(DateTime('UTC'), DateTime)"));
 }

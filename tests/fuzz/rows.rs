@@ -11,7 +11,7 @@ use sluicegate::batch::Batch;
 use sluicegate::ndjson::{EncodeLimits, EncodeRefusal, Origin, Report, RowEncoder};
 use sluicegate::schema::{ColumnDescription, Plan};
 
-const COLUMNS: [(&str, &str); 18] = [
+const COLUMNS: [(&str, &str); 20] = [
     ("t", "DateTime('UTC')"),
     ("s", "String"),
     ("l", "LowCardinality(String)"),
@@ -30,6 +30,8 @@ const COLUMNS: [(&str, &str); 18] = [
     ("d", "Nullable(Date)"),
     ("v", "IPv4"),
     ("w", "IPv6"),
+    ("two", "UInt8"),
+    ("TWO", "UInt8"),
 ];
 
 const LIMITS: EncodeLimits = EncodeLimits { line_bytes_max: 4096, events_max: 1000, encoded_bytes_max: 1 << 20 };

@@ -50,6 +50,13 @@ impl ClickHouse {
         clickhouse
     }
 
+    /// Ends it and starts it again with another time zone.
+    pub fn restart_in_zone(&mut self, zone: &str) {
+        self.kill();
+        self.child = spawn_with(self.engine, &self.path(), self.address, &[("TZ", zone)]);
+        self.wait();
+    }
+
     /// Starts one on a folder that may have tables. The engine takes a `config.xml` beside it.
     pub fn on(path: &Path) -> Self {
         Self::engine_on(Engine::of_the_tests(), path)
@@ -211,8 +218,12 @@ fn query(address: SocketAddr, statement: &str) -> Result<String, String> {
 }
 
 fn spawn(engine: Engine, path: &Path, address: SocketAddr) -> Child {
+    spawn_with(engine, path, address, &[])
+}
+
+fn spawn_with(engine: Engine, path: &Path, address: SocketAddr, environment: &[(&str, &str)]) -> Child {
     let mut command = engine.command(path, address);
-    command.stdout(Stdio::null());
+    command.envs(environment.iter().copied()).stdout(Stdio::null());
     if !engine.is_child_of_its_process() {
         std::fs::create_dir_all(path).unwrap();
         let log = File::create(path.join("clickhouse.log")).unwrap();

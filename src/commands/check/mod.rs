@@ -85,7 +85,7 @@ fn check_server(
         }
     };
     report.add(Severity::Info, format!("ClickHouse {} at {}", described.version, server.url()));
-    let plan = match described.plan() {
+    let plan = match described.plan(&config) {
         Ok(plan) => plan,
         Err(error) => {
             report.add(Severity::Error, format!("{name}: {error}"));

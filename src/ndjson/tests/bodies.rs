@@ -71,6 +71,10 @@ fn every_code_rejects_its_line_alone() {
         (b"{\"x\":1,\"x\":1}", LineCode::DuplicateField),
         (b"{\"s\":1,\"x\":1,\"s\":1}", LineCode::DuplicateField),
         (b"{\"x\":1,\"\\u0078\":1}", LineCode::DuplicateField),
+        (b"{\"X\":1,\"x\":1}", LineCode::DuplicateField),
+        (b"{\"x\":1,\"X\":1}", LineCode::DuplicateField),
+        (b"{\"y\":1}", LineCode::NoKnownField),
+        (b"{\"y\":[{\"x\":1}],\"\":null,\"z\":2}", LineCode::NoKnownField),
         (b"{\"s\":\"\xff\"}", LineCode::InvalidUtf8),
         (b"\xff", LineCode::InvalidUtf8),
         (deep.as_bytes(), LineCode::TooDeep),
@@ -95,7 +99,8 @@ fn fields_without_a_column_are_skipped() {
         r#"{"":null,"x":7}"#,
         r#"{ "x" : 7 , "z" : [ ] }"#,
         r#"{"\u0078":7}"#,
-        r#"{"X":9,"x":7}"#,
+        r#"{"X":7,"y":8}"#,
+        r#"{"IP":"1.1.1.1","X":7,"Ip":5}"#,
         r#"{"ip":5,"x":7,"ip":{},"ip":"1.1.1.1"}"#,
         "\t{\"x\":7\t}\r",
     ] {
@@ -106,13 +111,43 @@ fn fields_without_a_column_are_skipped() {
 }
 
 #[test]
+fn a_key_of_another_case_fills_the_column_and_an_ambiguous_one_is_refused() {
+    let plan = plan(&[("abc", "UInt8"), ("ABC", "UInt8"), ("Long_Column_Name", "String")]);
+    for (line, row) in [
+        (r#"{"abc":1,"ABC":2,"LONG_COLUMN_NAME":"x"}"#, (1, 2, "x")),
+        (r#"{"ABC":2,"long_column_name":"x"}"#, (0, 2, "x")),
+        (r#"{"\u0061bc":1,"lONG_cOLUMN_nAME":"x"}"#, (1, 0, "x")),
+        ("{}", (0, 0, "")),
+        (" { } ", (0, 0, "")),
+    ] {
+        let outcome = encode(&plan, format!("{line}\n{line}\n").as_bytes());
+        let row = vec![Value::UInt8(row.0), Value::UInt8(row.1), text(row.2)];
+        assert_eq!(decode(&plan, &outcome.rows), [row.clone(), row], "{line}");
+    }
+    let outcome = encode(&plan, b"{\"abc\":1,\"Abc\":2}\n");
+    let error = &outcome.report.errors[0];
+    assert_eq!((error.code, outcome.count), (LineCode::DuplicateField, 0));
+    assert_eq!(error.message, "the key `Abc` may mean each of the columns `abc`, `ABC`");
+    let outcome = encode(&plan, b"{\"longColumnName\":1,\"LongColumnNme\":2,\"z\":3,\"y\":4}\n{\"ab\":1}");
+    let messages: Vec<&str> = outcome.report.errors.iter().map(|error| error.message.as_str()).collect();
+    assert_eq!(
+        messages,
+        [
+            "no key of the line is a column of the table: `longColumnName` (is `Long_Column_Name` meant?), \
+             `LongColumnNme`, `z`, \u{2026}",
+            "no key of the line is a column of the table: `ab` (is `abc` meant?)",
+        ]
+    );
+}
+
+#[test]
 fn the_server_fills_its_columns_at_any_position_and_of_any_type() {
     let client = |ip: &str, columns: &[(&str, &str)]| {
         let plan = plan(columns);
         let mut encoder = RowEncoder::new(Arc::clone(&plan), LIMITS);
         let mut batch = Batch::new(0);
         let origin = Origin { client_ip: ip.parse().unwrap(), ..origin() };
-        let body = b"{\"a\":1,\"b\":2}\n{\"b\":2,\"a\":1}";
+        let body = b"{\"a\":1,\"b\":2,\"ip\":0}\n{\"ip\":0,\"b\":2,\"a\":1}";
         encoder.encode(body, &origin, &mut batch, &mut Report::default()).unwrap();
         let rows = decode(&plan, &batch.rows.bytes);
         assert_eq!(rows[0], rows[1]);
@@ -133,8 +168,10 @@ fn the_server_fills_its_columns_at_any_position_and_of_any_type() {
         let nullable = Value::Nullable(Some(Box::new(text(written))));
         assert_eq!(client(ip, &[("ip", "Nullable(String)")]), [nullable]);
     }
-    for (ip, written) in [("::ffff:8.8.8.8", "8.8.8.8"), ("2001:db8::1", "0.0.0.0")] {
-        assert_eq!(client(ip, &[("ip", "IPv4")]), [Value::Ipv4(written.parse().unwrap())]);
+    assert_eq!(client("::ffff:8.8.8.8", &[("ip", "IPv4")]), [Value::Ipv4("8.8.8.8".parse().unwrap())]);
+    for (ip, written) in [("::ffff:8.8.8.8", Some("8.8.8.8")), ("2001:db8::1", None)] {
+        let written = written.map(|ip| Box::new(Value::Ipv4(ip.parse().unwrap())));
+        assert_eq!(client(ip, &[("ip", "Nullable(IPv4)")]), [Value::Nullable(written)]);
     }
     // A column of such a name whose type can't hold the server's value is filled by clients.
     let odd = [("ip", "UInt8"), ("a", "Int8"), ("server_time", "String")];

@@ -4,7 +4,7 @@
 use super::*;
 use proptest::prelude::*;
 
-const TABLE: [(&str, &str); 14] = [
+const TABLE: [(&str, &str); 16] = [
     ("t", "DateTime('UTC')"),
     ("s", "String"),
     ("ip", "IPv6"),
@@ -19,12 +19,16 @@ const TABLE: [(&str, &str); 14] = [
     ("e", "Enum8('a'=1,'b'=2)"),
     ("n", "Nullable(Int64)"),
     ("d", "Nullable(Date)"),
+    ("two", "UInt8"),
+    ("TWO", "UInt8"),
 ];
 
 fn key() -> impl Strategy<Value = String> {
     prop_oneof![
         12 => prop::sample::select(TABLE.map(|(name, _)| name.to_owned()).to_vec()),
         1 => "[a-z]{1,3}",
+        2 => prop::sample::select(vec!["T", "S", "Ip", "ID", "Server_Time", "FIXED", "two", "Two", "TWO", "tWo"])
+            .prop_map(str::to_owned),
         1 => Just("\\u0073".to_owned()),
         1 => Just("a_long_key_that_belongs_to_no_column_of_the_table".to_owned()),
     ]
@@ -39,6 +43,11 @@ fn value() -> impl Strategy<Value = String> {
         "\"2021-02-29 00:00:00\"",
         "\"2020-12-01\"",
         "\"2020-12-01T23:09:54.123456789012Z\"",
+        "\"Tue, 01 Dec 2020 23:09:54 GMT\"",
+        "\"2020-12-01T24:00:00Z\"",
+        "\"1606864194123\"",
+        "1606864194",
+        "1606864194.5",
         "\"0287d9aa-4adf-4b37-a60f-3e9e645c821e\"",
         "\"a\"",
         "\"b\"",

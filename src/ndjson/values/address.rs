@@ -61,10 +61,17 @@ fn mapped(address: IpAddr) -> Ipv6Addr {
 /// Writes the client's address to a column that the server fills.
 ///
 /// An IPv4-mapped IPv6 address, which an IPv6 socket reports for an IPv4 client, is written as IPv4.
-/// An IPv4 column can't hold the address of an IPv6 client: the value is 0.0.0.0, because the event is
-/// valid and the client can't change its address.
-pub(in crate::ndjson) fn put_client(address: IpAddr, column_type: &ColumnType, out: &mut RowBuffer) {
+/// An IPv4 column can't hold the address of an IPv6 client: a Nullable one gets NULL, and any other
+/// one stops the start where such clients may come (`Plan::require_room_for`).
+pub(in crate::ndjson) fn put_client(address: IpAddr, column_type: &ColumnType, nullable: bool, out: &mut RowBuffer) {
     let address = address.to_canonical();
+    if nullable {
+        let is_null = matches!((column_type, address), (ColumnType::Ipv4, IpAddr::V6(_)));
+        out.put([u8::from(is_null)]);
+        if is_null {
+            return;
+        }
+    }
     match column_type {
         ColumnType::Ipv4 => put_v4(
             match address {

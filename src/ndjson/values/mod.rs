@@ -12,7 +12,9 @@ mod moment;
 mod number;
 pub(super) mod text;
 pub(super) mod time;
+mod unix;
 mod uuid;
+mod zone;
 
 use crate::rowbinary::RowBuffer;
 use crate::schema::{ColumnType, Field};

@@ -5,6 +5,8 @@ use chrono::{Datelike, NaiveDate};
 use super::calendar::{days_of, seconds_of};
 use super::moment::{self, Moment};
 use super::number::signed;
+use super::unix::of_number;
+use super::zone::local_seconds;
 use super::{JsonToken, ValueError};
 use crate::rowbinary::RowBuffer;
 use crate::schema::{ColumnType, Zone};
@@ -12,9 +14,10 @@ use crate::schema::{ColumnType, Zone};
 /// The documented range of Date32, 1900-01-01 to 2299-12-31, in days since 1970-01-01
 /// (<https://clickhouse.com/docs/sql-reference/data-types/date32>).
 const DATE32_DAYS: std::ops::RangeInclusive<i64> = -25_567..=120_529;
-/// The accepted range of DateTime64, 0001-01-01 to the end of 9999, in seconds since 1970: ClickHouse
-/// can't format a time outside it.
-const DATE_TIME64_SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+/// The accepted range of DateTime64, 1900-01-01 to the end of 2299 on the clock of the column's zone, in
+/// seconds: some versions of ClickHouse store a time outside it and read back another one.
+const DATE_TIME64_SECONDS: std::ops::RangeInclusive<i64> = -2_208_988_800..=10_413_791_999;
+const DAY: i64 = 86_400;
 /// Nanoseconds of a second.
 const NANOSECONDS: u32 = 1_000_000_000;
 
@@ -82,7 +85,7 @@ pub(super) fn read_date_time64(
     out: &mut RowBuffer,
 ) -> Option<usize> {
     let (moment, end) = read_moment(zone, body, at)?;
-    out.put(ticks(moment, precision).ok()?.to_le_bytes());
+    out.put(ticks(moment, precision, zone).ok()?.to_le_bytes());
     Some(end)
 }
 
@@ -107,8 +110,9 @@ pub(super) fn read_date32(body: &[u8], at: usize, out: &mut RowBuffer) -> Option
 }
 
 /// The ticks since 1970 of a moment. A fraction finer than a tick is truncated, as in ClickHouse.
-fn ticks(moment: Moment, precision: u8) -> Result<i64, ValueError> {
-    if !DATE_TIME64_SECONDS.contains(&moment.seconds) {
+#[inline]
+fn ticks(moment: Moment, precision: u8, zone: Zone) -> Result<i64, ValueError> {
+    if !is_shown_as_it_is(moment.seconds, zone) {
         return Err(ValueError::OutOfRange);
     }
     let per_second = 10i64.pow(u32::from(precision.min(9)));
@@ -116,11 +120,18 @@ fn ticks(moment: Moment, precision: u8) -> Result<i64, ValueError> {
     moment.seconds.checked_mul(per_second).and_then(|ticks| ticks.checked_add(fraction)).ok_or(ValueError::OutOfRange)
 }
 
-/// Writes a DateTime. A number is seconds since 1970.
+#[inline]
+fn is_shown_as_it_is(seconds: i64, zone: Zone) -> bool {
+    let (first, last) = (*DATE_TIME64_SECONDS.start(), *DATE_TIME64_SECONDS.end());
+    // No clock is a day ahead of another.
+    (first + DAY..=last - DAY).contains(&seconds) || DATE_TIME64_SECONDS.contains(&local_seconds(seconds, zone))
+}
+
+/// Writes a DateTime. A number is Unix time in the unit that its magnitude says.
 pub(super) fn write_date_time(zone: Zone, token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
     let seconds = match token {
         JsonToken::Text(text) => moment::parse(text, zone, false)?.seconds,
-        JsonToken::Number(_) => signed(token)?,
+        JsonToken::Number(number) => of_number(number)?.seconds,
         _ => return Err(ValueError::Mismatch),
     };
     let seconds = u32::try_from(seconds).map_err(|_| ValueError::OutOfRange)?;
@@ -128,26 +139,19 @@ pub(super) fn write_date_time(zone: Zone, token: JsonToken<'_>, out: &mut RowBuf
     Ok(())
 }
 
-/// Writes a DateTime64. A number is ticks since 1970, not seconds, as in ClickHouse up to 26.7.
+/// Writes a DateTime64. A number is Unix time in the unit that its magnitude says.
 pub(super) fn write_date_time64(
     precision: u8,
     zone: Zone,
     token: JsonToken<'_>,
     out: &mut RowBuffer,
 ) -> Result<(), ValueError> {
-    let ticks = match token {
-        JsonToken::Text(text) => ticks(moment::parse(text, zone, true)?, precision)?,
-        JsonToken::Number(_) => {
-            let ticks = signed(token)?;
-            let seconds = ticks.div_euclid(10i64.pow(u32::from(precision.min(9))));
-            if !DATE_TIME64_SECONDS.contains(&seconds) {
-                return Err(ValueError::OutOfRange);
-            }
-            ticks
-        }
+    let moment = match token {
+        JsonToken::Text(text) => moment::parse(text, zone, true)?,
+        JsonToken::Number(number) => of_number(number)?,
         _ => return Err(ValueError::Mismatch),
     };
-    out.put(ticks.to_le_bytes());
+    out.put(ticks(moment, precision, zone)?.to_le_bytes());
     Ok(())
 }
 
