@@ -146,6 +146,14 @@ pub const SCHEMA_LOOK_SECONDS: u64 = 60;
 /// The same while ClickHouse is away: it may come back with another table.
 pub const SCHEMA_LOOK_AWAY_SECONDS: u64 = 2;
 
+/// The body of a request that replays rejected lines, on the admin address: a few of its requests, and
+/// the batch of one, are in memory.
+pub const REPLAY_BYTES_MAX: usize = 2 << 20;
+
+/// How often the server's time zone is asked for where a column has none of its own: so long may its
+/// events be hours off after a change. Costs one small query.
+pub const TIMEZONE_LOOK_SECONDS: u64 = 1;
+
 /// Looks that errors call for follow each other no sooner than this.
 pub const SCHEMA_LOOK_PAUSE_MS: u64 = 1000;
 

@@ -24,9 +24,9 @@ impl RefreshSignal {
         let _ = self.request.try_send(());
     }
 
-    /// Waits for a request, at most for `longest`.
-    pub(super) fn wait(&self, longest: Duration) {
-        let _ = self.requested.recv_timeout(longest);
+    /// Waits for a request, at most for `longest`. True if there was one.
+    pub(super) fn wait(&self, longest: Duration) -> bool {
+        self.requested.recv_timeout(longest).is_ok()
     }
 }
 
@@ -40,7 +40,7 @@ mod tests {
         let refresh = RefreshSignal::default();
         (0..5).for_each(|_| refresh.request());
         let soon = Instant::now();
-        refresh.wait(Duration::from_secs(3600));
+        assert!(refresh.wait(Duration::from_secs(3600)));
         assert!(soon.elapsed() < Duration::from_secs(60));
         assert!(refresh.requested.try_recv().is_err());
     }

@@ -55,9 +55,34 @@ impl Watcher {
         loop {
             let answered = self.ask(&mut logged);
             thread::sleep(Duration::from_millis(limits::SCHEMA_LOOK_PAUSE_MS));
-            let next = if answered { limits::SCHEMA_LOOK_SECONDS } else { limits::SCHEMA_LOOK_AWAY_SECONDS };
-            self.refresh.wait(Duration::from_secs(next));
+            if answered {
+                self.wait();
+            } else {
+                self.refresh.wait(Duration::from_secs(limits::SCHEMA_LOOK_AWAY_SECONDS));
+            }
         }
+    }
+
+    /// Waits until the table has to be described again: on a request, after a while, or when the server
+    /// has another time zone, if a column depends on it. Such a change makes no error, and the times of
+    /// events would be hours off.
+    fn wait(&self) {
+        if !self.known.depends_on_timezone() {
+            self.refresh.wait(Duration::from_secs(limits::SCHEMA_LOOK_SECONDS));
+            return;
+        }
+        for _ in 0..limits::SCHEMA_LOOK_SECONDS / limits::TIMEZONE_LOOK_SECONDS {
+            if self.refresh.wait(Duration::from_secs(limits::TIMEZONE_LOOK_SECONDS)) || !self.has_known_timezone() {
+                return;
+            }
+        }
+    }
+
+    /// Asks the server of the INSERTs for its time zone. False if that has changed, or without an answer.
+    fn has_known_timezone(&self) -> bool {
+        let server = self.servers.in_turn().next().and_then(|index| self.servers.get(index));
+        let timezone = server.and_then(|server| super::description::timezone(server).ok());
+        timezone.as_ref() == Some(&self.known.timezone)
     }
 
     /// Asks the servers in the order of the INSERTs until one describes the table. False if none does.
@@ -86,7 +111,7 @@ impl Watcher {
         if found == self.known {
             return self.clear_problem(logged);
         }
-        let plan = match found.plan() {
+        let plan = match found.plan(&self.config) {
             Ok(plan) => plan,
             Err(error) => {
                 return self.warn(format!("the table has changed and can't be followed: {error}"), logged);
