@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use super::{Admin, Page, health, response};
+use super::{Admin, Page, health, replay, response};
 use crate::api::Fault;
 use crate::http::{self, HeadLimits, Method, Parsed, Status};
 use crate::limits;
@@ -25,6 +25,8 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a client to take one piece of a page, and the whole of it.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(5);
+/// For the whole body of a request.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two tries to accept where the system refuses to.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -215,14 +217,22 @@ impl Pending {
     }
 
     /// Answers the request, on a thread that may wait.
-    fn serve(self, admin: &Admin) -> io::Result<()> {
-        let page = with_head(&self.input, |head| (admin.page(head), head.method == Method::Head));
+    fn serve(mut self, admin: &Admin) -> io::Result<()> {
+        let mut stream = std::net::TcpStream::from(self.stream);
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(PIECE_TIMEOUT))?;
+        stream.set_write_timeout(Some(PIECE_TIMEOUT))?;
+        let Parsed::Done(len) = with_head(&self.input, request_len) else {
+            return Ok(());
+        };
+        read_to(&mut stream, &mut self.input, len)?;
+        let page = with_head(&self.input, |head| {
+            let body = self.input.get(head.len..len).unwrap_or_default();
+            (admin.page(head, body), head.method == Method::Head)
+        });
         let Parsed::Done((page, head_only)) = page else {
             return Ok(());
         };
-        let mut stream = std::net::TcpStream::from(self.stream);
-        stream.set_nonblocking(false)?;
-        stream.set_write_timeout(Some(PIECE_TIMEOUT))?;
         let deadline = Instant::now() + PAGE_TIMEOUT;
         let bytes = response(&page, head_only);
         let mut rest = bytes.as_slice();
@@ -236,6 +246,28 @@ impl Pending {
         }
         Ok(())
     }
+}
+
+/// Bytes of the head, and of the body where the path takes one.
+fn request_len(head: &http::Head<'_>) -> usize {
+    let takes_body = head.method == Method::Post && http::plain_path(head.path) == replay::PATH;
+    head.len + if takes_body { replay::body_len(head).unwrap_or(0) } else { 0 }
+}
+
+/// Reads until `input` has `len` bytes.
+fn read_to(stream: &mut std::net::TcpStream, input: &mut Vec<u8>, len: usize) -> io::Result<()> {
+    let deadline = Instant::now() + BODY_TIMEOUT;
+    let mut space = [0; 16 << 10];
+    while input.len() < len {
+        match stream.read(&mut space) {
+            _ if Instant::now() > deadline => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => input.extend_from_slice(space.get(..read).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn with_head<T>(input: &[u8], found: impl FnOnce(&http::Head<'_>) -> T) -> Parsed<T> {

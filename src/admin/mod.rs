@@ -9,6 +9,7 @@ mod events;
 mod health;
 mod listen;
 mod metrics;
+mod replay;
 mod requeue;
 mod series;
 mod stats;
@@ -24,6 +25,7 @@ use crate::http::{self, DateCache, Head, Method, Status};
 use crate::intake::budget::ByteBudget;
 use crate::intake::health::Health;
 use crate::intake::metrics::WorkerMetrics;
+use crate::intake::replay::Replayer;
 use crate::spool::{Orders, SpoolMetrics};
 
 pub use series::Series;
@@ -50,6 +52,8 @@ pub struct Admin {
     pub table: TableName,
     /// Requeues segments; set once the inserters run.
     pub requeue: OnceLock<Requeue>,
+    /// Takes rejected lines again. Set once the workers run.
+    pub replayer: OnceLock<Replayer>,
     /// The time series of the last minute.
     pub series: Series,
 }
@@ -80,7 +84,7 @@ impl Page {
 }
 
 impl Admin {
-    fn page(&self, head: &Head<'_>) -> Page {
+    fn page(&self, head: &Head<'_>, body: &[u8]) -> Page {
         let reads = matches!(head.method, Method::Get | Method::Head);
         if !reads && browser::is_cross_site(head) {
             let message = "A page of another origin may not change anything here.";
@@ -89,6 +93,11 @@ impl Admin {
         let path = http::plain_path(head.path);
         let page: fn(&Self, &str) -> Page = match path.as_ref() {
             requeue::PATH => return requeue::page(self, head.method, head.query),
+            replay::PATH if replay::body_len(head).is_none() => {
+                let message = "The body has no length, or is too long.";
+                return Page::fault(Status::ContentTooLarge, "body_too_large", message);
+            }
+            replay::PATH => return replay::page(self, head, body),
             health::LIVE_PATH => |admin, _| health::live(&admin.workers, &admin.spool),
             "/readyz" | "/healthz" | "/health" | "/ping" => |admin, _| health::ready(admin),
             "/metrics" => |admin, _| metrics::page(admin),

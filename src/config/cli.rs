@@ -109,6 +109,10 @@ pub struct ReplayArgs {
     /// Report what the server would answer; store nothing and delete nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Go on although an earlier replay was interrupted, and another node or a changed table leaves
+    /// open what it has stored: that may be stored twice
+    #[arg(long)]
+    pub force: bool,
     /// The settings, which name ClickHouse, the table and the server.
     #[command(flatten)]
     pub settings: Settings,

@@ -17,6 +17,9 @@ use crate::limits;
 pub struct Handoff {
     submitted: Submitted,
     mailboxes: Box<[CachePadded<Mailbox>]>,
+    /// For the one batch that belongs to no worker: that of lines which are replayed. Nobody sleeps
+    /// on it.
+    replay: Mailbox,
     /// The phase of the process.
     pub lifecycle: Arc<Lifecycle>,
     /// The segments that ClickHouse has confirmed recently.
@@ -26,10 +29,11 @@ pub struct Handoff {
 impl Handoff {
     /// Creates a hand-off for the workers with these mailboxes, in the order of their indices.
     pub fn new(mailboxes: Vec<Mailbox>, lifecycle: Arc<Lifecycle>) -> Self {
-        let capacity = (mailboxes.len() * limits::BATCHES_PER_WORKER).max(1);
+        let capacity = mailboxes.len() * limits::BATCHES_PER_WORKER + 1;
         Self {
             submitted: Submitted::new(capacity),
             mailboxes: mailboxes.into_iter().map(CachePadded::new).collect(),
+            replay: Mailbox::woken_by(|| ()),
             lifecycle,
             inserted: Inserted::default(),
         }
@@ -40,9 +44,12 @@ impl Handoff {
         self.mailboxes.len()
     }
 
-    /// The mailbox of a worker.
+    /// The mailbox of a worker; behind the last one, that of lines which are replayed.
     pub fn mailbox(&self, worker: usize) -> Option<&Mailbox> {
-        self.mailboxes.get(worker).map(|padded| &**padded)
+        match self.mailboxes.get(worker) {
+            Some(padded) => Some(padded),
+            None => (worker == self.mailboxes.len()).then_some(&self.replay),
+        }
     }
 
     /// Called by worker `from`: passes a connection that it has accepted to the worker with the fewest

@@ -10,6 +10,7 @@
 //! | `budget` | `--in-flight-bytes-max` |
 //! | `health` | whether events are accepted now |
 //! | `metrics` | the counters of each worker |
+//! | `replay` | rejected lines that an operator sends again |
 
 pub mod awaiting;
 pub mod budget;
@@ -17,6 +18,7 @@ mod context;
 pub mod health;
 pub mod metrics;
 pub mod outbox;
+pub mod replay;
 mod settle;
 
 use std::sync::Arc;

@@ -50,6 +50,7 @@ use crate::intake::Shared;
 use crate::intake::budget::ByteBudget;
 use crate::intake::health::Health;
 use crate::intake::metrics::WorkerMetrics;
+use crate::intake::replay::Replayer;
 use crate::limits;
 use crate::ndjson::RowEncoder;
 use crate::net;
@@ -121,7 +122,7 @@ impl Server {
         let (engine, mailboxes) = engine::prepare(settings, metrics.len())?;
         delivery::log_at_start(admin.clickhouse.clone(), settings.table()).map_err(os("a thread can't be started"))?;
         let handoff = Arc::new(Handoff::new(mailboxes, lifecycle.clone()));
-        let path = spool.schema_path();
+        let (path, node) = (spool.schema_path(), spool.node_id().to_owned());
         let frozen = schema.newest().frozen.clone();
         let pipeline = Pipeline::start(settings, spool, recovered, frozen, &handoff, &admin)?;
         let shared = Arc::new(Shared {
@@ -134,11 +135,14 @@ impl Server {
             timeouts: settings.timeouts(),
         });
         let plan = schema.newest().plan.clone();
-        let api = || {
+        let encoder = || {
             let encoder = RowEncoder::new(plan.clone(), settings.encode_limits());
-            Api::new(encoder.identifying(settings.dedup_field.as_deref()), &settings.table)
+            encoder.identifying(settings.dedup_field.as_deref())
         };
+        let api = || Api::new(encoder(), &settings.table);
         let engine = engine.start(api, &shared, metrics, settings.pin)?;
+        // Its only other writer would be a second start.
+        let _ = admin.replayer.set(Replayer::new(shared, encoder(), node, &settings.table));
         let watcher = Watcher {
             config: settings.table(),
             servers: pipeline.inserts.servers(),
@@ -210,6 +214,7 @@ fn start_admin(
         clickhouse: settings.clickhouse()?,
         table: settings.table().name,
         requeue: OnceLock::new(),
+        replayer: OnceLock::new(),
         series: Series::default(),
     });
     let running = admin.clone();
@@ -225,7 +230,7 @@ fn start_admin(
 
 /// The first version of the schema.
 fn first_version(settings: &Settings, table: &TableDescription) -> Result<SchemaVersion, ServerError> {
-    let plan = table.plan()?;
+    let plan = table.plan(&settings.table())?;
     if let Some(field) = &settings.dedup_field {
         plan.require_field(field)?;
     }

@@ -272,6 +272,11 @@ impl Spool {
         self.pool.clone()
     }
 
+    /// The node's name in tokens.
+    pub fn node_id(&self) -> &str {
+        self.layout.node_id()
+    }
+
     /// The file that keeps the last known columns of the table.
     pub fn schema_path(&self) -> PathBuf {
         self.layout.table_dir().join("schema.json")

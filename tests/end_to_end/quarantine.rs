@@ -4,7 +4,9 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 
-use crate::support::{ClickHouse, Server, Variant, each_engine, each_insert, post, run, shared_clickhouse};
+use crate::support::{
+    ClickHouse, Connection, Server, Variant, each_engine, each_insert, post, request, run, shared_clickhouse,
+};
 
 /// A table for numbers, its server, and what to tell the command.
 struct Bench {
@@ -22,8 +24,8 @@ impl Bench {
     }
 
     fn quarantine(&self, words: &[&str]) -> (bool, String, String) {
-        let (listen, url) = (self.server.address().to_string(), self.clickhouse.url());
-        let settings = ["--listen", &listen, "--clickhouse-url", &url, "--database", &self.database];
+        let (admin, url) = (self.server.admin_address().to_string(), self.clickhouse.url());
+        let settings = ["--admin-listen", &admin, "--clickhouse-url", &url, "--database", &self.database];
         run(&[&["quarantine"], words, &settings].concat())
     }
 
@@ -141,12 +143,14 @@ fn more_lines_than_a_request_may_have_and_equal_ones_all_come_once(variant: Vari
     assert!(said.contains("type_mismatch: 4000 lines: 4000 accepted"), "{said}");
     assert!(said.contains("too_deep: 1200 lines: 0 accepted, 1200 rejected again"), "{said}");
     bench.wait_for(4050, 1200);
-    assert_eq!(bench.ask("SELECT uniqExact(line) FROM $_quarantine WHERE code = 'invalid_json'"), "1200");
+    assert_eq!(bench.ask("SELECT uniqExact(line) FROM $_quarantine WHERE code = 'too_deep'"), "1200");
     let counts = bench.ask(
         "SELECT countIf(n = 3), countIf(n = 2), count() FROM (SELECT count() AS n FROM $ WHERE event = 'e' GROUP BY sequence)",
     );
     assert_eq!(counts, "1000\t500\t1500");
-    assert_eq!(bench.ask("SELECT DISTINCT ip FROM $"), "127.0.0.1");
+    assert_eq!(bench.ask("SELECT DISTINCT ip FROM $"), "1.2.3.4");
+    let late = bench.ask("SELECT countIf(server_time >= toStartOfDay(now('UTC')) + 50) FROM $");
+    assert_eq!(late, "0", "the lines have the time of the replay");
     assert!(bench.server.stop().success());
 }
 
@@ -178,11 +182,11 @@ fn an_interrupted_replay_makes_the_same_requests_again() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     // Nobody knows what this server has done with the request.
     let first = &interrupted(&bench, &listener, &[None])[0];
-    assert!(first.contains("content-length: 6\r\n"), "{first}");
+    assert!(first.contains("content-length: 42\r\n"), "{first}");
     // What comes later belongs to another request.
     insert(2, "('c')");
     assert_eq!(key(&interrupted(&bench, &listener, &[None])[0]), key(first));
-    bench.wait_for(0, 4);
+    bench.wait_for(0, 5);
     // What comes to the same second makes it another request.
     insert(1, "('d')");
     assert_ne!(key(&interrupted(&bench, &listener, &[None])[0]), key(first));
@@ -200,13 +204,13 @@ fn of_a_second_that_is_answered_in_part_nothing_is_deleted() {
     }
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let requests = interrupted(&bench, &listener, &[Some(5), Some(1000), None]);
-    assert_eq!(bench.ask("SELECT count() FROM $_quarantine"), "1500");
+    assert_eq!(bench.ask("SELECT count() FROM $_quarantine WHERE line != ''"), "1500");
     let again = interrupted(&bench, &listener, &[Some(1000), None]);
     assert_eq!(
         again.iter().map(|request| key(request)).collect::<Vec<_>>(),
         requests[1..].iter().map(|request| key(request)).collect::<Vec<_>>()
     );
-    assert_eq!(bench.ask("SELECT count() FROM $_quarantine"), "1500");
+    assert_eq!(bench.ask("SELECT count() FROM $_quarantine WHERE line != ''"), "1500");
     assert!(bench.server.stop().success());
 }
 
@@ -214,13 +218,13 @@ fn of_a_second_that_is_answered_in_part_nothing_is_deleted() {
 /// first about which it says nothing. The heads of the requests.
 fn interrupted(bench: &Bench, listener: &TcpListener, answers: &[Option<u64>]) -> Vec<String> {
     let (address, url) = (listener.local_addr().unwrap().to_string(), bench.clickhouse.url());
-    let settings = ["--listen", &address, "--clickhouse-url", &url, "--database", &bench.database];
+    let settings = ["--admin-listen", &address, "--clickhouse-url", &url, "--database", &bench.database];
     thread::scope(|scope| {
         let replay = scope.spawn(|| run(&[&["quarantine", "replay"], &settings[..]].concat()));
         let requests = answers.iter().map(|answer| {
-            let (head, mut stream) = next_request(listener);
+            let (head, mut stream) = next_request(listener, &bench.database);
             if let Some(accepted) = answer {
-                let body = format!("{{\"accepted\":{accepted},\"rejected\":0}}");
+                let body = format!("{{\"accepted\":{accepted},\"rejected\":[]}}");
                 let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
                 stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
             }
@@ -234,15 +238,17 @@ fn interrupted(bench: &Bench, listener: &TcpListener, answers: &[Option<u64>]) -
 }
 
 /// The next request that does not only ask for the time.
-fn next_request(listener: &TcpListener) -> (String, TcpStream) {
+fn next_request(listener: &TcpListener, database: &str) -> (String, TcpStream) {
     loop {
         let (mut stream, _) = listener.accept().unwrap();
         let head = read_request(&mut stream);
-        if !head.starts_with("GET /health ") {
+        if !head.starts_with("GET /quarantine/replay ") {
             return (head, stream);
         }
-        let date = chrono::Utc::now().format("%a, %d %b %Y %H:%M:%S GMT");
-        let reply = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nDate: {date}\r\nContent-Length: 0\r\n\r\n");
+        let second = chrono::Utc::now().timestamp();
+        let body = format!("{{\"node\":\"n\",\"table\":\"`{database}`.`events`\",\"second\":{second}}}");
+        let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+        let reply = head + &body;
         stream.write_all(reply.as_bytes()).unwrap();
     }
 }
@@ -275,12 +281,126 @@ fn without_a_server_or_the_right_to_delete_nothing_is_lost() {
     bench.ask("CREATE TABLE $2_quarantine AS $_quarantine ENGINE = Log");
     bench.ask("INSERT INTO $2_quarantine SETTINGS async_insert = 0 SELECT * FROM $_quarantine");
     let (ok, _, error) = bench.quarantine(&["replay", "--table", "events2"]);
+    assert!(!ok && error.contains("not for"), "{error}");
+    bench.ask("RENAME TABLE $_quarantine TO $3_quarantine, $2_quarantine TO $_quarantine");
+    let (ok, _, error) = bench.quarantine(&["replay"]);
     assert!(!ok && error.contains("must be deleted"), "{error}");
+    bench.ask("RENAME TABLE $_quarantine TO $2_quarantine, $3_quarantine TO $_quarantine");
     let Bench { clickhouse, database, server } = bench;
-    let (listen, url) = (server.address().to_string(), clickhouse.url());
+    let (listen, url) = (server.admin_address().to_string(), clickhouse.url());
     assert!(server.stop().success());
-    let settings = ["--listen", &listen, "--clickhouse-url", &url, "--database", &database];
+    let settings = ["--admin-listen", &listen, "--clickhouse-url", &url, "--database", &database];
     let (ok, _, error) = run(&[&["quarantine", "replay"], &settings[..]].concat());
     assert!(!ok && error.contains("does not answer"), "{error}");
     assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events_quarantine")).trim(), "1");
+}
+
+#[test]
+fn a_replay_keeps_the_address_and_the_time_and_no_page_or_public_request_sets_them() {
+    let bench = Bench::new(&[]);
+    let came = bench.ask("SELECT now('UTC') - 100000");
+    bench.ask(&format!(
+        "INSERT INTO $_quarantine SETTINGS async_insert = 0 SELECT toDateTime('{came}', 'UTC'), \
+         arrayElement(['8.8.8.8', '2001:db8::1', ''], number + 1), 'type_mismatch', 'm', \
+         concat('{{\"event\":\"', toString(number), '\",\"ip\":\"6.6.6.6\"}}') FROM numbers(3)"
+    ));
+    let said = bench.replay(&[]);
+    assert!(said.contains("3 lines: 2 accepted, 1 rejected again"), "a row has no address: {said}");
+    bench.wait_for(2, 1);
+    assert_eq!(
+        bench.ask("SELECT event, ip, server_time FROM $ ORDER BY event FORMAT TSV"),
+        format!("0\t8.8.8.8\t{came}\n1\t2001:db8::1\t{came}")
+    );
+    let line = [&[1, 0, 0, 0, 7][..], b"9.9.9.9", &[2], b"{}"].concat();
+    let fields = "Idempotency-Key: a\r\nOrigin: http://pages.example\r\n";
+    let mut admin = Connection::open(bench.server.admin_address());
+    admin.send(&request("/quarantine/replay", fields, &line));
+    assert_eq!(admin.read_response().status, 403);
+    let mut public = Connection::open(bench.server.address());
+    public.send(&request("/quarantine/replay", "Idempotency-Key: a\r\n", &line));
+    assert_eq!(public.read_response().status, 404);
+    for (fields, body, status) in [
+        ("", &line[..], 400),
+        ("Idempotency-Key: a\r\n", &line[1..], 400),
+        ("Idempotency-Key: a\r\n", &[0; 3 << 20], 413),
+        ("Idempotency-Key: a\r\n", &line, 200),
+        ("Idempotency-Key: a\r\n", &line, 200),
+    ] {
+        let mut admin = Connection::open(bench.server.admin_address());
+        admin.send(&request("/quarantine/replay", fields, body));
+        assert_eq!(admin.read_response().status, status, "{fields}");
+    }
+    bench.wait_for(3, 1);
+    assert_eq!(bench.ask("SELECT count() FROM $ WHERE ip = '9.9.9.9'"), "1", "the key came twice");
+    assert!(bench.server.stop().success());
+}
+
+#[test]
+fn a_replay_that_was_interrupted_is_not_made_through_another_node_unasked() {
+    let bench = Bench::new(&[]);
+    let other = Server::start(bench.clickhouse, &bench.database, &[]);
+    bench.ask(
+        "INSERT INTO $_quarantine SETTINGS async_insert = 0 SELECT toStartOfDay(now('UTC')), '1.2.3.4', \
+         'type_mismatch', 'm', concat('{\"event\":\"e\",\"sequence\":', toString(number), '}') FROM numbers(5)",
+    );
+    // The lines are stored, and nothing is deleted: as when the program is killed in between.
+    bench.ask("RENAME TABLE $_quarantine TO $_kept");
+    bench.ask("CREATE TABLE $_quarantine AS $_kept");
+    bench.ask("INSERT INTO $_quarantine SETTINGS async_insert = 0, insert_deduplicate = 0 SELECT * FROM $_kept");
+    assert!(bench.replay(&[]).contains("5 lines: 5 accepted"));
+    bench.wait_for(5, 0);
+    let node = std::fs::read_to_string(bench.server.spool_dir().join("node-id")).unwrap();
+    let node = node.trim().to_owned();
+    bench.ask("INSERT INTO $_quarantine SETTINGS async_insert = 0, insert_deduplicate = 0 SELECT * FROM $_kept");
+    let mark = |hours: u32| {
+        bench.ask(&format!(
+            "INSERT INTO $_quarantine SETTINGS async_insert = 0, insert_deduplicate = 0 \
+             SELECT now('UTC') - {hours} * 3600, '', 'replay', '{node}', ''"
+        ));
+    };
+    mark(0);
+    let through = |server: &Server, words: &[&str]| {
+        let (admin, url) = (server.admin_address().to_string(), bench.clickhouse.url());
+        let settings = ["--admin-listen", &admin, "--clickhouse-url", &url, "--database", &bench.database];
+        run(&[&["quarantine", "replay"], words, &settings].concat())
+    };
+    let (ok, _, error) = through(&other, &[]);
+    assert!(!ok && error.contains(&node) && error.contains("--force"), "{error}");
+    // Through the same node nothing is stored twice, and the lines are gone then.
+    assert!(bench.replay(&[]).contains("5 lines: 5 accepted"));
+    bench.wait_for(5, 0);
+    bench.ask("INSERT INTO $_quarantine SETTINGS async_insert = 0, insert_deduplicate = 0 SELECT * FROM $_kept");
+    // A day later it has forgotten.
+    mark(30);
+    let (ok, _, error) = through(&bench.server, &[]);
+    assert!(!ok && error.contains("forgotten"), "{error}");
+    let (ok, said, error) = through(&other, &["--force"]);
+    assert!(ok && said.contains("5 lines: 5 accepted"), "{said}{error}");
+    bench.wait_for(10, 0);
+    assert!(bench.server.stop().success() && other.stop().success());
+}
+
+#[test]
+fn lines_that_became_good_while_a_replay_was_interrupted_are_not_doubled_unasked() {
+    let bench = Bench::new(&[]);
+    bench.ask(
+        "INSERT INTO $_quarantine SETTINGS async_insert = 0 SELECT toStartOfDay(now('UTC')), '1.2.3.4', \
+         'type_mismatch', 'm', concat('{\"event\":\"e\",\"sequence\":\"', line, '\"}') \
+         FROM VALUES('line String', ('1'), ('2'), ('x'))",
+    );
+    bench.ask("CREATE TABLE $_kept AS $_quarantine");
+    bench.ask("INSERT INTO $_kept SETTINGS async_insert = 0 SELECT * FROM $_quarantine");
+    assert!(bench.replay(&[]).contains("3 lines: 2 accepted, 1 rejected again"));
+    bench.wait_for(2, 1);
+    // As when the program was killed before it could delete.
+    bench.ask("TRUNCATE TABLE $_quarantine");
+    bench.ask("INSERT INTO $_quarantine SETTINGS async_insert = 0, insert_deduplicate = 0 SELECT * FROM $_kept");
+    bench.ask("ALTER TABLE $ MODIFY COLUMN sequence String");
+    let bench = Bench { server: bench.server.restart(), ..bench };
+    let (ok, _, error) = bench.quarantine(&["replay"]);
+    assert!(!ok && error.contains("not known") && error.contains("--force"), "{error}");
+    bench.wait_for(2, 4);
+    assert!(bench.replay(&["--force"]).contains("3 lines: 3 accepted"));
+    bench.wait_for(5, 0);
+    assert!(bench.server.stop().success());
 }

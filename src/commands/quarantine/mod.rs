@@ -14,6 +14,9 @@ use crate::config::{ConfigError, Settings};
 
 pub use replay::replay;
 
+/// The code of a row that is no line: it names the node through which a replay goes.
+const MARK: &str = "replay";
+
 /// The most characters of a line that are shown.
 const SHOWN_CHARACTERS: &str = "200";
 
@@ -32,7 +35,7 @@ pub fn list(arguments: &ListArgs, out: &mut impl Write) -> Result<(), Box<dyn st
         let mut parameters = since.parameters();
         let statement = format!(
             "SELECT code, toString(count()), toString(min(server_time)), toString(max(server_time)) FROM {table} \
-             WHERE {} GROUP BY code ORDER BY code FORMAT JSONCompactEachRow",
+             WHERE {} AND code != '{MARK}' GROUP BY code ORDER BY code FORMAT JSONCompactEachRow",
             since.condition
         );
         for line in server.query(&statement, &parameters)?.lines() {
@@ -41,7 +44,7 @@ pub fn list(arguments: &ListArgs, out: &mut impl Write) -> Result<(), Box<dyn st
         }
         let statement = format!(
             "SELECT toString(server_time), ip, code, message, toValidUTF8(substringUTF8(line, 1, {SHOWN_CHARACTERS})) \
-             FROM {table} WHERE {} ORDER BY server_time DESC LIMIT {{limit:UInt32}} FORMAT JSONCompactEachRow",
+             FROM {table} WHERE {} AND code != '{MARK}' ORDER BY server_time DESC LIMIT {{limit:UInt32}} FORMAT JSONCompactEachRow",
             since.condition
         );
         parameters.push(("param_limit", &limit));

@@ -1,43 +1,55 @@
 //! `sluicegate quarantine replay`: sends the lines of the quarantine table to the running server again.
 //!
 //! ```text
-//! quarantine table ── stream, by code and second ──▶ request ──▶ server: accepted, or rejected again
+//! quarantine table ── stream, by code and second ──▶ request ──▶ server: which lines are good now
 //!        ▲                                                          │ acknowledged
-//!        └──────────────────── DELETE of the sent rows ◀────────────┘
+//!        └──────────────── DELETE of the good ones ◀────────────────┘
 //! ```
 //!
-//! A line is deleted only after the server has acknowledged it. A line that the server rejects again
-//! goes into the quarantine as a new row. If this program ends between reply and delete, the next
-//! replay makes the same requests, under the same keys, and the server stores nothing twice. For that
-//! the rows of one second are deleted together, or not at all.
+//! The requests go to the admin address, with the address and the time of each line. A line is deleted
+//! only after the server has acknowledged it. A line that is rejected again stays as it is. If this
+//! program ends between reply and delete, the next replay makes the same requests, under the same
+//! keys, and the server stores nothing twice. For that the rows of one second are deleted together, or
+//! not at all.
+//!
+//! A key is known only to the node that took the request, and for a day. Before the first request a
+//! row with the code `replay` in the quarantine table therefore names the node; the end of the replay
+//! deletes the row. A replay through another node, or a day later, finds the row and reports that it
+//! may store lines twice.
 //!
 //! A row of the table is identified only by its content, which includes the second of its rejection. A
-//! line that is rejected again must not get the second of its old row: it would be deleted as that
-//! row, or the next replay would send it in the same request and get the reply of a repeat. A replay
-//! therefore takes only rows of seconds that have passed on the server's clock. A row of such a second
-//! that reaches the table after it was read, and equals another row in every column, is taken for that
-//! row.
+//! row that arrives while an equal row is replayed would be deleted with that row. A replay therefore
+//! takes only rows of seconds that have passed on the server's clock. A row of such a second that
+//! reaches the table after it was read, and equals another row in every column, is taken for that row.
 
 use std::collections::BTreeSet;
 use std::io::{BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use chrono::DateTime;
 use reqwest::blocking::Client;
 use serde::Deserialize;
 
 use super::row::{self, Request};
-use super::{QuarantineTable, Since, quarantine_tables, since};
+use super::{MARK, QuarantineTable, Since, quarantine_tables, since};
 use crate::clickhouse::client::ClientError;
+use crate::config::ConfigError;
 use crate::config::cli::ReplayArgs;
-use crate::config::{ConfigError, Settings};
 use crate::limits;
 
 /// The most lines of a request. The server refuses a request with more bad lines as a whole.
 const LINES_MAX: usize = limits::BAD_LINES_MAX as usize;
 
 const BODY_BYTES_MAX: u64 = 1 << 20;
+
+/// The path of the admin address that takes lines again.
+const PATH: &str = "/quarantine/replay";
+
+/// The server remembers keys for a day; this leaves an hour for the replay itself.
+const KEYS_KEPT_SECONDS: u32 = 23 * 3600;
+
+/// The server's error for a key that came before with other good lines.
+const KEY_REUSED: &str = "idempotency_key_reused";
 
 /// Number of acknowledged lines after which they are deleted, at the end of their second.
 const DELETE_AFTER: u64 = 1000;
@@ -59,23 +71,32 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// # Errors
 ///
 /// If ClickHouse or the server does not answer, or the server does not acknowledge a request. Lines
-/// that were acknowledged before are not sent again.
+/// that were acknowledged before are not sent again. Also if another node may have stored some of the
+/// lines.
 pub fn replay(arguments: &ReplayArgs, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let settings = &arguments.settings;
     let since = since(arguments.since.as_deref());
     let tables = quarantine_tables(settings, &since, out)?;
     let http = Client::builder().no_proxy().timeout(REQUEST_TIMEOUT).build()?;
     let dry_run = if arguments.dry_run { "?dry_run=1" } else { "" };
-    let address = format!("http://{}", reachable(settings));
-    let url = format!("{address}/api/{}{dry_run}", settings.table);
-    let until = if arguments.dry_run { u32::MAX } else { last_full_second(&http, &address)? };
+    let url = format!("http://{}{PATH}", reachable(settings.admin_listen));
+    let node = Node::ask(&http, &url)?;
+    let name = settings.table().name.to_string();
+    if node.table != name {
+        return Err(ConfigError(format!("the server at {url} takes lines for {}, not for {name}", node.table)).into());
+    }
+    let until = if arguments.dry_run { u32::MAX } else { node.last_full_second(&http, &url)? };
     let mut total = Totals::default();
     for quarantine in &tables {
+        if !arguments.dry_run {
+            begin(quarantine, &node, arguments.force)?;
+        }
         let mut replay = Replay {
             quarantine,
             http: &http,
-            url: &url,
+            url: &format!("{url}{dry_run}"),
             dry_run: arguments.dry_run,
+            force: arguments.force,
             until,
             lines_max: LINES_MAX.min(settings.events_max as usize),
             bytes_max: usize::try_from(settings.body_bytes_max.0.min(BODY_BYTES_MAX)).unwrap_or(usize::MAX),
@@ -89,6 +110,9 @@ pub fn replay(arguments: &ReplayArgs, out: &mut impl Write) -> Result<(), Box<dy
         total.add(&replay.total);
         outcome?;
         deleted?;
+        if !arguments.dry_run {
+            end(quarantine)?;
+        }
     }
     let Totals { lines, accepted, rejected, truncated } = total;
     let would = if arguments.dry_run { "would be " } else { "" };
@@ -108,6 +132,8 @@ struct Replay<'a> {
     http: &'a Client,
     url: &'a str,
     dry_run: bool,
+    /// Store lines again that may be stored already.
+    force: bool,
     /// The last second whose rows are taken.
     until: u32,
     lines_max: usize,
@@ -147,27 +173,20 @@ impl Totals {
     }
 }
 
-/// The reply of the server to a request.
-#[derive(Deserialize)]
+/// The reply of the server to a request: the number of stored lines, and the indexes of the others.
+#[derive(Deserialize, Default)]
 #[serde(default)]
-#[derive(Default)]
 struct Reply {
     accepted: u64,
-    rejected: u64,
+    rejected: Vec<usize>,
     error: Option<String>,
 }
 
 impl Replay<'_> {
     fn run(&mut self, since: &Since<'_>, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
         let QuarantineTable { server, table } = self.quarantine;
-        if !self.dry_run {
-            // Check before the first request: lines that can't be deleted would be sent again and again.
-            server.query(&format!("DELETE FROM {table} WHERE 0"), &[]).map_err(|error| {
-                ConfigError(format!("lines that are sent must be deleted from {table}, which is not possible: {error}"))
-            })?;
-        }
         let statement = format!(
-            "SELECT {} FROM {table} WHERE {} AND server_time <= toDateTime({}, 'UTC') ORDER BY {} FORMAT RowBinary",
+            "SELECT {} FROM {table} WHERE {} AND code != '{MARK}' AND server_time <= toDateTime({}, 'UTC') ORDER BY {} FORMAT RowBinary",
             row::COLUMNS,
             since.condition,
             self.until,
@@ -217,27 +236,32 @@ impl Replay<'_> {
     fn send(&mut self, group: &Option<(String, u32)>, request: &mut Request) -> Result<(), Box<dyn std::error::Error>> {
         let Some((code, second)) = group.as_ref().filter(|_| request.lines() > 0) else { return Ok(()) };
         let lines = request.lines();
-        let mut sent = self.http.post(self.url);
-        if !self.dry_run {
-            // A dry run sends no key: a later replay with that key would be a repeat and store nothing.
-            sent = sent.header("Idempotency-Key", request.key());
-        }
-        let response = sent
-            .body(std::mem::take(&mut request.body))
+        let response = self
+            .http
+            .post(self.url)
+            .header("Idempotency-Key", request.key() + if self.force { "-forced" } else { "" })
+            .body(std::mem::take(&mut request.body).written().to_vec())
             .send()
             .map_err(|error| ConfigError(format!("the server does not answer at {}: {error}", self.url)))?;
         let (status, text) = (response.status().as_u16(), response.text()?);
         let reply: Reply = sonic_rs::from_str(&text).unwrap_or_default();
-        // 422 without an error means that every line was bad and is in the quarantine again.
-        let is_acknowledged = matches!(status, 200 | 422) && reply.error.is_none();
-        if !is_acknowledged || reply.accepted + reply.rejected != lines {
+        if reply.error.as_deref() == Some(KEY_REUSED) {
+            return Err(ConfigError(format!(
+                "{code}: a replay of the lines of second {second} was interrupted, and other ones of them are good \
+                 since; which are stored is not known. Replay them with --force, which may store some lines twice"
+            ))
+            .into());
+        }
+        if status != 200 || reply.error.is_some() || reply.accepted + reply.rejected.len() as u64 != lines {
             return Err(ConfigError(format!("the server answered {status}: {}", text.trim())).into());
         }
         let current = &mut self.current;
         current.code.clone_from(code);
-        current.names.extend(request.names.drain(..));
+        let rejected: BTreeSet<usize> = reply.rejected.iter().copied().collect();
+        let names = request.names.drain(..).enumerate().filter(|(place, _)| !rejected.contains(place));
+        current.names.extend(names.map(|(_, name)| name));
         current.seconds = Some((*second, *second));
-        current.totals.add(&Totals { lines, accepted: reply.accepted, rejected: reply.rejected, truncated: 0 });
+        current.totals.add(&Totals { lines, accepted: reply.accepted, rejected: rejected.len() as u64, truncated: 0 });
         Ok(())
     }
 
@@ -271,30 +295,89 @@ impl Replay<'_> {
     }
 }
 
-/// Waits until the server's clock shows a new second, and returns the one before.
-fn last_full_second(http: &Client, address: &str) -> Result<u32, Box<dyn std::error::Error>> {
-    let first = server_second(http, address)?;
-    for _ in 0..CLOCK_READS_MAX {
-        std::thread::sleep(Duration::from_millis(100));
-        if server_second(http, address)? > first {
-            return Ok(u32::try_from(first)?);
-        }
+/// The node that takes the lines, as it says itself.
+#[derive(Deserialize)]
+struct Node {
+    /// Its name in tokens.
+    node: String,
+    /// The quoted name of the table that the lines go to.
+    table: String,
+    /// Its clock, in Unix seconds.
+    second: u32,
+}
+
+impl Node {
+    fn ask(http: &Client, url: &str) -> Result<Self, Box<dyn std::error::Error>> {
+        let reply = http.get(url).send().and_then(reqwest::blocking::Response::text);
+        let text = reply.map_err(|error| ConfigError(format!("the server does not answer at {url}: {error}")))?;
+        let node = sonic_rs::from_str(&text);
+        Ok(node.map_err(|_| {
+            ConfigError(format!("what answers at {url} is no server that takes events: {}", text.trim()))
+        })?)
     }
-    Err(ConfigError(format!("the clock of the server at {address} stands still")).into())
+
+    /// The second of its clock that is shown now, once that is over.
+    fn last_full_second(&self, http: &Client, url: &str) -> Result<u32, Box<dyn std::error::Error>> {
+        for _ in 0..CLOCK_READS_MAX {
+            std::thread::sleep(Duration::from_millis(100));
+            if Self::ask(http, url)?.second > self.second {
+                return Ok(self.second);
+            }
+        }
+        Err(ConfigError(format!("the clock of the server at {url} stands still")).into())
+    }
 }
 
-/// The server's clock in Unix seconds, from the `Date` of a reply.
-fn server_second(http: &Client, address: &str) -> Result<i64, Box<dyn std::error::Error>> {
-    let reply = http.get(format!("{address}/health")).send();
-    let reply = reply.map_err(|error| ConfigError(format!("the server does not answer at {address}: {error}")))?;
-    let date = reply.headers().get("Date").and_then(|date| DateTime::parse_from_rfc2822(date.to_str().ok()?).ok());
-    let date = date.ok_or_else(|| ConfigError(format!("the server at {address} sends no valid Date")))?;
-    Ok(date.timestamp())
+/// Makes sure that no other replay may have stored some of the lines, and notes that this one may.
+fn begin(quarantine: &QuarantineTable, node: &Node, force: bool) -> Result<(), Box<dyn std::error::Error>> {
+    let QuarantineTable { server, table } = quarantine;
+    // Before anything is sent: lines that can't be deleted would be sent again and again.
+    server.query(&format!("DELETE FROM {table} WHERE 0"), &[]).map_err(|error| {
+        ConfigError(format!("lines that are sent must be deleted from {table}, which is not possible: {error}"))
+    })?;
+    let statement = format!(
+        "SELECT message, toUInt32(min(server_time)) FROM {table} WHERE code = '{MARK}' GROUP BY message \
+         ORDER BY message FORMAT JSONCompactEachRow"
+    );
+    let mut is_marked = false;
+    for line in server.query(&statement, &[])?.lines() {
+        let (other, since) = sonic_rs::from_str::<(String, u32)>(line)?;
+        let is_late = since.saturating_add(KEYS_KEPT_SECONDS) < node.second;
+        if !force && (other != node.node || is_late) {
+            let again =
+                if is_late { "its server may have forgotten by now which" } else { "that node alone knows which" };
+            return Err(ConfigError(format!(
+                "a replay through the node {other} did not come to its end: lines of {table} may be stored that are \
+                 still there, and {again}. Let it end through that node within a day; or replay with --force, \
+                 which may store some lines twice"
+            ))
+            .into());
+        }
+        is_marked |= other == node.node && !is_late;
+    }
+    if !is_marked {
+        let statement = format!(
+            "INSERT INTO {table} (server_time, ip, code, message, line) \
+             SELECT toDateTime({{second:UInt32}}, 'UTC'), '', '{MARK}', {{node:String}}, ''"
+        );
+        let second = node.second.to_string();
+        // Not dropped as a repeat of one that was there before.
+        let settings = [("insert_deduplicate", "0"), ("async_insert", "0")];
+        server
+            .query(&statement, &[&settings[..], &[("param_second", &second), ("param_node", &node.node)]].concat())?;
+    }
+    Ok(())
 }
 
-/// The first public address of the server, as this machine can reach it.
-fn reachable(settings: &Settings) -> SocketAddr {
-    let mut address = settings.listen.first().copied().unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080)));
+/// The replay is at its end: nothing is stored that is still in the quarantine.
+fn end(quarantine: &QuarantineTable) -> Result<(), ClientError> {
+    let statement = format!("DELETE FROM {} WHERE code = '{MARK}'", quarantine.table);
+    quarantine.server.query(&statement, &[("lightweight_deletes_sync", "1")]).map(|_| ())
+}
+
+/// Where this machine reaches a listener.
+fn reachable(listener: SocketAddr) -> SocketAddr {
+    let mut address = listener;
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),

@@ -3,10 +3,11 @@
 use std::io::{self, BufRead};
 
 use crate::limits;
+use crate::rowbinary::RowBuffer;
 
 /// The columns that [`read`] reads. Identical rows have the same name and follow each other.
 pub(super) const COLUMNS: &str = "hex(sipHash128(server_time, ip, code, message, line)) AS name, \
-                                  toUInt32(server_time) AS second, toString(code) AS reason, line";
+                                  toUInt32(server_time) AS second, ip, toString(code) AS reason, line";
 
 /// The order of the stream. It begins with the sorting key of the table, so ClickHouse does not sort
 /// the whole table.
@@ -14,6 +15,9 @@ pub(super) const ORDER: &str = "code, server_time, name";
 
 /// Number of hexadecimal digits in the name of a row.
 const NAME_LEN: usize = 32;
+
+/// What a line takes beside its own bytes at most: second, lengths and address.
+const ROW_BYTES: usize = 64;
 
 /// The longest text of a row; a greater length means that the stream has no row there.
 const TEXT_BYTES_MAX: usize = 1 << 20;
@@ -25,6 +29,8 @@ pub(super) struct QuarantineRow {
     pub(super) name: String,
     /// The server time, Unix seconds.
     pub(super) second: u32,
+    /// The client's address; empty when it is not known.
+    pub(super) ip: String,
     /// The code of the reason.
     pub(super) code: String,
     pub(super) line: Vec<u8>,
@@ -53,8 +59,8 @@ pub(super) fn read(stream: &mut impl BufRead) -> io::Result<Option<QuarantineRow
     }
     let mut second = [0; 4];
     stream.read_exact(&mut second)?;
-    let code = text(stream)?;
-    Ok(Some(QuarantineRow { name, second: u32::from_le_bytes(second), code, line: bytes(stream)? }))
+    let (ip, code) = (text(stream)?, text(stream)?);
+    Ok(Some(QuarantineRow { name, second: u32::from_le_bytes(second), ip, code, line: bytes(stream)? }))
 }
 
 fn text(stream: &mut impl BufRead) -> io::Result<String> {
@@ -98,15 +104,16 @@ pub(super) struct Request {
     pub(super) part: u64,
     /// The names of the rows, in order.
     pub(super) names: Vec<String>,
-    /// The lines.
-    pub(super) body: Vec<u8>,
+    /// The lines, each with its second and address, as the server's `/quarantine/replay` takes them.
+    pub(super) body: RowBuffer,
 }
 
 impl Request {
     pub(super) fn push(&mut self, row: &QuarantineRow) {
         self.names.push(row.name.clone());
-        self.body.extend_from_slice(&row.line);
-        self.body.push(b'\n');
+        self.body.put(row.second.to_le_bytes());
+        self.body.put_string(row.ip.as_bytes());
+        self.body.put_string(&row.line);
     }
 
     pub(super) fn lines(&self) -> u64 {
@@ -115,7 +122,8 @@ impl Request {
 
     /// True if the request would be too long with this row.
     pub(super) fn is_full_for(&self, row: &QuarantineRow, lines_max: usize, bytes_max: usize) -> bool {
-        !self.names.is_empty() && (self.names.len() >= lines_max || self.body.len() + row.line.len() + 1 > bytes_max)
+        !self.names.is_empty()
+            && (self.names.len() >= lines_max || self.body.len() + row.line.len() + ROW_BYTES > bytes_max)
     }
 
     /// The Idempotency-Key, which makes the server store the request only once.
@@ -134,6 +142,7 @@ mod tests {
         let mut row = vec![NAME_LEN as u8];
         row.extend([name as u8; NAME_LEN]);
         row.extend(7u32.to_le_bytes());
+        row.extend(b"\x071.2.3.4");
         row.extend(b"\x0cinvalid_json");
         row.extend([0x80 | (line.len() & 0x7f) as u8, (line.len() >> 7) as u8]);
         row.extend(line);
@@ -146,6 +155,7 @@ mod tests {
         let mut read_from = &stream[..];
         let first = read(&mut read_from).unwrap().unwrap();
         assert_eq!((first.name.as_str(), first.second), ("A".repeat(NAME_LEN).as_str(), 7));
+        assert_eq!(first.ip, "1.2.3.4");
         assert_eq!((first.code.as_str(), first.line.as_slice()), ("invalid_json", &b"bad"[..]));
         assert_eq!(read(&mut read_from).unwrap().unwrap().line, [0xff; 300]);
         assert_eq!(read(&mut read_from).unwrap(), None);
@@ -163,7 +173,13 @@ mod tests {
 
     #[test]
     fn a_key_names_the_lines_and_their_place() {
-        let row = |name: &str| QuarantineRow { name: name.into(), second: 1, code: "c".into(), line: b"x".to_vec() };
+        let row = |name: &str| QuarantineRow {
+            name: name.into(),
+            second: 1,
+            ip: String::new(),
+            code: "c".into(),
+            line: b"x".to_vec(),
+        };
         let of = |part, names: &[&str]| {
             let mut request = Request { part, ..Request::default() };
             names.iter().for_each(|name| request.push(&row(name)));
@@ -178,11 +194,12 @@ mod tests {
 
     #[test]
     fn a_request_is_full_by_lines_and_by_bytes() {
-        let row = QuarantineRow { name: "n".into(), second: 1, code: "c".into(), line: vec![b'x'; 9] };
+        let ip = String::new();
+        let row = QuarantineRow { name: "n".into(), second: 1, ip, code: "c".into(), line: vec![b'x'; 9] };
         let mut request = Request::default();
         assert!(!request.is_full_for(&row, 2, 1), "one line always fits");
         request.push(&row);
-        assert!(!request.is_full_for(&row, 2, 20) && request.is_full_for(&row, 2, 19));
+        assert!(!request.is_full_for(&row, 2, 15 + 9 + ROW_BYTES) && request.is_full_for(&row, 2, 14 + 9 + ROW_BYTES));
         request.push(&row);
         assert!(request.is_full_for(&row, 2, 1000));
     }

@@ -1,0 +1,121 @@
+//! `/quarantine/replay`: rejected lines come back, with the addresses and times that they had.
+//!
+//! `GET` says the node's name, its table and its clock. `POST` takes lines one behind the other: the second in
+//! four bytes, little-endian, then address and line, each behind its length in LEB128; and says which
+//! of them are not stored, by their places from 0. Its `Idempotency-Key` names them: what comes again
+//! under it is stored once. Query: `dry_run=1`.
+
+use super::{Admin, Page};
+use crate::clock::unix_ms;
+use crate::http::{Framing, Head, Method, Status, query_pairs};
+use crate::intake::replay::ReplayedLine;
+use crate::limits;
+
+pub(super) const PATH: &str = "/quarantine/replay";
+
+/// Bytes of the body that belongs to a head of this path; `None` when it is too long, or its length
+/// is not said.
+pub(super) fn body_len(head: &Head<'_>) -> Option<usize> {
+    match head.framing {
+        Framing::Length(length) => usize::try_from(length).ok().filter(|length| *length <= limits::REPLAY_BYTES_MAX),
+        Framing::Chunked => None,
+    }
+}
+
+pub(super) fn page(admin: &Admin, head: &Head<'_>, body: &[u8]) -> Page {
+    let Some(replayer) = admin.replayer.get() else {
+        return Page::fault(Status::ServiceUnavailable, "starting", "The server takes no events yet.");
+    };
+    let node = sonic_rs::to_string(&replayer.node).unwrap_or_default();
+    match head.method {
+        Method::Get => {
+            let table = sonic_rs::to_string(&admin.table.to_string()).unwrap_or_default();
+            let second = unix_ms() / 1000;
+            return Page::json(Status::Ok, format!("{{\"node\":{node},\"table\":{table},\"second\":{second}}}"));
+        }
+        Method::Post => {}
+        _ => return Page::only("GET, POST"),
+    }
+    let (Some(dry_run), Some(lines)) = (dry_run(head.query), lines(body)) else {
+        let message = "The query may have dry_run=1, and the body holds seconds, addresses and lines.";
+        return Page::fault(Status::BadRequest, "bad_request", message);
+    };
+    let Some(key) = head.idempotency_key.filter(|key| !key.is_empty()) else {
+        return Page::fault(Status::BadRequest, "bad_idempotency_key", "There must be one Idempotency-Key.");
+    };
+    match replayer.store(key, &lines, dry_run) {
+        Ok(are_good) => {
+            let rejected = (0usize..).zip(&are_good).filter(|(_, good)| !**good).map(|(place, _)| place.to_string());
+            let rejected: Vec<String> = rejected.collect();
+            let accepted = are_good.len() - rejected.len();
+            let rejected = rejected.join(",");
+            Page::json(Status::Ok, format!("{{\"node\":{node},\"accepted\":{accepted},\"rejected\":[{rejected}]}}"))
+        }
+        Err(fault) => Page::fault(fault.status, fault.code, fault.message),
+    }
+}
+
+fn dry_run(query: &str) -> Option<bool> {
+    let mut dry_run = false;
+    for pair in query_pairs(query) {
+        let (name, value) = pair.ok()?;
+        match (name.as_ref(), value.as_ref()) {
+            ("dry_run", "1") => dry_run = true,
+            _ => return None,
+        }
+    }
+    Some(dry_run)
+}
+
+/// The lines of a body; `None` when it is none.
+fn lines(mut body: &[u8]) -> Option<Vec<ReplayedLine<'_>>> {
+    let mut lines = Vec::new();
+    while !body.is_empty() {
+        let (second, rest) = body.split_first_chunk::<4>()?;
+        let (address, rest) = text(rest)?;
+        let (line, rest) = text(rest)?;
+        let client_ip = match address {
+            [] => None,
+            address => Some(std::str::from_utf8(address).ok()?.parse().ok()?),
+        };
+        lines.push(ReplayedLine { second: u32::from_le_bytes(*second), client_ip, line });
+        body = rest;
+    }
+    Some(lines)
+}
+
+fn text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut length = 0usize;
+    for (place, byte) in bytes.iter().enumerate().take(4) {
+        length |= usize::from(byte & 0x7f) << (7 * place);
+        if byte & 0x80 == 0 {
+            return bytes.get(place + 1..)?.split_at_checked(length);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_lines_to_its_end_or_nothing() {
+        let one = [&[7, 0, 0, 0, 7][..], b"8.8.8.8", &[2], b"{}"].concat();
+        let other = [&[1, 2, 0, 0, 0, 0x83, 0x01][..], &[b'x'; 131]].concat();
+        let body = [&one[..], &other].concat();
+        assert_eq!(
+            lines(&body).unwrap(),
+            [
+                ReplayedLine { second: 7, client_ip: Some([8, 8, 8, 8].into()), line: b"{}" },
+                ReplayedLine { second: 513, client_ip: None, line: &[b'x'; 131] },
+            ]
+        );
+        for end in (1..body.len()).filter(|end| *end != one.len()) {
+            assert_eq!(lines(&body[..end]), None, "{end}");
+        }
+        assert_eq!(lines(&[]), Some(Vec::new()));
+        assert_eq!(lines(&[&[7, 0, 0, 0, 3][..], b"x.y", &[0]].concat()), None, "no address");
+        assert_eq!(lines(&[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x7f]), None);
+    }
+}

@@ -1,0 +1,151 @@
+//! Rejected lines that an operator sends again: each keeps the address and the time that it came with.
+//!
+//! They come by the admin address, with both in the body; no public request sets either. They are
+//! encoded as any event, and go to the committer in a batch under a key, as those of a worker do.
+//! Nothing of a line that is rejected again is stored: it is still in the quarantine.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex, TryLockError};
+use std::thread;
+use std::time::Duration;
+
+use super::Shared;
+use crate::api::{Fault, KEY_REUSED, Shed};
+use crate::batch::identity::{self, RequestKey, Summary};
+use crate::batch::{Batch, CommitOutcome};
+use crate::handoff::Subscription;
+use crate::http::Status;
+use crate::ndjson::{Origin, Report, RowEncoder};
+use crate::schema::{Addresses, SchemaVersion, Source};
+
+/// Between two looks whether a batch is committed.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+const STOPPING: Fault = Fault::new(Status::ServiceUnavailable, "stopping", "The server stops; nothing was promised.");
+const BUSY: Fault = Fault::new(Status::ServiceUnavailable, "busy", "Other lines are being replayed.");
+
+/// A rejected line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplayedLine<'a> {
+    /// When its request was read, Unix seconds.
+    pub second: u32,
+    /// The client's address; `None` when it is not known.
+    pub client_ip: Option<IpAddr>,
+    /// The line.
+    pub line: &'a [u8],
+}
+
+/// Stores rejected lines; one request at a time.
+pub struct Replayer {
+    shared: Arc<Shared>,
+    /// The node's name in tokens: it alone knows which requests came before.
+    pub node: String,
+    /// What the keys belong to.
+    stream: String,
+    state: Mutex<State>,
+}
+
+struct State {
+    encoder: RowEncoder,
+    schema: Subscription<SchemaVersion>,
+    version: Arc<SchemaVersion>,
+    batch: Batch,
+}
+
+impl Replayer {
+    /// For the table of this name, whose rows `encoder` makes.
+    pub fn new(shared: Arc<Shared>, encoder: RowEncoder, node: String, table: &str) -> Self {
+        let state = State {
+            encoder,
+            schema: Subscription::new(shared.schema.clone()),
+            version: shared.schema.newest(),
+            batch: Batch::new(shared.handoff.workers()),
+        };
+        // No table has a space in front of its name: no public request has a key of this stream.
+        Self { shared, node, stream: format!(" quarantine of {table}"), state: Mutex::new(state) }
+    }
+
+    /// Stores the lines that are good now: which of them are. With `dry_run` none is stored.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was promised, or the same key came before and other lines were good then.
+    pub fn store(&self, key: &[u8], lines: &[ReplayedLine<'_>], dry_run: bool) -> Result<Vec<bool>, Fault> {
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(BUSY),
+        };
+        let state = &mut *state;
+        if let Some(version) = state.schema.changed() {
+            state.encoder.follow(version.plan.clone());
+            state.version = version;
+        }
+        state.batch.clear();
+        let are_good: Vec<bool> = lines.iter().map(|line| state.encode(line)).collect();
+        let accepted = state.batch.rows.count;
+        if dry_run || accepted == 0 {
+            return Ok(are_good);
+        }
+        let body: Vec<u8> = are_good.iter().map(|good| u8::from(*good)).collect();
+        let rejected = (lines.len() as u32).saturating_sub(accepted);
+        let id = identity::of_request(&self.stream, key);
+        state.batch.key = Some(RequestKey::new(id, &body, Summary { accepted, rejected, refused: false }));
+        match self.commit(state)? {
+            CommitOutcome::Committed { .. } | CommitOutcome::Deduplicated { .. } | CommitOutcome::Repeated { .. } => {
+                Ok(are_good)
+            }
+            CommitOutcome::KeyReused => Err(KEY_REUSED),
+            CommitOutcome::Refused(refusal) => Err(Shed::Commit(refusal).into()),
+        }
+    }
+
+    /// Hands the batch to the committer and waits until it is back.
+    fn commit(&self, state: &mut State) -> Result<CommitOutcome, Fault> {
+        let handoff = &self.shared.handoff;
+        let (stopping, index) = (handoff.lifecycle.is_stopping(), handoff.workers());
+        let Some(mailbox) = handoff.mailbox(index).filter(|_| !stopping) else {
+            return Err(STOPPING);
+        };
+        let mut batch = std::mem::take(&mut state.batch);
+        batch.worker = index;
+        batch.sequence = batch.sequence.next();
+        batch.frozen = state.version.frozen.clone();
+        batch.close();
+        handoff.submit(batch);
+        // A committer that has ended takes the process with it.
+        loop {
+            if let Some(returned) = mailbox.take() {
+                state.batch = returned.batch;
+                return Ok(returned.outcome);
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
+    }
+}
+
+impl State {
+    /// Appends the row of a line; false, and nothing is appended, when it is rejected.
+    fn encode(&mut self, line: &ReplayedLine<'_>) -> bool {
+        let plan = &self.version.plan;
+        let has_address = plan.columns().iter().any(|column| column.source == Source::ClientAddress);
+        let fits = match line.client_ip {
+            Some(address) => address.to_canonical().is_ipv4() || plan.require_room_for(Addresses::Any).is_ok(),
+            None => !has_address,
+        };
+        if !fits {
+            return false;
+        }
+        let origin = Origin {
+            client_ip: line.client_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
+            server_time_unix_ns: i64::from(line.second) * 1_000_000_000,
+        };
+        let (mark, mut report) = (self.batch.mark(), Report::default());
+        let encoded = self.encoder.encode(line.line, &origin, &mut self.batch, &mut report);
+        let good = encoded.is_ok() && (report.accepted, report.rejected) == (1, 0);
+        if !good {
+            self.batch.roll_back(mark);
+        }
+        good
+    }
+}
