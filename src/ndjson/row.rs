@@ -154,6 +154,12 @@ impl RowBuilder {
         if written { Err(Duplicate) } else { Ok(()) }
     }
 
+    /// True while fields of this row are missing or out of order; and in a table without fields.
+    #[inline]
+    pub(crate) fn lacks_fields(&self, fields: &[Field]) -> bool {
+        self.next < fields.len().max(1)
+    }
+
     /// True while this row has no field.
     #[inline]
     pub(crate) fn is_untouched(&self) -> bool {

@@ -39,11 +39,13 @@ impl Walk<'_> {
         if !matches!(body.get(end), None | Some(b'\n')) {
             return None;
         }
-        // An object of which no key is a column's is rejected.
-        if self.builder.is_untouched() {
-            return None;
+        if self.builder.lacks_fields(self.plan.fields()) {
+            // An object without any column's key is rejected, unless it is empty.
+            if self.builder.is_untouched() {
+                return None;
+            }
+            self.builder.finish(self.plan.fields(), self.server);
         }
-        self.builder.finish(self.plan.fields(), self.server);
         Some(end)
     }
 
@@ -69,8 +71,7 @@ impl Walk<'_> {
             first = false;
             at = match target {
                 KeyTarget::Field(index) => self.field(usize::from(index), body, value)?,
-                KeyTarget::Ambiguous => return None,
-                KeyTarget::Unknown | KeyTarget::Server => match skip_scalar(body, value) {
+                _ => match skip_scalar(body, value) {
                     Some(end) => end,
                     None => skip_value(body, value, 1).ok()?,
                 },
@@ -103,7 +104,10 @@ impl Walk<'_> {
             return None;
         }
         let value = skip_space(body, colon + 1);
-        let target = self.plan.target(key);
+        let target = match self.plan.target(key) {
+            KeyTarget::Ambiguous => return None,
+            target => target,
+        };
         self.order.learn(body.get(at..value)?, target);
         Some(Separator::Key(target, value))
     }

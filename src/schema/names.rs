@@ -16,6 +16,9 @@ pub(crate) enum KeyTarget {
     Ambiguous,
 }
 
+/// The bit that tells an ASCII letter from the same letter in the other case, in each byte.
+const FOLD: u64 = 0x2020_2020_2020_2020;
+
 /// The columns by name: exactly as written first, then without regard to the case of ASCII letters.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
@@ -37,14 +40,14 @@ impl Names {
         }
         Self {
             length_max: names.iter().map(|(name, _)| name.len()).max().unwrap_or_default(),
-            folded: Slots::new(by_folded.into_iter().collect()),
-            exact: Slots::new(names),
+            folded: Slots::new(by_folded.into_iter().collect(), FOLD),
+            exact: Slots::new(names, 0),
         }
     }
 
     #[inline]
     pub(crate) fn target(&self, key: &[u8]) -> KeyTarget {
-        match self.exact.find(hash(key), |name| *name == *key) {
+        match self.exact.find(hash(key, 0), |name| *name == *key) {
             Some(target) => target,
             None => self.folded_target(key),
         }
@@ -55,7 +58,7 @@ impl Names {
         if key.len() > self.length_max {
             return KeyTarget::Unknown;
         }
-        let found = self.folded.find(folded_hash(key), |name| name.eq_ignore_ascii_case(key));
+        let found = self.folded.find(hash(key, FOLD), |name| name.eq_ignore_ascii_case(key));
         found.unwrap_or(KeyTarget::Unknown)
     }
 }
@@ -70,11 +73,11 @@ struct Slots {
 }
 
 impl Slots {
-    fn new(names: Vec<(Box<[u8]>, KeyTarget)>) -> Self {
+    fn new(names: Vec<(Box<[u8]>, KeyTarget)>, fold: u64) -> Self {
         let mut slots = vec![None; (names.len() * 4).next_power_of_two()];
         let mask = slots.len() - 1;
         for (name, target) in names {
-            let mut at = hash(&name) & mask;
+            let mut at = hash(&name, fold) & mask;
             while slots.get(at).is_some_and(Option::is_some) {
                 at = (at + 1) & mask;
             }
@@ -85,7 +88,7 @@ impl Slots {
         Self { slots }
     }
 
-    #[inline]
+    #[inline(always)]
     fn find(&self, hash: usize, is_it: impl Fn(&[u8]) -> bool) -> Option<KeyTarget> {
         let mask = self.slots.len().wrapping_sub(1);
         let mut at = hash & mask;
@@ -99,30 +102,15 @@ impl Slots {
     }
 }
 
+/// `fold` is or-ed to each eight bytes: with [`FOLD`] letters that differ in case alone are equal.
 #[inline]
-fn hash(key: &[u8]) -> usize {
-    match (key.first_chunk::<8>(), key.last_chunk::<8>()) {
-        (Some(first), Some(last)) => mix(u64::from_le_bytes(*first), u64::from_le_bytes(*last), key.len()),
-        _ => mix(key.iter().fold(0, |sum, byte| (sum << 8) | u64::from(*byte)), 0, key.len()),
-    }
-}
-
-/// [`hash`] of the key in lower case.
-fn folded_hash(key: &[u8]) -> usize {
-    match (key.first_chunk::<8>(), key.last_chunk::<8>()) {
-        (Some(first), Some(last)) => {
-            let (mut first, mut last) = (*first, *last);
-            first.make_ascii_lowercase();
-            last.make_ascii_lowercase();
-            mix(u64::from_le_bytes(first), u64::from_le_bytes(last), key.len())
-        }
-        _ => mix(key.iter().fold(0, |sum, byte| (sum << 8) | u64::from(byte.to_ascii_lowercase())), 0, key.len()),
-    }
-}
-
-#[inline]
-fn mix(first: u64, last: u64, length: usize) -> usize {
-    let mixed = (first ^ last.rotate_left(29) ^ length as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+fn hash(key: &[u8], fold: u64) -> usize {
+    let (first, last) = match (key.first_chunk::<8>(), key.last_chunk::<8>()) {
+        (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
+        _ => (key.iter().fold(0, |sum, byte| (sum << 8) | u64::from(*byte)), 0),
+    };
+    let (first, last) = (first | fold, last | fold);
+    let mixed = (first ^ last.rotate_left(29) ^ key.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 40) as usize
 }
 
