@@ -37,3 +37,4 @@ mod repeats;
 mod replicas;
 mod replicated;
 mod schema_change;
+mod values;

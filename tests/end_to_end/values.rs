@@ -1,13 +1,9 @@
 //! What a value means: the same lines through the server and through ClickHouse's own JSONEachRow,
 //! compared inside ClickHouse. Where both differ, the list of exceptions says why.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
 use std::collections::BTreeMap;
 
-use support::{ClickHouse, Server, free_address, post, shared_clickhouse, wait_for};
+use crate::support::{ClickHouse, Server, free_address, post, shared_clickhouse, wait_for};
 
 /// A line's columns beside `id`, as JSON, and the reason why ClickHouse makes something else of it.
 struct Line {
