@@ -297,7 +297,7 @@ fn without_a_server_or_the_right_to_delete_nothing_is_lost() {
 
 #[test]
 fn a_replay_keeps_the_address_and_the_time_and_no_page_or_public_request_sets_them() {
-    let bench = Bench::new(&[]);
+    let bench = Bench::new(Variant::USUAL);
     let came = bench.ask("SELECT now('UTC') - 100000");
     bench.ask(&format!(
         "INSERT INTO $_quarantine SETTINGS async_insert = 0 SELECT toDateTime('{came}', 'UTC'), \
@@ -337,7 +337,7 @@ fn a_replay_keeps_the_address_and_the_time_and_no_page_or_public_request_sets_th
 
 #[test]
 fn a_replay_that_was_interrupted_is_not_made_through_another_node_unasked() {
-    let bench = Bench::new(&[]);
+    let bench = Bench::new(Variant::USUAL);
     let other = Server::start(bench.clickhouse, &bench.database, &[]);
     bench.ask(
         "INSERT INTO $_quarantine SETTINGS async_insert = 0 SELECT toStartOfDay(now('UTC')), '1.2.3.4', \
@@ -382,7 +382,7 @@ fn a_replay_that_was_interrupted_is_not_made_through_another_node_unasked() {
 
 #[test]
 fn lines_that_became_good_while_a_replay_was_interrupted_are_not_doubled_unasked() {
-    let bench = Bench::new(&[]);
+    let bench = Bench::new(Variant::USUAL);
     bench.ask(
         "INSERT INTO $_quarantine SETTINGS async_insert = 0 SELECT toStartOfDay(now('UTC')), '1.2.3.4', \
          'type_mismatch', 'm', concat('{\"event\":\"e\",\"sequence\":\"', line, '\"}') \
