@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use sluicegate::clickhouse::embedded::{self, EmbeddedOptions};
 use sluicegate::commands::{check, quarantine, requeue, schema, spool};
 use sluicegate::config::cli::{self, ClickHouseArgs, Command, QuarantineCommand, SpoolCommand};
+use sluicegate::config::environment;
 use sluicegate::server::{self, allocator, cpu, drain, log};
 
 fn main() -> ExitCode {
@@ -25,6 +26,7 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
     match cli::parse()?.command {
         Command::Serve(settings) => {
             log::start(&settings);
+            warn_of_variables();
             Ok(server::run(&settings)?)
         }
         Command::Check(settings) => {
@@ -37,6 +39,7 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
         }
         Command::Drain(settings) => {
             log::start(&settings);
+            warn_of_variables();
             drain::run(&settings)?;
             Ok(ExitCode::SUCCESS)
         }
@@ -65,5 +68,12 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
             embedded::run_in_foreground(&EmbeddedOptions { path, host, http_port })?;
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+fn warn_of_variables() {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for warning in environment::warnings(names) {
+        tracing::warn!("{warning}");
     }
 }

@@ -4,6 +4,7 @@
 //! each room gets only the part that it needs.
 
 pub mod cli;
+pub mod environment;
 mod parts;
 mod validate;
 

@@ -109,7 +109,9 @@ impl Settings {
     /// The password of the ClickHouse user, from the file or the environment.
     fn clickhouse_password(&self) -> Result<Option<String>, ConfigError> {
         let Some(path) = &self.clickhouse_password_file else {
-            return Ok(std::env::var("SLUICEGATE_CLICKHOUSE_PASSWORD").ok());
+            // A secret that was written to a variable by `$(cat FILE)` and its like may have its line end.
+            let password = std::env::var("SLUICEGATE_CLICKHOUSE_PASSWORD").ok();
+            return Ok(password.map(|text| text.lines().next().unwrap_or("").to_owned()));
         };
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError(format!("--clickhouse-password-file {}: {error}", path.display())))?;
