@@ -1,6 +1,8 @@
-//! Do the settings of an INSERT arrive? A proxy that drops query parameters, or a profile that changes
-//! or forbids a setting, makes every INSERT another one: without its token, two INSERTs of equal rows
-//! are one.
+//! A check that the settings of an INSERT arrive at ClickHouse unchanged.
+//!
+//! A proxy may drop query parameters, and the profile of the user may change or forbid a setting. Then
+//! an INSERT means something else: without its token, for instance, two INSERTs of equal rows are
+//! stored as one.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +11,14 @@ use super::client::{ClickHouse, ClientError};
 use super::description::known_settings;
 use super::settings::{self, TOKEN, fixed_names};
 
-/// A setting that ClickHouse has otherwise than it was sent.
+/// A setting whose value in ClickHouse differs from the one that was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Altered {
-    /// Its name.
+    /// The name of the setting.
     pub name: String,
     /// The value that was sent.
     pub sent: String,
-    /// The value that ClickHouse has; empty for a token that did not arrive.
+    /// The value in ClickHouse; empty for a token that did not arrive.
     pub found: String,
 }
 
@@ -25,20 +27,20 @@ impl std::fmt::Display for Altered {
         let Self { name, sent, found } = self;
         if name == TOKEN {
             return f.write_str(
-                "the token of an INSERT does not arrive: something in front of ClickHouse drops or changes query \
-                 parameters, so that equal rows would be stored once; let it pass `insert_deduplication_token` and \
-                 every other parameter on, or name ClickHouse itself with --clickhouse-url",
+                "the token of an INSERT does not arrive: a proxy in front of ClickHouse drops or changes query \
+                 parameters, so that equal rows would be stored once; configure the proxy to pass on \
+                 `insert_deduplication_token` and every other parameter, or set --clickhouse-url to ClickHouse itself",
             );
         }
         write!(
             f,
-            "the setting `{name}` of an INSERT is sent as `{sent}` and is `{found}` in ClickHouse: a proxy or a profile of \
-             the user changes it, and that rows are stored as they are, and once, depends on it"
+            "the setting `{name}` of an INSERT is sent as `{sent}` and is `{found}` in ClickHouse: a proxy or the profile \
+             of the user changes it, and without it rows may be changed, or stored twice"
         )
     }
 }
 
-/// The same for an INSERT that would be sent now.
+/// Checks the settings of an INSERT that would be sent now.
 ///
 /// # Errors
 ///
@@ -49,12 +51,13 @@ pub fn check(clickhouse: &ClickHouse, config: &TableConfig) -> Result<Option<Alt
     altered(clickhouse, &sent, "sluicegate.check")
 }
 
-/// Asks for the settings in the way that an INSERT sends them, and compares. Of the operator's settings
-/// only that ClickHouse can read them is known.
+/// Sends a query with the settings of an INSERT, and compares their values in ClickHouse. The values of
+/// the operator's settings are not compared; ClickHouse refuses one that it can't parse.
 ///
 /// # Errors
 ///
-/// No answer; or a refusal: a setting that this user may not change, or a value that can't be read.
+/// If the server does not answer, or refuses because the user may not change a setting or a value can't
+/// be parsed.
 pub fn altered(
     clickhouse: &ClickHouse,
     settings: &BTreeMap<String, String>,

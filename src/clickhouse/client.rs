@@ -11,18 +11,19 @@ use reqwest::header::HeaderMap;
 
 use crate::clock::unix_ms;
 
-/// How long a question about tables and settings may take.
+/// Time limit of a query about tables and settings.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The most bytes that are read of the result of a query. The columns of a wide table need far fewer.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
-/// How much of an error's text is kept: of its front, and of its end, where ClickHouse says what it
-/// was doing.
+/// The most bytes that are kept of the front of an error message.
 const FRONT_BYTES_MAX: usize = 4 << 10;
+
+/// The most bytes that are kept of the end of an error message, where ClickHouse names the operation.
 const END_BYTES_MAX: usize = 2 << 10;
 
-/// How much of an error's text is read at most.
+/// The most bytes that are read of an error message.
 const ERROR_BYTES_MAX: u64 = 1 << 20;
 
 /// The error of a query or an INSERT.
@@ -39,14 +40,14 @@ pub enum ClientError {
         status: u16,
         /// ClickHouse's error code, if the answer has one.
         code: Option<u32>,
-        /// What it said: all of it, or its front and its end.
+        /// The body, or its front and its end.
         message: String,
     },
-    /// An answer that may be anybody's: of something in front of ClickHouse, or to another request.
-    /// Whether an INSERT took effect is unknown.
+    /// The answer may not be ClickHouse's answer to this request: it may come from a proxy, or belong to
+    /// another request. An INSERT may have taken effect.
     Unproven(String),
-    /// The segment is not what was sealed: what was sent of it broke off before its end, and so
-    /// nothing of it is stored. ClickHouse is not to blame, nor is the network.
+    /// The segment is damaged. The INSERT was broken off before its end, so ClickHouse has stored none
+    /// of it.
     Damaged(String),
     /// ClickHouse answered a repeat with success but has none of the rows; see `insert::presence`.
     Absent(String),
@@ -61,7 +62,7 @@ impl fmt::Display for ClientError {
                 write!(f, "status {status} without a reason")
             }
             Self::Refused { code: None, status, message } => {
-                write!(f, "status {status}, not of ClickHouse: {}", first_line(message))
+                write!(f, "status {status}, not from ClickHouse: {}", first_line(message))
             }
             Self::Refused { message, .. } => write!(f, "ClickHouse: {}", first_line(message)),
             Self::Unproven(reason) => write!(f, "an answer that proves nothing: {reason}"),
@@ -72,13 +73,13 @@ impl fmt::Display for ClientError {
 
 impl std::error::Error for ClientError {}
 
-/// Codes of a server that is ill and may recover: time-outs, quotas, queries at a time, network, memory,
-/// read-only replicas, Keeper, a stop, load.
+/// Error codes of temporary conditions: time-outs, quotas, concurrent queries, network, memory, read-only
+/// replicas, Keeper, a shutdown, load.
 const PASSING: [u32; 16] = [159, 201, 202, 203, 209, 210, 236, 241, 242, 279, 319, 394, 425, 439, 745, 999];
 
 impl ClientError {
-    /// True when the same question may be answered later: ClickHouse is away or overloaded, or something
-    /// in front of it answers in its place.
+    /// True if the same query may succeed later: ClickHouse is away or overloaded, or a proxy answered in
+    /// its place.
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Refused { code: Some(code), .. } => PASSING.contains(code),
@@ -88,7 +89,7 @@ impl ClientError {
         }
     }
 
-    /// True when there was no answer: another server, or a later try, may have one.
+    /// True if there was no answer, so that another server or a later attempt may give one.
     pub fn is_no_answer(&self) -> bool {
         matches!(self, Self::NoConnection(_) | Self::NoAnswer(_) | Self::Unproven(_))
     }
@@ -99,7 +100,7 @@ macro_rules! http_settings {
     ($builder:expr) => {
         $builder
             .connect_timeout(std::time::Duration::from_secs(5))
-            // A host that is dead acknowledges nothing: neither what was sent nor a probe of the silence.
+            // Detect a dead host, which acknowledges neither data nor keepalive probes.
             .tcp_keepalive(std::time::Duration::from_secs(10))
             .tcp_keepalive_interval(std::time::Duration::from_secs(5))
             .tcp_user_timeout(std::time::Duration::from_secs(20))
@@ -161,13 +162,13 @@ impl ClickHouse {
         config.urls.iter().map(client).collect()
     }
 
-    /// The same server, whose answers to questions are waited for no longer than this.
+    /// A client of the same server with another time limit for queries.
     #[must_use]
     pub fn within(&self, query_timeout: Duration) -> Self {
         Self { query_timeout, ..self.clone() }
     }
 
-    /// Where it is, for the log.
+    /// The URL of the server, for the log.
     pub fn url(&self) -> &str {
         self.url.as_str()
     }
@@ -234,18 +235,23 @@ impl ClickHouse {
 
 /// Decides whether a reply is a success while its body is read.
 ///
-/// An INSERT is proven when the status is 200, the reply has the `X-ClickHouse-Query-Id` that was sent,
-/// no exception code in the header, no trailers to come, a summary of no fewer rows than were sent, and
-/// a body that, read to its end, is empty. Anything less may be the answer of something in front of
-/// ClickHouse, or to another request. (A 200 with an exception has lost data elsewhere: ClickHouse
-/// issue 65117.)
+/// An INSERT is proven if
+///
+/// - the status is 200, and no header has an exception code (ClickHouse may answer 200 with an exception:
+///   ClickHouse issue 65117);
+/// - the reply has the `X-ClickHouse-Query-Id` that was sent;
+/// - the reply announces no trailers;
+/// - `X-ClickHouse-Summary`, if there is one, says no fewer rows than were sent;
+/// - the body is empty to its end.
+///
+/// Any other reply may come from a proxy in front of ClickHouse, or belong to another request.
 pub(crate) struct ReplyVerdict {
     status: u16,
     code: Option<u32>,
     refused: bool,
-    /// Why the reply may not be ClickHouse's answer to this request.
+    /// The reason why the reply may not be ClickHouse's answer to this request.
     doubt: Option<String>,
-    /// As `X-ClickHouse-Summary` says.
+    /// The number of rows in `X-ClickHouse-Summary`.
     written_rows: Option<u64>,
     front: Vec<u8>,
     end: Vec<u8>,
@@ -257,7 +263,7 @@ impl ReplyVerdict {
         let summary = headers.get("X-ClickHouse-Summary").and_then(|summary| summary.to_str().ok());
         Self {
             status,
-            // Any other success is no answer of ClickHouse to a statement: see `doubt`.
+            // ClickHouse answers a statement with no other 2xx status than 200; `doubt` covers those.
             refused: !(200..300).contains(&status) || code.is_some(),
             code: code.and_then(|code| code.to_str().ok()?.parse().ok()),
             doubt: doubt(status, headers, query_id),
@@ -267,27 +273,28 @@ impl ReplyVerdict {
         }
     }
 
-    /// Takes the next piece of the body, of which the front and the end are kept.
-    pub(crate) fn read(&mut self, piece: &[u8]) {
-        let (front, rest) = piece.split_at_checked(FRONT_BYTES_MAX - self.front.len()).unwrap_or((piece, &[]));
+    /// Takes the next bytes of the body; only the front and the end of a body are kept.
+    pub(crate) fn read(&mut self, bytes: &[u8]) {
+        let (front, rest) = bytes.split_at_checked(FRONT_BYTES_MAX - self.front.len()).unwrap_or((bytes, &[]));
         self.front.extend_from_slice(front);
         let rest = rest.get(rest.len().saturating_sub(END_BYTES_MAX)..).unwrap_or_default();
         self.end.extend_from_slice(rest);
         self.end.drain(..self.end.len().saturating_sub(END_BYTES_MAX));
     }
 
-    /// The answer to a question is ClickHouse's, and to this question.
+    /// Checks that the reply is ClickHouse's answer to this request.
     fn check_answer(&self) -> Result<(), ClientError> {
         self.doubt.clone().map_or(Ok(()), |doubt| Err(ClientError::Unproven(doubt)))
     }
 
-    /// The whole body of the reply to an INSERT of `rows` rows is read.
+    /// The result of an INSERT of `rows` rows, after the whole body of the reply was read.
     pub(crate) fn of_insert(self, rows: u64) -> Result<(), ClientError> {
         if self.refused {
             return Err(self.refusal());
         }
         if !self.front.is_empty() {
-            // ClickHouse says an error behind a status of 200 when it comes late; a page says anything.
+            // ClickHouse sends a late error in the body of a reply with status 200. Any other body is
+            // not from ClickHouse.
             return Err(if self.text().starts_with("Code: ") { self.refusal() } else { self.page() });
         }
         self.check_answer()?;
@@ -315,23 +322,23 @@ impl ReplyVerdict {
     }
 }
 
-/// Why a reply may not be ClickHouse's answer to the request of this id, if that is so.
+/// The reason why a reply may not be ClickHouse's answer to the request with this id; `None` if it is.
 fn doubt(status: u16, headers: &HeaderMap, query_id: &str) -> Option<String> {
     if status != 200 {
         return Some(format!("status {status}, where ClickHouse answers 200"));
     }
     if headers.contains_key("Trailer") {
-        return Some("it announces trailers, which could still name an exception".to_owned());
+        return Some("it announces trailers, which may name an exception".to_owned());
     }
     match headers.get("X-ClickHouse-Query-Id").map(|id| id.as_bytes()) {
         Some(id) if id == query_id.as_bytes() => None,
         Some(id) => Some(format!(
-            "it has the X-ClickHouse-Query-Id `{}` and not the one that was sent: something in front of ClickHouse \
+            "it has the X-ClickHouse-Query-Id `{}` and not the one that was sent: a proxy in front of ClickHouse \
              changes query_id, or answers with the reply to another request",
             String::from_utf8_lossy(id).chars().take(100).collect::<String>()
         )),
         None => Some(
-            "it has no X-ClickHouse-Query-Id: something in front of ClickHouse answered, or takes that field away"
+            "it has no X-ClickHouse-Query-Id: a proxy in front of ClickHouse answered, or removes that field"
                 .to_owned(),
         ),
     }
@@ -343,7 +350,7 @@ fn written_rows(summary: &str) -> Option<u64> {
     summary.get("written_rows")?.parse().ok()
 }
 
-/// An id that no other question has: this process, when it began, and a count.
+/// A unique id for a query: process id, start time of the process, and a counter.
 fn next_query_id() -> String {
     static BEGUN: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
     static COUNT: AtomicU64 = AtomicU64::new(0);

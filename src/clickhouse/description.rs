@@ -63,7 +63,7 @@ impl From<ClientError> for TableError {
     }
 }
 
-/// ClickHouse's codes for a wrong user or password.
+/// ClickHouse's error codes for a wrong user or password.
 const LOGIN_REFUSED: [u32; 4] = [192, 193, 194, 516];
 
 impl TableError {
@@ -72,9 +72,9 @@ impl TableError {
         matches!(self, Self::Client(error) if error.may_pass())
     }
 
-    /// True when ClickHouse does not let this user in (user or password are wrong, or changed), or when
-    /// something else answered in its place.
-    pub fn is_no_word_of_the_table(&self) -> bool {
+    /// True if the error says nothing about the table: ClickHouse refuses the user or the password, or a
+    /// proxy answered in its place.
+    pub fn is_not_about_the_table(&self) -> bool {
         match self {
             Self::Client(ClientError::Refused { code, .. }) => code.is_none_or(|code| LOGIN_REFUSED.contains(&code)),
             _ => false,
@@ -205,13 +205,13 @@ fn check_version(version: &str) -> Result<(), TableError> {
     };
     if release < VERSION_MIN {
         return Err(TableError::Unsupported(format!(
-            "ClickHouse {version} is too old: {VERSION_MIN} or newer is needed"
+            "ClickHouse {version} is too old: {VERSION_MIN} or newer is required"
         )));
     }
     Ok(())
 }
 
-/// The fixed settings that this server knows. The operator's have to be known as well.
+/// The fixed settings that this ClickHouse knows. It must also know the operator's settings.
 fn insert_settings(clickhouse: &ClickHouse, config: &TableConfig) -> Result<BTreeMap<String, String>, TableError> {
     let known = known_settings(clickhouse)?;
     if let Some(setting) = config.insert_settings.iter().find(|setting| !known.contains(&setting.name)) {
@@ -227,7 +227,7 @@ fn insert_settings(clickhouse: &ClickHouse, config: &TableConfig) -> Result<BTre
 ///
 /// # Errors
 ///
-/// No answer, or a refusal.
+/// If the server does not answer or refuses.
 pub(super) fn known_settings(clickhouse: &ClickHouse) -> Result<HashSet<String>, ClientError> {
     let known = clickhouse.query("SELECT name FROM system.settings FORMAT TSV", &[])?;
     Ok(known.lines().map(str::to_owned).collect())

@@ -1,56 +1,56 @@
-//! What a server says about a table: its engine, its deduplication window, and what may have happened
-//! to rows since they were inserted.
+//! The facts about a table on a server: its engine, its deduplication window, and what may change or
+//! hide rows after they are inserted.
 
 use super::client::{ClickHouse, ClientError};
 use super::name::TableName;
 
-/// What a server's system tables say of a table. The default is that of a table which is not there.
+/// The properties of a table that decide its guarantee, from the system tables of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TableFacts {
-    /// ClickHouse's version.
+    /// The version of ClickHouse.
     pub version: String,
-    /// Such as `ReplicatedMergeTree`.
+    /// The engine, such as `ReplicatedMergeTree`.
     pub engine: String,
-    /// Empty without one.
+    /// The partition key; empty if there is none.
     pub partition_key: String,
-    /// Blocks whose tokens are remembered; `None` when there is no such thing.
+    /// Size of the deduplication window in blocks; `None` if no tokens are remembered.
     pub window: Option<u64>,
-    /// Seconds for which they are remembered; `None` for as long as the blocks are.
+    /// Seconds for which a token is remembered; `None` if only the number of blocks limits it.
     pub window_seconds: Option<u64>,
-    /// Names the window: tables that share it have one name.
+    /// Name of the deduplication window; tables that share a window have the same name here.
     pub window_name: String,
-    /// `fsync_after_insert` is set.
+    /// True if `fsync_after_insert` is set.
     pub synced: bool,
-    /// Columns that no mutation changes: those of the sorting key and of the partition key.
+    /// The columns of the sorting key and of the partition key, which no mutation changes.
     pub key_columns: Vec<String>,
-    /// When rows of the table expire, where that is one expression.
+    /// The TTL of the rows.
     pub expiry: Expiry,
-    /// A row policy may hide rows from this user.
+    /// True if a row policy may hide rows from this user.
     pub has_row_policy: bool,
-    /// Something changes stored rows: a TTL of columns, or a mutation.
+    /// True if a TTL of columns or a mutation may have changed stored rows.
     pub is_rewritten: bool,
-    /// The number of the newest block of the table: blocks of all partitions and all writers count.
+    /// The number of the newest block, counting the blocks of all partitions and all writers.
     pub newest_block: Option<u64>,
 }
 
-/// When the rows of a table expire.
+/// The expiry of the rows of a table.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Expiry {
-    /// Never.
+    /// Rows do not expire.
     #[default]
     Never,
-    /// Once the time that this expression gives has passed.
+    /// A row expires at the time that this expression gives.
     At(String),
-    /// In a way that is not understood here.
+    /// The TTL is not understood.
     Unknown,
 }
 
 impl TableFacts {
-    /// Asks for a table's facts; `None` when there is no such table.
+    /// Asks a server for the facts of a table; `None` if there is no such table.
     ///
     /// # Errors
     ///
-    /// No answer, or a refusal.
+    /// If the server does not answer or refuses.
     pub fn ask(clickhouse: &ClickHouse, name: &TableName) -> Result<Option<Self>, ClientError> {
         let TableName { database, table } = name;
         let parameters = [("param_database", database.as_str()), ("param_table", table.as_str())];
@@ -89,7 +89,7 @@ impl TableFacts {
         } else {
             String::new()
         };
-        // A table made `ON CLUSTER` has one UUID on all servers, and on each a window of its own.
+        // A table created `ON CLUSTER` has the same UUID on all servers, but a window on each of them.
         let of_server = if is_set(&server) { &server } else { clickhouse.url() };
         let window_name = match path.as_str() {
             "" if replicated => uuid,
@@ -121,7 +121,7 @@ impl TableFacts {
 const DEFAULTS: &str = "system.merge_tree_settings";
 const REPLICATED_DEFAULTS: &str = "system.replicated_merge_tree_settings";
 
-/// Columns that stand in a key as they are.
+/// The columns that are in the sorting key or the partition key themselves, not as part of an expression.
 fn key_columns(clickhouse: &ClickHouse, parameters: &[(&str, &str)]) -> Result<Vec<String>, ClientError> {
     let statement = "SELECT name FROM system.columns WHERE database = {database:String} AND table = {table:String} \
                      AND (is_in_sorting_key OR is_in_partition_key) ORDER BY position FORMAT JSONCompactEachRow";
@@ -129,7 +129,8 @@ fn key_columns(clickhouse: &ClickHouse, parameters: &[(&str, &str)]) -> Result<V
     Ok(answer.lines().filter_map(|line| sonic_rs::from_str::<[String; 1]>(line).ok()).map(|[name]| name).collect())
 }
 
-/// Numbers of blocks count up: in a plain table over all partitions, in a replicated one in each.
+/// The number of blocks so far. Block numbers ascend over all partitions of a plain table, and within
+/// each partition of a replicated one.
 fn newest_block(
     clickhouse: &ClickHouse,
     replicated: bool,
@@ -143,7 +144,8 @@ fn newest_block(
     Ok(clickhouse.query(&statement, parameters)?.trim().parse().ok())
 }
 
-/// A TTL of columns stands in front of the engine in the table's definition; a mutation is in the list.
+/// True if the table has a TTL of columns, which precedes the engine in the `CREATE` statement, or a
+/// mutation.
 fn is_rewritten(clickhouse: &ClickHouse, parameters: &[(&str, &str)]) -> Result<bool, ClientError> {
     let statement = "SELECT position(splitByString(' ENGINE = ', create_table_query)[1], ' TTL ') > 0 OR \
                      (SELECT count() FROM system.mutations WHERE database = {database:String} AND table = {table:String}) > 0 \
@@ -151,7 +153,8 @@ fn is_rewritten(clickhouse: &ClickHouse, parameters: &[(&str, &str)]) -> Result<
     Ok(clickhouse.query(statement, parameters)?.trim() != "0")
 }
 
-/// A user who may not ask for the policies is told of none: `check` says so.
+/// True if a row policy applies to the table. A user who may not read the policies counts as having
+/// none.
 fn has_row_policy(clickhouse: &ClickHouse, parameters: &[(&str, &str)]) -> Result<bool, ClientError> {
     let statement = "SELECT count() FROM system.row_policies \
                      WHERE database IN ({database:String}, '') AND table IN ({table:String}, '')";
@@ -162,23 +165,23 @@ fn has_row_policy(clickhouse: &ClickHouse, parameters: &[(&str, &str)]) -> Resul
     }
 }
 
-/// True for an engine whose tables share what they have through Keeper.
+/// True for an engine whose replicas share a deduplication window through Keeper.
 pub fn is_replicated(engine: &str) -> bool {
     engine.starts_with("Replicated") || engine.starts_with("Shared")
 }
 
-/// A UUID, or the one that stands for none.
+/// True unless the UUID is the null UUID.
 fn is_set(uuid: &str) -> bool {
     !uuid.trim_matches(['0', '-']).is_empty()
 }
 
-/// The value of a setting in `engine_full`, as `… SETTINGS name = value, …`.
+/// The value of a setting in `engine_full`, which ends with `SETTINGS name = value, …`.
 fn setting<'a>(engine_full: &'a str, name: &str) -> Option<&'a str> {
     let (_, settings) = engine_full.split_once(" SETTINGS ")?;
     settings.split(", ").find_map(|pair| pair.strip_prefix(name)?.strip_prefix(" = "))
 }
 
-/// The TTL of rows in `engine_full`, as `… TTL expression SETTINGS …`.
+/// The TTL of rows in `engine_full`, which contains `TTL expression` before its settings.
 fn expiry(engine_full: &str) -> Expiry {
     let definition = engine_full.split(" SETTINGS ").next().unwrap_or_default();
     let Some((_, ttl)) = definition.split_once(" TTL ") else { return Expiry::Never };

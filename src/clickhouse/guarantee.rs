@@ -70,7 +70,7 @@ impl TableFacts {
         if self.engine.ends_with("View") {
             return Guarantee {
                 level: Level::Unfit,
-                sentence: "it is a view: name the table that its rows are to go to",
+                sentence: "the table is a view; set --table to the table that stores the rows",
                 fix: None,
             };
         }
@@ -101,9 +101,9 @@ impl TableFacts {
             },
             Some(_) if self.has_row_policy && !replicated => Guarantee {
                 level: Level::AtLeastOnce,
-                sentence: "a row policy may hide rows from this user, so that nobody can look up whether the rows of an \
-                           INSERT whose answer was lost are there: it is held, and sent again only by an operator",
-                fix: Some("insert as a user whom no row policy of the table applies to".to_owned()),
+                sentence: "a row policy may hide rows from this user, so the rows of an INSERT whose answer was lost \
+                           can't be looked up; its segment is held until an operator sends it again",
+                fix: Some("insert as a user to whom no row policy of the table applies".to_owned()),
             },
             Some(_) if !self.synced && !replicated => Guarantee {
                 level: Level::ExactlyOnce,
@@ -121,9 +121,9 @@ impl TableFacts {
                          the last INSERT"
                     }
                     _ => {
-                        "a repeat within the window stores nothing; ClickHouse does not sync its own list of tokens, \
-                         so a loss of power on its host can double the last INSERT; only in a MergeTree without a prefix \
-                         can rows be looked up, so an INSERT whose answer was lost in a restart of ClickHouse is held"
+                        "a repeat within the window stores nothing; ClickHouse does not sync its log of tokens, so a \
+                         loss of power on its host can double the last INSERT; rows can be looked up only in a plain \
+                         MergeTree, so an INSERT whose answer was lost in a restart of ClickHouse is held"
                     }
                 },
                 fix: None,
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn each_table_gets_its_level_and_its_cure() {
+    fn each_table_gets_its_level_and_its_fix() {
         let of = |facts: TableFacts| facts.guarantee(&TableName::new("d", "t"));
         assert_eq!(of(facts("Null", None, false)).level, Level::None);
         assert_eq!(of(facts("Memory", None, false)).level, Level::None);

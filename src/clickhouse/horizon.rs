@@ -107,23 +107,23 @@ impl Writers {
         facts.tokens_per_insert().saturating_mul(self.nodes.max(1)).saturating_mul(places_of_a_block(facts))
     }
 
-    /// Would the window still know a token?
+    /// Checks that the table still remembers the token of the first attempt.
     ///
     /// # Errors
     ///
-    /// Says what has passed since the token was first sent.
+    /// If the table may have forgotten the token; the text says why.
     pub fn still_known(self, facts: &TableFacts, first: &FirstAttempt, now_ms: u64) -> Result<(), String> {
-        // Without a window nothing was ever promised: at least once.
+        // Without a window the guarantee is at least once, and a repeat is permitted.
         let (Some(window), Some(segments)) = (facts.window, self.segments(facts)) else { return Ok(()) };
         if let (Some(then), Some(now)) = (first.release, Release::of(&facts.version))
             && !then.tokens_are_known_to(now)
         {
-            return Err(format!("ClickHouse was upgraded from {then} to {now}, which knows no token of {then}"));
+            return Err(format!("ClickHouse was upgraded from {then} to {now}, which recognises no token of {then}"));
         }
         if first.release.is_none() && Release::of(&facts.version).is_some_and(|now| now >= Release::new(26, 7)) {
             return Err(format!(
-                "the version that its first attempt was sent to is not known, and {} knows no token of releases before \
-                 26.2",
+                "the ClickHouse version of its first attempt is not known, and {} recognises no token of a release \
+                 before 26.2",
                 facts.version
             ));
         }
@@ -137,8 +137,8 @@ impl Writers {
             }
             None if first.segments_since > segments => {
                 return Err(format!(
-                    "up to {} inserts may have followed its first attempt, and the table remembers the tokens of \
-                     {segments} of this node's",
+                    "up to {} INSERTs of this node may have followed its first attempt, and the table remembers the \
+                     tokens of {segments}",
                     first.segments_since
                 ));
             }
@@ -154,22 +154,21 @@ impl Writers {
     }
 }
 
-/// What is known of the first attempt that has no answer.
+/// The first attempt without an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FirstAttempt {
-    /// When it began, Unix ms.
+    /// Start of the attempt, Unix ms.
     pub since_ms: u64,
-    /// Segments of this node whose inserts may have followed.
+    /// The most segments of this node that may have been inserted since.
     pub segments_since: u64,
-    /// The release that it was sent to.
+    /// The release of the server; `None` if unknown.
     pub release: Option<Release>,
-    /// The table's newest block then, or a little before.
+    /// The newest block of the table at or shortly before the start of the attempt.
     pub newest_block: Option<u64>,
 }
 
-/// Blocks that all writers put into the table since the first attempt, where they can be counted: in
-/// whichever partitions, as whole INSERTs or as pieces. Numbers of blocks fall back when the newest
-/// partition is dropped; then nothing is known.
+/// Number of blocks that all writers have added to the table since the first attempt, in all partitions;
+/// `None` if it is not known. Block numbers fall back if the newest partition is dropped.
 fn followed(facts: &TableFacts, first: &FirstAttempt) -> Option<u64> {
     facts.newest_block?.checked_sub(first.newest_block?)
 }
@@ -178,8 +177,8 @@ fn places_of_a_block(facts: &TableFacts) -> u64 {
     Release::of(&facts.version).map_or(1, Release::places_of_a_block)
 }
 
-/// The part of a window that is used. Of a small one more is left: INSERTs of others come between the
-/// question and the repeat.
+/// The part of a window that is relied on. The margin has a minimum, because INSERTs of other writers may
+/// come between the query and the repeat.
 fn with_margin(value: u64) -> u64 {
     value.saturating_sub((value / 100 * MARGIN_PERCENT).max(MARGIN_MIN.min(value / 2)))
 }

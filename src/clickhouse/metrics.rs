@@ -42,28 +42,29 @@ impl Attempts {
     }
 }
 
-/// Segments whose INSERT has failed lately and may yet succeed by itself, each with the time since
-/// when it fails and the last reason.
+/// The segments whose INSERT fails and is retried, each with the time of the first failure and the last
+/// reason.
 #[derive(Debug, Default)]
 pub struct Failing(Mutex<BTreeMap<u64, (Instant, String)>>);
 
-/// From here on a failure that should pass by itself is worth a warning.
+/// Time of consecutive failures after which there is a warning.
 const WORTH_A_WARNING: Duration = Duration::from_secs(60);
 
 impl Failing {
-    /// The segment's INSERT failed once more.
+    /// Notes that the INSERT of a segment failed.
     pub fn note(&self, segment: u64, reason: String) {
         let mut failing = self.lock();
         let since = failing.get(&segment).map_or_else(Instant::now, |(since, _)| *since);
         failing.insert(segment, (since, reason));
     }
 
-    /// The segment's INSERT does not fail in that way any more.
+    /// Notes that the INSERT of a segment no longer fails in this way.
     pub fn forget(&self, segment: u64) {
         self.lock().remove(&segment);
     }
 
-    /// One sentence about the segments that have failed for a while; `None` without any.
+    /// One sentence about the segments that have failed for longer than [`WORTH_A_WARNING`]; `None` if
+    /// there are none.
     pub fn warning(&self) -> Option<String> {
         let failing = self.lock();
         let long = || failing.iter().filter(|(_, (since, _))| since.elapsed() >= WORTH_A_WARNING);
@@ -73,9 +74,7 @@ impl Failing {
             1 => String::new(),
             count => format!(", and {} more segments", count - 1),
         };
-        Some(format!(
-            "segment {segment} has not got through for {seconds} s{more}; it is tried again by itself: {reason}"
-        ))
+        Some(format!("the INSERT of segment {segment} has failed for {seconds} s{more}; it is retried: {reason}"))
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, (Instant, String)>> {
@@ -83,7 +82,7 @@ impl Failing {
     }
 }
 
-/// What all inserters count.
+/// The counters of all inserters.
 #[derive(Debug, Default)]
 pub struct InsertMetrics {
     /// INSERTs into the target table.
@@ -93,7 +92,7 @@ pub struct InsertMetrics {
     buckets: [AtomicU64; INSERT_SECONDS.len() + 1],
     microseconds: AtomicU64,
     table_problem: Mutex<Option<String>>,
-    /// Segments whose INSERT fails and is tried again by itself.
+    /// The segments whose INSERT fails and is retried.
     pub failing: Failing,
 }
 
@@ -118,7 +117,7 @@ impl InsertMetrics {
         attempts.rows.fetch_add(rows, Relaxed);
     }
 
-    /// Counts an attempt that failed, by what the failure calls for: `retry`, `hold`, `cut` or `split`.
+    /// Counts a failed attempt by what follows from it: `retry`, `hold`, `cut` or `split`.
     pub fn failed(&self, quarantine: bool, outcome: &str) {
         self.of(quarantine).failed(outcome);
     }

@@ -8,9 +8,9 @@
 //! | `name`, `tables` | a table's name in SQL; the tables that the server creates |
 //! | `description`, `frozen` | a table's columns as they are; what of them is fixed with a segment |
 //! | `settings`, `arrival` | what is sent with every INSERT, and whether it arrives |
-//! | `version` | what depends on the version |
+//! | `version` | releases, and which tokens they recognise |
 //! | `watcher`, `look` | follows the columns of a table while the server runs |
-//! | `facts` | what a server says about a table |
+//! | `facts` | engine, deduplication window, TTL and policies of a table |
 //! | `guarantee`, `horizon`, `delivery` | what a table promises, for how long, and who says it |
 //! | `metrics` | what INSERTs came to |
 //! | `embedded` | ClickHouse as a child process |

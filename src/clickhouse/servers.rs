@@ -22,7 +22,7 @@ const FACTS_AGE_MAX: Duration = Duration::from_secs(60);
 /// The servers that INSERTs may go to, each with the cached facts about its tables.
 pub struct Servers {
     all: Vec<Server>,
-    /// `--clickhouse-setting`.
+    /// The settings of `--clickhouse-setting`.
     settings: Vec<ClickHouseSetting>,
     preferred: AtomicUsize,
 }
@@ -35,20 +35,23 @@ pub struct ServerIndex(usize);
 struct Server {
     clickhouse: ClickHouse,
     facts: Mutex<HashMap<TableName, (Instant, TableFacts)>>,
-    /// The settings that it knows, and those that were sent and found as they were sent.
-    settings: Mutex<Option<Checked>>,
+    /// The last check of the settings of INSERTs.
+    settings: Mutex<Option<CheckedSettings>>,
 }
 
-/// The settings of INSERTs as a server has them.
-struct Checked {
+/// The result of checking that the settings of INSERTs arrive at a server.
+struct CheckedSettings {
     when: Instant,
+    /// The names of the settings that the server knows.
     known: Arc<HashSet<String>>,
+    /// The settings that were sent.
     sent: BTreeMap<String, String>,
+    /// A setting that did not arrive unchanged.
     altered: Option<Altered>,
 }
 
 impl Servers {
-    /// These servers, the first one preferred, with the operator's settings of INSERTs.
+    /// Creates the list; the first server is preferred. `settings` are the operator's for INSERTs.
     pub fn new(all: Vec<ClickHouse>, settings: Vec<ClickHouseSetting>) -> Self {
         let server = |clickhouse| Server { clickhouse, facts: Mutex::default(), settings: Mutex::default() };
         Self { all: all.into_iter().map(server).collect(), settings, preferred: AtomicUsize::new(0) }
@@ -81,7 +84,8 @@ impl Servers {
         self.fresh_facts(index, table)
     }
 
-    /// The same, asked now: another table may have the name since.
+    /// The current facts of a server about a table, without the cache: the name may have passed to
+    /// another table since.
     ///
     /// # Errors
     ///
@@ -96,11 +100,12 @@ impl Servers {
         Ok(facts)
     }
 
-    /// The settings of an INSERT for a server, of which `frozen` were fixed with its rows.
+    /// The settings of an INSERT to a server, checked to arrive unchanged. `frozen` are those that were
+    /// fixed with the segment.
     ///
     /// # Errors
     ///
-    /// No answer, a refusal, or settings that do not arrive as they are sent.
+    /// If the server does not answer or refuses, or a setting does not arrive unchanged.
     pub fn insert_settings(
         &self,
         index: ServerIndex,
@@ -114,12 +119,12 @@ impl Servers {
             _ => Arc::new(known_settings(&server.clickhouse)?),
         };
         let sent = settings::to_send(frozen, &self.settings, &known);
-        let is_fresh = |checked: &Checked| {
+        let is_fresh = |checked: &CheckedSettings| {
             checked.when.elapsed() < FACTS_AGE_MAX && checked.sent == sent && checked.altered.is_none()
         };
         if !checked.as_ref().is_some_and(is_fresh) {
             let altered = altered(&server.clickhouse, &sent, token)?;
-            *checked = Some(Checked { when: Instant::now(), known, sent: sent.clone(), altered });
+            *checked = Some(CheckedSettings { when: Instant::now(), known, sent: sent.clone(), altered });
         }
         match checked.as_ref().and_then(|checked| checked.altered.clone()) {
             Some(altered) => Err(SettingsError::Altered(altered)),
@@ -127,7 +132,7 @@ impl Servers {
         }
     }
 
-    /// The server of an index failed: others come first, and what it said is asked again.
+    /// Notes that a server failed: prefers the next one, and drops the cached answers of the failed one.
     pub fn failed(&self, index: ServerIndex) {
         if let Some(server) = self.all.get(index.0) {
             lock(&server.facts).clear();
@@ -142,12 +147,12 @@ impl Servers {
     }
 }
 
-/// Why an INSERT can't be sent with its settings.
+/// The reason why an INSERT can't be sent with its settings.
 #[derive(Debug)]
 pub enum SettingsError {
-    /// No answer, or a refusal: a setting that may not be changed, or a value that can't be read.
+    /// The server does not answer, or refuses a setting or its value.
     Client(ClientError),
-    /// A setting does not arrive as it is sent.
+    /// A setting does not arrive unchanged.
     Altered(Altered),
 }
 
@@ -157,7 +162,7 @@ impl From<ClientError> for SettingsError {
     }
 }
 
-/// What is guarded is replaced as a whole: nothing can be left half-changed.
+// Each change replaces a whole value, so a poisoned one is still consistent.
 fn lock<T>(guarded: &Mutex<T>) -> MutexGuard<'_, T> {
     guarded.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -38,10 +38,10 @@ pub const FIXED: [(&str, &str); 22] = [
     ("distributed_foreground_insert", "1"),
 ];
 
-/// The setting that has an INSERT's token.
+/// The setting with the token of an INSERT.
 pub const TOKEN: &str = "insert_deduplication_token";
 
-/// A parameter of ClickHouse's HTTP interface among [`FIXED`], which is no setting.
+/// The one of [`FIXED`] that is a parameter of the HTTP interface and not a setting.
 const PARAMETER: &str = "wait_end_of_query";
 
 /// The names of the fixed settings.
@@ -49,9 +49,11 @@ pub fn fixed_names() -> impl Iterator<Item = &'static str> {
     FIXED.into_iter().map(|(name, _)| name)
 }
 
-/// What is sent with an INSERT: the fixed settings as they were when its segment was opened, those
-/// that are fixed since, and the operator's as they are now; less what this server does not `know`,
-/// since none of it changes what the INSERT means to a server that does not have it.
+/// The settings to send with an INSERT.
+///
+/// A fixed setting has the value that was `frozen` with the segment, or its present value if it was not
+/// fixed then. The operator's settings have their present values. Settings that the server does not
+/// know are left out; to such a server they make no difference.
 pub fn to_send(
     frozen: &BTreeMap<String, String>,
     operators: &[ClickHouseSetting],
@@ -69,7 +71,7 @@ pub fn to_send(
     sent
 }
 
-/// Other names of [`FIXED`] ones, and the token itself.
+/// Further names that `--clickhouse-setting` refuses: aliases of [`FIXED`] ones, and the token.
 const FIXED_TOO: [&str; 3] = [TOKEN, "insert_distributed_sync", "max_insert_block_size_rows"];
 
 /// The format of the rows of an INSERT. For ClickHouse both formats give the same block under the

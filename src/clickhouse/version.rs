@@ -1,39 +1,40 @@
-//! What depends on the version of ClickHouse: how it names the blocks of an INSERT in its log of tokens.
+//! The releases of ClickHouse, which differ in how they name the blocks of an INSERT in the log of tokens.
 //!
-//! Tried against the engines: 25.8 and 26.1 note one name, of the old scheme; 26.2 to 26.6 note two,
-//! of the old one and of the new one; 26.7 and later only the new one. A token is recognised only by
-//! a name that was noted.
+//! As tests with the engines show, 25.8 and 26.1 log one name per block, in the old scheme; 26.2 to 26.6
+//! log two names, one in each scheme; 26.7 and later log one name, in the new scheme. A server recognises
+//! a token only by a name that was logged.
 
-/// Year and month of a version, as `26.7` of `26.7.2.1`.
+/// A release of ClickHouse: year and month of its version, such as `26.7` of `26.7.2.1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Release(u32, u32);
 
-/// The first release that notes names of the new scheme.
+/// The first release that logs names in the new scheme.
 const NEW_SCHEME: Release = Release(26, 2);
 
-/// The first release that notes no names of the old scheme.
+/// The first release that logs no names in the old scheme.
 const NO_OLD_SCHEME: Release = Release(26, 7);
 
 impl Release {
-    /// The release of this year and month.
+    /// Creates the release of this year and month.
     pub const fn new(year: u32, month: u32) -> Self {
         Self(year, month)
     }
 
-    /// The release that a version begins with; `None` when it is no version.
+    /// Parses the release that a version begins with; `None` if the text is not a version.
     pub fn of(version: &str) -> Option<Self> {
         let mut numbers = version.split('.').map(|number| number.parse().ok());
         Some(Self(numbers.next()??, numbers.next()??))
     }
 
-    /// Would a server of `later` recognise a token that this release noted? The table is the same.
+    /// True if a server of release `later` recognises a token that this release logged for the same
+    /// table.
     pub fn tokens_are_known_to(self, later: Self) -> bool {
         let both_old = self < NO_OLD_SCHEME && later < NO_OLD_SCHEME;
         let both_new = self >= NEW_SCHEME && later >= NEW_SCHEME;
         both_old || both_new
     }
 
-    /// Places of the deduplication window that one block takes.
+    /// Number of entries of the deduplication window that one block takes.
     pub fn places_of_a_block(self) -> u64 {
         if (NEW_SCHEME..NO_OLD_SCHEME).contains(&self) { 2 } else { 1 }
     }

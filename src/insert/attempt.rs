@@ -27,10 +27,10 @@ use crate::clickhouse::servers::{ServerIndex, SettingsError};
 use crate::clickhouse::settings::{InsertFormat, TOKEN};
 use crate::spool::{Part, SealedSegment};
 
-/// The setting of [`PartitionLimit`]; 0 is no limit.
+/// The setting of [`PartitionLimit`]; 0 means no limit.
 const PARTITIONS: &str = "max_partitions_per_insert_block";
 
-/// One INSERT: which rows, for which table, under which token.
+/// One INSERT: its rows, its table and its token.
 pub(super) struct Insert {
     pub(super) sent: Sent,
     pub(super) frozen: Frozen,
@@ -79,18 +79,18 @@ impl Insert {
         format!("{}{attempts}", self.query_id_prefix())
     }
 
-    /// What the ids of all its attempts begin with.
+    /// The prefix of the query ids of all attempts.
     pub(super) fn query_id_prefix(&self) -> String {
         format!("sluicegate-{}-", self.token)
     }
 }
 
 impl Inserts {
-    /// Chooses a server and notes that it may have the rows from now on; `None` when they turn out to
-    /// be there already.
+    /// Chooses a server and notes that it may have the rows from now on. `None` if the rows turn out to be
+    /// in the table already.
     ///
-    /// What was never sent, or always answered, may go to any server; what ClickHouse may have goes
-    /// only where its token would be recognised.
+    /// Without an open attempt the segment may go to any server. With one it goes only to a server that
+    /// would recognise its token.
     pub(super) fn begin(&self, work: &mut Work, insert: &Insert) -> Result<Option<ServerIndex>, Failure> {
         let table = &insert.frozen.table;
         let (mut unreachable, mut elsewhere) = (None, false);
@@ -201,7 +201,7 @@ impl Inserts {
         Err(Failure { class, answered, suspicious: is_suspicious, reason, error: Some(error) })
     }
 
-    /// The settings of an INSERT, which have to arrive as they are sent.
+    /// The settings of an INSERT, checked to arrive unchanged.
     fn settings_of(
         &self,
         server: &ClickHouse,

@@ -1,33 +1,33 @@
-//! ClickHouse's error codes, as far as an INSERT of rows can bring them, and what each calls for.
+//! The error codes of ClickHouse that an INSERT can get, with their meanings.
 //!
-//! Names and numbers: `src/Common/ErrorCodes.cpp` of ClickHouse. A code that is not listed is repeated
-//! with growing pauses, and an operator is warned after a while.
+//! Names and numbers are from `src/Common/ErrorCodes.cpp` of ClickHouse. An INSERT that gets a code that
+//! is not listed is retried with growing pauses, and an operator is warned after a while.
 
-/// What a code says about the INSERT that it answered.
+/// The meaning of an error code for the INSERT that gets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Meaning {
-    /// Said before anything is written; passes by itself.
+    /// A temporary condition; nothing was written.
     Busy,
-    /// The rows' bytes end inside of a row: the rows' fault, or a body that was cut on its way.
+    /// The bytes end inside of a row: a bad row, or a body that was truncated on its way.
     Unreadable,
-    /// Passes by itself; the rows may be there, or their token without them.
+    /// A temporary condition; the rows may be stored, or their token without them.
     Passing,
-    /// A deployment's fault, said before anything is written: an operator has to change something.
+    /// A mistake in the deployment, which needs operator action; nothing was written.
     Deployment,
-    /// The rows' fault, said before anything of the block is written.
+    /// ClickHouse refuses some rows; nothing of the block was written.
     Rows,
-    /// The block is too large for a limit of the server, and will be the next time as well.
+    /// The block exceeds a limit of the server.
     TooLarge,
 }
 
 /// The codes of each meaning, with the reason.
 const CODES: [(Meaning, &str, &[u32]); 25] = [
-    (Meaning::Busy, "queries or load at a time, looked at when a query begins", &[202, 745]),
+    (Meaning::Busy, "concurrent queries or load, checked when a query begins", &[202, 745]),
     (Meaning::Busy, "an earlier attempt still runs under this query_id", &[216]),
-    (Meaning::Busy, "too many parts wait for merges, looked at before a part is written", &[252]),
+    (Meaning::Busy, "too many parts wait for merges, checked before a part is written", &[252]),
     (Meaning::Unreadable, "the bytes end inside of a row", &[32, 33]),
-    (Meaning::Passing, "the body was cut on its way", &[3]),
-    (Meaning::Passing, "quotas an interval, sessions and mutations at a time", &[201, 692, 700]),
+    (Meaning::Passing, "the body was truncated on its way", &[3]),
+    (Meaning::Passing, "quotas per interval, concurrent sessions and mutations", &[201, 692, 700]),
     (Meaning::Passing, "pools of connections or threads", &[203, 439, 681]),
     (
         Meaning::Passing,
@@ -45,8 +45,8 @@ const CODES: [(Meaning, &str, &[u32]); 25] = [
         "files and disks of the server",
         &[74, 75, 76, 77, 84, 87, 88, 107, 172, 204, 214, 235, 243, 384, 400, 425, 458, 499, 521, 531, 641, 733, 738],
     ),
-    (Meaning::Passing, "what a library or the server itself threw", &[49, 173, 454, 668, 1000, 1001, 1002]),
-    (Meaning::Passing, "a limit on the table's size, looked at once the token is written", &[1016]),
+    (Meaning::Passing, "an exception of a library or of the server itself", &[49, 173, 454, 668, 1000, 1001, 1002]),
+    (Meaning::Passing, "a limit on the table's size, checked after the token is written", &[1016]),
     (
         Meaning::Deployment,
         "no such table, database or column, or one that can't be inserted into",
@@ -75,13 +75,17 @@ const CODES: [(Meaning, &str, &[u32]); 25] = [
     ),
     (Meaning::Rows, "a NULL, a length or a size does not fit", &[11, 19, 69, 120, 128, 131, 190, 349, 366]),
     (Meaning::Rows, "a constraint is violated", &[469]),
-    (Meaning::Rows, "an expression of the table threw: a default, a key, a TTL", &[43, 53, 117, 125, 153, 395, 503]),
+    (
+        Meaning::Rows,
+        "an exception of an expression of the table: a default, a key, a TTL",
+        &[43, 53, 117, 125, 153, 395, 503],
+    ),
     (Meaning::Rows, "a partition can't be computed", &[248]),
     (Meaning::TooLarge, "memory", &[241]),
-    (Meaning::TooLarge, "rows or bytes at a time", &[158, 161, 191, 229, 290, 307, 396]),
+    (Meaning::TooLarge, "rows or bytes of one query", &[158, 161, 191, 229, 290, 307, 396]),
 ];
 
-/// What a code says; `None` for one that is not known.
+/// The meaning of a code; `None` if the code is not listed.
 pub(super) fn meaning(code: u32) -> Option<Meaning> {
     CODES.iter().find(|(_, _, codes)| codes.contains(&code)).map(|(meaning, _, _)| *meaning)
 }

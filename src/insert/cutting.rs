@@ -20,7 +20,8 @@ use crate::clickhouse::frozen::Frozen;
 use crate::quarantine::RejectedLine;
 use crate::spool::{Cut, Part, Piece, PieceState, SealedSegment};
 
-/// More pieces than this, and an operator has to look at the table or the events.
+/// A segment that would need more pieces than this is held, so that an operator checks the table and
+/// the events.
 const PIECES_MAX: usize = 256;
 
 /// The error code of refused rows in the quarantine table.
@@ -42,12 +43,12 @@ impl Work {
         segment.save_cut(cut).map_err(Failure::on_disk)
     }
 
-    /// Notes that ClickHouse refuses a piece: the one row that it has, or the smaller pieces that it
-    /// becomes.
+    /// Notes that ClickHouse refuses a piece: marks a single row as refused, and cuts a longer piece into
+    /// smaller ones.
     pub(super) fn cut_piece(&mut self, index: usize, frozen: &Frozen, failure: &Failure) -> Result<(), Failure> {
         let (mut cut, piece) = self.piece(index)?;
         let pieces = if piece.rows == 1 && failure.class == Class::Split {
-            return Err(Failure::hold(format!("a single row is too much for a limit: {}", failure.reason)));
+            return Err(Failure::hold(format!("a single row exceeds a limit: {}", failure.reason)));
         } else if piece.rows == 1 {
             let reason = failure.error.as_ref().map_or_else(|| failure.reason.clone(), describe);
             vec![Piece { state: PieceState::Refused(reason), ..piece }]

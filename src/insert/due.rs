@@ -31,20 +31,22 @@ pub struct Work {
     pub salvaged: bool,
     /// A lookup after a successful repeat has found no rows, once so far.
     pub absent: bool,
-    /// ClickHouse's limit of partitions of one INSERT.
+    /// The limit of partitions that the INSERT uses.
     pub(super) partitions: PartitionLimit,
 }
 
-/// The limit of partitions of one INSERT (`max_partitions_per_insert_block`). It guards against tables
-/// of many partitions; the rows have to go into theirs all the same, and pieces would make more parts.
+/// The limit of partitions per INSERT (`max_partitions_per_insert_block`).
+///
+/// An INSERT that exceeds the limit is sent without it. Pieces would go into the same partitions and only
+/// make more parts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum PartitionLimit {
-    /// As the server has it.
+    /// The limit of the server.
     #[default]
     AsConfigured,
-    /// The INSERT asks for none.
+    /// No limit.
     Lifted,
-    /// The user may not lift it.
+    /// The limit of the server, which this user may not lift.
     Fixed,
 }
 
@@ -66,7 +68,7 @@ impl Work {
 /// An entry of the heap, ordered by due time, then by segment number.
 struct DueEntry {
     due: Instant,
-    /// It needs an operator: no stop and no drain waits for it.
+    /// The segment is held, so a stop or a drain does not wait for it.
     is_held: bool,
     work: Work,
 }
@@ -141,8 +143,8 @@ impl Due {
         Self { sealed, waiting: Mutex::default(), lifecycle }
     }
 
-    /// The next segment whose time has come, waiting for it. `None` when the committer has ended and
-    /// nothing is left but what needs an operator, or when the deadline of a stop has passed.
+    /// Waits for the next segment that is due. `None` once the committer has ended and only held segments
+    /// are left, or after the deadline of a stop.
     pub fn next(&self) -> Option<Work> {
         loop {
             let now = Instant::now();
@@ -162,20 +164,20 @@ impl Due {
                 Ok(segment) => self.waiting().fresh.push_back(Work::new(segment)),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) if nothing_is_left => return None,
-                // The channel no longer waits for us.
+                // A disconnected channel returns at once, so sleep instead.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(wait),
             }
         }
     }
 
-    /// The next segment whose time has come, if there is one.
+    /// The next segment that is due now; `None` if there is none.
     pub fn next_now(&self) -> Option<Work> {
         let mut waiting = self.waiting();
         waiting.fresh.extend(self.sealed.try_iter().map(Work::new));
         waiting.take(Instant::now())
     }
 
-    /// True once the server stops: no spare inserter begins anything then.
+    /// True once the server stops, so that no spare inserter begins another segment.
     pub fn has_ended(&self) -> bool {
         self.lifecycle.is_stopping()
     }
@@ -185,7 +187,7 @@ impl Due {
         self.waiting().timed.push(DueEntry { due: Instant::now() + delay, is_held: false, work });
     }
 
-    /// Puts a segment back that needs an operator, due after `delay`.
+    /// Puts a held segment back, due after `delay`.
     pub fn hold(&self, work: Work, delay: Duration) {
         self.waiting().timed.push(DueEntry { due: Instant::now() + delay, is_held: true, work });
     }

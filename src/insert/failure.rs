@@ -10,8 +10,10 @@ use crate::clickhouse::name::TableName;
 use crate::clickhouse::settings::InsertFormat;
 use crate::spool::Cause;
 
-/// Attempts after which the pauses grow beyond those of [`Class::delay`], and the longest of them.
+/// Number of attempts after which the pauses grow beyond those of [`Class::delay`].
 const FAST_ATTEMPTS: u32 = 8;
+
+/// The longest pause after an answer of ClickHouse.
 const ANSWERED_LONGEST: Duration = Duration::from_secs(30);
 
 /// Codes of what no INSERT of this user into the table passes: syntax and settings, rights, passwords.
@@ -22,7 +24,7 @@ pub(super) struct Failure {
     pub(super) class: Class,
     /// ClickHouse has certainly stored nothing of the attempt.
     pub(super) answered: bool,
-    /// It may have left its token and not its rows.
+    /// ClickHouse may have stored the token of the attempt without its rows.
     pub(super) suspicious: bool,
     pub(super) reason: String,
     /// The error of the client, if the step failed there.
@@ -35,7 +37,7 @@ impl Failure {
         Self { class: Class::Hold, answered: true, suspicious: false, reason: reason.into(), error: None }
     }
 
-    /// Passes by itself, and nothing was sent.
+    /// Creates the failure of a temporary condition before anything was sent.
     pub(super) fn passing(reason: impl Into<String>) -> Self {
         Self { class: Class::Retry, answered: true, suspicious: false, reason: reason.into(), error: None }
     }
@@ -58,8 +60,8 @@ impl Failure {
         }
     }
 
-    /// How long to wait before the next attempt, after `attempts` of them. What ClickHouse itself
-    /// answers may last: it is asked less and less often.
+    /// The pause before the next attempt, after `attempts` attempts. It grows further if ClickHouse itself
+    /// refuses, because that may last.
     pub(super) fn delay(&self, attempts: u32) -> Duration {
         let delay = self.class.delay(attempts);
         let is_answer = matches!(self.error, Some(ClientError::Refused { code: Some(_), .. }));
@@ -89,7 +91,7 @@ impl Failure {
         if is_table { Cause::Table } else { Cause::Own }
     }
 
-    /// The segment could not be read as it was sealed.
+    /// True if the segment is damaged.
     pub(super) fn is_damage(&self) -> bool {
         matches!(self.error, Some(ClientError::Damaged(_)))
     }

@@ -105,8 +105,8 @@ impl Inserts {
         }
     }
 
-    /// A spare inserter's life: it sleeps until the attempt of another one is silent, and then does one
-    /// segment at a time in its place.
+    /// Runs a spare inserter until the server stops. It sleeps until a silent attempt gives up its place,
+    /// and then works on one segment at a time in that place.
     pub fn run_spare(&self, client: &InsertClient) {
         while !self.due.has_ended() {
             if self.places.take_spare() {
@@ -130,7 +130,7 @@ impl Inserts {
         }
     }
 
-    /// Takes every step up to the last one, which retires the segment.
+    /// Runs the steps of a segment until it can be retired.
     fn advance(&self, client: &InsertClient, work: &mut Work) -> Result<(), Failure> {
         loop {
             match work.next_step() {
@@ -212,8 +212,8 @@ impl Inserts {
         Ok(())
     }
 
-    /// Notes what a failed INSERT means. No failure any more where its rows are cut out and the rest
-    /// can go on.
+    /// Notes the consequence of a failed INSERT. Returns `Ok` if the rows turn out to be in the table, or
+    /// if a piece was cut and the steps can continue with the smaller pieces.
     fn failed(&self, work: &mut Work, index: ServerIndex, insert: &Insert, failure: Failure) -> Result<(), Failure> {
         if let Some(failure) = lift_partition_limit(work, &failure) {
             return Err(failure);
@@ -225,15 +225,16 @@ impl Inserts {
         }
         if verdict.cut_is_unsafe {
             let Some(server) = self.servers.get(index) else { return Err(failure) };
-            // ClickHouse refuses the rows now, and an earlier attempt of them has no answer.
+            // ClickHouse refuses the INSERT now, but an earlier attempt had no answer and may have stored
+            // the rows.
             match self.is_certainly_not_there(server, index, work, insert)? {
                 Presence::All => return self.proven(work, insert.sent),
                 Presence::Nothing(_) => verdict = judge(insert.sent, false, failure.class, true),
                 Presence::Unknown(why) => {
                     return Err(Failure::hold(format!(
-                        "{}; an earlier attempt had no answer, so that ClickHouse may have the rows, and whether they are \
-                         there can't be looked up: {why}; look whether they are there, and `sluicegate spool requeue \
-                         --force` cuts the rows out that are refused and sends the others, which doubles what is there",
+                        "{}; an earlier attempt had no answer, so ClickHouse may have the rows, and they can't be looked \
+                         up: {why}; check whether the table has them; `sluicegate spool requeue --force` cuts out the \
+                         refused rows and sends the others, which doubles the rows that are there",
                         failure.reason
                     )));
                 }
@@ -322,13 +323,13 @@ impl Inserts {
             _ => self.metrics.failing.forget(segment),
         }
         match failure.class {
-            // The first failures of a segment, then fewer and fewer: ClickHouse may be away for days.
+            // Warn less and less often, because ClickHouse may be away for days.
             Class::Retry if attempts.is_power_of_two() => {
                 tracing::warn!(segment, attempts, reason, "an INSERT failed and will be retried");
             }
             Class::Retry => tracing::debug!(segment, attempts, reason, "an INSERT failed and will be retried"),
             Class::Cut => tracing::warn!(segment, reason, "ClickHouse refuses some rows; they are being cut out"),
-            Class::Split => tracing::warn!(segment, reason, "an INSERT is too large for a limit; it goes in pieces"),
+            Class::Split => tracing::warn!(segment, reason, "an INSERT exceeds a limit; it is sent in pieces"),
             Class::Hold => {
                 if let Some(since) = self.spool.held.hold(number, failure.reason.clone(), cause) {
                     self.pool.trim(&work.segment);
@@ -345,8 +346,9 @@ impl Inserts {
     }
 }
 
-/// The failure of an INSERT of too many partitions, which is sent again at once without that limit; or
-/// of one whose user may not lift it, which goes in pieces then.
+/// Lifts the limit of partitions after an INSERT that exceeds it, so that the INSERT is retried without
+/// the limit; restores the limit if the user may not lift it, so that the INSERT is sent in pieces.
+/// `None` for any other failure.
 fn lift_partition_limit(work: &mut Work, failure: &Failure) -> Option<Failure> {
     let error = failure.error.as_ref()?;
     work.partitions = match work.partitions {

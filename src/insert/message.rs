@@ -1,20 +1,20 @@
-//! The text of an error of ClickHouse, where only its fixed parts decide.
+//! The text of an error of ClickHouse, of which only the fixed parts are evaluated.
 //!
 //! ```text
 //! Code: 469. DB::Exception: Constraint `c` for table d.t is violated at row 2. …: while pushing to view d.v. (VIOLATED_CONSTRAINT) (version 26.7.2.1)
-//! └─ prefix ──────────────┘ └─ what ClickHouse says: it quotes values of rows ──┘└─ what it was doing ───┘ └─ name of the code ┘
+//! └─ prefix ──────────────┘ └─ message, which may quote values of rows ─────────┘└─ operation ───────────┘ └─ name of the code ┘
 //! ```
 //!
-//! A client writes the values that the text quotes. So nothing is searched for inside of the text: a
-//! phrase counts only at its front, where ClickHouse writes before it quotes anything, or at its very
-//! end, behind the last quotation mark.
+//! Clients write the values that the text quotes, so nothing is searched for inside of the text. A phrase
+//! counts only at the front, before ClickHouse quotes anything, or at the very end, behind the last
+//! quotation mark.
 
-/// An error's text without its prefix, the name of its code and the version.
+/// The text of an error without the prefix, the name of the code and the version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Message<'a>(&'a str);
 
 impl<'a> Message<'a> {
-    /// The whole text of an error, from its first byte to its last.
+    /// Creates the value from the whole text of an error.
     pub(super) fn new(text: &'a str) -> Self {
         let text = text.trim();
         let body = text.strip_prefix("Code: ").and_then(|rest| rest.split_once(". DB::Exception: "));
@@ -22,7 +22,7 @@ impl<'a> Message<'a> {
             Some((code, rest)) if code.bytes().all(|byte| byte.is_ascii_digit()) => rest,
             _ => text,
         };
-        // The version may have a parenthesis of its own: `(version 26.7.2.1 (official build))`.
+        // The version may contain parentheses: `(version 26.7.2.1 (official build))`.
         let text = match text.rsplit_once(" (version ") {
             Some((front, version)) if version.ends_with(')') => front,
             _ => text,
@@ -32,19 +32,19 @@ impl<'a> Message<'a> {
         Self(without_last_parenthesis(text, is_name).trim_end_matches('.'))
     }
 
-    /// True when the text begins with this phrase.
+    /// True if the text begins with this phrase.
     pub(super) fn begins_with(self, phrase: &str) -> bool {
         self.0.starts_with(phrase)
     }
 
-    /// The text behind this phrase, at its front.
+    /// The text behind this phrase; `None` if the text does not begin with it.
     pub(super) fn after(self, phrase: &str) -> Option<&'a str> {
         self.0.strip_prefix(phrase)
     }
 
-    /// True when the error came while rows that the table already has were pushed to a materialized
-    /// view: the text ends with `: while pushing to view NAME`, and NAME is nothing but the name of a
-    /// table, with its UUID where it has one.
+    /// True if the error came from a materialized view, after the table itself has stored the rows. The
+    /// text then ends with `: while pushing to view NAME`, where NAME is the name of a table and
+    /// optionally its UUID.
     pub(super) fn is_from_a_view(self) -> bool {
         let Some((_, name)) = self.0.rsplit_once(": while pushing to view ") else { return false };
         let name = without_last_parenthesis(name, is_uuid);
@@ -60,7 +60,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The text in front of ` (…)` at its end, if what is inside is what is wanted.
+/// The text without ` (…)` at its end, if `is_wanted` holds for the text in the parentheses.
 fn without_last_parenthesis(text: &str, is_wanted: impl Fn(&str) -> bool) -> &str {
     let cut = text.strip_suffix(')').and_then(|rest| rest.rsplit_once(" ("));
     match cut {
@@ -73,7 +73,7 @@ fn is_uuid(text: &str) -> bool {
     text.len() == 36 && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
 }
 
-/// Whether the text begins with an identifier, bare or in backticks, and what follows.
+/// Whether the text begins with an identifier, bare or in backticks, and the text behind the identifier.
 fn identifier(text: &str) -> (bool, &str) {
     if let Some(quoted) = text.strip_prefix('`') {
         return match quoted.split_once('`') {

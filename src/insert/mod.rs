@@ -16,10 +16,10 @@
 //! | `inserter` | takes one, does step after step |
 //! | `step` | which step is next, and what a failure means: pure |
 //! | `attempt` | one INSERT: choose a server, note, send, prove |
-//! | `repeat` | what ClickHouse may have: may it go again, is its token still known |
-//! | `places` | silent attempts give up their places |
+//! | `repeat` | decides whether a segment that ClickHouse may have is sent again |
+//! | `places` | bounds the concurrent INSERTs; silent attempts give up their places |
 //! | `statement`, `stream`, `native`, `compression` | the INSERT's text and body |
-//! | `outcome`, `codes`, `message`, `failure` | what each error of ClickHouse calls for |
+//! | `outcome`, `codes`, `message`, `failure` | the class of each error of ClickHouse |
 //! | `presence` | are the rows of a repeat there |
 //! | `cutting`, `rows` | rows that ClickHouse refuses are cut out |
 //! | `damage` | a segment that can't be read as it was sealed |

@@ -1,12 +1,12 @@
-//! What an answer of ClickHouse to an INSERT calls for.
+//! The classification of the errors of an INSERT.
 //!
-//! Nothing is ever dropped by a class. Two things are told apart that the HTTP status alone does not
-//! tell: what to do next, and whether the attempt is *answered*, that is whether ClickHouse has
-//! certainly stored nothing of it. Only an answered attempt may be followed by anything else than the
-//! same bytes under the same token.
+//! An error determines two things, which the HTTP status alone does not: the class, that is how to
+//! continue, and whether the attempt is *answered*, that is whether ClickHouse has certainly stored
+//! nothing of it. After an attempt that is not answered, only the same bytes may be sent under the same
+//! token. No class ever drops rows.
 //!
-//! The code decides ([`super::codes`]). The text of an error decides only by its fixed parts
-//! ([`super::message`]): a client wrote the values that it quotes.
+//! The error code decides ([`super::codes`]), and in a few cases the fixed parts of the text
+//! ([`super::message`]). Values that the text quotes decide nothing, because clients write them.
 
 use std::time::Duration;
 
@@ -15,44 +15,44 @@ use super::message::Message;
 use crate::clickhouse::client::ClientError;
 use crate::clickhouse::settings::InsertFormat;
 
-/// What to do with a segment whose INSERT was not proven.
+/// How to continue with a segment after a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// A temporary condition such as load, a lack of memory, the network or a restart: retry.
     Retry,
-    /// An operator has to change something: everything is kept, tried again slowly, and said.
+    /// A condition that needs operator action: hold the segment, report it, and retry slowly.
     Hold,
     /// ClickHouse refuses some rows: cut them out and put them into the quarantine table.
     Cut,
-    /// No row's fault, but too much at once: the rows go in smaller pieces.
+    /// The INSERT exceeds a limit: send the rows in smaller pieces.
     Split,
 }
 
-/// A class, and what is certain about the attempt.
+/// The class of an error, and what is certain about the attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
     /// How to continue.
     pub class: Class,
     /// True if ClickHouse has stored nothing of the attempt, and will not store it later.
     pub answered: bool,
-    /// True: the attempt may have left its token and not its rows, although ClickHouse never stopped.
-    /// The success of a repeat proves nothing then: the rows have to be looked up.
+    /// True if ClickHouse may have stored the token without the rows, even without a restart. The success
+    /// of a repeat is then no proof, and the rows must be looked up.
     pub is_suspicious: bool,
 }
 
-/// Attempts after which rows whose bytes end inside of a row are believed to be the rows' fault, and
-/// a limit is believed to be there to stay.
+/// Number of attempts after which bytes that end inside of a row are taken to mean a bad row, and a
+/// limit is taken to be permanent.
 const PATIENCE: u32 = 4;
 
-/// What a failed attempt in this format calls for, the `attempts`-th of this process.
+/// Classifies the error of an attempt in this format, which is the `attempts`-th of this process.
 pub fn classify(error: &ClientError, attempts: u32, format: InsertFormat) -> Outcome {
     let outcome = |class, answered| Outcome { class, answered, is_suspicious: false };
     let (code, message) = match error {
         ClientError::NoConnection(_) => return outcome(Class::Retry, true),
         ClientError::Damaged(_) => return outcome(Class::Hold, true),
         ClientError::NoAnswer(_) | ClientError::Absent(_) => return outcome(Class::Retry, false),
-        // Something in front of ClickHouse answers, or changes what ClickHouse answers. That may pass:
-        // a page of a balancer. What stays needs an operator.
+        // A proxy in front of ClickHouse answers, or changes the answers of ClickHouse. That may be
+        // temporary, such as the error page of a load balancer; if it lasts it needs an operator.
         ClientError::Unproven(_) if attempts >= PATIENCE => return outcome(Class::Hold, false),
         ClientError::Unproven(_) => return outcome(Class::Retry, false),
         ClientError::Refused { code: None, status: 413 | 414, .. } if attempts >= PATIENCE => {
@@ -62,8 +62,8 @@ pub fn classify(error: &ClientError, attempts: u32, format: InsertFormat) -> Out
         ClientError::Refused { code: Some(code), message, .. } => (*code, Message::new(message)),
     };
     if message.is_from_a_view() {
-        // The source table has the rows then, and the view has not: the same bytes again under the
-        // same token make both right, pieces would double.
+        // The source table has the rows, the view does not. Repeating the same bytes under the same
+        // token completes the view; pieces would double the rows of the source table.
         return outcome(Class::Hold, false);
     }
     if is_too_many_partitions(code, message) {
@@ -99,7 +99,7 @@ pub fn calls_for_refresh(error: &ClientError) -> bool {
     }
 }
 
-/// True for an INSERT that touches more partitions than a limit allows.
+/// True if the INSERT touches more partitions than the limit permits.
 pub fn is_partition_limit(error: &ClientError) -> bool {
     match error {
         ClientError::Refused { code: Some(code), message, .. } => is_too_many_partitions(*code, Message::new(message)),
@@ -107,32 +107,34 @@ pub fn is_partition_limit(error: &ClientError) -> bool {
     }
 }
 
-/// True for a setting that this user may not change.
+/// True if the user may not change a setting of the INSERT.
 pub fn is_forbidden_setting(error: &ClientError) -> bool {
     matches!(error, ClientError::Refused { code: Some(452 | 164), .. })
 }
 
-/// One code for two things: too many parts of the table pass, too many partitions of one block do not.
+/// Code 252 has two meanings: too many parts in the table is temporary, too many partitions in one block
+/// is not.
 fn is_too_many_partitions(code: u32, message: Message<'_>) -> bool {
     code == 252 && message.begins_with("Too many partitions for single INSERT block")
 }
 
-/// The table's columns are not the segment's, as RowBinary's header says or a block of Native.
+/// True if the error says that a column of the table has another type than in the segment. The codes
+/// are those of the header of RowBinary and of a Native block.
 fn is_another_type(code: u32, message: Message<'_>, format: InsertFormat) -> bool {
     match code {
         117 => message.begins_with("Type of "),
-        // No row of ours makes it: the values of a block of Native have the types that it says.
+        // No row can cause it: the values of a Native block always have the types of its columns.
         53 => format == InsertFormat::Native,
         _ => false,
     }
 }
 
-/// No such column, in one wording or another, or one that can't be inserted into; no such table or
-/// database: it may come back as another one.
+/// Codes for a column that is missing or can't be inserted into, and for a missing table or database,
+/// which may return with other columns.
 const TABLE_CHANGED: [u32; 7] = [16, 20, 36, 44, 47, 60, 81];
 
-/// The row, counted from 0, that a violated constraint names. The text names it before it quotes any
-/// value.
+/// The index of the row that a violated constraint names, from 0. The text names the row before it
+/// quotes any value.
 pub fn row_named_by(error: &ClientError) -> Option<u64> {
     let ClientError::Refused { code: Some(469), message, .. } = error else {
         return None;

@@ -1,22 +1,23 @@
-//! The places of inserters: an attempt that is silent gives up its place, so that a peer that takes a
-//! connection and never answers does not stop delivery.
+//! The places of inserters, which bound the number of concurrent INSERTs.
 //!
-//! There are as many places as `--inserters` says. Beside the inserters stand as many spare ones, which
-//! sleep until a place is given up.
+//! There are `--inserters` places, one per inserter, and as many spare inserters, which sleep. An
+//! attempt that is silent gives up its place to a spare inserter, so that a server that accepts
+//! connections and never answers does not stop delivery.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The longest that a spare inserter sleeps without a look at the phase of the server.
+/// The longest sleep of a spare inserter before it checks the phase of the server again.
 const WAIT_MAX: Duration = Duration::from_millis(500);
 
-/// Places that were given up, and spare inserters that have one.
+/// The places that were given up, and the spare inserters that have taken one.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     state: Mutex<State>,
     changed: Condvar,
 }
 
+/// The numbers of places that were given up, and of those that spare inserters have taken.
 #[derive(Debug, Default)]
 struct State {
     given_up: usize,
@@ -24,13 +25,13 @@ struct State {
 }
 
 impl Places {
-    /// The place of an attempt that begins.
+    /// Takes the place of an inserter for an attempt.
     pub(super) fn take(&self) -> Place<'_> {
         Place { places: self, is_given_up: Mutex::new(false) }
     }
 
-    /// A spare inserter waits for a place, but no longer than a moment. True when it has one, which it
-    /// has to give back.
+    /// Called by a spare inserter: waits for a place, at most for [`WAIT_MAX`]. If the result is true, the
+    /// caller has a place and must give it back.
     pub(super) fn take_spare(&self) -> bool {
         let mut state = self.lock();
         if state.given_up <= state.taken_by_spare {
@@ -44,7 +45,7 @@ impl Places {
         has_place
     }
 
-    /// The spare inserter's segment is done with.
+    /// Called by a spare inserter: gives its place back.
     pub(super) fn give_back_spare(&self) {
         let mut state = self.lock();
         state.taken_by_spare = state.taken_by_spare.saturating_sub(1);
@@ -52,19 +53,20 @@ impl Places {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Two numbers, each changed in one step.
+        // Each change touches one number, so a poisoned state is still consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// An attempt's place. Whether it was given up or not, it is free again when this is dropped.
+/// The place of an attempt. Dropping the value ends the attempt's use of the place, or takes back a place
+/// that was given up.
 pub(super) struct Place<'a> {
     places: &'a Places,
     is_given_up: Mutex<bool>,
 }
 
 impl Place<'_> {
-    /// The attempt goes on, and another may begin.
+    /// Gives the place up: the attempt goes on, and a spare inserter may begin another one.
     pub(super) fn give_up(&self) {
         let mut is_given_up = self.is_given_up.lock().unwrap_or_else(PoisonError::into_inner);
         if !*is_given_up {

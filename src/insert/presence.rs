@@ -58,14 +58,14 @@ const LOOKUP_PAUSE: Duration = Duration::from_secs(2);
 /// Time limit of a lookup in ClickHouse, in seconds.
 const LOOKUP_SECONDS_MAX: &str = "30";
 
-/// What was found of the sample.
+/// The result of a lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Presence {
-    /// Every row that was looked up, and that may be expected to be there, is there.
+    /// All rows of the sample that have not expired are in the table.
     All,
-    /// None is there.
+    /// None of these rows is in the table, as this sentence says.
     Nothing(String),
-    /// It can't be told, for this reason.
+    /// The lookup gives no result, for this reason.
     Unknown(String),
 }
 
@@ -88,7 +88,7 @@ impl Inserts {
         }
         let presence = match self.look_up(server, index, work, insert) {
             Ok(presence) => presence,
-            // The token is known, so something may be there.
+            // ClickHouse knows the token, so it may have some of the rows.
             Err(undecided) => return Err(Failure { answered: false, ..undecided }),
         };
         let reason = match presence {
@@ -102,9 +102,9 @@ impl Inserts {
                     "ClickHouse was restarted after an attempt without an answer"
                 };
                 let reason = format!(
-                    "{table} at {}: {what}, so that the success of the repeat proves nothing, and whether the rows are \
-                     there can't be looked up: {why}; look whether they are there, and `sluicegate spool requeue --force` \
-                     sends all of it again, which doubles what is there",
+                    "{table} at {}: {what}, so the success of the repeat is no proof, and the rows can't be looked up: \
+                     {why}; check whether the table has them; `sluicegate spool requeue --force` sends the whole segment \
+                     again, which doubles the rows that are there",
                     server.url()
                 );
                 return Err(Failure { answered: false, ..Failure::hold(reason) });
@@ -143,7 +143,11 @@ impl Inserts {
         self.due.later(work, Duration::ZERO);
     }
 
-    /// Looks some of the rows up. An error is one of the question: it passes, or needs an operator.
+    /// Looks up a sample of the rows.
+    ///
+    /// # Errors
+    ///
+    /// If the query fails; the failure is temporary or needs operator action.
     pub(super) fn look_up(
         &self,
         server: &ClickHouse,
@@ -163,7 +167,7 @@ impl Inserts {
         })?;
         let changed = statement::advice_for(&insert.frozen.columns, &now);
         if !changed.is_empty() {
-            return Ok(Presence::Unknown(format!("the columns of the table are others now{changed}")));
+            return Ok(Presence::Unknown(format!("the columns of the table have changed{changed}")));
         }
         let sample = insert.rows(&work.segment).and_then(|rows| sample(rows, insert.bytes, insert.rows));
         let sample = sample.map_err(Failure::on_disk)?;
@@ -175,7 +179,7 @@ impl Inserts {
         let answer = server.query(&question, &settings).map_err(failed)?;
         let Some(found) = SampleFound::read(&answer) else {
             let answer: String = answer.chars().take(100).collect();
-            return Ok(Presence::Unknown(format!("the answer to the question is none: {answer}")));
+            return Ok(Presence::Unknown(format!("the answer to the lookup is not understood: {answer}")));
         };
         let is_rewritten = facts.is_rewritten;
         Ok(found.presence(is_rewritten, |what| format!("{table} at {}: {what}", server.url())))
@@ -183,12 +187,11 @@ impl Inserts {
 
     fn not_looked_up(&self, insert: &Insert, server: &ClickHouse, error: ClientError, attempts: u32) -> Failure {
         let failure = Failure::of_question(&insert.frozen.table, server, error, attempts);
-        Failure { reason: format!("whether a repeat has its rows can't be looked up: {}", failure.reason), ..failure }
+        Failure { reason: format!("the rows of a repeat can't be looked up: {}", failure.reason), ..failure }
     }
 }
 
-/// Why rows of this table can't be looked up, if they can't: an engine that merges rows away, no time
-/// to look by, or something that hides rows.
+/// The reason why rows of this table can't be looked up; `None` if they can.
 pub(super) fn why_not_looked_up(facts: &TableFacts, frozen: &Frozen) -> Option<String> {
     if facts.engine != "MergeTree" {
         return Some(format!(
@@ -197,12 +200,12 @@ pub(super) fn why_not_looked_up(facts: &TableFacts, frozen: &Frozen) -> Option<S
         ));
     }
     if !frozen.columns.iter().any(|(name, _)| name == SERVER_TIME) {
-        return Some(format!("the rows have no column `{SERVER_TIME}` to be found by"));
+        return Some(format!("the rows have no column `{SERVER_TIME}`, which a lookup needs"));
     }
     if facts.has_row_policy {
         return Some("a row policy may hide rows from this user".to_owned());
     }
-    (facts.expiry == Expiry::Unknown).then(|| "the table's TTL does more than to delete rows after a time".to_owned())
+    (facts.expiry == Expiry::Unknown).then(|| "the table's TTL does more than delete rows after a time".to_owned())
 }
 
 /// True if the server was certainly started before `since_ms`. `uptime()` is in whole seconds,
@@ -213,7 +216,7 @@ fn has_been_up_since(server: &ClickHouse, since_ms: u64) -> Result<bool, ClientE
 }
 
 fn was_up(uptime_seconds: u64, now_ms: u64, since_ms: u64) -> bool {
-    // A clock that was set back since says nothing.
+    // If the clock was set back since, the comparison is not valid.
     since_ms <= now_ms && now_ms.saturating_sub(uptime_seconds.saturating_mul(1000)) < since_ms
 }
 
@@ -238,11 +241,12 @@ fn is_wanted(index: u64, count: u64, wanted: u64) -> bool {
     index + 1 == count || index == 0 || place(index) != place(index - 1)
 }
 
-/// How many different rows the sample has that have not expired, and how many of them the table has;
-/// and the same by the columns that no mutation changes.
+/// The query for the number of distinct rows in the sample that have not expired, the number of those
+/// that the table has, and the number of their distinct keys that the table has. A key consists of the
+/// columns that no mutation changes.
 ///
-/// Rows are compared as text, which is one and the same for a value before and after it was stored,
-/// whatever the type does with it on the disk.
+/// Rows are compared as text, because the text of a value is the same before and after it is stored,
+/// whatever its type.
 fn question(table: &TableName, frozen: &Frozen, facts: &TableFacts, sample: &[u8]) -> String {
     let tuple = |names: Vec<String>| format!("toString(tuple({}))", names.join(", "));
     let row = tuple(frozen.columns.iter().map(|(name, _)| quoted(name)).collect());
@@ -253,7 +257,7 @@ fn question(table: &TableName, frozen: &Frozen, facts: &TableFacts, sample: &[u8
     let (time, structure) = (quoted(SERVER_TIME), statement::structure(frozen));
     let hex: String = sample.iter().map(|byte| format!("{byte:02x}")).collect();
     let lives = match &facts.expiry {
-        // What is about to go may be gone when the table is read.
+        // A row that is about to expire may be gone when the table is read.
         Expiry::At(expression) => format!("toDateTime64({expression}, 3) > now() + INTERVAL 1 HOUR"),
         Expiry::Never | Expiry::Unknown => "1".to_owned(),
     };
@@ -266,14 +270,14 @@ fn question(table: &TableName, frozen: &Frozen, facts: &TableFacts, sample: &[u8
     )
 }
 
-/// The answer.
+/// The answer to the query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct SampleFound {
-    /// Different rows that may be expected to be there.
+    /// Distinct rows in the sample that have not expired.
     wanted: u64,
-    /// Those of them that are there.
+    /// Those of them that are in the table.
     there: u64,
-    /// Different keys of them that are there.
+    /// Their distinct keys that are in the table.
     keys: u64,
 }
 
@@ -284,26 +288,26 @@ impl SampleFound {
         numbers.next().is_none().then_some(found)
     }
 
-    /// What that says of the INSERT. Where something may have rewritten rows, keys without their rows
-    /// are no absence.
+    /// The result of the lookup. If rows may have been rewritten, rows whose keys are there do not count as
+    /// absent.
     fn presence(self, is_rewritten: bool, at: impl Fn(String) -> String) -> Presence {
         let Self { wanted, there, keys } = self;
-        // All of it has expired: whether it is there makes no difference.
+        // Includes a sample that has expired completely: its presence makes no difference.
         if there == wanted {
             return Presence::All;
         }
         if there == 0 && (keys == 0 || !is_rewritten) {
-            return Presence::Nothing(at(format!("of {wanted} rows that were looked up none is there")));
+            return Presence::Nothing(at(format!("none of the {wanted} rows that were looked up is there")));
         }
         if there == 0 {
             return Presence::Unknown(at(format!(
-                "of {wanted} rows that were looked up {keys} are there by their keys and with other values, as a TTL of \
-                 columns or a mutation leaves them"
+                "of {wanted} rows that were looked up, {keys} are there by their keys, but with other values; a TTL of \
+                 columns or a mutation may have changed them"
             )));
         }
         Presence::Unknown(at(format!(
-            "of {wanted} rows of the segment that were looked up {there} are there. Delete from the table what it has of \
-             the segment, and all of it goes in by itself"
+            "of {wanted} rows of the segment that were looked up {there} are there. Delete the segment's rows from the \
+             table, and the whole segment is inserted automatically"
         )))
     }
 }

@@ -1,5 +1,4 @@
-//! A segment that ClickHouse may have: where it may go again, and whether its token is still known
-//! there.
+//! The repeat of an INSERT without an answer: whether the segment may be sent again, and to which server.
 
 use super::attempt::Insert;
 use super::due::Work;
@@ -14,10 +13,10 @@ use crate::clickhouse::version::Release;
 use crate::clock::unix_ms;
 use crate::spool::OpenAttempt;
 
-/// What is noted with an attempt about the server that it goes to.
+/// The note about the server of an attempt, which is stored in the segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ServerNote {
-    /// Names the deduplication window that would know the token; empty when unknown.
+    /// Name of the deduplication window that would know the token; empty if unknown.
     pub(super) window: String,
     pub(super) release: Option<Release>,
     pub(super) newest_block: Option<u64>,
@@ -29,14 +28,14 @@ impl ServerNote {
         Self { window: facts.window_name.clone(), release, newest_block: facts.newest_block }
     }
 
-    /// As it stands in the segment: three lines.
+    /// Encodes the note as three lines.
     pub(super) fn to_text(&self) -> String {
         let release = self.release.map(|release| release.to_string()).unwrap_or_default();
         let block = self.newest_block.map(|block| block.to_string()).unwrap_or_default();
         format!("{}\n{release}\n{block}", self.window)
     }
 
-    /// As a segment says; one of before has the window alone.
+    /// Decodes a note. A note of an older version has only the window.
     pub(super) fn read(text: &str) -> Self {
         let mut lines = text.lines();
         Self {
@@ -47,19 +46,19 @@ impl ServerNote {
     }
 }
 
-/// What may be done with a segment that ClickHouse may have.
+/// How to continue with a segment that ClickHouse may have.
 pub(super) enum Repeat {
-    /// Send it again, under the same token.
+    /// Send the segment again under the same token.
     Send,
-    /// This server would not know the token.
+    /// Try another server: this one would not recognise the token.
     Elsewhere,
-    /// Its rows are there: nothing is to be sent.
+    /// Send nothing: the rows are in the table.
     IsThere,
 }
 
 impl Inserts {
-    /// May the rows go to this server once more? The table was just asked for, so that one that was
-    /// exchanged for another is told apart.
+    /// Decides whether the rows may be sent to this server again. `facts` must be fresh, so that a table
+    /// that was exchanged for another one is noticed.
     pub(super) fn may_repeat(
         &self,
         work: &Work,
@@ -82,8 +81,9 @@ impl Inserts {
         let Err(reason) = self.writers.still_known(facts, &first, unix_ms()) else { return Ok(Repeat::Send) };
         let held = |why: String| {
             Err(Failure::hold(format!(
-                "ClickHouse may have it, and may not know its token any more: {reason}; {why}; look whether its rows are \
-                 there, and `sluicegate spool requeue --force` sends it again, which doubles what is there"
+                "ClickHouse may have the segment, and may have forgotten its token: {reason}; {why}; check whether the \
+                 table has its rows; `sluicegate spool requeue --force` sends it again, which doubles the rows that are \
+                 there"
             )))
         };
         match self.look_up(server, index, work, insert) {
@@ -92,13 +92,13 @@ impl Inserts {
                 self.none_runs(server, insert, work.attempts)?;
                 Ok(Repeat::Send)
             }
-            Ok(Presence::Unknown(why)) => held(format!("whether its rows are there can't be looked up: {why}")),
+            Ok(Presence::Unknown(why)) => held(format!("its rows can't be looked up: {why}")),
             Err(failure) => Err(failure),
         }
     }
 
-    /// Are the rows certainly not there, and is no attempt of them under way? Then what ClickHouse may
-    /// have is nothing.
+    /// Looks the rows up, and checks that no attempt still runs. If the result is [`Presence::Nothing`],
+    /// ClickHouse certainly has none of the rows.
     pub(super) fn is_certainly_not_there(
         &self,
         server: &ClickHouse,
@@ -113,7 +113,7 @@ impl Inserts {
         Ok(presence)
     }
 
-    /// An attempt that still runs may store the rows a moment after they were looked for.
+    /// Checks that no earlier attempt still runs, which might store the rows after the lookup.
     fn none_runs(&self, server: &ClickHouse, insert: &Insert, attempts: u32) -> Result<(), Failure> {
         let prefix = insert.query_id_prefix();
         let statement = "SELECT count() FROM system.processes WHERE startsWith(query_id, {prefix:String})";
@@ -122,7 +122,7 @@ impl Inserts {
         if count.trim() == "0" {
             return Ok(());
         }
-        Err(Failure::passing(format!("{}: an earlier attempt still runs there", server.url())))
+        Err(Failure::passing(format!("{}: an earlier attempt still runs", server.url())))
     }
 }
 
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_note_comes_back_and_one_of_before_has_the_window_alone() {
+    fn a_note_is_decoded_as_encoded_and_an_older_one_has_only_the_window() {
         let note =
             ServerNote { window: "http://a uuid".into(), release: Some(Release::new(26, 7)), newest_block: Some(12) };
         assert_eq!(ServerNote::read(&note.to_text()), note);

@@ -68,8 +68,8 @@ impl Statement {
     }
 }
 
-/// A column's value as the type that it has now. A value that does not fit is an error of its row: it is
-/// never wrapped, and never stored as the number of an Enum that has no such number.
+/// The expression that converts a column to its present type. ClickHouse refuses a row with a value that
+/// does not fit: a value is never wrapped, and a number that an Enum lacks is never stored.
 fn converted(name: &str, was: &str, is: &str) -> String {
     let column = quoted(name);
     if was == is {
@@ -77,14 +77,14 @@ fn converted(name: &str, was: &str, is: &str) -> String {
     }
     let is_enum = |type_name: &str| type_name.contains("Enum8(") || type_name.contains("Enum16(");
     let to = literal(is);
-    // By its name: the numbers of an Enum may have changed, and a cast between two compares none.
+    // By name: the numbers of an Enum may have changed, and a cast between two Enums does not check them.
     if is_enum(was) && is_enum(is) {
         return format!("CAST(toString({column}), '{to}') AS {column}");
     }
     format!("accurateCast({column}, '{to}') AS {column}")
 }
 
-/// A text between the quotes of a literal.
+/// Escapes a text for a string literal in SQL.
 fn literal(text: &str) -> String {
     text.replace('\\', "\\\\").replace('\'', "\\'")
 }

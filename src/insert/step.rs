@@ -94,11 +94,12 @@ fn next_of_cut(cut: &Cut) -> Step {
 /// The consequence of a failed INSERT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Verdict {
-    /// What to do with the segment. [`Class::Cut`] and [`Class::Split`] only where a cut is safe.
+    /// How to continue with the segment; [`Class::Cut`] and [`Class::Split`] only if a cut is safe.
     pub(super) class: Class,
     /// ClickHouse certainly has stored none of what was sent, in this attempt and all earlier ones.
     pub(super) is_closed: bool,
-    /// The rows should go in pieces, and ClickHouse may have them: they can't be cut.
+    /// The rows should be sent in pieces, but ClickHouse may have stored all of them in an earlier
+    /// attempt, so that a cut is not safe.
     pub(super) cut_is_unsafe: bool,
 }
 

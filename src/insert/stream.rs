@@ -52,8 +52,8 @@ impl InsertClient {
     ///
     /// # Errors
     ///
-    /// No answer, no proof, or a refusal with ClickHouse's code; or the segment can't be sent whole,
-    /// whatever else came of that.
+    /// If ClickHouse does not answer, refuses, or gives no proof. If the segment turns out to be damaged,
+    /// the error is [`ClientError::Damaged`], whatever ClickHouse answered.
     pub fn insert(
         &self,
         server: &ClickHouse,
@@ -108,25 +108,24 @@ impl InsertClient {
     }
 }
 
-/// One INSERT, but for its rows.
+/// An INSERT request without its body.
 pub struct InsertRequest<'a> {
-    /// The statement, the token and the settings, as parameters of the URL.
+    /// The statement, the token and the settings, as URL parameters.
     pub parameters: &'a [(&'a str, &'a str)],
-    /// Names the attempt; the reply has to name it too.
+    /// The query id of the attempt, which the reply must repeat.
     pub query_id: &'a str,
-    /// How many rows the reply must not say less than.
+    /// Number of rows; the reply must not report fewer.
     pub rows: u64,
-    /// How long all of it may take.
+    /// Time limit for the whole request.
     pub timeout: Duration,
-    /// Called once when nothing was sent and nothing came for so long that somebody else should
-    /// insert meanwhile.
+    /// Called once, after nothing was sent or received for [`SILENCE`].
     pub is_silent: &'a dyn Fn(),
 }
 
-/// How long an attempt may be silent before another one takes its place.
+/// Time without a byte sent or received after which an attempt counts as silent and gives up its place.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// How rows are sent.
+/// The format of a request body.
 pub(super) enum BodyFormat {
     /// RowBinary rows, unchanged, behind this header.
     Rows(Vec<u8>),

@@ -11,10 +11,10 @@ use crate::clickhouse::description::TableDescription;
 use crate::handoff::Lifecycle;
 use crate::spool::Spool;
 
-/// How long all servers together may take to answer, where the columns are known from before.
+/// Time limit for all servers together, if the columns are known from a previous run.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
-/// Between two tries to reach ClickHouse for the first time.
+/// Pause between two attempts to reach ClickHouse for the first time.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Asks ClickHouse for the columns. If ClickHouse is away, returns the last known columns, or waits
@@ -73,9 +73,9 @@ fn ask(
                 );
                 return Ok(Ok(table));
             }
-            // A password that was changed under a server, or a page in the place of ClickHouse, is no
-            // reason to lose events meanwhile; at a first start it is a mistake.
-            Err(error) if error.may_pass() || has_known && error.is_no_word_of_the_table() => {
+            // With known columns, a refused login or a page of a proxy is like a ClickHouse that is away:
+            // events must not be lost. At a first start it is an error.
+            Err(error) if error.may_pass() || has_known && error.is_not_about_the_table() => {
                 reasons.push(format!("{}: {error}", server.url()));
             }
             Err(error) => return Err(ServerError(format!("{}: {error}", server.url()))),

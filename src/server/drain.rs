@@ -26,9 +26,9 @@ pub enum DrainError {
     Io(std::io::Error),
     /// This many segments can't be recovered, because the disk is full.
     NoRoom(usize),
-    /// These segments need an operator: how many, and why the first one does.
+    /// This many segments are held; the text is the reason of the first.
     Held(usize, String),
-    /// Some events are on no account of the ledger.
+    /// The ledger does not balance.
     Unbalanced(LedgerSnapshot),
 }
 
@@ -56,8 +56,8 @@ impl fmt::Display for DrainError {
 
 impl std::error::Error for DrainError {}
 
-/// Inserts until nothing is left but what needs an operator; what fails while ClickHouse is away is
-/// tried again, as in `serve`. Ends early only by a signal, which leaves the rest where it is.
+/// Inserts until only held segments are left. Other failed INSERTs are retried as in `serve`. Only a
+/// signal ends the command early; the remaining segments stay in the spool.
 ///
 /// # Errors
 ///

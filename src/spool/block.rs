@@ -158,10 +158,10 @@ pub(super) struct Progress {
     pub(super) rows_inserted: bool,
     /// An operator ordered to send the segment although ClickHouse may have it.
     pub(super) forced: bool,
-    /// The open attempt may have left its token without its rows: see
+    /// ClickHouse may have the token of the open attempt without its rows; see
     /// [`super::SealedSegment::suspect_attempt`].
     pub(super) suspect: bool,
-    /// How many tokens of it are used up: see [`super::SealedSegment::use_up_token`].
+    /// Number of used-up tokens; see [`super::SealedSegment::use_up_token`].
     pub(super) generation: u32,
     /// The first attempt whose outcome is unknown.
     pub(super) open: Option<OpenAttempt>,
@@ -174,7 +174,7 @@ pub struct OpenAttempt {
     pub since_ms: u64,
     /// The newest segment number when the attempt began; bounds the number of later INSERTs.
     pub newest: SegmentNumber,
-    /// What the caller noted about the server that it was sent to; empty when nothing is known.
+    /// The caller's note about the server of the attempt; empty if unknown.
     pub server: String,
 }
 

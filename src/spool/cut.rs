@@ -15,7 +15,7 @@ use super::layout::Layout;
 use super::storage::{self, read_up_to};
 use crate::batch::SegmentNumber;
 
-/// The longest file that is believed: some thousand pieces and their reasons are far below it.
+/// The longest file that is read. A cut of some thousand pieces with their reasons is far shorter.
 const FILE_BYTES_MAX: usize = 64 << 20;
 
 /// The pieces of one segment's rows, in order and without a gap.

@@ -44,12 +44,12 @@
 //!
 //! progress block, 4096 bytes at I + 4096, overwritten as the segment is inserted
 //!   0  8  "PROGRESS"            8  8  epoch              16  8  number
-//!  24  4  flags: 1 the rows are inserted and the rejected are not, 2 an attempt is open, 4 an operator
-//!         wants it sent though ClickHouse may have it, 8 the open attempt may have left its token
-//!         without its rows
-//!  28  4  tokens that are used up
-//!  32  8  when the open attempt began, Unix ms          40  8  the newest segment's number then
-//!  48  4  length W of the server's note                 52  W  what the inserter noted of the server
+//!  24  4  flags: 1 = the rows are inserted and the rejected lines are not; 2 = an attempt is open;
+//!         4 = forced: an operator ordered to send the segment although ClickHouse may have it;
+//!         8 = ClickHouse may have the token of the open attempt without its rows
+//!  28  4  number of used-up tokens
+//!  32  8  start of the open attempt, Unix ms            40  8  newest segment number at that time
+//!  48  4  length W of the server note                   52  W  the inserter's note about the server
 //! 52+W 4  checksum of bytes 0..52+W
 //!
 //! frames from I + 8192 to the end offset

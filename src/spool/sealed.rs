@@ -196,13 +196,14 @@ impl SealedSegment {
         format!("{node_id}-{:016x}-{number}-{rows}-{checksum:08x}", epoch.get())
     }
 
-    /// Notes, durably and before the first byte is sent, that ClickHouse may have it: a crash must
-    /// not forget it. `server` is what the caller wants to know again of the server; `newest` is the
-    /// newest segment's number.
+    /// Notes durably that ClickHouse may have the segment from now on. Must be called before the first
+    /// byte is sent, so that a crash does not forget the attempt.
+    ///
+    /// `server` is the caller's note about the server; `newest` is the number of the newest segment.
     ///
     /// # Errors
     ///
-    /// Those of the file system; nothing may be sent then.
+    /// I/O errors; nothing may be sent then.
     pub fn begin_attempt(&mut self, server: &str, newest: SegmentNumber) -> io::Result<()> {
         if self.progress.open.is_none() || !self.noted {
             let began = || OpenAttempt { since_ms: unix_ms(), newest, server: server.to_owned() };
@@ -253,12 +254,12 @@ impl SealedSegment {
         self.save_cut(cut)
     }
 
-    /// Notes, durably, that the open attempt was answered in a way that may leave its token without its
-    /// rows: the success of a repeat proves nothing then.
+    /// Notes durably that ClickHouse may have the token of the open attempt without its rows, so that the
+    /// success of a repeat is no proof.
     ///
     /// # Errors
     ///
-    /// Those of the file system.
+    /// I/O errors.
     pub fn suspect_attempt(&mut self) -> io::Result<()> {
         if self.progress.suspect {
             return Ok(());
@@ -266,7 +267,7 @@ impl SealedSegment {
         self.write_progress(Progress { suspect: true, ..self.progress.clone() }, true)
     }
 
-    /// True when the open attempt may have left its token without its rows.
+    /// True if ClickHouse may have the token of the open attempt without its rows.
     pub fn is_suspect(&self) -> bool {
         self.progress.suspect
     }

@@ -121,7 +121,7 @@ fn a_table_that_was_exchanged_for_another_gets_nothing_twice() {
         clickhouse.query(&format!("INSERT INTO {database}.other SELECT * FROM {database}.events"));
         clickhouse.query(&format!("EXCHANGE TABLES {database}.other AND {database}.events"));
     });
-    unanswered.wait_until_held("not there any more or on another server");
+    unanswered.wait_until_held("in a table that is gone, or on another server");
     assert_eq!(unanswered.stored(), (0..20).collect::<Vec<_>>());
 }
 

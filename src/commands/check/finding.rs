@@ -1,26 +1,26 @@
-//! What `check` finds, as data: how severe it is, a text, and what helps.
+//! The findings of `check`, each with its severity, a text and a remedy.
 
 use std::io::{self, Write};
 
-/// How severe a finding is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// As it should be, or merely so.
+    /// No problem.
     Info,
-    /// Worth a look: `serve` would work.
+    /// A problem with which `serve` would work.
     Warning,
-    /// `serve` would not work.
+    /// A problem with which `serve` would not work.
     Error,
 }
 
-/// One thing that `check` has found.
+/// One finding of `check`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// How severe it is.
+    /// The severity.
     pub severity: Severity,
-    /// What it is; lines that belong to another one begin with two spaces.
+    /// The text; a finding that belongs to the one above begins with two spaces.
     pub text: String,
-    /// The statement, flag or action that helps.
+    /// The statement, flag or action that fixes the problem.
     pub remedy: Option<String>,
 }
 
@@ -36,21 +36,21 @@ impl Report {
         self.findings.push(Finding { severity, text: text.into(), remedy: None });
     }
 
-    /// Adds a finding that something helps against.
+    /// Adds a finding with its remedy, if there is one.
     pub fn add_with_remedy(&mut self, severity: Severity, text: impl Into<String>, remedy: Option<String>) {
         self.findings.push(Finding { severity, text: text.into(), remedy });
     }
 
-    /// True when `serve` would work.
+    /// True if `serve` would work.
     pub fn works(&self) -> bool {
         self.findings.iter().all(|finding| finding.severity < Severity::Error)
     }
 
-    /// Prints every finding, and what it comes to. The only place that prints them.
+    /// Prints every finding, and whether `serve` would work.
     ///
     /// # Errors
     ///
-    /// Those of writing to `out`.
+    /// If `out` can't be written.
     pub fn print(&self, out: &mut impl Write) -> io::Result<()> {
         for Finding { text, remedy, .. } in &self.findings {
             writeln!(out, "{text}")?;
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_decides_and_a_remedy_stands_below_its_finding() {
+    fn an_error_decides_and_a_remedy_is_printed_below_its_finding() {
         let mut report = Report::default();
         report.add(Severity::Info, "engine: MergeTree");
         report.add_with_remedy(Severity::Warning, "  guarantee: at least once", Some("ALTER TABLE".into()));

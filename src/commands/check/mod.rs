@@ -1,4 +1,4 @@
-//! `sluicegate check`: connects as `serve` would, and says what will happen.
+//! `sluicegate check`: connects as `serve` would, and reports whether `serve` would work.
 
 mod finding;
 
@@ -20,25 +20,25 @@ use crate::spool;
 
 pub use finding::{Finding, Report, Severity};
 
-/// Syncs that are timed.
+/// Number of syncs that are timed.
 const SYNCS: usize = 21;
 
-/// Files that a connection, a segment or a thread needs, beside the connections themselves.
+/// Number of file descriptors that are needed in addition to those of the connections.
 const FILES_BESIDE_CONNECTIONS: u64 = 200;
 
-/// Prints what `serve` would find; true when it would work.
+/// Prints the report. True if `serve` would work.
 ///
 /// # Errors
 ///
-/// Those of writing to `out`.
+/// If `out` can't be written.
 pub fn run(settings: &Settings, out: &mut impl Write) -> io::Result<bool> {
-    let report = look(settings);
+    let report = report(settings);
     report.print(out)?;
     Ok(report.works())
 }
 
-/// Everything that `serve` would find.
-pub fn look(settings: &Settings) -> Report {
+/// Runs all checks.
+pub fn report(settings: &Settings) -> Report {
     let mut report = Report::default();
     match settings.clickhouse() {
         Ok(servers) => check_servers(&servers, settings, &mut report),
@@ -51,14 +51,14 @@ pub fn look(settings: &Settings) -> Report {
     report
 }
 
-/// One server that is away keeps nobody from starting while another is there.
+/// Checks the servers. A server that is away does not prevent a start while another one answers.
 fn check_servers(servers: &[ClickHouse], settings: &Settings, report: &mut Report) {
     let (mut windows, mut is_there) = (Vec::new(), false);
     for server in servers {
         is_there |= check_server(server, settings, &mut windows, report);
     }
     if !is_there {
-        report.add(Severity::Error, "no server of --clickhouse-url answers as it should");
+        report.add(Severity::Error, "no server of --clickhouse-url can be used");
     }
     if servers.len() > 1 {
         for sentence in shared_windows(&windows) {
@@ -67,7 +67,7 @@ fn check_servers(servers: &[ClickHouse], settings: &Settings, report: &mut Repor
     }
 }
 
-/// True when the server answers as it should.
+/// Checks a server. True if `serve` can use it.
 fn check_server(
     server: &ClickHouse,
     settings: &Settings,
@@ -110,8 +110,9 @@ fn check_server(
                 }
             }
             Ok(None) => {
-                report
-                    .add(Severity::Info, format!("{table}: missing; `serve` would create it, or hold rejected lines"));
+                let text =
+                    format!("{table}: missing; `serve` would create it, or rejected lines would wait in the spool");
+                report.add(Severity::Info, text);
             }
             Err(error) => {
                 report.add(Severity::Error, format!("{table}: {error}"));
@@ -122,22 +123,23 @@ fn check_server(
     true
 }
 
-/// Whether the settings of an INSERT arrive as they are sent.
+/// Checks that the settings of an INSERT arrive unchanged.
 fn check_settings(server: &ClickHouse, config: &TableConfig, report: &mut Report) {
     match arrival::check(server, config) {
-        Ok(None) => report.add(Severity::Info, "  the settings of an INSERT arrive as they are sent"),
+        Ok(None) => report.add(Severity::Info, "  the settings of an INSERT arrive unchanged"),
         Ok(Some(altered)) => report.add(Severity::Error, format!("{}: {altered}", server.url())),
         Err(error) => report.add_with_remedy(
             Severity::Error,
             format!("{}: the settings of an INSERT: {error}", server.url()),
             Some(
-                "let this user change settings (`readonly` must not be 1, nor a constraint forbid one of them)".into(),
+                "let this user change settings: `readonly` must not be 1, and no constraint may forbid one of them"
+                    .into(),
             ),
         ),
     }
 }
 
-/// Whether somebody listens there already.
+/// Checks that the addresses are free.
 fn check_addresses(settings: &Settings, report: &mut Report) {
     for address in settings.listen.iter().chain([&settings.admin_listen]) {
         match net::probe(*address) {
@@ -147,7 +149,7 @@ fn check_addresses(settings: &Settings, report: &mut Report) {
     }
 }
 
-/// Whether another process has the spool.
+/// Checks that no other process owns the spool.
 fn check_owner(folder: &Path, report: &mut Report) {
     match spool::is_owned(folder) {
         Ok(false) => {}
@@ -179,7 +181,7 @@ fn describe(delivery: &Delivery, report: &mut Report) {
     };
     report.add_with_remedy(severity, format!("  guarantee: {level}: {sentence}"), fix.clone());
     if let Some(horizon) = horizon {
-        let text = format!("  an insert without an answer can be repeated safely for: {horizon}");
+        let text = format!("  an INSERT without an answer can be repeated safely for: {horizon}");
         report.add(Severity::Info, text);
         if let Some(statement) = &horizon.widen {
             report.add(Severity::Info, format!("  to make that a day: {statement}"));
@@ -190,7 +192,7 @@ fn describe(delivery: &Delivery, report: &mut Report) {
     }
 }
 
-/// How long the spool's disk takes to make 4 KiB durable.
+/// Measures how long the disk of the spool takes to write and sync 4 KiB.
 fn check_spool(folder: &Path, report: &mut Report) {
     match time_syncs(folder) {
         Ok(mut times) => {
