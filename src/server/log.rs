@@ -39,6 +39,7 @@ pub fn start(settings: &Settings) {
         let _ =
             writer.spawn(move || QUEUE.get().into_iter().for_each(|queue| queue.write_for_ever(&lines, io::stderr())));
     }
+    flush_at_exit();
     // A panic's message must not wait for standard error either: the process has to end.
     std::panic::set_hook(Box::new(|panic| {
         tracing::error!("{panic}");
@@ -50,6 +51,19 @@ pub fn start(settings: &Settings) {
     match format {
         LogFormat::Text => log.with_ansi(terminal).with_target(false).init(),
         LogFormat::Json => log.json().flatten_event(true).with_target(false).init(),
+    }
+}
+
+/// Has the log written at every end by `exit`, wherever it is called: after a failed sync of the spool
+/// the last line says why.
+#[allow(unsafe_code, reason = "atexit is a function of the C library")]
+fn flush_at_exit() {
+    extern "C" fn last() {
+        flush();
+    }
+    // SAFETY: `last` takes nothing, returns nothing and does not panic.
+    unsafe {
+        libc::atexit(last);
     }
 }
 

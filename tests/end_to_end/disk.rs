@@ -42,6 +42,7 @@ fn under_load(
     pause_max_ms: u64,
     trouble: impl FnOnce(&mut Server, &mut ClickHouse, &Load),
 ) {
+    server.wait_until_ready();
     let load = Load::new(server.address(), 3).with_pauses(pause_max_ms);
     load.during(&[Client::WithoutKey; 4], || {
         load.wait_for_more(&server, 20, 0);
