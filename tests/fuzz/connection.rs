@@ -1,6 +1,7 @@
 //! A whole connection: whatever arrives in whatever pieces, it keeps no more than a request, serves
 //! the same requests and writes the same replies as if all had come at once, in the order of the
-//! requests, and nothing behind the one that closes.
+//! requests, and nothing behind the one that closes. What is wrong with a request may be said in
+//! other words: where several things are, the pieces decide which is seen first.
 //!
 //! The input says how it is cut, in which order batches are decided, when there is no room, and then
 //! what arrives.
@@ -165,10 +166,14 @@ impl Side {
             digits.parse::<u32>().expect("a number")
         });
         assert!(numbers.is_sorted_by(|one, next| one < next), "replies are out of order: {replies}");
+        let was_refused = self.connection.was_refused();
+        let refusal = ["HTTP/1.1 4", "HTTP/1.1 5"].iter().filter_map(|status| replies.rfind(status)).max();
+        assert!(!was_refused || refusal.is_some(), "a refusal is not said: {replies}");
+        let told = refusal.filter(|_| was_refused).unwrap_or(replies.len());
         let outcome = Outcome {
             served: self.service.served.clone(),
-            replies,
-            was_refused: self.connection.was_refused(),
+            replies: replies[..told].to_owned(),
+            was_refused,
             is_finished: self.connection.is_finished(),
         };
         // The peer has sent all, and has every reply: nothing is left to do.
@@ -190,7 +195,9 @@ fuzz_target!(|input: &[u8]| {
     let [order, full, cuts, input @ ..] = input else { return };
     let Some((sizes, bytes)) = input.split_at_checked(usize::from(cuts % 16)) else { return };
     let mut sizes = sizes.iter().cycle();
-    let mut rest = bytes;
+    // What is wrong with a line is said at its end at the latest.
+    let bytes = [bytes, b"\r\n"].concat();
+    let mut rest = &bytes[..];
     let pieces = std::iter::from_fn(|| {
         let len = sizes.next().map_or(usize::MAX, |size| usize::from(*size) + 1).min(rest.len());
         let (piece, behind) = rest.split_at(len);
@@ -198,7 +205,7 @@ fuzz_target!(|input: &[u8]| {
         Some(piece).filter(|piece| !piece.is_empty())
     });
     let (parts, is_told_at_once) = run(*order, *full, pieces);
-    let (whole, is_told_at_once_whole) = run(0, 0, std::iter::once(bytes).filter(|bytes| !bytes.is_empty()));
+    let (whole, is_told_at_once_whole) = run(0, 0, std::iter::once(&bytes[..]));
     if !is_told_at_once && !is_told_at_once_whole {
         assert_eq!(parts, whole);
     }
