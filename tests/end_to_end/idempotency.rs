@@ -168,6 +168,8 @@ fn a_repeat_waits_for_clickhouse_as_the_first_request_did(variant: Variant) {
     let target = "/api/events?ack=inserted";
     assert_eq!(send_to(&server, target, "early", &event("early")).status, 200);
     assert_eq!(send_to(&server, target, "early", &event("early")).status, 200);
+    // A server that is killed between the reply and the end of the segment's file sends it again.
+    server.wait_until_drained();
     let mut server = server.restart_with_environment(&SHORT_WAIT);
     clickhouse.kill();
     let first = send_to(&server, target, "k", &event("late"));
