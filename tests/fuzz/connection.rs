@@ -59,7 +59,7 @@ impl Service for Recorder {
         }
     }
 
-    fn has_room(&self) -> bool {
+    fn has_room(&self, _bytes: usize) -> bool {
         let asked = self.asked.replace(self.asked.get() + 1);
         // Never seven times in a row.
         self.full & 0x7f & (1 << (asked % 8)) == 0
