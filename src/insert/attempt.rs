@@ -119,8 +119,10 @@ impl Inserts {
                     }
                 }
             }
-            let note = ServerNote::of(&facts).to_text();
-            work.segment.begin_attempt(&note, self.spool.newest()).map_err(Failure::on_disk)?;
+            // In this order: a segment that is opened in between counts twice, not never.
+            let newest = self.spool.newest();
+            let note = ServerNote::of(&facts, self.spool.not_inserted()).to_text();
+            work.segment.begin_attempt(&note, newest).map_err(Failure::on_disk)?;
             return Ok(Some(index));
         }
         Err(match unreachable {

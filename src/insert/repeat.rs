@@ -5,6 +5,7 @@ use super::due::Work;
 use super::failure::Failure;
 use super::inserter::Inserts;
 use super::presence::Presence;
+use crate::batch::SegmentNumber;
 use crate::clickhouse::client::{ClickHouse, ClientError};
 use crate::clickhouse::facts::TableFacts;
 use crate::clickhouse::horizon::FirstAttempt;
@@ -20,29 +21,40 @@ pub(super) struct ServerNote {
     pub(super) window: String,
     pub(super) release: Option<Release>,
     pub(super) newest_block: Option<u64>,
+    /// Number of segments of this node that were not inserted at the start of the attempt.
+    pub(super) not_inserted: Option<u64>,
 }
 
 impl ServerNote {
-    pub(super) fn of(facts: &TableFacts) -> Self {
+    pub(super) fn of(facts: &TableFacts, not_inserted: u64) -> Self {
         let release = Release::of(&facts.version);
-        Self { window: facts.window_name.clone(), release, newest_block: facts.newest_block }
+        let (window, newest_block) = (facts.window_name.clone(), facts.newest_block);
+        Self { window, release, newest_block, not_inserted: Some(not_inserted) }
     }
 
-    /// Encodes the note as three lines.
+    /// Encodes the note as four lines.
     pub(super) fn to_text(&self) -> String {
         let release = self.release.map(|release| release.to_string()).unwrap_or_default();
-        let block = self.newest_block.map(|block| block.to_string()).unwrap_or_default();
-        format!("{}\n{release}\n{block}", self.window)
+        let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
+        format!("{}\n{release}\n{}\n{}", self.window, number(self.newest_block), number(self.not_inserted))
     }
 
-    /// Decodes a note. A note of an older version has only the window.
+    /// Decodes a note. A note of an older version has only the first lines.
     pub(super) fn read(text: &str) -> Self {
         let mut lines = text.lines();
         Self {
             window: lines.next().unwrap_or_default().to_owned(),
             release: lines.next().and_then(Release::of),
             newest_block: lines.next().and_then(|block| block.parse().ok()),
+            not_inserted: lines.next().and_then(|number| number.parse().ok()),
         }
+    }
+
+    /// The most segments of this node that may have been inserted since the attempt, which began when
+    /// `newest_then` was the newest: all newer ones, and those that were not inserted then. The largest
+    /// number if an older version did not note how many these were.
+    fn segments_since(&self, newest_then: SegmentNumber, newest_now: SegmentNumber) -> u64 {
+        self.not_inserted.map_or(u64::MAX, |number| newest_now.since(newest_then).saturating_add(number))
     }
 }
 
@@ -74,7 +86,7 @@ impl Inserts {
         }
         let first = FirstAttempt {
             since_ms: open.since_ms,
-            segments_since: self.spool.newest().since(open.newest).saturating_add(self.spool.outstanding()),
+            segments_since: then.segments_since(open.newest, self.spool.newest()),
             release: then.release,
             newest_block: then.newest_block,
         };
@@ -131,13 +143,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_note_is_decoded_as_encoded_and_an_older_one_has_only_the_window() {
-        let note =
-            ServerNote { window: "http://a uuid".into(), release: Some(Release::new(26, 7)), newest_block: Some(12) };
+    fn a_note_is_decoded_as_encoded_and_an_older_one_has_only_its_first_lines() {
+        let note = ServerNote {
+            window: "http://a uuid".into(),
+            release: Some(Release::new(26, 7)),
+            newest_block: Some(12),
+            not_inserted: Some(3),
+        };
         assert_eq!(ServerNote::read(&note.to_text()), note);
-        let unknown = ServerNote { window: "zk:/t".into(), release: None, newest_block: None };
+        let without_count = ServerNote { not_inserted: None, ..note };
+        assert_eq!(ServerNote::read("http://a uuid\n26.7\n12"), without_count);
+        let unknown = ServerNote { window: "zk:/t".into(), release: None, newest_block: None, not_inserted: None };
         assert_eq!(ServerNote::read(&unknown.to_text()), unknown);
         assert_eq!(ServerNote::read("zk:/t"), unknown);
         assert_eq!(ServerNote::read("").window, "");
+    }
+
+    #[test]
+    fn a_backlog_of_then_counts_though_it_is_inserted_by_now() {
+        let note = |not_inserted| ServerNote { not_inserted, ..ServerNote::read("") };
+        let (then, now) = (SegmentNumber::new(5000), SegmentNumber::new(5010));
+        assert_eq!(note(Some(4000)).segments_since(then, now), 4010);
+        assert_eq!(note(Some(1)).segments_since(then, then), 1, "itself");
+        assert_eq!(note(None).segments_since(then, now), u64::MAX);
     }
 }

@@ -133,6 +133,11 @@ impl Ledger {
         self.segments.remove(&number);
     }
 
+    /// Number of segments with an account.
+    pub(super) fn segments(&self) -> u64 {
+        self.segments.len() as u64
+    }
+
     /// True while the segment has an account.
     pub(super) fn has(&self, number: SegmentNumber) -> bool {
         self.segments.contains_key(&number)

@@ -104,6 +104,11 @@ impl SpoolMetrics {
         SegmentNumber::new(self.newest.load(Relaxed))
     }
 
+    /// Number of segments that are open or wait for their insert.
+    pub fn not_inserted(&self) -> u64 {
+        self.accounts().segments()
+    }
+
     /// True while the segment with this number is not inserted.
     pub fn is_waiting(&self, number: SegmentNumber) -> bool {
         self.accounts().has(number)
