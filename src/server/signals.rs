@@ -1,31 +1,41 @@
-//! The handler of SIGTERM and SIGINT.
+//! The handlers of SIGINT, SIGTERM and SIGHUP.
+//!
+//! `ctrlc` handles SIGINT. Its feature for SIGTERM takes SIGHUP along as one more order to stop, so
+//! these two are handled by `signal_hook`.
 
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::log;
 use super::threads::{ServerError, os, spawn};
 use crate::handoff::Lifecycle;
 
-/// Installs the handler. The first signal begins the stop, which may take `within`, and wakes the
+/// Installs the handlers. The first signal begins the stop, which may take `within`, and wakes the
 /// calling thread. The second signal ends the process at once; acknowledged events are in the spool.
 pub(super) fn install(lifecycle: &Arc<Lifecycle>, within: Duration) -> Result<(), ServerError> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(os("signals can't be handled"))?;
     let (main, lifecycle) = (thread::current(), lifecycle.clone());
+    let stop = Arc::new(move || {
+        if lifecycle.stop(within) {
+            main.unpark();
+        } else {
+            tracing::warn!("second signal: the process ends at once");
+            log::flush();
+            std::process::exit(130);
+        }
+    });
+    let interrupted = stop.clone();
+    ctrlc::set_handler(move || interrupted()).map_err(std::io::Error::other).map_err(os("SIGINT can't be handled"))?;
+    let mut signals = Signals::new([SIGTERM, SIGHUP]).map_err(os("signals can't be handled"))?;
     spawn("signals".into(), move || {
         for signal in signals.forever() {
             if signal == SIGHUP {
                 tracing::info!("SIGHUP: there is nothing to read again");
-            } else if lifecycle.stop(within) {
-                main.unpark();
             } else {
-                tracing::warn!("second signal: the process ends at once");
-                log::flush();
-                std::process::exit(130);
+                stop();
             }
         }
     })?;

@@ -4,6 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::support::{ClickHouse, Connection, Server, Variant, each_engine, post, shared_clickhouse, wait_for};
 
 each_engine!(
@@ -50,6 +52,27 @@ fn a_request_on_an_open_connection_is_served_while_stopping(variant: Variant) {
     assert_eq!((reply.status, reply.header("connection")), (200, Some("close")));
     assert!(stopping.wait().success());
     assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events")).trim(), "1");
+}
+
+#[test]
+fn an_interrupt_stops_in_order_and_a_second_signal_ends_at_once_and_loses_nothing() {
+    let mut clickhouse = ClickHouse::start();
+    let database = clickhouse.database();
+    let mut server = Server::start(&clickhouse, &database, &["--batch-age", "1h"]);
+    server.signal(Signal::INT);
+    assert!(server.wait_for_end().success());
+    server = server.start_again();
+    clickhouse.kill();
+    assert_eq!(post(server.address(), "/api/events", b"{\"event\":\"kept\"}").status, 200);
+    // The stop waits for ClickHouse.
+    server.signal(Signal::TERM);
+    wait_for(|| server.log(), || (server.admin_get("/readyz").status == 503).then_some(()));
+    server.signal(Signal::INT);
+    assert_eq!(server.wait_for_end().code(), Some(130));
+    clickhouse.restart();
+    server = server.start_again();
+    assert!(server.stop().success());
+    assert_eq!(clickhouse.query(&format!("SELECT event FROM {database}.events FORMAT TSV")).trim(), "kept");
 }
 
 #[test]
