@@ -104,13 +104,17 @@ fn a_killed_clickhouse_loses_and_doubles_nothing(variant: Variant) {
 fn an_insert_that_still_runs_when_the_server_is_back_needs_no_operator() {
     let clickhouse = ClickHouse::start();
     let database = clickhouse.database();
-    // An INSERT of six rows takes three seconds.
+    // An INSERT of six rows takes over two seconds a column, each with a value of its own: long enough for a start on a busy machine.
+    let late: String =
+        (0..5).map(|column| format!(", late{column} UInt8 MATERIALIZED sleepEachRow(0.4{column})")).collect();
     clickhouse.query(&format!(
-        "CREATE TABLE {database}.slow (event String, late UInt8 MATERIALIZED sleepEachRow(0.5)) ENGINE = MergeTree \
-         ORDER BY event SETTINGS non_replicated_deduplication_window = 100"
+        "CREATE TABLE {database}.slow (event String{late}) ENGINE = MergeTree ORDER BY event \
+         SETTINGS non_replicated_deduplication_window = 100"
     ));
     let mut server = Server::start(&clickhouse, &database, &["--table", "slow", "--batch-age", "10ms"]);
     let body = "{\"event\":\"slow\"}\n".repeat(6);
+    // The repeat is believed where ClickHouse was certainly up before the first attempt, in whole seconds.
+    wait_for(|| server.log(), || (clickhouse.query("SELECT uptime() > 1").trim() == "1").then_some(()));
     assert_eq!(post(server.address(), "/api/slow", body.as_bytes()).status, 200);
     let running = "SELECT count() FROM system.processes WHERE query_id LIKE 'sluicegate-%'";
     wait_for(|| server.log(), || (clickhouse.query(running).trim() == "1").then_some(()));
