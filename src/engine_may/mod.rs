@@ -49,7 +49,7 @@ mod peer;
 mod reply;
 
 use std::io::{self, BufRead};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -174,7 +174,7 @@ impl HttpServiceFactory for Connections {
             too_many: worker.as_ref().is_some_and(|worker| open > worker.shared.connections_max),
             worker,
             peer,
-            ip: ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
+            ip,
             kept: Vec::new(),
             is_first: true,
             ended: false,
@@ -187,7 +187,7 @@ struct Connection {
     /// Never `None`, because there is at least one worker.
     worker: Option<Arc<MayWorker>>,
     peer: Option<Peer>,
-    ip: IpAddr,
+    ip: Option<IpAddr>,
     /// The received part of a body that did not arrive with its head.
     kept: Vec<u8>,
     /// No request was answered yet, so no earlier reply can be unsent.
@@ -235,7 +235,7 @@ impl HttpService for Connection {
         let pending = match body.fill_buf() {
             Ok(whole) if whole.len() == length => Some(worker.serve(route, whole, options, self.ip)),
             _ => {
-                let mut charge = worker.shared.budget.open(Some(self.ip));
+                let mut charge = worker.shared.budget.open(self.ip);
                 if !charge.grow(length, Size::of(length)) {
                     worker.shed(Shed::InFlightBytes);
                     return self.refuse(&worker, Shed::InFlightBytes.into(), response, Some(body));

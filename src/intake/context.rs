@@ -20,7 +20,8 @@ pub(crate) struct RequestContext<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) metrics: &'a WorkerMetrics,
     pub(crate) waiter: Waiter,
-    pub(crate) client_ip: IpAddr,
+    /// None when the client has no address: it came by a Unix socket.
+    pub(crate) client_ip: Option<IpAddr>,
     /// What the waiting replies of the connection take of the budget.
     pub(crate) replies: &'a mut Charge,
 }

@@ -4,7 +4,7 @@
 //! encoded as any event, and go to the committer in a batch under a key, as those of a worker do.
 //! Nothing of a line that is rejected again is stored: it is still in the quarantine.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, TryLockError};
 use std::thread;
 use std::time::Duration;
@@ -136,10 +136,7 @@ impl State {
         if !fits {
             return false;
         }
-        let origin = Origin {
-            client_ip: line.client_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
-            server_time_unix_ns: i64::from(line.second) * 1_000_000_000,
-        };
+        let origin = Origin { client_ip: line.client_ip, server_time_unix_ns: i64::from(line.second) * 1_000_000_000 };
         let (mark, mut report) = (self.batch.mark(), Report::default());
         let encoded = self.encoder.encode(line.line, &origin, &mut self.batch, &mut report);
         let good = encoded.is_ok() && (report.accepted, report.rejected) == (1, 0);

@@ -70,6 +70,7 @@ use self::lines::{Lines, end_of_line, trim_end};
 use self::order::KeyOrder;
 use self::row::{RowBuilder, ServerCells};
 use self::utf8::Utf8Window;
+use self::values::address::AddressText;
 use self::walk::Walk;
 use crate::batch::Batch;
 use crate::limits;
@@ -90,8 +91,8 @@ pub struct EncodeLimits {
 /// The origin of a request: the values that the server adds to its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// The client's address.
-    pub client_ip: IpAddr,
+    /// The client's address; none when it is not known.
+    pub client_ip: Option<IpAddr>,
     /// When the body was complete, in nanoseconds since 1970.
     pub server_time_unix_ns: i64,
 }
@@ -310,7 +311,7 @@ fn reject(rejection: Rejection, number: u32, line: &[u8], origin: &Origin, batch
     let section = &mut batch.rejected;
     let line = RejectedLine {
         server_time_unix_ns: origin.server_time_unix_ns,
-        ip: origin.client_ip.to_canonical(),
+        ip: AddressText(origin.client_ip),
         code: rejection.code.as_str(),
         message: &rejection.message,
         line: trim_end(line),

@@ -1,11 +1,15 @@
-//! Listening sockets. Each worker has one per address; the kernel distributes connections over them
-//! (`SO_REUSEPORT`).
+//! Listening sockets and connections. Each worker has a listening socket per address; the kernel
+//! distributes connections over them (`SO_REUSEPORT`).
+
+mod stream;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
 use mio::net::TcpListener;
+pub use stream::{Listener, Stream};
+
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::limits;
@@ -37,14 +41,14 @@ impl std::error::Error for ListenError {}
 /// # Errors
 ///
 /// When the address is in use or does not belong to this machine.
-pub fn bind(address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, ListenError> {
+pub fn bind(address: SocketAddr, workers: usize) -> Result<Vec<Listener>, ListenError> {
     let wrong = |error| ListenError { address, error };
     let address = probe(address)?;
     (0..workers)
         .map(|_| {
             let socket = socket(address, true).map_err(wrong)?;
             socket.listen(limits::LISTEN_BACKLOG).map_err(wrong)?;
-            Ok(TcpListener::from_std(socket.into()))
+            Ok(Listener::Tcp(TcpListener::from_std(socket.into())))
         })
         .collect()
 }
@@ -80,11 +84,16 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 mod tests {
     use super::*;
 
+    fn local_addr(listener: &Listener) -> SocketAddr {
+        let Listener::Tcp(listener) = listener else { panic!("{listener:?}") };
+        listener.local_addr().unwrap()
+    }
+
     #[test]
     fn each_worker_gets_a_socket_and_a_second_server_an_error() {
         let listeners = bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
-        let address = listeners[0].local_addr().unwrap();
-        assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == address));
+        let address = local_addr(&listeners[0]);
+        assert!(listeners.iter().all(|listener| local_addr(listener) == address));
         let error = bind(address, 1).unwrap_err();
         assert!(error.to_string().contains("in use"), "{error}");
     }
@@ -92,7 +101,7 @@ mod tests {
     #[test]
     fn both_families_share_a_port() {
         let four = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
-        let port = four[0].local_addr().unwrap().port();
+        let port = local_addr(&four[0]).port();
         bind(SocketAddr::new("::".parse().unwrap(), port), 1).unwrap();
     }
 }

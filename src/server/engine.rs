@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use mio::Poll;
-use mio::net::TcpListener;
 
 use super::threads::{ServerError, all_ended, os, spawn};
 use super::{log, pinning};
@@ -17,13 +16,13 @@ use crate::engine_may::{self, MayWorkers, Settlers};
 use crate::handoff::Mailbox;
 use crate::intake::Shared;
 use crate::intake::metrics::WorkerMetrics;
-use crate::net;
+use crate::net::{self, Listener};
 use crate::worker::{WAKE, Worker};
 
 /// An engine that is ready to start.
 pub enum Prepared {
     /// The server's own loop: an event queue and the listening sockets of each worker.
-    Epoll(Vec<(Poll, Vec<TcpListener>)>),
+    Epoll(Vec<(Poll, Vec<Listener>)>),
     /// `may_minihttp`, which binds its addresses when it starts.
     #[cfg(feature = "engine-may")]
     May(Settlers),

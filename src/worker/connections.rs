@@ -1,10 +1,9 @@
 //! Accepting, admitting and closing of connections.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use mio::net::TcpListener;
 use mio::{Interest, Token};
 
 use super::slot::{Buffer, Slot};
@@ -14,6 +13,7 @@ use crate::api::Shed;
 use crate::connection::{Connection, Waiting};
 use crate::handoff::Arrival;
 use crate::limits;
+use crate::net::Listener;
 
 /// Between two lines that say the same.
 const SAID_AGAIN: Duration = Duration::from_secs(10);
@@ -23,7 +23,7 @@ impl Worker {
     pub(super) fn accept_all(&mut self) {
         for index in 0..self.listeners.len() {
             while self.may_accept()
-                && let Some(accepted) = self.listeners.get(index).map(TcpListener::accept)
+                && let Some(accepted) = self.listeners.get(index).map(Listener::accept)
             {
                 match accepted {
                     Ok((stream, peer)) => self.place(Arrival { stream, peer }),
@@ -113,9 +113,8 @@ impl Worker {
 
     fn admit(&mut self, Arrival { stream, peer }: Arrival, is_one_too_many: bool) {
         // Replies are written whole, so Nagle's algorithm would only delay them.
-        let _ = stream.set_nodelay(true);
+        stream.set_nodelay();
         self.generation += 1;
-        let peer = client_ip(peer);
         let share = || self.shared.budget.open(self.share_of(peer));
         let mut slot = Slot {
             stream,
@@ -159,9 +158,9 @@ impl Worker {
 
     /// Whose share of the budget a client at this address takes from. Behind a trusted proxy the address
     /// is the proxy's, which says nothing about the client: there are none yet.
-    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "the settings will name proxies")]
-    fn share_of(&self, peer: IpAddr) -> Option<IpAddr> {
-        Some(peer)
+    #[expect(clippy::unused_self, reason = "the settings will name proxies")]
+    fn share_of(&self, peer: Option<IpAddr>) -> Option<IpAddr> {
+        peer
     }
 
     /// Closes a connection and vacates its slot.
@@ -177,9 +176,4 @@ impl Worker {
         self.metrics.connections.set(self.open as u64);
         self.shared.handoff.leave(self.index);
     }
-}
-
-/// The client's address; an IPv4-mapped IPv6 address becomes the IPv4 address.
-fn client_ip(peer: SocketAddr) -> IpAddr {
-    peer.ip().to_canonical()
 }

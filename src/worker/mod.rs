@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
-use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::api::Api;
@@ -30,6 +29,7 @@ use crate::intake::metrics::WorkerMetrics;
 use crate::intake::outbox::{Outbox, Settled, Waiter};
 use crate::intake::{Shared, decide};
 use crate::limits;
+use crate::net::Listener;
 use crate::schema::SchemaVersion;
 use slot::{BufferPool, Slot};
 use timers::Timers;
@@ -46,7 +46,7 @@ pub struct Worker {
     shared: Arc<Shared>,
     metrics: Arc<WorkerMetrics>,
     poll: Poll,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     /// The connections; a slot is `None` while it is vacant.
     slots: Vec<Option<Slot>>,
     /// The indexes of vacant slots.
@@ -94,7 +94,7 @@ impl Worker {
     pub fn new(
         index: usize,
         poll: Poll,
-        mut listeners: Vec<TcpListener>,
+        mut listeners: Vec<Listener>,
         api: Api,
         shared: Arc<Shared>,
         metrics: Arc<WorkerMetrics>,

@@ -9,18 +9,17 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mio::net::TcpStream;
-
 use crate::connection::{Connection, Waiting};
 use crate::intake::budget::{ByteBudget, Charge, Size};
 use crate::limits;
+use crate::net::Stream;
 
 /// One connection of a worker.
 pub struct Slot {
     /// The socket.
-    pub stream: TcpStream,
-    /// The address of the peer.
-    pub peer: IpAddr,
+    pub stream: Stream,
+    /// The address of the peer; none at a Unix socket.
+    pub peer: Option<IpAddr>,
     /// Distinguishes the connection from the next one in the same slot.
     pub generation: u64,
     /// The state machine.
