@@ -11,6 +11,7 @@
 
 mod replies;
 
+use std::net::IpAddr;
 use std::ops::Range;
 
 pub use replies::{Committed, Replies};
@@ -26,10 +27,12 @@ use crate::limits;
 pub trait Service {
     /// Selects the operation of a request by its head.
     fn route(&self, head: &http::Head<'_>) -> Route;
+    /// The address of the client who has sent a request with this head; none when it is not known.
+    fn client_address(&self, head: &http::Head<'_>) -> Option<IpAddr>;
     /// False while no batch has space for another request of so many bytes: the connection stops reading.
     fn has_room(&self, bytes: usize) -> bool;
-    /// Serves a request whose body is complete.
-    fn serve(&mut self, route: Route, body: &[u8]) -> Answer;
+    /// Serves a request whose body is complete. `client_address` is that of its head.
+    fn serve(&mut self, route: Route, client_address: Option<IpAddr>, body: &[u8]) -> Answer;
 }
 
 /// Limits of a request.
@@ -95,6 +98,8 @@ enum Stage {
 #[derive(Debug)]
 struct Request {
     route: Route,
+    /// The client's address: the requests of one proxy's connection have different ones.
+    client_address: Option<IpAddr>,
     options: ReplyOptions,
     /// Bytes of the head: the offset of the body in the request's input.
     head_len: usize,
@@ -292,11 +297,11 @@ impl Connection {
         }
         match request.read_body(input, limits) {
             Ok(Parsed::Done((body, consumed))) => {
-                let (route, options) = (request.route, request.options);
+                let (route, client, options) = (request.route, request.client_address, request.options);
                 self.stage = if options.close { Stage::Closing } else { Stage::Head };
                 let answer = match route {
                     Route::Refuse(fault) => Answer::Now(Reply::Fault(fault)),
-                    route => service.serve(route, input.get(body).unwrap_or_default()),
+                    route => service.serve(route, client, input.get(body).unwrap_or_default()),
                 };
                 self.replies.push(answer, options);
                 Advance::Consumed(consumed)
@@ -337,7 +342,8 @@ impl Connection {
             }
             self.replies.push_continue();
         }
-        Ok(Some(Request { route, options: ReplyOptions::of(&head), head_len: head.len, body }))
+        let (client_address, options) = (service.client_address(&head), ReplyOptions::of(&head));
+        Ok(Some(Request { route, client_address, options, head_len: head.len, body }))
     }
 }
 

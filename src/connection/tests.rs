@@ -11,6 +11,8 @@ use crate::batch::{CommitRefusal, SegmentNumber, Sequence};
 #[derive(Default)]
 struct Recorder {
     bodies: Vec<Vec<u8>>,
+    /// The client's address of each.
+    clients: Vec<Option<IpAddr>>,
     full: bool,
 }
 
@@ -27,15 +29,42 @@ impl Service for Recorder {
         !self.full
     }
 
-    fn serve(&mut self, route: Route, body: &[u8]) -> Answer {
+    /// As behind a proxy that is trusted.
+    fn client_address(&self, head: &http::Head<'_>) -> Option<IpAddr> {
+        http::client_address(head, None, |address| address.is_loopback())
+    }
+
+    fn serve(&mut self, route: Route, client_address: Option<IpAddr>, body: &[u8]) -> Answer {
         match route {
             Route::Events(_) => {
+                self.clients.push(client_address);
                 self.bodies.push(body.to_vec());
                 let sequence = Sequence::new(self.bodies.len() as u64);
                 Answer::AfterCommit { reply: Reply::Accepted(body.len() as u32), sequence, ack: Ack::Disk }
             }
             _ => Answer::Now(Reply::Json(Status::Ok, "{}".into())),
         }
+    }
+}
+
+#[test]
+fn each_request_has_the_client_of_its_own_head_however_it_is_split() {
+    let mut input = Vec::new();
+    let fields = ["X-Forwarded-For: 8.8.8.8, 127.0.0.1\r\n", "", "Forwarded: for=\"[2001:db8::1]\"\r\n"];
+    for field in fields {
+        let head = format!("POST /api/events HTTP/1.1\r\nHost: a\r\n{field}");
+        input.extend_from_slice(format!("{head}Content-Length: 2\r\n\r\n{{}}").as_bytes());
+        // The trailers of a chunked body are not the head's fields.
+        let trailer = "X-Forwarded-For: 9.9.9.9";
+        input.extend_from_slice(
+            format!("{head}Transfer-Encoding: chunked\r\n\r\n1\r\n{{\r\n1\r\n}}\r\n0\r\n{trailer}\r\n\r\n").as_bytes(),
+        );
+    }
+    let expected = ["8.8.8.8", "8.8.8.8", "", "", "2001:db8::1", "2001:db8::1"].map(|address| address.parse().ok());
+    for cut in 0..input.len() {
+        let (mut connection, mut service) = (Connection::default(), Recorder::default());
+        feed(&mut connection, &mut service, &[&input[..cut], &input[cut..]]);
+        assert_eq!(service.clients, expected, "{cut}");
     }
 }
 

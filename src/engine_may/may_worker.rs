@@ -20,7 +20,7 @@ use crate::intake::awaiting::AwaitingInserts;
 use crate::intake::budget::{Charge, Size};
 use crate::intake::metrics::WorkerMetrics;
 use crate::intake::outbox::{Outbox, Settled, Waiter};
-use crate::intake::{RequestContext, Shared, decide};
+use crate::intake::{Hop, RequestContext, Shared, decide};
 use crate::limits;
 use crate::schema::SchemaVersion;
 
@@ -148,10 +148,10 @@ impl MayWorker {
                 shared: &self.shared,
                 metrics: &inner.metrics,
                 waiter,
-                client_ip,
+                hop: Hop::client(client_ip),
                 replies: &mut charge,
             };
-            context.serve(route, body)
+            context.serve(route, client_ip, body)
         };
         let sequence = match &answer {
             Answer::Now(_) => None,

@@ -2,19 +2,28 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown};
+use std::sync::Arc;
 
 use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use rustix::net::{RecvFlags, recv};
 
+use super::unix::SocketFile;
+
 /// A listening socket.
 #[derive(Debug)]
 pub enum Listener {
     /// Of an address and port.
     Tcp(TcpListener),
-    /// Of a path.
-    Unix(UnixListener),
+    /// Of a path, whose file is removed with the last listener. The file is dropped before the socket is
+    /// closed: a socket that takes no connections is never found there.
+    Unix {
+        /// The file, which all listeners of the path share.
+        _file: Arc<SocketFile>,
+        /// The socket.
+        socket: UnixListener,
+    },
 }
 
 /// An accepted connection.
@@ -39,8 +48,8 @@ impl Listener {
                 let (stream, peer) = listener.accept()?;
                 Ok((Stream::Tcp(stream), Some(peer.ip().to_canonical())))
             }
-            Self::Unix(listener) => {
-                let (stream, _) = listener.accept()?;
+            Self::Unix { socket, .. } => {
+                let (stream, _) = socket.accept()?;
                 Ok((Stream::Unix(stream), None))
             }
         }
@@ -108,21 +117,21 @@ impl Source for Listener {
     fn register(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
         match self {
             Self::Tcp(listener) => listener.register(registry, token, interest),
-            Self::Unix(listener) => listener.register(registry, token, interest),
+            Self::Unix { socket, .. } => socket.register(registry, token, interest),
         }
     }
 
     fn reregister(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
         match self {
             Self::Tcp(listener) => listener.reregister(registry, token, interest),
-            Self::Unix(listener) => listener.reregister(registry, token, interest),
+            Self::Unix { socket, .. } => socket.reregister(registry, token, interest),
         }
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
         match self {
             Self::Tcp(listener) => listener.deregister(registry),
-            Self::Unix(listener) => listener.deregister(registry),
+            Self::Unix { socket, .. } => socket.deregister(registry),
         }
     }
 }
@@ -155,12 +164,13 @@ mod tests {
     use std::os::unix::net::UnixStream as Client;
 
     use super::*;
+    use crate::net::{ListenAddress, bind};
 
     #[test]
     fn what_was_peeked_at_a_unix_socket_is_read_afterwards() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
-        let listener = Listener::Unix(UnixListener::bind(&path).unwrap());
+        let [listener] = &bind(&ListenAddress::Unix(path.clone()), 1).unwrap()[..] else { panic!() };
         assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         let mut client = Client::connect(&path).unwrap();
         let (mut stream, peer) = listener.accept().unwrap();

@@ -47,7 +47,7 @@ pub fn prepare(settings: &Settings, workers: usize) -> Result<(Prepared, Vec<Mai
         Engine::Epoll => prepare_epoll(settings, workers),
         #[cfg(feature = "engine-may")]
         Engine::May => {
-            let (settlers, mailboxes) = engine_may::prepare(&settings.listen, workers);
+            let (settlers, mailboxes) = engine_may::prepare(&settings.tcp_addresses(), workers);
             Ok((Prepared::May(settlers), mailboxes))
         }
         // `Settings::validate` refuses this case.
@@ -59,7 +59,7 @@ pub fn prepare(settings: &Settings, workers: usize) -> Result<(Prepared, Vec<Mai
 fn prepare_epoll(settings: &Settings, workers: usize) -> Result<(Prepared, Vec<Mailbox>), ServerError> {
     let mut sockets = Vec::new();
     for address in &settings.listen {
-        sockets.push(net::bind(*address, workers)?);
+        sockets.push(net::bind(address, workers)?);
     }
     let (mut seats, mut mailboxes) = (Vec::new(), Vec::new());
     for _ in 0..workers {

@@ -12,6 +12,7 @@ use super::{FIRST_LISTENER, Worker};
 use crate::api::Shed;
 use crate::connection::{Connection, Waiting};
 use crate::handoff::Arrival;
+use crate::intake::Hop;
 use crate::limits;
 use crate::net::Listener;
 
@@ -115,10 +116,17 @@ impl Worker {
         // Replies are written whole, so Nagle's algorithm would only delay them.
         stream.set_nodelay();
         self.generation += 1;
-        let share = || self.shared.budget.open(self.share_of(peer));
+        let hop = Hop::new(peer, &self.shared.trusted);
+        if self.shared.proxy_protocol && !hop.is_trusted() {
+            self.say_closed(peer, "its peer is no --trusted-proxy, as --proxy-protocol requires");
+            self.shared.handoff.leave(self.index);
+            return;
+        }
+        let share = || self.shared.budget.open(hop.share());
         let mut slot = Slot {
             stream,
-            peer,
+            hop,
+            awaits_proxy_header: self.shared.proxy_protocol,
             generation: self.generation,
             connection: Connection::default(),
             kept: Buffer::new(share()),
@@ -149,18 +157,25 @@ impl Worker {
             Some(vacant) => *vacant = Some(slot),
             None => self.slots.push(Some(slot)),
         }
-        self.timers.set(index, Until::Idle, self.now + self.shared.timeouts.idle);
+        if self.shared.proxy_protocol {
+            self.timers.set(index, Until::Other, self.now + self.shared.timeouts.head);
+        } else {
+            self.timers.set(index, Until::Idle, self.now + self.shared.timeouts.idle);
+        }
         self.open += 1;
         self.fresh += 1;
         self.metrics.connections.set(self.open as u64);
         self.visits.push_back(index);
     }
 
-    /// Whose share of the budget a client at this address takes from. Behind a trusted proxy the address
-    /// is the proxy's, which says nothing about the client: there are none yet.
-    #[expect(clippy::unused_self, reason = "the settings will name proxies")]
-    fn share_of(&self, peer: Option<IpAddr>) -> Option<IpAddr> {
-        peer
+    /// Says once in a while that a connection is closed without a reply.
+    #[cold]
+    pub(super) fn say_closed(&mut self, peer: Option<IpAddr>, why: &str) {
+        if self.closed_said.is_none_or(|said| self.now.duration_since(said) >= SAID_AGAIN) {
+            self.closed_said = Some(self.now);
+            let peer = peer.map_or("unix:".to_owned(), |peer| peer.to_string());
+            tracing::warn!(peer, "a connection is closed: {why}");
+        }
     }
 
     /// Closes a connection and vacates its slot.

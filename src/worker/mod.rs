@@ -7,6 +7,7 @@
 
 mod connections;
 mod exchange;
+mod proxy_header;
 mod slot;
 mod timers;
 
@@ -79,6 +80,7 @@ pub struct Worker {
     /// When it served last; `None` once it has given back the memory that it kept for more.
     served: Option<Instant>,
     not_accepted_said: Option<Instant>,
+    closed_said: Option<Instant>,
     /// Connections that have come in this turn and were not visited yet.
     fresh: usize,
     /// Connections wait in the listeners' queues for those to make way.
@@ -128,6 +130,7 @@ impl Worker {
             swept: Instant::now(),
             served: None,
             not_accepted_said: None,
+            closed_said: None,
             fresh: 0,
             accept_again: false,
             shared,
@@ -350,6 +353,7 @@ impl Worker {
                     self.close(index);
                 }
             }
+            self.close_those_without_proxy_header();
         }
         while let Some(index) = self.timers.take_due(now) {
             self.time_out(index);

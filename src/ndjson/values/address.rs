@@ -1,10 +1,10 @@
 //! IPv4 and IPv6 values, and the client's address in columns that the server fills.
 
-use std::fmt;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{JsonToken, ValueError};
+use crate::ndjson::address_form::StoredAddress;
 use crate::rowbinary::RowBuffer;
 use crate::schema::ColumnType;
 
@@ -59,21 +59,23 @@ fn mapped(address: IpAddr) -> Ipv6Addr {
     }
 }
 
-/// Writes the client's address to a column that the server fills.
+/// Writes what is stored of the client's address to a column that the server fills.
 ///
-/// An IPv4-mapped IPv6 address, which an IPv6 socket reports for an IPv4 client, is written as IPv4.
-/// An IPv4 column can't hold the address of an IPv6 client: a Nullable one gets NULL, and any other
-/// one stops the start where such clients may come (`Plan::require_room_for`). No address is NULL, or
-/// the type's default.
+/// An IPv4 column can't hold the address of an IPv6 client, and neither type a hash: a Nullable one gets
+/// NULL, and any other one stops the start where such clients may come (`Plan::require_room_for`).
+/// Nothing is NULL, or the type's default.
 pub(in crate::ndjson) fn put_client(
-    address: Option<IpAddr>,
+    address: StoredAddress,
     column_type: &ColumnType,
     nullable: bool,
     out: &mut RowBuffer,
 ) {
-    let address = address.map(|address| address.to_canonical());
     if nullable {
-        let is_null = matches!((column_type, address), (ColumnType::Ipv4, Some(IpAddr::V6(_))) | (_, None));
+        let is_null = match address {
+            StoredAddress::Nothing => true,
+            StoredAddress::Address(address) => *column_type == ColumnType::Ipv4 && address.is_ipv6(),
+            StoredAddress::Hash(_) => *column_type != ColumnType::String,
+        };
         out.put([u8::from(is_null)]);
         if is_null {
             return;
@@ -82,30 +84,26 @@ pub(in crate::ndjson) fn put_client(
     match column_type {
         ColumnType::Ipv4 => put_v4(
             match address {
-                Some(IpAddr::V4(address)) => address,
-                Some(IpAddr::V6(_)) | None => Ipv4Addr::UNSPECIFIED,
+                StoredAddress::Address(IpAddr::V4(address)) => address,
+                _ => Ipv4Addr::UNSPECIFIED,
             },
             out,
         ),
-        ColumnType::Ipv6 => put_v6(address.map_or(Ipv6Addr::UNSPECIFIED, mapped), out),
+        ColumnType::Ipv6 => put_v6(
+            match address {
+                StoredAddress::Address(address) => mapped(address),
+                _ => Ipv6Addr::UNSPECIFIED,
+            },
+            out,
+        ),
         _ => {
             // The longest text form has 45 bytes: six groups of four hexadecimal digits and an IPv4 address.
             let mut text = [0; 48];
             let mut free = &mut text[..];
             // Writing can't fail, because the space suffices.
-            let _ = write!(free, "{}", AddressText(address));
+            let _ = write!(free, "{address}");
             let unused = free.len();
             out.put_string(text.get(..text.len() - unused).unwrap_or_default());
         }
-    }
-}
-
-/// An address as text: an IPv4-mapped IPv6 address as IPv4, and no address as no text.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::ndjson) struct AddressText(pub Option<IpAddr>);
-
-impl fmt::Display for AddressText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.map_or(Ok(()), |address| address.to_canonical().fmt(f))
     }
 }
