@@ -174,6 +174,9 @@ pub const ARRIVALS_MAX: usize = LISTEN_BACKLOG as usize;
 /// make it less.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
+/// Parameters of a query; each is compared with each. A request of this server has at most four.
+pub const QUERY_PARAMETERS_MAX: usize = 64;
+
 /// A header of the PROXY protocol, version 2 with all that a proxy adds to it. The protocol's own limit is
 /// 64 KiB; what HAProxy and nginx send is below 1 KiB but for certificates. nginx takes as much.
 pub const PROXY_HEADER_BYTES_MAX: usize = 4096;

@@ -78,6 +78,8 @@ pub struct Connection {
     lacks_room: bool,
     /// Requests whose head is read, to tell one from the next.
     requests: u64,
+    /// The request that is read asks for a reply without content: its method is HEAD.
+    head_only: bool,
     /// A request was refused before it was read.
     refused: bool,
     replies: Replies,
@@ -194,7 +196,8 @@ impl Connection {
     pub fn refuse(&mut self, fault: Fault) {
         self.stage = Stage::Closing;
         self.refused = true;
-        self.replies.push(Answer::Now(Reply::Fault(fault)), ReplyOptions::LAST);
+        let options = ReplyOptions { head_only: self.head_only, ..ReplyOptions::LAST };
+        self.replies.push(Answer::Now(Reply::Fault(fault)), options);
     }
 
     /// Ends the input: the peer has closed its side. Pending replies are still sent.
@@ -299,6 +302,7 @@ impl Connection {
             Ok(Parsed::Done((body, consumed))) => {
                 let (route, client, options) = (request.route, request.client_address, request.options);
                 self.stage = if options.close { Stage::Closing } else { Stage::Head };
+                self.head_only = false;
                 let answer = match route {
                     Route::Refuse(fault) => Answer::Now(Reply::Fault(fault)),
                     route => service.serve(route, client, input.get(body).unwrap_or_default()),
@@ -321,6 +325,8 @@ impl Connection {
         limits: &RequestLimits,
         service: &S,
     ) -> Result<Option<Request>, Fault> {
+        // Known before the head is complete, or valid (RFC 9110, section 9.3.2).
+        self.head_only = input.strip_prefix(b"\r\n").unwrap_or(input).starts_with(b"HEAD ");
         let mut slots = http::NO_HEADERS;
         let head = match http::parse_head(input, &limits.head, &mut slots) {
             Parsed::Done(head) => head,

@@ -68,6 +68,35 @@ fn each_request_has_the_client_of_its_own_head_however_it_is_split() {
     }
 }
 
+#[test]
+fn a_refused_head_request_has_no_content() {
+    let long = format!("HEAD /{} HTTP/1.1\r\n", "x".repeat(2000));
+    for (input, status) in [
+        ("HEAD / HTTP/1.1\r\n\r\n", "400"),
+        ("\r\nHEAD / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "400"),
+        ("HEAD / HTTP/2.0\r\n", "505"),
+        (&long, "414"),
+        ("HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 65\r\n\r\n", "413"),
+        ("HEAD / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx", "400"),
+        ("HEAD / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n", "404"),
+    ] {
+        for cut in 0..input.len() {
+            let (first, second) = input.as_bytes().split_at(cut);
+            let (out, ..) = replies_of(&[first, second]);
+            assert!(out.starts_with(&format!("HTTP/1.1 {status}")), "{input:?} at {cut}: {out}");
+            assert!(out.ends_with("\r\n\r\n") && !out.contains("Content-Length: 0\r\n"), "{input:?} at {cut}: {out}");
+        }
+    }
+    // What comes behind one has a request of its own.
+    let (out, ..) = replies_of(&[b"HEAD /health HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\n\r\n"]);
+    assert!(out.ends_with("}"), "{out}");
+    // One that comes too slowly.
+    let (mut connection, mut service) = (Connection::default(), Recorder::default());
+    feed(&mut connection, &mut service, &[b"HEAD /"]);
+    connection.refuse(Fault::new(Status::RequestTimeout, "request_timeout", "Too slow."));
+    assert!(render(&mut connection).ends_with("\r\n\r\n"));
+}
+
 fn committed() -> Result<Committed, Fault> {
     Ok(Committed { segment: Some(SegmentNumber::new(7)), certain: true, until: Instant::now(), first: None })
 }

@@ -177,6 +177,7 @@ impl HttpServiceFactory for Connections {
             ip,
             kept: Vec::new(),
             is_first: true,
+            is_head: false,
             ended: false,
         }
     }
@@ -192,6 +193,8 @@ struct Connection {
     kept: Vec<u8>,
     /// No request was answered yet, so no earlier reply can be unsent.
     is_first: bool,
+    /// The request's method is HEAD: a refusal has no content, either.
+    is_head: bool,
     /// The last reply was given: further requests are not served.
     ended: bool,
     /// The connection exceeds `--connections-max`.
@@ -214,6 +217,7 @@ impl HttpService for Connection {
             // The request came after one whose reply was the last: it is not served.
             return Ok(());
         };
+        self.is_head = request.method() == "HEAD";
         let head = match accept_head(request.method(), request.path(), request.version(), request.headers()) {
             Ok(head) => head,
             Err(refusal) => return self.refuse(&worker, refusal.into(), response, None),
@@ -281,12 +285,13 @@ impl Connection {
         body: Option<BodyReader<'_, '_>>,
     ) -> io::Result<()> {
         let reply = Reply::Fault(fault);
-        let status = reply::write(response, &reply, ReplyOptions::LAST);
+        let options = ReplyOptions { head_only: self.is_head, ..ReplyOptions::LAST };
+        let status = reply::write(response, &reply, options);
         worker.count(status);
         if let Some(peer) = self.peer.as_ref().filter(|_| self.is_first) {
             let (mut out, mut date) = (Vec::new(), DateCache::default());
             date.update(unix_ms() / 1000);
-            write_reply(&mut out, &reply, ReplyOptions::LAST, &date);
+            write_reply(&mut out, &reply, options, &date);
             peer.send_last(&out);
         }
         // Dropping the reader reads the rest of the body. Closing a socket with unread input would send a

@@ -42,7 +42,7 @@ pub use forwarded::client_address;
 pub use head::{
     Head, HeadLimits, HeaderSlot, HeaderSlots, Method, NO_HEADERS, Version, accept_head, is_worth_parsing, parse_head,
 };
-pub use query::{plain_path, query_pairs};
+pub use query::{has_repeated_name, plain_path, query_pairs};
 pub use refusal::HttpRefusal;
 pub use response::{CONTINUE, Response};
 pub use status::Status;
