@@ -24,24 +24,24 @@
 //! |---|---|---|
 //! | [`limits`] | | every maximum that is no setting, and what it costs |
 //! | [`clock`] | | the wall clock, and one that no step moves |
-//! | [`http`] | `limits` | framing without I/O: head, body and its chunks, query, response |
-//! | [`net`] | `limits` | listening sockets |
+//! | [`http`] | `limits` | framing without I/O: head, body and its chunks, query, response; the client's address behind proxies |
+//! | [`net`] | `limits` | listening sockets and connections, TCP and Unix; trusted proxies, the PROXY protocol |
 //! | [`batch`] | `limits` | what a worker hands over at once: rows, identities of requests and events, and the outcome; kinds of numbers |
 //! | [`rowbinary`] | | primitive encoders of RowBinary |
 //! | [`schema`] | `limits`, `rowbinary` | a table's columns → the plan that rows are encoded by |
 //! | [`quarantine`] | `limits`, `rowbinary`, `schema` | the row of a rejected line |
 //! | [`ndjson`] | `batch`, `limits`, `quarantine`, `rowbinary`, `schema` | lines → rows, one file a family of types |
-//! | [`handoff`] | `batch`, `limits` | where threads meet: batches, wake-ups, proven segments, published versions, the phase from start to stop |
+//! | [`handoff`] | `batch`, `limits`, `net` | where threads meet: batches, wake-ups, proven segments, published versions, the phase from start to stop |
 //! | [`spool`] | `batch`, `clock`, `limits` | the log: frames, segments, the committer, keys and identities, what is held, recovery |
 //! | [`clickhouse`] | `clock`, `handoff`, `limits`, `quarantine`, `schema` | what ClickHouse is: client, servers, tables and columns, guarantee ("exactly once") and horizon, embedded |
 //! | [`insert`] | `batch`, `clickhouse`, `clock`, `handoff`, `quarantine`, `rowbinary`, `schema`, `spool` | how a segment gets into it: due, step, attempt, outcome of an error, cutting, presence |
 //! | [`api`] | `batch`, `http`, `limits`, `ndjson`, `schema` | routes, replies and faults of the public address; where a key will be compared |
 //! | [`connection`] | `api`, `batch`, `http`, `limits` | one connection's state machine, without a socket |
-//! | [`intake`] | `api`, `batch`, `clock`, `connection`, `handoff`, `http`, `limits`, `ndjson`, `schema`, `spool` | what both engines share: a request's context, outbox, outcomes, waiting for inserts, budget, health, counters |
-//! | [`worker`] | `api`, `clock`, `connection`, `handoff`, `http`, `intake`, `limits`, `schema` | the own event loop: sockets, buffers, time-outs |
+//! | [`intake`] | `api`, `batch`, `clock`, `connection`, `handoff`, `http`, `limits`, `ndjson`, `net`, `schema`, `spool` | what both engines share: a request's context, outbox, outcomes, waiting for inserts, budget, health, counters |
+//! | [`worker`] | `api`, `clock`, `connection`, `handoff`, `http`, `intake`, `limits`, `net`, `schema` | the own event loop: sockets, buffers, time-outs |
 //! | `engine_may` | `api`, `batch`, `clock`, `connection`, `handoff`, `http`, `intake`, `limits`, `schema` | the same api through `may_minihttp`, in a build with the feature `engine-may` |
 //! | [`admin`] | `api`, `batch`, `clickhouse`, `clock`, `http`, `intake`, `limits`, `ndjson`, `spool` | the admin address: metrics, statistics, `/livez`, `/readyz` and its warnings, orders for held segments |
-//! | [`config`] | `batch`, `clickhouse`, `connection`, `http`, `insert`, `intake`, `limits`, `ndjson`, `schema`, `spool` | flags, environment and file → one checked [`config::Settings`], handed on in parts |
+//! | [`config`] | `batch`, `clickhouse`, `connection`, `http`, `insert`, `intake`, `limits`, `ndjson`, `net`, `schema`, `spool` | flags, environment and file → one checked [`config::Settings`], handed on in parts |
 //! | [`commands`] | `clickhouse`, `clock`, `config`, `limits`, `net`, `rowbinary`, `spool` | `check`, `schema`, `spool` and `quarantine` |
 //! | [`server`] | `admin`, `api`, `clickhouse`, `config`, `engine_may`, `handoff`, `insert`, `intake`, `limits`, `ndjson`, `net`, `schema`, `spool`, `worker` | start and stop in order, signals, engines, pinning, open files, the log; `drain` |
 //!
@@ -81,7 +81,8 @@
 //! 6. A failed sync ends the process; it is never tried again and believed ([`spool`]).
 //! 7. Nothing from a peer, the disk or ClickHouse reaches an `unwrap`, an index or an unbounded
 //!    allocation (clippy denies the first two in the whole crate).
-//! 8. What a client says about its own address or the server's time is never stored as such
+//! 8. What a client says about its own address or the server's time is never stored as such, unless the
+//!    operator named its proxy
 //!    ([`ndjson`]).
 //! 9. One segment is one block for ClickHouse ([`config::Settings::validate`]).
 //!

@@ -174,6 +174,13 @@ pub const ARRIVALS_MAX: usize = LISTEN_BACKLOG as usize;
 /// make it less.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
+/// Parameters of a query; each is compared with each. A request of this server has at most four.
+pub const QUERY_PARAMETERS_MAX: usize = 64;
+
+/// A header of the PROXY protocol, version 2 with all that a proxy adds to it. The protocol's own limit is
+/// 64 KiB; what HAProxy and nginx send is below 1 KiB but for certificates. nginx takes as much.
+pub const PROXY_HEADER_BYTES_MAX: usize = 4096;
+
 /// Addresses of `--listen`.
 pub const LISTENERS_MAX: usize = 64;
 
@@ -223,6 +230,8 @@ const _: () = {
     assert!(TURN_BYTES_MAX <= BATCH_BYTES_KEPT);
     // A buffer for what is incomplete begins smaller than what one read brings.
     assert!(KEPT_BYTES_FIRST <= READ_SCRATCH_BYTES);
+    // A header of the PROXY protocol is looked at in the worker's buffer.
+    assert!(PROXY_HEADER_BYTES_MAX <= READ_SCRATCH_BYTES);
     assert!(GATHER_MIN.as_nanos() < GATHER_MAX.as_nanos());
     // A reply that lists errors is one that has not too many of them.
     assert!(LINE_ERRORS_LISTED_MAX <= BAD_LINES_MAX as usize);

@@ -65,7 +65,7 @@ fn encoding_allocates_nothing_once_it_is_warm() {
             format!("{{{}}}\n", fields.join(","))
         })
         .collect();
-    let origin = Origin { client_ip: [127, 0, 0, 1].into(), server_time_unix_ns: 1_700_000_000_000_000_000 };
+    let origin = Origin { client_ip: Some([127, 0, 0, 1].into()), server_time_unix_ns: 1_700_000_000_000_000_000 };
     let (mut encoder, mut batch, mut report) = (encoder(), Batch::new(0), Report::default());
     let mut encode = |body: &[u8]| {
         report.clear();

@@ -70,7 +70,7 @@ mod limits {
 }
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -80,6 +80,7 @@ use handoff::mailbox::{Arrival, Mailbox};
 use shuttle::sync::{Arc, mpsc};
 use shuttle::thread::{self, JoinHandle, Thread};
 use sluicegate::batch::{self, Batch, CommitOutcome, Exchange, Returned, SegmentNumber, Sequence};
+use sluicegate::net::{self, Stream};
 
 const RANDOM: usize = 4000;
 const BY_PRIORITY: usize = 4000;
@@ -187,8 +188,8 @@ fn hand_over(worker: usize, count: u64) -> impl FnMut(&Handoff, &Mailbox) -> boo
 /// A connection without a network: nobody reads or writes here.
 fn arrival() -> Arrival {
     let file = OwnedFd::from(File::open("/dev/null").unwrap());
-    let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    Arrival { stream: mio::net::TcpStream::from_std(TcpStream::from(file)), peer }
+    let stream = Stream::Tcp(mio::net::TcpStream::from_std(TcpStream::from(file)));
+    Arrival { stream, peer: None }
 }
 
 #[test]

@@ -16,7 +16,7 @@ const LIMITS: EncodeLimits = EncodeLimits { line_bytes_max: 1 << 20, events_max:
 
 /// Where the events come from, and when.
 pub const ORIGIN: Origin = Origin {
-    client_ip: std::net::IpAddr::V4(Ipv4Addr::new(8, 8, 8, 8)),
+    client_ip: Some(std::net::IpAddr::V4(Ipv4Addr::new(8, 8, 8, 8))),
     server_time_unix_ns: 1_606_864_194_000_000_000,
 };
 

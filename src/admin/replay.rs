@@ -8,8 +8,9 @@
 use super::{Admin, Page};
 use crate::clock::unix_ms;
 use crate::http::{Framing, Head, Method, Status, query_pairs};
-use crate::intake::replay::ReplayedLine;
+use crate::intake::replay::{ReplayedClient, ReplayedLine};
 use crate::limits;
+use crate::ndjson::AddressHash;
 
 pub(super) const PATH: &str = "/quarantine/replay";
 
@@ -74,11 +75,12 @@ fn lines(mut body: &[u8]) -> Option<Vec<ReplayedLine<'_>>> {
         let (second, rest) = body.split_first_chunk::<4>()?;
         let (address, rest) = text(rest)?;
         let (line, rest) = text(rest)?;
-        let client_ip = match address {
-            [] => None,
-            address => Some(std::str::from_utf8(address).ok()?.parse().ok()?),
+        let client = match (address, AddressHash::read(address)) {
+            ([], _) => ReplayedClient::Unknown,
+            (_, Some(hash)) => ReplayedClient::Hash(hash),
+            (address, None) => ReplayedClient::Address(std::str::from_utf8(address).ok()?.parse().ok()?),
         };
-        lines.push(ReplayedLine { second: u32::from_le_bytes(*second), client_ip, line });
+        lines.push(ReplayedLine { second: u32::from_le_bytes(*second), client, line });
         body = rest;
     }
     Some(lines)
@@ -107,8 +109,8 @@ mod tests {
         assert_eq!(
             lines(&body).unwrap(),
             [
-                ReplayedLine { second: 7, client_ip: Some([8, 8, 8, 8].into()), line: b"{}" },
-                ReplayedLine { second: 513, client_ip: None, line: &[b'x'; 131] },
+                ReplayedLine { second: 7, client: ReplayedClient::Address([8, 8, 8, 8].into()), line: b"{}" },
+                ReplayedLine { second: 513, client: ReplayedClient::Unknown, line: &[b'x'; 131] },
             ]
         );
         for end in (1..body.len()).filter(|end| *end != one.len()) {

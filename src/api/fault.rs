@@ -127,8 +127,11 @@ pub(super) const METHOD_NOT_ALLOWED: Fault =
     Fault::new(Status::MethodNotAllowed, "method_not_allowed", "The path does not support this method; see Allow.");
 pub(super) const UNSUPPORTED_CODING: Fault =
     Fault::new(Status::UnsupportedMediaType, "unsupported_content_coding", "This Content-Encoding is not supported.");
-pub(super) const BAD_QUERY: Fault =
-    Fault::new(Status::BadRequest, "bad_query", "The query is malformed, or a parameter has an unknown value.");
+pub(super) const BAD_QUERY: Fault = Fault::new(
+    Status::BadRequest,
+    "bad_query",
+    "The query is malformed, or a parameter has an unknown value or comes twice.",
+);
 
 pub(super) const TOO_MANY_BAD_LINES: Fault =
     Fault::new(Status::UnprocessableContent, "too_many_bad_lines", "More than 1000 lines are bad; nothing was stored.");

@@ -12,7 +12,7 @@ use fault::{BAD_KEY, BAD_QUERY, EVENTS_ALLOW, HEALTH_ALLOW, METHOD_NOT_ALLOWED, 
 
 use crate::batch::Batch;
 use crate::batch::identity::{self, Id, RequestKey, Summary};
-use crate::http::{ContentCoding, Head, Method, plain_path, query_pairs};
+use crate::http::{ContentCoding, Head, Method, has_repeated_name, plain_path, query_pairs};
 use crate::limits;
 use crate::ndjson::{EncodeRefusal, Origin, Report, RowEncoder};
 use crate::schema::Plan;
@@ -129,9 +129,12 @@ impl Api {
     }
 }
 
-/// The options in the query of a request; `None` when the query is malformed or an option has an unknown
-/// value. Unknown parameters are ignored.
+/// The options in the query of a request; `None` when the query is malformed, a parameter comes twice, or
+/// an option has an unknown value. Unknown parameters are ignored.
 fn ingest_options(query: &str) -> Option<IngestOptions> {
+    if has_repeated_name(query) {
+        return None;
+    }
     let mut options = IngestOptions::default();
     for pair in query_pairs(query) {
         let (name, value) = pair.ok()?;

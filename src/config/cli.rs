@@ -278,6 +278,10 @@ fn accepted(argument: &str) -> Option<&'static str> {
     let (_, value_name) = argument.split_once(' ')?;
     match value_name {
         "<ADDRESS:PORT>" => Some("an address looks like 127.0.0.1:8080 or [::1]:8080"),
+        "<ADDRESS:PORT|unix:/PATH>" => {
+            Some("an address looks like 127.0.0.1:8080, [::1]:8080 or unix:/run/sluicegate.sock")
+        }
+        "<CIDR|unix:>" => Some("a proxy looks like 10.0.0.0/8, ::1 or unix:"),
         "<SIZE>" => Some("a size looks like 4096, 512KiB or 10GiB"),
         "<TIME>" => Some("a time looks like 250ms, 30s or 5m"),
         "<N>" if argument != "--http-port <N>" => Some("it takes a whole number of at least 1"),
@@ -354,6 +358,10 @@ mod tests {
     fn a_bad_value_of_a_flag_or_a_key_is_one_sentence_with_what_is_accepted() {
         for (key, value, accepted) in [
             ("listen", "localhost:80", "looks like 127.0.0.1:8080"),
+            ("listen", "unix:relative", "unix:/run/sluicegate.sock"),
+            ("trusted-proxy", "10.0.0.0/33", "looks like 10.0.0.0/8"),
+            ("proxy-protocol", "maybe", "[possible values: true, false]"),
+            ("client-ip", "half", "[possible values: full, truncated, hashed, none]"),
             ("admin-listen", "9080", "looks like 127.0.0.1:8080"),
             ("workers", "0", "a whole number of at least 1"),
             ("batch-rows", "many", "a whole number of at least 1"),

@@ -18,6 +18,7 @@ use clap::{ArgAction, Args, ValueEnum};
 
 use crate::clickhouse::settings::{ClickHouseSetting, InsertFormat};
 use crate::insert::compression::InsertCompression;
+use crate::net::{ListenAddress, TrustedProxy};
 use crate::spool::Durability;
 
 /// The settings of `serve` and of every command that works on the same spool and table.
@@ -31,15 +32,34 @@ pub struct Settings {
     #[arg(long, env = "SLUICEGATE_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Address for events; repeat it for more
+    /// Address for events, or unix:/path for a Unix socket; repeat it for more
     #[arg(
         long,
         env = "SLUICEGATE_LISTEN",
-        value_name = "ADDRESS:PORT",
+        value_name = "ADDRESS:PORT|unix:/PATH",
         default_value = "0.0.0.0:8080",
         value_delimiter = ','
     )]
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<ListenAddress>,
+
+    /// A network, an address or unix: (all Unix sockets) whose peers are proxies that say who their
+    /// clients are, in X-Forwarded-For or Forwarded; repeat it for more
+    #[arg(long, env = "SLUICEGATE_TRUSTED_PROXY", value_name = "CIDR|unix:", value_delimiter = ',')]
+    pub trusted_proxy: Vec<TrustedProxy>,
+
+    /// Every connection to --listen begins with a header of the PROXY protocol, v1 or v2, and comes
+    /// from a --trusted-proxy; any other is closed
+    #[arg(long, env = "SLUICEGATE_PROXY_PROTOCOL", value_name = "BOOL", default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub proxy_protocol: bool,
+
+    /// What is stored of a client's address: all of it (full), its /24 or /48 (truncated), a keyed hash
+    /// (hashed, with --client-ip-key-file), or nothing (none)
+    #[arg(long, env = "SLUICEGATE_CLIENT_IP", value_name = "FORM", default_value = "full")]
+    pub client_ip: ClientIp,
+
+    /// File with the secret key of --client-ip hashed
+    #[arg(long, env = "SLUICEGATE_CLIENT_IP_KEY_FILE", value_name = "FILE")]
+    pub client_ip_key_file: Option<PathBuf>,
 
     /// Address for metrics, health and queries
     #[arg(long, env = "SLUICEGATE_ADMIN_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9080")]
@@ -245,6 +265,19 @@ pub enum Engine {
     Epoll,
     /// `may_minihttp`, in a build with the feature `engine-may`; for trusted networks.
     May,
+}
+
+/// What is stored of a client's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ClientIp {
+    /// All of it.
+    Full,
+    /// The /24 of an IPv4 address, the /48 of an IPv6 one.
+    Truncated,
+    /// A hash with the key of `--client-ip-key-file`.
+    Hashed,
+    /// Nothing.
+    None,
 }
 
 /// Whether workers are pinned to cores.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{ConfigError, Settings};
+use super::{ClientIp, ConfigError, Settings};
 use crate::clickhouse::TableConfig;
 use crate::clickhouse::client::{ClickHouse, ClientConfig};
 use crate::clickhouse::name::TableName;
@@ -11,9 +11,13 @@ use crate::connection::RequestLimits;
 use crate::http::HeadLimits;
 use crate::intake::Timeouts;
 use crate::intake::budget::BudgetLimits;
-use crate::ndjson::EncodeLimits;
+use crate::ndjson::{AddressForm, AddressKey, EncodeLimits};
+use crate::net::{ListenAddress, TrustedProxies};
 use crate::schema::Addresses;
 use crate::spool::SpoolConfig;
+
+/// Bytes of the key in `--client-ip-key-file`.
+const ADDRESS_KEY_BYTES_MIN: usize = 16;
 
 impl Settings {
     /// The settings of the spool.
@@ -46,10 +50,59 @@ impl Settings {
         }
     }
 
-    /// Which addresses clients may have: those that connections to the listeners can come from.
+    /// Which addresses are stored: those that connections to the listeners can come from, or that a proxy
+    /// can name.
     fn addresses(&self) -> Addresses {
-        let is_ipv4_alone = self.listen.iter().all(SocketAddr::is_ipv4);
-        if is_ipv4_alone { Addresses::Ipv4 } else { Addresses::Any }
+        let is_ipv4_alone = self.trusted_proxy.is_empty() && self.listen.iter().all(ListenAddress::is_without_ipv6);
+        match self.client_ip {
+            ClientIp::Hashed => Addresses::Hashed,
+            ClientIp::None => Addresses::Ipv4,
+            ClientIp::Full | ClientIp::Truncated if is_ipv4_alone => Addresses::Ipv4,
+            ClientIp::Full | ClientIp::Truncated => Addresses::Any,
+        }
+    }
+
+    /// What is stored of a client's address.
+    ///
+    /// # Errors
+    ///
+    /// If the key file can't be read, or its key is too short.
+    pub fn address_form(&self) -> Result<AddressForm, ConfigError> {
+        Ok(match (self.client_ip, &self.client_ip_key_file) {
+            (ClientIp::Full, _) => AddressForm::Full,
+            (ClientIp::Truncated, _) => AddressForm::Truncated,
+            (ClientIp::None, _) => AddressForm::None,
+            (ClientIp::Hashed, None) => {
+                return Err(ConfigError("--client-ip hashed needs --client-ip-key-file".into()));
+            }
+            (ClientIp::Hashed, Some(path)) => {
+                let key = std::fs::read(path)
+                    .map_err(|error| ConfigError(format!("--client-ip-key-file {}: {error}", path.display())))?;
+                let key = key.trim_ascii();
+                if key.len() < ADDRESS_KEY_BYTES_MIN {
+                    return Err(ConfigError(format!(
+                        "--client-ip-key-file {} must hold a key of at least {ADDRESS_KEY_BYTES_MIN} bytes: all IPv4 \
+                         addresses can be tried with a key that can be guessed",
+                        path.display()
+                    )));
+                }
+                AddressForm::Hashed(AddressKey::new(key))
+            }
+        })
+    }
+
+    /// The proxies whose word about their clients is believed.
+    pub fn trusted_proxies(&self) -> TrustedProxies {
+        TrustedProxies::new(&self.trusted_proxy)
+    }
+
+    /// The addresses of `--listen` that are no Unix sockets.
+    pub fn tcp_addresses(&self) -> Vec<SocketAddr> {
+        let addresses = self.listen.iter().filter_map(|address| match address {
+            ListenAddress::Tcp(address) => Some(*address),
+            ListenAddress::Unix(_) => None,
+        });
+        addresses.collect()
     }
 
     /// Creates a client for each `--clickhouse-url`.

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::{ConfigError, Engine, Settings};
+use super::{ClientIp, ConfigError, Engine, Settings};
 use crate::limits;
+use crate::net::ListenAddress;
 
 /// Upper limit of `--head-bytes-max`. A head is parsed again whenever more of it arrives.
 const HEAD_BYTES_CEILING: u64 = 1 << 20;
@@ -41,6 +42,7 @@ impl Settings {
         self.check_batches()?;
         self.check_requests()?;
         self.check_listeners()?;
+        self.check_proxies()?;
         self.check_threads()?;
         self.check_names()?;
         self.check_urls()
@@ -120,6 +122,27 @@ impl Settings {
         rule(
             self.listen.len() <= limits::LISTENERS_MAX,
             format_args!("--listen may be given {} times at most, not {}", limits::LISTENERS_MAX, self.listen.len()),
+        )
+    }
+
+    fn check_proxies(&self) -> Result<(), ConfigError> {
+        if self.engine == Engine::May {
+            let unix = self.listen.iter().find(|address| matches!(address, ListenAddress::Unix(_)));
+            for (is_set, setting) in [
+                (!self.trusted_proxy.is_empty(), "--trusted-proxy"),
+                (self.proxy_protocol, "--proxy-protocol"),
+                (unix.is_some(), "a Unix socket in --listen"),
+            ] {
+                rule(!is_set, format_args!("--engine may can't serve {setting}; --engine epoll can"))?;
+            }
+        }
+        rule(
+            !self.proxy_protocol || !self.trusted_proxy.is_empty(),
+            "--proxy-protocol needs --trusted-proxy: a connection from any other peer is closed",
+        )?;
+        rule(
+            self.client_ip != ClientIp::Hashed || self.client_ip_key_file.is_some(),
+            "--client-ip hashed needs --client-ip-key-file",
         )
     }
 

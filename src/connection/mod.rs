@@ -11,6 +11,7 @@
 
 mod replies;
 
+use std::net::IpAddr;
 use std::ops::Range;
 
 pub use replies::{Committed, Replies};
@@ -26,10 +27,12 @@ use crate::limits;
 pub trait Service {
     /// Selects the operation of a request by its head.
     fn route(&self, head: &http::Head<'_>) -> Route;
+    /// The address of the client who has sent a request with this head; none when it is not known.
+    fn client_address(&self, head: &http::Head<'_>) -> Option<IpAddr>;
     /// False while no batch has space for another request of so many bytes: the connection stops reading.
     fn has_room(&self, bytes: usize) -> bool;
-    /// Serves a request whose body is complete.
-    fn serve(&mut self, route: Route, body: &[u8]) -> Answer;
+    /// Serves a request whose body is complete. `client_address` is that of its head.
+    fn serve(&mut self, route: Route, client_address: Option<IpAddr>, body: &[u8]) -> Answer;
 }
 
 /// Limits of a request.
@@ -75,6 +78,8 @@ pub struct Connection {
     lacks_room: bool,
     /// Requests whose head is read, to tell one from the next.
     requests: u64,
+    /// The request that is read asks for a reply without content: its method is HEAD.
+    head_only: bool,
     /// A request was refused before it was read.
     refused: bool,
     replies: Replies,
@@ -95,6 +100,8 @@ enum Stage {
 #[derive(Debug)]
 struct Request {
     route: Route,
+    /// The client's address: the requests of one proxy's connection have different ones.
+    client_address: Option<IpAddr>,
     options: ReplyOptions,
     /// Bytes of the head: the offset of the body in the request's input.
     head_len: usize,
@@ -189,7 +196,8 @@ impl Connection {
     pub fn refuse(&mut self, fault: Fault) {
         self.stage = Stage::Closing;
         self.refused = true;
-        self.replies.push(Answer::Now(Reply::Fault(fault)), ReplyOptions::LAST);
+        let options = ReplyOptions { head_only: self.head_only, ..ReplyOptions::LAST };
+        self.replies.push(Answer::Now(Reply::Fault(fault)), options);
     }
 
     /// Ends the input: the peer has closed its side. Pending replies are still sent.
@@ -292,11 +300,12 @@ impl Connection {
         }
         match request.read_body(input, limits) {
             Ok(Parsed::Done((body, consumed))) => {
-                let (route, options) = (request.route, request.options);
+                let (route, client, options) = (request.route, request.client_address, request.options);
                 self.stage = if options.close { Stage::Closing } else { Stage::Head };
+                self.head_only = false;
                 let answer = match route {
                     Route::Refuse(fault) => Answer::Now(Reply::Fault(fault)),
-                    route => service.serve(route, input.get(body).unwrap_or_default()),
+                    route => service.serve(route, client, input.get(body).unwrap_or_default()),
                 };
                 self.replies.push(answer, options);
                 Advance::Consumed(consumed)
@@ -316,6 +325,8 @@ impl Connection {
         limits: &RequestLimits,
         service: &S,
     ) -> Result<Option<Request>, Fault> {
+        // Known before the head is complete, or valid (RFC 9110, section 9.3.2).
+        self.head_only = input.strip_prefix(b"\r\n").unwrap_or(input).starts_with(b"HEAD ");
         let mut slots = http::NO_HEADERS;
         let head = match http::parse_head(input, &limits.head, &mut slots) {
             Parsed::Done(head) => head,
@@ -337,7 +348,8 @@ impl Connection {
             }
             self.replies.push_continue();
         }
-        Ok(Some(Request { route, options: ReplyOptions::of(&head), head_len: head.len, body }))
+        let (client_address, options) = (service.client_address(&head), ReplyOptions::of(&head));
+        Ok(Some(Request { route, client_address, options, head_len: head.len, body }))
     }
 }
 

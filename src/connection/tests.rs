@@ -11,6 +11,8 @@ use crate::batch::{CommitRefusal, SegmentNumber, Sequence};
 #[derive(Default)]
 struct Recorder {
     bodies: Vec<Vec<u8>>,
+    /// The client's address of each.
+    clients: Vec<Option<IpAddr>>,
     full: bool,
 }
 
@@ -27,9 +29,15 @@ impl Service for Recorder {
         !self.full
     }
 
-    fn serve(&mut self, route: Route, body: &[u8]) -> Answer {
+    /// As behind a proxy that is trusted.
+    fn client_address(&self, head: &http::Head<'_>) -> Option<IpAddr> {
+        http::client_address(head, None, |address| address.is_loopback())
+    }
+
+    fn serve(&mut self, route: Route, client_address: Option<IpAddr>, body: &[u8]) -> Answer {
         match route {
             Route::Events(_) => {
+                self.clients.push(client_address);
                 self.bodies.push(body.to_vec());
                 let sequence = Sequence::new(self.bodies.len() as u64);
                 Answer::AfterCommit { reply: Reply::Accepted(body.len() as u32), sequence, ack: Ack::Disk }
@@ -37,6 +45,56 @@ impl Service for Recorder {
             _ => Answer::Now(Reply::Json(Status::Ok, "{}".into())),
         }
     }
+}
+
+#[test]
+fn each_request_has_the_client_of_its_own_head_however_it_is_split() {
+    let mut input = Vec::new();
+    let fields = ["X-Forwarded-For: 8.8.8.8, 127.0.0.1\r\n", "", "Forwarded: for=\"[2001:db8::1]\"\r\n"];
+    for field in fields {
+        let head = format!("POST /api/events HTTP/1.1\r\nHost: a\r\n{field}");
+        input.extend_from_slice(format!("{head}Content-Length: 2\r\n\r\n{{}}").as_bytes());
+        // The trailers of a chunked body are not the head's fields.
+        let trailer = "X-Forwarded-For: 9.9.9.9";
+        input.extend_from_slice(
+            format!("{head}Transfer-Encoding: chunked\r\n\r\n1\r\n{{\r\n1\r\n}}\r\n0\r\n{trailer}\r\n\r\n").as_bytes(),
+        );
+    }
+    let expected = ["8.8.8.8", "8.8.8.8", "", "", "2001:db8::1", "2001:db8::1"].map(|address| address.parse().ok());
+    for cut in 0..input.len() {
+        let (mut connection, mut service) = (Connection::default(), Recorder::default());
+        feed(&mut connection, &mut service, &[&input[..cut], &input[cut..]]);
+        assert_eq!(service.clients, expected, "{cut}");
+    }
+}
+
+#[test]
+fn a_refused_head_request_has_no_content() {
+    let long = format!("HEAD /{} HTTP/1.1\r\n", "x".repeat(2000));
+    for (input, status) in [
+        ("HEAD / HTTP/1.1\r\n\r\n", "400"),
+        ("\r\nHEAD / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "400"),
+        ("HEAD / HTTP/2.0\r\n", "505"),
+        (&long, "414"),
+        ("HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 65\r\n\r\n", "413"),
+        ("HEAD / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx", "400"),
+        ("HEAD / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n", "404"),
+    ] {
+        for cut in 0..input.len() {
+            let (first, second) = input.as_bytes().split_at(cut);
+            let (out, ..) = replies_of(&[first, second]);
+            assert!(out.starts_with(&format!("HTTP/1.1 {status}")), "{input:?} at {cut}: {out}");
+            assert!(out.ends_with("\r\n\r\n") && !out.contains("Content-Length: 0\r\n"), "{input:?} at {cut}: {out}");
+        }
+    }
+    // What comes behind one has a request of its own.
+    let (out, ..) = replies_of(&[b"HEAD /health HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\n\r\n"]);
+    assert!(out.ends_with("}"), "{out}");
+    // One that comes too slowly.
+    let (mut connection, mut service) = (Connection::default(), Recorder::default());
+    feed(&mut connection, &mut service, &[b"HEAD /"]);
+    connection.refuse(Fault::new(Status::RequestTimeout, "request_timeout", "Too slow."));
+    assert!(render(&mut connection).ends_with("\r\n\r\n"));
 }
 
 fn committed() -> Result<Committed, Fault> {

@@ -20,7 +20,7 @@ use crate::intake::awaiting::AwaitingInserts;
 use crate::intake::budget::{Charge, Size};
 use crate::intake::metrics::WorkerMetrics;
 use crate::intake::outbox::{Outbox, Settled, Waiter};
-use crate::intake::{RequestContext, Shared, decide};
+use crate::intake::{Hop, RequestContext, Shared, decide};
 use crate::limits;
 use crate::schema::SchemaVersion;
 
@@ -115,7 +115,13 @@ impl MayWorker {
     }
 
     /// Serves a request whose body is complete. Parks the coroutine while the outbox has no room.
-    pub(super) fn serve(&self, route: Route, body: &[u8], options: ReplyOptions, client_ip: IpAddr) -> PendingReply {
+    pub(super) fn serve(
+        &self,
+        route: Route,
+        body: &[u8],
+        options: ReplyOptions,
+        client_ip: Option<IpAddr>,
+    ) -> PendingReply {
         let me = coroutine::current();
         let mut guard = loop {
             let mut guard = self.lock();
@@ -132,7 +138,7 @@ impl MayWorker {
         let inner = &mut *guard;
         inner.follow_schema(&self.shared);
         let waiter = inner.take_slot(me, self.shared.budget.open(None));
-        let mut charge = self.shared.budget.open(Some(client_ip));
+        let mut charge = self.shared.budget.open(client_ip);
         let answer = if inner.refusing && matches!(route, Route::Events(_)) {
             Answer::Now(self.shared.health.reply())
         } else {
@@ -142,10 +148,10 @@ impl MayWorker {
                 shared: &self.shared,
                 metrics: &inner.metrics,
                 waiter,
-                client_ip,
+                hop: Hop::client(client_ip),
                 replies: &mut charge,
             };
-            context.serve(route, body)
+            context.serve(route, client_ip, body)
         };
         let sequence = match &answer {
             Answer::Now(_) => None,

@@ -49,7 +49,7 @@ mod peer;
 mod reply;
 
 use std::io::{self, BufRead};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -174,9 +174,10 @@ impl HttpServiceFactory for Connections {
             too_many: worker.as_ref().is_some_and(|worker| open > worker.shared.connections_max),
             worker,
             peer,
-            ip: ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
+            ip,
             kept: Vec::new(),
             is_first: true,
+            is_head: false,
             ended: false,
         }
     }
@@ -187,11 +188,13 @@ struct Connection {
     /// Never `None`, because there is at least one worker.
     worker: Option<Arc<MayWorker>>,
     peer: Option<Peer>,
-    ip: IpAddr,
+    ip: Option<IpAddr>,
     /// The received part of a body that did not arrive with its head.
     kept: Vec<u8>,
     /// No request was answered yet, so no earlier reply can be unsent.
     is_first: bool,
+    /// The request's method is HEAD: a refusal has no content, either.
+    is_head: bool,
     /// The last reply was given: further requests are not served.
     ended: bool,
     /// The connection exceeds `--connections-max`.
@@ -214,6 +217,7 @@ impl HttpService for Connection {
             // The request came after one whose reply was the last: it is not served.
             return Ok(());
         };
+        self.is_head = request.method() == "HEAD";
         let head = match accept_head(request.method(), request.path(), request.version(), request.headers()) {
             Ok(head) => head,
             Err(refusal) => return self.refuse(&worker, refusal.into(), response, None),
@@ -235,7 +239,7 @@ impl HttpService for Connection {
         let pending = match body.fill_buf() {
             Ok(whole) if whole.len() == length => Some(worker.serve(route, whole, options, self.ip)),
             _ => {
-                let mut charge = worker.shared.budget.open(Some(self.ip));
+                let mut charge = worker.shared.budget.open(self.ip);
                 if !charge.grow(length, Size::of(length)) {
                     worker.shed(Shed::InFlightBytes);
                     return self.refuse(&worker, Shed::InFlightBytes.into(), response, Some(body));
@@ -281,12 +285,13 @@ impl Connection {
         body: Option<BodyReader<'_, '_>>,
     ) -> io::Result<()> {
         let reply = Reply::Fault(fault);
-        let status = reply::write(response, &reply, ReplyOptions::LAST);
+        let options = ReplyOptions { head_only: self.is_head, ..ReplyOptions::LAST };
+        let status = reply::write(response, &reply, options);
         worker.count(status);
         if let Some(peer) = self.peer.as_ref().filter(|_| self.is_first) {
             let (mut out, mut date) = (Vec::new(), DateCache::default());
             date.update(unix_ms() / 1000);
-            write_reply(&mut out, &reply, ReplyOptions::LAST, &date);
+            write_reply(&mut out, &reply, options, &date);
             peer.send_last(&out);
         }
         // Dropping the reader reads the rest of the body. Closing a socket with unread input would send a

@@ -1,21 +1,22 @@
 //! A worker's mailbox: returned batches, fresh connections and news, and how to wake the worker.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
 use super::sync::ArrayQueue;
 use super::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::wakeup::Asleep;
 use crate::batch::Returned;
 use crate::limits;
+use crate::net::Stream;
 
 /// An accepted connection on its way to the worker that will serve it.
 #[derive(Debug)]
 pub struct Arrival {
     /// The socket, which is not registered with an event queue yet.
-    pub stream: mio::net::TcpStream,
-    /// The address of the peer.
-    pub peer: SocketAddr,
+    pub stream: Stream,
+    /// The address of the peer; none at a Unix socket.
+    pub peer: Option<IpAddr>,
 }
 
 /// The queues to one worker, and the means to wake it.

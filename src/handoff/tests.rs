@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::batch::{Batch, CommitOutcome, CommitRefusal, Exchange, Returned, SegmentNumber, Sequence};
 use crate::limits;
+use crate::net::Stream;
 
 const WAKE: mio::Token = mio::Token(0);
 
@@ -115,19 +116,22 @@ fn a_segment_is_known_once_it_is_noted_and_until_it_is_very_old() {
 fn connections_are_spread_over_the_workers() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let peer = listener.local_addr().unwrap();
+    let arrival = || {
+        let stream = Stream::Tcp(mio::net::TcpStream::connect(peer).unwrap());
+        Arrival { stream, peer: Some(peer.ip()) }
+    };
     let polls: Vec<mio::Poll> = (0..4).map(|_| mio::Poll::new().unwrap()).collect();
     let mailboxes = polls.iter().map(|poll| Mailbox::new(poll.registry(), WAKE).unwrap()).collect();
     let handoff = Handoff::new(mailboxes, Arc::default());
     // All of them are accepted by one worker, as a hash may have it.
     for _ in 0..64 {
-        let stream = mio::net::TcpStream::connect(peer).unwrap();
-        handoff.place(2, Arrival { stream, peer });
+        handoff.place(2, arrival());
     }
     let held = |worker: usize| std::iter::from_fn(|| handoff.mailbox(worker).unwrap().arrival()).count();
     assert_eq!([held(0), held(1), held(2), held(3)], [16; 4]);
     assert_eq!(handoff.connections(), 64);
     handoff.leave(1);
-    let place = || handoff.place(2, Arrival { stream: mio::net::TcpStream::connect(peer).unwrap(), peer });
+    let place = || handoff.place(2, arrival());
     place();
     assert_eq!(held(1), 1);
     // Others may be at their end while the server stops.

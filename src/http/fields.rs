@@ -35,7 +35,7 @@ pub enum ContentCoding {
 pub(super) struct Fields<'a> {
     has_host: bool,
     content_length: Option<u64>,
-    transfer_encoding: Option<&'a [u8]>,
+    transfer_codings: TransferCodings,
     content_coding: Option<ContentCoding>,
     close: bool,
     keep_alive: bool,
@@ -88,10 +88,7 @@ impl<'a> Fields<'a> {
                 });
             }
             17 if name.eq_ignore_ascii_case("transfer-encoding") => {
-                if self.transfer_encoding.is_some() {
-                    return Err(HttpRefusal::BadTransferCoding);
-                }
-                self.transfer_encoding = Some(value);
+                self.transfer_codings.note(value);
             }
             _ => {}
         }
@@ -114,10 +111,10 @@ impl<'a> Fields<'a> {
         if version == Version::Http11 && !self.has_host {
             return Err(HttpRefusal::MissingHost);
         }
-        let framing = match (self.content_length, self.transfer_encoding) {
-            (Some(_), Some(_)) => return Err(HttpRefusal::BothLengths),
-            (None, Some(codings)) => chunked_only(codings, version)?,
-            (length, None) => Framing::Length(length.unwrap_or(0)),
+        let framing = match (self.content_length, self.transfer_codings.count) {
+            (Some(_), 1..) => return Err(HttpRefusal::BothLengths),
+            (None, 1..) => self.transfer_codings.framing(version)?,
+            (length, 0) => Framing::Length(length.unwrap_or(0)),
         };
         // RFC 9112, section 9.3.
         let keep_alive = match version {
@@ -148,21 +145,39 @@ fn decimal(value: &[u8]) -> Option<u64> {
     })
 }
 
-/// Accepts `chunked` alone (RFC 9112, section 6.1). A coding that another server may support is 501;
-/// a list that does not determine the end of the body is 400.
-fn chunked_only(codings: &[u8], version: Version) -> Result<Framing, HttpRefusal> {
-    if version == Version::Http10 {
-        return Err(HttpRefusal::BadTransferCoding);
+/// The list of all `Transfer-Encoding` lines: lines are one list (RFC 9110, section 5.3).
+#[derive(Default)]
+struct TransferCodings {
+    count: usize,
+    /// True when the last coding so far is `chunked`.
+    ends_chunked: bool,
+    /// True when a coding follows `chunked`.
+    has_chunked_before: bool,
+    /// True while there is nothing but an empty line.
+    is_empty: bool,
+}
+
+impl TransferCodings {
+    fn note(&mut self, value: &[u8]) {
+        for coding in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+            self.is_empty = self.count == 0 && coding.is_empty();
+            self.count += 1;
+            self.has_chunked_before |= self.ends_chunked;
+            self.ends_chunked = coding.eq_ignore_ascii_case(b"chunked");
+        }
     }
-    if codings.eq_ignore_ascii_case(b"chunked") {
-        return Ok(Framing::Chunked);
+
+    /// Accepts `chunked` alone (RFC 9112, section 6.1). A coding that another server may support is 501;
+    /// a list that does not determine the end of the body is 400.
+    fn framing(&self, version: Version) -> Result<Framing, HttpRefusal> {
+        if version == Version::Http10 || self.is_empty || self.has_chunked_before {
+            return Err(HttpRefusal::BadTransferCoding);
+        }
+        if self.ends_chunked && self.count == 1 {
+            return Ok(Framing::Chunked);
+        }
+        Err(HttpRefusal::UnsupportedTransferCoding)
     }
-    let mut others = codings.rsplit(|&byte| byte == b',').map(<[u8]>::trim_ascii);
-    others.next();
-    if codings.is_empty() || others.any(|coding| coding.eq_ignore_ascii_case(b"chunked")) {
-        return Err(HttpRefusal::BadTransferCoding);
-    }
-    Err(HttpRefusal::UnsupportedTransferCoding)
 }
 
 /// The coding of a `Content-Encoding` value (RFC 9110, section 8.4.1). An empty value is the identity.

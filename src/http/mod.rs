@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`head`](parse_head) | request line and header fields → [`Head`] |
 //! | `fields` | the header fields that determine framing, persistence and content coding |
+//! | [`forwarded`](client_address) | the client's address behind proxies |
 //! | `target` | the request target and the host |
 //! | [`body`](ChunkDecoder) | the chunked transfer coding, decoded in place |
 //! | [`query`](query_pairs) | query parameters, escapes of a path |
@@ -26,6 +27,7 @@
 mod body;
 mod date;
 mod fields;
+mod forwarded;
 mod head;
 mod query;
 mod refusal;
@@ -36,10 +38,11 @@ mod target;
 pub use body::{ChunkDecoder, Decoded};
 pub use date::DateCache;
 pub use fields::{ContentCoding, Framing};
+pub use forwarded::client_address;
 pub use head::{
     Head, HeadLimits, HeaderSlot, HeaderSlots, Method, NO_HEADERS, Version, accept_head, is_worth_parsing, parse_head,
 };
-pub use query::{plain_path, query_pairs};
+pub use query::{has_repeated_name, plain_path, query_pairs};
 pub use refusal::HttpRefusal;
 pub use response::{CONTINUE, Response};
 pub use status::Status;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::HttpRefusal;
+use crate::limits;
 
 /// The pairs of an `application/x-www-form-urlencoded` query (URL Standard, section 5.1) in order:
 /// `a=1&b` has the value `1` for `a` and an empty value for `b`. Allocates only for escaped names
@@ -13,6 +14,17 @@ pub fn query_pairs(query: &str) -> impl Iterator<Item = Result<(Cow<'_, str>, Co
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         Ok((unescape(name)?, unescape(value)?))
     })
+}
+
+/// True when a name comes twice in a query, however it is escaped, or there are more than
+/// [`limits::QUERY_PARAMETERS_MAX`] pairs: which one of two is meant is not certain, and a proxy may take
+/// the other. Malformed pairs count as nothing.
+pub fn has_repeated_name(query: &str) -> bool {
+    let names = || query_pairs(query).filter_map(Result::ok).map(|(name, _)| name);
+    // Few pairs: comparing each with each costs less than a set.
+    let count = names().take(limits::QUERY_PARAMETERS_MAX + 1).count();
+    count > limits::QUERY_PARAMETERS_MAX
+        || names().enumerate().any(|(index, name)| names().take(index).any(|earlier| earlier == name))
 }
 
 /// A path normalized for comparison (RFC 3986, section 6.2.2): percent escapes are decoded, except
@@ -78,6 +90,19 @@ mod tests {
 
     fn pairs(query: &str) -> Result<Vec<(String, String)>, HttpRefusal> {
         query_pairs(query).map(|pair| pair.map(|(name, value)| (name.into_owned(), value.into_owned()))).collect()
+    }
+
+    #[test]
+    fn a_name_that_comes_twice_is_found_in_every_spelling() {
+        for query in ["", "a", "a&b=a&c", "a=1&A=1", "a=b&b=a", "&&a&&", "a&%zz&%zz"] {
+            assert!(!has_repeated_name(query), "{query}");
+        }
+        for query in ["a&a", "a=1&b&a=2", "ack=disk&%61ck=disk", "a+b&a%20b", "=1&=2", "x&y&z&y"] {
+            assert!(has_repeated_name(query), "{query}");
+        }
+        let many = |count: usize| (0..count).map(|number| format!("p{number}&")).collect::<String>();
+        assert!(!has_repeated_name(&many(limits::QUERY_PARAMETERS_MAX)));
+        assert!(has_repeated_name(&many(limits::QUERY_PARAMETERS_MAX + 1)));
     }
 
     #[test]

@@ -70,7 +70,7 @@ refusals! {
     BothLengths => BadRequest "both_lengths"
         "Content-Length and Transfer-Encoding exclude each other.",
     /// A `Transfer-Encoding` that does not determine the end of the body: in an HTTP/1.0 request,
-    /// repeated, empty, or with `chunked` elsewhere than once at the end (RFC 9112, sections 6.1
+    /// empty, or with `chunked` elsewhere than once at the end (RFC 9112, sections 6.1
     /// and 6.3).
     BadTransferCoding => BadRequest "bad_transfer_coding"
         "Transfer-Encoding is not usable: it must be chunked, once, and HTTP/1.1.",

@@ -16,8 +16,9 @@ pub(super) struct RequestTarget<'a> {
 /// form for OPTIONS. The authority form is for CONNECT, which is not supported.
 #[inline]
 pub(super) fn split_target(target: &str, method: Method) -> Result<RequestTarget<'_>, HttpRefusal> {
-    // `httparse` accepts UTF-8; a URI is ASCII (RFC 3986, section 2).
-    if !target.is_ascii() {
+    // `httparse` accepts UTF-8; a URI is ASCII (RFC 3986, section 2). A fragment is never sent (RFC 9110,
+    // section 7.1).
+    if !target.is_ascii() || memchr::memchr(b'#', target.as_bytes()).is_some() {
         return Err(HttpRefusal::BadTarget);
     }
     let is_asterisk = target == "*" && method == Method::Options;
@@ -156,6 +157,10 @@ mod tests {
             "://h/",
             "?q",
             "/caf\u{e9}",
+            "/api/events#",
+            "/?a#b",
+            "http://h/#x",
+            "#",
         ] {
             assert_eq!(split(bad, Method::Post), Err(HttpRefusal::BadTarget), "{bad}");
         }

@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::Shared;
 use super::budget::{Charge, Size};
 use super::metrics::WorkerMetrics;
 use super::outbox::{Outbox, Waiter};
+use super::{Hop, Shared};
 use crate::api::{Answer, Api, Reply, Route, Shed};
 use crate::clock::unix_ns;
 use crate::connection::Service;
@@ -13,14 +13,14 @@ use crate::http::Head;
 use crate::ndjson::Origin;
 
 /// The state that serving one request uses, borrowed from its worker: API, batches and counters, and
-/// the client's connection and address.
+/// the client's connection and who is in front of it.
 pub(crate) struct RequestContext<'a> {
     pub(crate) api: &'a mut Api,
     pub(crate) outbox: &'a mut Outbox,
     pub(crate) shared: &'a Shared,
     pub(crate) metrics: &'a WorkerMetrics,
     pub(crate) waiter: Waiter,
-    pub(crate) client_ip: IpAddr,
+    pub(crate) hop: Hop,
     /// What the waiting replies of the connection take of the budget.
     pub(crate) replies: &'a mut Charge,
 }
@@ -30,12 +30,16 @@ impl Service for RequestContext<'_> {
         self.api.route(head)
     }
 
+    fn client_address(&self, head: &Head<'_>) -> Option<IpAddr> {
+        self.hop.client_address(head, &self.shared.trusted)
+    }
+
     fn has_room(&self, bytes: usize) -> bool {
         // Who waits for a disk that hangs would wait as long as it does.
         self.outbox.has_room(Size::of(bytes)) || self.shared.health.is_stuck()
     }
 
-    fn serve(&mut self, route: Route, body: &[u8]) -> Answer {
+    fn serve(&mut self, route: Route, client_ip: Option<IpAddr>, body: &[u8]) -> Answer {
         let options = match route {
             Route::Events(options) => options,
             Route::Health => return Answer::Now(self.shared.health.reply()),
@@ -46,7 +50,7 @@ impl Service for RequestContext<'_> {
             self.metrics.shed(Shed::CommitTimeout, 1);
             return Answer::Now(Reply::Fault(Shed::CommitTimeout.into()));
         }
-        let origin = Origin { client_ip: self.client_ip, server_time_unix_ns: unix_ns() };
+        let origin = Origin { client_ip, server_time_unix_ns: unix_ns() };
         if options.key.is_some() {
             // A request with a key has a batch of its own: the committer may find that it is a repeat.
             self.outbox.hand_over(&self.shared.handoff);

@@ -8,6 +8,7 @@
 //! | `settle` | the effect of a batch's outcome on its replies |
 //! | `awaiting` | replies that wait for ClickHouse's confirmation (`ack=inserted`) |
 //! | `budget` | `--in-flight-bytes-max` |
+//! | `hop` | who is in front of a connection: a client or a trusted proxy |
 //! | `health` | whether events are accepted now |
 //! | `metrics` | the counters of each worker |
 //! | `replay` | rejected lines that an operator sends again |
@@ -16,6 +17,7 @@ pub mod awaiting;
 pub mod budget;
 mod context;
 pub mod health;
+mod hop;
 pub mod metrics;
 pub mod outbox;
 pub mod replay;
@@ -25,10 +27,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use context::RequestContext;
+pub use hop::Hop;
 pub(crate) use settle::decide;
 
 use crate::connection::RequestLimits;
 use crate::handoff::{Handoff, Published};
+use crate::net::TrustedProxies;
 use crate::schema::SchemaVersion;
 use budget::ByteBudget;
 use health::Health;
@@ -73,4 +77,8 @@ pub struct Shared {
     pub request_limits: RequestLimits,
     /// Time-outs of connections.
     pub timeouts: Timeouts,
+    /// `--trusted-proxy`.
+    pub trusted: TrustedProxies,
+    /// `--proxy-protocol`.
+    pub proxy_protocol: bool,
 }

@@ -4,7 +4,7 @@
 //! encoded as any event, and go to the committer in a batch under a key, as those of a worker do.
 //! Nothing of a line that is rejected again is stored: it is still in the quarantine.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, TryLockError};
 use std::thread;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::batch::identity::{self, RequestKey, Summary};
 use crate::batch::{Batch, CommitOutcome};
 use crate::handoff::Subscription;
 use crate::http::Status;
-use crate::ndjson::{Origin, Report, RowEncoder};
+use crate::ndjson::{AddressForm, AddressHash, Origin, Report, RowEncoder};
 use crate::schema::{Addresses, SchemaVersion, Source};
 
 /// Between two looks whether a batch is committed.
@@ -24,13 +24,24 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 const STOPPING: Fault = Fault::new(Status::ServiceUnavailable, "stopping", "The server stops; nothing was promised.");
 const BUSY: Fault = Fault::new(Status::ServiceUnavailable, "busy", "Other lines are being replayed.");
 
+/// What was stored of the address of a rejected line's client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplayedClient {
+    /// Nothing.
+    Unknown,
+    /// The address, or a part of it.
+    Address(IpAddr),
+    /// Its hash (`--client-ip hashed`).
+    Hash(AddressHash),
+}
+
 /// A rejected line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplayedLine<'a> {
     /// When its request was read, Unix seconds.
     pub second: u32,
-    /// The client's address; `None` when it is not known.
-    pub client_ip: Option<IpAddr>,
+    /// What is known of the client's address.
+    pub client: ReplayedClient,
     /// The line.
     pub line: &'a [u8],
 }
@@ -129,19 +140,25 @@ impl State {
     fn encode(&mut self, line: &ReplayedLine<'_>) -> bool {
         let plan = &self.version.plan;
         let has_address = plan.columns().iter().any(|column| column.source == Source::ClientAddress);
-        let fits = match line.client_ip {
-            Some(address) => address.to_canonical().is_ipv4() || plan.require_room_for(Addresses::Any).is_ok(),
-            None => !has_address,
+        let (fits, client_ip, as_stored) = match line.client {
+            ReplayedClient::Address(address) => {
+                let fits = address.to_canonical().is_ipv4() || plan.require_room_for(Addresses::Any).is_ok();
+                (fits, Some(address), None)
+            }
+            ReplayedClient::Hash(hash) => (plan.require_room_for(Addresses::Hashed).is_ok(), None, Some(hash)),
+            // A row that ClickHouse has refused lost its address.
+            ReplayedClient::Unknown => (!has_address || self.encoder.address_form().is_nothing(), None, None),
         };
         if !fits {
             return false;
         }
-        let origin = Origin {
-            client_ip: line.client_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
-            server_time_unix_ns: i64::from(line.second) * 1_000_000_000,
-        };
+        let origin = Origin { client_ip, server_time_unix_ns: i64::from(line.second) * 1_000_000_000 };
         let (mark, mut report) = (self.batch.mark(), Report::default());
+        let usual = as_stored.map(|hash| self.encoder.write_addresses(AddressForm::AsStored(hash)));
         let encoded = self.encoder.encode(line.line, &origin, &mut self.batch, &mut report);
+        if let Some(usual) = usual {
+            self.encoder.write_addresses(usual);
+        }
         let good = encoded.is_ok() && (report.accepted, report.rejected) == (1, 0);
         if !good {
             self.batch.roll_back(mark);

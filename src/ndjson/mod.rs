@@ -45,6 +45,7 @@
 //! - The fields `ip` and `server_time`, in any case, are skipped, with any value, if the server fills
 //!   the columns of these names.
 
+mod address_form;
 mod escape;
 mod general;
 mod identify;
@@ -62,8 +63,10 @@ mod walk;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub use address_form::{AddressForm, AddressHash, AddressKey};
 pub use report::{LineCode, LineError, RejectedByCode, Report};
 
+use self::address_form::StoredAddress;
 use self::general::Rejection;
 use self::identify::Identifier;
 use self::lines::{Lines, end_of_line, trim_end};
@@ -90,8 +93,8 @@ pub struct EncodeLimits {
 /// The origin of a request: the values that the server adds to its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// The client's address.
-    pub client_ip: IpAddr,
+    /// The client's address; none when it is not known.
+    pub client_ip: Option<IpAddr>,
     /// When the body was complete, in nanoseconds since 1970.
     pub server_time_unix_ns: i64,
 }
@@ -119,6 +122,8 @@ pub struct RowEncoder {
     scratch: Vec<u8>,
     /// The column whose values identify events (`--dedup-field`).
     identifying: Option<String>,
+    /// What is stored of a client's address.
+    address_form: AddressForm,
     /// Computes the identities; `None` without such a column, or while the table lacks it.
     identifier: Option<Identifier>,
 }
@@ -132,6 +137,7 @@ impl RowEncoder {
             server: ServerCells::default(),
             scratch: Vec::new(),
             identifying: None,
+            address_form: AddressForm::default(),
             identifier: None,
             plan,
             limits,
@@ -147,10 +153,27 @@ impl RowEncoder {
         self
     }
 
+    /// An encoder that stores clients' addresses in this form.
+    #[must_use]
+    pub fn writing_addresses(mut self, form: AddressForm) -> Self {
+        self.address_form = form;
+        self
+    }
+
+    /// What is stored of clients' addresses.
+    pub fn address_form(&self) -> &AddressForm {
+        &self.address_form
+    }
+
+    /// Changes what is stored of clients' addresses, and returns what it was.
+    pub fn write_addresses(&mut self, form: AddressForm) -> AddressForm {
+        std::mem::replace(&mut self.address_form, form)
+    }
+
     /// Changes the plan and forgets the learned key order.
     pub fn follow(&mut self, plan: Arc<Plan>) {
-        let column = self.identifying.take();
-        *self = Self::new(plan, self.limits).identifying(column.as_deref());
+        let (column, form) = (self.identifying.take(), std::mem::take(&mut self.address_form));
+        *self = Self::new(plan, self.limits).identifying(column.as_deref()).writing_addresses(form);
     }
 
     /// Encodes a complete body: appends rows to `batch.rows` and rejected lines to `batch.rejected`,
@@ -193,7 +216,7 @@ impl RowEncoder {
         batch: &mut Batch,
         report: &mut Report,
     ) -> Result<(), EncodeRefusal> {
-        self.server.encode(&self.plan, origin);
+        self.server.encode(&self.plan, origin, &self.address_form);
         let mark = batch.mark();
         let done = self.encode_lines::<FAST>(body, origin, batch, report);
         if done.is_ok() {
@@ -232,7 +255,8 @@ impl RowEncoder {
                     Ok(()) => accepted += 1,
                     Err(rejection) => {
                         rejected += 1;
-                        reject(rejection, number, line, origin, batch, report);
+                        let address = self.address_form.of(origin.client_ip);
+                        reject(rejection, number, line, (origin, address), batch, report);
                     }
                 }
                 if rejected > limits::BAD_LINES_MAX {
@@ -306,11 +330,18 @@ impl RowEncoder {
 
 /// Adds a rejected line to the batch and to the report.
 #[cold]
-fn reject(rejection: Rejection, number: u32, line: &[u8], origin: &Origin, batch: &mut Batch, report: &mut Report) {
+fn reject(
+    rejection: Rejection,
+    number: u32,
+    line: &[u8],
+    (origin, address): (&Origin, StoredAddress),
+    batch: &mut Batch,
+    report: &mut Report,
+) {
     let section = &mut batch.rejected;
     let line = RejectedLine {
         server_time_unix_ns: origin.server_time_unix_ns,
-        ip: origin.client_ip.to_canonical(),
+        ip: address,
         code: rejection.code.as_str(),
         message: &rejection.message,
         line: trim_end(line),

@@ -8,8 +8,8 @@
 
 use std::ops::Range;
 
-use super::Origin;
 use super::values::{address, time};
+use super::{AddressForm, Origin};
 use crate::rowbinary::RowBuffer;
 use crate::schema::{Field, Plan, ServerColumn, Source};
 
@@ -28,13 +28,13 @@ pub(crate) struct ServerCells {
 }
 
 impl ServerCells {
-    pub(crate) fn encode(&mut self, plan: &Plan, origin: &Origin) {
+    pub(crate) fn encode(&mut self, plan: &Plan, origin: &Origin, form: &AddressForm) {
         self.cells.truncate(0);
         self.runs.clear();
         for run in plan.server_runs() {
             let start = self.cells.len();
             for column in run {
-                put_server_value(column, origin, &mut self.cells);
+                put_server_value(column, origin, form, &mut self.cells);
             }
             self.runs.push(start..self.cells.len());
         }
@@ -51,14 +51,14 @@ impl ServerCells {
     }
 }
 
-fn put_server_value(column: &ServerColumn, origin: &Origin, out: &mut RowBuffer) {
+fn put_server_value(column: &ServerColumn, origin: &Origin, form: &AddressForm, out: &mut RowBuffer) {
     if column.source == Source::ServerTime {
         if column.nullable {
             out.put([0]);
         }
         time::put_server_time(origin.server_time_unix_ns, &column.column_type, out);
     } else {
-        address::put_client(origin.client_ip, &column.column_type, column.nullable, out);
+        address::put_client(form.of(origin.client_ip), &column.column_type, column.nullable, out);
     }
 }
 

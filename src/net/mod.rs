@@ -1,5 +1,21 @@
-//! Listening sockets. Each worker has one per address; the kernel distributes connections over them
-//! (`SO_REUSEPORT`).
+//! Listening sockets and connections, and what a proxy says about a connection before its first byte.
+//!
+//! Each worker has a listening socket per address; the kernel distributes connections over them
+//! (`SO_REUSEPORT`). Of a Unix socket the workers have duplicates.
+//!
+//! | file | |
+//! |---|---|
+//! | `address` | `--listen`: an address and port, or a path |
+//! | `stream` | a listening socket and a connection, of either family |
+//! | `unix` | listening on a path |
+//! | `trusted` | `--trusted-proxy` |
+//! | `proxy_protocol` | the header of the PROXY protocol, without I/O |
+
+mod address;
+mod proxy_protocol;
+mod stream;
+mod trusted;
+mod unix;
 
 use std::fmt;
 use std::io;
@@ -8,20 +24,48 @@ use std::net::SocketAddr;
 use mio::net::TcpListener;
 use socket2::{Domain, Protocol, Socket, Type};
 
+pub use address::ListenAddress;
+pub use proxy_protocol::{ParsedProxyHeader, ProxyHeader, parse_proxy_header};
+pub use stream::{Listener, Stream};
+pub use trusted::{TrustedProxies, TrustedProxy};
+
 use crate::limits;
 
 /// The error of listening on an address.
 #[derive(Debug)]
 pub struct ListenError {
-    address: SocketAddr,
-    error: io::Error,
+    address: ListenAddress,
+    reason: ListenReason,
+}
+
+/// Why an address can't be listened on.
+#[derive(Debug)]
+enum ListenReason {
+    InUse,
+    /// What is at the path of a Unix socket is none.
+    NoSocket,
+    /// The kernel takes 107 bytes of a path.
+    PathTooLong,
+    Other(io::Error),
+}
+
+impl From<io::Error> for ListenReason {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::AddrInUse => Self::InUse,
+            _ => Self::Other(error),
+        }
+    }
 }
 
 impl fmt::Display for ListenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.error.kind() {
-            io::ErrorKind::AddrInUse => write!(f, "{} is in use: another server listens there", self.address),
-            _ => write!(f, "{} can't be listened on: {}", self.address, self.error),
+        let address = &self.address;
+        match &self.reason {
+            ListenReason::InUse => write!(f, "{address} is in use: another server listens there"),
+            ListenReason::NoSocket => write!(f, "{address} is no socket: remove it, or listen at another path"),
+            ListenReason::PathTooLong => write!(f, "{address} is too long: the path of a socket has at most 107 bytes"),
+            ListenReason::Other(error) => write!(f, "{address} can't be listened on: {error}"),
         }
     }
 }
@@ -36,26 +80,38 @@ impl std::error::Error for ListenError {}
 ///
 /// # Errors
 ///
-/// When the address is in use or does not belong to this machine.
-pub fn bind(address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, ListenError> {
-    let wrong = |error| ListenError { address, error };
-    let address = probe(address)?;
+/// When the address is in use or does not belong to this machine, or there is no such folder.
+pub fn bind(address: &ListenAddress, workers: usize) -> Result<Vec<Listener>, ListenError> {
+    let address = match address {
+        ListenAddress::Tcp(address) => *address,
+        ListenAddress::Unix(path) => return unix::bind(path, workers),
+    };
+    let wrong = |error: io::Error| ListenError { address: address.into(), reason: error.into() };
+    let address = probe_tcp(address)?;
     (0..workers)
         .map(|_| {
             let socket = socket(address, true).map_err(wrong)?;
             socket.listen(limits::LISTEN_BACKLOG).map_err(wrong)?;
-            Ok(TcpListener::from_std(socket.into()))
+            Ok(Listener::Tcp(TcpListener::from_std(socket.into())))
         })
         .collect()
 }
 
-/// Checks that `address` can be bound now, and returns it with port 0 replaced by a free port.
+/// Checks that `address` can be listened on now; nothing stays open.
 ///
 /// # Errors
 ///
-/// When the address is in use or does not belong to this machine.
-pub fn probe(address: SocketAddr) -> Result<SocketAddr, ListenError> {
-    let wrong = |error| ListenError { address, error };
+/// As [`bind`].
+pub fn probe(address: &ListenAddress) -> Result<(), ListenError> {
+    match address {
+        ListenAddress::Tcp(address) => probe_tcp(*address).map(|_| ()),
+        ListenAddress::Unix(path) => unix::probe(path),
+    }
+}
+
+/// Checks that `address` can be bound now, and returns it with port 0 replaced by a free port.
+fn probe_tcp(address: SocketAddr) -> Result<SocketAddr, ListenError> {
+    let wrong = |error: io::Error| ListenError { address: address.into(), reason: error.into() };
     let probe = socket(address, false).map_err(wrong)?;
     Ok(probe.local_addr().map_err(wrong)?.as_socket().unwrap_or(address))
 }
@@ -80,19 +136,24 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 mod tests {
     use super::*;
 
+    fn local_addr(listener: &Listener) -> SocketAddr {
+        let Listener::Tcp(listener) = listener else { panic!("{listener:?}") };
+        listener.local_addr().unwrap()
+    }
+
     #[test]
     fn each_worker_gets_a_socket_and_a_second_server_an_error() {
-        let listeners = bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
-        let address = listeners[0].local_addr().unwrap();
-        assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == address));
-        let error = bind(address, 1).unwrap_err();
+        let listeners = bind(&"127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        let address = local_addr(&listeners[0]);
+        assert!(listeners.iter().all(|listener| local_addr(listener) == address));
+        let error = bind(&address.into(), 1).unwrap_err();
         assert!(error.to_string().contains("in use"), "{error}");
     }
 
     #[test]
     fn both_families_share_a_port() {
-        let four = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
-        let port = four[0].local_addr().unwrap().port();
-        bind(SocketAddr::new("::".parse().unwrap(), port), 1).unwrap();
+        let four = bind(&"127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let port = local_addr(&four[0]).port();
+        bind(&SocketAddr::new("::".parse().unwrap(), port).into(), 1).unwrap();
     }
 }

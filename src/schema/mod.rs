@@ -105,13 +105,15 @@ pub struct Field {
     pub default: Box<[u8]>,
 }
 
-/// Which addresses clients may have.
+/// Which addresses are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Addresses {
-    /// IPv4 alone: every listener has an IPv4 address, and no proxy says who its clients are.
+    /// IPv4 alone: every listener has an IPv4 address, and no proxy says who its clients are; or none.
     Ipv4,
     /// IPv6 as well.
     Any,
+    /// Text in their place: `--client-ip hashed`.
+    Hashed,
 }
 
 /// A column that the server fills.
@@ -202,18 +204,25 @@ impl Plan {
     }
 
     /// Makes sure that the server can always write the client's address whatever clients there are:
-    /// an IPv4 column that is not Nullable has no value for an IPv6 client.
+    /// an IPv4 column that is not Nullable has no value for an IPv6 client, and only a String for a hash.
     ///
     /// # Errors
     ///
     /// Names the column.
     pub fn require_room_for(&self, addresses: Addresses) -> Result<(), SchemaError> {
-        let mut server_columns = self.server_runs.iter().flatten();
-        let is_narrow = |column: &ServerColumn| matches!(column.column_type, ColumnType::Ipv4) && !column.nullable;
-        if addresses == Addresses::Any && server_columns.any(is_narrow) {
+        let is_address = |column: &&ServerColumn| column.source == Source::ClientAddress;
+        let mut server_columns = self.server_runs.iter().flatten().filter(is_address);
+        let (is_narrow, error): (fn(&ServerColumn) -> bool, fn(String) -> SchemaError) = match addresses {
+            Addresses::Ipv4 => return Ok(()),
+            Addresses::Any => {
+                (|column| column.column_type == ColumnType::Ipv4 && !column.nullable, SchemaError::NarrowAddress)
+            }
+            Addresses::Hashed => (|column| column.column_type != ColumnType::String, SchemaError::HashedAddress),
+        };
+        if server_columns.any(is_narrow) {
             let columns = self.columns.iter().filter(|column| column.source == Source::ClientAddress);
             let named = columns.map(|column| column.name.clone()).next();
-            return Err(SchemaError::NarrowAddress(named.unwrap_or_default()));
+            return Err(error(named.unwrap_or_default()));
         }
         Ok(())
     }
@@ -342,6 +351,8 @@ pub enum SchemaError {
     },
     /// A column that the client's address does not always fit.
     NarrowAddress(String),
+    /// A column of addresses that the hash of one does not fit.
+    HashedAddress(String),
     /// The names and types can't be encoded as a header, for this reason.
     Header(String),
 }
@@ -374,6 +385,9 @@ impl fmt::Display for SchemaError {
                  Nullable(IPv4), which gets NULL then, or IPv6; or listen on IPv4 addresses alone and \
                  trust no proxy"
             ),
+            Self::HashedAddress(column) => {
+                write!(f, "column `{column}` holds addresses, and --client-ip hashed stores text: make it a String")
+            }
             Self::Header(reason) => write!(f, "the columns can't be written as a header: {reason}"),
         }
     }

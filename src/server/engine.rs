@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use mio::Poll;
-use mio::net::TcpListener;
 
 use super::threads::{ServerError, all_ended, os, spawn};
 use super::{log, pinning};
@@ -17,13 +16,13 @@ use crate::engine_may::{self, MayWorkers, Settlers};
 use crate::handoff::Mailbox;
 use crate::intake::Shared;
 use crate::intake::metrics::WorkerMetrics;
-use crate::net;
+use crate::net::{self, Listener};
 use crate::worker::{WAKE, Worker};
 
 /// An engine that is ready to start.
 pub enum Prepared {
     /// The server's own loop: an event queue and the listening sockets of each worker.
-    Epoll(Vec<(Poll, Vec<TcpListener>)>),
+    Epoll(Vec<(Poll, Vec<Listener>)>),
     /// `may_minihttp`, which binds its addresses when it starts.
     #[cfg(feature = "engine-may")]
     May(Settlers),
@@ -48,7 +47,7 @@ pub fn prepare(settings: &Settings, workers: usize) -> Result<(Prepared, Vec<Mai
         Engine::Epoll => prepare_epoll(settings, workers),
         #[cfg(feature = "engine-may")]
         Engine::May => {
-            let (settlers, mailboxes) = engine_may::prepare(&settings.listen, workers);
+            let (settlers, mailboxes) = engine_may::prepare(&settings.tcp_addresses(), workers);
             Ok((Prepared::May(settlers), mailboxes))
         }
         // `Settings::validate` refuses this case.
@@ -60,7 +59,7 @@ pub fn prepare(settings: &Settings, workers: usize) -> Result<(Prepared, Vec<Mai
 fn prepare_epoll(settings: &Settings, workers: usize) -> Result<(Prepared, Vec<Mailbox>), ServerError> {
     let mut sockets = Vec::new();
     for address in &settings.listen {
-        sockets.push(net::bind(*address, workers)?);
+        sockets.push(net::bind(address, workers)?);
     }
     let (mut seats, mut mailboxes) = (Vec::new(), Vec::new());
     for _ in 0..workers {

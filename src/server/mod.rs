@@ -29,7 +29,7 @@ mod pipeline;
 mod signals;
 mod threads;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
@@ -53,7 +53,7 @@ use crate::intake::metrics::WorkerMetrics;
 use crate::intake::replay::Replayer;
 use crate::limits;
 use crate::ndjson::RowEncoder;
-use crate::net;
+use crate::net::{self, ListenAddress};
 use crate::schema::SchemaVersion;
 use crate::spool::{self, Recovered, Spool};
 use engine::Serving;
@@ -133,10 +133,13 @@ impl Server {
             connections_max: settings.connections_max,
             request_limits: settings.request_limits(),
             timeouts: settings.timeouts(),
+            trusted: settings.trusted_proxies(),
+            proxy_protocol: settings.proxy_protocol,
         });
-        let plan = schema.newest().plan.clone();
+        let (plan, address_form) = (schema.newest().plan.clone(), settings.address_form()?);
         let encoder = || {
-            let encoder = RowEncoder::new(plan.clone(), settings.encode_limits());
+            let encoder =
+                RowEncoder::new(plan.clone(), settings.encode_limits()).writing_addresses(address_form.clone());
             encoder.identifying(settings.dedup_field.as_deref())
         };
         let api = || Api::new(encoder(), &settings.table);
@@ -188,9 +191,9 @@ impl Server {
 
 /// Checks that the addresses can be bound, and closes the sockets again. An address in use is thereby
 /// reported before the wait for ClickHouse, while no socket listens that nothing would answer.
-fn probe_addresses(addresses: &[SocketAddr]) -> Result<(), ServerError> {
+fn probe_addresses(addresses: &[ListenAddress]) -> Result<(), ServerError> {
     for address in addresses {
-        net::probe(*address)?;
+        net::probe(address)?;
     }
     Ok(())
 }

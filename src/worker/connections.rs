@@ -1,10 +1,9 @@
 //! Accepting, admitting and closing of connections.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use mio::net::TcpListener;
 use mio::{Interest, Token};
 
 use super::slot::{Buffer, Slot};
@@ -13,7 +12,9 @@ use super::{FIRST_LISTENER, Worker};
 use crate::api::Shed;
 use crate::connection::{Connection, Waiting};
 use crate::handoff::Arrival;
+use crate::intake::Hop;
 use crate::limits;
+use crate::net::Listener;
 
 /// Between two lines that say the same.
 const SAID_AGAIN: Duration = Duration::from_secs(10);
@@ -23,7 +24,7 @@ impl Worker {
     pub(super) fn accept_all(&mut self) {
         for index in 0..self.listeners.len() {
             while self.may_accept()
-                && let Some(accepted) = self.listeners.get(index).map(TcpListener::accept)
+                && let Some(accepted) = self.listeners.get(index).map(Listener::accept)
             {
                 match accepted {
                     Ok((stream, peer)) => self.place(Arrival { stream, peer }),
@@ -113,13 +114,19 @@ impl Worker {
 
     fn admit(&mut self, Arrival { stream, peer }: Arrival, is_one_too_many: bool) {
         // Replies are written whole, so Nagle's algorithm would only delay them.
-        let _ = stream.set_nodelay(true);
+        stream.set_nodelay();
         self.generation += 1;
-        let peer = client_ip(peer);
-        let share = || self.shared.budget.open(self.share_of(peer));
+        let hop = Hop::new(peer, &self.shared.trusted);
+        if self.shared.proxy_protocol && !hop.is_trusted() {
+            self.say_closed(peer, "its peer is no --trusted-proxy, as --proxy-protocol requires");
+            self.shared.handoff.leave(self.index);
+            return;
+        }
+        let share = || self.shared.budget.open(hop.share());
         let mut slot = Slot {
             stream,
-            peer,
+            hop,
+            awaits_proxy_header: self.shared.proxy_protocol,
             generation: self.generation,
             connection: Connection::default(),
             kept: Buffer::new(share()),
@@ -150,18 +157,25 @@ impl Worker {
             Some(vacant) => *vacant = Some(slot),
             None => self.slots.push(Some(slot)),
         }
-        self.timers.set(index, Until::Idle, self.now + self.shared.timeouts.idle);
+        if self.shared.proxy_protocol {
+            self.timers.set(index, Until::Other, self.now + self.shared.timeouts.head);
+        } else {
+            self.timers.set(index, Until::Idle, self.now + self.shared.timeouts.idle);
+        }
         self.open += 1;
         self.fresh += 1;
         self.metrics.connections.set(self.open as u64);
         self.visits.push_back(index);
     }
 
-    /// Whose share of the budget a client at this address takes from. Behind a trusted proxy the address
-    /// is the proxy's, which says nothing about the client: there are none yet.
-    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "the settings will name proxies")]
-    fn share_of(&self, peer: IpAddr) -> Option<IpAddr> {
-        Some(peer)
+    /// Says once in a while that a connection is closed without a reply.
+    #[cold]
+    pub(super) fn say_closed(&mut self, peer: Option<IpAddr>, why: &str) {
+        if self.closed_said.is_none_or(|said| self.now.duration_since(said) >= SAID_AGAIN) {
+            self.closed_said = Some(self.now);
+            let peer = peer.map_or("unix:".to_owned(), |peer| peer.to_string());
+            tracing::warn!(peer, "a connection is closed: {why}");
+        }
     }
 
     /// Closes a connection and vacates its slot.
@@ -177,9 +191,4 @@ impl Worker {
         self.metrics.connections.set(self.open as u64);
         self.shared.handoff.leave(self.index);
     }
-}
-
-/// The client's address; an IPv4-mapped IPv6 address becomes the IPv4 address.
-fn client_ip(peer: SocketAddr) -> IpAddr {
-    peer.ip().to_canonical()
 }

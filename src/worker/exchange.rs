@@ -30,6 +30,12 @@ impl Worker {
         if slot.linger.is_some() {
             return self.discard(index);
         }
+        if slot.awaits_proxy_header && !slot.connection.is_closing() && !self.read_proxy_header(index) {
+            return;
+        }
+        let Some(Some(slot)) = self.slots.get_mut(index) else {
+            return;
+        };
         if !self.outbox.has_room(Size::Small) && !self.shared.health.is_stuck() && !slot.asks_for_less_than_events() {
             return self.stall(index);
         }
@@ -77,7 +83,7 @@ impl Worker {
             shared: &self.shared,
             metrics: &self.metrics,
             waiter: Waiter { slot: index, generation: slot.generation },
-            client_ip: slot.peer,
+            hop: slot.hop,
             replies: &mut slot.replies,
         };
         let limits = &self.shared.request_limits;

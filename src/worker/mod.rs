@@ -7,6 +7,7 @@
 
 mod connections;
 mod exchange;
+mod proxy_header;
 mod slot;
 mod timers;
 
@@ -16,7 +17,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
-use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::api::Api;
@@ -30,6 +30,7 @@ use crate::intake::metrics::WorkerMetrics;
 use crate::intake::outbox::{Outbox, Settled, Waiter};
 use crate::intake::{Shared, decide};
 use crate::limits;
+use crate::net::Listener;
 use crate::schema::SchemaVersion;
 use slot::{BufferPool, Slot};
 use timers::Timers;
@@ -46,7 +47,7 @@ pub struct Worker {
     shared: Arc<Shared>,
     metrics: Arc<WorkerMetrics>,
     poll: Poll,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     /// The connections; a slot is `None` while it is vacant.
     slots: Vec<Option<Slot>>,
     /// The indexes of vacant slots.
@@ -79,6 +80,7 @@ pub struct Worker {
     /// When it served last; `None` once it has given back the memory that it kept for more.
     served: Option<Instant>,
     not_accepted_said: Option<Instant>,
+    closed_said: Option<Instant>,
     /// Connections that have come in this turn and were not visited yet.
     fresh: usize,
     /// Connections wait in the listeners' queues for those to make way.
@@ -94,7 +96,7 @@ impl Worker {
     pub fn new(
         index: usize,
         poll: Poll,
-        mut listeners: Vec<TcpListener>,
+        mut listeners: Vec<Listener>,
         api: Api,
         shared: Arc<Shared>,
         metrics: Arc<WorkerMetrics>,
@@ -128,6 +130,7 @@ impl Worker {
             swept: Instant::now(),
             served: None,
             not_accepted_said: None,
+            closed_said: None,
             fresh: 0,
             accept_again: false,
             shared,
@@ -350,6 +353,7 @@ impl Worker {
                     self.close(index);
                 }
             }
+            self.close_those_without_proxy_header();
         }
         while let Some(index) = self.timers.take_due(now) {
             self.time_out(index);

@@ -4,23 +4,25 @@
 //! request is copied to a buffer of the connection, which comes from the worker's pool.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Shutdown};
+use std::net::Shutdown;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mio::net::TcpStream;
-
 use crate::connection::{Connection, Waiting};
+use crate::intake::Hop;
 use crate::intake::budget::{ByteBudget, Charge, Size};
 use crate::limits;
+use crate::net::Stream;
 
 /// One connection of a worker.
 pub struct Slot {
     /// The socket.
-    pub stream: TcpStream,
-    /// The address of the peer.
-    pub peer: IpAddr,
+    pub stream: Stream,
+    /// Who is in front of the connection.
+    pub hop: Hop,
+    /// The header of the PROXY protocol has not arrived yet, and is still in the socket.
+    pub awaits_proxy_header: bool,
     /// Distinguishes the connection from the next one in the same slot.
     pub generation: u64,
     /// The state machine.

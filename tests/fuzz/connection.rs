@@ -9,13 +9,14 @@
 #![no_main]
 
 use std::cell::Cell;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use libfuzzer_sys::fuzz_target;
 use sluicegate::api::{Ack, Answer, Fault, IngestOptions, Reply, Route, Shed};
 use sluicegate::batch::{CommitRefusal, SegmentNumber, Sequence};
 use sluicegate::connection::{Committed, Connection, RequestLimits, Service};
-use sluicegate::http::{CONTINUE, DateCache, Head, HeadLimits, Method, Status};
+use sluicegate::http::{CONTINUE, DateCache, Head, HeadLimits, Method, Status, client_address};
 
 const LIMITS: RequestLimits =
     RequestLimits { head: HeadLimits { head_bytes_max: 512, headers_max: 8 }, body_bytes_max: 128 };
@@ -28,7 +29,7 @@ const NOT_FOUND: Fault = Fault::new(Status::NotFound, "not_found", "Nothing here
 /// Serves by noting what it is asked; each reply says the how-many-th request it belongs to.
 #[derive(Default)]
 struct Recorder {
-    served: Vec<(Route, Vec<u8>)>,
+    served: Vec<(Route, Option<IpAddr>, Vec<u8>)>,
     /// Batches that are not decided yet.
     undecided: Vec<Sequence>,
     heads: Cell<usize>,
@@ -59,14 +60,18 @@ impl Service for Recorder {
         }
     }
 
+    fn client_address(&self, head: &Head<'_>) -> Option<IpAddr> {
+        client_address(head, None, |address| address.is_loopback())
+    }
+
     fn has_room(&self, _bytes: usize) -> bool {
         let asked = self.asked.replace(self.asked.get() + 1);
         // Never seven times in a row.
         self.full & 0x7f & (1 << (asked % 8)) == 0
     }
 
-    fn serve(&mut self, route: Route, body: &[u8]) -> Answer {
-        self.served.push((route, body.to_vec()));
+    fn serve(&mut self, route: Route, client: Option<IpAddr>, body: &[u8]) -> Answer {
+        self.served.push((route, client, body.to_vec()));
         let number = self.served.len() as u32;
         match route {
             Route::Events(options) => {
@@ -83,7 +88,7 @@ impl Service for Recorder {
 /// What came of an input.
 #[derive(Debug, PartialEq, Eq)]
 struct Outcome {
-    served: Vec<(Route, Vec<u8>)>,
+    served: Vec<(Route, Option<IpAddr>, Vec<u8>)>,
     replies: String,
     was_refused: bool,
     is_finished: bool,

@@ -39,7 +39,7 @@ const LIMITS: EncodeLimits = EncodeLimits { line_bytes_max: 4096, events_max: 10
 type Outcome = (Result<(), EncodeRefusal>, Vec<u8>, u32, Vec<u8>, String);
 
 fn run(encoder: &mut RowEncoder, quick: bool, body: &[u8]) -> Outcome {
-    let origin = Origin { client_ip: [8, 8, 8, 8].into(), server_time_unix_ns: 1_606_867_194_000_000_000 };
+    let origin = Origin { client_ip: Some([8, 8, 8, 8].into()), server_time_unix_ns: 1_606_867_194_000_000_000 };
     let (mut batch, mut report) = (Batch::new(0), Report::default());
     let done = if quick {
         encoder.encode(body, &origin, &mut batch, &mut report)

@@ -141,9 +141,9 @@ fn check_settings(server: &ClickHouse, config: &TableConfig, report: &mut Report
 
 /// Checks that the addresses are free.
 fn check_addresses(settings: &Settings, report: &mut Report) {
-    for address in settings.listen.iter().chain([&settings.admin_listen]) {
-        match net::probe(*address) {
-            Ok(_) => report.add(Severity::Info, format!("address {address}: free")),
+    for address in settings.listen.iter().chain([&settings.admin_listen.into()]) {
+        match net::probe(address) {
+            Ok(()) => report.add(Severity::Info, format!("address {address}: free")),
             Err(error) => report.add(Severity::Error, format!("address {error}")),
         }
     }

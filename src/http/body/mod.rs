@@ -54,9 +54,21 @@ enum State {
     /// A digit of the size; after the first digit also the byte that ends the size.
     #[default]
     Size,
-    /// White space between the size and the semicolon of an extension.
+    /// White space in front of the semicolon of an extension.
     BeforeExtension,
-    Extension,
+    /// White space in front of the name of an extension.
+    BeforeName,
+    Name,
+    /// White space behind a name: an equals sign or a semicolon follows.
+    BehindName,
+    /// White space in front of a value.
+    BeforeValue,
+    Value,
+    Quoted,
+    /// A character behind a backslash.
+    QuotedPair,
+    /// The byte behind the closing quotation mark.
+    BehindQuoted,
     SizeLf,
     Content,
     ContentCr,
@@ -119,10 +131,20 @@ impl ChunkDecoder {
             (State::Size, b'a'..=b'f') => self.digit(byte - b'a' + 10),
             (State::Size, b'A'..=b'F') => self.digit(byte - b'A' + 10),
             (State::Size, _) if self.digits == 0 => Err(HttpRefusal::BadChunk),
-            (State::Size | State::Extension, b'\r') => Ok(State::SizeLf),
-            (State::Size | State::BeforeExtension, b' ' | b'\t') => self.extension(State::BeforeExtension),
-            (State::Size | State::BeforeExtension, b';') => self.extension(State::Extension),
-            (State::Extension, _) if is_text(byte) => self.extension(State::Extension),
+            (State::Size | State::Name | State::Value | State::BehindQuoted, b'\r') => Ok(State::SizeLf),
+            (
+                State::Size
+                | State::BeforeExtension
+                | State::BeforeName
+                | State::Name
+                | State::BehindName
+                | State::BeforeValue
+                | State::Value
+                | State::Quoted
+                | State::QuotedPair
+                | State::BehindQuoted,
+                _,
+            ) => self.extension(byte),
             (State::SizeLf, b'\n') => {
                 self.digits = 0;
                 self.extension_bytes = 0;
@@ -153,7 +175,8 @@ impl ChunkDecoder {
         Ok(State::Size)
     }
 
-    fn extension(&mut self, next: State) -> Result<State, HttpRefusal> {
+    fn extension(&mut self, byte: u8) -> Result<State, HttpRefusal> {
+        let next = extension(self.state, byte).ok_or(HttpRefusal::BadChunk)?;
         self.extension_bytes += 1;
         self.extensions_bytes += 1;
         if self.extension_bytes > CHUNK_EXTENSION_BYTES_MAX || self.extensions_bytes > CHUNK_EXTENSIONS_BYTES_MAX {
@@ -171,7 +194,31 @@ impl ChunkDecoder {
     }
 }
 
-/// A byte of a field value (RFC 9110, section 5.5) or of a chunk extension.
+/// The state behind a byte of the chunk extensions (RFC 9112, section 7.1.1), which are skipped; `None`
+/// when their grammar has no such byte.
+fn extension(state: State, byte: u8) -> Option<State> {
+    Some(match (state, byte) {
+        (State::Size | State::BeforeExtension | State::Value | State::BehindQuoted, b' ' | b'\t') => {
+            State::BeforeExtension
+        }
+        (
+            State::Size | State::BeforeExtension | State::Name | State::BehindName | State::Value | State::BehindQuoted,
+            b';',
+        ) => State::BeforeName,
+        (State::BeforeName | State::BeforeValue, b' ' | b'\t') => state,
+        (State::BeforeName | State::Name, _) if is_token(byte) => State::Name,
+        (State::Name | State::BehindName, b' ' | b'\t') => State::BehindName,
+        (State::Name | State::BehindName, b'=') => State::BeforeValue,
+        (State::BeforeValue | State::Value, _) if is_token(byte) => State::Value,
+        (State::BeforeValue, b'"') => State::Quoted,
+        (State::Quoted, b'"') => State::BehindQuoted,
+        (State::Quoted, b'\\') => State::QuotedPair,
+        (State::Quoted | State::QuotedPair, _) if is_text(byte) => State::Quoted,
+        _ => return None,
+    })
+}
+
+/// A byte of a field value (RFC 9110, section 5.5) or of a quoted string (section 5.6.4).
 fn is_text(byte: u8) -> bool {
     matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
 }

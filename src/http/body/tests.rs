@@ -51,16 +51,41 @@ fn naive(input: &[u8]) -> Option<(Vec<u8>, usize)> {
     fn is_plain(text: &[u8]) -> bool {
         text.iter().all(|&byte| byte == b'\t' || byte >= b' ' && byte != 0x7f)
     }
+    fn token(text: &[u8]) -> Option<(&[u8], &[u8])> {
+        let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+        let len = text.iter().take_while(|byte| is_token(byte)).count();
+        (len > 0).then(|| text.split_at(len))
+    }
+    fn trim(text: &[u8]) -> &[u8] {
+        &text[text.iter().take_while(|byte| b" \t".contains(byte)).count()..]
+    }
+    /// `*( BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ] )`
+    fn are_extensions(mut text: &[u8]) -> Option<()> {
+        while !text.is_empty() {
+            text = trim(text).strip_prefix(b";")?;
+            text = token(trim(text))?.1;
+            let Some(value) = trim(text).strip_prefix(b"=").map(trim) else { continue };
+            text = match value.strip_prefix(b"\"") {
+                None => token(value)?.1,
+                Some(mut quoted) => loop {
+                    quoted = match quoted {
+                        [b'"', behind @ ..] => break behind,
+                        [b'\\', _, behind @ ..] | [_, behind @ ..] => behind,
+                        [] => return None,
+                    };
+                },
+            };
+        }
+        Some(())
+    }
     let mut body = Vec::new();
     let mut rest = input;
     loop {
         let (size_line, behind) = line(rest)?;
-        let semicolon = size_line.iter().position(|&byte| byte == b';');
-        let digits = match semicolon {
-            Some(at) => str::from_utf8(&size_line[..at]).ok()?.trim_end_matches([' ', '\t']),
-            None => str::from_utf8(size_line).ok()?,
-        };
-        if digits.len() > 16 || digits.starts_with('+') || !is_plain(size_line) {
+        let (digits, extensions) = size_line.split_at(size_line.iter().take_while(|b| b.is_ascii_hexdigit()).count());
+        let digits = str::from_utf8(digits).ok()?;
+        are_extensions(extensions)?;
+        if digits.len() > 16 || !is_plain(size_line) {
             return None;
         }
         let size = usize::try_from(u64::from_str_radix(digits, 16).ok()?).ok()?;
@@ -114,6 +139,7 @@ const GOOD: &[(&[u8], &[u8])] = &[
     (b"0000000000000003\r\nabc\r\n0\r\n\r\n", b"abc"),
     (b"3;a=b;c=\"d e\"\r\nabc\r\n0;x\r\n\r\n", b"abc"),
     (b"3 \t ; a = b\r\nabc\r\n0\r\n\r\n", b"abc"),
+    (b"3;a=\"\\\"\xff;\\\\\"; b\t=\tc;d ;e\r\nabc\r\n0;a=\"\"\r\n\r\n", b"abc"),
     (b"3\r\nabc\r\n0\r\nX: y\r\nChecksum:\r\nZ:\t\xff \r\n\r\n", b"abc"),
 ];
 
@@ -137,6 +163,22 @@ fn a_malformed_body_is_refused() {
     let cases: &[&[u8]] = &[
         b"\r\n",
         b";x\r\n",
+        b"1;\r\n",
+        b"1;;a\r\n",
+        b"1;=a\r\n",
+        b"1;a=\r\n",
+        b"1;a=;b\r\n",
+        b"1;a b\r\n",
+        b"1;a \r\n",
+        b"1;a=b \r\n",
+        b"1;a=b c\r\n",
+        b"1;a=b\"\r\n",
+        b"1;a=\"b\r\n",
+        b"1;a=\"b\"c\r\n",
+        b"1;a=\"b\\\r\n",
+        b"1;a==b\r\n",
+        b"1;\xff\r\n",
+        b"1;a(b)\r\n",
         b" 5\r\n",
         b"5 \r\n",
         b"5 5\r\n",

@@ -100,7 +100,7 @@ impl<'a> Head<'a> {
 
     /// The values of all fields of this name in order: to combine a list-based field (RFC 9110,
     /// section 5.3), or to refuse a repeated field that is not a list.
-    pub fn header_lines(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    pub fn header_lines(&self, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
         self.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
     }
 }

@@ -146,7 +146,7 @@ fn the_server_fills_its_columns_at_any_position_and_of_any_type() {
         let plan = plan(columns);
         let mut encoder = RowEncoder::new(Arc::clone(&plan), LIMITS);
         let mut batch = Batch::new(0);
-        let origin = Origin { client_ip: ip.parse().unwrap(), ..origin() };
+        let origin = Origin { client_ip: ip.parse().ok(), ..origin() };
         let body = b"{\"a\":1,\"b\":2,\"ip\":0}\n{\"ip\":0,\"b\":2,\"a\":1}";
         encoder.encode(body, &origin, &mut batch, &mut Report::default()).unwrap();
         let rows = decode(&plan, &batch.rows.bytes);
@@ -169,10 +169,14 @@ fn the_server_fills_its_columns_at_any_position_and_of_any_type() {
         assert_eq!(client(ip, &[("ip", "Nullable(String)")]), [nullable]);
     }
     assert_eq!(client("::ffff:8.8.8.8", &[("ip", "IPv4")]), [Value::Ipv4("8.8.8.8".parse().unwrap())]);
-    for (ip, written) in [("::ffff:8.8.8.8", Some("8.8.8.8")), ("2001:db8::1", None)] {
+    for (ip, written) in [("::ffff:8.8.8.8", Some("8.8.8.8")), ("2001:db8::1", None), ("none", None)] {
         let written = written.map(|ip| Box::new(Value::Ipv4(ip.parse().unwrap())));
         assert_eq!(client(ip, &[("ip", "Nullable(IPv4)")]), [Value::Nullable(written)]);
     }
+    assert_eq!(client("none", &[("ip", "String")]), [text("")]);
+    assert_eq!(client("none", &[("ip", "Nullable(String)")]), [Value::Nullable(None)]);
+    assert_eq!(client("none", &[("ip", "IPv4")]), [Value::Ipv4("0.0.0.0".parse().unwrap())]);
+    assert_eq!(client("none", &[("ip", "IPv6")]), [Value::Ipv6("::".parse().unwrap())]);
     // A column of such a name whose type can't hold the server's value is filled by clients.
     let odd = [("ip", "UInt8"), ("a", "Int8"), ("server_time", "String")];
     assert_eq!(client("8.8.8.8", &odd), [Value::UInt8(0), Value::Int8(1), text("")]);

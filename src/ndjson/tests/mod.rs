@@ -43,7 +43,7 @@ const EVENTS: [(&str, &str); 10] = [
 const LIMITS: EncodeLimits = EncodeLimits { line_bytes_max: 1 << 20, events_max: 100_000, encoded_bytes_max: 64 << 20 };
 
 fn origin() -> Origin {
-    Origin { client_ip: "8.8.8.8".parse().unwrap(), server_time_unix_ns: 1_606_864_194_123_456_789 }
+    Origin { client_ip: Some([8, 8, 8, 8].into()), server_time_unix_ns: 1_606_864_194_123_456_789 }
 }
 
 /// The result of encoding a body.

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{JsonToken, ValueError};
+use crate::ndjson::address_form::StoredAddress;
 use crate::rowbinary::RowBuffer;
 use crate::schema::ColumnType;
 
@@ -58,15 +59,23 @@ fn mapped(address: IpAddr) -> Ipv6Addr {
     }
 }
 
-/// Writes the client's address to a column that the server fills.
+/// Writes what is stored of the client's address to a column that the server fills.
 ///
-/// An IPv4-mapped IPv6 address, which an IPv6 socket reports for an IPv4 client, is written as IPv4.
-/// An IPv4 column can't hold the address of an IPv6 client: a Nullable one gets NULL, and any other
-/// one stops the start where such clients may come (`Plan::require_room_for`).
-pub(in crate::ndjson) fn put_client(address: IpAddr, column_type: &ColumnType, nullable: bool, out: &mut RowBuffer) {
-    let address = address.to_canonical();
+/// An IPv4 column can't hold the address of an IPv6 client, and neither type a hash: a Nullable one gets
+/// NULL, and any other one stops the start where such clients may come (`Plan::require_room_for`).
+/// Nothing is NULL, or the type's default.
+pub(in crate::ndjson) fn put_client(
+    address: StoredAddress,
+    column_type: &ColumnType,
+    nullable: bool,
+    out: &mut RowBuffer,
+) {
     if nullable {
-        let is_null = matches!((column_type, address), (ColumnType::Ipv4, IpAddr::V6(_)));
+        let is_null = match address {
+            StoredAddress::Nothing => true,
+            StoredAddress::Address(address) => *column_type == ColumnType::Ipv4 && address.is_ipv6(),
+            StoredAddress::Hash(_) => *column_type != ColumnType::String,
+        };
         out.put([u8::from(is_null)]);
         if is_null {
             return;
@@ -75,12 +84,18 @@ pub(in crate::ndjson) fn put_client(address: IpAddr, column_type: &ColumnType, n
     match column_type {
         ColumnType::Ipv4 => put_v4(
             match address {
-                IpAddr::V4(address) => address,
-                IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
+                StoredAddress::Address(IpAddr::V4(address)) => address,
+                _ => Ipv4Addr::UNSPECIFIED,
             },
             out,
         ),
-        ColumnType::Ipv6 => put_v6(mapped(address), out),
+        ColumnType::Ipv6 => put_v6(
+            match address {
+                StoredAddress::Address(address) => mapped(address),
+                _ => Ipv6Addr::UNSPECIFIED,
+            },
+            out,
+        ),
         _ => {
             // The longest text form has 45 bytes: six groups of four hexadecimal digits and an IPv4 address.
             let mut text = [0; 48];

@@ -1,5 +1,7 @@
 //! Tests of a worker with real sockets; the test is the committer.
 
+mod proxies;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread::{self, JoinHandle};
@@ -54,13 +56,15 @@ impl Harness {
                 commit: commit_timeout,
                 inserted: Duration::from_millis(500),
             },
+            trusted: crate::net::TrustedProxies::default(),
+            proxy_protocol: false,
         };
         change(&mut shared);
         let (shared, metrics) = (Arc::new(shared), Arc::<WorkerMetrics>::default());
         let limits = EncodeLimits { line_bytes_max: 8 << 20, events_max: 1000, encoded_bytes_max: 8 << 20 };
         let encoder = RowEncoder::new(shared.schema.newest().plan.clone(), limits);
-        let listeners = crate::net::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
-        let address = listeners[0].local_addr().unwrap();
+        let listeners = crate::net::bind(&"127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let address = local_addr(&listeners[0]);
         let api = Api::new(encoder, "events");
         let worker = Worker::new(0, poll, listeners, api, shared.clone(), metrics.clone()).unwrap();
         Self { shared, metrics, address, thread: thread::spawn(|| worker.run()) }
@@ -99,6 +103,11 @@ impl Harness {
         self.shared.handoff.wake_workers();
         self.thread.join().unwrap().unwrap();
     }
+}
+
+fn local_addr(listener: &Listener) -> SocketAddr {
+    let Listener::Tcp(listener) = listener else { panic!("{listener:?}") };
+    listener.local_addr().unwrap()
 }
 
 /// The plan of a table with String columns of these names.
