@@ -179,10 +179,7 @@ impl Server {
         self.handoff.finish();
         // A hanging INSERT may be abandoned: the next start repeats it under the same token.
         wait_until(deadline, || self.pipeline.has_ended());
-        match self.pipeline.spooled_rows() {
-            0 => tracing::info!("stopped; every event is in ClickHouse"),
-            events => tracing::warn!(events, "stopped; the spooled events are inserted after the next start"),
-        }
+        self.pipeline.log_what_is_left();
     }
 }
 
