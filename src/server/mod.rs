@@ -137,6 +137,7 @@ impl Server {
         let plan = schema.newest().plan.clone();
         let encoder = || {
             let encoder = RowEncoder::new(plan.clone(), settings.encode_limits());
+            let encoder = encoder.with_invalid_text(settings.invalid_text);
             encoder.identifying(settings.dedup_field.as_deref())
         };
         let api = || Api::new(encoder(), &settings.table);

@@ -25,6 +25,7 @@ mod idempotency;
 mod illness;
 mod insert_format;
 mod inserted;
+mod invalid_text;
 mod ledger;
 mod lifecycle;
 mod limits;
