@@ -18,6 +18,7 @@ use clap::{ArgAction, Args, ValueEnum};
 
 use crate::clickhouse::settings::{ClickHouseSetting, InsertFormat};
 use crate::insert::compression::InsertCompression;
+use crate::ndjson::InvalidText;
 use crate::net::{ListenAddress, TrustedProxy};
 use crate::spool::Durability;
 
@@ -240,6 +241,11 @@ pub struct Settings {
     /// The most values of --dedup-field that are remembered
     #[arg(long, env = "SLUICEGATE_DEDUP_VALUES_MAX", value_name = "N", default_value = "1000000")]
     pub dedup_values_max: NonZeroUsize,
+
+    /// What happens to a line with invalid text, that is, unpaired surrogates or bytes that are not
+    /// UTF-8: it is rejected (reject), or such text becomes U+FFFD (replace)
+    #[arg(long, env = "SLUICEGATE_INVALID_TEXT", value_name = "HOW", default_value = "reject")]
+    pub invalid_text: InvalidText,
 
     /// Time limit for the whole stop
     #[arg(long, env = "SLUICEGATE_SHUTDOWN_TIMEOUT", value_name = "TIME", default_value = "30s")]

@@ -165,17 +165,23 @@ impl Inserts {
             parameters.retain(|(name, _)| *name != PARTITIONS);
             parameters.push((PARTITIONS, "0"));
         }
-        let place = self.places.take();
+        let (place, number) = (self.places.take(), work.segment.number());
         let request = InsertRequest {
             parameters: &parameters,
             query_id: &query_id,
             rows: insert.rows,
             timeout: self.timeout,
-            is_silent: &|| place.give_up(),
+            is_silent: &|| {
+                place.give_up();
+                self.spool.held.fall_silent(number);
+                // Other segments go to another server meanwhile, if there is one.
+                self.servers.failed(index);
+            },
         };
         let begun = Instant::now();
         let outcome = client.insert(server, &request, body);
         drop(place);
+        self.spool.held.end_silence(number);
         let took = begun.elapsed();
         let doubt = match (&outcome, insert.open_since_ms) {
             (Ok(()), Some(since_ms)) => self.prove(server, index, work, insert, since_ms).err(),

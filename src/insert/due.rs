@@ -148,7 +148,7 @@ impl Due {
     pub fn next(&self) -> Option<Work> {
         loop {
             let now = Instant::now();
-            if self.lifecycle.deadline().is_some_and(|deadline| deadline <= now) {
+            if self.has_ended() {
                 return None;
             }
             let (soonest, nothing_is_left) = {
@@ -170,16 +170,26 @@ impl Due {
         }
     }
 
-    /// The next segment that is due now; `None` if there is none.
-    pub fn next_now(&self) -> Option<Work> {
-        let mut waiting = self.waiting();
-        waiting.fresh.extend(self.sealed.try_iter().map(Work::new));
-        waiting.take(Instant::now())
+    /// Waits for the next segment that is due, at most [`WAIT_MAX`].
+    pub fn next_soon(&self) -> Option<Work> {
+        let take = || {
+            let mut waiting = self.waiting();
+            waiting.fresh.extend(self.sealed.try_iter().map(Work::new));
+            waiting.take(Instant::now())
+        };
+        take().or_else(|| match self.sealed.recv_timeout(WAIT_MAX) {
+            Ok(segment) => Some(Work::new(segment)),
+            Err(RecvTimeoutError::Timeout) => take(),
+            Err(RecvTimeoutError::Disconnected) => {
+                std::thread::sleep(WAIT_MAX);
+                take()
+            }
+        })
     }
 
-    /// True once the server stops, so that no spare inserter begins another segment.
+    /// True after the deadline of a stop.
     pub fn has_ended(&self) -> bool {
-        self.lifecycle.is_stopping()
+        self.lifecycle.deadline().is_some_and(|deadline| deadline <= Instant::now())
     }
 
     /// Puts a segment back, due after `delay`.

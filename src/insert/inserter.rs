@@ -105,12 +105,17 @@ impl Inserts {
         }
     }
 
-    /// Runs a spare inserter until the server stops. It sleeps until a silent attempt gives up its place,
+    /// True while no spare inserter works on a segment.
+    pub fn spares_are_idle(&self) -> bool {
+        self.places.spares_are_idle()
+    }
+
+    /// Runs a spare inserter until the deadline of a stop. It sleeps until a silent attempt gives up its place,
     /// and then works on one segment at a time in that place.
     pub fn run_spare(&self, client: &InsertClient) {
         while !self.due.has_ended() {
             if self.places.take_spare() {
-                if let Some(work) = self.due.next_now() {
+                if let Some(work) = self.due.next_soon() {
                     self.work_on(client, work);
                 }
                 self.places.give_back_spare();

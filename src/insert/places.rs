@@ -45,6 +45,11 @@ impl Places {
         has_place
     }
 
+    /// True while no spare inserter has a place.
+    pub(super) fn spares_are_idle(&self) -> bool {
+        self.lock().taken_by_spare == 0
+    }
+
     /// Called by a spare inserter: gives its place back.
     pub(super) fn give_back_spare(&self) {
         let mut state = self.lock();

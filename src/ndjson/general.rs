@@ -1,5 +1,5 @@
 //! The slow path of a line, which alone rejects lines. It checks the grammar and depth of the line
-//! first, and then encodes the fields of the object one by one, as `sonic-rs` returns them.
+//! first, and then encodes the fields of the object one by one. `sonic-rs` decodes their texts.
 //!
 //! The slow path encodes the lines that [`super::walk`] does not accept. It is also the twin of the
 //! fast path in tests: it uses neither the guessed key order, nor the readers in place, nor `escape`.
@@ -7,12 +7,10 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use sonic_rs::LazyValue;
-
 use super::LineCode;
 use super::keys::{Keys, ambiguous};
 use super::row::{RowBuilder, ServerCells};
-use super::skip::{SkipError, skip_space, skip_value};
+use super::skip::{SkipError, skip_space, skip_string, skip_value};
 use super::values::{self, JsonToken, ValueError};
 use crate::limits;
 use crate::schema::{Field, KeyTarget, Plan};
@@ -72,11 +70,14 @@ pub(crate) fn encode_line(
         return Err(Rejection::new(LineCode::NotAnObject, message));
     }
     let mut keys = Keys::default();
-    for entry in sonic_rs::to_object_iter(text) {
-        let (key, value) = entry.map_err(|error| {
-            let message = format!("the line is not valid JSON: {error}");
-            Rejection::new(LineCode::InvalidJson, first_line(message))
-        })?;
+    let mut members = Members { text, at: start };
+    while let Some((raw_key, value)) = members.next() {
+        let key = decode(raw_key);
+        // A key with an unpaired surrogate is no text, so no column has it.
+        let Some(key) = key else {
+            keys.add_unknown(raw_key.trim_matches('"'));
+            continue;
+        };
         let index = match plan.target(key.as_bytes()) {
             KeyTarget::Field(index) => usize::from(index),
             KeyTarget::Server => {
@@ -91,7 +92,7 @@ pub(crate) fn encode_line(
         };
         keys.any_known = true;
         if let Some(field) = plan.fields().get(index) {
-            encode_field(index, field, &value, server, builder)?;
+            encode_field(index, field, value, server, builder)?;
         }
     }
     if let Some(rejection) = keys.reject(plan) {
@@ -101,10 +102,38 @@ pub(crate) fn encode_line(
     Ok(())
 }
 
+/// The members of an object whose grammar has been checked.
+struct Members<'a> {
+    text: &'a str,
+    /// The offset of the opening brace, or of what follows the last value.
+    at: usize,
+}
+
+impl<'a> Members<'a> {
+    /// The next key, with its quotes, and the next value; `None` at the end of the object.
+    fn next(&mut self) -> Option<(&'a str, &'a str)> {
+        let body = self.text.as_bytes();
+        // A brace or a comma; the closing brace of an empty object is no key.
+        let key = skip_space(body, skip_space(body, self.at) + 1);
+        let key_end = skip_string(body, key)?;
+        let value = skip_space(body, skip_space(body, key_end) + 1);
+        self.at = skip_value(body, value, 1).ok()?;
+        Some((self.text.get(key..key_end)?, self.text.get(value..self.at)?))
+    }
+}
+
+/// The text of a string whose grammar has been checked; `None` if it has an unpaired surrogate.
+fn decode(raw: &str) -> Option<Cow<'_, str>> {
+    if !raw.contains('\\') {
+        return raw.get(1..raw.len().checked_sub(1)?).map(Cow::Borrowed);
+    }
+    sonic_rs::from_str(raw).ok().map(Cow::Owned)
+}
+
 fn encode_field(
     index: usize,
     field: &Field,
-    value: &LazyValue<'_>,
+    raw: &str,
     server: &ServerCells,
     builder: &mut RowBuilder,
 ) -> Result<(), Rejection> {
@@ -112,12 +141,11 @@ fn encode_field(
         let message = "the field occurs more than once".to_owned();
         return Err(Rejection::of_field(LineCode::DuplicateField, field, message));
     }
-    let raw = value.as_raw_str();
     let text: Cow<'_, str>;
     let token = match raw.as_bytes().first() {
         Some(b'"') => {
-            text = sonic_rs::from_str(raw).map_err(|_| {
-                let message = format!("the text {} has an invalid escape", excerpt(raw));
+            text = decode(raw).ok_or_else(|| {
+                let message = format!("the text {} has an unpaired surrogate", excerpt(raw));
                 Rejection::of_field(LineCode::InvalidJson, field, message)
             })?;
             JsonToken::Text(text.as_bytes())
@@ -145,11 +173,4 @@ pub(super) fn excerpt(raw: &str) -> Cow<'_, str> {
         Some((end, _)) => Cow::Owned(format!("{}…", raw.get(..end).unwrap_or_default())),
         None => Cow::Borrowed(raw),
     }
-}
-
-fn first_line(mut message: String) -> String {
-    if let Some(end) = message.find('\n') {
-        message.truncate(end);
-    }
-    message
 }

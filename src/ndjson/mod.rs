@@ -7,7 +7,7 @@
 //!
 //! Files in reading order: `lines`, `walk`, `order` (the guess of the next key), `row` (values in the
 //! table's order), `values` (one file per family of types), `general`, `keys`
-//! (rejections because of keys), `skip`, `scan` and `escape`
+//! (rejections because of keys), `repair` (invalid text), `skip`, `scan` and `escape`
 //! (the grammar of JSON), `utf8`, `identify`, `report`.
 //!
 //! # What a value means
@@ -27,8 +27,10 @@
 //! - A line must be valid JSON, including values that are skipped or stored as text: no control
 //!   bytes and no unknown escapes in strings; no leading zeros, plus signs or `inf` in numbers; no
 //!   trailing commas. A line is one object, not an array of objects.
-//! - Unpaired surrogates are rejected in keys and in values of columns (ClickHouse stores an unpaired
-//!   low surrogate as invalid UTF-8). They are accepted in skipped values.
+//! - Unpaired surrogates are rejected in strings that are values of columns (ClickHouse stores an
+//!   unpaired low surrogate as invalid UTF-8), and so is a line that is not UTF-8. Unpaired surrogates are
+//!   accepted in skipped values, in keys that no column has, and inside an object or array that is
+//!   stored as its text. With [`InvalidText::Replace`] all invalid text becomes U+FFFD, wherever it is.
 //! - Keys match column names as in ClickHouse since 26.5, with every version: exactly, else without
 //!   regard to the case of ASCII letters. A key that then matches several columns, and two keys of one
 //!   column, are a `duplicate_field`.
@@ -52,6 +54,7 @@ mod identify;
 mod keys;
 mod lines;
 mod order;
+mod repair;
 mod report;
 mod row;
 mod scan;
@@ -60,10 +63,12 @@ mod utf8;
 mod values;
 mod walk;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use address_form::{AddressForm, AddressHash, AddressKey};
+pub use repair::InvalidText;
 pub use report::{LineCode, LineError, RejectedByCode, Report};
 
 use self::address_form::StoredAddress;
@@ -115,6 +120,7 @@ pub enum EncodeRefusal {
 pub struct RowEncoder {
     plan: Arc<Plan>,
     limits: EncodeLimits,
+    invalid_text: InvalidText,
     order: KeyOrder,
     builder: RowBuilder,
     server: ServerCells,
@@ -141,7 +147,14 @@ impl RowEncoder {
             identifier: None,
             plan,
             limits,
+            invalid_text: InvalidText::default(),
         }
+    }
+
+    /// An encoder that treats invalid text in this way.
+    #[must_use]
+    pub fn with_invalid_text(self, invalid_text: InvalidText) -> Self {
+        Self { invalid_text, ..self }
     }
 
     /// An encoder that also adds the identity of each event to the batch: the hash of its value in
@@ -173,7 +186,8 @@ impl RowEncoder {
     /// Changes the plan and forgets the learned key order.
     pub fn follow(&mut self, plan: Arc<Plan>) {
         let (column, form) = (self.identifying.take(), std::mem::take(&mut self.address_form));
-        *self = Self::new(plan, self.limits).identifying(column.as_deref()).writing_addresses(form);
+        let encoder = Self::new(plan, self.limits).with_invalid_text(self.invalid_text);
+        *self = encoder.identifying(column.as_deref()).writing_addresses(form);
     }
 
     /// Encodes a complete body: appends rows to `batch.rows` and rejected lines to `batch.rejected`,
@@ -256,7 +270,7 @@ impl RowEncoder {
                     Err(rejection) => {
                         rejected += 1;
                         let address = self.address_form.of(origin.client_ip);
-                        reject(rejection, number, line, (origin, address), batch, report);
+                        reject(rejection, number, &self.valid_front(line), (origin, address), batch, report);
                     }
                 }
                 if rejected > limits::BAD_LINES_MAX {
@@ -302,6 +316,7 @@ impl RowEncoder {
             builder: &mut self.builder,
             server: &self.server,
             scratch: &mut self.scratch,
+            invalid_text: self.invalid_text,
         };
         let end = walk.line(body, start);
         if end.is_none_or(|end| end - start > self.limits.line_bytes_max) {
@@ -320,11 +335,28 @@ impl RowEncoder {
                 format!("the line has {} bytes, more than the limit of {}", line.len(), self.limits.line_bytes_max);
             return Err(Rejection::new(LineCode::LineTooLong, message));
         }
-        let done = general::encode_line(&self.plan, line, &self.server, &mut self.builder);
+        let line = match self.invalid_text {
+            InvalidText::Reject => Cow::Borrowed(line),
+            InvalidText::Replace => repair::line(line),
+        };
+        let done = general::encode_line(&self.plan, &line, &self.server, &mut self.builder);
         if done.is_err() {
             self.builder.abandon();
         }
         done
+    }
+
+    /// As much of a rejected line as the quarantine stores, and a few bytes. It is UTF-8 if invalid text
+    /// is replaced, else as received.
+    fn valid_front<'a>(&self, line: &'a [u8]) -> Cow<'a, [u8]> {
+        const CHARACTER_BYTES_MAX: usize = 4;
+        let line = trim_end(line);
+        if self.invalid_text == InvalidText::Reject {
+            return Cow::Borrowed(line);
+        }
+        // A character that is cut at this end is behind what is stored.
+        let end = line.len().min(limits::QUARANTINE_LINE_BYTES_MAX + CHARACTER_BYTES_MAX);
+        repair::utf8(line.get(..end).unwrap_or(line))
     }
 }
 
@@ -344,7 +376,7 @@ fn reject(
         ip: address,
         code: rejection.code.as_str(),
         message: &rejection.message,
-        line: trim_end(line),
+        line,
     };
     line.put_row(&mut section.bytes);
     section.count += 1;

@@ -9,8 +9,10 @@
 //! The fast path parses the body, not a line of it: no value and no separator that it accepts contains
 //! a line feed, so it reaches the end of the line without searching for it before.
 
+use super::InvalidText;
 use super::escape;
 use super::order::KeyOrder;
+use super::repair::has_unpaired_surrogate;
 use super::row::{RowBuilder, ServerCells};
 use super::skip::{skip_scalar, skip_space, skip_value};
 use super::values::text::plain_string;
@@ -24,6 +26,7 @@ pub(crate) struct Walk<'a> {
     pub(crate) builder: &'a mut RowBuilder,
     pub(crate) server: &'a ServerCells,
     pub(crate) scratch: &'a mut Vec<u8>,
+    pub(crate) invalid_text: InvalidText,
 }
 
 impl Walk<'_> {
@@ -136,7 +139,13 @@ impl Walk<'_> {
                 let end = skip_value(body, at, 1).ok()?;
                 let raw = body.get(at..end)?;
                 match first {
-                    b'{' | b'[' => (JsonToken::Nested(raw), end),
+                    b'{' | b'[' => {
+                        // Only the slow path replaces invalid text.
+                        if self.invalid_text == InvalidText::Replace && has_unpaired_surrogate(raw) {
+                            return None;
+                        }
+                        (JsonToken::Nested(raw), end)
+                    }
                     _ => (JsonToken::of_bare(raw), end),
                 }
             }

@@ -138,8 +138,8 @@ impl Server {
         });
         let (plan, address_form) = (schema.newest().plan.clone(), settings.address_form()?);
         let encoder = || {
-            let encoder =
-                RowEncoder::new(plan.clone(), settings.encode_limits()).writing_addresses(address_form.clone());
+            let encoder = RowEncoder::new(plan.clone(), settings.encode_limits());
+            let encoder = encoder.with_invalid_text(settings.invalid_text).writing_addresses(address_form.clone());
             encoder.identifying(settings.dedup_field.as_deref())
         };
         let api = || Api::new(encoder(), &settings.table);
@@ -182,10 +182,7 @@ impl Server {
         self.handoff.finish();
         // A hanging INSERT may be abandoned: the next start repeats it under the same token.
         wait_until(deadline, || self.pipeline.has_ended());
-        match self.pipeline.spooled_rows() {
-            0 => tracing::info!("stopped; every event is in ClickHouse"),
-            events => tracing::warn!(events, "stopped; the spooled events are inserted after the next start"),
-        }
+        self.pipeline.log_what_is_left();
     }
 }
 

@@ -70,11 +70,24 @@ impl Pipeline {
 
     /// True once all threads have ended.
     pub(super) fn has_ended(&self) -> bool {
-        self.committer.is_finished() && all_ended(&self.inserters)
+        self.committer.is_finished() && all_ended(&self.inserters) && self.inserts.spares_are_idle()
     }
 
-    /// Number of rows that are not in ClickHouse yet.
-    pub(super) fn spooled_rows(&self) -> u64 {
-        self.spool.spooled_rows()
+    /// Says in the log what a stop has left in the spool.
+    pub(super) fn log_what_is_left(&self) {
+        let (events, rejected_lines) = (self.spool.spooled_rows(), self.spool.spooled_rejected());
+        match (events, rejected_lines, self.spool.postponed()) {
+            (0, 0, 0) => tracing::info!("stopped; every event is in ClickHouse"),
+            (_, _, 0) => {
+                tracing::warn!(events, rejected_lines, "stopped; the spooled events are inserted after the next start")
+            }
+            (_, _, segments) => tracing::warn!(
+                events,
+                rejected_lines,
+                segments,
+                "stopped; the spooled events are inserted after the next start, and so are those of segments that a \
+                 crash left open and that wait for room on the disk"
+            ),
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! the one place that knows. The inserters write, once an INSERT; the committer and the admin address
 //! read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,25 @@ pub enum Cause {
 /// The segments that were tried and are not inserted, and why.
 #[derive(Debug, Default)]
 pub struct Held {
-    segments: Mutex<BTreeMap<SegmentNumber, Waiting>>,
+    segments: Mutex<Segments>,
+}
+
+#[derive(Debug, Default)]
+struct Segments {
+    waiting: BTreeMap<SegmentNumber, Waiting>,
+    /// Those with an INSERT under way that nothing is heard of.
+    silent: BTreeSet<SegmentNumber>,
+}
+
+/// Numbers of segments that do not go out with the next free inserter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Delayed {
+    /// All of them.
+    pub(super) all: u64,
+    /// Those that wait for the table, so that younger events would only wait with them.
+    pub(super) of_table: u64,
+    /// Those whose INSERT is silent.
+    pub(super) silent: u64,
 }
 
 #[derive(Debug)]
@@ -60,7 +78,7 @@ impl Held {
     pub fn hold(&self, number: SegmentNumber, reason: String, cause: Cause) -> Option<Duration> {
         let now = Instant::now();
         let mut segments = self.lock();
-        let waiting = segments.entry(number).or_insert(Waiting { cause, passed: false, hold: None });
+        let waiting = segments.waiting.entry(number).or_insert(Waiting { cause, passed: false, hold: None });
         waiting.cause = cause;
         let Some(hold) = &mut waiting.hold else {
             waiting.hold = Some(Hold { reason, since: now, logged: now });
@@ -77,42 +95,56 @@ impl Held {
     /// A segment is tried again by itself, and needs no operator.
     pub fn retry(&self, number: SegmentNumber, cause: Cause) {
         let mut segments = self.lock();
-        let waiting = segments.entry(number).or_insert(Waiting { cause, passed: false, hold: None });
+        let waiting = segments.waiting.entry(number).or_insert(Waiting { cause, passed: false, hold: None });
         (waiting.cause, waiting.hold) = (cause, None);
     }
 
     /// The segment waits for nothing any more.
     pub fn release(&self, number: SegmentNumber) {
-        self.lock().remove(&number);
+        self.lock().waiting.remove(&number);
+    }
+
+    /// The INSERT of a segment is silent: it goes on, and leaves its place to another segment.
+    pub fn fall_silent(&self, number: SegmentNumber) {
+        self.lock().silent.insert(number);
+    }
+
+    /// The INSERT of a segment has ended, or something is heard of it.
+    pub fn end_silence(&self, number: SegmentNumber) {
+        self.lock().silent.remove(&number);
     }
 
     /// An INSERT of rows into the table is proven: it takes rows.
     pub fn got_through(&self) {
-        self.lock().values_mut().for_each(|waiting| waiting.passed = true);
+        self.lock().waiting.values_mut().for_each(|waiting| waiting.passed = true);
     }
 
     /// Segments that are held, the oldest first, and why.
     pub fn reasons(&self) -> Vec<(SegmentNumber, String)> {
         let segments = self.lock();
-        let held = segments.iter().filter_map(|(number, waiting)| Some((*number, waiting.hold.as_ref()?)));
+        let held = segments.waiting.iter().filter_map(|(number, waiting)| Some((*number, waiting.hold.as_ref()?)));
         held.map(|(number, hold)| (number, hold.reason.clone())).collect()
     }
 
     /// Number of held segments.
     pub fn count(&self) -> usize {
-        self.lock().values().filter(|waiting| waiting.hold.is_some()).count()
+        self.lock().waiting.values().filter(|waiting| waiting.hold.is_some()).count()
     }
 
-    /// How many segments wait, and how many of them for the table, so that younger events would only
-    /// wait with them. Those older than `from` have other columns: theirs are no news of the table.
-    pub(super) fn waiting(&self, from: SegmentNumber) -> (u64, u64) {
+    /// How many segments are delayed. Those older than `from` have other columns, so they don't count for
+    /// the table.
+    pub(super) fn delayed(&self, from: SegmentNumber) -> Delayed {
         let segments = self.lock();
-        let is_of_table = |waiting: &Waiting| waiting.cause == Cause::Table && !waiting.passed;
-        let of_table = segments.range(from..).filter(|(_, waiting)| is_of_table(waiting)).count();
-        (segments.len() as u64, of_table as u64)
+        let Segments { waiting, silent } = &*segments;
+        let is_of_table = |number: &SegmentNumber, waiting: &Waiting| {
+            waiting.cause == Cause::Table && !waiting.passed && !silent.contains(number)
+        };
+        let of_table = waiting.range(from..).filter(|(number, waiting)| is_of_table(number, waiting)).count();
+        let silent_alone = silent.iter().filter(|number| !waiting.contains_key(number)).count();
+        Delayed { all: (waiting.len() + silent_alone) as u64, of_table: of_table as u64, silent: silent.len() as u64 }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<SegmentNumber, Waiting>> {
+    fn lock(&self) -> MutexGuard<'_, Segments> {
         // One entry is changed at a time: nothing can be left half-changed.
         self.segments.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -146,12 +178,22 @@ mod tests {
         held.hold(number(5), "the table is gone".into(), Cause::Table);
         held.hold(number(6), "damaged".into(), Cause::Own);
         held.retry(number(7), Cause::Table);
-        assert_eq!(held.waiting(number(0)), (4, 3));
-        assert_eq!(held.waiting(number(2)), (4, 2));
+        let delayed = |from| {
+            let Delayed { all, of_table, silent } = held.delayed(number(from));
+            (all, of_table, silent)
+        };
+        assert_eq!(delayed(0), (4, 3, 0));
+        assert_eq!(delayed(2), (4, 2, 0));
         held.got_through();
         held.retry(number(7), Cause::Table);
-        assert_eq!(held.waiting(number(0)), (4, 0), "others get through: it is its own fault");
+        assert_eq!(delayed(0), (4, 0, 0), "others get through: it is its own fault");
         held.retry(number(8), Cause::Table);
-        assert_eq!(held.waiting(number(0)), (5, 1), "nothing has since this one failed");
+        assert_eq!(delayed(0), (5, 1, 0), "nothing has since this one failed");
+        held.fall_silent(number(8));
+        held.fall_silent(number(9));
+        assert_eq!(delayed(0), (6, 0, 2), "each counts once");
+        held.end_silence(number(9));
+        held.end_silence(number(8));
+        assert_eq!(delayed(0), (5, 1, 0));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use super::held::Held;
+use super::held::{Delayed, Held};
 use super::layout::OtherTable;
 use super::ledger::{Events, Ledger, LedgerSnapshot};
 use super::sealed::SealedSegment;
@@ -40,6 +40,7 @@ pub struct SpoolMetrics {
     /// reached.
     keys_since: AtomicU64,
     damaged: AtomicU64,
+    postponed: AtomicU64,
     others: OnceLock<Vec<OtherTable>>,
 }
 
@@ -79,6 +80,12 @@ impl SpoolMetrics {
         self.damaged.load(Relaxed)
     }
 
+    /// Number of segments of a previous run whose recovery waits for disk space. Their events are in no
+    /// account yet.
+    pub fn postponed(&self) -> u64 {
+        self.postponed.load(Relaxed)
+    }
+
     /// What a start found in the spool for other tables.
     pub fn others(&self) -> &[OtherTable] {
         self.others.get().map_or(&[], Vec::as_slice)
@@ -92,11 +99,12 @@ impl SpoolMetrics {
     /// True when another segment, whose columns are those of segment `from`, would be sent soon if age
     /// sealed it: an inserter is free, and segments that were tried do not say that the table takes
     /// nothing. Then more segments would only be more files, and more INSERTs when it is back; but for
-    /// a second one that finds out.
+    /// a second one that finds out. Each inserter with a silent INSERT has a spare one in its place.
     pub(super) fn may_seal_by_age(&self, from: SegmentNumber, inserters: u64) -> bool {
-        let (waiting, of_table) = self.held.waiting(from);
-        let fresh = self.outstanding().saturating_sub(waiting);
-        fresh < inserters && fresh + of_table < inserters.max(TRIED_AT_LEAST)
+        let Delayed { all, of_table, silent } = self.held.delayed(from);
+        let fresh = self.outstanding().saturating_sub(all);
+        let silent_spares = silent.saturating_sub(inserters);
+        fresh + silent_spares < inserters && fresh + of_table < inserters.max(TRIED_AT_LEAST)
     }
 
     /// The newest segment's number, whether or not it is still there; 0 before the first.
@@ -168,6 +176,10 @@ impl SpoolMetrics {
     /// So many files are in `damaged/`.
     pub(super) fn set_damaged(&self, files: u64) {
         self.damaged.store(files, Relaxed);
+    }
+
+    pub(super) fn set_postponed(&self, segments: usize) {
+        self.postponed.store(segments as u64, Relaxed);
     }
 
     /// Counts a group that was committed to a segment.

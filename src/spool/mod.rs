@@ -230,6 +230,7 @@ impl Spool {
         metrics.found_others(others);
         let pool = Arc::new(SegmentPool::new(layout.clone(), metrics.clone(), config.batch_bytes));
         let postponed = std::mem::take(&mut recovered.postponed);
+        metrics.set_postponed(postponed.len());
         Ok((Self { layout, config, metrics, pool, repeats, numbers, next_number, postponed }, recovered))
     }
 
@@ -254,6 +255,7 @@ impl Spool {
                 &mut self.repeats,
             )?;
             self.postponed.remove(0);
+            self.metrics.set_postponed(self.postponed.len());
             if let Some(segment) = recovered {
                 self.metrics.recovered(&segment);
                 return Ok(Some(segment));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
 use sluicegate::batch::Batch;
-use sluicegate::ndjson::{EncodeLimits, EncodeRefusal, Origin, Report, RowEncoder};
+use sluicegate::ndjson::{EncodeLimits, EncodeRefusal, InvalidText, Origin, Report, RowEncoder};
 use sluicegate::schema::{ColumnDescription, Plan};
 
 const COLUMNS: [(&str, &str); 20] = [
@@ -50,7 +50,7 @@ fn run(encoder: &mut RowEncoder, quick: bool, body: &[u8]) -> Outcome {
 }
 
 thread_local! {
-    static LEARNED: RefCell<RowEncoder> = RefCell::new(encoder());
+    static LEARNED: RefCell<[RowEncoder; 2]> = RefCell::new([encoder(), encoder().with_invalid_text(InvalidText::Replace)]);
 }
 
 fn encoder() -> RowEncoder {
@@ -64,9 +64,11 @@ fn encoder() -> RowEncoder {
 }
 
 fuzz_target!(|body: &[u8]| {
-    LEARNED.with_borrow_mut(|learned| {
-        let general = run(learned, false, body);
-        assert_eq!(general, run(learned, true, body), "with what other bodies taught");
-        assert_eq!(general, run(learned, true, body), "a second time");
+    LEARNED.with_borrow_mut(|encoders| {
+        for learned in encoders {
+            let general = run(learned, false, body);
+            assert_eq!(general, run(learned, true, body), "with what other bodies taught");
+            assert_eq!(general, run(learned, true, body), "a second time");
+        }
     });
 });

@@ -68,9 +68,11 @@ pub fn wait_for<T>(otherwise: impl Fn() -> String, mut look: impl FnMut() -> Opt
     }
 }
 
-/// Runs the binary to its end: exit status, standard output, standard error.
+/// Runs the binary to its end, or kills it after [`PATIENCE`]: exit status, standard output, standard error.
 pub fn run(arguments: &[&str]) -> (bool, String, String) {
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_sluicegate")).args(arguments).output().unwrap();
+    let mut command = std::process::Command::new("timeout");
+    command.args(["--foreground", "--signal=KILL", &PATIENCE.as_secs().to_string(), env!("CARGO_BIN_EXE_sluicegate")]);
+    let output = command.args(arguments).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.success(), text(output.stdout), text(output.stderr))
 }

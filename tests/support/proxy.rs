@@ -54,17 +54,21 @@ pub enum Then {
     Drip,
 }
 
+/// A reply with a status, further header lines, and a body.
+pub fn said(status: &str, headers: &str, body: &str) -> Then {
+    Then::Say(format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len()))
+}
+
+/// An error of ClickHouse.
+pub fn refused(code: u32, text: &str) -> Then {
+    let header = format!("X-ClickHouse-Exception-Code: {code}\r\n");
+    said("500 Internal Server Error", &header, &format!("Code: {code}. DB::Exception: {text}\n"))
+}
+
 /// Every fault that there is.
 pub fn faults() -> Vec<Fault> {
     use Reaches::{Half, Nothing, Whole};
     let fault = |name, reaches, then, outcome| Fault { name, reaches, then, outcome };
-    let said = |status: &str, headers: &str, body: &str| {
-        Then::Say(format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len()))
-    };
-    let refused = |code: u32, text: &str| {
-        let header = format!("X-ClickHouse-Exception-Code: {code}\r\n");
-        said("500 Internal Server Error", &header, &format!("Code: {code}. DB::Exception: {text}\n"))
-    };
     let raw = |bytes: &str| Then::Say(bytes.to_owned());
     vec![
         fault("a late reply", Whole, Then::Late, "done"),
@@ -126,6 +130,8 @@ pub struct Proxy {
 struct Shared {
     clickhouse: SocketAddr,
     plan: Mutex<Plan>,
+    /// What every request gets in place of ClickHouse's reply.
+    illness: Mutex<Option<Then>>,
     inflicted: AtomicU64,
     /// Of every INSERT.
     heads: Mutex<Vec<String>>,
@@ -145,7 +151,8 @@ impl Proxy {
         let listener = TcpListener::bind(free_address()).unwrap();
         let address = listener.local_addr().unwrap();
         let plan = Mutex::new(Plan::Next(VecDeque::new()));
-        let shared = Arc::new(Shared { clickhouse, plan, inflicted: AtomicU64::new(0), heads: Mutex::default() });
+        let (inflicted, heads, illness) = (AtomicU64::new(0), Mutex::default(), Mutex::default());
+        let shared = Arc::new(Shared { clickhouse, plan, illness, inflicted, heads });
         let serving = shared.clone();
         thread::spawn(move || {
             for sender in listener.incoming() {
@@ -159,6 +166,21 @@ impl Proxy {
 
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// From now on every request, also those that are no INSERT, gets [`Then::Say`] or [`Then::Silence`],
+    /// and nothing of it reaches ClickHouse.
+    pub fn fall_ill(&self, illness: Then) {
+        *self.shared.illness.lock().unwrap() = Some(illness);
+    }
+
+    /// Ends what [`Proxy::fall_ill`] began.
+    pub fn recover(&self) {
+        *self.shared.illness.lock().unwrap() = None;
     }
 
     /// Faults of the next INSERTs, one each.
@@ -188,6 +210,15 @@ impl Shared {
         sender.set_read_timeout(Some(PATIENCE)).ok()?;
         sender.set_nodelay(true).ok()?;
         let (head, mut body) = read_head(&mut sender)?;
+        let illness = self.illness.lock().unwrap().clone();
+        if let Some(illness) = illness {
+            read_body(&mut sender, &head, &mut body)?;
+            return match illness {
+                Then::Say(bytes) => sender.write_all(bytes.as_bytes()).ok(),
+                Then::Silence => sender.read(&mut [0]).ok().map(|_| ()),
+                other => panic!("{other:?} is the fate of an INSERT"),
+            };
+        }
         let is_insert = head.contains("query=INSERT");
         if is_insert {
             self.heads.lock().unwrap().push(head.clone());

@@ -62,7 +62,7 @@ fn every_code_rejects_its_line_alone() {
         (b"{\"x\":1}{\"x\":1}", LineCode::InvalidJson),
         (b"{\"y\":nul}", LineCode::InvalidJson),
         (b"{\"y\":\"\\x\"}", LineCode::InvalidJson),
-        (b"{\"\\ud800\":1}", LineCode::InvalidJson),
+        (b"{\"\\ud800\":1}", LineCode::NoKnownField),
         (b"x", LineCode::InvalidJson),
         (b"\0", LineCode::InvalidJson),
         (b"null", LineCode::NotAnObject),

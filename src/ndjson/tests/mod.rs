@@ -1,6 +1,7 @@
 //! Tests of the whole encoder: bodies are encoded, and `clickhouse_rowbinary` decodes the rows.
 
 mod bodies;
+mod invalid_text;
 mod times;
 mod twin;
 mod types;
@@ -101,7 +102,12 @@ fn decode(plan: &Plan, rows: &[u8]) -> Vec<Vec<Value>> {
 /// Encodes a body with a new encoder, again with the learned key order, and on the slow path. All
 /// results must be equal.
 fn encode(plan: &Arc<Plan>, body: &[u8]) -> Outcome {
-    let mut encoder = RowEncoder::new(Arc::clone(plan), LIMITS);
+    encode_with(plan, body, InvalidText::Reject)
+}
+
+/// [`encode`] with another treatment of invalid text.
+fn encode_with(plan: &Arc<Plan>, body: &[u8], invalid_text: InvalidText) -> Outcome {
+    let mut encoder = RowEncoder::new(Arc::clone(plan), LIMITS).with_invalid_text(invalid_text);
     let fast = run(&mut encoder, true, body);
     assert_eq!(fast, run(&mut encoder, true, body), "a second time");
     assert_eq!(fast, run(&mut encoder, false, body), "on the slow path");

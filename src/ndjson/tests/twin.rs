@@ -30,6 +30,7 @@ fn key() -> impl Strategy<Value = String> {
         2 => prop::sample::select(vec!["T", "S", "Ip", "ID", "Server_Time", "FIXED", "two", "Two", "TWO", "tWo"])
             .prop_map(str::to_owned),
         1 => Just("\\u0073".to_owned()),
+        1 => prop::sample::select(vec!["\\ud83d", "s\\ude00", "\\ud83d\\ude00"]).prop_map(str::to_owned),
         1 => Just("a_long_key_that_belongs_to_no_column_of_the_table".to_owned()),
     ]
 }
@@ -82,6 +83,7 @@ fn value() -> impl Strategy<Value = String> {
         1 => any::<f64>().prop_map(|value| format!("{value:e}")),
         1 => (0u32..4_000_000_000).prop_map(|value| format!("\"{value}\"")),
         2 => "\"([ -!#-\\[\\]-~]|п|😀|\\\\n|\\\\u00e4|\\\\ud83d\\\\ude00){0,40}\"",
+        1 => "\"([a-c]|п|\\\\ud83d|\\\\ude00|\\\\ufffd){0,4}\"",
         1 => nested.prop_map(str::to_owned),
         1 => "[-0-9.eE+\"a\\\\u{}:,]{0,8}",
     ]
@@ -130,6 +132,12 @@ fn same(body: &[u8]) {
     if outcome.done.is_ok() {
         assert_eq!(decode(&plan, &outcome.rows).len(), outcome.count as usize);
     }
+    // Replacing invalid text is what encoding does to lines that were repaired before.
+    let replaced = encode_with(&plan, body, InvalidText::Replace);
+    let lines: Vec<_> = body.split(|byte| *byte == b'\n').map(repair::line).collect();
+    let repaired = encode(&plan, &lines.join(&b'\n'));
+    assert_eq!((&replaced.rows, &replaced.report), (&repaired.rows, &repaired.report));
+    assert!(replaced.report.errors.iter().all(|error| error.code != LineCode::InvalidUtf8));
 }
 
 proptest! {

@@ -115,6 +115,22 @@ fn age_seals_only_while_an_inserter_is_free() {
 }
 
 #[test]
+fn a_silent_insert_leaves_its_place_to_one_more_segment_and_a_silent_spare_to_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bench = Bench::start(SpoolConfig { batch_age: Duration::from_millis(20), ..config(folder.path()) }, 1);
+    bench.commit(&["a"]);
+    bench.metrics.held.fall_silent(bench.next_sealed().number());
+    bench.commit(&["b"]);
+    let second = bench.next_sealed();
+    bench.metrics.held.fall_silent(second.number());
+    bench.commit(&["c"]);
+    assert!(bench.sealed.recv_timeout(Duration::from_millis(300)).is_err(), "sealed for nobody");
+    bench.metrics.held.end_silence(second.number());
+    bench.pool.retire(&second).unwrap();
+    assert_eq!(contents(&bench.next_sealed()).unwrap().0, "c");
+}
+
+#[test]
 fn a_full_spool_refuses_until_there_is_space() {
     let folder = tempfile::tempdir().unwrap();
     // Space for two files.
