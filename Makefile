@@ -24,7 +24,7 @@ TEST_THREADS ?= $(shell echo $$(($$(nproc) + 6)))
 TEST = RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked --no-fail-fast
 
 .PHONY: help build clickhouse run test test-may crash-test check sim fuzz bench \
-	bench-micro bench-latency bench-scale bench-stages bench-insert bench-peers bench-plot oha \
+	bench-micro bench-attacks bench-latency bench-scale bench-stages bench-insert bench-peers bench-plot oha \
 	load-wrk load-ab clean
 
 help: ## this list
@@ -77,6 +77,7 @@ bench: clickhouse oha ## every benchmark, and one table of it all: RECORD (a fol
 	$(BENCH) micro $(BENCH_ARGUMENTS)
 	$(BENCH) server $(BENCH_ARGUMENTS)
 	$(BENCH) memory $(BENCH_ARGUMENTS)
+	$(BENCH) attacks $(BENCH_ARGUMENTS)
 	$(BENCH) insert $(BENCH_ARGUMENTS)
 	$(BENCH) scale $(BENCH_ARGUMENTS)
 	$(BENCH) latency $(BENCH_ARGUMENTS)
@@ -95,6 +96,10 @@ bench-latency: clickhouse oha ## latencies at fixed rates, for written, sync and
 bench-scale: clickhouse ## curves over connections, events a request, event sizes; the committer alone: RECORD, QUICK=1
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
 	$(BENCH) scale $(BENCH_ARGUMENTS)
+
+bench-attacks: clickhouse ## normal traffic beside each attack, and the same for a bare loop: RECORD, QUICK=1
+	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
+	$(BENCH) attacks $(BENCH_ARGUMENTS)
 
 bench-stages: clickhouse ## where the CPU time of a request goes, by perf
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
