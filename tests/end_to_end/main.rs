@@ -8,8 +8,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod addresses;
 mod arrival;
 mod assumptions;
+mod behind_proxies;
 mod commands;
 mod crash;
 mod damage;
