@@ -2,17 +2,15 @@
 //!
 //! A Unix socket can't be shared as a port can: the workers have duplicates of one socket, and the file
 //! belongs to all of them. It is removed when the last one closes. A process that was killed leaves its
-//! file behind; nobody listens there any more, so the next start replaces it. Two starts at once are
-//! told apart by a lock on the folder: one of them finds the socket of the other.
+//! file behind; nobody listens there any more, so the next start replaces it.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, flock};
 use rustix::net::{SocketAddrUnix, listen};
 
 use super::{ListenAddress, ListenError, ListenReason, Listener};
@@ -43,7 +41,6 @@ impl Drop for SocketFile {
 /// Opens a listening socket at `path` for each worker.
 pub(super) fn bind(path: &Path, workers: usize) -> Result<Vec<Listener>, ListenError> {
     let wrong = |reason| ListenError { address: ListenAddress::Unix(path.to_owned()), reason };
-    let _lock = lock_folder(path).map_err(|error| wrong(error.into()))?;
     if check(path).map_err(wrong)? {
         fs::remove_file(path).map_err(|error| wrong(error.into()))?;
     }
@@ -69,7 +66,7 @@ pub(super) fn bind(path: &Path, workers: usize) -> Result<Vec<Listener>, ListenE
 pub(super) fn probe(path: &Path) -> Result<(), ListenError> {
     let wrong = |reason| ListenError { address: ListenAddress::Unix(path.to_owned()), reason };
     check(path).map_err(wrong)?;
-    let folder = fs::metadata(folder(path)).map_err(|error| wrong(error.into()))?;
+    let folder = fs::metadata(path.parent().unwrap_or(path)).map_err(|error| wrong(error.into()))?;
     if folder.is_dir() { Ok(()) } else { Err(wrong(io::Error::from(ErrorKind::NotADirectory).into())) }
 }
 
@@ -89,17 +86,6 @@ fn check(path: &Path) -> Result<bool, ListenReason> {
         // A full queue, or a socket that nobody may connect to: somebody has it.
         _ => Err(ListenReason::InUse),
     }
-}
-
-/// Locks the folder of the socket until the result is dropped.
-fn lock_folder(path: &Path) -> io::Result<File> {
-    let folder = File::open(folder(path))?;
-    flock(&folder, FlockOperation::LockExclusive)?;
-    Ok(folder)
-}
-
-fn folder(path: &Path) -> &Path {
-    path.parent().unwrap_or(path)
 }
 
 #[cfg(test)]

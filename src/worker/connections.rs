@@ -19,6 +19,15 @@ use crate::net::Listener;
 /// Between two lines that say the same.
 const SAID_AGAIN: Duration = Duration::from_secs(10);
 
+/// Why a connection is closed without a reply.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Closed {
+    /// With `--proxy-protocol`, its peer is not trusted.
+    Untrusted,
+    /// With `--proxy-protocol`, it begins with something else.
+    NoHeader,
+}
+
 impl Worker {
     /// Accepts all waiting connections. Each goes to the worker with the fewest connections.
     pub(super) fn accept_all(&mut self) {
@@ -118,7 +127,7 @@ impl Worker {
         self.generation += 1;
         let hop = Hop::new(peer, &self.shared.trusted);
         if self.shared.proxy_protocol && !hop.is_trusted() {
-            self.say_closed(peer, "its peer is no --trusted-proxy, as --proxy-protocol requires");
+            self.say_closed(peer, Closed::Untrusted);
             self.shared.handoff.leave(self.index);
             return;
         }
@@ -170,11 +179,15 @@ impl Worker {
 
     /// Says once in a while that a connection is closed without a reply.
     #[cold]
-    pub(super) fn say_closed(&mut self, peer: Option<IpAddr>, why: &str) {
-        if self.closed_said.is_none_or(|said| self.now.duration_since(said) >= SAID_AGAIN) {
-            self.closed_said = Some(self.now);
+    pub(super) fn say_closed(&mut self, peer: Option<IpAddr>, why: Closed) {
+        let (said, why) = match why {
+            Closed::Untrusted => (&mut self.untrusted_said, "its peer is no --trusted-proxy"),
+            Closed::NoHeader => (&mut self.no_header_said, "it begins with no header of the PROXY protocol"),
+        };
+        if said.is_none_or(|said| self.now.duration_since(said) >= SAID_AGAIN) {
+            *said = Some(self.now);
             let peer = peer.map_or("unix:".to_owned(), |peer| peer.to_string());
-            tracing::warn!(peer, "a connection is closed: {why}");
+            tracing::warn!(peer, "a connection is closed, as --proxy-protocol requires: {why}");
         }
     }
 

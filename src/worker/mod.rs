@@ -80,7 +80,8 @@ pub struct Worker {
     /// When it served last; `None` once it has given back the memory that it kept for more.
     served: Option<Instant>,
     not_accepted_said: Option<Instant>,
-    closed_said: Option<Instant>,
+    untrusted_said: Option<Instant>,
+    no_header_said: Option<Instant>,
     /// Connections that have come in this turn and were not visited yet.
     fresh: usize,
     /// Connections wait in the listeners' queues for those to make way.
@@ -130,7 +131,8 @@ impl Worker {
             swept: Instant::now(),
             served: None,
             not_accepted_said: None,
-            closed_said: None,
+            untrusted_said: None,
+            no_header_said: None,
             fresh: 0,
             accept_again: false,
             shared,

@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 
 use super::Worker;
+use super::connections::Closed;
 use super::slot::Buffer;
 use super::timers::Until;
 use crate::intake::Hop;
@@ -60,10 +61,7 @@ impl Worker {
             }
             ParsedProxyHeader::NeedMore | ParsedProxyHeader::Refused => {
                 let peer = slot.hop.address();
-                self.say_closed(
-                    peer,
-                    "it does not begin with a header of the PROXY protocol, as --proxy-protocol requires",
-                );
+                self.say_closed(peer, Closed::NoHeader);
                 self.close(index);
                 false
             }

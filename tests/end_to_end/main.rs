@@ -9,8 +9,10 @@
 mod support;
 
 mod admin;
+mod addresses;
 mod arrival;
 mod assumptions;
+mod behind_proxies;
 mod commands;
 mod crash;
 mod damage;

@@ -1,8 +1,13 @@
 //! A raw HTTP client: sends the bytes that it is given.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
 
 use super::PATIENCE;
 use super::load::{Reply, request};
@@ -49,6 +54,25 @@ impl Connection {
         stream.set_nodelay(true).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
         Some(Self { stream, received: Vec::new(), end: None })
+    }
+
+    /// Opens one to a Unix socket. What is called on it is the same for both families.
+    pub fn open_unix(path: &Path) -> Self {
+        let stream = UnixStream::connect(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        Self::over(TcpStream::from(OwnedFd::from(stream)))
+    }
+
+    /// Opens one from an address of this machine, such as 127.0.0.7.
+    pub fn open_from(from: IpAddr, address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
+        socket.connect(&address.into()).unwrap_or_else(|error| panic!("{address}: {error}"));
+        Self::over(socket.into())
+    }
+
+    fn over(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { stream, received: Vec::new(), end: None }
     }
 
     pub fn send(&mut self, bytes: &[u8]) {
