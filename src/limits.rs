@@ -133,18 +133,18 @@ pub const LOG_FLUSH_MAX: Duration = Duration::from_secs(1);
 /// files, the standard streams, what libraries open.
 pub const DESCRIPTORS_KEPT: u64 = 64;
 
-/// Idle connections that are looked at to find one to close when a new one comes and none is left.
-pub const IDLE_LOOK_MAX: usize = 16;
+/// Idle connections that are examined to find one to close when a new one comes and none is left.
+pub const IDLE_SCAN_MAX: usize = 16;
 
 /// While stopping, a connection without a request is kept so long for one that is on its way.
 pub const STOPPING_IDLE_MS: u64 = 500;
 
-/// How often the table's columns are looked at while nothing says that they have changed. A column
-/// that is added makes no error: so long may its values go missing. Costs four small queries.
-pub const SCHEMA_LOOK_SECONDS: u64 = 60;
+/// How often the table is described while nothing says that its columns have changed. A column that is
+/// added makes no error: so long may its values go missing. Costs four small queries.
+pub const SCHEMA_REFRESH_SECONDS: u64 = 60;
 
 /// The same while ClickHouse is away: it may come back with another table.
-pub const SCHEMA_LOOK_AWAY_SECONDS: u64 = 2;
+pub const SCHEMA_REFRESH_AWAY_SECONDS: u64 = 2;
 
 /// The body of a request that replays rejected lines, on the admin address: a few of its requests, and
 /// the batch of one, are in memory.
@@ -152,10 +152,10 @@ pub const REPLAY_BYTES_MAX: usize = 2 << 20;
 
 /// How often the server's time zone is asked for where a column has none of its own: so long may its
 /// events be hours off after a change. Costs one small query.
-pub const TIMEZONE_LOOK_SECONDS: u64 = 1;
+pub const TIMEZONE_CHECK_SECONDS: u64 = 1;
 
-/// Looks that errors call for follow each other no sooner than this.
-pub const SCHEMA_LOOK_PAUSE_MS: u64 = 1000;
+/// The least time between two descriptions of the table, however many errors call for one.
+pub const SCHEMA_REFRESH_PAUSE_MS: u64 = 1000;
 
 /// The longest pause between two sweeps of a worker: over its time-outs, and with its heartbeat. A
 /// heartbeat of a healthy worker is at most so old, and what a slow turn adds.
@@ -239,8 +239,8 @@ const _: () = {
     // A rejected line fits into one frame beside others.
     assert!(QUARANTINE_LINE_BYTES_MAX <= TURN_BYTES_MAX);
     // ClickHouse that is away is asked more often than one that is there, and neither without a pause.
-    assert!(SCHEMA_LOOK_AWAY_SECONDS < SCHEMA_LOOK_SECONDS);
-    assert!(SCHEMA_LOOK_PAUSE_MS <= SCHEMA_LOOK_AWAY_SECONDS * 1000);
+    assert!(SCHEMA_REFRESH_AWAY_SECONDS < SCHEMA_REFRESH_SECONDS);
+    assert!(SCHEMA_REFRESH_PAUSE_MS <= SCHEMA_REFRESH_AWAY_SECONDS * 1000);
     // Many sweeps pass before a thread is called stuck.
     assert!(SWEEP_MS * 10 <= HEARTBEAT_AGE_MAX_MS);
     // A stop looks at idle connections at least once before it closes them.

@@ -105,13 +105,31 @@ fn create_quarantine(name: &TableName, engine: &QuarantineEngine) -> String {
     )
 }
 
-/// Every statement that [`create_missing`] may run for a table, as they are for one without replicas.
+/// Every statement that [`create_missing`] may run for a table without replicas.
 pub fn statements(name: &TableName) -> Vec<String> {
+    statements_with(name, &QuarantineEngine::MergeTree)
+}
+
+/// Every statement that [`create_missing`] may run on a server.
+///
+/// # Errors
+///
+/// If the server does not answer or refuses.
+pub fn statements_on(clickhouse: &ClickHouse, name: &TableName) -> Result<Vec<String>, ClientError> {
+    let engine = match QuarantineEngine::like(clickhouse, name) {
+        // The table is missing. The one that is created has no replicas.
+        Err(ClientError::Refused { code: Some(60), .. }) => QuarantineEngine::MergeTree,
+        engine => engine?,
+    };
+    Ok(statements_with(name, &engine))
+}
+
+fn statements_with(name: &TableName, quarantine: &QuarantineEngine) -> Vec<String> {
     let mut statements = vec![create_database(&name.database)];
     if name.table == DEFAULT_TABLE {
         statements.push(create_events(name));
     }
-    statements.push(create_quarantine(name, &QuarantineEngine::MergeTree));
+    statements.push(create_quarantine(name, quarantine));
     statements
 }
 

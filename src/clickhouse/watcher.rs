@@ -54,11 +54,11 @@ impl Watcher {
         let mut logged = None;
         loop {
             let answered = self.ask(&mut logged);
-            thread::sleep(Duration::from_millis(limits::SCHEMA_LOOK_PAUSE_MS));
+            thread::sleep(Duration::from_millis(limits::SCHEMA_REFRESH_PAUSE_MS));
             if answered {
                 self.wait();
             } else {
-                self.refresh.wait(Duration::from_secs(limits::SCHEMA_LOOK_AWAY_SECONDS));
+                self.refresh.wait(Duration::from_secs(limits::SCHEMA_REFRESH_AWAY_SECONDS));
             }
         }
     }
@@ -68,11 +68,11 @@ impl Watcher {
     /// events would be hours off.
     fn wait(&self) {
         if !self.known.depends_on_timezone() {
-            self.refresh.wait(Duration::from_secs(limits::SCHEMA_LOOK_SECONDS));
+            self.refresh.wait(Duration::from_secs(limits::SCHEMA_REFRESH_SECONDS));
             return;
         }
-        for _ in 0..limits::SCHEMA_LOOK_SECONDS / limits::TIMEZONE_LOOK_SECONDS {
-            if self.refresh.wait(Duration::from_secs(limits::TIMEZONE_LOOK_SECONDS)) || !self.has_known_timezone() {
+        for _ in 0..limits::SCHEMA_REFRESH_SECONDS / limits::TIMEZONE_CHECK_SECONDS {
+            if self.refresh.wait(Duration::from_secs(limits::TIMEZONE_CHECK_SECONDS)) || !self.has_known_timezone() {
                 return;
             }
         }

@@ -1,18 +1,52 @@
 //! `sluicegate schema`: the statements that `serve` would run.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use crate::clickhouse::tables;
 use crate::config::Settings;
 
-/// Prints the `CREATE` statements of the database, the default table and the quarantine table.
+/// Time limit for each query to a server.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+
+/// Prints the `CREATE` statements of the database, the default table and the quarantine table. The
+/// quarantine of a table that is there depends on the table's engine, so every server is asked; if their
+/// statements differ, each set is printed below a comment with its servers.
 ///
 /// # Errors
 ///
-/// If `out` can't be written.
+/// If the settings are invalid, or `out` can't be written.
 pub fn run(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
-    for statement in tables::statements(&settings.table().name) {
-        writeln!(out, "{statement};\n")?;
+    let name = settings.table().name;
+    let servers = settings.clickhouse().map_err(io::Error::other)?;
+    let mut sets: Vec<(Vec<String>, Vec<&str>)> = Vec::new();
+    for server in &servers {
+        match tables::statements_on(&server.within(ANSWER_WITHIN), &name) {
+            Ok(statements) => match sets.iter_mut().find(|(set, _)| *set == statements) {
+                Some((_, urls)) => urls.push(server.url()),
+                None => sets.push((statements, vec![server.url()])),
+            },
+            Err(error) => {
+                let error = error.to_string();
+                writeln!(out, "-- {}: {}", server.url(), error.lines().next().unwrap_or_default())?;
+            }
+        }
+    }
+    if sets.is_empty() {
+        writeln!(
+            out,
+            "-- No server could be asked. For a table that is there and has replicas, the quarantine differs."
+        )?;
+        sets.push((tables::statements(&name), Vec::new()));
+    }
+    let differ = sets.len() > 1;
+    for (statements, urls) in sets {
+        if differ {
+            writeln!(out, "-- {}", urls.join(", "))?;
+        }
+        for statement in statements {
+            writeln!(out, "{statement};\n")?;
+        }
     }
     Ok(())
 }

@@ -12,6 +12,8 @@ use crate::connection::RequestLimits;
 use crate::http::HeadLimits;
 use crate::intake::Timeouts;
 use crate::intake::budget::BudgetLimits;
+use crate::limits;
+use crate::ndjson::EncodeLimits;
 use crate::ndjson::{AddressForm, AddressKey, EncodeLimits};
 use crate::net::{ListenAddress, TrustedProxies};
 use crate::schema::Addresses;
@@ -118,6 +120,25 @@ impl Settings {
             password: self.clickhouse_password()?,
         };
         ClickHouse::connect(&config).map_err(|error| ConfigError(error.to_string()))
+    }
+
+    /// Number of workers: `--workers`, or one per core.
+    pub fn worker_count(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.workers.map_or_else(cores, usize::from)
+    }
+
+    /// Number of file descriptors that are kept back for everything that is no connection of a client.
+    pub fn descriptors_kept(&self) -> u64 {
+        // An event queue, a waker, and the listening sockets.
+        let workers = self.worker_count().saturating_mul(2 + self.listen.len());
+        // A connection to each server and the file that is sent, for each inserter and each spare one; the
+        // watcher has connections as well.
+        let inserters = (2 * self.inserters.get() + 1).saturating_mul(self.clickhouse_url.len() + 2);
+        // Those whose request is read, and those that linger.
+        let admin = 2 * limits::ADMIN_CONNECTIONS_MAX;
+        let counted = workers + inserters + admin + limits::REFUSED_CONNECTIONS_MAX;
+        limits::DESCRIPTORS_KEPT + counted as u64
     }
 
     /// The limits of a request.

@@ -78,9 +78,9 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     let segment_bytes = settings.batch_bytes.0.max(settings.encoded_bytes_max.0) + limits::SEGMENT_BLOCKS_BYTES;
     spool::require_file_bytes(segment_bytes)?;
     let (spool, recovered) = Spool::open(settings.spool())?;
-    let metrics: Vec<Arc<WorkerMetrics>> = (0..worker_count(settings)).map(|_| Arc::default()).collect();
+    let metrics: Vec<Arc<WorkerMetrics>> = (0..settings.worker_count()).map(|_| Arc::default()).collect();
     probe_addresses(&settings.listen)?;
-    let connections_max = files::connections_max(settings, metrics.len())?;
+    let connections_max = files::connections_max(settings)?;
     let settings = &Settings { connections_max, ..settings.clone() };
     let budget = ByteBudget::new(settings.budget());
     let admin = start_admin(settings, &lifecycle, &spool, &metrics, &budget)?;
@@ -247,11 +247,6 @@ fn warn_of_format(frozen: &Frozen, format: InsertFormat) {
              does not check in that format, or because ClickHouse is too old to check types; rows are sent as RowBinary"
         );
     }
-}
-
-fn worker_count(settings: &Settings) -> usize {
-    let cores = || thread::available_parallelism().map_or(1, usize::from);
-    settings.workers.map_or_else(cores, usize::from)
 }
 
 fn start_embedded(path: &Path, settings: &Settings) -> Result<Embedded, ServerError> {

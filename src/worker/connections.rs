@@ -92,7 +92,7 @@ impl Worker {
     /// Closes the connection that has waited longest for a request, to make room for another. False
     /// when there is none, or each has a request on its way.
     fn close_an_idle_one(&mut self) -> bool {
-        let longest = self.timers.idle().take(limits::IDLE_LOOK_MAX);
+        let longest = self.timers.idle().take(limits::IDLE_SCAN_MAX);
         let found = longest
             .into_iter()
             .find(|index| self.slots.get(*index).and_then(Option::as_ref).is_some_and(Slot::is_idle));

@@ -8,8 +8,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod admin;
 mod addresses;
+mod admin;
 mod arrival;
 mod assumptions;
 mod behind_proxies;

@@ -106,6 +106,21 @@ fn what_a_server_may_have_never_goes_to_one_with_a_window_of_its_own() {
 }
 
 #[test]
+fn schema_prints_the_quarantine_that_serve_makes_on_each_replica() {
+    let clickhouse = replicas();
+    let second = Forwarder::new(&clickhouse.url(), "replica_a", "replica_b");
+    let urls = format!("{},{}", clickhouse.url(), second.url());
+    let (ok, statements, _) = run(&["schema", "--clickhouse-url", &urls, "--database", "replica_a"]);
+    for engine in ["'/tables/events_quarantine', 'a'", "'/tables/events_quarantine', 'b'"] {
+        let engine = format!("ENGINE = ReplicatedMergeTree({engine})");
+        assert!(ok && statements.matches(&engine).count() == 1, "{engine}: {statements}");
+    }
+    assert!(statements.contains(&format!("-- {}/\n", second.url())), "{statements}");
+    let (ok, statements, _) = run(&["schema", "--clickhouse-url", &clickhouse.url(), "--database", "replica_a"]);
+    assert!(ok && !statements.contains("--") && statements.contains("ReplicatedMergeTree"), "{statements}");
+}
+
+#[test]
 fn check_and_the_log_say_who_shares_a_window_and_that_a_quorum_is_missing() {
     let clickhouse = replicas();
     let first = Forwarder::new(&clickhouse.url(), "", "");

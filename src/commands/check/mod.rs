@@ -8,6 +8,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Instant;
 
+use rustix::process::{Resource, getrlimit};
+
 use crate::clickhouse::TableConfig;
 use crate::clickhouse::arrival;
 use crate::clickhouse::client::ClickHouse;
@@ -22,9 +24,6 @@ pub use finding::{Finding, Report, Severity};
 
 /// Number of syncs that are timed.
 const SYNCS: usize = 21;
-
-/// Number of file descriptors that are needed in addition to those of the connections.
-const FILES_BESIDE_CONNECTIONS: u64 = 200;
 
 /// Prints the report. True if `serve` would work.
 ///
@@ -226,19 +225,21 @@ fn time_syncs(folder: &Path) -> io::Result<Vec<u128>> {
     times
 }
 
+/// Checks the limit of open files, which `serve` raises to the hard limit at its start.
 fn check_files(settings: &Settings, report: &mut Report) {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let needed = settings.connections_max as u64 + FILES_BESIDE_CONNECTIONS;
-    let connections_max = settings.connections_max;
-    match limit {
-        Some(limit) if limit < needed => report.add_with_remedy(
-            Severity::Warning,
-            format!("open files: {limit}, less than the {needed} that --connections-max {connections_max} needs"),
-            Some("raise it with `ulimit -n` or LimitNOFILE=".to_owned()),
-        ),
-        Some(limit) => {
-            report.add(Severity::Info, format!("open files: {limit}, enough for --connections-max {connections_max}"));
+    let Some(limit) = getrlimit(Resource::Nofile).maximum else {
+        return report.add(Severity::Info, "open files: no limit");
+    };
+    let (kept, connections_max) = (settings.descriptors_kept(), settings.connections_max as u64);
+    let left = limit.saturating_sub(kept);
+    let what = format!("open files: the hard limit is {limit}, of which {kept} are not for connections");
+    let (severity, consequence) = match left {
+        0 => (Severity::Error, "serve does not start".to_owned()),
+        _ if left < connections_max => {
+            (Severity::Warning, format!("serve lowers --connections-max from {connections_max} to {left}"))
         }
-        None => report.add(Severity::Info, "open files: no limit"),
-    }
+        _ => return report.add(Severity::Info, format!("{what}; enough for --connections-max {connections_max}")),
+    };
+    let remedy = "raise it with `ulimit -Hn` or LimitNOFILE=".to_owned();
+    report.add_with_remedy(severity, format!("{what}; {consequence}"), Some(remedy));
 }

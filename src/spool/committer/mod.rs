@@ -2,7 +2,7 @@
 //! appends them as frames with one write, syncs once for all of them, and returns every batch to its
 //! worker with its outcome.
 
-mod room;
+mod space;
 
 use std::io;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::storage::{SealError, end_after_failed_sync};
 use super::{Durability, Spool};
 use crate::batch::{Batch, CommitOutcome, CommitRefusal, Exchange, Position, Returned, SegmentNumber};
 use crate::limits;
-use room::refusal_of;
+use space::refusal_of;
 
 /// The longest sleep of the idle committer. Each wake-up sets the heartbeat and checks the free
 /// disk space.
@@ -136,7 +136,7 @@ impl<E: Exchange> Committer<E> {
             return Ok(Turn::Busy);
         }
         if !finished {
-            self.look_for_room()?;
+            self.update_refusal()?;
             return Ok(Turn::Idle);
         }
         if self.open.as_ref().is_some_and(|open| !open.is_empty()) {
@@ -310,7 +310,7 @@ impl<E: Exchange> Committer<E> {
             return Ok(());
         }
         self.recover_postponed()?;
-        let recycled = match self.room() {
+        let recycled = match self.check_space() {
             Ok(()) => self.spool.pool.take(),
             // A recycled file occupies its disk space already.
             Err(refusal) => Some(self.spool.pool.take().ok_or(refusal)?),

@@ -15,7 +15,7 @@ impl<E: Exchange> Committer<E> {
     }
 
     /// Checks that the spool's limit and the free disk space permit another segment file.
-    pub(super) fn room(&self) -> Result<(), CommitRefusal> {
+    pub(super) fn check_space(&self) -> Result<(), CommitRefusal> {
         let capacity = self.capacity();
         if self.spool.metrics.spool_bytes() + capacity > self.spool.config.spool_bytes_max {
             return Err(CommitRefusal::SpoolFull);
@@ -29,28 +29,28 @@ impl<E: Exchange> Committer<E> {
 
     /// Updates the refusal that is reported while no segment is open. Without open segment and
     /// without requests, nothing else would notice that space ran out or came back.
-    pub(super) fn look_for_room(&mut self) -> Result<(), SyncFailed> {
+    pub(super) fn update_refusal(&mut self) -> Result<(), SyncFailed> {
         if self.must_seal {
             self.seal()?;
         }
         if self.open.is_none() && !self.must_seal {
-            let room = self.recover_postponed().and_then(|()| self.room());
-            let room = match self.refused {
-                Some(refused) => room.and_then(|()| self.write_again(refused)),
-                None => room,
+            let space = self.recover_postponed().and_then(|()| self.check_space());
+            let space = match self.refused {
+                Some(refused) => space.and_then(|()| self.write_again(refused)),
+                None => space,
             };
-            if room.is_ok()
+            if space.is_ok()
                 && let Err(error) = self.spool.layout.keep_spare()
             {
-                tracing::debug!(%error, "there is no room to spare");
+                tracing::debug!(%error, "there is no disk space for the spare file");
             }
-            self.spool.metrics.refuse(room.err());
+            self.spool.metrics.refuse(space.err());
         }
         Ok(())
     }
 
-    /// Room says nothing about a disk that refuses writes, has no inodes, or a quota: only a write does. At
-    /// most once in [`RETRY_PAUSE`].
+    /// Opens a segment after a write was refused. Free space says nothing about a disk that refuses writes,
+    /// has no inodes, or a quota: only a write does. Tried at most once per [`RETRY_PAUSE`].
     fn write_again(&mut self, refused: CommitRefusal) -> Result<(), CommitRefusal> {
         if self.tried_writing.elapsed() < RETRY_PAUSE {
             return Err(refused);
