@@ -17,18 +17,23 @@ pub(super) fn is_cross_site(head: &Head<'_>) -> bool {
     is_fetched || head.header_lines("origin").any(|origin| !is_own(origin, host))
 }
 
-/// True if `origin` is the origin of this address, which the client calls `host`. A host name other
-/// than `localhost` never is, because its owner may have pointed it here (DNS rebinding).
+/// True if `origin` is the origin of this address, which the client calls `host`. A host that is not
+/// fixed never is.
 fn is_own(origin: &[u8], host: &[u8]) -> bool {
+    let of_origin = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
+    is_fixed(host) && of_origin.is_some_and(|origin| origin.eq_ignore_ascii_case(host))
+}
+
+/// True if `host` is an IP address or `localhost`, with or without a port. The owner of any other name
+/// may have pointed the name here (DNS rebinding).
+pub(super) fn is_fixed(host: &[u8]) -> bool {
     let Ok(host) = str::from_utf8(host) else { return false };
     let name = match host.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => name,
         _ => host,
     };
     let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    let is_fixed = name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok();
-    let of_origin = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
-    is_fixed && of_origin.is_some_and(|origin| origin.eq_ignore_ascii_case(host.as_bytes()))
+    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
 }
 
 #[cfg(test)]

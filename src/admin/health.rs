@@ -34,40 +34,65 @@ pub(super) fn live(workers: &[Arc<WorkerMetrics>], spool: &SpoolMetrics) -> Page
     Page::json(Status::Ok, "{\"status\":\"ok\"}".to_owned())
 }
 
+/// True for `/livez`, `/readyz` and the aliases of `/readyz`.
+pub(super) fn is_health(path: &str) -> bool {
+    matches!(path, LIVE_PATH | "/readyz" | "/healthz" | "/health" | "/ping")
+}
+
 /// `/readyz`: 200 if an event would be taken now, with a warning for everything that needs operator
-/// action.
-pub(super) fn ready(admin: &Admin) -> Page {
+/// action. If `tells` is false, the warnings are counts: ClickHouse's messages quote events.
+pub(super) fn ready(admin: &Admin, tells: bool) -> Page {
     if let Some(fault) = admin.health.unready() {
         return Page::fault(fault.status, fault.code, fault.message);
     }
-    let warnings = sonic_rs::to_string(&warnings(admin)).unwrap_or_else(|_| "[]".to_owned());
+    let warnings: Vec<String> = if tells {
+        warnings(admin).into_iter().flat_map(|warning| warning.texts).collect()
+    } else {
+        warnings(admin).iter().map(|Warning { about, count, .. }| format!("{about}: {count}")).collect()
+    };
+    let warnings = sonic_rs::to_string(&warnings).unwrap_or_else(|_| "[]".to_owned());
     Page::json(Status::Ok, format!("{{\"status\":\"ok\",\"warnings\":{warnings}}}"))
 }
 
-fn warnings(admin: &Admin) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if !admin.spool.ledger().balances() {
-        warnings.push(
-            "the ledger does not balance: this is a bug of sluicegate, please report it; /stats shows the accounts"
-                .to_owned(),
-        );
+/// What needs operator action.
+struct Warning {
+    about: &'static str,
+    count: u64,
+    texts: Vec<String>,
+}
+
+impl Warning {
+    fn of(about: &'static str, texts: impl IntoIterator<Item = String>) -> Self {
+        let texts: Vec<String> = texts.into_iter().collect();
+        Self { about, count: texts.len() as u64, texts }
     }
+}
+
+fn warnings(admin: &Admin) -> Vec<Warning> {
+    let unbalanced = (!admin.spool.ledger().balances()).then(|| {
+        "the ledger does not balance: this is a bug of sluicegate, please report it; /stats shows the accounts"
+            .to_owned()
+    });
     let damaged = admin.spool.damaged();
-    if damaged > 0 {
-        warnings.push(format!("{damaged} files that could not be read completely are in the spool's folder damaged/"));
-    }
-    warnings.extend(admin.spool.others().iter().map(|OtherTable { name, segments, events }| {
+    let damaged_text = (damaged > 0)
+        .then(|| format!("{damaged} files that could not be read completely are in the spool's folder damaged/"));
+    let others = admin.spool.others().iter().map(|OtherTable { name, segments, events }| {
         format!(
             "the spool holds {events} events in {segments} segments of --table {name}, which this server does not send; \
              stop it and send them with `sluicegate drain --table {name}` and the same --spool-dir"
         )
-    }));
-    warnings.extend(admin.inserts.table_problem().clone());
-    warnings.extend(admin.inserts.failing.warning());
+    }).collect::<Vec<_>>();
     let held = admin.spool.held.reasons();
-    warnings
-        .extend(held.iter().take(WARNINGS_MAX).map(|(number, reason)| format!("segment {number} is held: {reason}")));
+    let named = held.iter().take(WARNINGS_MAX).map(|(number, reason)| format!("segment {number} is held: {reason}"));
     let more = held.len().saturating_sub(WARNINGS_MAX);
-    warnings.extend((more > 0).then(|| format!("{more} more segments are held")));
-    warnings
+    let more = (more > 0).then(|| format!("{more} more segments are held"));
+    let all = [
+        Warning::of("faults of the ledger", unbalanced),
+        Warning { count: damaged, ..Warning::of("damaged files", damaged_text) },
+        Warning::of("other tables in the spool", others),
+        Warning::of("faults of the table", admin.inserts.table_problem().clone()),
+        Warning::of("warnings about failing INSERTs", admin.inserts.failing.warning()),
+        Warning { count: held.len() as u64, ..Warning::of("held segments", named.chain(more)) },
+    ];
+    all.into_iter().filter(|warning| warning.count > 0).collect()
 }

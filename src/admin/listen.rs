@@ -2,19 +2,22 @@
 //!
 //! One thread polls all of them and waits for nobody: it reads heads, answers `/livez`, and hands every
 //! other request to a thread of its own. A connection that does not send its head has a place here and
-//! no thread; when places run out, the one that has waited longest is closed.
+//! no thread; when places run out, the one that has waited longest is closed. A connection whose reply
+//! is sent lingers here too.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam::channel::{self, Receiver, Sender};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
+use super::linger::Lingerers;
 use super::{Admin, Page, health, replay, response};
 use crate::api::Fault;
 use crate::http::{self, HeadLimits, Method, Parsed, Status};
@@ -60,7 +63,10 @@ enum Next {
         page: Kind,
         head_only: bool,
     },
-    Refuse(Fault),
+    Refuse {
+        page: Page,
+        head_only: bool,
+    },
 }
 
 impl Admin {
@@ -79,7 +85,17 @@ impl Admin {
         let mut listener = mio::net::TcpListener::from_std(listener);
         let poll = Poll::new()?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let mut place = Place { admin: self, poll, pending: VecDeque::new(), tokens: 0, busy: Arc::default() };
+        let (answered, done) = channel::unbounded();
+        let mut place = Place {
+            admin: self,
+            poll,
+            pending: VecDeque::new(),
+            lingerers: Lingerers::default(),
+            tokens: 0,
+            busy: Arc::default(),
+            answered,
+            done,
+        };
         let mut events = Events::with_capacity(limits::ADMIN_CONNECTIONS_MAX);
         loop {
             match place.poll.poll(&mut events, Some(ACCEPT_PAUSE)) {
@@ -89,7 +105,12 @@ impl Admin {
             // Where accepting failed, the edge is gone: it is tried each time.
             place.accept_all(&listener);
             for event in events.iter().filter(|event| event.token() != LISTENER) {
+                place.lingerers.discard(event.token());
                 place.read(event.token());
+            }
+            // The pause between two polls is short enough for these: their replies are sent.
+            while let Ok(stream) = place.done.try_recv() {
+                place.linger(stream);
             }
             place.close_late();
         }
@@ -102,9 +123,13 @@ struct Place {
     poll: Poll,
     /// The longest waiting first.
     pending: VecDeque<Pending>,
+    lingerers: Lingerers,
     tokens: usize,
     /// Requests that a thread serves.
     busy: Arc<AtomicUsize>,
+    /// Where a thread puts the connection of a request that is answered.
+    answered: Sender<TcpStream>,
+    done: Receiver<TcpStream>,
 }
 
 impl Place {
@@ -127,15 +152,25 @@ impl Place {
         if self.pending.len() >= limits::ADMIN_CONNECTIONS_MAX {
             self.pending.pop_front();
         }
-        self.tokens += 1;
-        let token = Token(self.tokens);
+        let token = self.next_token();
         if self.poll.registry().register(&mut stream, token, Interest::READABLE).is_ok() {
             self.pending.push_back(Pending { token, stream, input: Vec::new(), since: Instant::now() });
             self.read(token);
         }
     }
 
+    fn next_token(&mut self) -> Token {
+        self.tokens += 1;
+        Token(self.tokens)
+    }
+
+    fn linger(&mut self, stream: TcpStream) {
+        let token = self.next_token();
+        self.lingerers.take(stream, token, self.poll.registry());
+    }
+
     fn close_late(&mut self) {
+        self.lingerers.close_late(Instant::now());
         while self.pending.pop_front_if(|pending| pending.since.elapsed() > HEAD_TIMEOUT).is_some() {}
     }
 
@@ -143,7 +178,7 @@ impl Place {
         let Some(index) = self.pending.iter().position(|pending| pending.token == token) else {
             return;
         };
-        let next = self.pending.get_mut(index).map_or(Next::Close, Pending::read);
+        let next = self.pending.get_mut(index).map_or(Next::Close, |pending| pending.read(&self.admin));
         if matches!(next, Next::Wait) {
             return;
         }
@@ -153,28 +188,37 @@ impl Place {
         let _ = self.poll.registry().deregister(&mut pending.stream);
         match next {
             Next::Wait | Next::Close => {}
-            Next::Refuse(fault) => {
-                pending.send_at_once(&Page::fault(fault.status, fault.code, fault.message), false);
-            }
+            Next::Refuse { page, head_only } => self.send_at_once(pending, &page, head_only),
             Next::Request { page: Kind::Live, head_only } => {
-                pending.send_at_once(&health::live(&self.admin.workers, &self.admin.spool), head_only);
+                let page = health::live(&self.admin.workers, &self.admin.spool);
+                self.send_at_once(pending, &page, head_only);
             }
             Next::Request { page, head_only } => self.hand_over(pending, page, head_only),
         }
     }
 
-    fn hand_over(&self, mut pending: Pending, page: Kind, head_only: bool) {
+    /// Sends what fits into an empty socket's buffer, as each of these replies does.
+    fn send_at_once(&mut self, mut pending: Pending, page: &Page, head_only: bool) {
+        if pending.stream.write(&response(page, head_only)).is_ok() {
+            self.linger(pending.stream);
+        }
+    }
+
+    fn hand_over(&mut self, pending: Pending, page: Kind, head_only: bool) {
         // A ClickHouse that hangs leaves half of them to metrics and health.
         let most = limits::ADMIN_REQUESTS_MAX / if page == Kind::ClickHouse { 2 } else { 1 };
         if self.busy.fetch_add(1, Ordering::Relaxed) >= most {
             self.busy.fetch_sub(1, Ordering::Relaxed);
             let message = "Too many requests of this address are under way; try again later.";
-            return pending.send_at_once(&Page::fault(Status::ServiceUnavailable, "busy", message), head_only);
+            let page = Page::fault(Status::ServiceUnavailable, "busy", message);
+            return self.send_at_once(pending, &page, head_only);
         }
-        let (admin, busy) = (self.admin.clone(), self.busy.clone());
+        let (admin, busy, answered) = (self.admin.clone(), self.busy.clone(), self.answered.clone());
         let spawned = thread::Builder::new().name("admin-request".into()).spawn(move || {
             // A peer that went away is no news.
-            let _ = pending.serve(&admin);
+            if let Ok(stream) = pending.serve(&admin) {
+                let _ = answered.send(stream);
+            }
             busy.fetch_sub(1, Ordering::Relaxed);
         });
         if spawned.is_err() {
@@ -184,7 +228,7 @@ impl Place {
 }
 
 impl Pending {
-    fn read(&mut self) -> Next {
+    fn read(&mut self, admin: &Admin) -> Next {
         let mut space = [0; 4096];
         loop {
             match self.stream.read(&mut space) {
@@ -195,35 +239,37 @@ impl Pending {
                 Err(_) => return Next::Close,
             }
             let parsed = with_head(&self.input, |head| {
-                let reads = matches!(head.method, Method::Get | Method::Head);
+                let (reads, head_only) =
+                    (matches!(head.method, Method::Get | Method::Head), head.method == Method::Head);
+                if let Some(page) = admin.access.refusal(head) {
+                    return Next::Refuse { page, head_only };
+                }
                 let page = match http::plain_path(head.path).as_ref() {
                     health::LIVE_PATH if reads => Kind::Live,
                     path if path.starts_with("/api/") => Kind::ClickHouse,
                     _ => Kind::Plain,
                 };
-                Next::Request { page, head_only: head.method == Method::Head }
+                Next::Request { page, head_only }
             });
             match parsed {
                 Parsed::Done(next) => return next,
-                Parsed::Refused(refusal) => return Next::Refuse(refusal.into()),
+                Parsed::Refused(refusal) => {
+                    let Fault { status, code, message, .. } = refusal.into();
+                    return Next::Refuse { page: Page::fault(status, code, message), head_only: false };
+                }
                 Parsed::NeedMore => {}
             }
         }
     }
 
-    /// Sends what fits into an empty socket's buffer, as each of these replies does.
-    fn send_at_once(&mut self, page: &Page, head_only: bool) {
-        let _ = self.stream.write(&response(page, head_only));
-    }
-
-    /// Answers the request, on a thread that may wait.
-    fn serve(mut self, admin: &Admin) -> io::Result<()> {
+    /// Answers the request, on a thread that may wait, and shuts the server's side of the connection.
+    fn serve(mut self, admin: &Admin) -> io::Result<TcpStream> {
         let mut stream = std::net::TcpStream::from(self.stream);
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(PIECE_TIMEOUT))?;
         stream.set_write_timeout(Some(PIECE_TIMEOUT))?;
         let Parsed::Done(len) = with_head(&self.input, request_len) else {
-            return Ok(());
+            return Err(io::ErrorKind::InvalidData.into());
         };
         read_to(&mut stream, &mut self.input, len)?;
         let page = with_head(&self.input, |head| {
@@ -231,7 +277,7 @@ impl Pending {
             (admin.page(head, body), head.method == Method::Head)
         });
         let Parsed::Done((page, head_only)) = page else {
-            return Ok(());
+            return Err(io::ErrorKind::InvalidData.into());
         };
         let deadline = Instant::now() + PAGE_TIMEOUT;
         let bytes = response(&page, head_only);
@@ -244,7 +290,13 @@ impl Pending {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        if !rest.is_empty() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        // The client sees the end of the reply before the polling thread looks at the connection again.
+        stream.shutdown(Shutdown::Write)?;
+        stream.set_nonblocking(true)?;
+        Ok(TcpStream::from_std(stream))
     }
 }
 

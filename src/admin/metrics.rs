@@ -16,6 +16,9 @@ use crate::intake::metrics::{Counter, REQUEST_SECONDS, WorkerMetrics};
 use crate::ndjson::LineCode;
 use crate::spool::{COMMIT_SECONDS, KEY_SECONDS_MAX, LedgerSnapshot};
 
+/// Where [`page`] is.
+pub(super) const PATH: &str = "/metrics";
+
 /// The page.
 pub(super) fn page(admin: &Admin) -> Page {
     let mut registry = Registry::with_prefix("sluicegate");

@@ -4,11 +4,14 @@
 //! Each connection serves one request on a short-lived thread, so that a slow client does not delay
 //! the health probe of an orchestrator.
 
+mod access;
 mod browser;
 mod events;
 mod health;
+mod linger;
 mod listen;
 mod metrics;
+mod password;
 mod replay;
 mod requeue;
 mod series;
@@ -28,6 +31,7 @@ use crate::intake::metrics::WorkerMetrics;
 use crate::intake::replay::Replayer;
 use crate::spool::{Orders, SpoolMetrics};
 
+pub use access::Access;
 pub use series::Series;
 
 /// A function that makes one segment, or all of them, due now with an operator's orders. Returns how
@@ -36,6 +40,8 @@ pub type Requeue = Box<dyn Fn(Option<SegmentNumber>, Orders) -> usize + Send + S
 
 /// The state that the admin address shows.
 pub struct Admin {
+    /// Which requests are answered.
+    pub access: Access,
     /// Whether an event would be taken now.
     pub health: Arc<Health>,
     /// The metrics of each worker.
@@ -84,14 +90,10 @@ impl Page {
 }
 
 impl Admin {
+    /// Serves a request that [`Access::refusal`] has let through.
     fn page(&self, head: &Head<'_>, body: &[u8]) -> Page {
-        let reads = matches!(head.method, Method::Get | Method::Head);
-        if !reads && browser::is_cross_site(head) {
-            let message = "A page of another origin may not change anything here.";
-            return Page::fault(Status::Forbidden, "cross_site", message);
-        }
         let path = http::plain_path(head.path);
-        let page: fn(&Self, &str) -> Page = match path.as_ref() {
+        let page: fn(&Self, &Head<'_>) -> Page = match path.as_ref() {
             requeue::PATH => return requeue::page(self, head.method, head.query),
             replay::PATH if replay::body_len(head).is_none() => {
                 let message = "The body has no length, or is too long.";
@@ -99,16 +101,19 @@ impl Admin {
             }
             replay::PATH => return replay::page(self, head, body),
             health::LIVE_PATH => |admin, _| health::live(&admin.workers, &admin.spool),
-            "/readyz" | "/healthz" | "/health" | "/ping" => |admin, _| health::ready(admin),
-            "/metrics" => |admin, _| metrics::page(admin),
+            path if health::is_health(path) => |admin, head| health::ready(admin, admin.access.is_trusted(head)),
+            metrics::PATH => |admin, _| metrics::page(admin),
             "/stats" => |admin, _| stats::page(admin),
             "/version" => |_, _| version(),
             path => match path.strip_prefix("/api/") {
-                Some(table) if table == self.table.table || table == "events" => events::page,
+                Some(table) if table == self.table.table || table == "events" => {
+                    |admin, head| events::page(admin, head.query)
+                }
                 _ => return Page::fault(Status::NotFound, "not_found", "There is nothing at this path."),
             },
         };
-        if reads { page(self, head.query) } else { Page::only("GET, HEAD") }
+        let reads = matches!(head.method, Method::Get | Method::Head);
+        if reads { page(self, head) } else { Page::only("GET, HEAD") }
     }
 }
 
@@ -131,6 +136,7 @@ fn response(page: &Page, head_only: bool) -> Vec<u8> {
     let extra = match (page.allow, page.status) {
         (Some(methods), _) => Some(("Allow", methods)),
         (None, Status::ServiceUnavailable) => Some(("Retry-After", "1")),
+        (None, Status::Unauthorized) => Some(("WWW-Authenticate", password::CHALLENGE)),
         (None, _) => None,
     };
     let response = http::Response {

@@ -3,5 +3,6 @@
 pub mod check;
 pub mod quarantine;
 pub mod requeue;
+mod running;
 pub mod schema;
 pub mod spool;

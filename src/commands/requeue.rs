@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::clickhouse::client::provide_tls;
+use super::running::RunningServer;
 use crate::config::ConfigError;
 use crate::config::cli::RequeueArgs;
 use crate::spool::Spool;
@@ -29,10 +29,9 @@ pub fn run(arguments: &RequeueArgs, out: &mut impl Write) -> Result<(), Box<dyn 
         arguments.convert.then(|| "convert=1".to_owned()),
     ];
     let query = query.into_iter().flatten().collect::<Vec<_>>().join("&");
-    let address = arguments.settings.admin_listen;
-    provide_tls();
-    let client = reqwest::blocking::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
-    match client.post(format!("http://{address}/spool/requeue?{query}")).send() {
+    let server = RunningServer::new(&arguments.settings, Duration::from_secs(10))?;
+    let address = server.address();
+    match server.post(&format!("/spool/requeue?{query}")).send() {
         Ok(response) => {
             let succeeded = response.status() == 200;
             let text = response.text()?;

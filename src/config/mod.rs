@@ -65,6 +65,11 @@ pub struct Settings {
     #[arg(long, env = "SLUICEGATE_ADMIN_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9080")]
     pub admin_listen: SocketAddr,
 
+    /// File whose first line is the password of the admin address (HTTP Basic, any user); /livez,
+    /// /readyz without its texts, and /metrics stay open
+    #[arg(long, env = "SLUICEGATE_ADMIN_PASSWORD_FILE", value_name = "FILE")]
+    pub admin_password_file: Option<PathBuf>,
+
     /// Worker threads [default: one per core]
     #[arg(long, env = "SLUICEGATE_WORKERS", value_name = "N")]
     pub workers: Option<NonZeroUsize>,

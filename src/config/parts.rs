@@ -1,6 +1,7 @@
 //! The settings divided into the parts that the rooms need.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use super::{ClientIp, ConfigError, Settings};
@@ -166,10 +167,30 @@ impl Settings {
             let password = std::env::var("SLUICEGATE_CLICKHOUSE_PASSWORD").ok();
             return Ok(password.map(|text| text.lines().next().unwrap_or("").to_owned()));
         };
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError(format!("--clickhouse-password-file {}: {error}", path.display())))?;
-        Ok(Some(text.lines().next().unwrap_or("").to_owned()))
+        first_line("--clickhouse-password-file", path).map(Some)
     }
+
+    /// The password of the admin address; `None` without `--admin-password-file`.
+    ///
+    /// # Errors
+    ///
+    /// If the file can't be read, or its first line is empty, which would be no password.
+    pub fn admin_password(&self) -> Result<Option<String>, ConfigError> {
+        let Some(path) = &self.admin_password_file else { return Ok(None) };
+        match first_line("--admin-password-file", path)? {
+            password if password.is_empty() => {
+                Err(ConfigError(format!("--admin-password-file {}: its first line is empty", path.display())))
+            }
+            password => Ok(Some(password)),
+        }
+    }
+}
+
+/// The first line of the file that `flag` names, without its end.
+fn first_line(flag: &str, path: &Path) -> Result<String, ConfigError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| ConfigError(format!("{flag} {}: {error}", path.display())))?;
+    Ok(text.lines().next().unwrap_or("").to_owned())
 }
 
 fn bounded(bytes: u64) -> usize {

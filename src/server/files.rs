@@ -55,6 +55,8 @@ fn kept(settings: &Settings, workers: usize) -> u64 {
     let workers = workers * (2 + settings.listen.len());
     // A connection to each server and the file that is sent; the watcher has connections as well.
     let inserters = (settings.inserters.get() + 1) * (settings.clickhouse_url.len() + 2);
-    let counted = workers + inserters + limits::ADMIN_CONNECTIONS_MAX + limits::REFUSED_CONNECTIONS_MAX;
+    // Those whose request is read, and those that linger.
+    let admin = 2 * limits::ADMIN_CONNECTIONS_MAX;
+    let counted = workers + inserters + admin + limits::REFUSED_CONNECTIONS_MAX;
     limits::DESCRIPTORS_KEPT + counted as u64
 }

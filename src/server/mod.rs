@@ -36,7 +36,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::admin::{Admin, Series};
+use crate::admin::{Access, Admin, Series};
 use crate::api::Api;
 use crate::clickhouse::delivery;
 use crate::clickhouse::description::TableDescription;
@@ -209,6 +209,7 @@ fn start_admin(
     let listener = TcpListener::bind(address)
         .map_err(|error| ServerError(format!("--admin-listen {address} can't be listened on: {error}")))?;
     let admin = Arc::new(Admin {
+        access: Access::new(address, settings.admin_password()?.as_deref()),
         health: Arc::new(Health::new(lifecycle.clone(), spool.metrics(), *settings.commit_timeout)),
         workers: metrics.to_vec(),
         budget: budget.clone(),

@@ -9,6 +9,7 @@
 mod support;
 
 mod addresses;
+mod admin;
 mod arrival;
 mod assumptions;
 mod behind_proxies;

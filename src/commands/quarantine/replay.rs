@@ -24,15 +24,14 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufReader, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use reqwest::blocking::Client;
 use serde::Deserialize;
 
 use super::row::{self, Request};
 use super::{MARK, QuarantineTable, Since, quarantine_tables, since};
 use crate::clickhouse::client::ClientError;
+use crate::commands::running::RunningServer;
 use crate::config::ConfigError;
 use crate::config::cli::ReplayArgs;
 use crate::limits;
@@ -77,15 +76,15 @@ pub fn replay(arguments: &ReplayArgs, out: &mut impl Write) -> Result<(), Box<dy
     let settings = &arguments.settings;
     let since = since(arguments.since.as_deref());
     let tables = quarantine_tables(settings, &since, out)?;
-    let http = Client::builder().no_proxy().timeout(REQUEST_TIMEOUT).build()?;
-    let dry_run = if arguments.dry_run { "?dry_run=1" } else { "" };
-    let url = format!("http://{}{PATH}", reachable(settings.admin_listen));
-    let node = Node::ask(&http, &url)?;
+    let server = RunningServer::new(settings, REQUEST_TIMEOUT)?;
+    let target = if arguments.dry_run { format!("{PATH}?dry_run=1") } else { PATH.to_owned() };
+    let node = Node::ask(&server)?;
     let name = settings.table().name.to_string();
     if node.table != name {
+        let url = server.url(PATH);
         return Err(ConfigError(format!("the server at {url} takes lines for {}, not for {name}", node.table)).into());
     }
-    let until = if arguments.dry_run { u32::MAX } else { node.last_full_second(&http, &url)? };
+    let until = if arguments.dry_run { u32::MAX } else { node.last_full_second(&server)? };
     let mut total = Totals::default();
     for quarantine in &tables {
         if !arguments.dry_run {
@@ -93,8 +92,8 @@ pub fn replay(arguments: &ReplayArgs, out: &mut impl Write) -> Result<(), Box<dy
         }
         let mut replay = Replay {
             quarantine,
-            http: &http,
-            url: &format!("{url}{dry_run}"),
+            server: &server,
+            target: &target,
             dry_run: arguments.dry_run,
             force: arguments.force,
             until,
@@ -129,8 +128,9 @@ pub fn replay(arguments: &ReplayArgs, out: &mut impl Write) -> Result<(), Box<dy
 /// The replay of one quarantine table.
 struct Replay<'a> {
     quarantine: &'a QuarantineTable,
-    http: &'a Client,
-    url: &'a str,
+    server: &'a RunningServer,
+    /// Path and query of a request.
+    target: &'a str,
     dry_run: bool,
     /// Store lines again that may be stored already.
     force: bool,
@@ -236,13 +236,14 @@ impl Replay<'_> {
     fn send(&mut self, group: &Option<(String, u32)>, request: &mut Request) -> Result<(), Box<dyn std::error::Error>> {
         let Some((code, second)) = group.as_ref().filter(|_| request.lines() > 0) else { return Ok(()) };
         let lines = request.lines();
+        let url = self.server.url(self.target);
         let response = self
-            .http
-            .post(self.url)
+            .server
+            .post(self.target)
             .header("Idempotency-Key", request.key() + if self.force { "-forced" } else { "" })
             .body(std::mem::take(&mut request.body).written().to_vec())
             .send()
-            .map_err(|error| ConfigError(format!("the server does not answer at {}: {error}", self.url)))?;
+            .map_err(|error| ConfigError(format!("the server does not answer at {url}: {error}")))?;
         let (status, text) = (response.status().as_u16(), response.text()?);
         let reply: Reply = sonic_rs::from_str(&text).unwrap_or_default();
         if reply.error.as_deref() == Some(KEY_REUSED) {
@@ -307,8 +308,9 @@ struct Node {
 }
 
 impl Node {
-    fn ask(http: &Client, url: &str) -> Result<Self, Box<dyn std::error::Error>> {
-        let reply = http.get(url).send().and_then(reqwest::blocking::Response::text);
+    fn ask(server: &RunningServer) -> Result<Self, Box<dyn std::error::Error>> {
+        let url = server.url(PATH);
+        let reply = server.get(PATH).send().and_then(reqwest::blocking::Response::text);
         let text = reply.map_err(|error| ConfigError(format!("the server does not answer at {url}: {error}")))?;
         let node = sonic_rs::from_str(&text);
         Ok(node.map_err(|_| {
@@ -317,14 +319,14 @@ impl Node {
     }
 
     /// The second of its clock that is shown now, once that is over.
-    fn last_full_second(&self, http: &Client, url: &str) -> Result<u32, Box<dyn std::error::Error>> {
+    fn last_full_second(&self, server: &RunningServer) -> Result<u32, Box<dyn std::error::Error>> {
         for _ in 0..CLOCK_READS_MAX {
             std::thread::sleep(Duration::from_millis(100));
-            if Self::ask(http, url)?.second > self.second {
+            if Self::ask(server)?.second > self.second {
                 return Ok(self.second);
             }
         }
-        Err(ConfigError(format!("the clock of the server at {url} stands still")).into())
+        Err(ConfigError(format!("the clock of the server at {} stands still", server.url(PATH))).into())
     }
 }
 
@@ -373,16 +375,4 @@ fn begin(quarantine: &QuarantineTable, node: &Node, force: bool) -> Result<(), B
 fn end(quarantine: &QuarantineTable) -> Result<(), ClientError> {
     let statement = format!("DELETE FROM {} WHERE code = '{MARK}'", quarantine.table);
     quarantine.server.query(&statement, &[("lightweight_deletes_sync", "1")]).map(|_| ())
-}
-
-/// Where this machine reaches a listener.
-fn reachable(listener: SocketAddr) -> SocketAddr {
-    let mut address = listener;
-    if address.ip().is_unspecified() {
-        address.set_ip(match address.ip() {
-            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    address
 }
