@@ -103,6 +103,11 @@ pub struct Settings {
     #[arg(long, env = "SLUICEGATE_CLICKHOUSE_PASSWORD_FILE", value_name = "FILE")]
     pub clickhouse_password_file: Option<PathBuf>,
 
+    /// File with the certificates, in PEM, of the authorities that are trusted for https:// URLs of
+    /// ClickHouse, in place of the system's
+    #[arg(long, env = "SLUICEGATE_CLICKHOUSE_CA_FILE", value_name = "FILE")]
+    pub clickhouse_ca_file: Option<PathBuf>,
+
     /// Run an embedded ClickHouse on this folder, which listens at the address of --clickhouse-url
     #[arg(long, env = "SLUICEGATE_EMBEDDED", value_name = "DIR")]
     pub embedded: Option<PathBuf>,

@@ -8,6 +8,7 @@ use super::{ClientIp, ConfigError, Settings};
 use crate::clickhouse::TableConfig;
 use crate::clickhouse::client::{ClickHouse, ClientConfig};
 use crate::clickhouse::name::TableName;
+use crate::clickhouse::trust::Trust;
 use crate::connection::RequestLimits;
 use crate::http::HeadLimits;
 use crate::intake::Timeouts;
@@ -116,8 +117,19 @@ impl Settings {
             urls: self.clickhouse_url.clone(),
             user: self.clickhouse_user.clone(),
             password: self.clickhouse_password()?,
+            trust: self.trust()?,
         };
         ClickHouse::connect(&config).map_err(|error| ConfigError(error.to_string()))
+    }
+
+    /// Who may vouch for the servers of `--clickhouse-url`.
+    ///
+    /// # Errors
+    ///
+    /// If the file of `--clickhouse-ca-file` can't be read, or has no certificate in PEM.
+    pub fn trust(&self) -> Result<Trust, ConfigError> {
+        Trust::new(&self.clickhouse_url, self.clickhouse_ca_file.as_deref())
+            .map_err(|error| ConfigError(error.to_string()))
     }
 
     /// The limits of a request.
