@@ -61,6 +61,16 @@ pub struct Settings {
     #[arg(long, env = "SLUICEGATE_CLIENT_IP_KEY_FILE", value_name = "FILE")]
     pub client_ip_key_file: Option<PathBuf>,
 
+    /// File with a certificate in PEM, and those between it and its authority: every --listen then
+    /// speaks TLS 1.2 and 1.3, but for Unix sockets. Repeat it, with --tls-key, for more: a client gets
+    /// the first that has the name that it asks for, else the first. Read again on SIGHUP
+    #[arg(long, env = "SLUICEGATE_TLS_CERT", value_name = "FILE", value_delimiter = ',')]
+    pub tls_cert: Vec<PathBuf>,
+
+    /// File with the private key, in PEM, of the --tls-cert at the same place
+    #[arg(long, env = "SLUICEGATE_TLS_KEY", value_name = "FILE", value_delimiter = ',')]
+    pub tls_key: Vec<PathBuf>,
+
     /// Address for metrics, health and queries
     #[arg(long, env = "SLUICEGATE_ADMIN_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9080")]
     pub admin_listen: SocketAddr,

@@ -14,6 +14,7 @@ use crate::http::HeadLimits;
 use crate::intake::Timeouts;
 use crate::intake::budget::BudgetLimits;
 use crate::ndjson::{AddressForm, AddressKey, EncodeLimits};
+use crate::net::tls::{CertificateFiles, TlsConfig};
 use crate::net::{ListenAddress, TrustedProxies};
 use crate::schema::Addresses;
 use crate::spool::SpoolConfig;
@@ -120,6 +121,23 @@ impl Settings {
             trust: self.trust()?,
         };
         ClickHouse::connect(&config).map_err(|error| ConfigError(error.to_string()))
+    }
+
+    /// The certificates of `--tls-cert`, read now; `None` without one. Tickets that `former` has given out
+    /// stay valid.
+    ///
+    /// # Errors
+    ///
+    /// If a file can't be read, or a key is not the certificate's; the sentence names the file.
+    pub fn tls(&self, former: Option<&TlsConfig>) -> Result<Option<TlsConfig>, ConfigError> {
+        let pairs = self.tls_cert.iter().zip(&self.tls_key);
+        let files: Vec<CertificateFiles> = pairs
+            .map(|(certificate, key)| CertificateFiles { certificate: certificate.clone(), key: key.clone() })
+            .collect();
+        if files.is_empty() {
+            return Ok(None);
+        }
+        TlsConfig::load(&files, former).map(Some).map_err(|error| ConfigError(error.to_string()))
     }
 
     /// Who may vouch for the servers of `--clickhouse-url`.

@@ -59,6 +59,7 @@ impl Settings {
 
     fn check_tls(&self) -> Result<(), ConfigError> {
         for (is_set, setting) in [
+            (!self.tls_cert.is_empty(), "--tls-cert"),
             (self.clickhouse_ca_file.is_some(), "--clickhouse-ca-file"),
             (self.clickhouse_url.iter().any(|url| is_https(url)), "an https:// address of --clickhouse-url"),
         ] {
@@ -67,7 +68,18 @@ impl Settings {
                 format_args!("{setting} needs TLS, which is not in this build; a build with the feature tls has it"),
             )?;
         }
-        Ok(())
+        rule(
+            self.tls_cert.len() == self.tls_key.len(),
+            format_args!(
+                "--tls-cert and --tls-key go in pairs, in the same order: there are {} and {}",
+                self.tls_cert.len(),
+                self.tls_key.len()
+            ),
+        )?;
+        rule(
+            self.tls_cert.is_empty() || self.engine != Engine::May,
+            "--engine may speaks no TLS: leave out --tls-cert, or --engine may",
+        )
     }
 
     fn check_times(&self) -> Result<(), ConfigError> {
