@@ -13,6 +13,8 @@ mod admin;
 mod arrival;
 mod assumptions;
 mod behind_proxies;
+#[cfg(feature = "tls")]
+mod clickhouse_tls;
 mod commands;
 mod crash;
 mod damage;
@@ -40,4 +42,5 @@ mod repeats;
 mod replicas;
 mod replicated;
 mod schema_change;
+mod tls;
 mod values;
