@@ -9,6 +9,7 @@ use reqwest::Url;
 use reqwest::blocking::{Client, Response};
 use reqwest::header::HeaderMap;
 
+use super::trust::Trust;
 use crate::clock::unix_ms;
 
 /// Time limit of a query about tables and settings.
@@ -95,10 +96,10 @@ impl ClientError {
     }
 }
 
-/// Settings of both `reqwest` builders: no proxy from the environment, and no redirects.
+/// Settings of both `reqwest` builders: who is trusted, no proxy from the environment, and no redirects.
 macro_rules! http_settings {
-    ($builder:expr) => {
-        $builder
+    ($builder:expr, $trust:expr) => {
+        $crate::clickhouse::trust::trusting!($builder, $trust)
             .connect_timeout(std::time::Duration::from_secs(5))
             // Detect a dead host, which acknowledges neither data nor keepalive probes.
             .tcp_keepalive(std::time::Duration::from_secs(10))
@@ -114,6 +115,7 @@ pub(crate) use http_settings;
 /// Installs the process-wide TLS provider, which every HTTP client needs. Further calls have no
 /// effect.
 pub fn provide_tls() {
+    #[cfg(feature = "tls")]
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
@@ -136,6 +138,8 @@ pub struct ClientConfig {
     pub user: String,
     /// The password; never printed.
     pub password: Option<String>,
+    /// Who may vouch for the servers of `https://` URLs.
+    pub trust: Trust,
 }
 
 impl ClickHouse {
@@ -146,7 +150,7 @@ impl ClickHouse {
     /// If a URL is invalid, or TLS can't be set up.
     pub fn connect(config: &ClientConfig) -> io::Result<Vec<Self>> {
         provide_tls();
-        let http = http_settings!(Client::builder())
+        let http = http_settings!(Client::builder(), &config.trust)
             .build()
             .map_err(|error| io::Error::other(format!("the HTTP client can't be set up: {error}")))?;
         let client = |url: &String| {

@@ -30,6 +30,7 @@ pub mod refresh;
 pub mod servers;
 pub mod settings;
 pub mod tables;
+pub mod trust;
 pub mod version;
 pub mod watcher;
 

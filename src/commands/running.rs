@@ -6,6 +6,7 @@ use std::time::Duration;
 use reqwest::blocking::{Client, RequestBuilder};
 
 use crate::clickhouse::client::provide_tls;
+use crate::clickhouse::trust::{Trust, trusting};
 use crate::config::{ConfigError, Settings};
 
 /// A client of the admin address that the settings name.
@@ -23,7 +24,7 @@ impl RunningServer {
     /// If `--admin-password-file` can't be read, or the client can't be set up.
     pub(super) fn new(settings: &Settings, timeout: Duration) -> Result<Self, ConfigError> {
         provide_tls();
-        let http = Client::builder().no_proxy().timeout(timeout).build();
+        let http = trusting!(Client::builder(), &Trust::nobody()).no_proxy().timeout(timeout).build();
         Ok(Self {
             http: http.map_err(|error| ConfigError(format!("the HTTP client can't be set up: {error}")))?,
             address: reachable(settings.admin_listen),

@@ -62,6 +62,16 @@ pub struct Settings {
     #[arg(long, env = "SLUICEGATE_CLIENT_IP_KEY_FILE", value_name = "FILE")]
     pub client_ip_key_file: Option<PathBuf>,
 
+    /// File with a certificate in PEM, and those between it and its authority: every --listen then
+    /// speaks TLS 1.2 and 1.3, but for Unix sockets. Repeat it, with --tls-key, for more: a client gets
+    /// the first that has the name that it asks for, else the first. Read again on SIGHUP
+    #[arg(long, env = "SLUICEGATE_TLS_CERT", value_name = "FILE", value_delimiter = ',')]
+    pub tls_cert: Vec<PathBuf>,
+
+    /// File with the private key, in PEM, of the --tls-cert at the same place
+    #[arg(long, env = "SLUICEGATE_TLS_KEY", value_name = "FILE", value_delimiter = ',')]
+    pub tls_key: Vec<PathBuf>,
+
     /// Address for metrics, health and queries
     #[arg(long, env = "SLUICEGATE_ADMIN_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9080")]
     pub admin_listen: SocketAddr,
@@ -103,6 +113,11 @@ pub struct Settings {
     /// File whose first line is the password of the ClickHouse user
     #[arg(long, env = "SLUICEGATE_CLICKHOUSE_PASSWORD_FILE", value_name = "FILE")]
     pub clickhouse_password_file: Option<PathBuf>,
+
+    /// File with the certificates, in PEM, of the authorities that are trusted for https:// URLs of
+    /// ClickHouse, in place of the system's
+    #[arg(long, env = "SLUICEGATE_CLICKHOUSE_CA_FILE", value_name = "FILE")]
+    pub clickhouse_ca_file: Option<PathBuf>,
 
     /// Run an embedded ClickHouse on this folder, which listens at the address of --clickhouse-url
     #[arg(long, env = "SLUICEGATE_EMBEDDED", value_name = "DIR")]

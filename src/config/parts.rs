@@ -8,13 +8,14 @@ use super::{ClientIp, ConfigError, Settings};
 use crate::clickhouse::TableConfig;
 use crate::clickhouse::client::{ClickHouse, ClientConfig};
 use crate::clickhouse::name::TableName;
+use crate::clickhouse::trust::Trust;
 use crate::connection::RequestLimits;
 use crate::http::HeadLimits;
 use crate::intake::Timeouts;
 use crate::intake::budget::BudgetLimits;
 use crate::limits;
-use crate::ndjson::EncodeLimits;
 use crate::ndjson::{AddressForm, AddressKey, EncodeLimits};
+use crate::net::tls::{CertificateFiles, TlsConfig};
 use crate::net::{ListenAddress, TrustedProxies};
 use crate::schema::Addresses;
 use crate::spool::SpoolConfig;
@@ -118,6 +119,7 @@ impl Settings {
             urls: self.clickhouse_url.clone(),
             user: self.clickhouse_user.clone(),
             password: self.clickhouse_password()?,
+            trust: self.trust()?,
         };
         ClickHouse::connect(&config).map_err(|error| ConfigError(error.to_string()))
     }
@@ -139,6 +141,33 @@ impl Settings {
         let admin = 2 * limits::ADMIN_CONNECTIONS_MAX;
         let counted = workers + inserters + admin + limits::REFUSED_CONNECTIONS_MAX;
         limits::DESCRIPTORS_KEPT + counted as u64
+    }
+
+    /// The certificates of `--tls-cert`, read now; `None` without one. Tickets that `former` has given out
+    /// stay valid.
+    ///
+    /// # Errors
+    ///
+    /// If a file can't be read, or a key is not the certificate's; the sentence names the file.
+    pub fn tls(&self, former: Option<&TlsConfig>) -> Result<Option<TlsConfig>, ConfigError> {
+        let pairs = self.tls_cert.iter().zip(&self.tls_key);
+        let files: Vec<CertificateFiles> = pairs
+            .map(|(certificate, key)| CertificateFiles { certificate: certificate.clone(), key: key.clone() })
+            .collect();
+        if files.is_empty() {
+            return Ok(None);
+        }
+        TlsConfig::load(&files, former).map(Some).map_err(|error| ConfigError(error.to_string()))
+    }
+
+    /// Who may vouch for the servers of `--clickhouse-url`.
+    ///
+    /// # Errors
+    ///
+    /// If the file of `--clickhouse-ca-file` can't be read, or has no certificate in PEM.
+    pub fn trust(&self) -> Result<Trust, ConfigError> {
+        Trust::new(&self.clickhouse_url, self.clickhouse_ca_file.as_deref())
+            .map_err(|error| ConfigError(error.to_string()))
     }
 
     /// The limits of a request.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::{ClientIp, ConfigError, Engine, Settings};
+use crate::clickhouse::trust::is_https;
 use crate::limits;
 use crate::net::ListenAddress;
 
@@ -38,6 +39,7 @@ impl Settings {
     /// If a setting is invalid; the sentence names the setting and what it accepts.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.check_engine()?;
+        self.check_tls()?;
         self.check_times()?;
         self.check_batches()?;
         self.check_requests()?;
@@ -52,6 +54,31 @@ impl Settings {
         rule(
             self.engine != Engine::May || cfg!(feature = "engine-may"),
             "--engine may is not in this build; `cargo build --release --features engine-may` makes a build with it",
+        )
+    }
+
+    fn check_tls(&self) -> Result<(), ConfigError> {
+        for (is_set, setting) in [
+            (!self.tls_cert.is_empty(), "--tls-cert"),
+            (self.clickhouse_ca_file.is_some(), "--clickhouse-ca-file"),
+            (self.clickhouse_url.iter().any(|url| is_https(url)), "an https:// address of --clickhouse-url"),
+        ] {
+            rule(
+                !is_set || cfg!(feature = "tls"),
+                format_args!("{setting} needs TLS, which is not in this build; a build with the feature tls has it"),
+            )?;
+        }
+        rule(
+            self.tls_cert.len() == self.tls_key.len(),
+            format_args!(
+                "--tls-cert and --tls-key go in pairs, in the same order: there are {} and {}",
+                self.tls_cert.len(),
+                self.tls_key.len()
+            ),
+        )?;
+        rule(
+            self.tls_cert.is_empty() || self.engine != Engine::May,
+            "--engine may speaks no TLS: leave out --tls-cert, or --engine may",
         )
     }
 

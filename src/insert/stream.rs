@@ -20,7 +20,8 @@ use tokio::runtime::Runtime;
 
 use super::compression::Compressor;
 use super::native::NativeBlock;
-use crate::clickhouse::client::{ClickHouse, ClientError, ReplyVerdict, causes, not_sent};
+use crate::clickhouse::client::{ClickHouse, ClientError, ReplyVerdict, causes, not_sent, provide_tls};
+use crate::clickhouse::trust::Trust;
 use crate::insert::compression::InsertCompression;
 use crate::spool::SegmentReader;
 
@@ -32,14 +33,16 @@ pub struct InsertClient {
 }
 
 impl InsertClient {
-    /// Creates a client for the calling thread, with this compression of request bodies.
+    /// Creates a client for the calling thread, with this compression of request bodies, that trusts
+    /// the servers that `trust` does.
     ///
     /// # Errors
     ///
     /// If the runtime or the HTTP client can't be created.
-    pub fn new(compression: InsertCompression) -> io::Result<Self> {
+    pub fn new(compression: InsertCompression, trust: &Trust) -> io::Result<Self> {
+        provide_tls();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let http = crate::clickhouse::client::http_settings!(reqwest::Client::builder())
+        let http = crate::clickhouse::client::http_settings!(reqwest::Client::builder(), trust)
             // Keep no idle connections. Between two INSERTs the runtime does not run and would not
             // notice that ClickHouse closes a connection. A new connection per second costs little.
             .pool_max_idle_per_host(0)

@@ -33,6 +33,7 @@ pub(crate) use settle::decide;
 use crate::connection::RequestLimits;
 use crate::handoff::{Handoff, Published};
 use crate::net::TrustedProxies;
+use crate::net::tls::TlsConfig;
 use crate::schema::SchemaVersion;
 use budget::ByteBudget;
 use health::Health;
@@ -81,4 +82,6 @@ pub struct Shared {
     pub trusted: TrustedProxies,
     /// `--proxy-protocol`.
     pub proxy_protocol: bool,
+    /// The certificates, if clients speak TLS.
+    pub tls: Option<Arc<Published<TlsConfig>>>,
 }

@@ -12,8 +12,13 @@
 //! | `proxy_protocol` | the header of the PROXY protocol, without I/O |
 
 mod address;
+#[cfg(not(feature = "tls"))]
+pub mod no_tls;
 mod proxy_protocol;
 mod stream;
+#[cfg(feature = "tls")]
+pub mod tls;
+mod transport;
 mod trusted;
 mod unix;
 
@@ -25,8 +30,11 @@ use mio::net::TcpListener;
 use socket2::{Domain, Protocol, Socket, Type};
 
 pub use address::ListenAddress;
+#[cfg(not(feature = "tls"))]
+pub use no_tls as tls;
 pub use proxy_protocol::{ParsedProxyHeader, ProxyHeader, parse_proxy_header};
 pub use stream::{Listener, Stream};
+pub use transport::{ReadOutcome, Scratch, Transport, read_some};
 pub use trusted::{TrustedProxies, TrustedProxy};
 
 use crate::limits;

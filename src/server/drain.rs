@@ -70,6 +70,7 @@ pub fn run(settings: &Settings) -> Result<(), DrainError> {
     }
     let (spool, recovered) = Spool::open(settings.spool()).map_err(DrainError::Spool)?;
     let servers = settings.clickhouse().map_err(DrainError::Config)?;
+    let trust = settings.trust().map_err(DrainError::Config)?;
     tracing::info!(segments = recovered.segments.len(), events = spool.metrics().spooled_rows(), "draining");
     let (sender, sealed) = channel::unbounded();
     for segment in recovered.segments {
@@ -81,7 +82,7 @@ pub fn run(settings: &Settings) -> Result<(), DrainError> {
     let ends = Ends { sealed, pool: spool.pool(), spool: spool.metrics(), metrics: Arc::default(), handoff };
     let servers = Arc::new(Servers::new(servers, settings.table().insert_settings));
     let inserts = Inserts::new(&settings.table(), *settings.insert_timeout, servers, ends);
-    let client = InsertClient::new(settings.insert_compression).map_err(DrainError::Io)?;
+    let client = InsertClient::new(settings.insert_compression, &trust).map_err(DrainError::Io)?;
     inserts.run(&client);
     let ledger = spool.metrics().ledger();
     if !ledger.balances() {

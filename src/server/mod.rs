@@ -9,7 +9,8 @@
 //!
 //! | file | contents |
 //! |---|---|
-//! | `signals` | SIGTERM and SIGINT |
+//! | `signals` | SIGTERM, SIGINT and SIGHUP |
+//! | `reload` | what SIGHUP reads again |
 //! | `discover` | the table's columns, from ClickHouse or from the last run |
 //! | `engine` | the HTTP loop of `--engine` |
 //! | `pipeline` | the committer and the inserters |
@@ -26,6 +27,7 @@ mod files;
 pub mod log;
 mod pinning;
 mod pipeline;
+mod reload;
 mod signals;
 mod threads;
 
@@ -53,11 +55,13 @@ use crate::intake::metrics::WorkerMetrics;
 use crate::intake::replay::Replayer;
 use crate::limits;
 use crate::ndjson::RowEncoder;
+use crate::net::tls::TlsConfig;
 use crate::net::{self, ListenAddress};
 use crate::schema::SchemaVersion;
 use crate::spool::{self, Recovered, Spool};
 use engine::Serving;
 use pipeline::Pipeline;
+use reload::Reload;
 use threads::{os, spawn};
 
 pub use threads::ServerError;
@@ -72,7 +76,8 @@ const POLL_PAUSE: Duration = Duration::from_millis(20);
 /// If the server can't start.
 pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     let lifecycle = Arc::new(Lifecycle::default());
-    signals::install(&lifecycle, settings.stop_within())?;
+    let tls = settings.tls(None)?.map(|config| Arc::new(Published::new(config)));
+    signals::install(&lifecycle, settings.stop_within(), Reload { settings: settings.clone(), tls: tls.clone() })?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), settings = settings.effective.join(" "), "starting");
     // A batch that is larger than a segment gets one of its own.
     let segment_bytes = settings.batch_bytes.0.max(settings.encoded_bytes_max.0) + limits::SEGMENT_BLOCKS_BYTES;
@@ -90,7 +95,7 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
         tracing::info!("stopped while waiting for ClickHouse");
         return Ok(ExitCode::SUCCESS);
     };
-    let server = Server::start(settings, lifecycle, spool, recovered, admin, &metrics, table)?;
+    let server = Server::start(settings, lifecycle, spool, recovered, admin, &metrics, table, tls)?;
     tracing::info!(listen = ?settings.listen, admin = %settings.admin_listen, workers = metrics.len(), "serving");
     server.wait_for_stop();
     server.stop();
@@ -117,6 +122,7 @@ impl Server {
         admin: Arc<Admin>,
         metrics: &[Arc<WorkerMetrics>],
         table: TableDescription,
+        tls: Option<Arc<Published<TlsConfig>>>,
     ) -> Result<Self, ServerError> {
         let schema = Arc::new(Published::new(first_version(settings, &table)?));
         let (engine, mailboxes) = engine::prepare(settings, metrics.len())?;
@@ -135,6 +141,7 @@ impl Server {
             timeouts: settings.timeouts(),
             trusted: settings.trusted_proxies(),
             proxy_protocol: settings.proxy_protocol,
+            tls,
         });
         let (plan, address_form) = (schema.newest().plan.clone(), settings.address_form()?);
         let encoder = || {

@@ -50,17 +50,19 @@ impl Pipeline {
         let requeued = inserts.clone();
         let _ = admin.requeue.set(Box::new(move |segment, orders| requeued.requeue(segment, orders)));
         let count = settings.inserters.get();
+        let trust = settings.trust()?;
         let inserters = (0..count)
             .map(|index| {
                 let inserts = inserts.clone();
-                let client =
-                    InsertClient::new(settings.insert_compression).map_err(os("an inserter can't be set up"))?;
+                let client = InsertClient::new(settings.insert_compression, &trust)
+                    .map_err(os("an inserter can't be set up"))?;
                 spawn(format!("inserter-{index}"), move || inserts.run(&client))
             })
             .collect::<Result<_, _>>()?;
         for index in 0..count {
             let inserts = inserts.clone();
-            let client = InsertClient::new(settings.insert_compression).map_err(os("an inserter can't be set up"))?;
+            let client =
+                InsertClient::new(settings.insert_compression, &trust).map_err(os("an inserter can't be set up"))?;
             spawn(format!("spare-{index}"), move || inserts.run_spare(&client))?;
         }
         let committer = Committer::new(spool, handoff.clone(), frozen, sender, count);

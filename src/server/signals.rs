@@ -11,12 +11,14 @@ use signal_hook::consts::{SIGHUP, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::log;
+use super::reload::Reload;
 use super::threads::{ServerError, os, spawn};
 use crate::handoff::Lifecycle;
 
 /// Installs the handlers. The first signal begins the stop, which may take `within`, and wakes the
 /// calling thread. The second signal ends the process at once; acknowledged events are in the spool.
-pub(super) fn install(lifecycle: &Arc<Lifecycle>, within: Duration) -> Result<(), ServerError> {
+/// SIGHUP runs `reload`.
+pub(super) fn install(lifecycle: &Arc<Lifecycle>, within: Duration, reload: Reload) -> Result<(), ServerError> {
     let (main, lifecycle) = (thread::current(), lifecycle.clone());
     let stop = Arc::new(move || {
         if lifecycle.stop(within) {
@@ -33,7 +35,7 @@ pub(super) fn install(lifecycle: &Arc<Lifecycle>, within: Duration) -> Result<()
     spawn("signals".into(), move || {
         for signal in signals.forever() {
             if signal == SIGHUP {
-                tracing::info!("SIGHUP: there is nothing to read again");
+                reload.run();
             } else {
                 stop();
             }

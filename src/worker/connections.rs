@@ -14,7 +14,7 @@ use crate::connection::{Connection, Waiting};
 use crate::handoff::Arrival;
 use crate::intake::Hop;
 use crate::limits;
-use crate::net::Listener;
+use crate::net::{Listener, Stream, Transport};
 
 /// Between two lines that say the same.
 const SAID_AGAIN: Duration = Duration::from_secs(10);
@@ -89,10 +89,11 @@ impl Worker {
         }
     }
 
-    /// Closes the connection that has waited longest for a request, to make room for another. False
-    /// when there is none, or each has a request on its way.
+    /// Closes the connection that has waited longest for a request, or else for the end of a handshake,
+    /// to make room for another. False when there is none, or each has a request on its way.
     fn close_an_idle_one(&mut self) -> bool {
         let longest = self.timers.idle().take(limits::IDLE_SCAN_MAX);
+        let longest = longest.chain(self.timers.handshaking().take(limits::IDLE_SCAN_MAX));
         let found = longest
             .into_iter()
             .find(|index| self.slots.get(*index).and_then(Option::as_ref).is_some_and(Slot::is_idle));
@@ -131,9 +132,15 @@ impl Worker {
             self.shared.handoff.leave(self.index);
             return;
         }
+        let Some(transport) = self.transport_of(&stream) else {
+            self.shared.handoff.leave(self.index);
+            return;
+        };
+        let is_handshaking = transport.is_handshaking();
         let share = || self.shared.budget.open(hop.share());
         let mut slot = Slot {
             stream,
+            transport,
             hop,
             awaits_proxy_header: self.shared.proxy_protocol,
             generation: self.generation,
@@ -146,7 +153,8 @@ impl Worker {
             queued: true,
             held_back: false,
             linger: None,
-            timed: (Waiting::Request, 0),
+            // A handshake is no request: what comes behind it has a time of its own.
+            timed: (Waiting::Request, if is_handshaking { u64::MAX } else { 0 }),
             body: (0, self.now),
         };
         let index = self.vacant.pop().unwrap_or(self.slots.len());
@@ -169,12 +177,21 @@ impl Worker {
         if self.shared.proxy_protocol {
             self.timers.set(index, Until::Other, self.now + self.shared.timeouts.head);
         } else {
-            self.timers.set(index, Until::Idle, self.now + self.shared.timeouts.idle);
+            self.set_first_deadline(index, is_handshaking);
         }
         self.open += 1;
         self.fresh += 1;
         self.metrics.connections.set(self.open as u64);
         self.visits.push_back(index);
+    }
+
+    /// Sets the deadline of a connection of which no byte of TLS or HTTP has come.
+    pub(super) fn set_first_deadline(&mut self, index: usize, is_handshaking: bool) {
+        let (until, time) = match is_handshaking {
+            true => (Until::Handshake, self.shared.timeouts.head),
+            false => (Until::Idle, self.shared.timeouts.idle),
+        };
+        self.timers.set(index, until, self.now + time);
     }
 
     /// Says once in a while that a connection is closed without a reply.
@@ -191,11 +208,35 @@ impl Worker {
         }
     }
 
+    /// What a fresh connection speaks; `None` if its TLS session can't begin. A process of this machine
+    /// needs no TLS at a Unix socket.
+    fn transport_of(&mut self, stream: &Stream) -> Option<Transport> {
+        if let Some(tls) = &mut self.tls
+            && let Some(config) = tls.changed()
+        {
+            self.tls_config = Some(config);
+        }
+        match &self.tls_config {
+            Some(config) if matches!(stream, Stream::Tcp(_)) => match Transport::tls(config) {
+                Ok(transport) => Some(transport),
+                Err(error) => {
+                    tracing::warn!(error, "a TLS session can't begin");
+                    None
+                }
+            },
+            _ => Some(Transport::Plain),
+        }
+    }
+
     /// Closes a connection and vacates its slot.
     pub(super) fn close(&mut self, index: usize) {
         let Some(mut slot) = self.slots.get_mut(index).and_then(Option::take) else {
             return;
         };
+        if slot.unsent.is_empty() {
+            // Where the peer is gone, this fails, and nothing is lost.
+            let _ = slot.write_close(&mut self.sealed);
+        }
         let _ = self.poll.registry().deregister(&mut slot.stream);
         self.buffers.give_back(&mut slot.kept);
         self.timers.remove(index);

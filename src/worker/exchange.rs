@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Worker;
-use super::slot::{ReadOutcome, read_some};
+use super::slot::Slot;
 use super::timers::Until;
 use crate::api::{Fault, Shed};
 use crate::connection::Waiting;
@@ -12,6 +12,7 @@ use crate::intake::RequestContext;
 use crate::intake::budget::Size;
 use crate::intake::outbox::Waiter;
 use crate::limits;
+use crate::net::{ReadOutcome, read_some};
 
 impl Worker {
     /// Reads once from a connection, serves complete requests, and sends replies.
@@ -45,7 +46,8 @@ impl Worker {
         let Some(Some(slot)) = self.slots.get_mut(index) else {
             return;
         };
-        if slot.connection.is_closing() || !slot.unsent.is_empty() {
+        let is_over = slot.connection.is_closing() && !slot.transport.is_handshaking();
+        if is_over || !slot.unsent.is_empty() {
             return;
         }
         if slot.connection.lacks_room() {
@@ -87,7 +89,7 @@ impl Worker {
             replies: &mut slot.replies,
         };
         let limits = &self.shared.request_limits;
-        if slot.connection.is_closing() {
+        if slot.connection.is_closing() && !slot.transport.is_handshaking() {
             return true;
         }
         if !slot.kept.bytes.is_empty() && slot.connection.is_paused() {
@@ -102,11 +104,21 @@ impl Worker {
             return true;
         }
         slot.held_back = false;
-        let len = match read_some(&mut slot.stream, &mut self.scratch, slot.read_closed) {
+        self.sealed.clear();
+        let read = slot.transport.read(&mut slot.stream, &mut self.scratch, slot.read_closed, &mut self.sealed);
+        if !self.sealed.is_empty() && !Slot::write_to(&mut slot.stream, &mut slot.unsent, &self.sealed) {
+            self.close(index);
+            return false;
+        }
+        let len = match read {
             ReadOutcome::Bytes(len) => len,
             ReadOutcome::Drained(len) => {
                 slot.readable = false;
                 len
+            }
+            ReadOutcome::End if slot.transport.is_handshaking() => {
+                self.close(index);
+                return false;
             }
             ReadOutcome::End => {
                 slot.readable = false;
@@ -114,12 +126,19 @@ impl Worker {
                 self.buffers.give_back(&mut slot.kept);
                 return true;
             }
-            ReadOutcome::Broken => {
+            ReadOutcome::Broken if self.sealed.is_empty() => {
                 self.close(index);
                 return false;
             }
+            // The alert that says what is wrong is to be read.
+            ReadOutcome::Broken => {
+                slot.connection.end_of_input();
+                self.buffers.give_back(&mut slot.kept);
+                self.linger(index);
+                return false;
+            }
         };
-        let Some(fresh) = self.scratch.get_mut(..len) else {
+        let Some(fresh) = self.scratch.plain.get_mut(..len) else {
             return true;
         };
         let kept_all = if slot.kept.bytes.is_empty() {
@@ -150,15 +169,25 @@ impl Worker {
         let Some(Some(slot)) = self.slots.get_mut(index) else {
             return false;
         };
+        if slot.transport.is_handshaking() {
+            // A connection that is one too many is told so once it can be.
+            slot.account();
+            return true;
+        }
         self.out.clear();
         let last = self.shared.handoff.lifecycle.is_stopping() && slot.kept.bytes.is_empty();
         let metrics = &self.metrics;
         slot.connection.render(&mut self.out, &self.date, last, |status| metrics.replies.count(status.code()));
-        if !self.out.is_empty() && !slot.write(&self.out) {
+        let mut is_sent = self.out.is_empty() || slot.write(&self.out, &mut self.sealed);
+        if slot.connection.is_finished() {
+            is_sent = is_sent && slot.write_close(&mut self.sealed);
+        }
+        if !is_sent {
             self.close(index);
             return false;
         }
         self.out.shrink_to(limits::RENDER_BYTES_KEPT);
+        self.sealed.shrink_to(limits::RENDER_BYTES_KEPT);
         slot.account();
         if slot.connection.is_finished() && slot.unsent.is_empty() {
             return self.end(index);
@@ -180,10 +209,17 @@ impl Worker {
             self.close(index);
             return false;
         }
-        slot.linger(self.now);
-        self.timers.set(index, Until::Other, self.now + Duration::from_secs(limits::LINGER_SECONDS));
-        self.enqueue(index);
+        self.linger(index);
         true
+    }
+
+    /// Shuts our side of a connection, and reads on for a while.
+    fn linger(&mut self, index: usize) {
+        if let Some(Some(slot)) = self.slots.get_mut(index) {
+            slot.linger(self.now);
+            self.timers.set(index, Until::Other, self.now + Duration::from_secs(limits::LINGER_SECONDS));
+            self.enqueue(index);
+        }
     }
 
     /// Reads once from a lingering connection and drops the input.
@@ -191,7 +227,7 @@ impl Worker {
         let Some(Some(slot)) = self.slots.get_mut(index) else {
             return;
         };
-        let len = match read_some(&mut slot.stream, &mut self.scratch, slot.read_closed) {
+        let len = match read_some(&mut slot.stream, &mut self.scratch.plain, slot.read_closed) {
             ReadOutcome::Bytes(len) => {
                 self.visits.push_back(index);
                 slot.queued = true;
@@ -227,7 +263,8 @@ impl Worker {
         // A head's time is not renewed by each of its bytes, nor an idle connection's by what is no
         // request; a body's is, within that of the whole body.
         let is_renewed = matches!(waiting, Waiting::Body | Waiting::Reply) || slot.timed != (waiting, number);
-        if slot.linger.is_some() || !is_renewed {
+        // A handshake has the time that was set when the connection came.
+        if slot.linger.is_some() || !is_renewed || slot.transport.is_handshaking() {
             return;
         }
         slot.timed = (waiting, number);

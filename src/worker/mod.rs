@@ -30,7 +30,8 @@ use crate::intake::metrics::WorkerMetrics;
 use crate::intake::outbox::{Outbox, Settled, Waiter};
 use crate::intake::{Shared, decide};
 use crate::limits;
-use crate::net::Listener;
+use crate::net::tls::TlsConfig;
+use crate::net::{Listener, Scratch};
 use crate::schema::SchemaVersion;
 use slot::{BufferPool, Slot};
 use timers::Timers;
@@ -68,8 +69,14 @@ pub struct Worker {
     /// Connections with a reply that waits for the insert of a segment.
     awaiting: AwaitingInserts,
     buffers: BufferPool,
-    /// The buffer that sockets are read into.
-    scratch: Box<[u8]>,
+    /// The certificates, if clients speak TLS.
+    tls: Option<Subscription<TlsConfig>>,
+    /// Those that fresh connections begin with.
+    tls_config: Option<Arc<TlsConfig>>,
+    /// The buffers that sockets are read into.
+    scratch: Scratch,
+    /// The buffer for what goes over the wire in place of what is sent.
+    sealed: Vec<u8>,
     /// The buffer that replies are rendered into.
     out: Vec<u8>,
     date: DateCache,
@@ -124,7 +131,10 @@ impl Worker {
             outbox: Outbox::new(index, shared.budget.clone()),
             awaiting: AwaitingInserts::default(),
             buffers: BufferPool::new(shared.budget.clone()),
-            scratch: vec![0; limits::READ_SCRATCH_BYTES].into_boxed_slice(),
+            tls: shared.tls.clone().map(Subscription::new),
+            tls_config: None,
+            scratch: Scratch::new(limits::READ_SCRATCH_BYTES, shared.tls.is_some()),
+            sealed: Vec::new(),
             out: Vec::with_capacity(16 << 10),
             date,
             now: Instant::now(),
@@ -350,7 +360,7 @@ impl Worker {
             .stopping_since()
             .is_some_and(|since| now.duration_since(since) > Duration::from_millis(limits::STOPPING_IDLE_MS));
         if idle_is_over {
-            for index in self.timers.idle().collect::<Vec<_>>() {
+            for index in self.timers.idle().chain(self.timers.handshaking()).collect::<Vec<_>>() {
                 if self.slots.get(index).and_then(Option::as_ref).is_some_and(Slot::is_idle) {
                     self.close(index);
                 }

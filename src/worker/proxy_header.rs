@@ -5,7 +5,6 @@ use std::io::{self, Read};
 use super::Worker;
 use super::connections::Closed;
 use super::slot::Buffer;
-use super::timers::Until;
 use crate::intake::Hop;
 use crate::limits;
 use crate::net::{ParsedProxyHeader, ProxyHeader, parse_proxy_header};
@@ -18,7 +17,7 @@ impl Worker {
         let Some(Some(slot)) = self.slots.get_mut(index) else {
             return false;
         };
-        let Some(space) = self.scratch.get_mut(..limits::PROXY_HEADER_BYTES_MAX) else {
+        let Some(space) = self.scratch.plain.get_mut(..limits::PROXY_HEADER_BYTES_MAX) else {
             return false;
         };
         let peeked = loop {
@@ -56,7 +55,8 @@ impl Worker {
                     slot.kept = Buffer::new(self.shared.budget.open(slot.hop.share()));
                     slot.replies = self.shared.budget.open(slot.hop.share());
                 }
-                self.timers.set(index, Until::Idle, self.now + self.shared.timeouts.idle);
+                let is_handshaking = slot.transport.is_handshaking();
+                self.set_first_deadline(index, is_handshaking);
                 true
             }
             ParsedProxyHeader::NeedMore | ParsedProxyHeader::Refused => {

@@ -3,7 +3,7 @@
 //! An idle connection owns no buffer: a worker reads into one large scratch buffer. Only an incomplete
 //! request is copied to a buffer of the connection, which comes from the worker's pool.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::Shutdown;
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,12 +13,14 @@ use crate::connection::{Connection, Waiting};
 use crate::intake::Hop;
 use crate::intake::budget::{ByteBudget, Charge, Size};
 use crate::limits;
-use crate::net::Stream;
+use crate::net::{Stream, Transport};
 
 /// One connection of a worker.
 pub struct Slot {
     /// The socket.
     pub stream: Stream,
+    /// What is spoken over it below HTTP.
+    pub transport: Transport,
     /// Who is in front of the connection.
     pub hop: Hop,
     /// The header of the PROXY protocol has not arrived yet, and is still in the socket.
@@ -29,9 +31,10 @@ pub struct Slot {
     pub connection: Connection,
     /// The front of an incomplete request.
     pub kept: Buffer,
-    /// Replies that the kernel did not take.
+    /// Replies that the kernel did not take, as they go over the wire.
     pub unsent: Vec<u8>,
-    /// What replies that wait, and those that the kernel did not take, take of the budget.
+    /// What replies that wait, those that the kernel did not take, and an incomplete TLS record take of
+    /// the budget.
     pub replies: Charge,
     /// The kernel may have bytes for us.
     pub readable: bool,
@@ -73,37 +76,6 @@ impl Buffer {
     }
 }
 
-/// The result of a read.
-#[derive(Debug, PartialEq, Eq)]
-pub enum ReadOutcome {
-    /// This many bytes were read; the socket may have more.
-    Bytes(usize),
-    /// This many bytes were read, and the socket has no more for now.
-    Drained(usize),
-    /// The peer has closed its side.
-    End,
-    /// The connection has failed.
-    Broken,
-}
-
-/// Reads once into `space`. A short read means that the socket is drained, which saves the read that
-/// would return `WouldBlock`. If the peer has closed its side, the socket is read to its end anyway,
-/// because no further event announces the end.
-pub fn read_some(stream: &mut impl Read, space: &mut [u8], read_closed: bool) -> ReadOutcome {
-    loop {
-        return match stream.read(space) {
-            Ok(0) => ReadOutcome::End,
-            Ok(len) if len < space.len() && !read_closed => ReadOutcome::Drained(len),
-            Ok(len) => ReadOutcome::Bytes(len),
-            Err(error) => match error.kind() {
-                io::ErrorKind::Interrupted => continue,
-                io::ErrorKind::WouldBlock => ReadOutcome::Drained(0),
-                _ => ReadOutcome::Broken,
-            },
-        };
-    }
-}
-
 impl Slot {
     /// Writes the unsent bytes. Returns false when the connection has failed.
     pub fn write_unsent(&mut self) -> bool {
@@ -111,16 +83,36 @@ impl Slot {
             return true;
         }
         let unsent = std::mem::take(&mut self.unsent);
-        self.write(&unsent)
+        self.write_sealed(&unsent)
     }
 
-    /// Writes `bytes`, and keeps those that the send buffer has no space for. Returns false when the
-    /// connection has failed.
-    pub fn write(&mut self, bytes: &[u8]) -> bool {
+    /// Writes `bytes`, and keeps those that the send buffer has no space for; `space` is for what they
+    /// become on the wire. Returns false when the connection has failed.
+    pub fn write(&mut self, bytes: &[u8], space: &mut Vec<u8>) -> bool {
+        match self.transport.seal(bytes, space) {
+            Some(sealed) => Self::write_to(&mut self.stream, &mut self.unsent, sealed),
+            None => false,
+        }
+    }
+
+    /// Tells the peer that nothing more is sent. Returns false when the connection has failed.
+    pub fn write_close(&mut self, space: &mut Vec<u8>) -> bool {
+        space.clear();
+        self.transport.close(space);
+        self.write_sealed(space)
+    }
+
+    /// The same for bytes that are as they go over the wire.
+    pub fn write_sealed(&mut self, bytes: &[u8]) -> bool {
+        Self::write_to(&mut self.stream, &mut self.unsent, bytes)
+    }
+
+    /// [`Slot::write_sealed`] while the rest of the slot is in use.
+    pub fn write_to(stream: &mut Stream, unsent: &mut Vec<u8>, bytes: &[u8]) -> bool {
         let mut rest = bytes;
-        if self.unsent.is_empty() {
+        if unsent.is_empty() {
             while !rest.is_empty() {
-                match self.stream.write(rest) {
+                match stream.write(rest) {
                     Ok(0) => return false,
                     Ok(len) => rest = rest.get(len..).unwrap_or_default(),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -129,7 +121,7 @@ impl Slot {
                 }
             }
         }
-        self.unsent.extend_from_slice(rest);
+        unsent.extend_from_slice(rest);
         true
     }
 
@@ -138,22 +130,26 @@ impl Slot {
         self.connection.is_idle() && self.unsent.is_empty() && !self.readable && self.linger.is_none()
     }
 
-    /// Notes what its replies take of the budget now.
+    /// Notes what its replies, and an incomplete record, take of the budget now.
     pub fn account(&mut self) {
-        self.replies.set(self.connection.replies().bytes() + self.unsent.capacity());
+        let kept = self.transport.kept_bytes();
+        self.replies.set(self.connection.replies().bytes() + self.unsent.capacity() + kept);
     }
 
-    /// True unless what the peer says first is a request with events, looked at without reading it.
+    /// True unless what the peer says first may be a request with events, looked at without reading it.
+    /// Under TLS that can't be seen.
     pub fn asks_for_less_than_events(&mut self) -> bool {
+        if self.transport.is_handshaking() {
+            return true;
+        }
         if self.held_back || self.connection.is_paused() {
             return false;
         }
-        let mut space = [0];
-        let is_post = match self.kept.bytes.first() {
-            Some(first) => *first == b'P',
-            None => self.stream.peek(&mut space).is_ok() && space == *b"P",
+        let first = self.kept.bytes.first().copied().or_else(|| self.transport.peek(&self.stream));
+        self.held_back = match first {
+            Some(first) => first == b'P',
+            None => self.transport.is_opaque(),
         };
-        self.held_back = is_post;
         !self.held_back
     }
 
@@ -246,15 +242,6 @@ impl BufferPool {
 mod tests {
     use super::*;
     use crate::intake::budget::BudgetLimits;
-
-    #[test]
-    fn a_short_read_is_the_last_one_unless_the_peer_has_closed() {
-        let mut space = [0; 8];
-        assert_eq!(read_some(&mut &b"abc"[..], &mut space, false), ReadOutcome::Drained(3));
-        assert_eq!(read_some(&mut &b"abc"[..], &mut space, true), ReadOutcome::Bytes(3));
-        assert_eq!(read_some(&mut &b"12345678"[..], &mut space, false), ReadOutcome::Bytes(8));
-        assert_eq!(read_some(&mut &b""[..], &mut space, false), ReadOutcome::End);
-    }
 
     fn budget(max: usize) -> Arc<ByteBudget> {
         ByteBudget::new(BudgetLimits { max: max as u64, request_max: max / 4 })

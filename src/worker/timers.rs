@@ -1,7 +1,7 @@
 //! When each connection's time is over. Finding those whose time has come costs nothing for the others.
 //!
-//! Most connections wait for a request or for a reply, each for one time that is the same for all: two
-//! lists in the order in which they began to wait are sorted by themselves. A change is a few stores,
+//! Most connections wait for a request, for a reply or for the end of a handshake, each for one time that
+//! is the same for all: three lists in the order in which they began to wait are sorted by themselves. A change is a few stores,
 //! without an allocation. What is left, partial requests and connections that linger, is few and stands
 //! in an ordered set.
 
@@ -15,6 +15,8 @@ pub enum Until {
     Idle,
     /// A reply: always as long from now, too.
     Reply,
+    /// The end of a TLS handshake: always as long from now, too.
+    Handshake,
     /// Anything else, for any time.
     Other,
 }
@@ -25,6 +27,7 @@ pub struct Timers {
     links: Vec<Link>,
     idle: List,
     reply: List,
+    handshake: List,
     others: BTreeSet<(Instant, usize)>,
 }
 
@@ -47,7 +50,7 @@ const EMPTY: List = List { first: NONE, last: NONE };
 
 impl Default for Timers {
     fn default() -> Self {
-        Self { links: Vec::new(), idle: EMPTY, reply: EMPTY, others: BTreeSet::new() }
+        Self { links: Vec::new(), idle: EMPTY, reply: EMPTY, handshake: EMPTY, others: BTreeSet::new() }
     }
 }
 
@@ -95,7 +98,8 @@ impl Timers {
 
     /// Takes out one whose time is over.
     pub fn take_due(&mut self, now: Instant) -> Option<usize> {
-        let heads = [self.idle.first, self.reply.first, self.others.first().map_or(NONE, |(_, index)| *index)];
+        let other = self.others.first().map_or(NONE, |(_, index)| *index);
+        let heads = [self.idle.first, self.reply.first, self.handshake.first, other];
         let index = heads.into_iter().find(|index| self.at(*index).is_some_and(|at| at <= now))?;
         self.remove(index);
         Some(index)
@@ -103,7 +107,16 @@ impl Timers {
 
     /// Those that wait for a request, the longest waiting first.
     pub fn idle(&self) -> impl Iterator<Item = usize> + '_ {
-        let first = Some(self.idle.first).filter(|index| *index != NONE);
+        self.of(&self.idle)
+    }
+
+    /// Those in a TLS handshake, the longest waiting first.
+    pub fn handshaking(&self) -> impl Iterator<Item = usize> + '_ {
+        self.of(&self.handshake)
+    }
+
+    fn of(&self, list: &List) -> impl Iterator<Item = usize> + '_ {
+        let first = Some(list.first).filter(|index| *index != NONE);
         std::iter::successors(first, |index| {
             self.links.get(*index).map(|link| link.after).filter(|index| *index != NONE)
         })
@@ -114,7 +127,11 @@ impl Timers {
     }
 
     fn list(&mut self, until: Until) -> &mut List {
-        if until == Until::Idle { &mut self.idle } else { &mut self.reply }
+        match until {
+            Until::Idle => &mut self.idle,
+            Until::Handshake => &mut self.handshake,
+            _ => &mut self.reply,
+        }
     }
 
     fn link(&mut self, index: usize, change: impl FnOnce(&mut Link)) {
@@ -149,12 +166,15 @@ mod tests {
                 }
                 2 | 3 => (Until::Idle, now + Duration::from_millis(75)),
                 4 => (Until::Reply, now + Duration::from_millis(40)),
+                5 => (Until::Handshake, now + Duration::from_millis(10)),
                 _ => (Until::Other, now + Duration::from_millis((random >> 50) as u64 % 100)),
             };
             timers.set(index, until, at);
             naive.insert(index, (until, at));
             let waiting = naive.values().filter(|(until, _)| *until == Until::Idle).count();
             assert_eq!(timers.idle().count(), waiting);
+            let handshaking = naive.values().filter(|(until, _)| *until == Until::Handshake).count();
+            assert_eq!(timers.handshaking().count(), handshaking);
             if step % 7 == 0 {
                 while let Some(due) = timers.take_due(now) {
                     assert!(naive.remove(&due).is_some_and(|(_, at)| at <= now), "{due} has time left");

@@ -13,6 +13,8 @@ mod admin;
 mod arrival;
 mod assumptions;
 mod behind_proxies;
+#[cfg(feature = "tls")]
+mod clickhouse_tls;
 mod commands;
 mod crash;
 mod damage;
@@ -44,4 +46,5 @@ mod replicated;
 mod schema_change;
 mod silence;
 mod stops;
+mod tls;
 mod values;

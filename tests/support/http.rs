@@ -21,7 +21,7 @@ pub struct Response {
 }
 
 impl Response {
-    fn of(reply: &Reply<'_>) -> Self {
+    pub(super) fn of(reply: &Reply<'_>) -> Self {
         let headers = reply.fields().map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
         Self { status: reply.status, headers, body: reply.body.to_vec() }
     }

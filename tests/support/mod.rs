@@ -18,6 +18,8 @@ mod promises;
 pub mod proxy;
 mod random;
 mod server;
+#[cfg(feature = "tls")]
+mod tls;
 mod zookeeper;
 
 use std::net::{SocketAddr, TcpListener};
@@ -37,6 +39,8 @@ pub(crate) use matrix::{each_engine, each_insert, each_insert_and_engine};
 pub use promises::{Client, Counts, Load};
 pub use random::{Random, seed};
 pub use server::Server;
+#[cfg(feature = "tls")]
+pub use tls::{Authority, TlsConnection, VERSIONS};
 pub use zookeeper::ZooKeeper;
 
 /// The longest that anything may take on a busy machine.

@@ -48,6 +48,7 @@ impl Harness {
                 head: HeadLimits { head_bytes_max: 1024, headers_max: 16 },
                 body_bytes_max: 8 << 20,
             },
+            tls: None,
             timeouts: Timeouts {
                 head: minute,
                 body: minute,
