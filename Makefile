@@ -131,7 +131,7 @@ load-ab: ## send events with ab, with and without keep-alive: URL, CONNECTIONS, 
 clean: ## what was built; ./data stays
 	cargo clean
 
-# Other versions of ClickHouse, and real replicas: what needs more than Rust, npm, curl and strace.
+# Other versions of ClickHouse, real replicas, and proxies: what needs more than Rust, npm, curl and strace.
 
 # Versions beside the embedded one, and the modules of tests/end_to_end that they are held to.
 VERSIONS ?= 25.8 26.3 26.9
@@ -149,10 +149,13 @@ test-versions: clickhouse ## the tests of every promise, against other versions 
 		CRASH_ROUNDS=$${CRASH_ROUNDS:-8} scripts/clickhouse-versions/test.sh $$version $(VERSION_TESTS) || failed="$$failed $$version"; \
 	done; [ -z "$$failed" ] || { echo "Tests failed against ClickHouse$$failed." >&2; exit 1; }
 
-test-outside: clickhouse ## tests that need more: other versions of ClickHouse, real replicas
+test-outside: clickhouse ## tests that need more: other versions of ClickHouse, real replicas, nginx and HAProxy
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
 	@scripts/need.sh strace "strace is needed for the tests of a failing disk and a killed ClickHouse: install the package strace" strace
 	@scripts/need.sh java "Java is needed to run ZooKeeper: install the package default-jre-headless" default-jre-headless
 	@scripts/need.sh /usr/share/zookeeper/bin/zkServer.sh "ZooKeeper is needed for real replicas: install Debian's package zookeeper" zookeeper
+	@scripts/need.sh nginx "nginx is needed for the tests behind a proxy: install Debian's package nginx-light" nginx-light
+	@scripts/need.sh haproxy "HAProxy is needed for the tests behind a proxy: install Debian's package haproxy" haproxy
+	@scripts/need.sh openssl "openssl is needed to make the certificate of a proxy: install the package openssl" openssl
 	$(MAKE) test-versions VERSION_TESTS="$(VERSION_QUICK_TESTS)"
-	cargo test --locked --no-fail-fast --test end_to_end -- --ignored --test-threads 1 assumptions:: replicated::
+	cargo test --locked --no-fail-fast --test end_to_end -- --ignored --test-threads 1 assumptions:: behind_proxies:: replicated::
