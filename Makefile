@@ -23,6 +23,9 @@ OHA_VERSION := 1.16.0
 TEST_THREADS ?= $(shell echo $$(($$(nproc) + 6)))
 TEST = RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked --no-fail-fast
 
+# What the minimal build is held to, besides the tests of its parts.
+MINIMAL_TESTS = a_build_without events:: framing:: lifecycle::
+
 .PHONY: help build clickhouse run test test-may crash-test check sim fuzz bench \
 	bench-micro bench-attacks bench-latency bench-scale bench-stages bench-insert bench-peers bench-plot oha \
 	load-wrk load-ab clean
@@ -60,8 +63,10 @@ check: clickhouse ## format, clippy with warnings denied, tests
 	cargo fmt --check
 	cargo clippy --locked --all-targets --features engine-may -- -D warnings
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --no-default-features -- -D warnings
 	$(TEST) --features engine-may
-	$(TEST) --test end_to_end a_build_without_engine_may
+	$(TEST) --no-default-features --lib
+	$(TEST) --no-default-features --test end_to_end -- $(MINIMAL_TESTS)
 
 sim: ## lives of a spool on a faulty disk, held against what was promised: SEEDS, FIRST_SEED
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"

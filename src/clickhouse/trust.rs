@@ -107,7 +107,6 @@ mod without_tls {
         /// # Errors
         ///
         /// None.
-        #[expect(clippy::unnecessary_wraps, reason = "reading certificates may fail")]
         pub fn new(_urls: &[String], _ca_file: Option<&Path>) -> io::Result<Self> {
             Ok(Self)
         }

@@ -95,7 +95,7 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
         tracing::info!("stopped while waiting for ClickHouse");
         return Ok(ExitCode::SUCCESS);
     };
-    let server = Server::start(settings, lifecycle, spool, recovered, admin, &metrics, table, tls)?;
+    let server = Server::start(settings, lifecycle, (spool, recovered), admin, &metrics, table, tls)?;
     tracing::info!(listen = ?settings.listen, admin = %settings.admin_listen, workers = metrics.len(), "serving");
     server.wait_for_stop();
     server.stop();
@@ -117,8 +117,7 @@ impl Server {
     fn start(
         settings: &Settings,
         lifecycle: Arc<Lifecycle>,
-        spool: Spool,
-        recovered: Recovered,
+        (spool, recovered): (Spool, Recovered),
         admin: Arc<Admin>,
         metrics: &[Arc<WorkerMetrics>],
         table: TableDescription,

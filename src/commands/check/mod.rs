@@ -43,7 +43,7 @@ pub fn report(settings: &Settings) -> Report {
         Ok(servers) => check_servers(&servers, settings, &mut report),
         Err(error) => report.add(Severity::Error, format!("configuration: {error}")),
     }
-    if let Err(error) = settings.admin_password() {
+    for error in [settings.admin_password().err(), settings.tls(None).err()].into_iter().flatten() {
         report.add(Severity::Error, format!("configuration: {error}"));
     }
     check_addresses(settings, &mut report);

@@ -95,12 +95,12 @@ impl Wires {
         let mut input = [self.server.kept(), bytes].concat();
         let (mut plain, mut output) = (vec![0; input.len()], Vec::new());
         let opened = self.server.open(&mut input, &mut plain, &mut output);
-        self.to_client(&output);
+        self.hand_to_client(&output);
         self.received.extend_from_slice(&plain[..opened?]);
         Ok(())
     }
 
-    fn to_client(&mut self, mut bytes: &[u8]) {
+    fn hand_to_client(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             self.client.read_tls(&mut bytes).unwrap();
             // An alert is an error, of which the tests that provoke one look at the session's side.
@@ -130,7 +130,7 @@ impl Wires {
     fn seal(&mut self, bytes: &[u8]) {
         let mut output = Vec::new();
         assert!(self.server.seal(bytes, &mut output));
-        self.to_client(&output);
+        self.hand_to_client(&output);
     }
 }
 
@@ -162,7 +162,7 @@ fn any_split_of_the_ciphertext_gives_the_same_plaintext_in_both_versions() {
             let mut output = Vec::new();
             wires.server.close(&mut output);
             wires.server.close(&mut output);
-            wires.to_client(&output);
+            wires.hand_to_client(&output);
             assert!(wires.client_at_end && wires.read.ends_with(b"under way"), "{piece}");
         }
     }
