@@ -20,6 +20,10 @@
 //! | none, twice | the token is used up; the segment is sent again under the next one |
 //! | some | the segment is held; an INSERT into several partitions may be stored in part |
 //!
+//! With an operator's order to convert the columns, only those columns are compared that the table still
+//! has as they were. That can prove that the rows are absent, and never that they are there: rows of
+//! other INSERTs may equal them in the columns that are left. Then the segment is held.
+//!
 //! Limits of the lookup: rows that are equal in every column, in this INSERT or in others, count as
 //! one. Rows that were deleted since, or that a row policy hides from this user, count as absent. In
 //! a table without a `server_time` column, and with engines that merge rows, there is no lookup and
@@ -165,13 +169,17 @@ impl Inserts {
             TableError::Client(error) => failed(error),
             other => Failure::hold(other.to_string()),
         })?;
-        let changed = statement::advice_for(&insert.frozen.columns, &now);
-        if !changed.is_empty() {
+        let unchanged = statement::unchanged(&insert.frozen.columns, &now);
+        let is_partial = unchanged.len() < insert.frozen.columns.len();
+        if is_partial && !(insert.convert && unchanged.contains(&SERVER_TIME)) {
+            let changed = statement::advice_for(&insert.frozen.columns, &now);
             return Ok(Presence::Unknown(format!("the columns of the table have changed{changed}")));
         }
+        let keys: Vec<&str> =
+            unchanged.iter().copied().filter(|name| facts.key_columns.iter().any(|key| key == name)).collect();
         let sample = insert.rows(&work.segment).and_then(|rows| sample(rows, insert.bytes, insert.rows));
         let sample = sample.map_err(Failure::on_disk)?;
-        let question = question(table, &insert.frozen, &facts, &sample);
+        let question = question(table, &insert.frozen, &unchanged, &keys, &facts.expiry, &sample);
         let size = (question.len() + 1).to_string();
         // Override the profile of the ClickHouse user.
         let settings =
@@ -181,8 +189,8 @@ impl Inserts {
             let answer: String = answer.chars().take(100).collect();
             return Ok(Presence::Unknown(format!("the answer to the lookup is not understood: {answer}")));
         };
-        let is_rewritten = facts.is_rewritten;
-        Ok(found.presence(is_rewritten, |what| format!("{table} at {}: {what}", server.url())))
+        let compared = Compared { is_partial, has_keys: !keys.is_empty(), is_rewritten: facts.is_rewritten };
+        Ok(found.presence(compared, |what| format!("{table} at {}: {what}", server.url())))
     }
 
     fn not_looked_up(&self, insert: &Insert, server: &ClickHouse, error: ClientError, attempts: u32) -> Failure {
@@ -242,21 +250,28 @@ fn is_wanted(index: u64, count: u64, wanted: u64) -> bool {
 }
 
 /// The query for the number of distinct rows in the sample that have not expired, the number of those
-/// that the table has, and the number of their distinct keys that the table has. A key consists of the
-/// columns that no mutation changes.
+/// that the table has, and the number of their distinct keys that the table has. Rows are compared by
+/// `columns`. A key consists of the columns that no mutation changes; without such columns it is the row.
 ///
 /// Rows are compared as text, because the text of a value is the same before and after it is stored,
 /// whatever its type.
-fn question(table: &TableName, frozen: &Frozen, facts: &TableFacts, sample: &[u8]) -> String {
-    let tuple = |names: Vec<String>| format!("toString(tuple({}))", names.join(", "));
-    let row = tuple(frozen.columns.iter().map(|(name, _)| quoted(name)).collect());
-    let is_key = |name: &String| facts.key_columns.contains(name);
-    let keys: Vec<String> =
-        frozen.columns.iter().map(|(name, _)| name).filter(|name| is_key(name)).map(|name| quoted(name)).collect();
+fn question(
+    table: &TableName,
+    frozen: &Frozen,
+    columns: &[&str],
+    keys: &[&str],
+    expiry: &Expiry,
+    sample: &[u8],
+) -> String {
+    let tuple = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| quoted(name)).collect();
+        format!("toString(tuple({}))", names.join(", "))
+    };
+    let row = tuple(columns);
     let key = if keys.is_empty() { row.clone() } else { tuple(keys) };
     let (time, structure) = (quoted(SERVER_TIME), statement::structure(frozen));
     let hex: String = sample.iter().map(|byte| format!("{byte:02x}")).collect();
-    let lives = match &facts.expiry {
+    let lives = match expiry {
         // A row that is about to expire may be gone when the table is read.
         Expiry::At(expression) => format!("toDateTime64({expression}, 3) > now() + INTERVAL 1 HOUR"),
         Expiry::Never | Expiry::Unknown => "1".to_owned(),
@@ -268,6 +283,17 @@ fn question(table: &TableName, frozen: &Frozen, facts: &TableFacts, sample: &[u8
          WHERE {time} BETWEEN (SELECT min({time}) FROM sent) AND (SELECT max({time}) FROM sent) \
          AND {key} IN (SELECT {key} FROM sent) FORMAT TSV"
     )
+}
+
+/// How rows are compared by the query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Compared {
+    /// Not by all their columns, because some have changed.
+    is_partial: bool,
+    /// Some of the columns are key columns, which no mutation changes.
+    has_keys: bool,
+    /// A mutation or a TTL of columns may have changed the rows.
+    is_rewritten: bool,
 }
 
 /// The answer to the query.
@@ -289,15 +315,29 @@ impl SampleFound {
     }
 
     /// The result of the lookup. If rows may have been rewritten, rows whose keys are there do not count as
-    /// absent.
-    fn presence(self, is_rewritten: bool, at: impl Fn(String) -> String) -> Presence {
+    /// absent, and without keys none does.
+    fn presence(self, compared: Compared, at: impl Fn(String) -> String) -> Presence {
         let Self { wanted, there, keys } = self;
+        let Compared { is_partial, has_keys, is_rewritten } = compared;
         // Includes a sample that has expired completely: its presence makes no difference.
-        if there == wanted {
+        if there == wanted && (wanted == 0 || !is_partial) {
             return Presence::All;
         }
-        if there == 0 && (keys == 0 || !is_rewritten) {
+        if there == 0 && (!is_rewritten || has_keys && keys == 0) {
             return Presence::Nothing(at(format!("none of the {wanted} rows that were looked up is there")));
+        }
+        if is_partial && there > 0 {
+            return Presence::Unknown(at(format!(
+                "the columns of the table have changed, and by those that have not {there} of {wanted} rows that were \
+                 looked up are there; they may be rows of other INSERTs. Delete the segment's rows from the table, and \
+                 `sluicegate spool requeue --convert` inserts the whole segment"
+            )));
+        }
+        if there == 0 && !has_keys {
+            return Presence::Unknown(at(format!(
+                "none of the {wanted} rows that were looked up is there, but a TTL of columns or a mutation may have \
+                 changed them, and the table has no key columns to find them by"
+            )));
         }
         if there == 0 {
             return Presence::Unknown(at(format!(
@@ -370,8 +410,9 @@ mod tests {
 
     #[test]
     fn what_is_found_of_the_sample_decides() {
-        let of =
-            |wanted, there, keys, is_rewritten| SampleFound { wanted, there, keys }.presence(is_rewritten, |what| what);
+        let found = |wanted, there, keys, compared| SampleFound { wanted, there, keys }.presence(compared, |what| what);
+        let whole = |is_rewritten| Compared { is_partial: false, has_keys: true, is_rewritten };
+        let of = |wanted, there, keys, is_rewritten| found(wanted, there, keys, whole(is_rewritten));
         for is_rewritten in [false, true] {
             assert_eq!(of(7, 7, 7, is_rewritten), Presence::All);
             assert_eq!(of(0, 0, 0, is_rewritten), Presence::All, "all of it has expired");
@@ -380,5 +421,16 @@ mod tests {
         }
         assert!(matches!(of(7, 0, 7, false), Presence::Nothing(_)), "other events have the same keys");
         assert!(matches!(of(7, 0, 7, true), Presence::Unknown(_)), "only the values differ");
+        let without_keys = |is_rewritten| Compared { has_keys: false, ..whole(is_rewritten) };
+        assert!(matches!(found(7, 0, 0, without_keys(false)), Presence::Nothing(_)));
+        assert!(matches!(found(7, 0, 0, without_keys(true)), Presence::Unknown(_)), "changed rows can't be found");
+        let partial = |is_rewritten| Compared { is_partial: true, ..whole(is_rewritten) };
+        for is_rewritten in [false, true] {
+            assert!(matches!(found(7, 0, 0, partial(is_rewritten)), Presence::Nothing(_)));
+            for there in 1..=7 {
+                assert!(matches!(found(7, there, 7, partial(is_rewritten)), Presence::Unknown(_)), "others' rows");
+            }
+            assert_eq!(found(0, 0, 0, partial(is_rewritten)), Presence::All);
+        }
     }
 }

@@ -101,6 +101,14 @@ pub(super) fn advice(server: &ClickHouse, frozen: &Frozen) -> String {
     describe_table(server, &frozen.table).map(|now| advice_for(&frozen.columns, &now)).unwrap_or_default()
 }
 
+/// The names of the columns that the table still has with the same types.
+pub(super) fn unchanged<'a>(columns: &'a [(String, String)], now: &[ColumnDescription]) -> Vec<&'a str> {
+    let is_there = |(name, type_name): &&(String, String)| {
+        now.iter().any(|column| column.name == *name && column.type_name == *type_name && is_insertable(column))
+    };
+    columns.iter().filter(is_there).map(|(name, _)| name.as_str()).collect()
+}
+
 pub(super) fn advice_for(columns: &[(String, String)], now: &[ColumnDescription]) -> String {
     let (mut gone, mut retyped) = (Vec::new(), Vec::new());
     for (name, type_name) in columns {

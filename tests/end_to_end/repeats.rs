@@ -113,6 +113,42 @@ fn where_only_the_values_differ_the_segment_is_held() {
 }
 
 #[test]
+fn without_key_columns_nobody_believes_that_changed_rows_are_missing() {
+    let without_key = "MergeTree ORDER BY tuple() SETTINGS non_replicated_deduplication_window = 10";
+    let mut unanswered = Unanswered::new(without_key);
+    unanswered.meanwhile(|unanswered| {
+        unanswered
+            .query("ALTER TABLE TABLE_NAME UPDATE sequence = sequence + 1000 WHERE 1 SETTINGS mutations_sync = 1");
+        unanswered.others_insert(15);
+    });
+    unanswered.wait_until_held("no key columns to find them by");
+    assert_eq!(unanswered.stored().len(), 20);
+}
+
+#[test]
+fn after_a_rename_a_conversion_doubles_no_row_and_inserts_those_that_are_certainly_missing() {
+    let mut unanswered = Unanswered::new(SMALL_WINDOW);
+    unanswered.meanwhile(|unanswered| {
+        unanswered.others_insert(15);
+        unanswered.query("ALTER TABLE TABLE_NAME RENAME COLUMN sequence TO number");
+    });
+    unanswered.wait_until_held("the columns of the table have changed. The segment was written for other columns");
+    let admin = unanswered.server.admin_address().to_string();
+    let convert = || {
+        let (done, _, error) = run(&["spool", "requeue", "--convert", "--admin-listen", &admin]);
+        assert!(done, "{error}");
+    };
+    convert();
+    unanswered.wait_until_held("they may be rows of other INSERTs");
+    let count = || unanswered.query("SELECT count() FROM TABLE_NAME WHERE event = 'e'").trim().to_owned();
+    assert_eq!(count(), "20");
+    unanswered.query("ALTER TABLE TABLE_NAME DELETE WHERE event = 'e' SETTINGS mutations_sync = 1");
+    convert();
+    unanswered.server.wait_until_drained();
+    assert_eq!(count(), "20", "{}", unanswered.server.log());
+}
+
+#[test]
 fn a_table_that_was_exchanged_for_another_gets_nothing_twice() {
     let mut unanswered =
         Unanswered::new("MergeTree ORDER BY event SETTINGS non_replicated_deduplication_window = 1000");
