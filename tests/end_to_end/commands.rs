@@ -89,6 +89,32 @@ fn check_says_what_will_happen_and_which_guarantee_the_table_gives() {
 }
 
 #[test]
+fn check_says_of_open_files_what_serve_does() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    let server = Server::start_after("ulimit -n 500", clickhouse, &database, &[]);
+    let log = server.log();
+    let (_, lowered) = log.split_once("--connections-max is ").expect("serve lowers it");
+    let lowered = lowered.split(' ').next().unwrap();
+    let check = |limit: &str| {
+        let script =
+            format!("ulimit {limit}; exec \"$0\" check --clickhouse-url \"$1\" --database \"$2\" --spool-dir \"$3\"");
+        let mut command = std::process::Command::new("bash");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_sluicegate"), &clickhouse.url(), &database]);
+        let folder = tempfile::tempdir().unwrap();
+        let output = command.arg(folder.path()).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (_, said) = check("-n 500");
+    assert!(said.contains(&format!("serve lowers --connections-max from 10000 to {lowered}")), "{lowered}: {said}");
+    let (works, said) = check("-n 100");
+    assert!(!works && said.contains("serve does not start"), "{said}");
+    // What counts is the limit that serve raises its own to.
+    let (_, said) = check("-S -n 100");
+    assert!(!said.contains("serve does not start"), "{said}");
+}
+
+#[test]
 fn check_tells_what_keeps_serve_from_starting_from_what_does_not() {
     let clickhouse = shared_clickhouse();
     let (url, database) = (clickhouse.url(), clickhouse.database());

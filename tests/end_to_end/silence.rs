@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 
 use crate::support::proxy::{Fault, Proxy, Reaches, Then};
-use crate::support::{Server, post, shared_clickhouse, wait_for};
+use crate::support::{ClickHouse, Server, post, shared_clickhouse, wait_for};
 
 const TWO_PLACES: [&str; 6] = ["--inserters", "2", "--insert-timeout", "1h", "--batch-age", "20ms"];
 
@@ -83,15 +83,18 @@ fn events_go_to_another_server_while_one_is_silent() {
 
 #[test]
 fn a_clickhouse_that_is_stopped_and_goes_on_gets_everything_once() {
-    let clickhouse = crate::support::ClickHouse::start();
+    let clickhouse = ClickHouse::start();
     let database = clickhouse.database();
-    let server = Server::start(&clickhouse, &database, &["--batch-age", "20ms"]);
+    let server = Server::start(&clickhouse, &database, &["--batch-age", "20ms", "--insert-timeout", "500ms"]);
     send(&server, "before");
     server.wait_for_rows(&clickhouse, &format!("{database}.events"), 1);
     clickhouse.pause();
     for _ in 0..5 {
         send(&server, "meanwhile");
     }
+    // These are in ClickHouse's socket when it goes on, and are sent again.
+    let retries = || server.metrics()["sluicegate_inserts_total{table=\"events\",outcome=\"retry\"}"];
+    wait_for(|| server.log(), || (retries() >= 1.0).then_some(()));
     clickhouse.resume();
     server.wait_until_drained();
     assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events")).trim(), "6");
