@@ -11,6 +11,7 @@
 
 mod replies;
 
+use std::num::NonZeroU64;
 use std::ops::Range;
 
 pub use replies::{Committed, Replies};
@@ -18,18 +19,20 @@ pub(crate) use replies::{ReplyOptions, Wire};
 #[cfg(feature = "engine-may")]
 pub(crate) use replies::{spell_out, write as write_reply};
 
-use crate::api::{Answer, Fault, Reply, Route};
-use crate::http::{self, ChunkDecoder, DateCache, Framing, HeadLimits, HttpRefusal, Parsed, Status};
+use crate::api::{Answer, Fault, Rendering, Reply, ReplyFields, Route};
+use crate::http::{self, ChunkDecoder, Framing, HeadLimits, HttpRefusal, Parsed, Status};
 use crate::limits;
 
 /// What serves the requests of a connection.
 pub trait Service {
     /// Selects the operation of a request by its head.
     fn route(&self, head: &http::Head<'_>) -> Route;
+    /// The fields of the reply to a request with these values of `Origin` and `X-Request-Id`.
+    fn fields(&self, origin: Option<&[u8]>, request_id: Option<&[u8]>) -> ReplyFields;
     /// False while no batch has space for another request of so many bytes: the connection stops reading.
     fn has_room(&self, bytes: usize) -> bool;
-    /// Serves a request whose body is complete.
-    fn serve(&mut self, route: Route, body: &[u8]) -> Answer;
+    /// Serves a request whose body is complete. `fields` go out with the reply.
+    fn serve(&mut self, route: Route, body: &[u8], fields: &mut ReplyFields) -> Answer;
 }
 
 /// Limits of a request.
@@ -39,6 +42,8 @@ pub struct RequestLimits {
     pub head: HeadLimits,
     /// Bytes of the body, without the framing of the chunked transfer coding.
     pub body_bytes_max: u64,
+    /// Requests of one connection; the reply to the last one closes it.
+    pub requests_max: Option<NonZeroU64>,
 }
 
 /// The result of [`Connection::receive`].
@@ -75,8 +80,9 @@ pub struct Connection {
     lacks_room: bool,
     /// Requests whose head is read, to tell one from the next.
     requests: u64,
-    /// A request was refused before it was read.
-    refused: bool,
+    /// The server has ended the connection by itself: a request was refused before it was read, or it was
+    /// the last one.
+    ended_by_us: bool,
     replies: Replies,
     /// The last reply is rendered.
     finished: bool,
@@ -96,6 +102,7 @@ enum Stage {
 struct Request {
     route: Route,
     options: ReplyOptions,
+    fields: ReplyFields,
     /// Bytes of the head: the offset of the body in the request's input.
     head_len: usize,
     body: Body,
@@ -166,14 +173,16 @@ impl Connection {
 
     /// Renders every reply that may be sent now to `out`, and calls `sent` with the status of each. If
     /// `last` is set and no body is being read, the last pending reply closes the connection.
-    pub fn render(&mut self, out: &mut Vec<u8>, date: &DateCache, last: bool, mut sent: impl FnMut(Status)) {
-        while let Some((wire, mut options)) = self.replies.next() {
+    pub fn render(&mut self, out: &mut Vec<u8>, with: &Rendering<'_>, last: bool, mut sent: impl FnMut(Status)) {
+        while let Some((wire, mut options, fields)) = self.replies.next() {
             let Wire::Reply(reply) = &wire else {
                 out.extend_from_slice(http::CONTINUE);
                 continue;
             };
             options.close |= last && self.replies.is_empty() && !matches!(self.stage, Stage::Body(_));
-            sent(replies::write(out, reply, options, date));
+            sent(replies::write(out, reply, options, with.date, |status, out| {
+                fields.append_to(out, reply, status, with);
+            }));
             if options.close {
                 self.replies.clear();
                 self.stage = Stage::Closing;
@@ -187,9 +196,17 @@ impl Connection {
 
     /// Refuses all further input. `fault` is the last reply, after the pending ones.
     pub fn refuse(&mut self, fault: Fault) {
+        let fields = match std::mem::replace(&mut self.stage, Stage::Closing) {
+            Stage::Body(request) => request.fields,
+            Stage::Head | Stage::Closing => ReplyFields::default(),
+        };
+        self.refuse_with(fault, fields);
+    }
+
+    fn refuse_with(&mut self, fault: Fault, fields: ReplyFields) {
         self.stage = Stage::Closing;
-        self.refused = true;
-        self.replies.push(Answer::Now(Reply::Fault(fault)), ReplyOptions::LAST);
+        self.ended_by_us = true;
+        self.replies.push(Answer::Now(Reply::Fault(fault)), ReplyOptions::LAST, fields);
     }
 
     /// Ends the input: the peer has closed its side. Pending replies are still sent.
@@ -219,9 +236,10 @@ impl Connection {
         self.lacks_room
     }
 
-    /// True when a request was refused before it was read: the peer may still be sending it.
-    pub fn was_refused(&self) -> bool {
-        self.refused
+    /// True when the server has ended the connection without having read all that the peer may be sending:
+    /// a request was refused before it was read, or was the last one by number.
+    pub fn may_have_more_input(&self) -> bool {
+        self.ended_by_us
     }
 
     /// The length of the body under way, as far as it is known: what is announced, or what of a chunked
@@ -269,9 +287,13 @@ impl Connection {
                 return Advance::NeedMore { keep: total, expected: 0 };
             }
             Stage::Head => match self.read_head(input, limits, service) {
-                Ok(Some(request)) => {
+                Ok(Some(mut request)) => {
                     self.partial_head = 0;
                     self.requests += 1;
+                    if limits.requests_max.is_some_and(|max| self.requests >= max.get()) {
+                        request.options.close = true;
+                        self.ended_by_us = true;
+                    }
                     self.stage = Stage::Body(request);
                     // The body has usually arrived with the head.
                     return self.step(input, limits, service);
@@ -280,8 +302,8 @@ impl Connection {
                     self.partial_head = total;
                     return Advance::NeedMore { keep: total, expected: 0 };
                 }
-                Err(fault) => {
-                    self.refuse(fault);
+                Err((fault, fields)) => {
+                    self.refuse_with(fault, fields);
                     return Advance::Consumed(total);
                 }
             },
@@ -293,12 +315,13 @@ impl Connection {
         match request.read_body(input, limits) {
             Ok(Parsed::Done((body, consumed))) => {
                 let (route, options) = (request.route, request.options);
+                let mut fields = std::mem::take(&mut request.fields);
                 self.stage = if options.close { Stage::Closing } else { Stage::Head };
                 let answer = match route {
                     Route::Refuse(fault) => Answer::Now(Reply::Fault(fault)),
-                    route => service.serve(route, input.get(body).unwrap_or_default()),
+                    route => service.serve(route, input.get(body).unwrap_or_default(), &mut fields),
                 };
-                self.replies.push(answer, options);
+                self.replies.push(answer, options, fields);
                 Advance::Consumed(consumed)
             }
             Ok(Parsed::NeedMore) => Advance::NeedMore { keep: request.kept(total), expected: request.expected() },
@@ -315,17 +338,23 @@ impl Connection {
         input: &[u8],
         limits: &RequestLimits,
         service: &S,
-    ) -> Result<Option<Request>, Fault> {
+    ) -> Result<Option<Request>, (Fault, ReplyFields)> {
         let mut slots = http::NO_HEADERS;
         let head = match http::parse_head(input, &limits.head, &mut slots) {
             Parsed::Done(head) => head,
             Parsed::NeedMore => return Ok(None),
-            Parsed::Refused(refusal) => return Err(refusal.into()),
+            Parsed::Refused(refusal) => {
+                let (origin, request_id) = http::fields_of_refused(input, &limits.head);
+                return Err((refusal.into(), service.fields(origin, request_id)));
+            }
         };
         let route = service.route(&head);
+        let fields = service.fields(head.origin, head.request_id);
         let body = match head.framing {
-            Framing::Length(len) if len > limits.body_bytes_max => return Err(HttpRefusal::BodyTooLarge.into()),
-            Framing::Length(len) => Body::Length(usize::try_from(len).map_err(|_| HttpRefusal::BodyTooLarge)?),
+            Framing::Length(len) => match usize::try_from(len) {
+                Ok(length) if len <= limits.body_bytes_max => Body::Length(length),
+                _ => return Err((HttpRefusal::BodyTooLarge.into(), fields)),
+            },
             Framing::Chunked => Body::Chunked { decoder: ChunkDecoder::default(), len: 0 },
         };
         let whole = matches!(body, Body::Length(len) if input.len() >= head.len.saturating_add(len));
@@ -333,11 +362,11 @@ impl Connection {
             // A client that waits for 100 gets a refusal at once. It may send the body or not, so the
             // next request can't be found, and the connection is closed (RFC 9110, section 10.1.1).
             if let Route::Refuse(fault) = route {
-                return Err(fault);
+                return Err((fault, fields));
             }
             self.replies.push_continue();
         }
-        Ok(Some(Request { route, options: ReplyOptions::of(&head), head_len: head.len, body }))
+        Ok(Some(Request { route, options: ReplyOptions::of(&head), fields, head_len: head.len, body }))
     }
 }
 

@@ -37,11 +37,12 @@ pub use body::{ChunkDecoder, Decoded};
 pub use date::DateCache;
 pub use fields::{ContentCoding, Framing};
 pub use head::{
-    Head, HeadLimits, HeaderSlot, HeaderSlots, Method, NO_HEADERS, Version, accept_head, is_worth_parsing, parse_head,
+    Head, HeadLimits, HeaderSlot, HeaderSlots, Method, NO_HEADERS, Version, accept_head, fields_of_refused,
+    is_worth_parsing, parse_head,
 };
 pub use query::{plain_path, query_pairs};
 pub use refusal::HttpRefusal;
-pub use response::{CONTINUE, Response};
+pub use response::{CONTINUE, Response, push_field};
 pub use status::Status;
 
 /// The outcome of parsing a prefix of a connection's input.

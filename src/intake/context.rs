@@ -6,7 +6,8 @@ use super::Shared;
 use super::budget::{Charge, Size};
 use super::metrics::WorkerMetrics;
 use super::outbox::{Outbox, Waiter};
-use crate::api::{Answer, Api, Reply, Route, Shed};
+use super::quotas::{Debit, OverQuota};
+use crate::api::{Answer, Api, Reply, ReplyFields, Route, Shed};
 use crate::clock::unix_ns;
 use crate::connection::Service;
 use crate::http::Head;
@@ -27,7 +28,14 @@ pub(crate) struct RequestContext<'a> {
 
 impl Service for RequestContext<'_> {
     fn route(&self, head: &Head<'_>) -> Route {
-        self.api.route(head)
+        match self.api.route(head) {
+            Route::Options(methods) if self.shared.cors.is_preflight(head) => Route::Preflight(methods),
+            route => route,
+        }
+    }
+
+    fn fields(&self, origin: Option<&[u8]>, request_id: Option<&[u8]>) -> ReplyFields {
+        ReplyFields::new(&self.shared.cors, origin, request_id)
     }
 
     fn has_room(&self, bytes: usize) -> bool {
@@ -35,11 +43,12 @@ impl Service for RequestContext<'_> {
         self.outbox.has_room(Size::of(bytes)) || self.shared.health.is_stuck()
     }
 
-    fn serve(&mut self, route: Route, body: &[u8]) -> Answer {
+    fn serve(&mut self, route: Route, body: &[u8], fields: &mut ReplyFields) -> Answer {
         let options = match route {
             Route::Events(options) => options,
             Route::Health => return Answer::Now(self.shared.health.reply()),
             Route::Options(allow) => return Answer::Now(Reply::Allow(allow)),
+            Route::Preflight(methods) => return Answer::Now(Reply::Preflight(methods)),
             Route::Refuse(fault) => return Answer::Now(Reply::Fault(fault)),
         };
         if self.shared.health.is_stuck() {
@@ -51,6 +60,7 @@ impl Service for RequestContext<'_> {
             // A request with a key has a batch of its own: the committer may find that it is a repeat.
             self.outbox.hand_over(&self.shared.handoff);
         }
+        let client = self.client_address();
         let Some(mut filling) = self.outbox.fill() else {
             return Answer::Now(Reply::Fault(Shed::InFlightBytes.into()));
         };
@@ -68,6 +78,36 @@ impl Service for RequestContext<'_> {
             Answer::Now(_) => false,
         };
         let report = self.api.report();
+        let quotas = &self.shared.quotas;
+        if !quotas.is_free(options.writer) && !matches!(answer, Answer::Now(Reply::Fault(_))) {
+            let debit = Debit {
+                writer: options.writer,
+                address: client,
+                lines: report.accepted.saturating_add(report.rejected),
+                accepted: report.accepted,
+            };
+            match quotas.charge(&debit) {
+                Ok(quota) => {
+                    fields.quota = quota;
+                    if waits {
+                        filling.note_debit(debit);
+                    }
+                }
+                Err(over) => {
+                    if let OverQuota::OverRate(quota) = over {
+                        fields.quota = Some(quota);
+                        if waits && options.key.is_some() {
+                            // A repeat is free: the committer knows whether it is one.
+                            filling.only_ask();
+                            let _ = filling.join(self.waiter);
+                            self.outbox.hand_over(&self.shared.handoff);
+                            return answer;
+                        }
+                    }
+                    return Answer::Now(Reply::Fault(over.fault()));
+                }
+            }
+        }
         self.metrics.received.add(u64::from(report.accepted) + u64::from(report.rejected));
         if !options.dry_run && report.rejected > 0 {
             if waits && options.key.is_some() {
@@ -81,5 +121,12 @@ impl Service for RequestContext<'_> {
             self.outbox.hand_over(&self.shared.handoff);
         }
         answer
+    }
+}
+
+impl RequestContext<'_> {
+    /// The address that a request is charged to.
+    fn client_address(&self) -> Option<IpAddr> {
+        Some(self.client_ip)
     }
 }

@@ -10,9 +10,10 @@ use mio::{Interest, Token};
 use super::slot::{Buffer, Slot};
 use super::timers::Until;
 use super::{FIRST_LISTENER, Worker};
-use crate::api::Shed;
+use crate::api::{Shed, TOO_MANY_OF_ADDRESS};
 use crate::connection::{Connection, Waiting};
 use crate::handoff::Arrival;
+use crate::intake::addresses::Admission;
 use crate::limits;
 
 /// Between two lines that say the same.
@@ -116,6 +117,12 @@ impl Worker {
         let _ = stream.set_nodelay(true);
         self.generation += 1;
         let peer = client_ip(peer);
+        let (counted, is_one_too_many_of_address) = match self.count(peer) {
+            None => (None, false),
+            Some(Admission::Admitted(counted)) => (Some(counted), false),
+            Some(Admission::OneTooMany(counted)) => (Some(counted), true),
+            Some(Admission::Closed) => return self.shared.handoff.leave(self.index),
+        };
         let share = || self.shared.budget.open(self.share_of(peer));
         let mut slot = Slot {
             stream,
@@ -124,12 +131,14 @@ impl Worker {
             connection: Connection::default(),
             kept: Buffer::new(share()),
             unsent: Vec::new(),
+            untaken: 0,
             replies: share(),
             readable: true,
             read_closed: false,
             queued: true,
             held_back: false,
             linger: None,
+            _counted: counted,
             timed: (Waiting::Request, 0),
             body: (0, self.now),
         };
@@ -145,6 +154,8 @@ impl Worker {
         if is_one_too_many {
             self.metrics.shed(Shed::Connections, 1);
             slot.connection.refuse(Shed::Connections.into());
+        } else if is_one_too_many_of_address {
+            slot.connection.refuse(TOO_MANY_OF_ADDRESS);
         }
         match self.slots.get_mut(index) {
             Some(vacant) => *vacant = Some(slot),
@@ -155,6 +166,12 @@ impl Worker {
         self.fresh += 1;
         self.metrics.connections.set(self.open as u64);
         self.visits.push_back(index);
+    }
+
+    /// Counts a connection of a peer among those of its address; `None` where they are not counted.
+    fn count(&self, peer: IpAddr) -> Option<Admission> {
+        let connections = self.shared.connections_per_address.as_ref()?;
+        Some(connections.admit(self.share_of(peer)?))
     }
 
     /// Whose share of the budget a client at this address takes from. Behind a trusted proxy the address

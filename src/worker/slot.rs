@@ -11,7 +11,9 @@ use std::time::Instant;
 
 use mio::net::TcpStream;
 
+use super::send_queue;
 use crate::connection::{Connection, Waiting};
+use crate::intake::addresses::CountedConnection;
 use crate::intake::budget::{ByteBudget, Charge, Size};
 use crate::limits;
 
@@ -29,6 +31,8 @@ pub struct Slot {
     pub kept: Buffer,
     /// Replies that the kernel did not take.
     pub unsent: Vec<u8>,
+    /// Bytes of replies that the peer had not taken when it was last looked at; 0 while the kernel takes all.
+    pub untaken: usize,
     /// What replies that wait, and those that the kernel did not take, take of the budget.
     pub replies: Charge,
     /// The kernel may have bytes for us.
@@ -41,6 +45,8 @@ pub struct Slot {
     pub held_back: bool,
     /// Our side is shut; what arrives is thrown away until the peer is done.
     pub linger: Option<Linger>,
+    /// The connection in the number of its address's.
+    pub _counted: Option<CountedConnection>,
     /// What its time was set for last, and the number of the request then.
     pub timed: (Waiting, u64),
     /// The number of the request whose body was waited for last, and since when.
@@ -128,7 +134,21 @@ impl Slot {
             }
         }
         self.unsent.extend_from_slice(rest);
+        if self.unsent.is_empty() {
+            self.untaken = 0;
+        } else if self.untaken == 0 {
+            self.untaken = self.unsent.len() + send_queue::bytes(&self.stream);
+        }
         true
+    }
+
+    /// True when the peer has taken a part of its replies, but not all, since it was last asked, or since
+    /// the kernel took no more of them. The kernel's own queue can be so long that it takes nothing for
+    /// minutes of a slow reader.
+    pub fn has_taken_a_part(&mut self) -> bool {
+        let untaken = self.unsent.len() + send_queue::bytes(&self.stream);
+        let before = std::mem::replace(&mut self.untaken, untaken);
+        !self.unsent.is_empty() && untaken < before
     }
 
     /// True when it waits for a request of which nothing has come.
