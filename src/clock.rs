@@ -2,13 +2,21 @@
 //! no step of the wall clock moves, for heartbeats. Deadlines are kept as [`std::time::Instant`]s.
 
 use std::sync::OnceLock;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since this process first asked, never 0. No step of the wall clock changes them.
 pub fn monotonic_ms() -> u64 {
+    u64::try_from(since_first().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+}
+
+/// Nanoseconds since this process first asked. No step of the wall clock changes them.
+pub fn monotonic_ns() -> u64 {
+    u64::try_from(since_first().as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn since_first() -> Duration {
     static FIRST: OnceLock<Instant> = OnceLock::new();
-    let since = FIRST.get_or_init(Instant::now).elapsed();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+    FIRST.get_or_init(Instant::now).elapsed()
 }
 
 /// Milliseconds since 1970; 0 before that.

@@ -104,6 +104,13 @@ pub const SMALL_REQUEST_BYTES: usize = 256 << 10;
 /// what one address may take; which ones do changes with each start. Each costs 8 bytes.
 pub const ADDRESS_SHARES: usize = 4096;
 
+/// Addresses whose rates are known at a time (`--rate-limit-per-address`): 1 MiB, with that flag alone.
+/// With more addresses active at a time, some get more than their rate.
+pub const RATED_ADDRESSES: usize = 64 << 10;
+
+/// Parts of the table of `--connections-per-address-max`, each with a lock: far more than workers.
+pub const ADDRESS_SHARDS: usize = 64;
+
 /// Bytes of one connection's replies that may wait; beyond it the connection is not read.
 pub const WAITING_REPLIES_BYTES_MAX: usize = 256 << 10;
 
@@ -166,6 +173,19 @@ pub const HEARTBEAT_AGE_MAX_MS: u64 = 30_000;
 
 /// The longest `Idempotency-Key`. Only its hash is kept: longer ones cost nothing but sense.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// Bytes of the longest write key.
+pub const WRITE_KEY_BYTES_MAX: usize = 256;
+
+/// Keys of a `--write-key-file`. Each costs about 150 bytes.
+pub const WRITE_KEYS_MAX: usize = 4096;
+
+/// Names of write keys, and keys without a name, since the start: what a name has used of its rate, and
+/// its counter, outlive a new file. Each costs about 150 bytes and a series of the metrics.
+pub const KEY_OWNERS_MAX: usize = 4096;
+
+/// Bytes of a `--write-key-file`.
+pub const WRITE_KEY_FILE_BYTES_MAX: usize = 4 << 20;
 
 /// Fresh connections on their way to a worker. The largest bursts are a listener's backlog.
 pub const ARRIVALS_MAX: usize = LISTEN_BACKLOG as usize;

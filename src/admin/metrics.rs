@@ -138,7 +138,7 @@ fn counters(admin: &Admin) -> Vec<Family> {
     let quarantine = admin.table.quarantine().table;
     let mut outcomes = outcomes(&admin.table.table, &inserts.table);
     outcomes.extend(self::outcomes(&quarantine, &inserts.quarantine));
-    vec![
+    let mut counters = vec![
         (
             "requests",
             "Replies by status",
@@ -169,7 +169,15 @@ fn counters(admin: &Admin) -> Vec<Family> {
         ),
         ("inserts", "INSERT attempts by outcome", outcomes),
         ("shed", "Requests answered with 503 by reason", shed.collect()),
-    ]
+    ];
+    let keys = admin.keys.newest();
+    let by_key: Vec<(Labels, u64)> =
+        keys.owners().accepted().into_iter().map(|(name, count)| (label("key", name), count)).collect();
+    if !by_key.is_empty() {
+        let help = "Events that were acknowledged, by the name of the write key; empty for keys without a name";
+        counters.push(("key_events_accepted", help, by_key));
+    }
+    counters
 }
 
 fn outcomes(table: &str, attempts: &Attempts) -> Vec<(Labels, u64)> {

@@ -19,11 +19,13 @@ mod stats;
 
 use std::sync::{Arc, OnceLock};
 
+use crate::api::keys::Keys;
 use crate::batch::SegmentNumber;
 use crate::clickhouse::client::ClickHouse;
 use crate::clickhouse::metrics::InsertMetrics;
 use crate::clickhouse::name::TableName;
 use crate::clock::unix_ms;
+use crate::handoff::Published;
 use crate::http::{self, DateCache, Head, Method, Status};
 use crate::intake::budget::ByteBudget;
 use crate::intake::health::Health;
@@ -46,6 +48,8 @@ pub struct Admin {
     pub health: Arc<Health>,
     /// The metrics of each worker.
     pub workers: Vec<Arc<WorkerMetrics>>,
+    /// The write keys, whose names have counters.
+    pub keys: Arc<Published<Keys>>,
     /// The budget of partial requests, batches and replies.
     pub budget: Arc<ByteBudget>,
     /// The metrics of the spool.

@@ -137,6 +137,24 @@ pub(super) const TOO_MANY_BAD_LINES: Fault =
     Fault::new(Status::UnprocessableContent, "too_many_bad_lines", "More than 1000 lines are bad; nothing was stored.");
 pub(super) const BAD_KEY: Fault =
     Fault::new(Status::BadRequest, "bad_idempotency_key", "There must be one Idempotency-Key, of 1 to 255 bytes.");
+/// The reply to a request that is over a rate.
+pub const OVER_RATE: Fault = Fault::new(
+    Status::TooManyRequests,
+    "over_rate",
+    "Events come faster than the rate limit allows; nothing was stored, send the request again later.",
+);
+/// The reply to a request with more events than a rate ever lets pass at once.
+pub const OVER_BURST: Fault = Fault::new(
+    Status::ContentTooLarge,
+    "too_many_events",
+    "The body has more events than the rate limit lets pass at once; nothing was stored, send fewer in one request.",
+);
+/// The reply on a connection above `--connections-per-address-max`.
+pub const TOO_MANY_OF_ADDRESS: Fault = Fault::new(
+    Status::TooManyRequests,
+    "too_many_connections",
+    "Too many connections from this address are open; try again later.",
+);
 /// The reply to a request whose `Idempotency-Key` was used before with another body.
 pub const KEY_REUSED: Fault = Fault::new(
     Status::UnprocessableContent,

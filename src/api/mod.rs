@@ -1,15 +1,23 @@
 //! The public HTTP API: routes, replies and errors. It uses no sockets; both engines serve it.
 
+pub mod cors;
 mod fault;
+pub mod keys;
+pub mod rate;
 mod reply;
+mod reply_fields;
+mod request_id;
 
 use std::sync::Arc;
 
-pub use fault::{Fault, KEY_REUSED, Shed};
+pub use fault::{Fault, KEY_REUSED, OVER_BURST, OVER_RATE, Shed, TOO_MANY_OF_ADDRESS};
 pub use reply::{Ack, Answer, Reply};
+pub use reply_fields::{Rendering, ReplyFields};
+pub use request_id::RequestIds;
 
 use fault::{BAD_KEY, BAD_QUERY, EVENTS_ALLOW, HEALTH_ALLOW, METHOD_NOT_ALLOWED, NOT_FOUND, UNSUPPORTED_CODING};
 
+use self::keys::{Keys, Writer};
 use crate::batch::Batch;
 use crate::batch::identity::{self, Id, RequestKey, Summary};
 use crate::http::{ContentCoding, Head, Method, has_repeated_name, plain_path, query_pairs};
@@ -26,6 +34,8 @@ pub enum Route {
     Health,
     /// `OPTIONS`: the value of `Allow`.
     Options(&'static str),
+    /// A preflight of a page of an allowed origin: the methods that it may use.
+    Preflight(&'static str),
     /// No operation: the body is read and dropped, then this error is the reply.
     Refuse(Fault),
 }
@@ -39,6 +49,8 @@ pub struct IngestOptions {
     pub ack: Ack,
     /// The identity of the request, if it has an `Idempotency-Key`.
     pub key: Option<Id>,
+    /// Whose rate and counter the events belong to.
+    pub writer: Option<Writer>,
 }
 
 /// One worker's implementation of the API, with the row encoder and its reused report.
@@ -47,12 +59,24 @@ pub struct Api {
     report: Report,
     table: String,
     table_path: String,
+    keys: Arc<Keys>,
 }
 
 impl Api {
-    /// The API of `table`, served at `/api/events` and `/api/<table>`.
+    /// The API of `table`, served at `/api/events` and `/api/<table>` to everyone.
     pub fn new(encoder: RowEncoder, table: &str) -> Self {
-        Self { encoder, report: Report::default(), table: table.to_owned(), table_path: format!("/api/{table}") }
+        Self {
+            encoder,
+            report: Report::default(),
+            table: table.to_owned(),
+            table_path: format!("/api/{table}"),
+            keys: Arc::new(Keys::open(None)),
+        }
+    }
+
+    /// Changes the keys that all further requests need.
+    pub fn require(&mut self, keys: Arc<Keys>) {
+        self.keys = keys;
     }
 
     /// Changes the plan that events are encoded by, because the table's columns have changed.
@@ -84,13 +108,20 @@ impl Api {
     }
 
     fn route_events(&self, head: &Head<'_>) -> Route {
+        let writer = match self.keys.authorize(head, &self.table) {
+            Ok(writer) => writer,
+            Err(fault) => return Route::Refuse(fault),
+        };
         let Some(options) = ingest_options(head.query) else {
             return Route::Refuse(BAD_QUERY);
         };
+        let options = IngestOptions { writer, ..options };
         match head.idempotency_key {
             None => Route::Events(options),
             Some(key) if (1..=limits::IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()) => {
-                Route::Events(IngestOptions { key: Some(identity::of_request(&self.table, key)), ..options })
+                let owner = writer.and_then(|writer| self.keys.owners().get(writer.owner).identity.as_ref());
+                let id = identity::of_request_by(owner, &self.table, key);
+                Route::Events(IngestOptions { key: Some(id), ..options })
             }
             Some(_) => Route::Refuse(BAD_KEY),
         }

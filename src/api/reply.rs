@@ -17,6 +17,8 @@ pub enum Reply {
     Fault(Fault),
     /// 204 to `OPTIONS`, with the value of `Allow`.
     Allow(&'static str),
+    /// 204 to a preflight of a page, with the methods that it may use.
+    Preflight(&'static str),
 }
 
 impl Reply {
@@ -30,7 +32,7 @@ impl Reply {
     pub fn bytes(&self) -> usize {
         match self {
             Self::Json(_, body) => body.len(),
-            Self::Accepted(_) | Self::Fault(_) | Self::Allow(_) => 0,
+            Self::Accepted(_) | Self::Fault(_) | Self::Allow(_) | Self::Preflight(_) => 0,
         }
     }
 
@@ -52,7 +54,7 @@ impl Reply {
         let body = match self {
             Self::Accepted(accepted) => format!("{{\"accepted\":{accepted},\"rejected\":0,\"inserted\":false}}"),
             Self::Json(_, body) => format!("{},\"inserted\":false}}", body.strip_suffix('}').unwrap_or(body)),
-            reply @ (Self::Fault(_) | Self::Allow(_)) => return reply.clone(),
+            reply @ (Self::Fault(_) | Self::Allow(_) | Self::Preflight(_)) => return reply.clone(),
         };
         Self::Json(Status::Accepted, body.into())
     }

@@ -70,7 +70,12 @@ impl RequestKey {
 
 /// The identity of a request to `stream` with this `Idempotency-Key`.
 pub fn of_request(stream: &str, key: &[u8]) -> Id {
-    let mut hasher = blake3::Hasher::new();
+    of_request_by(None, stream, key)
+}
+
+/// The same of a request by `owner`: the keys of each owner, and those of none, are distinct.
+pub fn of_request_by(owner: Option<&[u8; 32]>, stream: &str, key: &[u8]) -> Id {
+    let mut hasher = owner.map_or_else(blake3::Hasher::new, blake3::Hasher::new_keyed);
     hasher.update(stream.as_bytes()).update(&[0]).update(key);
     front(&hasher.finalize())
 }
@@ -104,6 +109,8 @@ mod tests {
         let key = RequestKey::new(of_request("events", b"k"), b"body", summary);
         assert_eq!(RequestKey::decode(&key.encode()), key);
         let other = |stream, name, body| RequestKey::new(of_request(stream, name), body, summary);
+        let owners = [1, 2].map(|owner| of_request_by(Some(&[owner; 32]), "events", b"k"));
+        assert!(owners[0] != owners[1] && !owners.contains(&key.id));
         assert_eq!(other("events", b"k", b"body"), key);
         assert_ne!(other("events", b"l", b"body").id, key.id);
         assert_ne!(other("other", b"k", b"body").id, key.id);

@@ -61,6 +61,8 @@ pub struct Batch {
     pub rejected: Section,
     /// The key of the only request in the batch, if the request has an `Idempotency-Key`.
     pub key: Option<RequestKey>,
+    /// Only asks whether the key was seen before: nothing is stored, nor the key remembered.
+    pub only_if_repeat: bool,
     /// The identities of the events that have one (`--dedup-field`).
     pub ids: Vec<Id>,
     /// The range of `rows.bytes` of each event of `ids`, ascending.
@@ -193,6 +195,7 @@ impl Batch {
         self.rows.clear();
         self.rejected.clear();
         self.key = None;
+        self.only_if_repeat = false;
         self.ids.clear();
         self.ids.shrink_to(limits::BATCH_IDS_KEPT);
         self.id_rows.clear();

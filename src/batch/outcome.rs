@@ -41,6 +41,8 @@ pub enum CommitOutcome {
     },
     /// The key of the request was seen before with another body. Nothing is stored.
     KeyReused,
+    /// The key of a batch with [`Batch::only_if_repeat`] was not seen before. Nothing is stored.
+    NoRepeat,
     /// The batch is not stored.
     Refused(CommitRefusal),
 }

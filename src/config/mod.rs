@@ -10,12 +10,14 @@ mod validate;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
 use clap::{ArgAction, Args, ValueEnum};
 
+use crate::api::cors::CorsOrigin;
+use crate::api::rate::Rate;
 use crate::clickhouse::settings::{ClickHouseSetting, InsertFormat};
 use crate::insert::compression::InsertCompression;
 use crate::ndjson::InvalidText;
@@ -266,6 +268,32 @@ pub struct Settings {
     /// UTF-8: it is rejected (reject), or such text becomes U+FFFD (replace)
     #[arg(long, env = "SLUICEGATE_INVALID_TEXT", value_name = "HOW", default_value = "reject")]
     pub invalid_text: InvalidText,
+    /// File of the keys that clients need to send events, one a line: KEY name=web rate=5000/s; read again
+    /// on SIGHUP [default: none, everyone may]
+    #[arg(long, env = "SLUICEGATE_WRITE_KEY_FILE", value_name = "FILE")]
+    pub write_key_file: Option<PathBuf>,
+
+    /// Events a second of each key's name, unless its line has a rate; without keys, of all clients
+    /// together: 5000/s,burst=20000 [default: none]
+    #[arg(long, env = "SLUICEGATE_RATE_LIMIT", value_name = "RATE")]
+    pub rate_limit: Option<Rate>,
+
+    /// Events a second of each client address; an IPv6 address counts with its /64 [default: none]
+    #[arg(long, env = "SLUICEGATE_RATE_LIMIT_PER_ADDRESS", value_name = "RATE")]
+    pub rate_limit_per_address: Option<Rate>,
+
+    /// The most open connections of one address [default: none]
+    #[arg(long, env = "SLUICEGATE_CONNECTIONS_PER_ADDRESS_MAX", value_name = "N")]
+    pub connections_per_address_max: Option<NonZeroU32>,
+
+    /// The most requests of one connection; the reply to the last one closes it [default: none]
+    #[arg(long, env = "SLUICEGATE_REQUESTS_PER_CONNECTION_MAX", value_name = "N")]
+    pub requests_per_connection_max: Option<NonZeroU64>,
+
+    /// Origin whose pages may send events and read the replies, such as https://shop.example, or * for
+    /// every origin; repeatable [default: none]
+    #[arg(long, env = "SLUICEGATE_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    pub cors_origin: Vec<CorsOrigin>,
 
     /// Time limit for the whole stop
     #[arg(long, env = "SLUICEGATE_SHUTDOWN_TIMEOUT", value_name = "TIME", default_value = "30s")]

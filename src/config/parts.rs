@@ -1,10 +1,15 @@
 //! The settings divided into the parts that the rooms need.
 
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use super::{ClientIp, ConfigError, Settings};
+use crate::api::cors::Cors;
+use crate::api::keys::Keys;
 use crate::clickhouse::TableConfig;
 use crate::clickhouse::client::{ClickHouse, ClientConfig};
 use crate::clickhouse::name::TableName;
@@ -175,6 +180,7 @@ impl Settings {
         RequestLimits {
             head: HeadLimits { head_bytes_max: bounded(self.head_bytes_max.0), headers_max: self.headers_max },
             body_bytes_max: self.body_bytes_max.0,
+            requests_max: self.requests_per_connection_max,
         }
     }
 
@@ -197,6 +203,26 @@ impl Settings {
             commit: *self.commit_timeout,
             inserted: *self.inserted_timeout,
         }
+    }
+
+    /// The keys that requests with events need, as the file is now. `former` are those of an earlier look at
+    /// the file.
+    ///
+    /// # Errors
+    ///
+    /// If the file can't be read, or a line is wrong; the sentence repeats nothing of the file.
+    pub fn write_keys(&self, former: Option<&Keys>) -> Result<Keys, ConfigError> {
+        let Some(path) = &self.write_key_file else {
+            return Ok(Keys::open(self.rate_limit));
+        };
+        let wrong = |error: &dyn Display| ConfigError(format!("--write-key-file {}: {error}", path.display()));
+        let text = read_bounded(path, limits::WRITE_KEY_FILE_BYTES_MAX).map_err(|error| wrong(&error))?;
+        Keys::parse(&text, self.rate_limit, former).map_err(|error| wrong(&error))
+    }
+
+    /// The pages that may read replies.
+    pub fn cors(&self) -> Cors {
+        Cors::new(self.cors_origin.clone())
     }
 
     /// What buffers and batches may take together, and one connection's request of it.
@@ -241,6 +267,17 @@ fn first_line(flag: &str, path: &Path) -> Result<String, ConfigError> {
     let text =
         std::fs::read_to_string(path).map_err(|error| ConfigError(format!("{flag} {}: {error}", path.display())))?;
     Ok(text.lines().next().unwrap_or("").to_owned())
+}
+
+/// The text of a file of at most `max` bytes.
+fn read_bounded(path: &Path, max: usize) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(max as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > max {
+        return Err(io::Error::other(format!("it is larger than {max} bytes")));
+    }
+    // The error of the standard library repeats nothing of the text.
+    String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"))
 }
 
 fn bounded(bytes: u64) -> usize {

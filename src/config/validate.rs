@@ -54,7 +54,21 @@ impl Settings {
         rule(
             self.engine != Engine::May || cfg!(feature = "engine-may"),
             "--engine may is not in this build; `cargo build --release --features engine-may` makes a build with it",
-        )
+        )?;
+        for (flag, is_set) in [
+            ("write-key-file", self.write_key_file.is_some()),
+            ("rate-limit", self.rate_limit.is_some()),
+            ("rate-limit-per-address", self.rate_limit_per_address.is_some()),
+            ("connections-per-address-max", self.connections_per_address_max.is_some()),
+            ("requests-per-connection-max", self.requests_per_connection_max.is_some()),
+            ("cors-origin", !self.cors_origin.is_empty()),
+        ] {
+            rule(
+                self.engine != Engine::May || !is_set,
+                format_args!("--{flag} has no effect with --engine may; leave one of the two out"),
+            )?;
+        }
+        Ok(())
     }
 
     fn check_tls(&self) -> Result<(), ConfigError> {

@@ -12,6 +12,7 @@
 mod replies;
 
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::ops::Range;
 
 pub use replies::{Committed, Replies};
@@ -19,8 +20,8 @@ pub(crate) use replies::{ReplyOptions, Wire};
 #[cfg(feature = "engine-may")]
 pub(crate) use replies::{spell_out, write as write_reply};
 
-use crate::api::{Answer, Fault, Reply, Route};
-use crate::http::{self, ChunkDecoder, DateCache, Framing, HeadLimits, HttpRefusal, Parsed, Status};
+use crate::api::{Answer, Fault, Rendering, Reply, ReplyFields, Route};
+use crate::http::{self, ChunkDecoder, Framing, HeadLimits, HttpRefusal, Parsed, Status};
 use crate::limits;
 
 /// What serves the requests of a connection.
@@ -29,10 +30,13 @@ pub trait Service {
     fn route(&self, head: &http::Head<'_>) -> Route;
     /// The address of the client who has sent a request with this head; none when it is not known.
     fn client_address(&self, head: &http::Head<'_>) -> Option<IpAddr>;
+    /// The fields of the reply to a request with these values of `Origin` and `X-Request-Id`.
+    fn fields(&self, origin: Option<&[u8]>, request_id: Option<&[u8]>) -> ReplyFields;
     /// False while no batch has space for another request of so many bytes: the connection stops reading.
     fn has_room(&self, bytes: usize) -> bool;
-    /// Serves a request whose body is complete. `client_address` is that of its head.
-    fn serve(&mut self, route: Route, client_address: Option<IpAddr>, body: &[u8]) -> Answer;
+    /// Serves a request whose body is complete. `client_address` is that of its head; `fields` go out with
+    /// the reply.
+    fn serve(&mut self, route: Route, client_address: Option<IpAddr>, body: &[u8], fields: &mut ReplyFields) -> Answer;
 }
 
 /// Limits of a request.
@@ -42,6 +46,8 @@ pub struct RequestLimits {
     pub head: HeadLimits,
     /// Bytes of the body, without the framing of the chunked transfer coding.
     pub body_bytes_max: u64,
+    /// Requests of one connection; the reply to the last one closes it.
+    pub requests_max: Option<NonZeroU64>,
 }
 
 /// The result of [`Connection::receive`].
@@ -80,8 +86,9 @@ pub struct Connection {
     requests: u64,
     /// The request that is read asks for a reply without content: its method is HEAD.
     head_only: bool,
-    /// A request was refused before it was read.
-    refused: bool,
+    /// The server has ended the connection by itself: a request was refused before it was read, or it was
+    /// the last one.
+    ended_by_us: bool,
     replies: Replies,
     /// The last reply is rendered.
     finished: bool,
@@ -103,6 +110,7 @@ struct Request {
     /// The client's address: the requests of one proxy's connection have different ones.
     client_address: Option<IpAddr>,
     options: ReplyOptions,
+    fields: ReplyFields,
     /// Bytes of the head: the offset of the body in the request's input.
     head_len: usize,
     body: Body,
@@ -173,14 +181,16 @@ impl Connection {
 
     /// Renders every reply that may be sent now to `out`, and calls `sent` with the status of each. If
     /// `last` is set and no body is being read, the last pending reply closes the connection.
-    pub fn render(&mut self, out: &mut Vec<u8>, date: &DateCache, last: bool, mut sent: impl FnMut(Status)) {
-        while let Some((wire, mut options)) = self.replies.next() {
+    pub fn render(&mut self, out: &mut Vec<u8>, with: &Rendering<'_>, last: bool, mut sent: impl FnMut(Status)) {
+        while let Some((wire, mut options, fields)) = self.replies.next() {
             let Wire::Reply(reply) = &wire else {
                 out.extend_from_slice(http::CONTINUE);
                 continue;
             };
             options.close |= last && self.replies.is_empty() && !matches!(self.stage, Stage::Body(_));
-            sent(replies::write(out, reply, options, date));
+            sent(replies::write(out, reply, options, with.date, |status, out| {
+                fields.append_to(out, reply, status, with);
+            }));
             if options.close {
                 self.replies.clear();
                 self.stage = Stage::Closing;
@@ -194,10 +204,18 @@ impl Connection {
 
     /// Refuses all further input. `fault` is the last reply, after the pending ones.
     pub fn refuse(&mut self, fault: Fault) {
+        let fields = match std::mem::replace(&mut self.stage, Stage::Closing) {
+            Stage::Body(request) => request.fields,
+            Stage::Head | Stage::Closing => ReplyFields::default(),
+        };
+        self.refuse_with(fault, fields);
+    }
+
+    fn refuse_with(&mut self, fault: Fault, fields: ReplyFields) {
         self.stage = Stage::Closing;
-        self.refused = true;
+        self.ended_by_us = true;
         let options = ReplyOptions { head_only: self.head_only, ..ReplyOptions::LAST };
-        self.replies.push(Answer::Now(Reply::Fault(fault)), options);
+        self.replies.push(Answer::Now(Reply::Fault(fault)), options, fields);
     }
 
     /// Ends the input: the peer has closed its side. Pending replies are still sent.
@@ -227,9 +245,10 @@ impl Connection {
         self.lacks_room
     }
 
-    /// True when a request was refused before it was read: the peer may still be sending it.
-    pub fn was_refused(&self) -> bool {
-        self.refused
+    /// True when the server has ended the connection without having read all that the peer may be sending:
+    /// a request was refused before it was read, or was the last one by number.
+    pub fn may_have_more_input(&self) -> bool {
+        self.ended_by_us
     }
 
     /// The length of the body under way, as far as it is known: what is announced, or what of a chunked
@@ -277,9 +296,13 @@ impl Connection {
                 return Advance::NeedMore { keep: total, expected: 0 };
             }
             Stage::Head => match self.read_head(input, limits, service) {
-                Ok(Some(request)) => {
+                Ok(Some(mut request)) => {
                     self.partial_head = 0;
                     self.requests += 1;
+                    if limits.requests_max.is_some_and(|max| self.requests >= max.get()) {
+                        request.options.close = true;
+                        self.ended_by_us = true;
+                    }
                     self.stage = Stage::Body(request);
                     // The body has usually arrived with the head.
                     return self.step(input, limits, service);
@@ -288,8 +311,8 @@ impl Connection {
                     self.partial_head = total;
                     return Advance::NeedMore { keep: total, expected: 0 };
                 }
-                Err(fault) => {
-                    self.refuse(fault);
+                Err((fault, fields)) => {
+                    self.refuse_with(fault, fields);
                     return Advance::Consumed(total);
                 }
             },
@@ -301,13 +324,14 @@ impl Connection {
         match request.read_body(input, limits) {
             Ok(Parsed::Done((body, consumed))) => {
                 let (route, client, options) = (request.route, request.client_address, request.options);
+                let mut fields = std::mem::take(&mut request.fields);
                 self.stage = if options.close { Stage::Closing } else { Stage::Head };
                 self.head_only = false;
                 let answer = match route {
                     Route::Refuse(fault) => Answer::Now(Reply::Fault(fault)),
-                    route => service.serve(route, client, input.get(body).unwrap_or_default()),
+                    route => service.serve(route, client, input.get(body).unwrap_or_default(), &mut fields),
                 };
-                self.replies.push(answer, options);
+                self.replies.push(answer, options, fields);
                 Advance::Consumed(consumed)
             }
             Ok(Parsed::NeedMore) => Advance::NeedMore { keep: request.kept(total), expected: request.expected() },
@@ -324,19 +348,25 @@ impl Connection {
         input: &[u8],
         limits: &RequestLimits,
         service: &S,
-    ) -> Result<Option<Request>, Fault> {
+    ) -> Result<Option<Request>, (Fault, ReplyFields)> {
         // Known before the head is complete, or valid (RFC 9110, section 9.3.2).
         self.head_only = input.strip_prefix(b"\r\n").unwrap_or(input).starts_with(b"HEAD ");
         let mut slots = http::NO_HEADERS;
         let head = match http::parse_head(input, &limits.head, &mut slots) {
             Parsed::Done(head) => head,
             Parsed::NeedMore => return Ok(None),
-            Parsed::Refused(refusal) => return Err(refusal.into()),
+            Parsed::Refused(refusal) => {
+                let (origin, request_id) = http::fields_of_refused(input, &limits.head);
+                return Err((refusal.into(), service.fields(origin, request_id)));
+            }
         };
         let route = service.route(&head);
+        let fields = service.fields(head.origin, head.request_id);
         let body = match head.framing {
-            Framing::Length(len) if len > limits.body_bytes_max => return Err(HttpRefusal::BodyTooLarge.into()),
-            Framing::Length(len) => Body::Length(usize::try_from(len).map_err(|_| HttpRefusal::BodyTooLarge)?),
+            Framing::Length(len) => match usize::try_from(len) {
+                Ok(length) if len <= limits.body_bytes_max => Body::Length(length),
+                _ => return Err((HttpRefusal::BodyTooLarge.into(), fields)),
+            },
             Framing::Chunked => Body::Chunked { decoder: ChunkDecoder::default(), len: 0 },
         };
         let whole = matches!(body, Body::Length(len) if input.len() >= head.len.saturating_add(len));
@@ -344,12 +374,12 @@ impl Connection {
             // A client that waits for 100 gets a refusal at once. It may send the body or not, so the
             // next request can't be found, and the connection is closed (RFC 9110, section 10.1.1).
             if let Route::Refuse(fault) = route {
-                return Err(fault);
+                return Err((fault, fields));
             }
             self.replies.push_continue();
         }
         let (client_address, options) = (service.client_address(&head), ReplyOptions::of(&head));
-        Ok(Some(Request { route, client_address, options, head_len: head.len, body }))
+        Ok(Some(Request { route, client_address, options, fields, head_len: head.len, body }))
     }
 }
 

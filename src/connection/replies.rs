@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use crate::api::{Ack, Answer, Fault, Reply};
+use crate::api::{Ack, Answer, Fault, Reply, ReplyFields};
 use crate::batch::identity::Summary;
 use crate::batch::{SegmentNumber, Sequence};
 use crate::http::{DateCache, Head, Method, Response, Status, Version};
@@ -21,6 +21,7 @@ pub struct Replies {
 struct Pending {
     wait: Wait,
     options: ReplyOptions,
+    fields: ReplyFields,
     wire: Wire,
 }
 
@@ -101,25 +102,26 @@ impl Replies {
     }
 
     /// Appends the answer to the next request.
-    pub(crate) fn push(&mut self, answer: Answer, options: ReplyOptions) {
+    pub(crate) fn push(&mut self, answer: Answer, options: ReplyOptions, fields: ReplyFields) {
         let (wait, reply) = match answer {
             Answer::Now(reply) => (Wait::Nothing, reply),
             Answer::AfterCommit { reply, sequence, ack } => (Wait::Commit { sequence, ack }, reply),
         };
-        self.bytes += reply.bytes();
-        self.queue.push_back(Pending { wait, options, wire: Wire::Reply(reply) });
+        self.bytes += reply.bytes() + fields.bytes();
+        self.queue.push_back(Pending { wait, options, fields, wire: Wire::Reply(reply) });
     }
 
     /// Appends the interim response that asks for the body.
     pub(super) fn push_continue(&mut self) {
-        self.queue.push_back(Pending { wait: Wait::Nothing, options: ReplyOptions::LAST, wire: Wire::Continue });
+        let (options, fields) = (ReplyOptions::LAST, ReplyFields::default());
+        self.queue.push_back(Pending { wait: Wait::Nothing, options, fields, wire: Wire::Continue });
     }
 
     /// Removes the first response, if it waits for nothing.
-    pub(crate) fn next(&mut self) -> Option<(Wire, ReplyOptions)> {
+    pub(crate) fn next(&mut self) -> Option<(Wire, ReplyOptions, ReplyFields)> {
         let pending = self.queue.pop_front_if(|pending| pending.wait == Wait::Nothing)?;
-        self.bytes -= pending.wire.bytes();
-        Some((pending.wire, pending.options))
+        self.bytes -= pending.wire.bytes() + pending.fields.bytes();
+        Some((pending.wire, pending.options, pending.fields))
     }
 
     /// Ends the wait for the commit of a batch: its replies are sent as they are, or replaced by the
@@ -202,8 +204,14 @@ impl Wire {
     }
 }
 
-/// Renders a reply to `out`, and returns its status.
-pub(crate) fn write(out: &mut Vec<u8>, reply: &Reply, options: ReplyOptions, date: &DateCache) -> Status {
+/// Renders a reply to `out`, with the header fields that `more` appends, and returns its status.
+pub(crate) fn write(
+    out: &mut Vec<u8>,
+    reply: &Reply,
+    options: ReplyOptions,
+    date: &DateCache,
+    more: impl FnOnce(Status, &mut Vec<u8>),
+) -> Status {
     spell_out(reply, |status, body, extra| {
         let response = Response {
             close: options.close,
@@ -212,7 +220,7 @@ pub(crate) fn write(out: &mut Vec<u8>, reply: &Reply, options: ReplyOptions, dat
             extra,
             ..Response::new(status, body)
         };
-        response.append_to(out, date);
+        response.append_with(out, date, |out| more(status, out));
         status
     })
 }
@@ -222,12 +230,16 @@ pub(crate) fn spell_out<T>(reply: &Reply, with: impl FnOnce(Status, &[u8], &[(&s
     match reply {
         Reply::Accepted(accepted) => with(Status::Ok, accepted_body(*accepted, &mut [0; ACCEPTED_BODY_MAX]), &[]),
         Reply::Json(status, body) => with(*status, body.as_bytes(), &[]),
-        Reply::Allow(methods) => with(Status::NoContent, b"", &[("Allow", methods)]),
+        Reply::Allow(methods) | Reply::Preflight(methods) => with(Status::NoContent, b"", &[("Allow", methods)]),
         Reply::Fault(fault) => {
             // Codes and messages are constants without quotes and backslashes.
             let body = format!("{{\"error\":\"{}\",\"message\":\"{}\"}}", fault.code, fault.message);
             match fault.allow {
                 Some(methods) => with(fault.status, body.as_bytes(), &[("Allow", methods)]),
+                // RFC 6750, section 3.
+                None if fault.status == Status::Unauthorized => {
+                    with(fault.status, body.as_bytes(), &[("WWW-Authenticate", "Bearer")])
+                }
                 None if fault.status == Status::ServiceUnavailable => {
                     with(fault.status, body.as_bytes(), &[("Retry-After", "1")])
                 }

@@ -3,9 +3,11 @@
 use std::time::Instant;
 
 use super::*;
-use crate::api::{Ack, IngestOptions, Shed};
+use crate::api::cors::Cors;
+use crate::api::{Ack, IngestOptions, RequestIds, Shed};
 use crate::batch::identity::Summary;
 use crate::batch::{CommitRefusal, SegmentNumber, Sequence};
+use crate::http::DateCache;
 
 /// A service that records bodies. The replies to events wait for batches 1, 2, 3, …
 #[derive(Default)]
@@ -34,7 +36,11 @@ impl Service for Recorder {
         http::client_address(head, None, |address| address.is_loopback())
     }
 
-    fn serve(&mut self, route: Route, client_address: Option<IpAddr>, body: &[u8]) -> Answer {
+    fn fields(&self, origin: Option<&[u8]>, request_id: Option<&[u8]>) -> ReplyFields {
+        ReplyFields::new(&cors(), origin, request_id)
+    }
+
+    fn serve(&mut self, route: Route, client_address: Option<IpAddr>, body: &[u8], _: &mut ReplyFields) -> Answer {
         match route {
             Route::Events(_) => {
                 self.clients.push(client_address);
@@ -102,7 +108,7 @@ fn committed() -> Result<Committed, Fault> {
 }
 
 const LIMITS: RequestLimits =
-    RequestLimits { head: HeadLimits { head_bytes_max: 1024, headers_max: 8 }, body_bytes_max: 64 };
+    RequestLimits { head: HeadLimits { head_bytes_max: 1024, headers_max: 8 }, body_bytes_max: 64, requests_max: None };
 
 /// Passes the pieces to the connection as a worker does: each after the kept bytes.
 fn feed(connection: &mut Connection, service: &mut Recorder, pieces: &[&[u8]]) {
@@ -116,8 +122,17 @@ fn feed(connection: &mut Connection, service: &mut Recorder, pieces: &[&[u8]]) {
 
 fn render(connection: &mut Connection) -> String {
     let mut out = Vec::new();
-    connection.render(&mut out, &DateCache::default(), false, |_| {});
+    render_to(&mut out, connection, false);
     String::from_utf8(out).unwrap()
+}
+
+fn render_to(out: &mut Vec<u8>, connection: &mut Connection, last: bool) {
+    let (date, cors, ids) = (DateCache::default(), cors(), RequestIds::seeded(0));
+    connection.render(out, &Rendering { date: &date, cors: &cors, ids: &ids }, last, |_| {});
+}
+
+fn cors() -> Cors {
+    Cors::new(vec!["https://a.example".parse().unwrap()])
 }
 
 fn replies_of(pieces: &[&[u8]]) -> (String, Vec<Vec<u8>>, bool) {
@@ -255,7 +270,7 @@ fn replies_that_wait_are_bounded_in_bytes_as_well() {
     for waiting in 0..4 {
         assert!(connection.has_room_for_replies(), "{waiting}");
         let answer = Answer::AfterCommit { reply: long.clone(), sequence: Sequence::new(waiting + 1), ack: Ack::Disk };
-        connection.replies.push(answer, ReplyOptions { close: false, ..ReplyOptions::LAST });
+        connection.replies.push(answer, ReplyOptions { close: false, ..ReplyOptions::LAST }, ReplyFields::default());
     }
     assert!(!connection.has_room_for_replies());
     connection.replies().settle(Sequence::new(1), committed());
@@ -295,10 +310,10 @@ fn a_stop_closes_the_connection_after_the_last_pending_reply() {
     feed(&mut connection, &mut service, &[INPUTS[0], INPUTS[0]]);
     let mut out = Vec::new();
     connection.replies().settle(Sequence::new(1), committed());
-    connection.render(&mut out, &DateCache::default(), true, |_| {});
+    render_to(&mut out, &mut connection, true);
     assert!(!String::from_utf8_lossy(&out).contains("Connection: close"));
     connection.replies().settle(Sequence::new(2), committed());
-    connection.render(&mut out, &DateCache::default(), true, |_| {});
+    render_to(&mut out, &mut connection, true);
     assert!(String::from_utf8_lossy(&out).contains("Connection: close"));
     assert!(connection.is_finished());
 }
@@ -323,7 +338,7 @@ fn a_reply_whose_segment_does_not_prove_all_events_is_202() {
         let mut connection = Connection::default();
         let (sequence, segment) = (Sequence::new(1), SegmentNumber::new(7));
         let answer = Answer::AfterCommit { reply: Reply::Accepted(2), sequence, ack: Ack::Inserted };
-        connection.replies.push(answer, ReplyOptions::LAST);
+        connection.replies.push(answer, ReplyOptions::LAST, ReplyFields::default());
         let committed = Committed { segment: Some(segment), certain, until: Instant::now(), first: None };
         assert!(connection.replies().settle(sequence, Ok(committed)));
         assert_eq!(render(&mut connection), "");
@@ -331,4 +346,82 @@ fn a_reply_whose_segment_does_not_prove_all_events_is_202() {
         let reply = render(&mut connection);
         assert!(reply.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{reply}");
     }
+}
+
+/// Requests of an allowed page with an identity of their own, each with what is wrong with it.
+const OF_A_PAGE: &[(u16, &str)] = &[
+    (200, "POST /api/events HTTP/1.1\r\nHost: a\r\n{}Content-Length: 2\r\n\r\nok"),
+    (200, "GET /health HTTP/1.1\r\nHost: a\r\n{}\r\n"),
+    (404, "POST /nothing HTTP/1.1\r\nHost: a\r\n{}Content-Length: 2\r\n\r\nok"),
+    (404, "POST /nothing HTTP/1.1\r\nHost: a\r\n{}Expect: 100-continue\r\nContent-Length: 2\r\n\r\n"),
+    (413, "POST /api/events HTTP/1.1\r\nHost: a\r\n{}Content-Length: 65\r\n\r\n"),
+    (400, "POST /api/events HTTP/1.1\r\nHost: a\r\n{}Transfer-Encoding: chunked\r\n\r\n;x\r\n"),
+    (400, "POST /api/events HTTP/1.1\r\n{}Content-Length: 2\r\n\r\nok"),
+    (400, "POST /api/events HTTP/1.1\r\nHost: a\r\n{}Content-Length: x\r\n\r\n"),
+    (417, "POST /api/events HTTP/1.1\r\nHost: a\r\n{}Expect: x\r\nContent-Length: 2\r\n\r\nok"),
+];
+
+#[test]
+fn every_reply_to_an_allowed_page_carries_its_fields_and_the_requests_identity() {
+    for (status, request) in OF_A_PAGE {
+        let request = request.replace("{}", "Origin: https://a.example\r\nX-Request-Id: mine-1\r\n");
+        for at in 0..=request.len() {
+            let (front, back) = request.as_bytes().split_at(at);
+            let (replies, ..) = replies_of(&[front, back]);
+            let reply = replies.strip_prefix("HTTP/1.1 100 Continue\r\n\r\n").unwrap_or(&replies);
+            assert!(reply.starts_with(&format!("HTTP/1.1 {status}")), "{request} at {at}: {reply}");
+            assert!(reply.contains("\r\nX-Request-Id: mine-1\r\n"), "{request} at {at}: {reply}");
+            assert!(
+                reply.contains("\r\nAccess-Control-Allow-Origin: https://a.example\r\nVary: Origin\r\n"),
+                "{reply}"
+            );
+            assert!(reply.contains("\r\nAccess-Control-Expose-Headers: Retry-After,"), "{reply}");
+        }
+        let other = request.replace("a.example", "b.example").replace("mine-1", "mine 1");
+        let (reply, ..) = replies_of(&[other.as_bytes()]);
+        assert!(!reply.contains("Access-Control") && !reply.contains("mine"), "{reply}");
+        assert_eq!(reply.matches("\r\nX-Request-Id: ").count(), 1, "{reply}");
+    }
+}
+
+#[test]
+fn a_page_whose_request_is_given_up_in_its_middle_can_read_why() {
+    let mut connection = Connection::default();
+    let fields = "Origin: https://a.example\r\nX-Request-Id: mine-1\r\n";
+    let head = format!("POST /api/events HTTP/1.1\r\nHost: a\r\n{fields}Content-Length: 5\r\n\r\nhe");
+    feed(&mut connection, &mut Recorder::default(), &[head.as_bytes()]);
+    connection.refuse(Shed::InFlightBytes.into());
+    let reply = render(&mut connection);
+    assert!(
+        reply.contains("503") && reply.contains("X-Request-Id: mine-1") && reply.contains("Allow-Origin"),
+        "{reply}"
+    );
+}
+
+#[test]
+fn the_identities_that_wait_with_replies_count_in_their_bytes() {
+    let mut connection = Connection::default();
+    let head = format!("POST /api/events HTTP/1.1\r\nHost: a\r\nX-Request-Id: {}\r\n\r\n", "x".repeat(100));
+    feed(&mut connection, &mut Recorder::default(), &[head.as_bytes(), head.as_bytes()]);
+    assert_eq!(connection.replies().bytes(), 200);
+    connection.replies().settle(Sequence::new(1), committed());
+    render(&mut connection);
+    assert_eq!(connection.replies().bytes(), 100);
+}
+
+#[test]
+fn the_last_request_of_a_connection_by_number_is_told_so_and_no_further_one_is_read() {
+    let limits = RequestLimits { requests_max: std::num::NonZeroU64::new(2), ..LIMITS };
+    let (mut connection, mut service) = (Connection::default(), Recorder::default());
+    let mut input = INPUTS[0].repeat(3);
+    let received = connection.receive(&mut input, &limits, &mut service);
+    assert_eq!((received.kept.len(), service.bodies.len()), (0, 2));
+    assert!(connection.may_have_more_input());
+    connection.replies().settle(Sequence::new(1), committed());
+    let first = render(&mut connection);
+    assert!(first.starts_with("HTTP/1.1 200") && !first.contains("Connection: close"), "{first}");
+    connection.replies().settle(Sequence::new(2), committed());
+    let last = render(&mut connection);
+    assert!(last.starts_with("HTTP/1.1 200") && last.contains("Connection: close"), "{last}");
+    assert!(connection.is_finished());
 }

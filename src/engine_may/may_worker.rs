@@ -10,7 +10,7 @@ use may::coroutine::{self, Coroutine};
 use may::sync::{Mutex, MutexGuard};
 
 use super::Settler;
-use crate::api::{Answer, Api, Fault, Reply, Route, Shed};
+use crate::api::{Answer, Api, Fault, Reply, ReplyFields, Route, Shed};
 use crate::batch::Sequence;
 use crate::clock::monotonic_ms;
 use crate::connection::{Committed, Replies, ReplyOptions, Service, Wire};
@@ -151,14 +151,15 @@ impl MayWorker {
                 hop: Hop::client(client_ip),
                 replies: &mut charge,
             };
-            context.serve(route, client_ip, body)
+            // `Settings::validate` refuses what would fill them in.
+            context.serve(route, client_ip, body, &mut ReplyFields::default())
         };
         let sequence = match &answer {
             Answer::Now(_) => None,
             Answer::AfterCommit { sequence, .. } => Some(*sequence),
         };
         if let Some(slot) = inner.slot(waiter) {
-            slot.replies.push(answer, options);
+            slot.replies.push(answer, options, ReplyFields::default());
             slot.charge = charge;
         }
         PendingReply { slot: waiter.slot, sequence }
@@ -174,7 +175,7 @@ impl MayWorker {
         loop {
             let mut inner = self.lock();
             match inner.slots.get_mut(pending.slot).map(|slot| slot.replies.next()) {
-                Some(Some((Wire::Reply(reply), options))) => {
+                Some(Some((Wire::Reply(reply), options, _))) => {
                     if let Some(slot) = inner.slots.get_mut(pending.slot) {
                         slot.charge.set(0);
                     }
@@ -270,7 +271,7 @@ impl Inner {
     }
 
     fn settle(&mut self, settled: Settled, shared: &Shared, now: Instant) {
-        let outcome: Result<Committed, Fault> = decide(&settled, &self.metrics, now + shared.timeouts.inserted);
+        let outcome: Result<Committed, Fault> = decide(&settled, shared, &self.metrics, now + shared.timeouts.inserted);
         for waiter in &settled.waiters {
             let Some(slot) = slot_of(&mut self.slots, *waiter) else { continue };
             let waits = slot.replies.settle(settled.sequence, outcome);
@@ -282,7 +283,7 @@ impl Inner {
             }
             slot.coroutine.unpark();
         }
-        self.outbox.recycle(settled.waiters);
+        self.outbox.recycle(settled.waiters, settled.debits);
     }
 
     /// Unparks the coroutines whose segments are confirmed.

@@ -291,7 +291,7 @@ impl Connection {
         if let Some(peer) = self.peer.as_ref().filter(|_| self.is_first) {
             let (mut out, mut date) = (Vec::new(), DateCache::default());
             date.update(unix_ms() / 1000);
-            write_reply(&mut out, &reply, options, &date);
+            write_reply(&mut out, &reply, options, &date, |_, _| {});
             peer.send_last(&out);
         }
         // Dropping the reader reads the rest of the body. Closing a socket with unread input would send a

@@ -41,6 +41,8 @@ pub(super) struct Fields<'a> {
     keep_alive: bool,
     expect_continue: bool,
     idempotency_key: Option<&'a [u8]>,
+    request_id: Option<&'a [u8]>,
+    origin: Option<&'a [u8]>,
 }
 
 /// What the header fields mean together for one request.
@@ -50,6 +52,8 @@ pub(super) struct Facts<'a> {
     pub(super) keep_alive: bool,
     pub(super) expect_continue: bool,
     pub(super) idempotency_key: Option<&'a [u8]>,
+    pub(super) request_id: Option<&'a [u8]>,
+    pub(super) origin: Option<&'a [u8]>,
 }
 
 impl<'a> Fields<'a> {
@@ -70,7 +74,14 @@ impl<'a> Fields<'a> {
                 }
                 self.expect_continue = true;
             }
+            6 if name.eq_ignore_ascii_case("origin") => {
+                // RFC 6454, section 7.3: one. A repeated field is nobody's origin.
+                self.origin = Some(if self.origin.is_none() { value } else { b"" });
+            }
             10 if name.eq_ignore_ascii_case("connection") => self.note_connection(value),
+            12 if name.eq_ignore_ascii_case("x-request-id") => {
+                self.request_id = Some(if self.request_id.is_none() { value } else { b"" });
+            }
             14 if name.eq_ignore_ascii_case("content-length") => {
                 if self.content_length.is_some() {
                     return Err(HttpRefusal::BadContentLength);
@@ -130,6 +141,8 @@ impl<'a> Fields<'a> {
             keep_alive,
             expect_continue,
             idempotency_key: self.idempotency_key,
+            request_id: self.request_id,
+            origin: self.origin,
         })
     }
 }

@@ -40,11 +40,12 @@ pub use date::DateCache;
 pub use fields::{ContentCoding, Framing};
 pub use forwarded::client_address;
 pub use head::{
-    Head, HeadLimits, HeaderSlot, HeaderSlots, Method, NO_HEADERS, Version, accept_head, is_worth_parsing, parse_head,
+    Head, HeadLimits, HeaderSlot, HeaderSlots, Method, NO_HEADERS, Version, accept_head, fields_of_refused,
+    is_worth_parsing, parse_head,
 };
 pub use query::{has_repeated_name, plain_path, query_pairs};
 pub use refusal::HttpRefusal;
-pub use response::{CONTINUE, Response};
+pub use response::{CONTINUE, Response, push_field};
 pub use status::Status;
 
 /// The outcome of parsing a prefix of a connection's input.

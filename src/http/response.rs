@@ -8,7 +8,7 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// The largest head without [`Response::extra`], in bytes: reserved with the body, so that `out`
 /// grows once.
-const HEAD_BYTES: usize = 256;
+const HEAD_BYTES: usize = 320;
 
 /// A response with its complete body. The defaults of [`Response::new`] are those of a reply to
 /// events on a persistent HTTP/1.1 connection.
@@ -47,23 +47,30 @@ impl<'a> Response<'a> {
 
     /// Appends the rendered response to `out`. Allocates only when `out` has to grow.
     pub fn append_to(&self, out: &mut Vec<u8>, date: &DateCache) {
+        self.append_with(out, date, |_| {});
+    }
+
+    /// The same with header fields that `more` appends, each by [`push_field`].
+    #[inline]
+    pub fn append_with(&self, out: &mut Vec<u8>, date: &DateCache, more: impl FnOnce(&mut Vec<u8>)) {
         out.reserve(HEAD_BYTES + self.body.len());
         out.extend_from_slice(self.status.line().as_bytes());
-        field(out, "Date", date.as_bytes());
+        push_field(out, "Date", date.as_bytes());
         if self.status.has_content() {
-            field(out, "Content-Type", self.content_type.as_bytes());
+            push_field(out, "Content-Type", self.content_type.as_bytes());
             out.extend_from_slice(b"Content-Length: ");
             out.extend_from_slice(itoa::Buffer::new().format(self.body.len()).as_bytes());
             out.extend_from_slice(b"\r\n");
         }
         if self.close {
-            field(out, "Connection", b"close");
+            push_field(out, "Connection", b"close");
         } else if self.keep_alive_10 {
-            field(out, "Connection", b"keep-alive");
+            push_field(out, "Connection", b"keep-alive");
         }
         for (name, value) in self.extra {
-            field(out, name, value.as_bytes());
+            push_field(out, name, value.as_bytes());
         }
+        more(out);
         out.extend_from_slice(b"\r\n");
         if self.status.has_content() && !self.head_only {
             out.extend_from_slice(self.body);
@@ -71,7 +78,8 @@ impl<'a> Response<'a> {
     }
 }
 
-fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+/// Appends a header field with its line end. The value contains no CR and no LF.
+pub fn push_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     debug_assert!(memchr::memchr2(b'\r', b'\n', value).is_none(), "{name}");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");

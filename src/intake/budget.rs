@@ -106,7 +106,7 @@ impl ByteBudget {
 }
 
 /// Whose share an address is counted in: an IPv6 client has a whole /64 to choose addresses from.
-fn network(client: IpAddr) -> IpAddr {
+pub(super) fn network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
         address @ IpAddr::V4(_) => address,

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use super::budget::{Charge, Size};
 use super::metrics::WorkerMetrics;
 use super::outbox::{Outbox, Waiter};
+use super::quotas::{Debit, OverQuota};
 use super::{Hop, Shared};
-use crate::api::{Answer, Api, Reply, Route, Shed};
+use crate::api::{Answer, Api, Reply, ReplyFields, Route, Shed};
 use crate::clock::unix_ns;
 use crate::connection::Service;
 use crate::http::Head;
@@ -27,7 +28,14 @@ pub(crate) struct RequestContext<'a> {
 
 impl Service for RequestContext<'_> {
     fn route(&self, head: &Head<'_>) -> Route {
-        self.api.route(head)
+        match self.api.route(head) {
+            Route::Options(methods) if self.shared.cors.is_preflight(head) => Route::Preflight(methods),
+            route => route,
+        }
+    }
+
+    fn fields(&self, origin: Option<&[u8]>, request_id: Option<&[u8]>) -> ReplyFields {
+        ReplyFields::new(&self.shared.cors, origin, request_id)
     }
 
     fn client_address(&self, head: &Head<'_>) -> Option<IpAddr> {
@@ -39,11 +47,12 @@ impl Service for RequestContext<'_> {
         self.outbox.has_room(Size::of(bytes)) || self.shared.health.is_stuck()
     }
 
-    fn serve(&mut self, route: Route, client_ip: Option<IpAddr>, body: &[u8]) -> Answer {
+    fn serve(&mut self, route: Route, client_ip: Option<IpAddr>, body: &[u8], fields: &mut ReplyFields) -> Answer {
         let options = match route {
             Route::Events(options) => options,
             Route::Health => return Answer::Now(self.shared.health.reply()),
             Route::Options(allow) => return Answer::Now(Reply::Allow(allow)),
+            Route::Preflight(methods) => return Answer::Now(Reply::Preflight(methods)),
             Route::Refuse(fault) => return Answer::Now(Reply::Fault(fault)),
         };
         if self.shared.health.is_stuck() {
@@ -72,6 +81,36 @@ impl Service for RequestContext<'_> {
             Answer::Now(_) => false,
         };
         let report = self.api.report();
+        let quotas = &self.shared.quotas;
+        if !quotas.is_free(options.writer) && !matches!(answer, Answer::Now(Reply::Fault(_))) {
+            let debit = Debit {
+                writer: options.writer,
+                address: client_ip,
+                lines: report.accepted.saturating_add(report.rejected),
+                accepted: report.accepted,
+            };
+            match quotas.charge(&debit) {
+                Ok(quota) => {
+                    fields.quota = quota;
+                    if waits {
+                        filling.note_debit(debit);
+                    }
+                }
+                Err(over) => {
+                    if let OverQuota::OverRate(quota) = over {
+                        fields.quota = Some(quota);
+                        if waits && options.key.is_some() {
+                            // A repeat is free: the committer knows whether it is one.
+                            filling.only_ask();
+                            let _ = filling.join(self.waiter);
+                            self.outbox.hand_over(&self.shared.handoff);
+                            return answer;
+                        }
+                    }
+                    return Answer::Now(Reply::Fault(over.fault()));
+                }
+            }
+        }
         self.metrics.received.add(u64::from(report.accepted) + u64::from(report.rejected));
         if !options.dry_run && report.rejected > 0 {
             if waits && options.key.is_some() {

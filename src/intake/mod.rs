@@ -11,8 +11,11 @@
 //! | `hop` | who is in front of a connection: a client or a trusted proxy |
 //! | `health` | whether events are accepted now |
 //! | `metrics` | the counters of each worker |
+//! | `quotas` | what events are charged to: rates by key and by address |
+//! | `addresses` | what is kept by client address: rates, connections |
 //! | `replay` | rejected lines that an operator sends again |
 
+pub mod addresses;
 pub mod awaiting;
 pub mod budget;
 mod context;
@@ -20,6 +23,7 @@ pub mod health;
 mod hop;
 pub mod metrics;
 pub mod outbox;
+pub mod quotas;
 pub mod replay;
 mod settle;
 
@@ -30,13 +34,17 @@ pub(crate) use context::RequestContext;
 pub use hop::Hop;
 pub(crate) use settle::decide;
 
+use crate::api::cors::Cors;
+use crate::api::keys::Keys;
 use crate::connection::RequestLimits;
 use crate::handoff::{Handoff, Published};
 use crate::net::TrustedProxies;
 use crate::net::tls::TlsConfig;
 use crate::schema::SchemaVersion;
+use addresses::ConnectionsPerAddress;
 use budget::ByteBudget;
 use health::Health;
+use quotas::Quotas;
 
 /// The time-outs of connections and requests.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +64,11 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
+    /// How long a connection waits for a reply to be ready, and for its peer to read a part of it.
+    pub fn reply(&self) -> Duration {
+        self.idle.max(self.commit * 2 + self.inserted)
+    }
+
     /// How long a body of so many bytes may take from its head to its end.
     pub fn whole_body(&self, bytes: usize) -> Duration {
         self.body + Duration::from_millis((bytes as u64).saturating_mul(1000) / self.body_rate_min.max(1))
@@ -70,6 +83,14 @@ pub struct Shared {
     pub health: Arc<Health>,
     /// The schema that events are encoded for.
     pub schema: Arc<Published<SchemaVersion>>,
+    /// The keys that requests with events need.
+    pub keys: Arc<Published<Keys>>,
+    /// The rates that events are charged to.
+    pub quotas: Quotas,
+    /// The pages that may read replies.
+    pub cors: Cors,
+    /// `--connections-per-address-max`.
+    pub connections_per_address: Option<Arc<ConnectionsPerAddress>>,
     /// The budget of buffers and batches.
     pub budget: Arc<ByteBudget>,
     /// `--connections-max`, or what the limit of open files allows.

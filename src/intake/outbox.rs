@@ -13,6 +13,7 @@ use crate::batch::identity::Summary;
 use crate::batch::{Batch, CommitOutcome, Mark, Returned, Sequence};
 use crate::handoff::Handoff;
 use crate::intake::budget::{ByteBudget, Charge, Size};
+use crate::intake::quotas::Debit;
 use crate::limits;
 use crate::ndjson::RejectedByCode;
 
@@ -43,6 +44,8 @@ pub struct Settled {
     pub rejected: RejectedByCode,
     /// The requests of the batch. Return the memory with [`Outbox::recycle`].
     pub waiters: Vec<Waiter>,
+    /// What its requests were charged.
+    pub debits: Vec<Debit>,
     /// The time since the first request of the batch was served.
     pub elapsed: Duration,
 }
@@ -57,6 +60,8 @@ struct UnderWay {
     /// The deadline has passed, and the requests were answered 503.
     overdue: bool,
     rejected: RejectedByCode,
+    /// What its requests were charged; empty where nothing is charged.
+    debits: Vec<Debit>,
     /// What the batch takes of the budget from its hand-over until it is back, however much of it the
     /// committer took out.
     charge: Charge,
@@ -72,6 +77,7 @@ pub struct Outbox {
     under_way: VecDeque<UnderWay>,
     spare: Vec<Batch>,
     spare_waiters: Vec<Vec<Waiter>>,
+    spare_debits: Vec<Vec<Debit>>,
     /// The sequence of the newest batch.
     sequence: Sequence,
 }
@@ -87,6 +93,7 @@ impl Outbox {
             under_way: VecDeque::with_capacity(limits::BATCHES_PER_WORKER),
             spare: (0..limits::BATCHES_PER_WORKER).map(|_| Batch::new(worker)).collect(),
             spare_waiters: Vec::with_capacity(limits::BATCHES_PER_WORKER),
+            spare_debits: Vec::new(),
             sequence: Sequence::default(),
         }
     }
@@ -114,6 +121,7 @@ impl Outbox {
                 begun: Instant::now(),
                 overdue: false,
                 rejected: RejectedByCode::default(),
+                debits: self.spare_debits.pop().unwrap_or_default(),
                 charge: self.budget.open(None),
             };
             self.filling = Some((batch, under_way));
@@ -170,6 +178,7 @@ impl Outbox {
             duplicates,
             keyed,
             rejected: under_way.rejected,
+            debits: under_way.debits,
             elapsed: under_way.begun.elapsed(),
             waiters: under_way.waiters,
         })
@@ -191,15 +200,21 @@ impl Outbox {
             duplicates: 0,
             keyed: None,
             rejected: RejectedByCode::default(),
+            // They are settled with the outcome.
+            debits: Vec::new(),
             elapsed: late.begun.elapsed(),
             waiters: std::mem::take(&mut late.waiters),
         })
     }
 
-    /// Takes back the memory of [`Settled::waiters`] for reuse.
-    pub fn recycle(&mut self, mut waiters: Vec<Waiter>) {
+    /// Takes back the memory of [`Settled::waiters`] and [`Settled::debits`] for reuse.
+    pub fn recycle(&mut self, mut waiters: Vec<Waiter>, mut debits: Vec<Debit>) {
         waiters.clear();
         self.spare_waiters.push(waiters);
+        if debits.capacity() > 0 {
+            debits.clear();
+            self.spare_debits.push(debits);
+        }
     }
 
     /// Gives back the memory of the batches that are not in use.
@@ -235,6 +250,18 @@ impl Filling<'_> {
         self.under_way.rejected = rejected;
     }
 
+    /// Keeps what the request was charged, until the outcome of the batch is known.
+    pub fn note_debit(&mut self, debit: Debit) {
+        self.under_way.debits.push(debit);
+    }
+
+    /// Rolls back what was appended, so that the batch only asks whether the key of its request was seen
+    /// before.
+    pub fn only_ask(&mut self) {
+        self.batch.roll_back(self.mark);
+        self.batch.only_if_repeat = true;
+    }
+
     /// Keeps what was appended; `waiter` gets the reply. Returns true when the batch has reached the
     /// limit of a turn and has to be handed over before another request is served.
     #[must_use]
@@ -254,6 +281,7 @@ impl Drop for Filling<'_> {
         if !self.joined {
             self.batch.roll_back(self.mark);
             self.batch.key = None;
+            self.batch.only_if_repeat = false;
         }
     }
 }

@@ -107,6 +107,8 @@ impl Replayer {
                 Ok(are_good)
             }
             CommitOutcome::KeyReused => Err(KEY_REUSED),
+            // The batch stores something.
+            CommitOutcome::NoRepeat => Err(KEY_REUSED),
             CommitOutcome::Refused(refusal) => Err(Shed::Commit(refusal).into()),
         }
     }

@@ -3,17 +3,24 @@
 use std::time::Instant;
 
 use crate::api::Shed;
-use crate::api::{Fault, KEY_REUSED};
+use crate::api::{Fault, KEY_REUSED, OVER_RATE};
 use crate::batch::CommitOutcome;
 use crate::connection::Committed;
+use crate::intake::Shared;
 use crate::intake::metrics::WorkerMetrics;
 use crate::intake::outbox::Settled;
 
 /// Counts the requests of a settled batch, and decides on their replies: `Ok` sends them, those with
 /// `ack=inserted` at `until` at the latest; `Err` replaces them by the error.
-pub(crate) fn decide(settled: &Settled, metrics: &WorkerMetrics, until: Instant) -> Result<Committed, Fault> {
+pub(crate) fn decide(
+    settled: &Settled,
+    shared: &Shared,
+    metrics: &WorkerMetrics,
+    until: Instant,
+) -> Result<Committed, Fault> {
     let requests = settled.waiters.len() as u64;
     metrics.request_took(settled.elapsed, requests);
+    shared.quotas.settle(&settled.debits, settled.outcome);
     let shed = |reason: Shed| {
         metrics.shed(reason, requests);
         Err(Fault::from(reason))
@@ -36,6 +43,7 @@ pub(crate) fn decide(settled: &Settled, metrics: &WorkerMetrics, until: Instant)
             Ok(Committed { segment, first: Some(first).filter(|_| settled.keyed != Some(first)), ..committed })
         }
         Some(CommitOutcome::KeyReused) => Err(KEY_REUSED),
+        Some(CommitOutcome::NoRepeat) => Err(OVER_RATE),
         Some(CommitOutcome::Refused(refusal)) => shed(Shed::Commit(refusal)),
         None => shed(Shed::CommitTimeout),
     }

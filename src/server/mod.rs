@@ -40,6 +40,7 @@ use std::time::{Duration, Instant};
 
 use crate::admin::{Access, Admin, Series};
 use crate::api::Api;
+use crate::api::keys::Keys;
 use crate::clickhouse::delivery;
 use crate::clickhouse::description::TableDescription;
 use crate::clickhouse::embedded::{Embedded, EmbeddedOptions};
@@ -49,9 +50,11 @@ use crate::clickhouse::watcher::Watcher;
 use crate::config::Settings;
 use crate::handoff::{Handoff, Lifecycle, Published};
 use crate::intake::Shared;
+use crate::intake::addresses::ConnectionsPerAddress;
 use crate::intake::budget::ByteBudget;
 use crate::intake::health::Health;
 use crate::intake::metrics::WorkerMetrics;
+use crate::intake::quotas::Quotas;
 use crate::intake::replay::Replayer;
 use crate::limits;
 use crate::ndjson::RowEncoder;
@@ -77,7 +80,9 @@ const POLL_PAUSE: Duration = Duration::from_millis(20);
 pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     let lifecycle = Arc::new(Lifecycle::default());
     let tls = settings.tls(None)?.map(|config| Arc::new(Published::new(config)));
-    signals::install(&lifecycle, settings.stop_within(), Reload { settings: settings.clone(), tls: tls.clone() })?;
+    let keys = Arc::new(Published::new(reload::warned_of(settings.write_keys(None)?)));
+    let reload = Reload { settings: settings.clone(), keys: keys.clone(), tls: tls.clone() };
+    signals::install(&lifecycle, settings.stop_within(), reload)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), settings = settings.effective.join(" "), "starting");
     // A batch that is larger than a segment gets one of its own.
     let segment_bytes = settings.batch_bytes.0.max(settings.encoded_bytes_max.0) + limits::SEGMENT_BLOCKS_BYTES;
@@ -88,7 +93,7 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     let connections_max = files::connections_max(settings)?;
     let settings = &Settings { connections_max, ..settings.clone() };
     let budget = ByteBudget::new(settings.budget());
-    let admin = start_admin(settings, &lifecycle, &spool, &metrics, &budget)?;
+    let admin = start_admin(settings, &lifecycle, &spool, &metrics, &budget, &keys)?;
     // Before any thread is pinned: the child inherits the CPU affinity of the thread that starts it.
     let embedded = settings.embedded.as_deref().map(|path| start_embedded(path, settings)).transpose()?;
     let Some(table) = discover::known_table(&admin.clickhouse, &settings.table(), &spool, &lifecycle)? else {
@@ -134,6 +139,12 @@ impl Server {
             handoff: handoff.clone(),
             health: admin.health.clone(),
             schema: schema.clone(),
+            quotas: Quotas::new(admin.keys.newest().owners().clone(), settings.rate_limit_per_address),
+            keys: admin.keys.clone(),
+            cors: settings.cors(),
+            connections_per_address: settings
+                .connections_per_address_max
+                .map(|max| ConnectionsPerAddress::new(max.get())),
             budget: admin.budget.clone(),
             connections_max: settings.connections_max,
             request_limits: settings.request_limits(),
@@ -207,6 +218,7 @@ fn start_admin(
     spool: &Spool,
     metrics: &[Arc<WorkerMetrics>],
     budget: &Arc<ByteBudget>,
+    keys: &Arc<Published<Keys>>,
 ) -> Result<Arc<Admin>, ServerError> {
     let address = settings.admin_listen;
     let listener = TcpListener::bind(address)
@@ -216,6 +228,7 @@ fn start_admin(
         health: Arc::new(Health::new(lifecycle.clone(), spool.metrics(), *settings.commit_timeout)),
         workers: metrics.to_vec(),
         budget: budget.clone(),
+        keys: keys.clone(),
         spool: spool.metrics(),
         inserts: Arc::default(),
         clickhouse: settings.clickhouse()?,

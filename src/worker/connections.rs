@@ -9,10 +9,11 @@ use mio::{Interest, Token};
 use super::slot::{Buffer, Slot};
 use super::timers::Until;
 use super::{FIRST_LISTENER, Worker};
-use crate::api::Shed;
+use crate::api::{Shed, TOO_MANY_OF_ADDRESS};
 use crate::connection::{Connection, Waiting};
 use crate::handoff::Arrival;
-use crate::intake::Hop;
+use crate::intake::addresses::Admission;
+use crate::intake::{Hop, Shared};
 use crate::limits;
 use crate::net::{Listener, Stream, Transport};
 
@@ -137,6 +138,12 @@ impl Worker {
             return;
         };
         let is_handshaking = transport.is_handshaking();
+        let (counted, is_one_too_many_of_address) = match count(&self.shared, hop) {
+            None => (None, false),
+            Some(Admission::Admitted(counted)) => (Some(counted), false),
+            Some(Admission::OneTooMany(counted)) => (Some(counted), true),
+            Some(Admission::Closed) => return self.shared.handoff.leave(self.index),
+        };
         let share = || self.shared.budget.open(hop.share());
         let mut slot = Slot {
             stream,
@@ -147,12 +154,14 @@ impl Worker {
             connection: Connection::default(),
             kept: Buffer::new(share()),
             unsent: Vec::new(),
+            untaken: 0,
             replies: share(),
             readable: true,
             read_closed: false,
             queued: true,
             held_back: false,
             linger: None,
+            counted,
             // A handshake is no request: what comes behind it has a time of its own.
             timed: (Waiting::Request, if is_handshaking { u64::MAX } else { 0 }),
             body: (0, self.now),
@@ -169,6 +178,8 @@ impl Worker {
         if is_one_too_many {
             self.metrics.shed(Shed::Connections, 1);
             slot.connection.refuse(Shed::Connections.into());
+        } else if is_one_too_many_of_address {
+            slot.connection.refuse(TOO_MANY_OF_ADDRESS);
         }
         match self.slots.get_mut(index) {
             Some(vacant) => *vacant = Some(slot),
@@ -245,4 +256,11 @@ impl Worker {
         self.metrics.connections.set(self.open as u64);
         self.shared.handoff.leave(self.index);
     }
+}
+
+/// Counts a connection among those of its client's address; `None` where they are not counted, and where
+/// the address says nothing about the client.
+pub(super) fn count(shared: &Shared, hop: Hop) -> Option<Admission> {
+    let connections = shared.connections_per_address.as_ref()?;
+    Some(connections.admit(hop.share()?))
 }

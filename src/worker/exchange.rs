@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Worker;
 use super::slot::Slot;
 use super::timers::Until;
-use crate::api::{Fault, Shed};
+use crate::api::{Fault, Rendering, Shed};
 use crate::connection::Waiting;
 use crate::http::Status;
 use crate::intake::RequestContext;
@@ -177,7 +177,8 @@ impl Worker {
         self.out.clear();
         let last = self.shared.handoff.lifecycle.is_stopping() && slot.kept.bytes.is_empty();
         let metrics = &self.metrics;
-        slot.connection.render(&mut self.out, &self.date, last, |status| metrics.replies.count(status.code()));
+        let with = Rendering { date: &self.date, cors: &self.shared.cors, ids: &self.ids };
+        slot.connection.render(&mut self.out, &with, last, |status| metrics.replies.count(status.code()));
         let mut is_sent = self.out.is_empty() || slot.write(&self.out, &mut self.sealed);
         if slot.connection.is_finished() {
             is_sent = is_sent && slot.write_close(&mut self.sealed);
@@ -204,7 +205,7 @@ impl Worker {
         };
         let peer_is_done = slot.read_closed && !slot.readable;
         // The last reply of a stop comes unforeseen: more requests may be on their way.
-        let may_send_more = slot.connection.was_refused() || self.shared.handoff.lifecycle.is_stopping();
+        let may_send_more = slot.connection.may_have_more_input() || self.shared.handoff.lifecycle.is_stopping();
         if peer_is_done || !may_send_more {
             self.close(index);
             return false;
@@ -259,7 +260,12 @@ impl Worker {
         let Some(Some(slot)) = self.slots.get_mut(index) else {
             return;
         };
-        let (waiting, number) = (slot.connection.waiting(), slot.connection.requests());
+        let (mut waiting, number) = (slot.connection.waiting(), slot.connection.requests());
+        if !slot.unsent.is_empty() {
+            // Nothing is read meanwhile: no part of a request can be late.
+            waiting = Waiting::Reply;
+            slot.body.1 = self.now;
+        }
         // A head's time is not renewed by each of its bytes, nor an idle connection's by what is no
         // request; a body's is, within that of the whole body.
         let is_renewed = matches!(waiting, Waiting::Body | Waiting::Reply) || slot.timed != (waiting, number);
@@ -278,9 +284,25 @@ impl Worker {
                 (Until::Other, whole.min(self.now + timeouts.body))
             }
             Waiting::Request => (Until::Idle, self.now + timeouts.idle),
-            Waiting::Reply => (Until::Reply, self.now + timeouts.idle.max(timeouts.commit * 2 + timeouts.inserted)),
+            Waiting::Reply => (Until::Reply, self.now + timeouts.reply()),
         };
         self.timers.set(index, until, at);
+    }
+
+    /// Gives a peer that has taken a part of its replies the whole time for the next part. False when it has
+    /// taken none, or has them all.
+    fn wait_for_reader(&mut self, index: usize) -> bool {
+        let at = self.now + self.shared.timeouts.reply();
+        let Some(Some(slot)) = self.slots.get_mut(index) else {
+            return false;
+        };
+        if slot.linger.is_some() || !slot.has_taken_a_part() {
+            return false;
+        }
+        slot.timed = (Waiting::Reply, slot.connection.requests());
+        slot.body.1 = self.now;
+        self.timers.set(index, Until::Reply, at);
+        true
     }
 
     /// Handles a passed deadline: answers 408 to an incomplete request, and closes the connection.
@@ -289,9 +311,15 @@ impl Worker {
             return;
         };
         let message = match slot.connection.waiting() {
-            Waiting::Head if slot.linger.is_none() => "The head of the request took too long to arrive.",
-            Waiting::Body if slot.linger.is_none() => "The body of the request took too long to arrive.",
-            _ => return self.close(index),
+            _ if !slot.unsent.is_empty() || slot.linger.is_some() => {
+                if !self.wait_for_reader(index) {
+                    self.close(index);
+                }
+                return;
+            }
+            Waiting::Head => "The head of the request took too long to arrive.",
+            Waiting::Body => "The body of the request took too long to arrive.",
+            Waiting::Request | Waiting::Reply => return self.close(index),
         };
         slot.connection.refuse(Fault::new(Status::RequestTimeout, "request_timeout", message));
         self.buffers.give_back(&mut slot.kept);

@@ -8,6 +8,7 @@
 mod connections;
 mod exchange;
 mod proxy_header;
+mod send_queue;
 mod slot;
 mod timers;
 
@@ -19,7 +20,8 @@ use std::time::{Duration, Instant};
 use mio::event::Event;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::api::Api;
+use crate::api::keys::Keys;
+use crate::api::{Api, RequestIds};
 use crate::clock::{monotonic_ms, unix_ms};
 use crate::connection::Committed;
 use crate::handoff::Subscription;
@@ -65,6 +67,7 @@ pub struct Worker {
     api: Api,
     /// The schema that `api` encodes for.
     schema: Subscription<SchemaVersion>,
+    keys: Subscription<Keys>,
     outbox: Outbox,
     /// Connections with a reply that waits for the insert of a segment.
     awaiting: AwaitingInserts,
@@ -80,6 +83,7 @@ pub struct Worker {
     /// The buffer that replies are rendered into.
     out: Vec<u8>,
     date: DateCache,
+    ids: RequestIds,
     /// When this turn began; precise enough for every time-out.
     now: Instant,
     /// When [`Worker::sweep`] last did its work.
@@ -128,6 +132,7 @@ impl Worker {
             timers: Timers::default(),
             api,
             schema: Subscription::new(shared.schema.clone()),
+            keys: Subscription::new(shared.keys.clone()),
             outbox: Outbox::new(index, shared.budget.clone()),
             awaiting: AwaitingInserts::default(),
             buffers: BufferPool::new(shared.budget.clone()),
@@ -137,6 +142,7 @@ impl Worker {
             sealed: Vec::new(),
             out: Vec::with_capacity(16 << 10),
             date,
+            ids: RequestIds::default(),
             now: Instant::now(),
             swept: Instant::now(),
             served: None,
@@ -163,6 +169,9 @@ impl Worker {
             self.now = Instant::now();
             if let Some(version) = self.schema.changed() {
                 self.change_schema(&version);
+            }
+            if let Some(keys) = self.keys.changed() {
+                self.api.require(keys);
             }
             for event in &events {
                 self.notice(event);
@@ -270,7 +279,7 @@ impl Worker {
     }
 
     fn settle(&mut self, settled: Settled) {
-        let outcome = decide(&settled, &self.metrics, self.now + self.shared.timeouts.inserted);
+        let outcome = decide(&settled, &self.shared, &self.metrics, self.now + self.shared.timeouts.inserted);
         for waiter in &settled.waiters {
             let Some(slot) = slot_of(&mut self.slots, *waiter) else { continue };
             if slot.connection.replies().settle(settled.sequence, outcome)
@@ -281,7 +290,7 @@ impl Worker {
             }
             self.send_released(*waiter);
         }
-        self.outbox.recycle(settled.waiters);
+        self.outbox.recycle(settled.waiters, settled.debits);
     }
 
     /// Sends the replies whose segments are confirmed.

@@ -3,9 +3,11 @@
 use std::io::{self, Read};
 
 use super::Worker;
-use super::connections::Closed;
+use super::connections::{Closed, count};
 use super::slot::Buffer;
+use crate::api::TOO_MANY_OF_ADDRESS;
 use crate::intake::Hop;
+use crate::intake::addresses::Admission;
 use crate::limits;
 use crate::net::{ParsedProxyHeader, ProxyHeader, parse_proxy_header};
 
@@ -54,6 +56,18 @@ impl Worker {
                     slot.hop = Hop::new(source, &self.shared.trusted);
                     slot.kept = Buffer::new(self.shared.budget.open(slot.hop.share()));
                     slot.replies = self.shared.budget.open(slot.hop.share());
+                    match count(&self.shared, slot.hop) {
+                        None => {}
+                        Some(Admission::Admitted(counted)) => slot.counted = Some(counted),
+                        Some(Admission::OneTooMany(counted)) => {
+                            slot.counted = Some(counted);
+                            slot.connection.refuse(TOO_MANY_OF_ADDRESS);
+                        }
+                        Some(Admission::Closed) => {
+                            self.close(index);
+                            return false;
+                        }
+                    }
                 }
                 let is_handshaking = slot.transport.is_handshaking();
                 self.set_first_deadline(index, is_handshaking);

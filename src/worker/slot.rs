@@ -9,8 +9,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::send_queue;
 use crate::connection::{Connection, Waiting};
 use crate::intake::Hop;
+use crate::intake::addresses::CountedConnection;
 use crate::intake::budget::{ByteBudget, Charge, Size};
 use crate::limits;
 use crate::net::{Stream, Transport};
@@ -33,6 +35,8 @@ pub struct Slot {
     pub kept: Buffer,
     /// Replies that the kernel did not take, as they go over the wire.
     pub unsent: Vec<u8>,
+    /// Bytes of replies that the peer had not taken when it was last looked at; 0 while the kernel takes all.
+    pub untaken: usize,
     /// What replies that wait, those that the kernel did not take, and an incomplete TLS record take of
     /// the budget.
     pub replies: Charge,
@@ -46,6 +50,8 @@ pub struct Slot {
     pub held_back: bool,
     /// Our side is shut; what arrives is thrown away until the peer is done.
     pub linger: Option<Linger>,
+    /// The connection in the number of its address's.
+    pub counted: Option<CountedConnection>,
     /// What its time was set for last, and the number of the request then.
     pub timed: (Waiting, u64),
     /// The number of the request whose body was waited for last, and since when.
@@ -89,10 +95,10 @@ impl Slot {
     /// Writes `bytes`, and keeps those that the send buffer has no space for; `space` is for what they
     /// become on the wire. Returns false when the connection has failed.
     pub fn write(&mut self, bytes: &[u8], space: &mut Vec<u8>) -> bool {
-        match self.transport.seal(bytes, space) {
-            Some(sealed) => Self::write_to(&mut self.stream, &mut self.unsent, sealed),
-            None => false,
-        }
+        let Some(sealed) = self.transport.seal(bytes, space) else { return false };
+        let is_written = Self::write_to(&mut self.stream, &mut self.unsent, sealed);
+        self.note_untaken();
+        is_written
     }
 
     /// Tells the peer that nothing more is sent. Returns false when the connection has failed.
@@ -104,7 +110,9 @@ impl Slot {
 
     /// The same for bytes that are as they go over the wire.
     pub fn write_sealed(&mut self, bytes: &[u8]) -> bool {
-        Self::write_to(&mut self.stream, &mut self.unsent, bytes)
+        let is_written = Self::write_to(&mut self.stream, &mut self.unsent, bytes);
+        self.note_untaken();
+        is_written
     }
 
     /// [`Slot::write_sealed`] while the rest of the slot is in use.
@@ -123,6 +131,23 @@ impl Slot {
         }
         unsent.extend_from_slice(rest);
         true
+    }
+
+    fn note_untaken(&mut self) {
+        if self.unsent.is_empty() {
+            self.untaken = 0;
+        } else if self.untaken == 0 {
+            self.untaken = self.unsent.len() + send_queue::bytes(&self.stream);
+        }
+    }
+
+    /// True when the peer has taken a part of its replies, but not all, since it was last asked, or since
+    /// the kernel took no more of them. The kernel's own queue can be so long that it takes nothing for
+    /// minutes of a slow reader.
+    pub fn has_taken_a_part(&mut self) -> bool {
+        let untaken = self.unsent.len() + send_queue::bytes(&self.stream);
+        let before = std::mem::replace(&mut self.untaken, untaken);
+        !self.unsent.is_empty() && untaken < before
     }
 
     /// True when it waits for a request of which nothing has come.

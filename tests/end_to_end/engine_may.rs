@@ -21,6 +21,24 @@ mod with_the_feature {
     use crate::support::{Connection, PATIENCE, Response, free_address, get, post, request, wait_for};
 
     const TARGET: &str = "/api/events";
+
+    #[test]
+    fn what_this_engine_cant_do_stops_its_start_with_the_flag() {
+        let clickhouse = shared_clickhouse();
+        for flags in [
+            ["--write-key-file", "/etc/hostname"],
+            ["--rate-limit", "1/s"],
+            ["--rate-limit-per-address", "1/s"],
+            ["--connections-per-address-max", "9"],
+            ["--requests-per-connection-max", "9"],
+            ["--cors-origin", "*"],
+        ] {
+            let flags = [&["--engine", "may"], &flags[..]].concat();
+            let (status, log) = Server::expect_failure(clickhouse, &clickhouse.database(), &flags);
+            assert!(!status.success() && log.contains(flags[2]) && log.contains("--engine may"), "{log}");
+        }
+    }
+
     const POST: &str = "POST /api/events HTTP/1.1\r\nHost: a\r\n";
 
     fn start(database: &str, flags: &[&str]) -> Server {

@@ -13,13 +13,16 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use libfuzzer_sys::fuzz_target;
-use sluicegate::api::{Ack, Answer, Fault, IngestOptions, Reply, Route, Shed};
+use sluicegate::api::cors::Cors;
+use sluicegate::api::{
+    Ack, Answer, Fault, IngestOptions, Rendering, Reply, ReplyFields, RequestIds, Route, Shed,
+};
 use sluicegate::batch::{CommitRefusal, SegmentNumber, Sequence};
 use sluicegate::connection::{Committed, Connection, RequestLimits, Service};
 use sluicegate::http::{CONTINUE, DateCache, Head, HeadLimits, Method, Status, client_address};
 
 const LIMITS: RequestLimits =
-    RequestLimits { head: HeadLimits { head_bytes_max: 512, headers_max: 8 }, body_bytes_max: 128 };
+    RequestLimits { head: HeadLimits { head_bytes_max: 512, headers_max: 8 }, body_bytes_max: 128, requests_max: None };
 
 /// The most that a request may be, so the most that is kept of one.
 const KEPT_MAX: usize = LIMITS.head.head_bytes_max + LIMITS.body_bytes_max as usize;
@@ -70,7 +73,11 @@ impl Service for Recorder {
         self.full & 0x7f & (1 << (asked % 8)) == 0
     }
 
-    fn serve(&mut self, route: Route, client: Option<IpAddr>, body: &[u8]) -> Answer {
+    fn fields(&self, origin: Option<&[u8]>, request_id: Option<&[u8]>) -> ReplyFields {
+        ReplyFields::new(&Cors::default(), origin, request_id)
+    }
+
+    fn serve(&mut self, route: Route, client: Option<IpAddr>, body: &[u8], _: &mut ReplyFields) -> Answer {
         self.served.push((route, client, body.to_vec()));
         let number = self.served.len() as u32;
         match route {
@@ -79,7 +86,7 @@ impl Service for Recorder {
                 self.undecided.push(sequence);
                 Answer::AfterCommit { reply: Reply::Accepted(number), sequence, ack: options.ack }
             }
-            Route::Options(methods) => Answer::Now(Reply::Allow(methods)),
+            Route::Options(methods) | Route::Preflight(methods) => Answer::Now(Reply::Allow(methods)),
             _ => Answer::Now(Reply::Json(Status::Ok, format!("{{\"accepted\":{number},").into())),
         }
     }
@@ -100,6 +107,7 @@ struct Side {
     service: Recorder,
     out: Vec<u8>,
     order: u8,
+    ids: RequestIds,
 }
 
 impl Side {
@@ -155,7 +163,9 @@ impl Side {
 
     fn render(&mut self) {
         let (was_finished, before) = (self.connection.is_finished(), self.out.len());
-        self.connection.render(&mut self.out, &DateCache::default(), false, |_| {});
+        let (date, cors) = (DateCache::default(), Cors::default());
+        let with = Rendering { date: &date, cors: &cors, ids: &self.ids };
+        self.connection.render(&mut self.out, &with, false, |_| {});
         assert!(!was_finished || self.out.len() == before, "a reply leaves behind the last one");
     }
 
@@ -171,7 +181,7 @@ impl Side {
             digits.parse::<u32>().expect("a number")
         });
         assert!(numbers.is_sorted_by(|one, next| one < next), "replies are out of order: {replies}");
-        let was_refused = self.connection.was_refused();
+        let was_refused = self.connection.may_have_more_input();
         let refusal = ["HTTP/1.1 4", "HTTP/1.1 5"].iter().filter_map(|status| replies.rfind(status)).max();
         assert!(!was_refused || refusal.is_some(), "a refusal is not said: {replies}");
         let told = refusal.filter(|_| was_refused).unwrap_or(replies.len());
@@ -191,7 +201,7 @@ impl Side {
 
 fn run<'a>(order: u8, full: u8, pieces: impl Iterator<Item = &'a [u8]>) -> (Outcome, bool) {
     let service = Recorder { full, ..Recorder::default() };
-    let mut side = Side { connection: Connection::default(), service, out: Vec::new(), order };
+    let mut side = Side { connection: Connection::default(), service, out: Vec::new(), order, ids: RequestIds::seeded(0) };
     side.feed(pieces);
     side.end()
 }

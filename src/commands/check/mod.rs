@@ -46,11 +46,24 @@ pub fn report(settings: &Settings) -> Report {
     for error in [settings.admin_password().err(), settings.tls(None).err()].into_iter().flatten() {
         report.add(Severity::Error, format!("configuration: {error}"));
     }
+    check_keys(settings, &mut report);
     check_addresses(settings, &mut report);
     check_owner(&settings.spool_dir, &mut report);
     check_spool(&settings.spool_dir, &mut report);
     check_files(settings, &mut report);
     report
+}
+
+/// Reads the key file.
+fn check_keys(settings: &Settings, report: &mut Report) {
+    match settings.write_keys(None) {
+        Ok(keys) if keys.is_empty() => {}
+        Ok(keys) => {
+            report.add(Severity::Info, format!("write keys: {}", keys.len()));
+            keys.warnings().for_each(|warning| report.add(Severity::Warning, warning));
+        }
+        Err(error) => report.add(Severity::Error, format!("configuration: {error}")),
+    }
 }
 
 /// Checks the servers. A server that is away does not prevent a start while another one answers.

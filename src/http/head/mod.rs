@@ -85,6 +85,10 @@ pub struct Head<'a> {
     pub content_coding: ContentCoding,
     /// The value of `Idempotency-Key`; empty when the field is repeated.
     pub idempotency_key: Option<&'a [u8]>,
+    /// The value of `X-Request-Id`; empty when the field is repeated.
+    pub request_id: Option<&'a [u8]>,
+    /// The value of `Origin` (RFC 6454, section 7); empty when the field is repeated.
+    pub origin: Option<&'a [u8]>,
     /// Bytes from the start of the input to the start of the body: the head, its empty line, and a
     /// blank line before the head if there is one.
     pub len: usize,
@@ -169,6 +173,24 @@ fn conclude<'s, 'a: 's>(
     Ok(Head { len, ..head })
 }
 
+/// The values of `Origin` and `X-Request-Id` in a head that [`parse_head`] refused, for the reply; `None`
+/// for a field that is missing or repeated, and for both when `httparse` can't split the head.
+#[cold]
+pub fn fields_of_refused<'a>(input: &'a [u8], limits: &HeadLimits) -> (Option<&'a [u8]>, Option<&'a [u8]>) {
+    let bounded = input.get(..limits.head_bytes_max).unwrap_or(input);
+    let bytes = bounded.strip_prefix(b"\r\n").unwrap_or(bounded);
+    let mut slots = NO_HEADERS;
+    let mut request = httparse::Request::new(&mut []);
+    if !matches!(request.parse_with_uninit_headers(bytes, &mut slots), Ok(httparse::Status::Complete(_))) {
+        return (None, None);
+    }
+    let only = |name: &str| {
+        let mut lines = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
+        lines.next().filter(|_| lines.next().is_none()).map(|header| header.value)
+    };
+    (only("origin"), only("x-request-id"))
+}
+
 /// Interprets a head that another HTTP server has already split; its [`Head::len`] is 0. `minor` is
 /// the minor version, the digit after `HTTP/1.`.
 ///
@@ -202,6 +224,8 @@ pub fn accept_head<'s>(
         expect_continue: facts.expect_continue,
         content_coding: facts.content_coding,
         idempotency_key: facts.idempotency_key,
+        request_id: facts.request_id,
+        origin: facts.origin,
         len: 0,
         headers,
     })

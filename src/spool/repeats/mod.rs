@@ -24,6 +24,7 @@ pub use requests::SECONDS_MAX;
 use super::layout::Layout;
 use super::metrics::SpoolMetrics;
 use super::storage::SealError;
+use crate::batch::CommitOutcome;
 use crate::batch::identity::{Id, RequestKey};
 use crate::batch::{Batch, SegmentNumber};
 use crate::clock::SteadyClock;
@@ -70,7 +71,11 @@ impl Repeats {
     /// The outcome rule of a batch according to its request key; [`OutcomeRule::OfGroup`] if the
     /// key is new or the batch has none.
     pub(super) fn rule(&self, batch: &Batch) -> OutcomeRule {
-        batch.key.as_ref().map_or(OutcomeRule::OfGroup, |key| self.requests.rule(key))
+        let rule = batch.key.as_ref().map_or(OutcomeRule::OfGroup, |key| self.requests.rule(key));
+        match rule {
+            OutcomeRule::OfGroup if batch.only_if_repeat => OutcomeRule::Fixed(CommitOutcome::NoRepeat),
+            rule => rule,
+        }
     }
 
     /// Notes that a new batch joins the group that is committed to `segment`. Remembers its

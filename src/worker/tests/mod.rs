@@ -7,6 +7,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread::{self, JoinHandle};
 
 use super::*;
+use crate::api::cors::Cors;
+use crate::api::keys::{Keys, Owners};
 use crate::batch::{CommitOutcome, CommitRefusal, Exchange, Returned, SegmentNumber};
 use crate::connection::RequestLimits;
 use crate::handoff::{Handoff, Lifecycle, Mailbox, Published};
@@ -14,6 +16,7 @@ use crate::http::HeadLimits;
 use crate::intake::Timeouts;
 use crate::intake::budget::{BudgetLimits, ByteBudget};
 use crate::intake::health::Health;
+use crate::intake::quotas::Quotas;
 use crate::ndjson::{EncodeLimits, RowEncoder};
 use crate::schema::{ColumnDescription, Plan, SchemaVersion};
 use crate::spool::SpoolMetrics;
@@ -42,11 +45,16 @@ impl Harness {
             handoff,
             health,
             schema: Arc::new(Published::new(SchemaVersion::new(plan(&["event"]), b"first".to_vec()))),
+            quotas: Quotas::new(Arc::new(Owners::new(1)), None),
+            keys: Arc::new(Published::new(Keys::open(None))),
+            cors: Cors::default(),
+            connections_per_address: None,
             budget: ByteBudget::new(BudgetLimits { max: 1 << 20, request_max: 1 << 19 }),
             connections_max: 100,
             request_limits: RequestLimits {
                 head: HeadLimits { head_bytes_max: 1024, headers_max: 16 },
                 body_bytes_max: 8 << 20,
+                requests_max: None,
             },
             tls: None,
             timeouts: Timeouts {

@@ -323,7 +323,7 @@ impl Life {
                 CommitOutcome::Committed { .. } | CommitOutcome::Deduplicated { .. } => {}
                 CommitOutcome::Repeated { summary, .. } => assert_eq!(summary.accepted, returned.batch.rows.count),
                 CommitOutcome::KeyReused => panic!("the body is the same"),
-                CommitOutcome::Refused(_) => continue,
+                CommitOutcome::Refused(_) | CommitOutcome::NoRepeat => continue,
             }
             ids.iter().for_each(|id| self.model.records[*id as usize].promise = Promise::Kept);
         }

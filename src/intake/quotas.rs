@@ -1,0 +1,186 @@
+//! The rates that events are charged to: that of the key's name, or everyone's, and that of the client's
+//! address.
+//!
+//! Events are charged once they are read, all of a request or none. What turns out not to be stored after
+//! all, because it is a repeat or the disk refused it, is given back.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::addresses::RatedAddresses;
+use crate::api::keys::{Owners, Writer};
+use crate::api::rate::{Quota, Rate, RateCell};
+use crate::api::{Fault, OVER_BURST, OVER_RATE};
+use crate::batch::CommitOutcome;
+use crate::clock::monotonic_ns;
+use crate::limits;
+
+/// All rates.
+#[derive(Debug)]
+pub struct Quotas {
+    owners: Arc<Owners>,
+    per_address: Option<(Rate, RatedAddresses)>,
+}
+
+/// What a request was charged, and to whom.
+#[derive(Debug, Clone, Copy)]
+pub struct Debit {
+    /// Whose key it has.
+    pub writer: Option<Writer>,
+    /// The client's address.
+    pub address: Option<IpAddr>,
+    /// Its lines, accepted or rejected.
+    pub lines: u32,
+    /// Those that are acknowledged by its reply.
+    pub accepted: u32,
+}
+
+/// Why a request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OverQuota {
+    /// It has more events than ever pass at once.
+    OverBurst,
+    /// It would pass later.
+    OverRate(Quota),
+}
+
+impl OverQuota {
+    /// The error reply.
+    pub const fn fault(self) -> Fault {
+        match self {
+            Self::OverBurst => OVER_BURST,
+            Self::OverRate(_) => OVER_RATE,
+        }
+    }
+}
+
+impl Quotas {
+    /// The rates of these owners, and one for each address.
+    pub fn new(owners: Arc<Owners>, per_address: Option<Rate>) -> Self {
+        let per_address = per_address.map(|rate| (rate, RatedAddresses::new(limits::RATED_ADDRESSES)));
+        Self { owners, per_address }
+    }
+
+    /// True when nothing is charged to or counted for a request of this writer.
+    #[inline]
+    pub fn is_free(&self, writer: Option<Writer>) -> bool {
+        writer.is_none() && self.per_address.is_none()
+    }
+
+    /// Charges a request, and returns what is left of the rate that is nearer to its end.
+    ///
+    /// # Errors
+    ///
+    /// The request does not pass; nothing is charged.
+    pub fn charge(&self, debit: &Debit) -> Result<Option<Quota>, OverQuota> {
+        let now = monotonic_ns();
+        let of_key = self.of_key(debit);
+        let of_address = self.of_address(debit, now);
+        if [of_key, of_address].into_iter().flatten().any(|(_, rate)| debit.lines > rate.burst()) {
+            return Err(OverQuota::OverBurst);
+        }
+        let charge = |of: Option<(&RateCell, Rate)>| {
+            let quota = of.map(|(cell, rate)| cell.charge(rate, debit.lines, now));
+            quota.transpose().map_err(OverQuota::OverRate)
+        };
+        let left_of_address = charge(of_address)?;
+        let left_of_key = charge(of_key).inspect_err(|_| {
+            if let Some((cell, rate)) = of_address {
+                cell.refund(rate, debit.lines);
+            }
+        })?;
+        let left = [left_of_key, left_of_address].into_iter().flatten();
+        Ok(left.min_by_key(|quota| quota.remaining))
+    }
+
+    /// Gives back what a request was charged.
+    pub fn refund(&self, debit: &Debit) {
+        let cells = [self.of_key(debit), self.of_address(debit, monotonic_ns())];
+        for (cell, rate) in cells.into_iter().flatten() {
+            cell.refund(rate, debit.lines);
+        }
+    }
+
+    /// Counts the events of requests whose batch had this outcome, or gives back what they were charged.
+    /// `None` is a passed deadline: the events may be stored yet.
+    pub fn settle(&self, debits: &[Debit], outcome: Option<CommitOutcome>) {
+        for debit in debits {
+            match outcome {
+                Some(CommitOutcome::Committed { .. } | CommitOutcome::Deduplicated { .. }) => {
+                    if let Some(writer) = debit.writer {
+                        self.owners.get(writer.owner).count_accepted(debit.accepted.into());
+                    }
+                }
+                Some(
+                    CommitOutcome::Repeated { .. }
+                    | CommitOutcome::KeyReused
+                    | CommitOutcome::NoRepeat
+                    | CommitOutcome::Refused(_),
+                ) => self.refund(debit),
+                None => {}
+            }
+        }
+    }
+
+    fn of_key(&self, debit: &Debit) -> Option<(&RateCell, Rate)> {
+        let Writer { owner, rate } = debit.writer?;
+        Some((&self.owners.get(owner).rate, rate?))
+    }
+
+    fn of_address(&self, debit: &Debit, now: u64) -> Option<(&RateCell, Rate)> {
+        let (rate, addresses) = self.per_address.as_ref()?;
+        Some((addresses.cell(debit.address?, now)?, *rate))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::keys::OwnerId;
+    use crate::batch::{CommitRefusal, SegmentNumber};
+
+    fn quotas(per_address: &str) -> Quotas {
+        Quotas::new(Arc::new(Owners::new(1)), Some(per_address.parse().unwrap()))
+    }
+
+    fn debit(lines: u32, rate: &str) -> Debit {
+        let writer = Some(Writer { owner: OwnerId::EVERYONE, rate: rate.parse().ok() });
+        Debit { writer, address: Some([127, 0, 0, 1].into()), lines, accepted: lines }
+    }
+
+    #[test]
+    fn a_request_is_charged_to_its_key_and_to_its_address_or_to_neither() {
+        let quotas = quotas("1/s,burst=10");
+        assert_eq!(quotas.charge(&debit(6, "1/s,burst=8")).unwrap().map(|quota| quota.remaining), Some(2));
+        // The key refuses: the address still has its four.
+        assert!(matches!(quotas.charge(&debit(4, "1/s,burst=8")), Err(OverQuota::OverRate(quota)) if quota.limit == 8));
+        let other = Debit { writer: None, ..debit(4, "") };
+        assert_eq!(quotas.charge(&other).unwrap().map(|quota| quota.remaining), Some(0));
+        // The address refuses: the key still has its two.
+        assert!(
+            matches!(quotas.charge(&debit(1, "1/s,burst=8")), Err(OverQuota::OverRate(quota)) if quota.limit == 10)
+        );
+        let elsewhere = Debit { address: Some([127, 0, 0, 2].into()), ..debit(2, "1/s,burst=8") };
+        assert_eq!(quotas.charge(&elsewhere).unwrap().map(|quota| quota.remaining), Some(0));
+        assert_eq!(quotas.charge(&debit(11, "1/s,burst=80")), Err(OverQuota::OverBurst));
+        assert_eq!(quotas.charge(&debit(9, "1/s,burst=8")), Err(OverQuota::OverBurst));
+    }
+
+    #[test]
+    fn what_is_not_stored_is_given_back_and_what_is_stored_is_counted() {
+        let segment = SegmentNumber::new(1);
+        let outcomes = [
+            (Some(CommitOutcome::Committed { segment }), false),
+            (Some(CommitOutcome::Refused(CommitRefusal::DiskFull)), true),
+            (Some(CommitOutcome::KeyReused), true),
+            (None, false),
+        ];
+        for (outcome, is_back) in outcomes {
+            let quotas = quotas("1/s,burst=10");
+            let debit = debit(10, "1/s,burst=10");
+            quotas.charge(&debit).unwrap();
+            quotas.settle(&[debit], outcome);
+            assert_eq!(quotas.charge(&debit).is_ok(), is_back, "{outcome:?}");
+        }
+    }
+}
