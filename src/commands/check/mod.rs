@@ -44,6 +44,9 @@ pub fn report(settings: &Settings) -> Report {
         Ok(servers) => check_servers(&servers, settings, &mut report),
         Err(error) => report.add(Severity::Error, format!("configuration: {error}")),
     }
+    if let Err(error) = settings.address_form() {
+        report.add(Severity::Error, format!("configuration: {error}"));
+    }
     check_addresses(settings, &mut report);
     check_owner(&settings.spool_dir, &mut report);
     check_spool(&settings.spool_dir, &mut report);
