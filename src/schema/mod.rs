@@ -210,21 +210,21 @@ impl Plan {
     ///
     /// Names the column.
     pub fn require_room_for(&self, addresses: Addresses) -> Result<(), SchemaError> {
-        let is_address = |column: &&ServerColumn| column.source == Source::ClientAddress;
-        let mut server_columns = self.server_runs.iter().flatten().filter(is_address);
-        let (is_narrow, error): (fn(&ServerColumn) -> bool, fn(String) -> SchemaError) = match addresses {
-            Addresses::Ipv4 => return Ok(()),
-            Addresses::Any => {
-                (|column| column.column_type == ColumnType::Ipv4 && !column.nullable, SchemaError::NarrowAddress)
-            }
-            Addresses::Hashed => (|column| column.column_type != ColumnType::String, SchemaError::HashedAddress),
+        let is_narrow = |column: &ServerColumn| match addresses {
+            Addresses::Ipv4 => false,
+            Addresses::Any => column.column_type == ColumnType::Ipv4 && !column.nullable,
+            Addresses::Hashed => column.column_type != ColumnType::String,
         };
-        if server_columns.any(is_narrow) {
-            let columns = self.columns.iter().filter(|column| column.source == Source::ClientAddress);
-            let named = columns.map(|column| column.name.clone()).next();
-            return Err(error(named.unwrap_or_default()));
+        let mut server_columns = self.server_runs.iter().flatten();
+        if !server_columns.any(|column| column.source == Source::ClientAddress && is_narrow(column)) {
+            return Ok(());
         }
-        Ok(())
+        let columns = self.columns.iter().filter(|column| column.source == Source::ClientAddress);
+        let named = columns.map(|column| column.name.clone()).next().unwrap_or_default();
+        Err(match addresses {
+            Addresses::Hashed => SchemaError::HashedAddress(named),
+            Addresses::Ipv4 | Addresses::Any => SchemaError::NarrowAddress(named),
+        })
     }
 
     /// The server-filled columns in runs: one run before each field, and one after the last field. A

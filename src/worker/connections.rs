@@ -72,8 +72,12 @@ impl Worker {
         self.shared.handoff.connections() < most
     }
 
-    /// Hands a connection to its worker, or closes it without a word when there is no descriptor for it.
+    /// Hands a connection to its worker, or closes it without a word when there is no descriptor for it, or
+    /// `--proxy-protocol` requires another peer. That one takes no place from others.
     fn place(&mut self, arrival: Arrival) {
+        if self.shared.proxy_protocol && !self.shared.trusted.has_peer(arrival.peer) {
+            return self.say_closed(arrival.peer, Closed::Untrusted);
+        }
         if self.has_descriptors() {
             self.shared.handoff.place(self.index, arrival);
         } else {
@@ -128,11 +132,6 @@ impl Worker {
         stream.set_nodelay();
         self.generation += 1;
         let hop = Hop::new(peer, &self.shared.trusted);
-        if self.shared.proxy_protocol && !hop.is_trusted() {
-            self.say_closed(peer, Closed::Untrusted);
-            self.shared.handoff.leave(self.index);
-            return;
-        }
         let Some(transport) = self.transport_of(&stream) else {
             self.shared.handoff.leave(self.index);
             return;

@@ -249,6 +249,13 @@ fn a_setting_that_can_not_work_is_named_at_the_start() {
     ] {
         let (status, log) = Server::expect_failure(clickhouse, &database, flags);
         assert!(!status.success() && log.contains(sentence), "{flags:?}: {log}");
+        // `check` says so as well.
+        let url = clickhouse.url();
+        let usual = ["check", "--clickhouse-url", &url, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+        let usual = if flags.contains(&"--listen") { &usual[..3] } else { &usual[..] };
+        let spool = folder.path().join("spool").to_str().unwrap().to_owned();
+        let (success, out, log) = run(&[usual, &["--spool-dir", &spool], flags].concat());
+        assert!(!success && (out + &log).contains(sentence), "{flags:?}: {log}");
     }
     assert_eq!(fs::read_to_string(good).unwrap(), "0123456789abcdef");
 }

@@ -210,9 +210,11 @@ fn nginx_ends_tls_and_says_the_address_in_x_forwarded_for_over_a_unix_socket() {
 
 #[test]
 #[ignore = "needs nginx and HAProxy: make test-outside"]
-fn nginx_says_the_address_in_x_forwarded_for_buffered_or_not() {
+fn nginx_says_the_address_in_x_forwarded_for_buffered_or_not_and_with_a_connection_for_each_request() {
     let config = snippet("nginx", "X-Forwarded-For $proxy_add_x_forwarded_for");
-    for buffering in ["on", "off"] {
+    // nginx's default towards a server: HTTP/1.0.
+    let old = replaced(&config, &[("proxy_http_version 1.1;", ""), ("proxy_set_header Connection \"\";", "")]);
+    for (config, buffering) in [(&config, "on"), (&config, "off"), (&old, "on")] {
         let buffering = format!("client_max_body_size 16m; proxy_request_buffering {buffering}");
         let start = |address: &str, _: &str| {
             let changes = [
@@ -220,7 +222,7 @@ fn nginx_says_the_address_in_x_forwarded_for_buffered_or_not() {
                 ("client_max_body_size 16m", &buffering),
                 ("listen 443 ssl", "listen 443"),
             ];
-            Proxy::nginx(&config, "443", &changes)
+            Proxy::nginx(config, "443", &changes)
         };
         check(&["--trusted-proxy", "127.0.0.1"], start, &[send_plain]);
     }

@@ -30,7 +30,10 @@ fn found(fields: &[u8]) -> Option<IpAddr> {
 fuzz_target!(|input: &[u8]| {
     // As a whole: an address, or the end of the head is somewhere else.
     found(input);
-    let Some(_) = found(&[b"X: ", input].concat()) else { return };
+    // A proxy appends to what is the value of one field.
+    if input.contains(&b'\r') || found(&[b"X: ", input].concat()).is_none() {
+        return;
+    }
     for [name, written] in [
         ["X-Forwarded-For", "8.8.8.8"],
         ["X-Forwarded-For", "[::ffff:8.8.8.8]:80, 10.0.0.9"],
@@ -40,11 +43,7 @@ fuzz_target!(|input: &[u8]| {
         let name = name.as_bytes();
         for separator in [&b", "[..], &[b"\r\n", name, b":"].concat()] {
             let fields = [name, b": ", input, separator, written.as_bytes()].concat();
-            // A client can have sent a whole field of the kind that wins.
-            let lower = input.to_ascii_lowercase();
-            if !lower.windows(15).any(|window| window == b"x-forwarded-for") {
-                assert_eq!(found(&fields), Some(CLIENT), "{:?}", String::from_utf8_lossy(&fields));
-            }
+            assert_eq!(found(&fields), Some(CLIENT), "{:?}", String::from_utf8_lossy(&fields));
         }
     }
 });

@@ -43,7 +43,9 @@ pub fn report(settings: &Settings) -> Report {
         Ok(servers) => check_servers(&servers, settings, &mut report),
         Err(error) => report.add(Severity::Error, format!("configuration: {error}")),
     }
-    for error in [settings.admin_password().err(), settings.tls(None).err()].into_iter().flatten() {
+    for error in
+        [settings.admin_password().err(), settings.tls(None).err(), settings.address_form().err()].into_iter().flatten()
+    {
         report.add(Severity::Error, format!("configuration: {error}"));
     }
     check_keys(settings, &mut report);

@@ -11,7 +11,7 @@ fn transfer_codings_on_several_lines_are_those_on_one() {
                 let lines = [first, second, third].map(|word| format!("Transfer-Encoding: {word}\r\n")).concat();
                 let list = format!("Transfer-Encoding: {first}, {second}, {third}\r\n");
                 let two = format!("Transfer-Encoding: {first}\r\nTransfer-Encoding: {second}, {third}\r\n");
-                let framing = |fields: &str| match parse(&post(fields)) {
+                let framing = |fields: &str| match parse(post(fields)) {
                     Parsed::Done(head) => Ok(head.framing),
                     Parsed::NeedMore => panic!("{fields:?} is a head"),
                     Parsed::Refused(refusal) => Err(refusal),
