@@ -10,6 +10,7 @@ mod support;
 
 mod arrival;
 mod assumptions;
+mod browser;
 mod commands;
 mod cors;
 mod crash;
