@@ -15,6 +15,7 @@ mod assumptions;
 mod behind_proxies;
 #[cfg(feature = "tls")]
 mod clickhouse_tls;
+mod browser;
 mod commands;
 mod cors;
 mod crash;

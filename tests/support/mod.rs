@@ -2,6 +2,7 @@
 //!
 //! Every wait is bounded and panics with the log of whom it waited for.
 
+mod browser;
 mod calls;
 mod clickhouse;
 mod cluster;
@@ -25,6 +26,7 @@ mod zookeeper;
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
+pub use browser::{Browser, Pages};
 pub use calls::FailingCalls;
 pub use clickhouse::{ClickHouse, shared_clickhouse};
 pub use cluster::{COLUMNS, Cluster};
