@@ -46,6 +46,10 @@ fn an_idle_connection_costs_less_than_two_kilobytes_and_a_busy_one_no_more_than_
 const IN_FLIGHT: u64 = 64 << 20;
 const BESIDE: u64 = 64 << 20;
 
+/// What it may have resident when it rests: 25 to 35 MiB where this was measured, and 70 when the allocator
+/// keeps what is freed.
+const RESTING: u64 = 48 << 20;
+
 #[test]
 fn large_bodies_on_many_connections_stay_within_the_budget_and_their_memory_goes_back() {
     let clickhouse = shared_clickhouse();
@@ -76,7 +80,7 @@ fn large_bodies_on_many_connections_stay_within_the_budget_and_their_memory_goes
     server.wait_until_nothing_is_in_flight();
     wait_for(
         || format!("{} MiB stay resident", server.memory("RssAnon") >> 20),
-        || (server.memory("RssAnon") < 64 << 20).then_some(()),
+        || (server.memory("RssAnon") < RESTING).then_some(()),
     );
     assert!(server.stop().success());
 }

@@ -173,6 +173,18 @@ proptest! {
     fn both_paths_agree_on_single_fields((_, type_name) in prop::sample::select(TABLE.to_vec()), value in value()) {
         let plan = plan(&[("x", type_name)]);
         let line = format!("{{\"x\":{value}}}\n");
-        encode(&plan, line.repeat(3).as_bytes());
+        for invalid_text in [InvalidText::Reject, InvalidText::Replace] {
+            encode_with(&plan, line.repeat(3).as_bytes(), invalid_text);
+        }
+    }
+
+    #[test]
+    fn both_paths_replace_the_same_text(inside in "([a-c]|\\\\ud83d|\\\\ude00|\\\\\\\\|п){0,5}", nested in any::<bool>()) {
+        let value = if nested { format!("[\"{inside}\"]") } else { format!("\"{inside}\"") };
+        // The fast path reads the first line, and leaves the second one for its key.
+        let line = format!("{{\"x\":{value},\"y\":{value}}}\n{{\"x\":{value},\"y{inside}\":1}}\n");
+        for invalid_text in [InvalidText::Reject, InvalidText::Replace] {
+            encode_with(&plan(&[("x", "String")]), line.repeat(3).as_bytes(), invalid_text);
+        }
     }
 }
