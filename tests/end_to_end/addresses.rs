@@ -264,7 +264,8 @@ fn a_setting_that_can_not_work_is_named_at_the_start() {
 fn a_stop_answers_what_a_proxy_has_sent_and_waits_for_no_header() {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let flags = ["--trusted-proxy", "127.0.0.1", "--proxy-protocol", "--head-timeout", "1h"];
+    let flags =
+        ["--trusted-proxy", "127.0.0.1", "--proxy-protocol", "--head-timeout", "1h", "--shutdown-timeout", "10m"];
     let server = Server::start(clickhouse, &database, &flags);
     let mut silent = Connection::open(server.address());
     let mut connection = Connection::open(server.address());

@@ -143,7 +143,11 @@ fn a_proxy_header_has_the_time_of_a_head_and_no_stop_waits_for_it() {
     assert_closed(&mut client);
     harness.stop();
 
-    let harness = start(&["127.0.0.1"], true);
+    let harness = Harness::start_with(Duration::from_secs(60), |shared| {
+        trust(shared, &["127.0.0.1"]);
+        shared.proxy_protocol = true;
+        shared.timeouts.head = Duration::from_hours(1);
+    });
     let mut client = harness.connect();
     client.write_all(b"PROXY ").unwrap();
     while harness.metrics.connections.get() == 0 {
