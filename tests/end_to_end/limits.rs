@@ -81,9 +81,9 @@ fn repeats_that_are_taken_out_of_a_batch_take_nothing_from_the_budget_for_good()
 fn with_few_descriptors_idle_connections_make_way_and_events_are_taken() {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let server = Server::start_after("ulimit -n 400", clickhouse, &database, &[]);
+    let server = Server::start_after("ulimit -n 600", clickhouse, &database, &[]);
     assert!(server.log().contains("--connections-max is"), "{}", server.log());
-    let idle: Vec<Option<Connection>> = (0..600).map(|_| Connection::try_open(server.address())).collect();
+    let idle: Vec<Option<Connection>> = (0..800).map(|_| Connection::try_open(server.address())).collect();
     for _ in 0..50 {
         assert_eq!(post(server.address(), TARGET, EVENT).status, 200);
         assert_eq!(server.admin_get("/readyz").status, 200);
