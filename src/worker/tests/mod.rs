@@ -1,6 +1,8 @@
 //! Tests of a worker with real sockets; the test is the committer.
 
 mod proxies;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
