@@ -123,7 +123,7 @@ fn a_connection_without_a_proxy_header_is_closed_without_a_reply() {
 
     let harness = start(&["10.0.0.0/8"], true);
     let mut client = harness.connect();
-    let _ = client.write_all(b"PROXY TCP4 8.8.8.8 127.0.0.1 5 6\r\n");
+    let _ = client.write_all(&[&b"PROXY TCP4 8.8.8.8 127.0.0.1 5 6\r\n"[..], HEALTH].concat());
     assert_closed(&mut client);
     while harness.shared.handoff.connections() > 0 {
         thread::sleep(Duration::from_millis(1));
