@@ -41,6 +41,7 @@ impl Settings {
         self.check_batches()?;
         self.check_requests()?;
         self.check_listeners()?;
+        self.check_origins()?;
         self.check_threads()?;
         self.check_names()?;
         self.check_urls()
@@ -134,6 +135,17 @@ impl Settings {
         rule(
             self.listen.len() <= limits::LISTENERS_MAX,
             format_args!("--listen may be given {} times at most, not {}", limits::LISTENERS_MAX, self.listen.len()),
+        )
+    }
+
+    fn check_origins(&self) -> Result<(), ConfigError> {
+        rule(
+            self.cors_origin.len() <= limits::CORS_ORIGINS_MAX,
+            format_args!(
+                "--cors-origin may be given {} times at most, not {}; or * for every origin",
+                limits::CORS_ORIGINS_MAX,
+                self.cors_origin.len()
+            ),
         )
     }
 
