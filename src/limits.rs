@@ -11,13 +11,15 @@
 //!   until [`MEMORY_KEPT_SECONDS`] of rest);
 //! - `W` × ([`READ_SCRATCH_BYTES`], [`RENDER_BYTES_KEPT`], [`SPARE_BUFFERS_MAX`] × twice
 //!   [`KEPT_BYTES_FIRST`], and a few lines of `--line-bytes-max` in the encoder);
-//! - `--connections-max` × about 500 bytes for an idle connection, which owns no buffer, and up to
-//!   8 KiB for one with [`PIPELINED_REQUESTS_MAX`] replies under way;
+//! - `--connections-max` × about 600 bytes for an idle connection, which owns no buffer, and up to
+//!   9 KiB for one with [`PIPELINED_REQUESTS_MAX`] replies under way;
 //! - [`ADMIN_CONNECTIONS_MAX`] × 20 KiB and the pages of [`ADMIN_REQUESTS_MAX`] requests;
 //! - [`LOG_BYTES_MAX`] of log lines that standard error did not take yet;
 //! - what the allocator keeps: `server::allocator` says what it is told;
 //! - about 130 bytes for each idempotency key that is remembered, `--idempotency-keys-max` at most,
 //!   and about 70 for each value of `--dedup-field`, `--dedup-values-max` at most;
+//! - 1 MiB with `--rate-limit-per-address`, about 100 bytes for each connection with
+//!   `--connections-per-address-max`, and about 300 for each key of `--write-key-file`;
 //! - inserters × about 1 MiB: a segment is streamed from its file, never held; with
 //!   `--insert-format native` × its rows, `--batch-bytes` as a rule and 128 MiB at most.
 
@@ -203,6 +205,9 @@ pub const PROXY_HEADER_BYTES_MAX: usize = 4096;
 
 /// Addresses of `--listen`.
 pub const LISTENERS_MAX: usize = 64;
+
+/// Origins of `--cors-origin`: each reply to a page looks through them.
+pub const CORS_ORIGINS_MAX: usize = 1000;
 
 /// A file shorter than this is not worth keeping in the pool.
 pub const FREE_SEGMENT_BYTES_MIN: u64 = 64 << 10;

@@ -65,7 +65,7 @@ impl fmt::Display for CorsOrigin {
 
 /// The origin of a request, found among those that are allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AllowedOrigin(usize);
+pub struct AllowedOrigin(u16);
 
 /// The allowed origins; none by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -86,7 +86,7 @@ impl Cors {
             CorsOrigin::Any => true,
             CorsOrigin::Exact(exact) => exact.as_bytes() == origin,
         };
-        self.0.iter().position(is).map(AllowedOrigin)
+        (0..).zip(&self.0).find(|(_, allowed)| is(allowed)).map(|(index, _)| AllowedOrigin(index))
     }
 
     /// True when an allowed origin's page asks for permission (Fetch Standard, "CORS-preflight request").
@@ -112,7 +112,7 @@ impl Cors {
     }
 
     fn push_origin(&self, AllowedOrigin(index): AllowedOrigin, out: &mut Vec<u8>) {
-        match self.0.get(index) {
+        match self.0.get(usize::from(index)) {
             Some(CorsOrigin::Exact(origin)) => {
                 push_field(out, "Access-Control-Allow-Origin", origin.as_bytes());
                 // A cache must not give it to a page of another origin.

@@ -45,6 +45,7 @@ impl Settings {
         self.check_requests()?;
         self.check_listeners()?;
         self.check_proxies()?;
+        self.check_origins()?;
         self.check_threads()?;
         self.check_names()?;
         self.check_urls()
@@ -184,6 +185,17 @@ impl Settings {
         rule(
             self.client_ip != ClientIp::Hashed || self.client_ip_key_file.is_some(),
             "--client-ip hashed needs --client-ip-key-file",
+        )
+    }
+
+    fn check_origins(&self) -> Result<(), ConfigError> {
+        rule(
+            self.cors_origin.len() <= limits::CORS_ORIGINS_MAX,
+            format_args!(
+                "--cors-origin may be given {} times at most, not {}; or * for every origin",
+                limits::CORS_ORIGINS_MAX,
+                self.cors_origin.len()
+            ),
         )
     }
 

@@ -13,9 +13,9 @@ mod admin;
 mod arrival;
 mod assumptions;
 mod behind_proxies;
+mod browser;
 #[cfg(feature = "tls")]
 mod clickhouse_tls;
-mod browser;
 mod commands;
 mod cors;
 mod crash;
