@@ -7,6 +7,7 @@
 //! | `fields` | the header fields that determine framing, persistence and content coding |
 //! | `target` | the request target and the host |
 //! | [`body`](ChunkDecoder) | the chunked transfer coding, decoded in place |
+//! | `coding` | the content codings of a body, in a build with the feature `codings` |
 //! | [`query`](query_pairs) | query parameters, escapes of a path |
 //! | [`response`](Response) | a whole response, appended to the caller's buffer |
 //! | [`date`](DateCache) | the `Date` field, rendered once a second |
@@ -24,6 +25,8 @@
 //! be determined after it.
 
 mod body;
+#[cfg(feature = "codings")]
+pub mod coding;
 mod date;
 mod fields;
 mod head;
@@ -35,7 +38,7 @@ mod target;
 
 pub use body::{ChunkDecoder, Decoded};
 pub use date::DateCache;
-pub use fields::{ContentCoding, Framing};
+pub use fields::{Coding, ContentCoding, Framing};
 pub use head::{
     Head, HeadLimits, HeaderSlot, HeaderSlots, Method, NO_HEADERS, Version, accept_head, is_worth_parsing, parse_head,
 };
