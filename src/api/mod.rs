@@ -2,17 +2,22 @@
 
 mod fault;
 mod reply;
+mod taken;
 
 use std::sync::Arc;
 
 pub use fault::{Fault, KEY_REUSED, Shed};
 pub use reply::{Ack, Answer, Reply};
+pub use taken::Taken;
 
-use fault::{BAD_KEY, BAD_QUERY, EVENTS_ALLOW, HEALTH_ALLOW, METHOD_NOT_ALLOWED, NOT_FOUND, UNSUPPORTED_CODING};
+use fault::{
+    BAD_KEY, BAD_QUERY, CODINGS, EVENTS_ALLOW, HEALTH_ALLOW, METHOD_NOT_ALLOWED, NOT_FOUND, UNSUPPORTED_CODING,
+};
+use taken::answer;
 
 use crate::batch::Batch;
-use crate::batch::identity::{self, Id, RequestKey, Summary};
-use crate::http::{ContentCoding, Head, Method, plain_path, query_pairs};
+use crate::batch::identity::{self, Id, RequestKey};
+use crate::http::{Coding, ContentCoding, Head, Method, plain_path, query_pairs};
 use crate::limits;
 use crate::ndjson::{EncodeRefusal, Origin, Report, RowEncoder};
 use crate::schema::Plan;
@@ -39,6 +44,8 @@ pub struct IngestOptions {
     pub ack: Ack,
     /// The identity of the request, if it has an `Idempotency-Key`.
     pub key: Option<Id>,
+    /// The content coding of the body.
+    pub coding: Option<Coding>,
 }
 
 /// One worker's implementation of the API, with the row encoder and its reused report.
@@ -47,12 +54,27 @@ pub struct Api {
     report: Report,
     table: String,
     table_path: String,
+    /// Coded bodies are decoded by who serves them; else they are refused.
+    decodes: bool,
 }
 
 impl Api {
     /// The API of `table`, served at `/api/events` and `/api/<table>`.
     pub fn new(encoder: RowEncoder, table: &str) -> Self {
-        Self { encoder, report: Report::default(), table: table.to_owned(), table_path: format!("/api/{table}") }
+        Self {
+            encoder,
+            report: Report::default(),
+            table: table.to_owned(),
+            table_path: format!("/api/{table}"),
+            decodes: cfg!(feature = "codings"),
+        }
+    }
+
+    /// Refuses every content coding.
+    #[must_use]
+    pub fn without_codings(mut self) -> Self {
+        self.decodes = false;
+        self
     }
 
     /// Changes the plan that events are encoded by, because the table's columns have changed.
@@ -72,9 +94,6 @@ impl Api {
         } else {
             return Route::Refuse(NOT_FOUND);
         };
-        if head.content_coding != ContentCoding::Identity {
-            return Route::Refuse(UNSUPPORTED_CODING);
-        }
         match head.method {
             Method::Options => Route::Options(allow),
             Method::Post if allow == EVENTS_ALLOW => self.route_events(head),
@@ -87,6 +106,13 @@ impl Api {
         let Some(options) = ingest_options(head.query) else {
             return Route::Refuse(BAD_QUERY);
         };
+        let coding = match head.content_coding {
+            ContentCoding::Identity => None,
+            ContentCoding::Coded(coding) if self.decodes => Some(coding),
+            _ if self.decodes => return Route::Refuse(UNSUPPORTED_CODING.with_accept_encoding(CODINGS)),
+            _ => return Route::Refuse(UNSUPPORTED_CODING.with_accept_encoding("identity")),
+        };
+        let options = IngestOptions { coding, ..options };
         match head.idempotency_key {
             None => Route::Events(options),
             Some(key) if (1..=limits::IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()) => {
@@ -104,23 +130,19 @@ impl Api {
     pub fn take_events(&mut self, body: &[u8], options: IngestOptions, origin: &Origin, batch: &mut Batch) -> Answer {
         let before = batch.mark();
         self.report.clear();
-        let refused = match self.encoder.encode(body, origin, batch, &mut self.report) {
-            Ok(()) => false,
-            Err(EncodeRefusal::TooManyBadLines) => true,
-            Err(refusal) => {
-                return Answer::Now(Reply::Fault(refusal.into()));
-            }
-        };
-        let Report { accepted, rejected, ref errors, .. } = self.report;
-        let summary = Summary { accepted, rejected, refused };
-        let reply = Reply::of(summary, errors);
-        let key = options.key.filter(|_| !options.dry_run);
-        batch.key = key.map(|id| RequestKey::new(id, body, summary));
-        if options.dry_run || before == batch.mark() && key.is_none() {
-            return Answer::Now(reply);
-        }
-        let ack = if accepted > 0 { options.ack } else { Ack::Disk };
-        Answer::AfterCommit { reply, sequence: batch.sequence, ack }
+        let encoded = self.encoder.encode(body, origin, batch, &mut self.report);
+        let key = |id, summary| RequestKey::new(id, body, summary);
+        answer(encoded, options, &self.report, before, batch, key)
+    }
+
+    /// Encodes the next slice of a body into a batch of its own. The caller ends with [`Taken::conclude`],
+    /// with the first refusal at once.
+    ///
+    /// # Errors
+    ///
+    /// The whole request is refused.
+    pub fn take_slice(&mut self, slice: &[u8], taken: &mut Taken, batch: &mut Batch) -> Result<(), EncodeRefusal> {
+        self.encoder.encode_slice(slice, &mut taken.progress, &taken.origin, batch, &mut taken.report)
     }
 
     /// The report of the last [`Api::take_events`].

@@ -8,6 +8,9 @@
 //!     │ refused              │ refused
 //!     └──────────▶ Closing ◀─┘        (no more input is read; pending replies are sent in order)
 //! ```
+//!
+//! A request that the service has not finished stays complete in `Body`: its input is kept, nothing is
+//! read, and [`Connection::receive`] passes it to the service again.
 
 mod replies;
 
@@ -28,8 +31,27 @@ pub trait Service {
     fn route(&self, head: &http::Head<'_>) -> Route;
     /// False while no batch has space for another request of so many bytes: the connection stops reading.
     fn has_room(&self, bytes: usize) -> bool;
-    /// Serves a request whose body is complete.
-    fn serve(&mut self, route: Route, body: &[u8]) -> Answer;
+    /// Serves a request whose body is complete. Until it is answered, the connection passes the same
+    /// request again.
+    fn serve(&mut self, route: Route, body: &[u8]) -> Served;
+}
+
+/// The result of [`Service::serve`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Served {
+    /// The request is served.
+    Answered(Answer),
+    /// The request is not served yet.
+    Unfinished(Unfinished),
+}
+
+/// When a request that is not served yet is passed to the service again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfinished {
+    /// In the next turn.
+    NextTurn,
+    /// When the requests before it in the worker's line are served.
+    InLine,
 }
 
 /// Limits of a request.
@@ -99,6 +121,8 @@ struct Request {
     /// Bytes of the head: the offset of the body in the request's input.
     head_len: usize,
     body: Body,
+    /// The body is complete and the service has not answered.
+    unfinished: Option<Unfinished>,
 }
 
 /// A body that is being received.
@@ -108,6 +132,8 @@ enum Body {
     Length(usize),
     /// A chunked body; `len` bytes of content are decoded.
     Chunked { decoder: ChunkDecoder, len: usize },
+    /// A complete body in this range of the request's input; the request ends at `end`.
+    Complete { range: Range<usize>, end: usize },
 }
 
 /// The result of one step of the state machine.
@@ -120,6 +146,8 @@ enum Advance {
         expected: usize,
     },
     NoRoom,
+    /// The service has not finished the request at the front of the input.
+    Unfinished,
 }
 
 impl Connection {
@@ -137,6 +165,10 @@ impl Connection {
                 Advance::Consumed(len) => start += len,
                 Advance::NeedMore { keep, expected } => {
                     return Received { kept: start..start + keep, expected };
+                }
+                Advance::Unfinished => {
+                    self.paused = true;
+                    return Received { kept: start..input.len(), expected: 0 };
                 }
                 Advance::NoRoom => {
                     self.paused = true;
@@ -214,6 +246,14 @@ impl Connection {
         self.paused
     }
 
+    /// When the request under way is passed to the service again; `None` when none was passed yet.
+    pub fn unfinished(&self) -> Option<Unfinished> {
+        match &self.stage {
+            Stage::Body(request) => request.unfinished,
+            Stage::Head | Stage::Closing => None,
+        }
+    }
+
     /// True when it is paused until there is a place for the events of the request under way.
     pub fn lacks_room(&self) -> bool {
         self.lacks_room
@@ -229,6 +269,7 @@ impl Connection {
     pub fn body_len(&self) -> usize {
         match &self.stage {
             Stage::Body(Request { body: Body::Length(len) | Body::Chunked { len, .. }, .. }) => *len,
+            Stage::Body(Request { body: Body::Complete { range, .. }, .. }) => range.len(),
             Stage::Head | Stage::Closing => 0,
         }
     }
@@ -293,11 +334,19 @@ impl Connection {
         match request.read_body(input, limits) {
             Ok(Parsed::Done((body, consumed))) => {
                 let (route, options) = (request.route, request.options);
-                self.stage = if options.close { Stage::Closing } else { Stage::Head };
-                let answer = match route {
-                    Route::Refuse(fault) => Answer::Now(Reply::Fault(fault)),
-                    route => service.serve(route, input.get(body).unwrap_or_default()),
+                let served = match route {
+                    Route::Refuse(fault) => Served::Answered(Answer::Now(Reply::Fault(fault))),
+                    route => service.serve(route, input.get(body.clone()).unwrap_or_default()),
                 };
+                let answer = match served {
+                    Served::Answered(answer) => answer,
+                    Served::Unfinished(unfinished) => {
+                        request.body = Body::Complete { range: body, end: consumed };
+                        request.unfinished = Some(unfinished);
+                        return Advance::Unfinished;
+                    }
+                };
+                self.stage = if options.close { Stage::Closing } else { Stage::Head };
                 self.replies.push(answer, options);
                 Advance::Consumed(consumed)
             }
@@ -337,7 +386,7 @@ impl Connection {
             }
             self.replies.push_continue();
         }
-        Ok(Some(Request { route, options: ReplyOptions::of(&head), head_len: head.len, body }))
+        Ok(Some(Request { route, options: ReplyOptions::of(&head), head_len: head.len, body, unfinished: None }))
     }
 }
 
@@ -351,6 +400,7 @@ impl Request {
     ) -> Result<Parsed<(Range<usize>, usize)>, HttpRefusal> {
         let start = self.head_len;
         match &mut self.body {
+            Body::Complete { range, end } => Ok(Parsed::Done((range.clone(), *end))),
             Body::Length(len) => {
                 let end = start.saturating_add(*len);
                 Ok(if end <= input.len() { Parsed::Done((start..end, end)) } else { Parsed::NeedMore })
@@ -376,6 +426,7 @@ impl Request {
     fn len(&self) -> usize {
         match self.body {
             Body::Length(len) | Body::Chunked { len, .. } => self.head_len.saturating_add(len),
+            Body::Complete { end, .. } => end,
         }
     }
 
@@ -383,7 +434,7 @@ impl Request {
     /// chunks.
     fn kept(&self, total: usize) -> usize {
         match &self.body {
-            Body::Length(_) => total,
+            Body::Length(_) | Body::Complete { .. } => total,
             Body::Chunked { len, .. } => self.head_len + len,
         }
     }
@@ -391,7 +442,7 @@ impl Request {
     /// Bytes of the whole request; 0 when not known.
     fn expected(&self) -> usize {
         match &self.body {
-            Body::Length(_) => self.len(),
+            Body::Length(_) | Body::Complete { .. } => self.len(),
             Body::Chunked { .. } => 0,
         }
     }

@@ -27,15 +27,15 @@ impl Service for Recorder {
         !self.full
     }
 
-    fn serve(&mut self, route: Route, body: &[u8]) -> Answer {
-        match route {
+    fn serve(&mut self, route: Route, body: &[u8]) -> Served {
+        Served::Answered(match route {
             Route::Events(_) => {
                 self.bodies.push(body.to_vec());
                 let sequence = Sequence::new(self.bodies.len() as u64);
                 Answer::AfterCommit { reply: Reply::Accepted(body.len() as u32), sequence, ack: Ack::Disk }
             }
             _ => Answer::Now(Reply::Json(Status::Ok, "{}".into())),
-        }
+        })
     }
 }
 

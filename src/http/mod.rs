@@ -7,7 +7,7 @@
 //! | `fields` | the header fields that determine framing, persistence and content coding |
 //! | `target` | the request target and the host |
 //! | [`body`](ChunkDecoder) | the chunked transfer coding, decoded in place |
-//! | `coding` | the content codings of a body, in a build with the feature `codings` |
+//! | [`coding`] | the content codings of a body |
 //! | [`query`](query_pairs) | query parameters, escapes of a path |
 //! | [`response`](Response) | a whole response, appended to the caller's buffer |
 //! | [`date`](DateCache) | the `Date` field, rendered once a second |
@@ -25,7 +25,6 @@
 //! be determined after it.
 
 mod body;
-#[cfg(feature = "codings")]
 pub mod coding;
 mod date;
 mod fields;

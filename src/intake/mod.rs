@@ -3,7 +3,8 @@
 //!
 //! | file | |
 //! |---|---|
-//! | `context` | serves one request: route, encode, join the batch |
+//! | `context` | serves one request: route, decode, encode, join the batch |
+//! | `large` | requests that are decoded and encoded over several turns |
 //! | `outbox` | a worker's batches: filling, under way, spare |
 //! | `settle` | the effect of a batch's outcome on its replies |
 //! | `awaiting` | replies that wait for ClickHouse's confirmation (`ack=inserted`) |
@@ -16,6 +17,7 @@ pub mod awaiting;
 pub mod budget;
 mod context;
 pub mod health;
+mod large;
 pub mod metrics;
 pub mod outbox;
 pub mod replay;
@@ -25,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use context::RequestContext;
+pub(crate) use large::LargeRequests;
 pub(crate) use settle::decide;
 
 use crate::connection::RequestLimits;

@@ -13,6 +13,7 @@ use mio::net::TcpStream;
 
 use crate::connection::{Connection, Waiting};
 use crate::intake::budget::{ByteBudget, Charge, Size};
+use crate::intake::outbox::Waiter;
 use crate::limits;
 
 /// One connection of a worker.
@@ -129,6 +130,11 @@ impl Slot {
         }
         self.unsent.extend_from_slice(rest);
         true
+    }
+
+    /// Where replies to its requests go; `index` is that of this slot.
+    pub fn waiter(&self, index: usize) -> Waiter {
+        Waiter { slot: index, generation: self.generation }
     }
 
     /// True when it waits for a request of which nothing has come.
