@@ -1,6 +1,7 @@
 //! Tests of the whole encoder: bodies are encoded, and `clickhouse_rowbinary` decodes the rows.
 
 mod bodies;
+mod slices;
 mod times;
 mod twin;
 mod types;

@@ -283,3 +283,6 @@ impl RequestContext<'_> {
 fn first_stage(taken: &Taken) -> Stage {
     if taken.needs_hash() { Stage::Hash(0) } else { Stage::Encode(0) }
 }
+
+#[cfg(test)]
+mod tests;
