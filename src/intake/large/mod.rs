@@ -284,5 +284,5 @@ fn first_stage(taken: &Taken) -> Stage {
     if taken.needs_hash() { Stage::Hash(0) } else { Stage::Encode(0) }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "codings"))]
 mod tests;

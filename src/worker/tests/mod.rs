@@ -1,5 +1,7 @@
 //! Tests of a worker with real sockets; the test is the committer.
 
+mod large;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread::{self, JoinHandle};
