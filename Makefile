@@ -60,8 +60,10 @@ check: clickhouse ## format, clippy with warnings denied, tests
 	cargo fmt --check
 	cargo clippy --locked --all-targets --features engine-may -- -D warnings
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --no-default-features -- -D warnings
 	$(TEST) --features engine-may
 	$(TEST) --test end_to_end a_build_without_engine_may
+	$(TEST) --no-default-features --test end_to_end a_build_without_codings
 
 sim: ## lives of a spool on a faulty disk, held against what was promised: SEEDS, FIRST_SEED
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
@@ -84,7 +86,7 @@ bench: clickhouse oha ## every benchmark, and one table of it all: RECORD (a fol
 	$(BENCH) stages $(BENCH_ARGUMENTS)
 	cargo bench --locked --bench report -- table $(RECORD)
 
-bench-micro: ## each stage alone: head, chunks, lines, encoder, frame, segment: RECORD, QUICK=1
+bench-micro: ## each stage alone: head, chunks, codings, lines, encoder, frame, segment: RECORD, QUICK=1
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
 	$(BENCH) micro $(BENCH_ARGUMENTS)
 

@@ -24,7 +24,7 @@
 //! |---|---|---|
 //! | [`limits`] | | every maximum that is no setting, and what it costs |
 //! | [`clock`] | | the wall clock, and one that no step moves |
-//! | [`http`] | `limits` | framing without I/O: head, body and its chunks, query, response |
+//! | [`http`] | `limits` | framing without I/O: head, body, its chunks and content codings, query, response |
 //! | [`net`] | `limits` | listening sockets |
 //! | [`batch`] | `limits` | what a worker hands over at once: rows, identities of requests and events, and the outcome; kinds of numbers |
 //! | [`rowbinary`] | | primitive encoders of RowBinary |

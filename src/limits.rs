@@ -6,14 +6,14 @@
 //!
 //! - `--in-flight-bytes-max`: partly received requests, batches under way by the memory that they
 //!   hold, and replies that wait or that a client does not read;
-//! - `W` × twice the longest request, as rows and as rejected lines: what one request adds to the batch
-//!   that fills, before that batch is counted ([`BATCH_BYTES_KEPT`] twice for each spare batch
+//! - `W` × twice [`SLICE_BYTES`], as rows and as rejected lines: what one request adds to the batch
+//!   that fills, before that batch is counted. The batch of a larger request is counted slice by slice ([`BATCH_BYTES_KEPT`] twice for each spare batch
 //!   until [`MEMORY_KEPT_SECONDS`] of rest);
 //! - `W` × ([`READ_SCRATCH_BYTES`], [`RENDER_BYTES_KEPT`], [`SPARE_BUFFERS_MAX`] × twice
 //!   [`KEPT_BYTES_FIRST`], and a few lines of `--line-bytes-max` in the encoder);
-//! - `W` × 2 × ([`SLICE_BYTES`] + [`CODING_WINDOW_BYTES_MAX`] + 1 MiB) for the decoders of coded bodies:
-//!   one for small bodies, and one for the large body that is under way, whose content counts in
-//!   `--in-flight-bytes-max` ([`CODING_BYTES_KEPT`] at rest, until [`MEMORY_KEPT_SECONDS`] of it);
+//! - `W` × 2 × ([`SLICE_BYTES`] + [`CODING_WINDOW_BYTES_MAX`] + [`CODING_BYTES_KEPT`] + 1 MiB) for the
+//!   decoders of coded bodies: one for small bodies, and one for the large body that is under way, whose
+//!   content counts in `--in-flight-bytes-max`; without requests nothing after [`MEMORY_KEPT_SECONDS`];
 //! - `--connections-max` × about 500 bytes for an idle connection, which owns no buffer, and up to
 //!   8 KiB for one with [`PIPELINED_REQUESTS_MAX`] replies under way;
 //! - [`ADMIN_CONNECTIONS_MAX`] × 20 KiB and the pages of [`ADMIN_REQUESTS_MAX`] requests;

@@ -10,6 +10,7 @@ mod support;
 
 mod arrival;
 mod assumptions;
+mod codings;
 mod commands;
 mod crash;
 mod damage;

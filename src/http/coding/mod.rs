@@ -66,5 +66,6 @@ pub struct Step {
     pub written: usize,
 }
 
-#[cfg(all(test, feature = "codings"))]
+#[cfg(feature = "codings")]
+#[cfg(test)]
 mod tests;

@@ -206,6 +206,40 @@ fn noise_is_refused_or_decoded_alike_however_it_is_split() {
 }
 
 #[test]
+fn bodies_with_changed_bytes_are_refused_or_decoded_alike_however_they_are_split() {
+    let content = events(40);
+    let mut random = noise(200_000).into_iter().cycle();
+    let mut next = |below: usize| {
+        let bytes: Vec<u8> = random.by_ref().take(2).collect();
+        (usize::from(bytes[0]) << 8 | usize::from(bytes[1])) % below
+    };
+    let mut decoder = Decoder::default();
+    for coding in ALL {
+        let body = encode(coding, &content);
+        for _ in 0..3000 {
+            let mut changed = body.clone();
+            for _ in 0..=next(3) {
+                let at = next(changed.len());
+                match next(4) {
+                    0 => changed[at] = next(256) as u8,
+                    1 => changed[at] ^= 1 << next(8),
+                    2 => drop(changed.drain(at..(at + next(9)).min(body.len() - 30).max(at))),
+                    _ => changed.insert(at, next(256) as u8),
+                }
+            }
+            let mut decode = |pieces: &[&[u8]], window| decode_with(&mut decoder, coding, pieces, window);
+            let whole = decode(&[&changed], 1 << 16);
+            let (front, back) = changed.split_at(next(changed.len()));
+            let parts = decode(&[front, back], 1 + next(500));
+            match (whole, parts) {
+                (Ok(whole), Ok(parts)) => assert_eq!(whole, parts),
+                (whole, parts) => assert_eq!(whole.is_err(), parts.is_err(), "{coding:?} {changed:?}"),
+            }
+        }
+    }
+}
+
+#[test]
 fn gzip_members_in_a_row_are_one_content_and_may_be_empty() {
     let members = [gzip(b""), gzip(b"one\n"), gzip(b""), gzip(b""), gzip(b"two\n"), gzip(b"")];
     assert_eq!(decode_in_every_way(Coding::Gzip, &members[0]).unwrap(), b"");
@@ -379,7 +413,7 @@ fn content_is_bounded_to_the_byte_whatever_the_coding() {
         let content: Vec<u8> = events(50_000)[..len].to_vec();
         for coding in ALL {
             let body = encode(coding, &content);
-            for work in [1, 5000, SLICE_BYTES, usize::MAX] {
+            for work in [5000, SLICE_BYTES, usize::MAX] {
                 let mut decode = |max: u64| advance(&mut decoder, coding, &body, max, work).0;
                 assert_eq!(decode(len as u64).as_deref(), Ok(&content[..]), "{coding:?} {len} {work}");
                 assert!(decode(u64::MAX).is_ok());

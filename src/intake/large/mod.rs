@@ -284,5 +284,6 @@ fn first_stage(taken: &Taken) -> Stage {
     if taken.needs_hash() { Stage::Hash(0) } else { Stage::Encode(0) }
 }
 
-#[cfg(all(test, feature = "codings"))]
+#[cfg(feature = "codings")]
+#[cfg(test)]
 mod tests;
