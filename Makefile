@@ -90,7 +90,7 @@ bench: clickhouse oha ## every benchmark, and one table of it all: RECORD (a fol
 	$(BENCH) stages $(BENCH_ARGUMENTS)
 	cargo bench --locked --bench report -- table $(RECORD)
 
-bench-micro: ## each stage alone: head, chunks, lines, encoder, frame, segment: RECORD, QUICK=1
+bench-micro: ## each stage alone: head, chunks, codings, lines, encoder, frame, segment: RECORD, QUICK=1
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
 	$(BENCH) micro $(BENCH_ARGUMENTS)
 

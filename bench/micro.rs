@@ -1,4 +1,4 @@
-//! Each stage of an event's way alone: head, chunks, lines, encoder, frame, segment.
+//! Each stage of an event's way alone: head, chunks, codings, lines, encoder, frame, segment.
 //!
 //! `cargo bench --bench micro` (or `make bench-micro`), with the arguments of criterion: a name
 //! measures what it is part of, `--quick` looks only whether it runs. Environment: `BENCH_RECORD`
@@ -19,6 +19,8 @@ mod rows;
 use std::error::Error;
 use std::fs;
 use std::hint::black_box;
+#[cfg(feature = "codings")]
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -68,6 +70,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .configure_from_args();
     head(&mut criterion);
     chunks(&mut criterion);
+    #[cfg(feature = "codings")]
+    codings(&mut criterion)?;
     lines(&mut criterion)?;
     encoder(&mut criterion)?;
     frame(&mut criterion)?;
@@ -119,6 +123,50 @@ fn chunks(criterion: &mut Criterion) {
         });
     }
     group.finish();
+}
+
+/// The content coding of a usual request, decoded as a worker does; `encoder/30 events` is what the plain
+/// body costs.
+#[cfg(feature = "codings")]
+fn codings(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
+    use flate2::Compression;
+    use flate2::write::{GzEncoder, ZlibEncoder};
+    use sluicegate::http::Coding;
+    use sluicegate::http::coding::{Advanced, ContentDecoder};
+
+    let gzip = |level: u32| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::new(level));
+        encoder.write_all(EVENTS_30)?;
+        encoder.finish()
+    };
+    let mut zlib = ZlibEncoder::new(Vec::new(), Compression::default());
+    zlib.write_all(EVENTS_30)?;
+    let mut brotli = Vec::new();
+    let parameters = brotli::enc::BrotliEncoderParams { quality: 5, ..Default::default() };
+    brotli::BrotliCompress(&mut &EVENTS_30[..], &mut brotli, &parameters)?;
+    let bodies = [
+        ("gzip -1", Coding::Gzip, gzip(1)?),
+        ("gzip -6", Coding::Gzip, gzip(6)?),
+        ("deflate -6", Coding::Deflate, zlib.finish()?),
+        ("zstd -1", Coding::Zstd, zstd::bulk::compress(EVENTS_30, 1)?),
+        ("zstd -3", Coding::Zstd, zstd::bulk::compress(EVENTS_30, 3)?),
+        ("br -5", Coding::Br, brotli),
+    ];
+    let mut decoder = ContentDecoder::default();
+    let mut group = criterion.benchmark_group("codings");
+    for (name, coding, body) in bodies {
+        group.throughput(Throughput::Bytes(EVENTS_30.len() as u64));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                assert!(decoder.begin(coding, 1 << 20));
+                assert_eq!(decoder.advance(black_box(&body), 1 << 20), Ok(Advanced::Done));
+                black_box(decoder.content());
+                decoder.rest();
+            });
+        });
+    }
+    group.finish();
+    Ok(())
 }
 
 /// Lines that hold nothing to encode: what a line costs as such.

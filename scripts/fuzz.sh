@@ -11,7 +11,7 @@ scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
 scripts/need.sh c++ "A C++ compiler is needed to build libFuzzer." g++
 
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(head body query forwarded proxy_header connection rows segment)
+[ ${#targets[@]} -gt 0 ] || targets=(head body codings query forwarded proxy_header connection rows segment)
 folder=target/fuzz
 mkdir -p "$folder"
 # What libFuzzer watches: branches, and what is compared.

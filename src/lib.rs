@@ -24,7 +24,7 @@
 //! |---|---|---|
 //! | [`limits`] | | every maximum that is no setting, and what it costs |
 //! | [`clock`] | | the wall clock, and one that no step moves |
-//! | [`http`] | `limits` | framing without I/O: head, body and its chunks, query, response; the client's address behind proxies |
+//! | [`http`] | `limits` | framing without I/O: head, body, its chunks and content codings, query, response; the client's address behind proxies |
 //! | [`net`] | `limits` | listening sockets and connections, TCP and Unix; trusted proxies, the PROXY protocol; transport: plain or TLS |
 //! | [`batch`] | `limits` | what a worker hands over at once: rows, identities of requests and events, and the outcome; kinds of numbers |
 //! | [`rowbinary`] | | primitive encoders of RowBinary |

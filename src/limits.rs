@@ -6,13 +6,16 @@
 //!
 //! - `--in-flight-bytes-max`: partly received requests, batches under way by the memory that they
 //!   hold, and replies that wait or that a client does not read;
-//! - `W` × twice the longest request, as rows and as rejected lines: what one request adds to the batch
-//!   that fills, before that batch is counted ([`BATCH_BYTES_KEPT`] twice for each spare batch
+//! - `W` × twice [`SLICE_BYTES`], as rows and as rejected lines: what one request adds to the batch
+//!   that fills, before that batch is counted. The batch of a larger request is counted slice by slice ([`BATCH_BYTES_KEPT`] twice for each spare batch
 //!   until [`MEMORY_KEPT_SECONDS`] of rest);
 //! - `W` × ([`READ_SCRATCH_BYTES`], [`RENDER_BYTES_KEPT`], [`SPARE_BUFFERS_MAX`] × twice
 //!   [`KEPT_BYTES_FIRST`], and a few lines of `--line-bytes-max` in the encoder);
 //! - `--connections-max` × about 600 bytes for an idle connection, which owns no buffer, and up to
 //!   9 KiB for one with [`PIPELINED_REQUESTS_MAX`] replies under way;
+//! - `W` × 2 × ([`SLICE_BYTES`] + [`CODING_WINDOW_BYTES_MAX`] + [`CODING_BYTES_KEPT`] + 1 MiB) for the
+//!   decoders of coded bodies: one for small bodies, and one for the large body that is under way, whose
+//!   content counts in `--in-flight-bytes-max`; without requests nothing after [`MEMORY_KEPT_SECONDS`];
 //! - [`ADMIN_CONNECTIONS_MAX`] × 20 KiB and the pages of [`ADMIN_REQUESTS_MAX`] requests;
 //! - [`LOG_BYTES_MAX`] of log lines that standard error did not take yet;
 //! - what the allocator keeps: `server::allocator` says what it is told;
@@ -47,6 +50,20 @@ pub const BATCH_BYTES_KEPT: usize = 512 << 10;
 /// A batch that had more identities of events than this gives their memory back after use: each
 /// takes 32 bytes. Many more than the events of a usual turn.
 pub const BATCH_IDS_KEPT: usize = 4096;
+
+/// A body with more bytes of content than this is decoded and encoded in slices of about this size, one
+/// a turn, into a batch of its own. Larger: the other connections wait longer for their turn (about
+/// 1 ms for a slice of gzip at 256 KiB); smaller: a large body takes longer, and more bodies are large.
+/// A worker keeps so much for the content of coded bodies, twice while a large body is under way.
+pub const SLICE_BYTES: usize = 256 << 10;
+
+/// The largest window of a zstd or brotli body, in bytes: what a decoder has to support at least (RFC
+/// 9659, RFC 8878, section 3.1.1.1.2). Larger: more memory for each decoder. A power of two.
+pub const CODING_WINDOW_BYTES_MAX: usize = 8 << 20;
+
+/// A zstd decoder that grew beyond this is given back after its body. zstd -3 of an unknown length has a
+/// window of 2 MiB.
+pub const CODING_BYTES_KEPT: usize = 4 << 20;
 
 /// What a worker reads from one socket in one call. Must hold a usual request whole: only what
 /// is incomplete is copied to a buffer of the connection.
@@ -251,6 +268,10 @@ pub const INSERTED_RING: usize = 4096;
 const _: () = {
     // One batch under way and one that fills, or worker and committer wait for each other.
     assert!(BATCHES_PER_WORKER >= 2);
+    // The exponent of the window is what zstd is told.
+    assert!(CODING_WINDOW_BYTES_MAX.is_power_of_two());
+    // What is encoded in one go fits into one turn as well as what is read in one go.
+    assert!(SLICE_BYTES <= READ_SCRATCH_BYTES);
     // A usual batch keeps its memory from turn to turn.
     assert!(TURN_BYTES_MAX <= BATCH_BYTES_KEPT);
     // A buffer for what is incomplete begins smaller than what one read brings.

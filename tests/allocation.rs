@@ -50,6 +50,42 @@ fn encoder() -> RowEncoder {
     RowEncoder::new(Arc::new(Plan::compile(&columns, "UTC").unwrap()), limits)
 }
 
+#[cfg(feature = "codings")]
+#[test]
+fn decoding_gzip_and_deflate_allocates_nothing_once_it_is_warm() {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+    use sluicegate::http::Coding;
+    use sluicegate::http::coding::{Advanced, ContentDecoder};
+
+    let events = include_bytes!("../bench/corpus/events-30.ndjson");
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+    let mut zlib = ZlibEncoder::new(Vec::new(), Compression::default());
+    let mut raw = DeflateEncoder::new(Vec::new(), Compression::default());
+    gzip.write_all(events).unwrap();
+    zlib.write_all(events).unwrap();
+    raw.write_all(events).unwrap();
+    let (gzip, zlib, raw) = (gzip.finish().unwrap(), zlib.finish().unwrap(), raw.finish().unwrap());
+    let bodies = [(Coding::Gzip, &gzip), (Coding::Deflate, &zlib), (Coding::Deflate, &raw)];
+    let mut decoder = ContentDecoder::default();
+    let mut round = || {
+        for (coding, body) in bodies {
+            assert!(decoder.begin(coding, 1 << 20));
+            assert_eq!(decoder.advance(body, 1 << 20), Ok(Advanced::Done));
+            assert_eq!(decoder.content(), events);
+            decoder.rest();
+        }
+    };
+    round();
+    let before = ALLOCATIONS.with(Cell::get);
+    for _ in 0..100 {
+        round();
+    }
+    assert_eq!(ALLOCATIONS.with(Cell::get) - before, 0, "allocations in 300 bodies");
+}
+
 #[test]
 fn encoding_allocates_nothing_once_it_is_warm() {
     let events = include_bytes!("../bench/corpus/events-30.ndjson");

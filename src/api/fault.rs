@@ -1,6 +1,7 @@
 //! Error replies of the public API, and the reasons for which requests are shed.
 
 use crate::batch::CommitRefusal;
+use crate::http::coding::CodingRefusal;
 use crate::http::{HttpRefusal, Status};
 use crate::ndjson::EncodeRefusal;
 
@@ -15,16 +16,23 @@ pub struct Fault {
     pub message: &'static str,
     /// The value of `Allow` in a 405: the methods that the path supports.
     pub allow: Option<&'static str>,
+    /// The value of `Accept-Encoding` in a 415 for a content coding (RFC 9110, section 15.5.16).
+    pub accept_encoding: Option<&'static str>,
 }
 
 impl Fault {
-    /// An error reply without `Allow`.
+    /// An error reply without further header fields.
     pub const fn new(status: Status, code: &'static str, message: &'static str) -> Self {
-        Self { status, code, message, allow: None }
+        Self { status, code, message, allow: None, accept_encoding: None }
     }
 
     pub(super) const fn with_allow(mut self, allow: &'static str) -> Self {
         self.allow = Some(allow);
+        self
+    }
+
+    pub(super) const fn with_accept_encoding(mut self, codings: &'static str) -> Self {
+        self.accept_encoding = Some(codings);
         self
     }
 }
@@ -32,6 +40,21 @@ impl Fault {
 impl From<HttpRefusal> for Fault {
     fn from(refusal: HttpRefusal) -> Self {
         Self::new(refusal.status(), refusal.code(), refusal.message())
+    }
+}
+
+impl From<CodingRefusal> for Fault {
+    fn from(refusal: CodingRefusal) -> Self {
+        let message = match refusal {
+            CodingRefusal::TooLarge => return HttpRefusal::BodyTooLarge.into(),
+            CodingRefusal::Broken => "The body is not in the format of its Content-Encoding; nothing was stored.",
+            CodingRefusal::Truncated => "The body ends before its Content-Encoding does; nothing was stored.",
+            CodingRefusal::Trailed => "The body goes on behind the end of its Content-Encoding; nothing was stored.",
+            CodingRefusal::WindowTooLarge => {
+                "The Content-Encoding of the body needs a window above 8 MiB; nothing was stored."
+            }
+        };
+        Self::new(Status::BadRequest, "bad_content_coding", message)
     }
 }
 
@@ -125,8 +148,13 @@ pub(super) const EVENTS_ALLOW: &str = "POST, OPTIONS";
 pub(super) const HEALTH_ALLOW: &str = "GET, HEAD, OPTIONS";
 pub(super) const METHOD_NOT_ALLOWED: Fault =
     Fault::new(Status::MethodNotAllowed, "method_not_allowed", "The path does not support this method; see Allow.");
-pub(super) const UNSUPPORTED_CODING: Fault =
-    Fault::new(Status::UnsupportedMediaType, "unsupported_content_coding", "This Content-Encoding is not supported.");
+pub(super) const UNSUPPORTED_CODING: Fault = Fault::new(
+    Status::UnsupportedMediaType,
+    "unsupported_content_coding",
+    "This Content-Encoding is not supported, or is more than one; see Accept-Encoding.",
+);
+/// The content codings of requests, as `Accept-Encoding` names them.
+pub(super) const CODINGS: &str = "gzip, deflate, zstd, br";
 pub(super) const BAD_QUERY: Fault = Fault::new(
     Status::BadRequest,
     "bad_query",

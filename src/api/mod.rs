@@ -7,6 +7,7 @@ pub mod rate;
 mod reply;
 mod reply_fields;
 mod request_id;
+mod taken;
 
 use std::sync::Arc;
 
@@ -14,13 +15,17 @@ pub use fault::{Fault, KEY_REUSED, OVER_BURST, OVER_RATE, Shed, TOO_MANY_OF_ADDR
 pub use reply::{Ack, Answer, Reply};
 pub use reply_fields::{Rendering, ReplyFields};
 pub use request_id::RequestIds;
+pub use taken::Taken;
 
-use fault::{BAD_KEY, BAD_QUERY, EVENTS_ALLOW, HEALTH_ALLOW, METHOD_NOT_ALLOWED, NOT_FOUND, UNSUPPORTED_CODING};
+use fault::{
+    BAD_KEY, BAD_QUERY, CODINGS, EVENTS_ALLOW, HEALTH_ALLOW, METHOD_NOT_ALLOWED, NOT_FOUND, UNSUPPORTED_CODING,
+};
+use taken::answer;
 
 use self::keys::{Keys, Writer};
 use crate::batch::Batch;
-use crate::batch::identity::{self, Id, RequestKey, Summary};
-use crate::http::{ContentCoding, Head, Method, has_repeated_name, plain_path, query_pairs};
+use crate::batch::identity::{self, Id, RequestKey};
+use crate::http::{Coding, ContentCoding, Head, Method, has_repeated_name, plain_path, query_pairs};
 use crate::limits;
 use crate::ndjson::{EncodeRefusal, Origin, Report, RowEncoder};
 use crate::schema::Plan;
@@ -51,6 +56,8 @@ pub struct IngestOptions {
     pub key: Option<Id>,
     /// Whose rate and counter the events belong to.
     pub writer: Option<Writer>,
+    /// The content coding of the body.
+    pub coding: Option<Coding>,
 }
 
 /// One worker's implementation of the API, with the row encoder and its reused report.
@@ -60,6 +67,8 @@ pub struct Api {
     table: String,
     table_path: String,
     keys: Arc<Keys>,
+    /// Coded bodies are decoded by who serves them; else they are refused.
+    decodes: bool,
 }
 
 impl Api {
@@ -71,12 +80,20 @@ impl Api {
             table: table.to_owned(),
             table_path: format!("/api/{table}"),
             keys: Arc::new(Keys::open(None)),
+            decodes: cfg!(feature = "codings"),
         }
     }
 
     /// Changes the keys that all further requests need.
     pub fn require(&mut self, keys: Arc<Keys>) {
         self.keys = keys;
+    }
+
+    /// Refuses every content coding.
+    #[must_use]
+    pub fn without_codings(mut self) -> Self {
+        self.decodes = false;
+        self
     }
 
     /// Changes the plan that events are encoded by, because the table's columns have changed.
@@ -96,9 +113,6 @@ impl Api {
         } else {
             return Route::Refuse(NOT_FOUND);
         };
-        if head.content_coding != ContentCoding::Identity {
-            return Route::Refuse(UNSUPPORTED_CODING);
-        }
         match head.method {
             Method::Options => Route::Options(allow),
             Method::Post if allow == EVENTS_ALLOW => self.route_events(head),
@@ -115,7 +129,13 @@ impl Api {
         let Some(options) = ingest_options(head.query) else {
             return Route::Refuse(BAD_QUERY);
         };
-        let options = IngestOptions { writer, ..options };
+        let coding = match head.content_coding {
+            ContentCoding::Identity => None,
+            ContentCoding::Coded(coding) if self.decodes => Some(coding),
+            _ if self.decodes => return Route::Refuse(UNSUPPORTED_CODING.with_accept_encoding(CODINGS)),
+            _ => return Route::Refuse(UNSUPPORTED_CODING.with_accept_encoding("identity")),
+        };
+        let options = IngestOptions { writer, coding, ..options };
         match head.idempotency_key {
             None => Route::Events(options),
             Some(key) if (1..=limits::IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()) => {
@@ -135,23 +155,19 @@ impl Api {
     pub fn take_events(&mut self, body: &[u8], options: IngestOptions, origin: &Origin, batch: &mut Batch) -> Answer {
         let before = batch.mark();
         self.report.clear();
-        let refused = match self.encoder.encode(body, origin, batch, &mut self.report) {
-            Ok(()) => false,
-            Err(EncodeRefusal::TooManyBadLines) => true,
-            Err(refusal) => {
-                return Answer::Now(Reply::Fault(refusal.into()));
-            }
-        };
-        let Report { accepted, rejected, ref errors, .. } = self.report;
-        let summary = Summary { accepted, rejected, refused };
-        let reply = Reply::of(summary, errors);
-        let key = options.key.filter(|_| !options.dry_run);
-        batch.key = key.map(|id| RequestKey::new(id, body, summary));
-        if options.dry_run || before == batch.mark() && key.is_none() {
-            return Answer::Now(reply);
-        }
-        let ack = if accepted > 0 { options.ack } else { Ack::Disk };
-        Answer::AfterCommit { reply, sequence: batch.sequence, ack }
+        let encoded = self.encoder.encode(body, origin, batch, &mut self.report);
+        let key = |id, summary| RequestKey::new(id, body, summary);
+        answer(encoded, options, &self.report, before, batch, key)
+    }
+
+    /// Encodes the next slice of a body into a batch of its own. The caller ends with [`Taken::conclude`],
+    /// with the first refusal at once.
+    ///
+    /// # Errors
+    ///
+    /// The whole request is refused.
+    pub fn take_slice(&mut self, slice: &[u8], taken: &mut Taken, batch: &mut Batch) -> Result<(), EncodeRefusal> {
+        self.encoder.encode_slice(slice, &mut taken.progress, &taken.origin, batch, &mut taken.report)
     }
 
     /// The report of the last [`Api::take_events`].

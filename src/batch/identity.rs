@@ -41,6 +41,11 @@ impl RequestKey {
         Self { id, body: front(&blake3::hash(body)), summary }
     }
 
+    /// The same for a body that was hashed in parts.
+    pub fn of_parts(id: Id, body: &BodyHasher, summary: Summary) -> Self {
+        Self { id, body: front(&body.0.finalize()), summary }
+    }
+
     /// Encodes the key as it is stored in a frame: id (16 bytes), hash of the body (8), accepted,
     /// rejected and refused (0 or 1), each a little-endian `u32`.
     pub fn encode(&self) -> [u8; REQUEST_KEY_BYTES] {
@@ -65,6 +70,17 @@ impl RequestKey {
             refused: u32::from_le_bytes(refused) != 0,
         };
         Self { id, body, summary }
+    }
+}
+
+/// The hash of a body, computed part by part.
+#[derive(Debug, Default)]
+pub struct BodyHasher(blake3::Hasher);
+
+impl BodyHasher {
+    /// Adds the next part.
+    pub fn update(&mut self, part: &[u8]) {
+        self.0.update(part);
     }
 }
 
@@ -116,5 +132,9 @@ mod tests {
         assert_ne!(other("other", b"k", b"body").id, key.id);
         assert_ne!(other("event", b"sk", b"body").id, key.id);
         assert_ne!(other("events", b"k", b"another").body, key.body);
+        let mut hasher = BodyHasher::default();
+        hasher.update(b"bo");
+        hasher.update(b"dy");
+        assert_eq!(RequestKey::of_parts(key.id, &hasher, summary), key);
     }
 }

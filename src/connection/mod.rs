@@ -8,6 +8,9 @@
 //!     │ refused              │ refused
 //!     └──────────▶ Closing ◀─┘        (no more input is read; pending replies are sent in order)
 //! ```
+//!
+//! A request that the service has not finished stays complete in `Body`: its input is kept, nothing is
+//! read, and [`Connection::receive`] passes it to the service again.
 
 mod replies;
 
@@ -34,9 +37,29 @@ pub trait Service {
     fn fields(&self, origin: Option<&[u8]>, request_id: Option<&[u8]>) -> ReplyFields;
     /// False while no batch has space for another request of so many bytes: the connection stops reading.
     fn has_room(&self, bytes: usize) -> bool;
-    /// Serves a request whose body is complete. `client_address` is that of its head; `fields` go out with
-    /// the reply.
-    fn serve(&mut self, route: Route, client_address: Option<IpAddr>, body: &[u8], fields: &mut ReplyFields) -> Answer;
+    /// Serves a request whose body is complete. Until it is answered, the connection passes the same
+    /// request again.
+    ///
+    /// `client_address` is that of its head; `fields` go out with the reply.
+    fn serve(&mut self, route: Route, client_address: Option<IpAddr>, body: &[u8], fields: &mut ReplyFields) -> Served;
+}
+
+/// The result of [`Service::serve`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Served {
+    /// The request is served.
+    Answered(Answer),
+    /// The request is not served yet.
+    Unfinished(Unfinished),
+}
+
+/// When a request that is not served yet is passed to the service again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfinished {
+    /// In the next turn.
+    NextTurn,
+    /// When the requests before it in the worker's line are served.
+    InLine,
 }
 
 /// Limits of a request.
@@ -114,6 +137,8 @@ struct Request {
     /// Bytes of the head: the offset of the body in the request's input.
     head_len: usize,
     body: Body,
+    /// The body is complete and the service has not answered.
+    unfinished: Option<Unfinished>,
 }
 
 /// A body that is being received.
@@ -123,6 +148,8 @@ enum Body {
     Length(usize),
     /// A chunked body; `len` bytes of content are decoded.
     Chunked { decoder: ChunkDecoder, len: usize },
+    /// A complete body in this range of the request's input; the request ends at `end`.
+    Complete { range: Range<usize>, end: usize },
 }
 
 /// The result of one step of the state machine.
@@ -135,6 +162,8 @@ enum Advance {
         expected: usize,
     },
     NoRoom,
+    /// The service has not finished the request at the front of the input.
+    Unfinished,
 }
 
 impl Connection {
@@ -152,6 +181,10 @@ impl Connection {
                 Advance::Consumed(len) => start += len,
                 Advance::NeedMore { keep, expected } => {
                     return Received { kept: start..start + keep, expected };
+                }
+                Advance::Unfinished => {
+                    self.paused = true;
+                    return Received { kept: start..input.len(), expected: 0 };
                 }
                 Advance::NoRoom => {
                     self.paused = true;
@@ -240,6 +273,14 @@ impl Connection {
         self.paused
     }
 
+    /// When the request under way is passed to the service again; `None` when none was passed yet.
+    pub fn unfinished(&self) -> Option<Unfinished> {
+        match &self.stage {
+            Stage::Body(request) => request.unfinished,
+            Stage::Head | Stage::Closing => None,
+        }
+    }
+
     /// True when it is paused until there is a place for the events of the request under way.
     pub fn lacks_room(&self) -> bool {
         self.lacks_room
@@ -256,6 +297,7 @@ impl Connection {
     pub fn body_len(&self) -> usize {
         match &self.stage {
             Stage::Body(Request { body: Body::Length(len) | Body::Chunked { len, .. }, .. }) => *len,
+            Stage::Body(Request { body: Body::Complete { range, .. }, .. }) => range.len(),
             Stage::Head | Stage::Closing => 0,
         }
     }
@@ -324,13 +366,24 @@ impl Connection {
         match request.read_body(input, limits) {
             Ok(Parsed::Done((body, consumed))) => {
                 let (route, client, options) = (request.route, request.client_address, request.options);
-                let mut fields = std::mem::take(&mut request.fields);
+                let served = match route {
+                    Route::Refuse(fault) => Served::Answered(Answer::Now(Reply::Fault(fault))),
+                    route => {
+                        let body = input.get(body.clone()).unwrap_or_default();
+                        service.serve(route, client, body, &mut request.fields)
+                    }
+                };
+                let answer = match served {
+                    Served::Answered(answer) => answer,
+                    Served::Unfinished(unfinished) => {
+                        request.body = Body::Complete { range: body, end: consumed };
+                        request.unfinished = Some(unfinished);
+                        return Advance::Unfinished;
+                    }
+                };
+                let fields = std::mem::take(&mut request.fields);
                 self.stage = if options.close { Stage::Closing } else { Stage::Head };
                 self.head_only = false;
-                let answer = match route {
-                    Route::Refuse(fault) => Answer::Now(Reply::Fault(fault)),
-                    route => service.serve(route, client, input.get(body).unwrap_or_default(), &mut fields),
-                };
                 self.replies.push(answer, options, fields);
                 Advance::Consumed(consumed)
             }
@@ -379,7 +432,7 @@ impl Connection {
             self.replies.push_continue();
         }
         let (client_address, options) = (service.client_address(&head), ReplyOptions::of(&head));
-        Ok(Some(Request { route, client_address, options, fields, head_len: head.len, body }))
+        Ok(Some(Request { route, client_address, options, fields, head_len: head.len, body, unfinished: None }))
     }
 }
 
@@ -393,6 +446,7 @@ impl Request {
     ) -> Result<Parsed<(Range<usize>, usize)>, HttpRefusal> {
         let start = self.head_len;
         match &mut self.body {
+            Body::Complete { range, end } => Ok(Parsed::Done((range.clone(), *end))),
             Body::Length(len) => {
                 let end = start.saturating_add(*len);
                 Ok(if end <= input.len() { Parsed::Done((start..end, end)) } else { Parsed::NeedMore })
@@ -418,6 +472,7 @@ impl Request {
     fn len(&self) -> usize {
         match self.body {
             Body::Length(len) | Body::Chunked { len, .. } => self.head_len.saturating_add(len),
+            Body::Complete { end, .. } => end,
         }
     }
 
@@ -425,7 +480,7 @@ impl Request {
     /// chunks.
     fn kept(&self, total: usize) -> usize {
         match &self.body {
-            Body::Length(_) => total,
+            Body::Length(_) | Body::Complete { .. } => total,
             Body::Chunked { len, .. } => self.head_len + len,
         }
     }
@@ -433,7 +488,7 @@ impl Request {
     /// Bytes of the whole request; 0 when not known.
     fn expected(&self) -> usize {
         match &self.body {
-            Body::Length(_) => self.len(),
+            Body::Length(_) | Body::Complete { .. } => self.len(),
             Body::Chunked { .. } => 0,
         }
     }

@@ -234,16 +234,17 @@ pub(crate) fn spell_out<T>(reply: &Reply, with: impl FnOnce(Status, &[u8], &[(&s
         Reply::Fault(fault) => {
             // Codes and messages are constants without quotes and backslashes.
             let body = format!("{{\"error\":\"{}\",\"message\":\"{}\"}}", fault.code, fault.message);
-            match fault.allow {
-                Some(methods) => with(fault.status, body.as_bytes(), &[("Allow", methods)]),
+            match (fault.allow, fault.accept_encoding) {
+                (Some(methods), _) => with(fault.status, body.as_bytes(), &[("Allow", methods)]),
+                (None, Some(codings)) => with(fault.status, body.as_bytes(), &[("Accept-Encoding", codings)]),
                 // RFC 6750, section 3.
-                None if fault.status == Status::Unauthorized => {
+                (None, None) if fault.status == Status::Unauthorized => {
                     with(fault.status, body.as_bytes(), &[("WWW-Authenticate", "Bearer")])
                 }
-                None if fault.status == Status::ServiceUnavailable => {
+                (None, None) if fault.status == Status::ServiceUnavailable => {
                     with(fault.status, body.as_bytes(), &[("Retry-After", "1")])
                 }
-                None => with(fault.status, body.as_bytes(), &[]),
+                (None, None) => with(fault.status, body.as_bytes(), &[]),
             }
         }
     }

@@ -16,6 +16,10 @@ struct Recorder {
     /// The client's address of each.
     clients: Vec<Option<IpAddr>>,
     full: bool,
+    /// How often each request is passed before it is answered.
+    turns: usize,
+    /// What was passed and is not answered.
+    unfinished: Vec<Vec<u8>>,
 }
 
 impl Service for Recorder {
@@ -40,8 +44,14 @@ impl Service for Recorder {
         ReplyFields::new(&cors(), origin, request_id)
     }
 
-    fn serve(&mut self, route: Route, client_address: Option<IpAddr>, body: &[u8], _: &mut ReplyFields) -> Answer {
-        match route {
+    fn serve(&mut self, route: Route, client_address: Option<IpAddr>, body: &[u8], _: &mut ReplyFields) -> Served {
+        assert!(self.unfinished.iter().all(|before| before == body), "another request than before");
+        if self.unfinished.len() < self.turns {
+            self.unfinished.push(body.to_vec());
+            return Served::Unfinished(Unfinished::NextTurn);
+        }
+        self.unfinished.clear();
+        Served::Answered(match route {
             Route::Events(_) => {
                 self.clients.push(client_address);
                 self.bodies.push(body.to_vec());
@@ -49,7 +59,7 @@ impl Service for Recorder {
                 Answer::AfterCommit { reply: Reply::Accepted(body.len() as u32), sequence, ack: Ack::Disk }
             }
             _ => Answer::Now(Reply::Json(Status::Ok, "{}".into())),
-        }
+        })
     }
 }
 
@@ -115,8 +125,16 @@ fn feed(connection: &mut Connection, service: &mut Recorder, pieces: &[&[u8]]) {
     let mut kept = Vec::new();
     for piece in pieces {
         kept.extend_from_slice(piece);
-        let received = connection.receive(&mut kept, &LIMITS, service);
-        kept = kept[received.kept].to_vec();
+        loop {
+            let received = connection.receive(&mut kept, &LIMITS, service);
+            kept = kept[received.kept].to_vec();
+            assert_eq!(connection.unfinished().is_some(), !service.unfinished.is_empty());
+            if connection.unfinished().is_none() {
+                break;
+            }
+            assert!(connection.is_paused() && !connection.lacks_room() && !connection.is_idle());
+            assert_eq!(connection.waiting(), Waiting::Reply);
+        }
     }
 }
 
@@ -136,7 +154,12 @@ fn cors() -> Cors {
 }
 
 fn replies_of(pieces: &[&[u8]]) -> (String, Vec<Vec<u8>>, bool) {
-    let (mut connection, mut service) = (Connection::default(), Recorder::default());
+    replies_after(0, pieces)
+}
+
+/// The same when each request takes so many turns more.
+fn replies_after(turns: usize, pieces: &[&[u8]]) -> (String, Vec<Vec<u8>>, bool) {
+    let (mut connection, mut service) = (Connection::default(), Recorder { turns, ..Recorder::default() });
     feed(&mut connection, &mut service, pieces);
     for sequence in 1..=service.bodies.len() as u64 {
         connection.replies().settle(Sequence::new(sequence), committed());
@@ -170,6 +193,34 @@ fn an_input_split_at_every_byte_gives_the_same_replies() {
         let bytes: Vec<&[u8]> = input.chunks(1).collect();
         assert_eq!(replies_of(&bytes), whole, "{:?} byte by byte", String::from_utf8_lossy(input));
     }
+}
+
+#[test]
+fn requests_that_take_several_turns_give_the_same_replies_however_the_input_is_split() {
+    for input in INPUTS {
+        let at_once = replies_of(&[input]);
+        for turns in [1, 3] {
+            for at in 0..=input.len() {
+                let (front, back) = input.split_at(at);
+                let replies = replies_after(turns, &[front, back]);
+                assert_eq!(replies, at_once, "{:?} at {at}", String::from_utf8_lossy(input));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_request_that_is_refused_while_it_takes_several_turns_is_not_passed_again() {
+    let (mut connection, mut service) = (Connection::default(), Recorder { turns: 9, ..Recorder::default() });
+    let mut input = INPUTS[0].to_vec();
+    assert_eq!(connection.receive(&mut input, &LIMITS, &mut service).kept, 0..input.len());
+    assert_eq!((connection.unfinished(), connection.body_len()), (Some(Unfinished::NextTurn), 5));
+    connection.refuse(Shed::InFlightBytes.into());
+    assert_eq!(connection.unfinished(), None);
+    connection.receive(&mut input, &LIMITS, &mut service);
+    assert_eq!(service.unfinished.len(), 1);
+    assert!(render(&mut connection).starts_with("HTTP/1.1 503"));
+    assert!(connection.is_finished());
 }
 
 #[test]

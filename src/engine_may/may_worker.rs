@@ -13,14 +13,14 @@ use super::Settler;
 use crate::api::{Answer, Api, Fault, Reply, ReplyFields, Route, Shed};
 use crate::batch::Sequence;
 use crate::clock::monotonic_ms;
-use crate::connection::{Committed, Replies, ReplyOptions, Service, Wire};
+use crate::connection::{Committed, Replies, ReplyOptions, Wire};
 use crate::handoff::Subscription;
 use crate::http::{Head, Status};
 use crate::intake::awaiting::AwaitingInserts;
 use crate::intake::budget::{Charge, Size};
 use crate::intake::metrics::WorkerMetrics;
 use crate::intake::outbox::{Outbox, Settled, Waiter};
-use crate::intake::{Hop, RequestContext, Shared, decide};
+use crate::intake::{Hop, LargeRequests, RequestContext, Shared, decide};
 use crate::limits;
 use crate::schema::SchemaVersion;
 
@@ -79,7 +79,7 @@ pub(super) struct PendingReply {
 impl MayWorker {
     pub(super) fn new(index: usize, api: Api, shared: Arc<Shared>, metrics: Arc<WorkerMetrics>) -> Self {
         let inner = Inner {
-            api,
+            api: api.without_codings(),
             schema: Subscription::new(shared.schema.clone()),
             outbox: Outbox::new(index, shared.budget.clone()),
             metrics,
@@ -145,14 +145,18 @@ impl MayWorker {
             let mut context = RequestContext {
                 api: &mut inner.api,
                 outbox: &mut inner.outbox,
+                large: &mut LargeRequests::default(),
                 shared: &self.shared,
                 metrics: &inner.metrics,
                 waiter,
                 hop: Hop::client(client_ip),
+                client_ip,
+                quota: None,
                 replies: &mut charge,
+                decoded_left: 0,
             };
-            // `Settings::validate` refuses what would fill them in.
-            context.serve(route, client_ip, body, &mut ReplyFields::default())
+            // A coroutine has no next turn: a large body holds up those on its thread.
+            context.serve_at_once(route, body)
         };
         let sequence = match &answer {
             Answer::Now(_) => None,

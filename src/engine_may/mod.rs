@@ -24,6 +24,8 @@
 //!   connection without a reply. `may_minihttp` prints such an error to standard error; if standard error
 //!   is a pipe without a reader, the process ends.
 //! - A client that closes its side after a request gets no reply.
+//! - Content codings are not supported: 415. A large body is encoded in one go, which holds up the other
+//!   coroutines of its thread.
 //! - Chunked bodies are not supported. They are answered 411, or not at all if the request is not the
 //!   first one of its connection.
 //! - `may_minihttp` panics on a Content-Length that is not a number. So the head is checked as strictly

@@ -13,21 +13,51 @@ pub enum Framing {
     Chunked,
 }
 
-/// The content coding of a body (RFC 9110, section 8.4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What `Content-Encoding` says about a body (RFC 9110, section 8.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ContentCoding {
     /// No coding.
+    #[default]
     Identity,
+    /// One coding that this server knows.
+    Coded(Coding),
+    /// Any other coding, or more than one.
+    Unsupported,
+}
+
+/// A content coding (RFC 9110, section 8.4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
     /// `gzip`, or its old name `x-gzip`.
     Gzip,
-    /// The zlib format (RFC 1950), not raw DEFLATE (RFC 9110, section 8.4.1.2).
+    /// The zlib format (RFC 1950); raw DEFLATE (RFC 1951) is accepted, too.
     Deflate,
     /// Zstandard (RFC 8878).
     Zstd,
     /// Brotli (RFC 7932).
     Br,
-    /// Any other coding, or more than one.
-    Unsupported,
+}
+
+impl ContentCoding {
+    /// The coding after another element of the list, which may be on a line of its own. Empty elements
+    /// are skipped (RFC 9110, section 5.6.1), and `identity` is none.
+    fn and(self, element: &[u8]) -> Self {
+        const NAMES: [(&[u8], Coding); 5] = [
+            (b"gzip", Coding::Gzip),
+            (b"zstd", Coding::Zstd),
+            (b"br", Coding::Br),
+            (b"deflate", Coding::Deflate),
+            (b"x-gzip", Coding::Gzip),
+        ];
+        if element.is_empty() || element.eq_ignore_ascii_case(b"identity") {
+            return self;
+        }
+        let known = NAMES.iter().find(|(name, _)| element.eq_ignore_ascii_case(name));
+        match (self, known) {
+            (Self::Identity, Some((_, coding))) => Self::Coded(*coding),
+            _ => Self::Unsupported,
+        }
+    }
 }
 
 /// The values collected in the pass over the header fields; [`Fields::conclude`] combines them.
@@ -36,7 +66,7 @@ pub(super) struct Fields<'a> {
     has_host: bool,
     content_length: Option<u64>,
     transfer_codings: TransferCodings,
-    content_coding: Option<ContentCoding>,
+    content_coding: ContentCoding,
     close: bool,
     keep_alive: bool,
     expect_continue: bool,
@@ -93,10 +123,8 @@ impl<'a> Fields<'a> {
                 self.idempotency_key = Some(if self.idempotency_key.is_none() { value } else { b"" });
             }
             16 if name.eq_ignore_ascii_case("content-encoding") => {
-                self.content_coding = Some(match self.content_coding {
-                    None => content_coding(value),
-                    Some(_) => ContentCoding::Unsupported,
-                });
+                let elements = value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+                self.content_coding = elements.fold(self.content_coding, ContentCoding::and);
             }
             17 if name.eq_ignore_ascii_case("transfer-encoding") => {
                 self.transfer_codings.note(value);
@@ -137,7 +165,7 @@ impl<'a> Fields<'a> {
         let expect_continue = self.expect_continue && version == Version::Http11 && framing != Framing::Length(0);
         Ok(Facts {
             framing,
-            content_coding: self.content_coding.unwrap_or(ContentCoding::Identity),
+            content_coding: self.content_coding,
             keep_alive,
             expect_continue,
             idempotency_key: self.idempotency_key,
@@ -191,21 +219,4 @@ impl TransferCodings {
         }
         Err(HttpRefusal::UnsupportedTransferCoding)
     }
-}
-
-/// The coding of a `Content-Encoding` value (RFC 9110, section 8.4.1). An empty value is the identity.
-fn content_coding(value: &[u8]) -> ContentCoding {
-    const NAMES: [(&[u8], ContentCoding); 7] = [
-        (b"gzip", ContentCoding::Gzip),
-        (b"zstd", ContentCoding::Zstd),
-        (b"br", ContentCoding::Br),
-        (b"deflate", ContentCoding::Deflate),
-        (b"identity", ContentCoding::Identity),
-        (b"x-gzip", ContentCoding::Gzip),
-        (b"", ContentCoding::Identity),
-    ];
-    NAMES
-        .iter()
-        .find(|(name, _)| value.eq_ignore_ascii_case(name))
-        .map_or(ContentCoding::Unsupported, |&(_, coding)| coding)
 }

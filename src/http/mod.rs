@@ -8,6 +8,7 @@
 //! | [`forwarded`](client_address) | the client's address behind proxies |
 //! | `target` | the request target and the host |
 //! | [`body`](ChunkDecoder) | the chunked transfer coding, decoded in place |
+//! | [`coding`] | the content codings of a body |
 //! | [`query`](query_pairs) | query parameters, escapes of a path |
 //! | [`response`](Response) | a whole response, appended to the caller's buffer |
 //! | [`date`](DateCache) | the `Date` field, rendered once a second |
@@ -25,6 +26,7 @@
 //! be determined after it.
 
 mod body;
+pub mod coding;
 mod date;
 mod fields;
 mod forwarded;
@@ -37,7 +39,7 @@ mod target;
 
 pub use body::{ChunkDecoder, Decoded};
 pub use date::DateCache;
-pub use fields::{ContentCoding, Framing};
+pub use fields::{Coding, ContentCoding, Framing};
 pub use forwarded::client_address;
 pub use head::{
     Head, HeadLimits, HeaderSlot, HeaderSlots, Method, NO_HEADERS, Version, accept_head, fields_of_refused,

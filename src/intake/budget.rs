@@ -122,6 +122,12 @@ pub struct Charge {
 }
 
 impl Charge {
+    /// A charge of nothing in the same budget and share.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        Self { budget: self.budget.clone(), share: self.share, bytes: 0 }
+    }
+
     /// What is charged.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -1,29 +1,39 @@
-//! Serving of one request: route, encode, join the batch.
+//! Serving of one request: route, decode, encode, charge, join the batch.
 
 use std::net::IpAddr;
 
 use super::budget::{Charge, Size};
+use super::large::LargeRequests;
 use super::metrics::WorkerMetrics;
-use super::outbox::{Outbox, Waiter};
-use super::quotas::{Debit, OverQuota};
+use super::outbox::{Filling, Outbox, Waiter};
+use super::quotas::{Debit, OverQuota, Quotas};
 use super::{Hop, Shared};
-use crate::api::{Answer, Api, Reply, ReplyFields, Route, Shed};
+use crate::api::rate::Quota;
+use crate::api::{Answer, Api, IngestOptions, Reply, ReplyFields, Route, Shed};
 use crate::clock::unix_ns;
-use crate::connection::Service;
+use crate::connection::{Served, Service};
 use crate::http::Head;
-use crate::ndjson::Origin;
+use crate::limits;
+use crate::ndjson::{Origin, Report};
 
 /// The state that serving one request uses, borrowed from its worker: API, batches and counters, and
 /// the client's connection and who is in front of it.
 pub(crate) struct RequestContext<'a> {
     pub(crate) api: &'a mut Api,
     pub(crate) outbox: &'a mut Outbox,
+    pub(crate) large: &'a mut LargeRequests,
     pub(crate) shared: &'a Shared,
     pub(crate) metrics: &'a WorkerMetrics,
     pub(crate) waiter: Waiter,
     pub(crate) hop: Hop,
+    /// The client's address, of the request that is served.
+    pub(crate) client_ip: Option<IpAddr>,
+    /// What is left of the rate that the request was charged to.
+    pub(crate) quota: Option<Quota>,
     /// What the waiting replies of the connection take of the budget.
     pub(crate) replies: &'a mut Charge,
+    /// Bytes of content that may still be decoded in this visit of the connection.
+    pub(crate) decoded_left: usize,
 }
 
 impl Service for RequestContext<'_> {
@@ -43,11 +53,40 @@ impl Service for RequestContext<'_> {
     }
 
     fn has_room(&self, bytes: usize) -> bool {
-        // Who waits for a disk that hangs would wait as long as it does.
-        self.outbox.has_room(Size::of(bytes)) || self.shared.health.is_stuck()
+        // Who waits for a disk that hangs would wait as long as it does. A large request that is under way
+        // has a batch.
+        self.outbox.has_room(Size::of(bytes)) || self.shared.health.is_stuck() || self.large.is_of(self.waiter)
     }
 
-    fn serve(&mut self, route: Route, client_ip: Option<IpAddr>, body: &[u8], fields: &mut ReplyFields) -> Answer {
+    fn serve(&mut self, route: Route, client_ip: Option<IpAddr>, body: &[u8], fields: &mut ReplyFields) -> Served {
+        self.client_ip = client_ip;
+        let served = match route {
+            Route::Events(options) => self.serve_events(options, body),
+            route => Served::Answered(self.serve_at_once(route, body)),
+        };
+        if let Some(quota) = self.quota.take() {
+            fields.quota = Some(quota);
+        }
+        served
+    }
+}
+
+impl RequestContext<'_> {
+    fn serve_events(&mut self, options: IngestOptions, body: &[u8]) -> Served {
+        if self.large.is_of(self.waiter) {
+            return self.continue_large(body);
+        }
+        if let Some(coding) = options.coding {
+            return self.serve_coded(options, coding, body);
+        }
+        if body.len() > limits::SLICE_BYTES && !self.shared.health.is_stuck() {
+            return self.begin_large(options, body, None);
+        }
+        Served::Answered(self.serve_at_once(Route::Events(options), body))
+    }
+
+    /// Serves a request in one go, however long its body is. A coded body is decoded already.
+    pub(crate) fn serve_at_once(&mut self, route: Route, body: &[u8]) -> Answer {
         let options = match route {
             Route::Events(options) => options,
             Route::Health => return Answer::Now(self.shared.health.reply()),
@@ -56,10 +95,9 @@ impl Service for RequestContext<'_> {
             Route::Refuse(fault) => return Answer::Now(Reply::Fault(fault)),
         };
         if self.shared.health.is_stuck() {
-            self.metrics.shed(Shed::CommitTimeout, 1);
-            return Answer::Now(Reply::Fault(Shed::CommitTimeout.into()));
+            return self.shed(Shed::CommitTimeout);
         }
-        let origin = Origin { client_ip, server_time_unix_ns: unix_ns() };
+        let origin = self.origin();
         if options.key.is_some() {
             // A request with a key has a batch of its own: the committer may find that it is a repeat.
             self.outbox.hand_over(&self.shared.handoff);
@@ -68,61 +106,124 @@ impl Service for RequestContext<'_> {
             return Answer::Now(Reply::Fault(Shed::InFlightBytes.into()));
         };
         let answer = self.api.take_events(body, options, &origin, filling.batch());
+        let charging = Charging { quotas: &self.shared.quotas, address: self.client_ip, quota: &mut self.quota };
+        let joining = Joining { options, replies: self.replies, metrics: self.metrics, waiter: self.waiter, charging };
+        let (answer, is_full) = joining.join(answer, self.api.report(), filling);
+        if is_full {
+            self.outbox.hand_over(&self.shared.handoff);
+        }
+        answer
+    }
+
+    /// The origin of a request whose body is complete now.
+    pub(super) fn origin(&self) -> Origin {
+        Origin { client_ip: self.client_ip, server_time_unix_ns: unix_ns() }
+    }
+
+    /// Answers 503.
+    pub(super) fn shed(&self, reason: Shed) -> Answer {
+        self.metrics.shed(reason, 1);
+        Answer::Now(Reply::Fault(reason.into()))
+    }
+}
+
+/// The rates that a request is charged to.
+pub(super) struct Charging<'a> {
+    pub(super) quotas: &'a Quotas,
+    /// The client's address.
+    pub(super) address: Option<IpAddr>,
+    /// Gets what is left of the rate.
+    pub(super) quota: &'a mut Option<Quota>,
+}
+
+impl Charging<'_> {
+    /// Charges the lines of a request, unless it is refused anyway. `None` when nothing is charged.
+    ///
+    /// # Errors
+    ///
+    /// If the request does not pass; nothing is charged then.
+    pub(super) fn charge(
+        self,
+        answer: &Answer,
+        options: IngestOptions,
+        report: &Report,
+    ) -> Result<Option<Debit>, OverQuota> {
+        if self.quotas.is_free(options.writer) || matches!(answer, Answer::Now(Reply::Fault(_))) {
+            return Ok(None);
+        }
+        let debit = Debit {
+            writer: options.writer,
+            address: self.address,
+            lines: report.accepted.saturating_add(report.rejected),
+            accepted: report.accepted,
+        };
+        match self.quotas.charge(&debit) {
+            Ok(quota) => {
+                *self.quota = quota;
+                Ok(Some(debit))
+            }
+            Err(over) => {
+                if let OverQuota::OverRate(quota) = over {
+                    *self.quota = Some(quota);
+                }
+                Err(over)
+            }
+        }
+    }
+}
+
+/// What is left to do with a request whose events are encoded.
+pub(super) struct Joining<'a> {
+    pub(super) options: IngestOptions,
+    pub(super) replies: &'a mut Charge,
+    pub(super) metrics: &'a WorkerMetrics,
+    pub(super) waiter: Waiter,
+    pub(super) charging: Charging<'a>,
+}
+
+impl Joining<'_> {
+    /// Charges and counts the events, and joins the batch if the answer waits for it. Also returns true
+    /// when the batch has to be handed over before another request is served.
+    pub(super) fn join(self, answer: Answer, report: &Report, mut filling: Filling<'_>) -> (Answer, bool) {
+        let Self { options, replies, metrics, waiter, charging } = self;
         let waits = match &answer {
             Answer::AfterCommit { reply, .. } if reply.bytes() > 0 => {
-                if !self.replies.grow(reply.bytes(), Size::Large) {
+                if !replies.grow(reply.bytes(), Size::Large) {
                     // Nothing joined the batch: what was appended is rolled back.
-                    self.metrics.shed(Shed::InFlightBytes, 1);
-                    return Answer::Now(Reply::Fault(Shed::InFlightBytes.into()));
+                    metrics.shed(Shed::InFlightBytes, 1);
+                    return (Answer::Now(Reply::Fault(Shed::InFlightBytes.into())), false);
                 }
                 true
             }
             Answer::AfterCommit { .. } => true,
             Answer::Now(_) => false,
         };
-        let report = self.api.report();
-        let quotas = &self.shared.quotas;
-        if !quotas.is_free(options.writer) && !matches!(answer, Answer::Now(Reply::Fault(_))) {
-            let debit = Debit {
-                writer: options.writer,
-                address: client_ip,
-                lines: report.accepted.saturating_add(report.rejected),
-                accepted: report.accepted,
-            };
-            match quotas.charge(&debit) {
-                Ok(quota) => {
-                    fields.quota = quota;
-                    if waits {
-                        filling.note_debit(debit);
-                    }
-                }
-                Err(over) => {
-                    if let OverQuota::OverRate(quota) = over {
-                        fields.quota = Some(quota);
-                        if waits && options.key.is_some() {
-                            // A repeat is free: the committer knows whether it is one.
-                            filling.only_ask();
-                            let _ = filling.join(self.waiter);
-                            self.outbox.hand_over(&self.shared.handoff);
-                            return answer;
-                        }
-                    }
-                    return Answer::Now(Reply::Fault(over.fault()));
-                }
+        let is_keyed = waits && options.key.is_some();
+        match charging.charge(&answer, options, report) {
+            Ok(debit) => debit.filter(|_| waits).into_iter().for_each(|debit| filling.note_debit(debit)),
+            Err(OverQuota::OverRate(_)) if is_keyed => {
+                // A repeat is free: the committer knows whether it is one.
+                filling.only_ask();
+                let _ = filling.join(waiter);
+                return (answer, true);
             }
+            Err(over) => return (Answer::Now(Reply::Fault(over.fault())), false),
         }
-        self.metrics.received.add(u64::from(report.accepted) + u64::from(report.rejected));
-        if !options.dry_run && report.rejected > 0 {
-            if waits && options.key.is_some() {
-                // Only the committer knows whether the lines are those of a repeat.
-                filling.note_rejected(report.rejected_by_code);
-            } else {
-                self.metrics.reject(&report.rejected_by_code);
-            }
+        count(report, options, metrics, is_keyed);
+        if is_keyed {
+            // Only the committer knows whether the lines are those of a repeat.
+            filling.note_rejected(report.rejected_by_code);
         }
-        if waits && (filling.join(self.waiter) || options.key.is_some()) {
-            self.outbox.hand_over(&self.shared.handoff);
-        }
-        answer
+        let is_full = waits && (filling.join(waiter) || is_keyed);
+        (answer, is_full)
+    }
+}
+
+/// Counts the lines of a request. The rejected lines of one with a key are counted when its batch is
+/// committed.
+pub(super) fn count(report: &Report, options: IngestOptions, metrics: &WorkerMetrics, is_keyed: bool) {
+    metrics.received.add(u64::from(report.accepted) + u64::from(report.rejected));
+    if !options.dry_run && report.rejected > 0 && !is_keyed {
+        metrics.reject(&report.rejected_by_code);
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! | file | |
 //! |---|---|
-//! | `context` | serves one request: route, encode, join the batch |
+//! | `context` | serves one request: route, decode, encode, join the batch |
+//! | `large` | requests that are decoded and encoded over several turns |
 //! | `outbox` | a worker's batches: filling, under way, spare |
 //! | `settle` | the effect of a batch's outcome on its replies |
 //! | `awaiting` | replies that wait for ClickHouse's confirmation (`ack=inserted`) |
@@ -21,6 +22,7 @@ pub mod budget;
 mod context;
 pub mod health;
 mod hop;
+mod large;
 pub mod metrics;
 pub mod outbox;
 pub mod quotas;
@@ -32,6 +34,7 @@ use std::time::Duration;
 
 pub(crate) use context::RequestContext;
 pub use hop::Hop;
+pub(crate) use large::LargeRequests;
 pub(crate) use settle::decide;
 
 use crate::api::cors::Cors;

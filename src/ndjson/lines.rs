@@ -10,10 +10,16 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// The cursor at the start of a body, after its byte order mark if there is one.
-    pub(crate) fn new(body: &[u8]) -> Self {
-        let at = if body.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
-        Self { at, number: 0 }
+    /// The cursor at the start of a slice of a body, behind `before` lines of it. A byte order mark at the
+    /// start of the body is skipped.
+    pub(crate) fn new(slice: &[u8], before: u32) -> Self {
+        let at = if before == 0 && slice.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
+        Self { at, number: before }
+    }
+
+    /// The number of lines before the next slice, after [`Lines::begin`] has returned `None`.
+    pub(crate) fn before_next(&self) -> u32 {
+        self.number.saturating_sub(1)
     }
 
     /// The offset and number of the next line that is not blank; `None` at the end of the body. The
@@ -38,6 +44,19 @@ impl Lines {
     }
 }
 
+/// The end of the slice of `body` that begins at `from`: behind the last line feed within `bytes`; behind
+/// the next one if there is none, or at the end of the body.
+pub fn slice_end(body: &[u8], from: usize, bytes: usize) -> usize {
+    let rest = body.get(from..).unwrap_or_default();
+    let Some((slice, behind)) = rest.split_at_checked(bytes).filter(|(_, behind)| !behind.is_empty()) else {
+        return body.len();
+    };
+    match memchr::memrchr(b'\n', slice) {
+        Some(at) => from + at + 1,
+        None => memchr::memchr(b'\n', behind).map_or(body.len(), |at| from + bytes + at + 1),
+    }
+}
+
 /// The end of the line that contains `start`: the offset of its line feed, or the end of the body.
 pub(crate) fn end_of_line(body: &[u8], start: usize) -> usize {
     let rest = body.get(start..).unwrap_or_default();
@@ -58,7 +77,7 @@ mod tests {
     use super::*;
 
     fn lines(body: &str) -> Vec<(u32, &str)> {
-        let mut lines = Lines::new(body.as_bytes());
+        let mut lines = Lines::new(body.as_bytes(), 0);
         let mut found = Vec::new();
         while let Some((start, number)) = lines.begin(body.as_bytes()) {
             let end = end_of_line(body.as_bytes(), start);
@@ -76,5 +95,38 @@ mod tests {
         assert_eq!(lines("a"), [(1, "a")]);
         assert_eq!(lines("a\nb\r\n\n \n  c \n"), [(1, "a"), (2, "b"), (5, "c")]);
         assert_eq!(lines("\u{feff}a\n\u{feff}"), [(1, "a"), (2, "\u{feff}")]);
+    }
+
+    #[test]
+    fn slices_are_whole_lines_with_the_numbers_that_they_have_in_the_body() {
+        for body in [
+            "",
+            "\n",
+            "a",
+            "a\n",
+            "\u{feff}a\n\u{feff}b\n",
+            "a\nb\r\n\n \n  c \n\nlonger than a slice\nd",
+            "\n\n\n\n\na",
+        ] {
+            for bytes in 1..12 {
+                let (mut found, mut from, mut before) = (Vec::new(), 0, 0);
+                while from < body.len() {
+                    let end = slice_end(body.as_bytes(), from, bytes);
+                    assert!(
+                        end > from && (end == body.len() || body.as_bytes()[end - 1] == b'\n'),
+                        "{body:?} at {from}"
+                    );
+                    let slice = &body.as_bytes()[from..end];
+                    let mut lines = Lines::new(slice, before);
+                    while let Some((start, number)) = lines.begin(slice) {
+                        let end = end_of_line(slice, start);
+                        found.push((number, std::str::from_utf8(trim_end(&slice[start..end])).unwrap()));
+                        lines.end(end);
+                    }
+                    (from, before) = (end, lines.before_next());
+                }
+                assert_eq!(found, lines(body), "{body:?} in slices of {bytes}");
+            }
+        }
     }
 }

@@ -74,6 +74,7 @@ pub use report::{LineCode, LineError, RejectedByCode, Report};
 use self::address_form::StoredAddress;
 use self::general::Rejection;
 use self::identify::Identifier;
+pub use self::lines::slice_end;
 use self::lines::{Lines, end_of_line, trim_end};
 use self::order::KeyOrder;
 use self::row::{RowBuilder, ServerCells};
@@ -113,6 +114,17 @@ pub enum EncodeRefusal {
     TooManyEvents,
     /// The request has more encoded bytes than [`EncodeLimits::encoded_bytes_max`].
     EncodedTooLarge,
+}
+
+/// How far the encoding of a body has come that is encoded in slices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Lines of the slices so far, blank ones included.
+    lines: u32,
+    accepted: u32,
+    rejected: u32,
+    /// Bytes of encoded rows and rejected lines.
+    encoded: usize,
 }
 
 /// The encoder from bodies to batches. Each worker owns one, because it learns from every line.
@@ -204,7 +216,25 @@ impl RowEncoder {
         batch: &mut Batch,
         report: &mut Report,
     ) -> Result<(), EncodeRefusal> {
-        self.encode_with::<true>(body, origin, batch, report)
+        self.encode_slice(body, &mut Progress::default(), origin, batch, report)
+    }
+
+    /// Encodes the next slice of a body, which ends as [`slice_end`] says. The slices of a body give the
+    /// same rows, numbers and refusals as the whole body.
+    ///
+    /// # Errors
+    ///
+    /// The whole request is refused. `batch` is as it was before this slice: the caller rolls back what
+    /// the slices before have appended.
+    pub fn encode_slice(
+        &mut self,
+        slice: &[u8],
+        progress: &mut Progress,
+        origin: &Origin,
+        batch: &mut Batch,
+        report: &mut Report,
+    ) -> Result<(), EncodeRefusal> {
+        self.encode_with::<true>(slice, progress, origin, batch, report)
     }
 
     /// Encodes a complete body on the slow path alone: the naive twin of [`RowEncoder::encode`] for
@@ -220,21 +250,23 @@ impl RowEncoder {
         batch: &mut Batch,
         report: &mut Report,
     ) -> Result<(), EncodeRefusal> {
-        self.encode_with::<false>(body, origin, batch, report)
+        self.encode_with::<false>(body, &mut Progress::default(), origin, batch, report)
     }
 
     fn encode_with<const FAST: bool>(
         &mut self,
-        body: &[u8],
+        slice: &[u8],
+        progress: &mut Progress,
         origin: &Origin,
         batch: &mut Batch,
         report: &mut Report,
     ) -> Result<(), EncodeRefusal> {
         self.server.encode(&self.plan, origin, &self.address_form);
-        let mark = batch.mark();
-        let done = self.encode_lines::<FAST>(body, origin, batch, report);
+        let (mark, len_before) = (batch.mark(), batch.len());
+        let done = self.encode_lines::<FAST>(slice, progress, origin, batch, report);
         if done.is_ok() {
             self.builder.move_rows(&mut batch.rows.bytes);
+            progress.encoded += batch.len() - len_before;
         } else {
             batch.roll_back(mark);
         }
@@ -246,13 +278,14 @@ impl RowEncoder {
     fn encode_lines<const FAST: bool>(
         &mut self,
         body: &[u8],
+        progress: &mut Progress,
         origin: &Origin,
         batch: &mut Batch,
         report: &mut Report,
     ) -> Result<(), EncodeRefusal> {
-        let len_before = batch.len();
-        let (mut accepted, mut rejected) = (0u32, 0u32);
-        let (mut lines, mut window) = (Lines::new(body), Utf8Window::default());
+        let (len_before, encoded_before) = (batch.len(), progress.encoded);
+        let (mut accepted, mut rejected) = (progress.accepted, progress.rejected);
+        let (mut lines, mut window) = (Lines::new(body, progress.lines), Utf8Window::default());
         while let Some((start, number)) = lines.begin(body) {
             let row_start = self.builder.rows.len();
             if accepted + rejected >= self.limits.events_max {
@@ -280,7 +313,7 @@ impl RowEncoder {
             if self.identifier.is_some() {
                 self.identify(row_start, batch);
             }
-            let encoded = self.builder.rows.len() + batch.len() - len_before;
+            let encoded = encoded_before + self.builder.rows.len() + batch.len() - len_before;
             if encoded > self.limits.encoded_bytes_max {
                 return Err(EncodeRefusal::EncodedTooLarge);
             }
@@ -288,8 +321,10 @@ impl RowEncoder {
                 self.builder.move_rows(&mut batch.rows.bytes);
             }
         }
-        batch.rows.count += accepted;
-        report.accepted += accepted;
+        let more = accepted - progress.accepted;
+        batch.rows.count += more;
+        report.accepted += more;
+        *progress = Progress { lines: lines.before_next(), accepted, rejected, ..*progress };
         Ok(())
     }
 

@@ -6,11 +6,10 @@ use super::Worker;
 use super::slot::Slot;
 use super::timers::Until;
 use crate::api::{Fault, Rendering, Shed};
-use crate::connection::Waiting;
+use crate::connection::{Unfinished, Waiting};
 use crate::http::Status;
 use crate::intake::RequestContext;
 use crate::intake::budget::Size;
-use crate::intake::outbox::Waiter;
 use crate::limits;
 use crate::net::{ReadOutcome, read_some};
 
@@ -37,7 +36,11 @@ impl Worker {
         let Some(Some(slot)) = self.slots.get_mut(index) else {
             return;
         };
-        if !self.outbox.has_room(Size::Small) && !self.shared.health.is_stuck() && !slot.asks_for_less_than_events() {
+        if !self.outbox.has_room(Size::Small)
+            && !self.shared.health.is_stuck()
+            && !self.large.is_of(slot.waiter(index))
+            && !slot.asks_for_less_than_events()
+        {
             return self.stall(index);
         }
         if !self.receive(index) || !self.send(index) {
@@ -52,6 +55,14 @@ impl Worker {
         }
         if slot.connection.lacks_room() {
             self.stall(index);
+        } else if let Some(unfinished) = slot.connection.unfinished() {
+            match unfinished {
+                Unfinished::NextTurn => self.enqueue(index),
+                Unfinished::InLine => {
+                    slot.queued = true;
+                    self.large.wait(slot.waiter(index));
+                }
+            }
         } else if slot.connection.is_paused() {
             // A connection that is paused because too many replies are pending is queued when one of them
             // is sent.
@@ -82,11 +93,15 @@ impl Worker {
         let mut context = RequestContext {
             api: &mut self.api,
             outbox: &mut self.outbox,
+            large: &mut self.large,
             shared: &self.shared,
             metrics: &self.metrics,
-            waiter: Waiter { slot: index, generation: slot.generation },
+            waiter: slot.waiter(index),
             hop: slot.hop,
+            client_ip: None,
+            quota: None,
             replies: &mut slot.replies,
+            decoded_left: limits::SLICE_BYTES,
         };
         let limits = &self.shared.request_limits;
         if slot.connection.is_closing() && !slot.transport.is_handshaking() {

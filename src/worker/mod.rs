@@ -30,7 +30,7 @@ use crate::intake::awaiting::AwaitingInserts;
 use crate::intake::budget::Size;
 use crate::intake::metrics::WorkerMetrics;
 use crate::intake::outbox::{Outbox, Settled, Waiter};
-use crate::intake::{Shared, decide};
+use crate::intake::{LargeRequests, Shared, decide};
 use crate::limits;
 use crate::net::tls::TlsConfig;
 use crate::net::{Listener, Scratch};
@@ -69,6 +69,8 @@ pub struct Worker {
     schema: Subscription<SchemaVersion>,
     keys: Subscription<Keys>,
     outbox: Outbox,
+    /// The request that is decoded and encoded over several turns, and those that wait for their turn.
+    large: LargeRequests,
     /// Connections with a reply that waits for the insert of a segment.
     awaiting: AwaitingInserts,
     buffers: BufferPool,
@@ -134,6 +136,7 @@ impl Worker {
             schema: Subscription::new(shared.schema.clone()),
             keys: Subscription::new(shared.keys.clone()),
             outbox: Outbox::new(index, shared.budget.clone()),
+            large: LargeRequests::default(),
             awaiting: AwaitingInserts::default(),
             buffers: BufferPool::new(shared.budget.clone()),
             tls: shared.tls.clone().map(Subscription::new),
@@ -193,6 +196,7 @@ impl Worker {
             }
             self.outbox.hand_over(&self.shared.handoff);
             self.sweep();
+            self.tend_large();
         }
         Ok(())
     }
@@ -202,6 +206,17 @@ impl Worker {
     fn change_schema(&mut self, version: &SchemaVersion) {
         self.outbox.change_schema(version.frozen.clone(), &self.shared.handoff);
         self.api.follow(version.plan.clone());
+        self.large.change_schema();
+    }
+
+    /// Gives up the large request of a connection that is closed, and visits the next one of the line.
+    fn tend_large(&mut self) {
+        let Self { large, outbox, slots, .. } = self;
+        let is_unfinished = |waiter| slot_of(slots, waiter).is_some_and(|slot| slot.connection.unfinished().is_some());
+        if let Some(waiter) = large.tend(outbox, is_unfinished) {
+            // It is marked as queued while it waits in line.
+            self.visits.push_back(waiter.slot);
+        }
     }
 
     /// True when the server stops, no connection is open and no batch is under way. On the first call
@@ -386,6 +401,7 @@ impl Worker {
         if self.served.is_some_and(|served| now.duration_since(served) > kept) && self.outbox.is_empty() {
             self.served = None;
             self.outbox.shrink();
+            self.large.shrink();
             self.buffers.shrink();
         }
     }

@@ -14,6 +14,7 @@ use crate::connection::{Connection, Waiting};
 use crate::intake::Hop;
 use crate::intake::addresses::CountedConnection;
 use crate::intake::budget::{ByteBudget, Charge, Size};
+use crate::intake::outbox::Waiter;
 use crate::limits;
 use crate::net::{Stream, Transport};
 
@@ -148,6 +149,11 @@ impl Slot {
         let untaken = self.unsent.len() + send_queue::bytes(&self.stream);
         let before = std::mem::replace(&mut self.untaken, untaken);
         !self.unsent.is_empty() && untaken < before
+    }
+
+    /// Where replies to its requests go; `index` is that of this slot.
+    pub fn waiter(&self, index: usize) -> Waiter {
+        Waiter { slot: index, generation: self.generation }
     }
 
     /// True when it waits for a request of which nothing has come.

@@ -16,6 +16,7 @@ mod behind_proxies;
 mod browser;
 #[cfg(feature = "tls")]
 mod clickhouse_tls;
+mod codings;
 mod commands;
 mod cors;
 mod crash;

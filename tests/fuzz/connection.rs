@@ -3,8 +3,8 @@
 //! requests, and nothing behind the one that closes. What is wrong with a request may be said in
 //! other words: where several things are, the pieces decide which is seen first.
 //!
-//! The input says how it is cut, in which order batches are decided, when there is no room, and then
-//! what arrives.
+//! The input says how it is cut, in which order batches are decided, when there is no room, which requests
+//! take several turns, and then what arrives.
 
 #![no_main]
 
@@ -18,7 +18,7 @@ use sluicegate::api::{
     Ack, Answer, Fault, IngestOptions, Rendering, Reply, ReplyFields, RequestIds, Route, Shed,
 };
 use sluicegate::batch::{CommitRefusal, SegmentNumber, Sequence};
-use sluicegate::connection::{Committed, Connection, RequestLimits, Service};
+use sluicegate::connection::{Committed, Connection, RequestLimits, Served, Service, Unfinished};
 use sluicegate::http::{CONTINUE, DateCache, Head, HeadLimits, Method, Status, client_address};
 
 const LIMITS: RequestLimits =
@@ -42,6 +42,9 @@ struct Recorder {
     is_told_at_once: Cell<bool>,
     /// A bit for each time that it is asked for room: is there none?
     full: u8,
+    /// A bit for each time that it is asked to serve: does it need another turn?
+    long: u8,
+    turns: u32,
     asked: Cell<u32>,
 }
 
@@ -77,10 +80,15 @@ impl Service for Recorder {
         ReplyFields::new(&Cors::default(), origin, request_id)
     }
 
-    fn serve(&mut self, route: Route, client: Option<IpAddr>, body: &[u8], _: &mut ReplyFields) -> Answer {
+    fn serve(&mut self, route: Route, client: Option<IpAddr>, body: &[u8], _: &mut ReplyFields) -> Served {
+        self.turns += 1;
+        // Never seven times in a row.
+        if self.long & 0x7f & (1 << (self.turns % 8)) != 0 {
+            return Served::Unfinished(if self.turns % 2 == 0 { Unfinished::NextTurn } else { Unfinished::InLine });
+        }
         self.served.push((route, client, body.to_vec()));
         let number = self.served.len() as u32;
-        match route {
+        Served::Answered(match route {
             Route::Events(options) => {
                 let sequence = Sequence::new(number.into());
                 self.undecided.push(sequence);
@@ -88,7 +96,7 @@ impl Service for Recorder {
             }
             Route::Options(methods) | Route::Preflight(methods) => Answer::Now(Reply::Allow(methods)),
             _ => Answer::Now(Reply::Json(Status::Ok, format!("{{\"accepted\":{number},").into())),
-        }
+        })
     }
 }
 
@@ -199,15 +207,15 @@ impl Side {
     }
 }
 
-fn run<'a>(order: u8, full: u8, pieces: impl Iterator<Item = &'a [u8]>) -> (Outcome, bool) {
-    let service = Recorder { full, ..Recorder::default() };
+fn run<'a>(order: u8, full: u8, long: u8, pieces: impl Iterator<Item = &'a [u8]>) -> (Outcome, bool) {
+    let service = Recorder { full, long, ..Recorder::default() };
     let mut side = Side { connection: Connection::default(), service, out: Vec::new(), order, ids: RequestIds::seeded(0) };
     side.feed(pieces);
     side.end()
 }
 
 fuzz_target!(|input: &[u8]| {
-    let [order, full, cuts, input @ ..] = input else { return };
+    let [order, full, long, cuts, input @ ..] = input else { return };
     let Some((sizes, bytes)) = input.split_at_checked(usize::from(cuts % 16)) else { return };
     let mut sizes = sizes.iter().cycle();
     // What is wrong with a line is said at its end at the latest.
@@ -219,8 +227,8 @@ fuzz_target!(|input: &[u8]| {
         rest = behind;
         Some(piece).filter(|piece| !piece.is_empty())
     });
-    let (parts, is_told_at_once) = run(*order, *full, pieces);
-    let (whole, is_told_at_once_whole) = run(0, 0, std::iter::once(&bytes[..]));
+    let (parts, is_told_at_once) = run(*order, *full, *long, pieces);
+    let (whole, is_told_at_once_whole) = run(0, 0, 0, std::iter::once(&bytes[..]));
     if !is_told_at_once && !is_told_at_once_whole {
         assert_eq!(parts, whole);
     }

@@ -2,6 +2,7 @@
 
 mod bodies;
 mod invalid_text;
+mod slices;
 mod times;
 mod twin;
 mod types;

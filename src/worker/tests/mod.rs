@@ -1,5 +1,6 @@
 //! Tests of a worker with real sockets; the test is the committer.
 
+mod large;
 mod proxies;
 #[cfg(feature = "tls")]
 mod tls;

@@ -125,19 +125,28 @@ fn the_only_expectation_is_100_continue() {
 
 #[test]
 fn content_codings_are_recognized() {
+    use Coding::*;
     use ContentCoding::*;
     for (lines, coding) in [
         ("", Identity),
         ("Content-Encoding:\r\n", Identity),
         ("Content-Encoding: identity\r\n", Identity),
-        ("Content-Encoding: GZIP\r\n", Gzip),
-        ("Content-Encoding: x-gzip\r\n", Gzip),
-        ("Content-Encoding: deflate\r\n", Deflate),
-        ("Content-Encoding: zstd\r\n", Zstd),
-        ("Content-Encoding: br\r\n", Br),
+        ("Content-Encoding: GZIP\r\n", Coded(Gzip)),
+        ("Content-Encoding: x-gzip\r\n", Coded(Gzip)),
+        ("Content-Encoding: deflate\r\n", Coded(Deflate)),
+        ("Content-Encoding: zstd\r\n", Coded(Zstd)),
+        ("Content-Encoding: br\r\n", Coded(Br)),
         ("Content-Encoding: compress\r\n", Unsupported),
         ("Content-Encoding: gzip, br\r\n", Unsupported),
         ("Content-Encoding: gzip\r\nContent-Encoding: gzip\r\n", Unsupported),
+        ("Content-Encoding: gzip, gzip\r\n", Unsupported),
+        ("Content-Encoding: compress, gzip\r\n", Unsupported),
+        ("Content-Encoding: gzip x\r\n", Unsupported),
+        // Empty elements and `identity` are no codings, whatever line they are on.
+        ("Content-Encoding: ,\r\nContent-Encoding: Identity\r\n", Identity),
+        ("Content-Encoding: gzip\r\nContent-Encoding:\r\n", Coded(Gzip)),
+        ("Content-Encoding:\r\nContent-Encoding: ,\tbr , identity\r\n", Coded(Br)),
+        ("Content-Encoding: zstd\r\nContent-Encoding: , br\r\n", Unsupported),
     ] {
         assert_eq!(done(post(lines)).content_coding, coding, "{lines:?}");
     }

@@ -1,6 +1,7 @@
 //! Parsing of heads: the values of fields one by one, and properties of all heads.
 
 use super::*;
+use crate::http::Coding;
 
 mod fields;
 mod properties;
@@ -88,7 +89,7 @@ fn a_usual_request_is_parsed() {
     assert_eq!((head.target, head.path, head.query), ("/api/events", "/api/events", ""));
     assert_eq!(head.version, Version::Http11);
     assert_eq!(head.framing, Framing::Length(5));
-    assert_eq!(head.content_coding, ContentCoding::Zstd);
+    assert_eq!(head.content_coding, ContentCoding::Coded(Coding::Zstd));
     assert!(head.keep_alive && !head.expect_continue);
     assert_eq!(head.header("x-write-key"), Some(&b"k"[..]));
     assert_eq!(head.header("x-write-ke"), None);

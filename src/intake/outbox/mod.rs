@@ -9,13 +9,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::api::{Answer, Taken};
 use crate::batch::identity::Summary;
 use crate::batch::{Batch, CommitOutcome, Mark, Returned, Sequence};
 use crate::handoff::Handoff;
 use crate::intake::budget::{ByteBudget, Charge, Size};
 use crate::intake::quotas::Debit;
 use crate::limits;
-use crate::ndjson::RejectedByCode;
+use crate::ndjson::{EncodeRefusal, RejectedByCode};
 
 /// Where a reply goes: a slot of the worker, and the slot's generation. The generation changes when the
 /// slot is reused, so that a late reply does not reach the next user of the slot.
@@ -112,23 +113,57 @@ impl Outbox {
     /// Opens the batch that is being filled for one request; `None` when no batch is spare.
     pub fn fill(&mut self) -> Option<Filling<'_>> {
         if self.filling.is_none() {
-            let mut batch = self.spare.pop()?;
-            self.sequence = self.sequence.next();
-            batch.sequence = self.sequence;
-            let under_way = UnderWay {
-                sequence: self.sequence,
-                waiters: self.spare_waiters.pop().unwrap_or_default(),
-                begun: Instant::now(),
-                overdue: false,
-                rejected: RejectedByCode::default(),
-                debits: self.spare_debits.pop().unwrap_or_default(),
-                charge: self.budget.open(None),
-            };
-            self.filling = Some((batch, under_way));
+            self.filling = Some(self.open()?);
         }
         let (batch, under_way) = self.filling.as_mut()?;
         let mark = batch.mark();
         Some(Filling { batch, under_way, mark, joined: false })
+    }
+
+    /// A spare batch with the next sequence.
+    fn open(&mut self) -> Option<(Batch, UnderWay)> {
+        let mut batch = self.spare.pop()?;
+        self.sequence = self.sequence.next();
+        batch.sequence = self.sequence;
+        let under_way = UnderWay {
+            sequence: self.sequence,
+            waiters: self.spare_waiters.pop().unwrap_or_default(),
+            begun: Instant::now(),
+            overdue: false,
+            rejected: RejectedByCode::default(),
+            debits: self.spare_debits.pop().unwrap_or_default(),
+            charge: self.budget.open(None),
+        };
+        Some((batch, under_way))
+    }
+
+    /// Takes a spare batch for one request that is encoded over several turns; `None` when no batch is
+    /// spare. It comes back by [`Outbox::resume`] or [`Outbox::put_back`].
+    pub fn open_own(&mut self) -> Option<OwnBatch> {
+        let (batch, under_way) = self.open()?;
+        let mark = batch.mark();
+        Some(OwnBatch { batch, under_way, mark })
+    }
+
+    /// Makes it the batch that is being filled, by the request that it belongs to. What other requests
+    /// have filled is handed over.
+    pub fn resume(&mut self, own: OwnBatch, handoff: &Handoff) -> Filling<'_> {
+        self.hand_over(handoff);
+        let OwnBatch { batch, under_way, mark } = own;
+        if let Some((empty, before)) = self.filling.take() {
+            self.put_back(OwnBatch { mark: empty.mark(), batch: empty, under_way: before });
+        }
+        let (batch, under_way) = self.filling.insert((batch, under_way));
+        under_way.charge.set(0);
+        Filling { batch, under_way, mark, joined: false }
+    }
+
+    /// Takes back the batch of a request that is given up.
+    pub fn put_back(&mut self, own: OwnBatch) {
+        let OwnBatch { mut batch, under_way, .. } = own;
+        batch.clear();
+        self.spare.push(batch);
+        self.recycle(under_way.waiters, under_way.debits);
     }
 
     /// Changes the schema of all further rows: hands over the batch that is being filled.
@@ -228,6 +263,36 @@ impl Outbox {
     }
 }
 
+/// The batch of one request that is encoded over several turns.
+#[derive(Debug)]
+pub struct OwnBatch {
+    batch: Batch,
+    under_way: UnderWay,
+    mark: Mark,
+}
+
+impl OwnBatch {
+    /// The batch to append to.
+    pub fn batch(&mut self) -> &mut Batch {
+        &mut self.batch
+    }
+
+    /// Charges the memory that the batch holds by now.
+    pub fn account(&mut self) {
+        self.under_way.charge.set(self.batch.memory());
+    }
+
+    /// The answer to the request, once it is encoded or refused.
+    pub fn conclude(&mut self, taken: &Taken, encoded: Result<(), EncodeRefusal>) -> Answer {
+        taken.conclude(encoded, self.mark, &mut self.batch)
+    }
+
+    /// Removes all that was appended.
+    pub fn roll_back(&mut self) {
+        self.batch.roll_back(self.mark);
+    }
+}
+
 /// A guard: the batch that is being filled, opened for one request. What the request appends is kept if
 /// the request joins the batch, and rolled back if the guard is dropped before.
 #[derive(Debug)]
@@ -287,190 +352,4 @@ impl Drop for Filling<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::batch::{CommitRefusal, Exchange, SegmentNumber};
-    use crate::handoff::Mailbox;
-    use crate::intake::budget::BudgetLimits;
-
-    fn handoff() -> Handoff {
-        let poll = mio::Poll::new().unwrap();
-        Handoff::new(vec![Mailbox::new(poll.registry(), mio::Token(0)).unwrap()], Arc::default())
-    }
-
-    fn budget() -> Arc<ByteBudget> {
-        ByteBudget::new(BudgetLimits { max: 1 << 20, request_max: 1 << 10 })
-    }
-
-    fn waiter(slot: usize) -> Waiter {
-        Waiter { slot, generation: 1 }
-    }
-
-    /// Adds a request with `bytes` bytes of rows, and hands the batch over when it has reached the limit
-    /// of a turn, as a worker does.
-    fn join(outbox: &mut Outbox, bytes: usize, slot: usize, handoff: &Handoff) -> Sequence {
-        let mut filling = outbox.fill().unwrap();
-        let batch = filling.batch();
-        batch.rows.bytes.resize(batch.rows.bytes.len() + bytes, 0);
-        let sequence = batch.sequence;
-        if filling.join(waiter(slot)) {
-            outbox.hand_over(handoff);
-        }
-        sequence
-    }
-
-    #[test]
-    fn there_is_room_until_all_batches_are_under_way() {
-        let (mut outbox, handoff) = (Outbox::new(0, budget()), handoff());
-        for sequence in 1..=limits::BATCHES_PER_WORKER as u64 {
-            assert!(outbox.has_room(Size::Small));
-            assert_eq!(join(&mut outbox, 0, 7, &handoff), Sequence::new(sequence));
-            outbox.hand_over(&handoff);
-        }
-        assert!(!outbox.has_room(Size::Small));
-        assert!(outbox.fill().is_none());
-        let batch = handoff.next().unwrap();
-        let outcome = CommitOutcome::Refused(CommitRefusal::DiskFull);
-        let settled = outbox.settle(Returned { batch, outcome }).unwrap();
-        assert_eq!((settled.sequence, settled.outcome), (Sequence::new(1), Some(outcome)));
-        assert_eq!(settled.waiters, [waiter(7)]);
-        assert!(outbox.has_room(Size::Small));
-    }
-
-    #[test]
-    fn a_used_up_budget_stops_all_but_the_last_batch() {
-        let budget = budget();
-        let (mut outbox, handoff) = (Outbox::new(0, budget.clone()), handoff());
-        join(&mut outbox, 1 << 20, 0, &handoff);
-        assert!(budget.bytes() >= 1 << 20);
-        assert!(!outbox.has_room(Size::Small));
-        let returned = Returned {
-            batch: handoff.next().unwrap(),
-            outcome: CommitOutcome::Committed { segment: SegmentNumber::new(1) },
-        };
-        outbox.settle(returned).unwrap();
-        assert_eq!(budget.bytes(), 0);
-        // Other workers have used up the budget: a worker with no batch under way would wait for ever.
-        let mut others = budget.open(None);
-        others.set(2 << 20);
-        assert!(outbox.has_room(Size::Small));
-        join(&mut outbox, 0, 0, &handoff);
-        outbox.hand_over(&handoff);
-        assert!(!outbox.has_room(Size::Small));
-        // A batch that was opened and left empty does not make room.
-        drop(outbox.fill().unwrap());
-        assert!(!outbox.has_room(Size::Small));
-    }
-
-    #[test]
-    fn what_the_committer_takes_out_of_a_batch_is_given_back_too() {
-        let budget = budget();
-        let (mut outbox, handoff) = (Outbox::new(0, budget.clone()), handoff());
-        for repeat in 0..3u8 {
-            let mut filling = outbox.fill().unwrap();
-            let batch = filling.batch();
-            for row in 0..100 {
-                batch.rows.bytes.extend_from_slice(&[repeat; 100]);
-                batch.rows.count += 1;
-                batch.identify([repeat; 16], row * 100..row * 100 + 100);
-            }
-            let _ = filling.join(waiter(0));
-            outbox.hand_over(&handoff);
-            let mut batch = handoff.next().unwrap();
-            assert!(budget.bytes() >= 10_000);
-            batch.remove_repeats(|_| true);
-            batch.rows.bytes.shrink_to_fit();
-            outbox.settle(Returned { batch, outcome: CommitOutcome::Refused(CommitRefusal::DiskFull) });
-            assert_eq!(budget.bytes(), 0);
-        }
-    }
-
-    #[test]
-    fn a_batch_is_handed_over_at_the_limits_of_a_turn() {
-        let (mut outbox, handoff) = (Outbox::new(0, budget()), handoff());
-        for _ in 0..limits::TURN_REQUESTS_MAX {
-            assert!(handoff.next().is_none());
-            join(&mut outbox, 0, 0, &handoff);
-        }
-        assert_eq!(handoff.next().unwrap().sequence, Sequence::new(1));
-        join(&mut outbox, limits::TURN_BYTES_MAX, 0, &handoff);
-        assert_eq!(handoff.next().unwrap().sequence, Sequence::new(2));
-    }
-
-    #[test]
-    fn handing_over_a_batch_again_does_not_hand_over_the_next_one() {
-        let (mut outbox, handoff) = (Outbox::new(0, budget()), handoff());
-        let first = join(&mut outbox, 0, 0, &handoff);
-        outbox.hand_over(&handoff);
-        let second = join(&mut outbox, 0, 0, &handoff);
-        assert_eq!(handoff.next().unwrap().sequence, first);
-        outbox.hand_over_batch(first, &handoff);
-        assert!(handoff.next().is_none());
-        outbox.hand_over_batch(second, &handoff);
-        assert_eq!(handoff.next().unwrap().sequence, second);
-    }
-
-    #[test]
-    fn a_batch_without_waiters_is_not_handed_over() {
-        let (mut outbox, handoff) = (Outbox::new(0, budget()), handoff());
-        drop(outbox.fill().unwrap());
-        outbox.hand_over(&handoff);
-        assert!(handoff.next().is_none());
-        assert!(outbox.is_empty());
-    }
-
-    #[test]
-    fn what_a_request_appends_without_joining_is_rolled_back() {
-        let (mut outbox, handoff) = (Outbox::new(0, budget()), handoff());
-        join(&mut outbox, 7, 0, &handoff);
-        let mut filling = outbox.fill().unwrap();
-        let batch = filling.batch();
-        batch.rows.bytes.resize(100, 0);
-        batch.rejected.bytes.resize(10, 0);
-        drop(filling);
-        outbox.hand_over(&handoff);
-        let batch = handoff.next().unwrap();
-        assert_eq!((batch.rows.bytes.len(), batch.rejected.bytes.len()), (7, 0));
-    }
-
-    #[test]
-    #[should_panic(expected = "out of order")]
-    fn batches_that_return_out_of_order_end_the_process() {
-        let (mut outbox, handoff) = (Outbox::new(0, budget()), handoff());
-        for _ in 0..2 {
-            join(&mut outbox, 0, 0, &handoff);
-            outbox.hand_over(&handoff);
-        }
-        let (_, batch) = (handoff.next(), handoff.next().unwrap());
-        let outcome = CommitOutcome::Committed { segment: SegmentNumber::new(1) };
-        outbox.settle(Returned { batch, outcome });
-    }
-
-    #[test]
-    fn a_batch_is_as_old_as_the_first_request_in_it() {
-        let (mut outbox, handoff) = (Outbox::new(0, budget()), handoff());
-        let timeout = Duration::from_secs(60);
-        // The batch was opened long ago, for a request that did not join it.
-        drop(outbox.fill().unwrap());
-        outbox.filling.as_mut().unwrap().1.begun = Instant::now().checked_sub(2 * timeout).unwrap();
-        join(&mut outbox, 0, 3, &handoff);
-        outbox.hand_over(&handoff);
-        assert!(outbox.overdue(timeout).is_none());
-    }
-
-    #[test]
-    fn an_overdue_batch_is_reported_once_and_its_outcome_has_no_waiters() {
-        let (mut outbox, handoff) = (Outbox::new(0, budget()), handoff());
-        join(&mut outbox, 0, 3, &handoff);
-        outbox.hand_over(&handoff);
-        let late = outbox.overdue(Duration::ZERO).unwrap();
-        assert_eq!((late.sequence, late.waiters.len(), late.outcome), (Sequence::new(1), 1, None));
-        assert!(outbox.overdue(Duration::ZERO).is_none());
-        let batch = handoff.next().unwrap();
-        let settled = outbox
-            .settle(Returned { batch, outcome: CommitOutcome::Committed { segment: SegmentNumber::new(1) } })
-            .unwrap();
-        assert!(settled.waiters.is_empty());
-        assert!(outbox.is_empty());
-    }
-}
+mod tests;

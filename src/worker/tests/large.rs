@@ -1,0 +1,127 @@
+//! Tests of requests that take several turns, with real sockets.
+
+use super::*;
+
+/// Events of more than five slices: as many as the harness allows in a request.
+const EVENTS: usize = 1000;
+
+fn large_body() -> Vec<u8> {
+    let filler = "x".repeat(5 * limits::SLICE_BYTES / EVENTS + 100);
+    (0..EVENTS).flat_map(|event| format!("{{\"event\":\"{event:05}{filler}\"}}\n").into_bytes()).collect()
+}
+
+fn start() -> Harness {
+    Harness::start_with(Duration::from_secs(60), |shared| {
+        shared.budget = ByteBudget::new(BudgetLimits { max: 256 << 20, request_max: 8 << 20 });
+    })
+}
+
+fn send(client: &mut TcpStream, headers: &str, body: &[u8]) {
+    write!(client, "POST /api/events HTTP/1.1\r\nHost: a\r\n{headers}Content-Length: {}\r\n\r\n", body.len()).unwrap();
+    client.write_all(body).unwrap();
+}
+
+/// Gives back batches until all of these rows were in one, and returns the numbers of rows.
+fn commit(harness: &Harness, rows: usize) -> Vec<usize> {
+    let mut counts = Vec::new();
+    while counts.iter().sum::<usize>() < rows {
+        let batch = harness.batch();
+        counts.push(batch.rows.count as usize);
+        harness.give_back(batch, COMMITTED);
+    }
+    counts
+}
+
+#[test]
+fn large_requests_of_many_connections_are_served_one_by_one_and_small_ones_beside_them() {
+    let harness = start();
+    let body = large_body();
+    let mut clients: Vec<TcpStream> = (0..5).map(|_| harness.connect()).collect();
+    let mut small: Vec<TcpStream> = (0..5).map(|_| harness.connect()).collect();
+    for (client, small) in clients.iter_mut().zip(&mut small) {
+        // A second one is behind each: the connection is read on.
+        let mut client = client.try_clone().unwrap();
+        let body = body.clone();
+        thread::spawn(move || {
+            send(&mut client, "", &body);
+            send(&mut client, "", b"{\"event\":\"behind\"}");
+        });
+        post(small, "small");
+    }
+    let counts = commit(&harness, 5 * EVENTS + 10);
+    assert_eq!(
+        counts.iter().filter(|count| **count == EVENTS).count(),
+        5,
+        "a large request shares a batch: {counts:?}"
+    );
+    for client in &mut clients {
+        assert_eq!((status(client), status(client)), (200, 200));
+    }
+    assert!(small.iter_mut().all(|client| status(client) == 200));
+    drop((clients, small));
+    harness.stop();
+}
+
+#[test]
+fn a_stop_answers_the_large_requests_that_are_under_way() {
+    let harness = start();
+    let body = large_body();
+    let mut clients: Vec<TcpStream> = (0..3).map(|_| harness.connect()).collect();
+    for client in &mut clients {
+        send(client, "", &body);
+    }
+    harness.shared.handoff.lifecycle.stop(Duration::from_secs(60));
+    assert_eq!(commit(&harness, 3 * EVENTS), [EVENTS; 3]);
+    assert!(clients.iter_mut().all(|client| status(client) == 200));
+    drop(clients);
+    harness.stop();
+}
+
+#[test]
+fn large_requests_wait_for_a_batch_while_all_are_under_way() {
+    let harness = start();
+    let mut clients: Vec<TcpStream> = (0..limits::BATCHES_PER_WORKER).map(|_| harness.connect()).collect();
+    let mut held = Vec::new();
+    for client in &mut clients {
+        post(client, "held");
+        held.push(harness.batch());
+    }
+    let body = large_body();
+    let mut large: Vec<TcpStream> = (0..2).map(|_| harness.connect()).collect();
+    for client in &large {
+        let (mut client, body) = (client.try_clone().unwrap(), body.clone());
+        thread::spawn(move || send(&mut client, "", &body));
+    }
+    thread::sleep(Duration::from_millis(200));
+    assert!(harness.shared.handoff.next().is_none());
+    held.into_iter().for_each(|batch| harness.give_back(batch, COMMITTED));
+    assert_eq!(commit(&harness, 2 * EVENTS), [EVENTS; 2]);
+    assert!(clients.iter_mut().chain(&mut large).all(|client| status(client) == 200));
+    drop((clients, large));
+    harness.stop();
+}
+
+#[cfg(feature = "codings")]
+#[test]
+fn pipelined_coded_requests_are_all_answered_in_their_order() {
+    let harness = start();
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(&large_body()).unwrap();
+    let large = encoder.finish().unwrap();
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(b"{\"event\":\"small\"}").unwrap();
+    let small = encoder.finish().unwrap();
+    let mut client = harness.connect();
+    let headers = "Content-Encoding: gzip\r\n";
+    for _ in 0..3 {
+        for body in [&small, &large, &small, &small] {
+            send(&mut client, headers, body);
+        }
+        send(&mut client, headers, &small[1..]);
+    }
+    commit(&harness, 3 * (EVENTS + 3));
+    let statuses: Vec<u16> = (0..15).map(|_| status(&mut client)).collect();
+    assert_eq!(statuses, [200, 200, 200, 200, 400].repeat(3));
+    drop(client);
+    harness.stop();
+}
