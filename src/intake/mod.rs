@@ -109,3 +109,39 @@ pub struct Shared {
     /// The certificates, if clients speak TLS.
     pub tls: Option<Arc<Published<TlsConfig>>>,
 }
+
+#[cfg(test)]
+impl Shared {
+    /// A state for tests: everyone may send, bodies have at most 8 MiB, and every time-out is a minute.
+    pub(crate) fn of_tests(handoff: Arc<Handoff>, schema: SchemaVersion, budget: Arc<ByteBudget>) -> Self {
+        let minute = Duration::from_secs(60);
+        let health = Health::new(handoff.lifecycle.clone(), Arc::default(), minute);
+        Self {
+            health: Arc::new(health),
+            handoff,
+            schema: Arc::new(Published::new(schema)),
+            keys: Arc::new(Published::new(Keys::open(None))),
+            quotas: Quotas::new(Arc::new(crate::api::keys::Owners::new(1)), None),
+            cors: Cors::default(),
+            connections_per_address: None,
+            budget,
+            connections_max: 100,
+            request_limits: RequestLimits {
+                head: crate::http::HeadLimits { head_bytes_max: 1024, headers_max: 16 },
+                body_bytes_max: 8 << 20,
+                requests_max: None,
+            },
+            timeouts: Timeouts {
+                head: minute,
+                body: minute,
+                body_rate_min: 8 << 10,
+                idle: minute,
+                commit: minute,
+                inserted: minute,
+            },
+            trusted: TrustedProxies::default(),
+            proxy_protocol: false,
+            tls: None,
+        }
+    }
+}

@@ -29,7 +29,7 @@ use crate::http::{Head, Status, query_pairs};
 use crate::limits;
 
 /// The parameter of the query that carries a key, for clients that can't set a field (`sendBeacon`).
-const PARAMETER: &str = "key";
+pub(super) const PARAMETER: &str = "key";
 
 const MISSING: Fault = Fault::new(
     Status::Unauthorized,

@@ -2,26 +2,21 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::*;
-use crate::api::cors::Cors;
-use crate::api::keys::{Keys, Owners};
+use crate::api::keys::Owners;
 use crate::api::{Api, ReplyFields};
 use crate::batch::{Batch, CommitOutcome, Exchange, Returned, SegmentNumber};
-use crate::connection::{RequestLimits, Service};
-use crate::handoff::{Handoff, Mailbox, Published};
-use crate::http::{HeadLimits, Status};
+use crate::connection::Service;
+use crate::handoff::{Handoff, Mailbox};
+use crate::http::Status;
 use crate::intake::budget::{BudgetLimits, ByteBudget};
-use crate::intake::health::Health;
 use crate::intake::metrics::WorkerMetrics;
 use crate::intake::quotas::Quotas;
-use crate::intake::{Hop, Shared, Timeouts};
+use crate::intake::{Hop, Shared};
 use crate::limits::{BAD_LINES_MAX, BATCHES_PER_WORKER};
 use crate::ndjson::{EncodeLimits, RowEncoder};
-use crate::net::TrustedProxies;
 use crate::schema::{ColumnDescription, Plan, SchemaVersion};
-use crate::spool::SpoolMetrics;
 
 const BODY_BYTES_MAX: u64 = 8 << 20;
 
@@ -54,35 +49,10 @@ impl Bench {
 
     fn with_budget(max: u64) -> Self {
         let handoff = Arc::new(Handoff::new(vec![Mailbox::woken_by(|| ())], Arc::default()));
-        let minute = Duration::from_secs(60);
         let budget = ByteBudget::new(BudgetLimits { max, request_max: 1 << 19 });
-        let shared = Shared {
-            health: Arc::new(Health::new(Arc::default(), Arc::new(SpoolMetrics::default()), minute)),
-            handoff,
-            schema: Arc::new(Published::new(SchemaVersion { plan: plan(&["event"]), frozen: Arc::default() })),
-            quotas: Quotas::new(Arc::new(Owners::new(1)), None),
-            keys: Arc::new(Published::new(Keys::open(None))),
-            cors: Cors::default(),
-            connections_per_address: None,
-            tls: None,
-            trusted: TrustedProxies::default(),
-            proxy_protocol: false,
-            budget: budget.clone(),
-            connections_max: 9,
-            request_limits: RequestLimits {
-                head: HeadLimits { head_bytes_max: 1024, headers_max: 16 },
-                body_bytes_max: BODY_BYTES_MAX,
-                requests_max: None,
-            },
-            timeouts: Timeouts {
-                head: minute,
-                body: minute,
-                body_rate_min: 1,
-                idle: minute,
-                commit: minute,
-                inserted: minute,
-            },
-        };
+        let schema = SchemaVersion { plan: plan(&["event"]), frozen: Arc::default() };
+        let mut shared = Shared::of_tests(handoff, schema, budget.clone());
+        shared.request_limits.body_bytes_max = BODY_BYTES_MAX;
         let limits = EncodeLimits { line_bytes_max: 1 << 20, events_max: 1 << 20, encoded_bytes_max: 2 << 20 };
         Self {
             api: Api::new(RowEncoder::new(plan(&["event"]), limits), "events"),

@@ -265,6 +265,25 @@ fn a_disk_that_is_full_at_a_seal_is_said_to_be_full() {
 }
 
 #[test]
+fn a_batch_that_only_asks_learns_whether_its_key_is_known_and_leaves_nothing_behind() {
+    let mut bench = Bench::start_on(Arc::new(FaultyDisk::new(1)), config(Path::new("/disk")), 1);
+    let with_key = |key: &[u8], body: &[u8], only_if_repeat, rows: &[&str]| {
+        let mut batch = keyed(key, body, rows);
+        batch.frozen = b"frozen"[..].into();
+        batch.only_if_repeat = only_if_repeat;
+        batch
+    };
+    assert_eq!(bench.commit_batch(with_key(b"k", b"body", true, &[])), CommitOutcome::NoRepeat);
+    let first = bench.commit_batch(with_key(b"k", b"body", false, &["a"]));
+    assert!(matches!(first, CommitOutcome::Committed { .. }), "{first:?}");
+    let repeat = bench.commit_batch(with_key(b"k", b"body", true, &[]));
+    assert!(matches!(repeat, CommitOutcome::Repeated { summary, .. } if summary.accepted == 1), "{repeat:?}");
+    assert_eq!(bench.commit_batch(with_key(b"k", b"other", true, &[])), CommitOutcome::KeyReused);
+    assert_eq!(bench.commit_batch(with_key(b"l", b"body", true, &[])), CommitOutcome::NoRepeat);
+    assert_eq!(rows_of(&bench.finish()), ["a"]);
+}
+
+#[test]
 fn a_repeat_within_a_group_shares_the_outcome_of_the_original() {
     let folder = tempfile::tempdir().unwrap();
     let batches = || {

@@ -10,19 +10,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread::{self, JoinHandle};
 
 use super::*;
-use crate::api::cors::Cors;
-use crate::api::keys::{Keys, Owners};
 use crate::batch::{CommitOutcome, CommitRefusal, Exchange, Returned, SegmentNumber};
-use crate::connection::RequestLimits;
 use crate::handoff::{Handoff, Lifecycle, Mailbox, Published};
-use crate::http::HeadLimits;
-use crate::intake::Timeouts;
 use crate::intake::budget::{BudgetLimits, ByteBudget};
 use crate::intake::health::Health;
-use crate::intake::quotas::Quotas;
 use crate::ndjson::{EncodeLimits, RowEncoder};
 use crate::schema::{ColumnDescription, Plan, SchemaVersion};
-use crate::spool::SpoolMetrics;
 
 /// A running worker, with the queues that its committer would use.
 struct Harness {
@@ -41,36 +34,13 @@ impl Harness {
         let poll = Poll::new().unwrap();
         let lifecycle = Arc::new(Lifecycle::default());
         let handoff = Arc::new(Handoff::new(vec![Mailbox::new(poll.registry(), WAKE).unwrap()], lifecycle.clone()));
-        let health = Arc::new(Health::new(lifecycle.clone(), Arc::new(SpoolMetrics::default()), commit_timeout));
         lifecycle.serve();
-        let minute = Duration::from_secs(60);
-        let mut shared = Shared {
-            handoff,
-            health,
-            schema: Arc::new(Published::new(SchemaVersion::new(plan(&["event"]), b"first".to_vec()))),
-            quotas: Quotas::new(Arc::new(Owners::new(1)), None),
-            keys: Arc::new(Published::new(Keys::open(None))),
-            cors: Cors::default(),
-            connections_per_address: None,
-            budget: ByteBudget::new(BudgetLimits { max: 1 << 20, request_max: 1 << 19 }),
-            connections_max: 100,
-            request_limits: RequestLimits {
-                head: HeadLimits { head_bytes_max: 1024, headers_max: 16 },
-                body_bytes_max: 8 << 20,
-                requests_max: None,
-            },
-            tls: None,
-            timeouts: Timeouts {
-                head: minute,
-                body: minute,
-                body_rate_min: 8 << 10,
-                idle: minute,
-                commit: commit_timeout,
-                inserted: Duration::from_millis(500),
-            },
-            trusted: crate::net::TrustedProxies::default(),
-            proxy_protocol: false,
-        };
+        let schema = SchemaVersion::new(plan(&["event"]), b"first".to_vec());
+        let budget = ByteBudget::new(BudgetLimits { max: 1 << 20, request_max: 1 << 19 });
+        let mut shared = Shared::of_tests(handoff, schema, budget);
+        shared.health = Arc::new(Health::new(lifecycle, Arc::default(), commit_timeout));
+        shared.timeouts.commit = commit_timeout;
+        shared.timeouts.inserted = Duration::from_millis(500);
         change(&mut shared);
         let (shared, metrics) = (Arc::new(shared), Arc::<WorkerMetrics>::default());
         let limits = EncodeLimits { line_bytes_max: 8 << 20, events_max: 1000, encoded_bytes_max: 8 << 20 };
