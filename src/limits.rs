@@ -54,7 +54,8 @@ pub const BATCH_IDS_KEPT: usize = 4096;
 /// A body with more bytes of content than this is decoded and encoded in slices of about this size, one
 /// a turn, into a batch of its own. Larger: the other connections wait longer for their turn (about
 /// 1 ms for a slice of gzip at 256 KiB); smaller: a large body takes longer, and more bodies are large.
-/// A worker keeps so much for the content of coded bodies, twice while a large body is under way.
+/// A worker keeps so much for the content of coded bodies, twice while a large body is under way. Brotli
+/// alone decodes up to its window before it stops, some ms for a body that is hardly more than repetition.
 pub const SLICE_BYTES: usize = 256 << 10;
 
 /// The largest window of a zstd or brotli body, in bytes: what a decoder has to support at least (RFC

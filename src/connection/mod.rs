@@ -176,7 +176,9 @@ impl Connection {
             if matches!(self.stage, Stage::Closing) {
                 break;
             }
-            let advance = if self.has_room_for_replies() { self.step(rest, limits, service) } else { Advance::NoRoom };
+            // A request that is not finished had room when it was begun.
+            let has_room = self.has_room_for_replies() || self.unfinished().is_some();
+            let advance = if has_room { self.step(rest, limits, service) } else { Advance::NoRoom };
             match advance {
                 Advance::Consumed(len) => start += len,
                 Advance::NeedMore { keep, expected } => {

@@ -210,6 +210,23 @@ fn requests_that_take_several_turns_give_the_same_replies_however_the_input_is_s
 }
 
 #[test]
+fn a_request_that_takes_several_turns_is_served_to_its_end_however_many_replies_wait() {
+    let (mut connection, mut service) = (Connection::default(), Recorder { turns: 2, ..Recorder::default() });
+    let mut input = INPUTS[0].to_vec();
+    connection.receive(&mut input, &LIMITS, &mut service);
+    let long = Reply::Json(Status::Ok, "x".repeat(limits::WAITING_REPLIES_BYTES_MAX).into());
+    let answer = Answer::AfterCommit { reply: long, sequence: Sequence::new(9), ack: Ack::Disk };
+    connection.replies.push(answer, ReplyOptions { close: false, ..ReplyOptions::LAST }, ReplyFields::default());
+    assert!(!connection.has_room_for_replies());
+    connection.receive(&mut input, &LIMITS, &mut service);
+    assert_eq!(connection.receive(&mut input, &LIMITS, &mut service).kept, 0..0);
+    assert_eq!((service.bodies.len(), connection.unfinished()), (1, None));
+    // The next one has to wait.
+    assert_eq!(connection.receive(&mut input, &LIMITS, &mut service).kept, 0..input.len());
+    assert!(service.unfinished.is_empty());
+}
+
+#[test]
 fn a_request_that_is_refused_while_it_takes_several_turns_is_not_passed_again() {
     let (mut connection, mut service) = (Connection::default(), Recorder { turns: 9, ..Recorder::default() });
     let mut input = INPUTS[0].to_vec();

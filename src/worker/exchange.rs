@@ -23,8 +23,10 @@ impl Worker {
         if !slot.write_unsent() {
             return self.close(index);
         }
-        if !slot.unsent.is_empty() {
-            // The requests of a peer that does not read its replies are not read.
+        let has_place = self.large.has_place(slot.waiter(index));
+        if !slot.unsent.is_empty() && !has_place {
+            // The requests of a peer that does not read its replies are not read. A large one that is under
+            // way is served to its end, since others wait for its place.
             return slot.account();
         }
         if slot.linger.is_some() {
@@ -38,7 +40,7 @@ impl Worker {
         };
         if !self.outbox.has_room(Size::Small)
             && !self.shared.health.is_stuck()
-            && !self.large.is_of(slot.waiter(index))
+            && !has_place
             && !slot.asks_for_less_than_events()
         {
             return self.stall(index);
@@ -49,8 +51,9 @@ impl Worker {
         let Some(Some(slot)) = self.slots.get_mut(index) else {
             return;
         };
+        let has_place = self.large.has_place(slot.waiter(index));
         let is_over = slot.connection.is_closing() && !slot.transport.is_handshaking();
-        if is_over || !slot.unsent.is_empty() {
+        if is_over || !slot.unsent.is_empty() && !has_place {
             return;
         }
         if slot.connection.lacks_room() {

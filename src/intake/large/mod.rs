@@ -69,8 +69,13 @@ enum Stage {
 
 impl LargeRequests {
     /// True when the request under way is that of this connection.
-    pub(crate) fn is_of(&self, waiter: Waiter) -> bool {
+    pub(super) fn is_of(&self, waiter: Waiter) -> bool {
         matches!(&self.place, Place::Taken(large) if large.waiter == waiter)
+    }
+
+    /// True when the place is that of this connection: its request is under way, or the next one.
+    pub(crate) fn has_place(&self, waiter: Waiter) -> bool {
+        self.is_of(waiter) || matches!(self.place, Place::Promised(of) if of == waiter)
     }
 
     /// Puts a connection at the end of the line.
