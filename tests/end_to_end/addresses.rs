@@ -347,3 +347,28 @@ fn a_connection_too_many_is_told_so_through_tls_behind_its_proxy_header() {
     first.send(back);
     assert_eq!(first.read_response().status, 200);
 }
+
+#[test]
+fn a_body_that_is_served_over_several_turns_keeps_the_address_of_its_head() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    let flags = ["--trusted-proxy", "127.0.0.1", "--workers", "1"];
+    let server = Server::start(clickhouse, &database, &flags);
+    let large = "{\"event\":\"large\",\"param_str\":\"0123456789012345678901234567890123456789\"}\n".repeat(50_000);
+    let mut connections: Vec<Connection> = (0..4).map(|_| Connection::open(server.address())).collect();
+    for (number, connection) in connections.iter_mut().enumerate() {
+        connection.send(&request(TARGET, &format!("X-Forwarded-For: 8.8.8.{number}\r\n"), large.as_bytes()));
+        connection.send(&request(TARGET, &format!("X-Forwarded-For: 8.8.4.{number}\r\n"), EVENT));
+    }
+    for connection in &mut connections {
+        assert_eq!((connection.read_response().status, connection.read_response().status), (200, 200));
+    }
+    server.wait_for_rows(clickhouse, &format!("{database}.events"), 4 * 50_001);
+    let counts = clickhouse.query(&format!(
+        "SELECT ip, event, count() FROM {database}.events GROUP BY ALL ORDER BY toUInt8(splitByChar('.', ip)[4]), event DESC FORMAT TSV"
+    ));
+    let expected: String =
+        (0..4).map(|number| format!("8.8.8.{number}\tlarge\t50000\n8.8.4.{number}\ta\t1\n")).collect();
+    assert_eq!(counts, expected);
+    assert!(server.stop().success());
+}
