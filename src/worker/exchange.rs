@@ -32,7 +32,9 @@ impl Worker {
         if slot.linger.is_some() {
             return self.discard(index);
         }
-        if slot.awaits_proxy_header && !slot.connection.is_closing() && !self.read_proxy_header(index) {
+        // A refusal may go out before the header has come, but none goes through TLS before its handshake.
+        let is_refused = slot.connection.is_closing() && !slot.transport.is_handshaking();
+        if slot.awaits_proxy_header && !is_refused && !self.read_proxy_header(index) {
             return;
         }
         let Some(Some(slot)) = self.slots.get_mut(index) else {

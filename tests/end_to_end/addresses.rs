@@ -281,3 +281,94 @@ fn a_stop_answers_what_a_proxy_has_sent_and_waits_for_no_header() {
     assert!(connection.is_closed_within(Duration::from_secs(30)));
     assert!(stopping.wait().success());
 }
+
+#[test]
+fn limits_by_address_go_by_the_client_and_not_by_its_proxy() {
+    let clickhouse = shared_clickhouse();
+    let flags = ["--trusted-proxy", "127.0.0.1", "--rate-limit-per-address", "1/s,burst=1000"];
+    let server = Server::start(clickhouse, &clickhouse.database(), &flags);
+    let mut connection = Connection::open(server.address());
+    // A burst, which takes many minutes to come back.
+    let body = "{\"event\":\"a\"}\n".repeat(1000);
+    for (client, status) in
+        [("8.8.8.8", 200), ("8.8.8.8", 429), ("8.8.4.4", 200), ("2001:db8::1", 200), ("8.8.4.4", 429)]
+    {
+        connection.send(&request(TARGET, &format!("X-Forwarded-For: {client}\r\n"), body.as_bytes()));
+        let response = connection.read_response();
+        assert_eq!(response.status, status, "{client}: {}", response.text());
+    }
+    assert!(server.stop().success());
+
+    // The proxy has as many connections as it likes; whom it names has two.
+    let flags = ["--trusted-proxy", "127.0.0.1", "--proxy-protocol", "--connections-per-address-max", "2"];
+    let server = Server::start(clickhouse, &clickhouse.database(), &flags);
+    let open = |client: &str, status: u16| {
+        let mut connection = Connection::open(server.address());
+        connection.send(format!("PROXY TCP4 {client} 127.0.0.1 5 6\r\n").as_bytes());
+        connection.send(&request(TARGET, "", EVENT));
+        assert_eq!(connection.read_response().status, status, "{client}");
+        connection
+    };
+    let two = [open("8.8.8.8", 200), open("8.8.8.8", 200)];
+    let others = ["8.8.4.4", "127.0.0.1", "127.0.0.1", "127.0.0.1"].map(|client| open(client, 200));
+    open("8.8.8.8", 429);
+    drop((two, others));
+    assert!(server.stop().success());
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn a_connection_too_many_is_told_so_through_tls_behind_its_proxy_header() {
+    use crate::support::{Authority, TlsConnection, VERSIONS};
+    let clickhouse = shared_clickhouse();
+    let authority = Authority::new();
+    let issued = authority.issue("server", &["localhost"]);
+    let flags = ["--trusted-proxy", "127.0.0.1", "--proxy-protocol", "--connections-max", "1", "--workers", "1"];
+    let server = Server::start(clickhouse, &clickhouse.database(), &[&issued.flags()[..], &flags].concat());
+    let client = authority.client(&VERSIONS);
+    let header = b"PROXY TCP4 8.8.8.8 127.0.0.1 5 6\r\n";
+    let open = || TlsConnection::open_after(header, server.address(), &client, "localhost").unwrap();
+    let mut first = open();
+    first.send(&request(TARGET, "", EVENT));
+    assert_eq!(first.read_response().status, 200);
+    // It is not idle.
+    let (front, back) = (request(TARGET, "", EVENT), EVENT);
+    let cut = front.len() - back.len();
+    first.send(&front[..cut]);
+    crate::support::wait_for(
+        || server.log(),
+        || {
+            let in_flight = server.metrics()["sluicegate_in_flight_bytes"];
+            (in_flight > 0.0).then_some(())
+        },
+    );
+    let mut second = open();
+    assert_eq!(second.read_response().status, 503);
+    first.send(back);
+    assert_eq!(first.read_response().status, 200);
+}
+
+#[test]
+fn a_body_that_is_served_over_several_turns_keeps_the_address_of_its_head() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    let flags = ["--trusted-proxy", "127.0.0.1", "--workers", "1"];
+    let server = Server::start(clickhouse, &database, &flags);
+    let large = "{\"event\":\"large\",\"param_str\":\"0123456789012345678901234567890123456789\"}\n".repeat(50_000);
+    let mut connections: Vec<Connection> = (0..4).map(|_| Connection::open(server.address())).collect();
+    for (number, connection) in connections.iter_mut().enumerate() {
+        connection.send(&request(TARGET, &format!("X-Forwarded-For: 8.8.8.{number}\r\n"), large.as_bytes()));
+        connection.send(&request(TARGET, &format!("X-Forwarded-For: 8.8.4.{number}\r\n"), EVENT));
+    }
+    for connection in &mut connections {
+        assert_eq!((connection.read_response().status, connection.read_response().status), (200, 200));
+    }
+    server.wait_for_rows(clickhouse, &format!("{database}.events"), 4 * 50_001);
+    let counts = clickhouse.query(&format!(
+        "SELECT ip, event, count() FROM {database}.events GROUP BY ALL ORDER BY toUInt8(splitByChar('.', ip)[4]), event DESC FORMAT TSV"
+    ));
+    let expected: String =
+        (0..4).map(|number| format!("8.8.8.{number}\tlarge\t50000\n8.8.4.{number}\ta\t1\n")).collect();
+    assert_eq!(counts, expected);
+    assert!(server.stop().success());
+}
