@@ -9,10 +9,10 @@
 //! - `W` × twice [`SLICE_BYTES`], as rows and as rejected lines: what one request adds to the batch
 //!   that fills, before that batch is counted. The batch of a larger request is counted slice by slice ([`BATCH_BYTES_KEPT`] twice for each spare batch
 //!   until [`MEMORY_KEPT_SECONDS`] of rest);
-//! - `W` × ([`READ_SCRATCH_BYTES`], [`RENDER_BYTES_KEPT`], [`SPARE_BUFFERS_MAX`] × twice
+//! - `W` × ([`READ_SCRATCH_BYTES`] and [`RENDER_BYTES_KEPT`], both twice with TLS, [`SPARE_BUFFERS_MAX`] × twice
 //!   [`KEPT_BYTES_FIRST`], and a few lines of `--line-bytes-max` in the encoder);
-//! - `--connections-max` × about 600 bytes for an idle connection, which owns no buffer, and up to
-//!   9 KiB for one with [`PIPELINED_REQUESTS_MAX`] replies under way;
+//! - `--connections-max` × about 600 bytes for an idle connection, which owns no buffer, with TLS about
+//!   4 KiB more for its keys, and up to 9 KiB for one with [`PIPELINED_REQUESTS_MAX`] replies under way;
 //! - `W` × 2 × ([`SLICE_BYTES`] + [`CODING_WINDOW_BYTES_MAX`] + [`CODING_BYTES_KEPT`] + 1 MiB) for the
 //!   decoders of coded bodies: one for small bodies, and one for the large body that is under way, whose
 //!   content counts in `--in-flight-bytes-max`; without requests nothing after [`MEMORY_KEPT_SECONDS`];
@@ -140,8 +140,8 @@ pub const RENDER_BYTES_KEPT: usize = 256 << 10;
 /// A worker without a request for so long gives back the memory of its spare batches and buffers.
 pub const MEMORY_KEPT_SECONDS: u64 = 5;
 
-/// Open connections of the admin address; when one more comes, the oldest that has not sent its
-/// request yet is closed.
+/// Open connections of the admin address, besides those of requests under way. When one more comes, the
+/// oldest whose reply is sent is closed, else the oldest that has not sent its request yet.
 pub const ADMIN_CONNECTIONS_MAX: usize = 128;
 
 /// Requests of the admin address under way at a time, besides `/livez`; a further one is answered 503.

@@ -38,12 +38,19 @@ impl Lingerers {
         if watched.is_err() {
             return;
         }
-        if self.0.len() >= limits::ADMIN_CONNECTIONS_MAX {
-            self.0.pop_front();
-        }
         let now = Instant::now();
         self.0.push_back(Lingering { token, stream, since: now, heard: now, bytes: 0 });
         self.discard(token);
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Closes the oldest one; false if there is none.
+    pub(super) fn close_oldest(&mut self) -> bool {
+        self.0.pop_front().is_some()
     }
 
     /// Throws away what a connection has received. Does nothing for a token of another connection.

@@ -149,9 +149,7 @@ impl Place {
     }
 
     fn admit(&mut self, mut stream: TcpStream) {
-        if self.pending.len() >= limits::ADMIN_CONNECTIONS_MAX {
-            self.pending.pop_front();
-        }
+        self.make_room();
         let token = self.next_token();
         if self.poll.registry().register(&mut stream, token, Interest::READABLE).is_ok() {
             self.pending.push_back(Pending { token, stream, input: Vec::new(), since: Instant::now() });
@@ -164,7 +162,17 @@ impl Place {
         Token(self.tokens)
     }
 
+    /// Closes a connection if there are as many as may be: the oldest whose reply is sent, else the one
+    /// that has waited longest.
+    fn make_room(&mut self) {
+        if self.pending.len() + self.lingerers.len() >= limits::ADMIN_CONNECTIONS_MAX && !self.lingerers.close_oldest()
+        {
+            self.pending.pop_front();
+        }
+    }
+
     fn linger(&mut self, stream: TcpStream) {
+        self.make_room();
         let token = self.next_token();
         self.lingerers.take(stream, token, self.poll.registry());
     }

@@ -142,8 +142,7 @@ impl Settings {
         // A connection to each server and the file that is sent, for each inserter and each spare one; the
         // watcher has connections as well.
         let inserters = (2 * self.inserters.get() + 1).saturating_mul(self.clickhouse_url.len() + 2);
-        // Those whose request is read, and those that linger.
-        let admin = 2 * limits::ADMIN_CONNECTIONS_MAX;
+        let admin = limits::ADMIN_CONNECTIONS_MAX;
         let counted = workers + inserters + admin + limits::REFUSED_CONNECTIONS_MAX;
         limits::DESCRIPTORS_KEPT + counted as u64
     }

@@ -76,7 +76,9 @@ fn a_password_file_that_is_missing_or_empty_stops_the_start_with_its_name() {
         let (status, log) = Server::expect_failure(clickhouse, &clickhouse.database(), &flags);
         let named = format!("--admin-password-file {}: ", path.display());
         assert!(!status.success() && log.contains(&named) && !log.contains("second line"), "{log}");
-        let (ok, said, _) = run(&[&["check", "--clickhouse-url", "http://127.0.0.1:1"], &flags[..]].concat());
+        let spool = folder.path().join("spool");
+        let check = ["check", "--clickhouse-url", "http://127.0.0.1:1", "--spool-dir", spool.to_str().unwrap()];
+        let (ok, said, _) = run(&[&check, &flags[..]].concat());
         assert!(!ok && said.contains(&named), "{said}");
     }
 }

@@ -29,7 +29,7 @@ fn everything_that_asks_clickhouse_trusts_the_authority_of_the_file() {
     let (ok, said, error) = run(&["spool", "requeue", "--convert", "--admin-listen", &admin]);
     assert!(ok && said.contains("{\"requeued\":1}"), "{said}{error}");
     server.wait_for_rows(clickhouse, &format!("{database}.events"), 2);
-    let (_, said, error) = run(&[&["check"], &settings[..], &free].concat());
+    let (_, said, error) = run(&[&["check", "--spool-dir", &spool], &settings[..], &free].concat());
     assert!(said.contains("guarantee: exactly once"), "{said}{error}");
     let (ok, said, error) = run(&[&["quarantine", "list"], &settings[..]].concat());
     assert!(ok && said.contains("bad"), "{said}{error}");
@@ -51,13 +51,15 @@ fn a_server_that_nobody_vouches_for_gets_nothing() {
     let server = Server::start_unready(clickhouse, &database, &flags);
     wait_for(|| server.log(), || server.log().contains("UnknownIssuer").then_some(()));
     assert_eq!(server.admin_get("/readyz").status, 503);
-    let (ok, said, _) = run(&[&["check", "--database", &database], &flags[..]].concat());
+    let spool = authority.path("spool");
+    let check = ["check", "--database", &database, "--spool-dir", &spool];
+    let (ok, said, _) = run(&[&check, &flags[..]].concat());
     assert!(!ok && said.contains("no connection") && said.contains("UnknownIssuer"), "{said}");
     // Of the right authority, and for another name.
     let ca_file = authority.ca_file();
     let url = url.replace("localhost", "127.0.0.1");
-    let flags = ["check", "--database", &database, "--clickhouse-url", &url, "--clickhouse-ca-file", &ca_file];
-    let (ok, said, _) = run(&flags);
+    let flags = ["--clickhouse-url", &url, "--clickhouse-ca-file", &ca_file];
+    let (ok, said, _) = run(&[&check, &flags[..]].concat());
     assert!(!ok && said.contains("no connection") && said.contains("certificate"), "{said}");
     assert_eq!(clickhouse.query(&format!("SHOW TABLES FROM {database}")), "");
 }
@@ -82,7 +84,7 @@ fn a_file_without_a_usable_certificate_stops_the_start_with_its_name() {
         let (status, log) = Server::expect_failure(clickhouse, &clickhouse.database(), &flags);
         let named = format!("--clickhouse-ca-file {path}: ");
         assert!(!status.success() && log.contains(&named) && log.contains(reason), "{reason}: {log}");
-        let (ok, said, _) = run(&[&["check"], &flags[..]].concat());
+        let (ok, said, _) = run(&[&["check", "--spool-dir", &authority.path("spool")], &flags[..]].concat());
         assert!(!ok && said.contains(&named), "{said}");
     }
 }

@@ -81,7 +81,7 @@ fn repeats_that_are_taken_out_of_a_batch_take_nothing_from_the_budget_for_good()
 fn with_few_descriptors_idle_connections_make_way_and_events_are_taken() {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let server = Server::start_after("ulimit -n 600", clickhouse, &database, &[]);
+    let server = Server::start_after("ulimit -n 400", clickhouse, &database, &[]);
     assert!(server.log().contains("--connections-max is"), "{}", server.log());
     let idle: Vec<Option<Connection>> = (0..800).map(|_| Connection::try_open(server.address())).collect();
     // A worker without an idle connection of its own refuses one until those of the others have made way.
@@ -125,7 +125,7 @@ fn liveness_is_answered_whatever_hangs_on_the_admin_address() {
     let waiting: Vec<Connection> = (0..20)
         .map(|_| {
             let mut connection = Connection::open(server.admin_address());
-            connection.send(b"GET /api/events HTTP/1.1\r\nHost: a\r\n\r\n");
+            connection.send(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n");
             connection
         })
         .collect();
