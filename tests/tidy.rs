@@ -207,3 +207,17 @@ fn names_of_tests_are_sentences() {
         }
     }
 }
+
+#[test]
+fn each_test_that_the_table_of_the_internet_names_is_there() {
+    let table = fs::read_to_string(root().join("tests/internet.md")).unwrap();
+    let names =
+        table.lines().filter_map(|line| line.strip_prefix('|')).flat_map(|line| line.split('`').skip(1).step_by(2));
+    let tests: Vec<(&str, &str)> = names.filter_map(|name| name.split_once("::")).collect();
+    assert!(tests.len() > 40, "the table was read: {tests:?}");
+    for (module, test) in tests {
+        let path = format!("tests/end_to_end/{module}.rs");
+        let text = fs::read_to_string(root().join(&path)).unwrap_or_default();
+        assert!(text.contains(&format!("fn {test}(")), "{path} has no test {test}");
+    }
+}

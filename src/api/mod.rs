@@ -202,13 +202,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_option_that_comes_twice_or_has_an_unknown_value_is_refused_and_others_are_ignored() {
-        assert_eq!(ingest_options("a=1&a=1&dry_run=0&ack=disk&key=x"), Some(IngestOptions::default()));
+    fn a_parameter_that_comes_twice_and_an_option_with_an_unknown_value_are_refused_and_others_are_ignored() {
+        assert_eq!(ingest_options("a=1&b=1&dry_run=0&ack=disk&key=x"), Some(IngestOptions::default()));
         let options = ingest_options("ack=inserted&dry_run=1").unwrap();
         assert!(options.ack == Ack::Inserted && options.dry_run);
-        for wrong in
-            ["dry_run=1&dry_run=1", "ack=disk&x&ack=disk", "key=a&key=b", "k%65y=a&key=a", "ack=", "dry_run=2", "%"]
-        {
+        for wrong in [
+            "a=1&a=1",
+            "dry_run=1&dry_run=1",
+            "ack=disk&x&ack=disk",
+            "key=a&key=b",
+            "k%65y=a&key=a",
+            "ack=",
+            "dry_run=2",
+            "%",
+        ] {
             assert_eq!(ingest_options(wrong), None, "{wrong}");
         }
     }
