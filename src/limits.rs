@@ -70,6 +70,10 @@ pub const CODING_BYTES_KEPT: usize = 4 << 20;
 /// is incomplete is copied to a buffer of the connection.
 pub const READ_SCRATCH_BYTES: usize = 256 << 10;
 
+/// Ciphertext that one TLS connection keeps of what is not complete: a record has at most 18 KiB (RFC
+/// 8446, section 5.2), and no hello of a client more than that.
+pub const TLS_KEPT_BYTES_MAX: usize = 34 << 10;
+
 /// Requests of one connection that may wait for their replies; beyond it the connection is not
 /// read. RFC 9112, section 9.3.2, leaves the number to the server.
 pub const PIPELINED_REQUESTS_MAX: usize = 64;

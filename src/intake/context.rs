@@ -201,9 +201,9 @@ impl Joining<'_> {
         let is_keyed = waits && options.key.is_some();
         match charging.charge(&answer, options, report) {
             Ok(debit) => debit.filter(|_| waits).into_iter().for_each(|debit| filling.note_debit(debit)),
-            Err(OverQuota::OverRate(_)) if is_keyed => {
+            Err(over) if is_keyed => {
                 // A repeat is free: the committer knows whether it is one.
-                filling.only_ask();
+                filling.only_ask(over.fault());
                 let _ = filling.join(waiter);
                 return (answer, true);
             }

@@ -43,7 +43,7 @@ pub(crate) fn decide(
             Ok(Committed { segment, first: Some(first).filter(|_| settled.keyed != Some(first)), ..committed })
         }
         Some(CommitOutcome::KeyReused) => Err(KEY_REUSED),
-        Some(CommitOutcome::NoRepeat) => Err(OVER_RATE),
+        Some(CommitOutcome::NoRepeat) => Err(settled.over.unwrap_or(OVER_RATE)),
         Some(CommitOutcome::Refused(refusal)) => shed(Shed::Commit(refusal)),
         None => shed(Shed::CommitTimeout),
     }

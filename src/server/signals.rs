@@ -31,11 +31,15 @@ pub(super) fn install(lifecycle: &Arc<Lifecycle>, within: Duration, reload: Relo
     });
     let interrupted = stop.clone();
     ctrlc::set_handler(move || interrupted()).map_err(std::io::Error::other).map_err(os("SIGINT can't be handled"))?;
+    // Of its own: a file on a network that hangs must not hold up a stop.
+    let (hang_up, hang_ups) = crossbeam::channel::bounded(1);
+    spawn("reload".into(), move || hang_ups.iter().for_each(|()| reload.run()))?;
     let mut signals = Signals::new([SIGTERM, SIGHUP]).map_err(os("signals can't be handled"))?;
     spawn("signals".into(), move || {
         for signal in signals.forever() {
             if signal == SIGHUP {
-                reload.run();
+                // One that waits reads everything as well.
+                let _ = hang_up.try_send(());
             } else {
                 stop();
             }

@@ -158,6 +158,19 @@ impl Worker {
                 return false;
             }
         };
+        // What is kept of an incomplete record is not there unless the budget has room for it.
+        let waiting = slot.connection.replies().bytes() + slot.unsent.capacity();
+        let more = (waiting + slot.transport.kept_bytes()).saturating_sub(context.replies.bytes());
+        if !context.replies.grow(more, Size::Small) {
+            if slot.transport.is_handshaking() {
+                self.close(index);
+                return false;
+            }
+            self.metrics.shed(Shed::InFlightBytes, 1);
+            slot.connection.refuse(Shed::InFlightBytes.into());
+            self.buffers.give_back(&mut slot.kept);
+            return true;
+        }
         let Some(fresh) = self.scratch.plain.get_mut(..len) else {
             return true;
         };
@@ -280,7 +293,7 @@ impl Worker {
         let Some(Some(slot)) = self.slots.get_mut(index) else {
             return;
         };
-        let (mut waiting, number) = (slot.connection.waiting(), slot.connection.requests());
+        let (mut waiting, number) = (slot.waiting(), slot.connection.requests());
         if !slot.unsent.is_empty() {
             // Nothing is read meanwhile: no part of a request can be late.
             waiting = Waiting::Reply;
@@ -330,7 +343,15 @@ impl Worker {
         let Some(Some(slot)) = self.slots.get_mut(index) else {
             return;
         };
-        let message = match slot.connection.waiting() {
+        if slot.connection.unfinished().is_some() {
+            // It has waited in line for the place of large requests.
+            self.metrics.shed(Shed::InFlightBytes, 1);
+            slot.connection.refuse(Shed::InFlightBytes.into());
+            self.buffers.give_back(&mut slot.kept);
+            self.send(index);
+            return;
+        }
+        let message = match slot.waiting() {
             _ if !slot.unsent.is_empty() || slot.linger.is_some() => {
                 if !self.wait_for_reader(index) {
                     self.close(index);

@@ -158,7 +158,21 @@ impl Slot {
 
     /// True when it waits for a request of which nothing has come.
     pub fn is_idle(&self) -> bool {
-        self.connection.is_idle() && self.unsent.is_empty() && !self.readable && self.linger.is_none()
+        let is_idle = self.connection.is_idle() && self.unsent.is_empty() && !self.readable && self.linger.is_none();
+        is_idle && !self.has_begun_record()
+    }
+
+    /// True when a part of a record has come behind the handshake: a request is on its way.
+    fn has_begun_record(&self) -> bool {
+        !self.transport.is_handshaking() && self.transport.kept_bytes() > 0
+    }
+
+    /// What the connection waits for.
+    pub fn waiting(&self) -> Waiting {
+        match self.connection.waiting() {
+            Waiting::Request if self.has_begun_record() => Waiting::Head,
+            waiting => waiting,
+        }
     }
 
     /// Notes what its replies, and an incomplete record, take of the budget now.

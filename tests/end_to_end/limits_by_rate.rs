@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 
 use crate::support::{
@@ -126,6 +127,39 @@ fn a_repeat_is_free_and_answered_even_when_nothing_is_left_of_the_rate() {
     server.wait_for_rows(clickhouse, &format!("{database}.events"), 48_999);
     server.wait_for_rows(clickhouse, &format!("{database}.events_quarantine"), 1);
     assert_eq!(server.metrics()["sluicegate_idempotency_keys"], 2.0);
+    assert!(server.stop().success());
+}
+
+#[test]
+fn a_repeat_above_a_burst_that_was_made_smaller_gets_its_first_reply() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    let folder = Folder::new();
+    let file = folder.path().join("keys");
+    let write =
+        |burst: u32| std::fs::write(&file, format!("key-0123456789-1 name=a rate=1/s,burst={burst}\n")).unwrap();
+    write(50_000);
+    let server = Server::start(clickhouse, &database, &["--write-key-file", file.to_str().unwrap()]);
+    let send = |key: &str, number: usize| {
+        let target = format!("{TARGET}?key=key-0123456789-1");
+        post_with(server.address(), &target, &format!("Idempotency-Key: {key}\r\n"), &events(number))
+    };
+    // One that is served at once, and one in slices.
+    let numbers = [("small", 15_000), ("large", 30_000)];
+    for (key, number) in numbers {
+        assert_eq!(send(key, number).status, 200);
+    }
+    write(10_000);
+    server.signal(Signal::HUP);
+    wait_for(|| server.log(), || server.log().contains("the write keys are read again").then_some(()));
+    wait_for(|| server.log(), || (send("another", 15_000).status == 413).then_some(()));
+    for (key, number) in numbers {
+        let again = send(key, number);
+        assert_eq!((again.status, again.text()), (200, format!("{{\"accepted\":{number},\"rejected\":0}}")), "{key}");
+        let other = send(&format!("other {key}"), number);
+        assert!(other.status == 413 && other.text().contains("too_many_events"), "{}", other.text());
+    }
+    server.wait_for_rows(clickhouse, &format!("{database}.events"), 45_000);
     assert!(server.stop().success());
 }
 

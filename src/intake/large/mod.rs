@@ -286,6 +286,8 @@ impl RequestContext<'_> {
         let filling = self.outbox.resume(own, &self.shared.handoff);
         let (answer, _) = joining.join(answer, report, filling);
         self.outbox.hand_over(&self.shared.handoff);
+        // It may be refused yet, and its batch is large.
+        self.outbox.put_back_unused();
         answer
     }
 }

@@ -112,10 +112,10 @@ impl Bench {
         assert!(matches!(self.large.place, Place::Free));
         self.replies.set(0);
         assert_eq!(self.shared.budget.bytes(), 0, "bytes stay in flight");
-        // The one that fills, which is opened for the first request, and the others.
+        // The one that fills, which no request has joined, too.
         assert!(self.outbox.fill().is_some());
         let spare: Vec<OwnBatch> = std::iter::from_fn(|| self.outbox.open_own()).collect();
-        assert_eq!(spare.len(), BATCHES_PER_WORKER - 1);
+        assert_eq!(spare.len(), BATCHES_PER_WORKER);
     }
 }
 
@@ -406,6 +406,7 @@ fn a_large_request_is_charged_once_and_one_above_the_rate_stores_nothing() {
     assert_eq!(status(&answer), Status::TooManyRequests);
     let (answer, _) = bench.serve(PLAIN, &events(2 * MANY));
     assert_eq!(status(&answer), Status::ContentTooLarge);
+    assert!(!bench.outbox.is_filling(), "a refused request keeps its batch");
     let batches = bench.batches();
     assert_eq!(batches.iter().map(|batch| batch.rows.count).sum::<u32>(), MANY as u32);
     bench.end(batches);

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::api::Fault;
 use crate::api::{Answer, Taken};
 use crate::batch::identity::Summary;
 use crate::batch::{Batch, CommitOutcome, Mark, Returned, Sequence};
@@ -47,6 +48,8 @@ pub struct Settled {
     pub waiters: Vec<Waiter>,
     /// What its requests were charged.
     pub debits: Vec<Debit>,
+    /// Why the only request of a batch that only asks is refused if it is no repeat.
+    pub over: Option<Fault>,
     /// The time since the first request of the batch was served.
     pub elapsed: Duration,
 }
@@ -63,6 +66,7 @@ struct UnderWay {
     rejected: RejectedByCode,
     /// What its requests were charged; empty where nothing is charged.
     debits: Vec<Debit>,
+    over: Option<Fault>,
     /// What the batch takes of the budget from its hand-over until it is back, however much of it the
     /// committer took out.
     charge: Charge,
@@ -132,6 +136,7 @@ impl Outbox {
             overdue: false,
             rejected: RejectedByCode::default(),
             debits: self.spare_debits.pop().unwrap_or_default(),
+            over: None,
             charge: self.budget.open(None),
         };
         Some((batch, under_way))
@@ -140,7 +145,9 @@ impl Outbox {
     /// Takes a spare batch for one request that is encoded over several turns; `None` when no batch is
     /// spare. It comes back by [`Outbox::resume`] or [`Outbox::put_back`].
     pub fn open_own(&mut self) -> Option<OwnBatch> {
-        let (batch, under_way) = self.open()?;
+        // One that no request has joined is spare as well.
+        let unused = |filling: &mut (Batch, UnderWay)| filling.1.waiters.is_empty();
+        let (batch, under_way) = self.open().or_else(|| self.filling.take_if(unused))?;
         let mark = batch.mark();
         Some(OwnBatch { batch, under_way, mark })
     }
@@ -156,6 +163,13 @@ impl Outbox {
         let (batch, under_way) = self.filling.insert((batch, under_way));
         under_way.charge.set(0);
         Filling { batch, under_way, mark, joined: false }
+    }
+
+    /// Takes back the batch that is being filled, with its memory, if no request has joined it.
+    pub fn put_back_unused(&mut self) {
+        if let Some((batch, under_way)) = self.filling.take_if(|(_, under_way)| under_way.waiters.is_empty()) {
+            self.put_back(OwnBatch { mark: batch.mark(), batch, under_way });
+        }
     }
 
     /// Takes back the batch of a request that is given up.
@@ -214,6 +228,7 @@ impl Outbox {
             keyed,
             rejected: under_way.rejected,
             debits: under_way.debits,
+            over: under_way.over,
             elapsed: under_way.begun.elapsed(),
             waiters: under_way.waiters,
         })
@@ -237,6 +252,7 @@ impl Outbox {
             rejected: RejectedByCode::default(),
             // They are settled with the outcome.
             debits: Vec::new(),
+            over: None,
             elapsed: late.begun.elapsed(),
             waiters: std::mem::take(&mut late.waiters),
         })
@@ -244,8 +260,10 @@ impl Outbox {
 
     /// Takes back the memory of [`Settled::waiters`] and [`Settled::debits`] for reuse.
     pub fn recycle(&mut self, mut waiters: Vec<Waiter>, mut debits: Vec<Debit>) {
-        waiters.clear();
-        self.spare_waiters.push(waiters);
+        if waiters.capacity() > 0 && self.spare_waiters.len() < limits::BATCHES_PER_WORKER {
+            waiters.clear();
+            self.spare_waiters.push(waiters);
+        }
         if debits.capacity() > 0 {
             debits.clear();
             self.spare_debits.push(debits);
@@ -255,6 +273,12 @@ impl Outbox {
     /// Gives back the memory of the batches that are not in use.
     pub fn shrink(&mut self) {
         self.spare.iter_mut().for_each(Batch::shrink);
+    }
+
+    /// True while a batch is taken for requests to come.
+    #[cfg(test)]
+    pub fn is_filling(&self) -> bool {
+        self.filling.is_some()
     }
 
     /// True when no request waits for a batch and no batch is under way.
@@ -321,8 +345,9 @@ impl Filling<'_> {
     }
 
     /// Rolls back what was appended, so that the batch only asks whether the key of its request was seen
-    /// before.
-    pub fn only_ask(&mut self) {
+    /// before. `over` is the reply if it was not.
+    pub fn only_ask(&mut self, over: Fault) {
+        self.under_way.over = Some(over);
         self.batch.roll_back(self.mark);
         self.batch.only_if_repeat = true;
     }

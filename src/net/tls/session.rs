@@ -11,6 +11,7 @@ use rustls::unbuffered::{
 };
 
 use super::TlsConfig;
+use crate::limits;
 
 /// The server's side of one TLS connection.
 pub struct Session {
@@ -100,7 +101,12 @@ impl Session {
                 }
             }
         }
-        self.kept = input.get(start..).unwrap_or_default().to_vec();
+        let kept = input.get(start..).unwrap_or_default();
+        if kept.len() > limits::TLS_KEPT_BYTES_MAX {
+            self.fail(output);
+            return Err(Error::General("an incomplete message is too long".to_owned()));
+        }
+        self.kept = kept.to_vec();
         Ok(written)
     }
 

@@ -10,6 +10,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, SupportedProtocolVersion};
 
 use super::*;
+use crate::limits;
 
 /// A folder with certificates, each for itself.
 struct Files {
@@ -208,6 +209,28 @@ fn a_hello_in_many_records_is_read_and_what_is_kept_of_it_is_no_place_to_write_f
     wires.client.writer().write_all(b"body").unwrap();
     wires.settle(1000);
     assert_eq!(wires.received, b"body");
+}
+
+#[test]
+fn a_message_that_never_ends_ends_the_session_before_much_of_it_is_kept() {
+    let mut files = Files::new();
+    let config = TlsConfig::load(&[files.issue(&["a.example"])], None).unwrap();
+    let mut wires = Wires::new(files.client("a.example", &TLS13), &config);
+    // The header of a hello of 65,000 bytes, and then record after record of one byte.
+    let begin = [22, 3, 1, 0, 4, 1, 0, 0xfd, 0xe8];
+    let records = std::iter::repeat_n([22, 3, 1, 0, 1, 3], 65_000);
+    let mut outcome = wires.feed(&begin);
+    let mut fed = begin.len();
+    for record in records {
+        if outcome.is_err() {
+            break;
+        }
+        assert!(wires.server.kept().len() <= limits::TLS_KEPT_BYTES_MAX);
+        outcome = wires.feed(&record);
+        fed += record.len();
+    }
+    assert!(outcome.is_err() && fed <= limits::TLS_KEPT_BYTES_MAX + 6, "{fed}");
+    assert!(wires.server.kept().is_empty() && wires.feed(&[22]).is_err());
 }
 
 #[test]

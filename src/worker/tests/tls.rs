@@ -4,6 +4,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use super::*;
+use crate::api::Shed;
 use crate::net::tls::CertificateFiles;
 
 /// A worker that speaks TLS, and the configuration of its clients.
@@ -134,4 +135,55 @@ fn a_stop_waits_for_no_handshake_that_has_not_ended() {
     let mut stream = rustls::Stream::new(&mut idle.tls, &mut idle.socket);
     assert_eq!(stream.read(&mut [0]).unwrap(), 0, "with a close_notify");
     harness.thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_request_whose_record_has_begun_is_served_during_a_stop_and_has_the_time_of_a_head() {
+    let (harness, config) = start(|_| {});
+    let mut client = Client::open(&harness, &config);
+    let sealed = client.seal(HEALTH);
+    let (front, back) = sealed.split_at(sealed.len() - 1);
+    client.socket.write_all(front).unwrap();
+    wait_until("a record is not in the budget", || harness.shared.budget.bytes() > 0);
+    harness.shared.handoff.lifecycle.stop(Duration::from_secs(600));
+    harness.shared.handoff.wake_workers();
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_millis(limits::STOPPING_IDLE_MS + 3 * limits::SWEEP_MS) {
+        thread::sleep(Duration::from_millis(10));
+    }
+    client.socket.write_all(back).unwrap();
+    assert_eq!(client.read(12), b"HTTP/1.1 503", "as health says during a stop");
+    drop(client);
+    harness.thread.join().unwrap().unwrap();
+
+    let (harness, config) = start(|shared| shared.timeouts.head = Duration::from_millis(300));
+    let mut client = Client::open(&harness, &config);
+    let sealed = client.seal(HEALTH);
+    client.socket.write_all(&sealed[..sealed.len() - 1]).unwrap();
+    assert_eq!(client.read(12), b"HTTP/1.1 408");
+    drop(client);
+    harness.stop();
+}
+
+#[test]
+fn one_address_keeps_no_more_of_incomplete_records_than_its_share() {
+    let (harness, config) = start(|_| {});
+    let half = harness.shared.budget.connection_max() as u64;
+    let mut clients = Vec::new();
+    // A record of 16 KiB each, of which the last byte is missing.
+    for _ in 0..100 {
+        let mut client = Client::open(&harness, &config);
+        let mut sealed = Vec::new();
+        client.tls.writer().write_all(&[b'a'; 16 << 10]).unwrap();
+        while client.tls.wants_write() {
+            client.tls.write_tls(&mut sealed).unwrap();
+        }
+        // What was refused is closed.
+        let _ = client.socket.write_all(&sealed[..sealed.len() - 1]);
+        clients.push(client);
+        assert!(harness.shared.budget.bytes() <= half + (64 << 10), "{}", harness.shared.budget.bytes());
+    }
+    wait_until("nobody was refused", || harness.metrics.shed[Shed::InFlightBytes.index()].get() > 0);
+    drop(clients);
+    harness.stop();
 }
