@@ -24,6 +24,8 @@ mod tls;
 mod zookeeper;
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 pub use browser::{Browser, Pages};
@@ -53,11 +55,13 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// that tries to connect meanwhile could even be connected to itself.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, and that no other test of this process was given: a server takes a
+/// while to listen on it.
 pub fn free_address() -> SocketAddr {
+    static GIVEN: OnceLock<AtomicU64> = OnceLock::new();
+    let given = GIVEN.get_or_init(|| AtomicU64::new(Random::new(random::fresh(), 0).below(PORTS.len() as u64)));
     let is_free = |address: &SocketAddr| TcpListener::bind(address).is_ok();
-    let mut random = Random::new(random::fresh(), 0);
-    let ports = std::iter::repeat_with(|| PORTS.start + random.below(PORTS.len() as u64) as u16);
+    let ports = std::iter::repeat_with(|| PORTS.start + (given.fetch_add(1, Relaxed) % PORTS.len() as u64) as u16);
     let mut addresses = ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
     addresses.find(is_free).expect("a free port")
 }
