@@ -14,9 +14,7 @@ use std::time::Instant;
 
 use libfuzzer_sys::fuzz_target;
 use sluicegate::api::cors::Cors;
-use sluicegate::api::{
-    Ack, Answer, Fault, IngestOptions, Rendering, Reply, ReplyFields, RequestIds, Route, Shed,
-};
+use sluicegate::api::{Ack, Answer, Fault, IngestOptions, Rendering, Reply, ReplyFields, RequestIds, Route, Shed};
 use sluicegate::batch::{CommitRefusal, SegmentNumber, Sequence};
 use sluicegate::connection::{Committed, Connection, RequestLimits, Served, Service, Unfinished};
 use sluicegate::http::{CONTINUE, DateCache, Head, HeadLimits, Method, Status, client_address};
@@ -209,7 +207,8 @@ impl Side {
 
 fn run<'a>(order: u8, full: u8, long: u8, pieces: impl Iterator<Item = &'a [u8]>) -> (Outcome, bool) {
     let service = Recorder { full, long, ..Recorder::default() };
-    let mut side = Side { connection: Connection::default(), service, out: Vec::new(), order, ids: RequestIds::seeded(0) };
+    let mut side =
+        Side { connection: Connection::default(), service, out: Vec::new(), order, ids: RequestIds::seeded(0) };
     side.feed(pieces);
     side.end()
 }
