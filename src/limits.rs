@@ -248,8 +248,11 @@ pub const GATHER_MAX: Duration = Duration::from_millis(2);
 /// What a segment's blocks may take before its frames, beside what is frozen into it, twice.
 pub const SEGMENT_BLOCKS_BYTES: u64 = 24 << 10;
 
-/// Room on the spool's disk that is kept for what a full disk still has to take: how a segment is cut, the
-/// keys of one that is sealed. Each takes a few KiB and gives back a segment's room once that is inserted.
+/// Length of each of the journal's two files.
+pub const JOURNAL_BYTES: u64 = 8 << 20;
+
+/// Room on the spool's disk that is kept for what a full disk still has to take: the keys of a segment that
+/// is sealed. Each takes a few KiB and gives back a segment's room once that is inserted.
 pub const SPARE_BYTES: u64 = 1 << 20;
 
 /// The most headers that can be configured; their slots are on the worker's stack, which costs

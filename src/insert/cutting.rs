@@ -39,14 +39,13 @@ impl Work {
             state: PieceState::Waiting,
         };
         let pieces = divide(segment, frozen, &whole, failure)?;
-        let cut = Cut { token: segment.name(), pieces, refused_are_sent: false, refused_are_stored: false };
-        segment.save_cut(cut).map_err(Failure::on_disk)
+        segment.cut_into(pieces).map_err(Failure::on_disk)
     }
 
     /// Notes that ClickHouse refuses a piece: marks a single row as refused, and cuts a longer piece into
     /// smaller ones.
     pub(super) fn cut_piece(&mut self, index: usize, frozen: &Frozen, failure: &Failure) -> Result<(), Failure> {
-        let (mut cut, piece) = self.piece(index)?;
+        let (cut, piece) = self.piece(index)?;
         let pieces = if piece.rows == 1 && failure.class == Class::Split {
             return Err(Failure::hold(format!("a single row exceeds a limit: {}", failure.reason)));
         } else if piece.rows == 1 {
@@ -55,8 +54,7 @@ impl Work {
         } else {
             divide(&self.segment, frozen, &piece, failure)?
         };
-        cut.pieces.splice(index..=index, pieces);
-        if cut.pieces.len() > PIECES_MAX && failure.class == Class::Cut && !self.orders.force {
+        if cut.pieces.len() - 1 + pieces.len() > PIECES_MAX && failure.class == Class::Cut && !self.orders.force {
             return Err(Failure::hold(format!(
                 "ClickHouse refuses so many rows that more than {PIECES_MAX} pieces would be needed; once the table \
                  takes them they go in by themselves, and `sluicegate spool requeue --force` cuts every one of them out \
@@ -64,15 +62,14 @@ impl Work {
                 failure.reason
             )));
         }
-        self.segment.save_cut(cut).map_err(Failure::on_disk)
+        self.segment.replace_piece(index, pieces).map_err(Failure::on_disk)
     }
 
     /// Notes the new state of a piece durably, and returns the number of its rows.
     pub(super) fn turn_piece(&mut self, index: usize, state: PieceState) -> Result<u64, Failure> {
-        let (mut cut, piece) = self.piece(index)?;
+        let (_, piece) = self.piece(index)?;
         let rows = piece.rows;
-        cut.pieces.splice(index..=index, [Piece { state, ..piece }]);
-        self.segment.save_cut(cut).map_err(Failure::on_disk)?;
+        self.segment.replace_piece(index, vec![Piece { state, ..piece }]).map_err(Failure::on_disk)?;
         Ok(rows)
     }
 
@@ -97,17 +94,16 @@ impl Work {
 
     /// The INSERT of the refused rows into the quarantine table, under a token of their own.
     pub(super) fn prepare_refused(&mut self, frozen: &Frozen) -> Result<Insert, Failure> {
-        let mut cut = self.cut()?;
+        let cut = self.cut()?;
         let bytes = Bytes::from(refused_rows(&self.segment, frozen, &cut).map_err(Failure::on_disk)?);
         let rows = cut.refused();
         if !cut.refused_are_sent {
             // An attempt that is still open belongs to a proven piece: a crash came between the proof
             // and its note. It must not keep this INSERT, into another table, to the piece's server.
             if self.segment.open_attempt().is_some() {
-                self.segment.attempt_answered().map_err(Failure::on_disk)?;
+                self.segment.attempt_answered();
             }
-            cut.refused_are_sent = true;
-            self.segment.save_cut(cut).map_err(Failure::on_disk)?;
+            self.segment.refused_are_sent().map_err(Failure::on_disk)?;
         }
         let open_since_ms = self.segment.open_attempt().map(|open| open.since_ms);
         Ok(Insert {
@@ -125,10 +121,8 @@ impl Work {
 
     /// Notes durably that the refused rows are in the quarantine table, and returns their number.
     pub(super) fn refused_are_stored(&mut self) -> Result<u64, Failure> {
-        let mut cut = self.cut()?;
-        cut.refused_are_stored = true;
-        let refused = cut.refused();
-        self.segment.save_cut(cut).map_err(Failure::on_disk)?;
+        let refused = self.cut()?.refused();
+        self.segment.refused_are_stored().map_err(Failure::on_disk)?;
         Ok(refused)
     }
 

@@ -207,7 +207,7 @@ impl Inserts {
             Sent::Piece(index) => {
                 let rows = work.turn_piece(index, PieceState::Inserted)?;
                 self.spool.inserted(work.segment.number(), rows, 0);
-                work.segment.attempt_answered().map_err(Failure::on_disk)?;
+                work.segment.attempt_answered();
             }
             Sent::Refused => {
                 let refused = work.refused_are_stored()?;
@@ -247,14 +247,14 @@ impl Inserts {
         }
         match (verdict.class, insert.sent) {
             (Class::Cut | Class::Split, Sent::Rows) => {
-                work.segment.attempt_answered().map_err(Failure::on_disk)?;
+                work.segment.attempt_answered();
                 work.cut_whole(&insert.frozen, &failure)?;
                 // Report the failure in the log; the pieces are sent with the next attempt.
                 Err(failure)
             }
             (Class::Cut | Class::Split, Sent::Piece(index)) => {
                 let cut = work.cut_piece(index, &insert.frozen, &failure);
-                work.segment.attempt_answered().map_err(Failure::on_disk)?;
+                work.segment.attempt_answered();
                 cut
             }
             (class, sent) => {
@@ -262,7 +262,7 @@ impl Inserts {
                     if let Sent::Piece(index) = sent {
                         work.turn_piece(index, PieceState::Waiting)?;
                     }
-                    work.segment.attempt_answered().map_err(Failure::on_disk)?;
+                    work.segment.attempt_answered();
                 }
                 Err(Failure { class, ..failure })
             }

@@ -128,7 +128,7 @@ mod tests {
     fn cut(states: &[PieceState], refused_are_stored: bool) -> Cut {
         let piece = |state: &PieceState| Piece { first: 0, rows: 1, offset: 0, bytes: 1, state: state.clone() };
         let pieces = states.iter().map(piece).collect();
-        Cut { token: "t".into(), pieces, refused_are_sent: refused_are_stored, refused_are_stored }
+        Cut { pieces, refused_are_sent: refused_are_stored, refused_are_stored }
     }
 
     #[test]

@@ -84,6 +84,9 @@ pub fn run(settings: &Settings) -> Result<(), DrainError> {
     let inserts = Inserts::new(&settings.table(), *settings.insert_timeout, servers, ends);
     let client = InsertClient::new(settings.insert_compression, &trust).map_err(DrainError::Io)?;
     inserts.run(&client);
+    if let Err(error) = spool.pool().flush() {
+        tracing::debug!(%error, "the next start looks up segments whose attempts were answered");
+    }
     let ledger = spool.metrics().ledger();
     if !ledger.balances() {
         return Err(DrainError::Unbalanced(ledger));

@@ -12,12 +12,13 @@ use crate::config::Settings;
 use crate::handoff::Handoff;
 use crate::insert::inserter::{Ends, Inserts};
 use crate::insert::stream::InsertClient;
-use crate::spool::{Committer, Recovered, Spool, SpoolMetrics};
+use crate::spool::{Committer, Recovered, SegmentPool, Spool, SpoolMetrics};
 
 /// The committer and the inserters.
 pub(super) struct Pipeline {
     pub(super) inserts: Arc<Inserts>,
     spool: Arc<SpoolMetrics>,
+    pool: Arc<SegmentPool>,
     committer: JoinHandle<()>,
     inserters: Vec<JoinHandle<()>>,
 }
@@ -37,10 +38,10 @@ impl Pipeline {
             // The receiver is alive, so the channel takes the segment.
             let _ = sender.send(segment);
         }
-        let metrics = spool.metrics();
+        let (metrics, pool) = (spool.metrics(), spool.pool());
         let ends = Ends {
             sealed,
-            pool: spool.pool(),
+            pool: pool.clone(),
             spool: metrics.clone(),
             metrics: admin.inserts.clone(),
             handoff: handoff.clone(),
@@ -67,7 +68,7 @@ impl Pipeline {
         }
         let committer = Committer::new(spool, handoff.clone(), frozen, sender, count);
         let committer = spawn("committer".into(), move || committer.run())?;
-        Ok(Self { inserts, spool: metrics, committer, inserters })
+        Ok(Self { inserts, spool: metrics, pool, committer, inserters })
     }
 
     /// True once all threads have ended.
@@ -77,6 +78,9 @@ impl Pipeline {
 
     /// Says in the log what a stop has left in the spool.
     pub(super) fn log_what_is_left(&self) {
+        if let Err(error) = self.pool.flush() {
+            tracing::debug!(%error, "the next start looks up segments whose attempts were answered");
+        }
         let (events, rejected_lines) = (self.spool.spooled_rows(), self.spool.spooled_rejected());
         match (events, rejected_lines, self.spool.postponed()) {
             (0, 0, 0) => tracing::info!("stopped; every event is in ClickHouse"),

@@ -1,22 +1,21 @@
-//! The three blocks in front of a segment's frames: identity, seal and progress.
+//! The blocks in front of a segment's frames: identity and seal.
 
 use super::frame::{get, get_u32, get_u64};
+use super::journal::BlockId;
 use crate::batch::{Epoch, Position, SegmentNumber};
 
 /// Size of a block: one page, so that writing one block never touches another.
 pub(super) const BLOCK: usize = 4096;
 
 const IDENTITY_MAGIC: &[u8; 8] = b"SLUICEG1";
-/// The format version that is written, and the only one that is read.
-pub(super) const VERSION: u32 = 2;
+/// The format version that is written.
+pub(super) const VERSION: u32 = 3;
+/// The version before the journal, whose segments are read as well.
+pub(super) const VERSION_BEFORE: u32 = 2;
 const IDENTITY_FIXED: usize = 60;
 /// The longest node id and frozen text that are believed.
 pub(super) const IDENTITY_BYTES_MAX: usize = 4 << 20;
 const SEAL_MAGIC: &[u8; 8] = b"SEALED 1";
-const PROGRESS_MAGIC: &[u8; 8] = b"PROGRESS";
-const PROGRESS_FIXED: usize = 52;
-/// A longer window name is truncated to this length.
-const WINDOW_BYTES_MAX: usize = 1024;
 
 /// The offset of the first frame, from the length of the identity block.
 pub(super) fn frames_start(identity_len: u64) -> u64 {
@@ -70,6 +69,11 @@ impl Identity {
             && len.is_multiple_of(BLOCK)
             && (BLOCK..=IDENTITY_BYTES_MAX).contains(&len);
         plausible.then_some(len)
+    }
+
+    /// The name of the segment's block in the journal.
+    pub(super) fn block_id(&self) -> BlockId {
+        BlockId { epoch: self.epoch, number: self.number }
     }
 
     pub(super) fn decode(block: &[u8]) -> Option<Self> {
@@ -148,90 +152,6 @@ impl Seal {
     }
 }
 
-/// The progress block: how far a sealed segment is inserted.
-///
-/// The block is overwritten in place, so a crash may tear it. A torn block is ignored; the segment
-/// then counts as one that ClickHouse may have.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Progress {
-    /// The rows are proven, the rejected lines are not.
-    pub(super) rows_inserted: bool,
-    /// An operator ordered to send the segment although ClickHouse may have it.
-    pub(super) forced: bool,
-    /// ClickHouse may have the token of the open attempt without its rows; see
-    /// [`super::SealedSegment::suspect_attempt`].
-    pub(super) suspect: bool,
-    /// Number of used-up tokens; see [`super::SealedSegment::use_up_token`].
-    pub(super) generation: u32,
-    /// The first attempt whose outcome is unknown.
-    pub(super) open: Option<OpenAttempt>,
-}
-
-/// An attempt without an answer: ClickHouse may have stored the rows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OpenAttempt {
-    /// Start of the attempt, Unix ms.
-    pub since_ms: u64,
-    /// The newest segment number when the attempt began; bounds the number of later INSERTs.
-    pub newest: SegmentNumber,
-    /// The caller's note about the server of the attempt; empty if unknown.
-    pub server: String,
-}
-
-impl OpenAttempt {
-    /// The attempt that is assumed when the disk does not say what was sent, or to which server.
-    pub(super) fn unknown(since_ms: u64, newest: SegmentNumber) -> Self {
-        Self { since_ms, newest, server: String::new() }
-    }
-
-    pub(super) fn is_unknown(&self) -> bool {
-        self.server.is_empty()
-    }
-}
-
-impl Progress {
-    pub(super) fn encode(&self, epoch: Epoch, number: SegmentNumber) -> Vec<u8> {
-        let mut block = Vec::with_capacity(BLOCK);
-        block.extend_from_slice(PROGRESS_MAGIC);
-        let open = self.open.as_ref();
-        let window = open.map_or("", |open| open.server.as_str()).as_bytes();
-        let window = window.get(..WINDOW_BYTES_MAX).unwrap_or(window);
-        let flags = u32::from(self.rows_inserted)
-            | u32::from(open.is_some()) << 1
-            | u32::from(self.forced) << 2
-            | u32::from(self.suspect) << 3;
-        let (since_ms, newest) = open.map_or((0, 0), |open| (open.since_ms, open.newest.get()));
-        for value in [epoch.get(), number.get()] {
-            block.extend_from_slice(&value.to_le_bytes());
-        }
-        for value in [flags, self.generation] {
-            block.extend_from_slice(&value.to_le_bytes());
-        }
-        for value in [since_ms, newest] {
-            block.extend_from_slice(&value.to_le_bytes());
-        }
-        block.extend_from_slice(&(window.len() as u32).to_le_bytes());
-        block.extend_from_slice(window);
-        finish(block)
-    }
-
-    pub(super) fn decode(block: &[u8], epoch: Epoch, number: SegmentNumber) -> Option<Self> {
-        let window_len = (get_u32(block, 48)? as usize).min(WINDOW_BYTES_MAX);
-        let whole = check(block, PROGRESS_MAGIC, PROGRESS_FIXED + window_len)?;
-        if get_u64(whole, 8)? != epoch.get() || get_u64(whole, 16)? != number.get() {
-            return None;
-        }
-        let flags = get_u32(whole, 24)?;
-        let open = (flags & 2 != 0).then_some(OpenAttempt {
-            since_ms: get_u64(whole, 32)?,
-            newest: SegmentNumber::new(get_u64(whole, 40)?),
-            server: String::from_utf8_lossy(get(whole, PROGRESS_FIXED, window_len)?).into_owned(),
-        });
-        let generation = get_u32(whole, 28)?;
-        Some(Self { rows_inserted: flags & 1 != 0, forced: flags & 4 != 0, suspect: flags & 8 != 0, generation, open })
-    }
-}
-
 fn finish(mut block: Vec<u8>) -> Vec<u8> {
     let checksum = crc32c::crc32c(&block);
     block.extend_from_slice(&checksum.to_le_bytes());
@@ -240,7 +160,7 @@ fn finish(mut block: Vec<u8>) -> Vec<u8> {
 }
 
 /// The first `len` bytes, if they begin with `magic` and are followed by their checksum.
-fn check<'a>(block: &'a [u8], magic: &[u8], len: usize) -> Option<&'a [u8]> {
+pub(super) fn check<'a>(block: &'a [u8], magic: &[u8], len: usize) -> Option<&'a [u8]> {
     let whole = get(block, 0, len)?;
     (whole.starts_with(magic) && get_u32(block, len)? == crc32c::crc32c(whole)).then_some(whole)
 }
@@ -293,27 +213,5 @@ mod tests {
             bad[at] ^= 0x10;
             assert_eq!(Seal::decode(&bad, Epoch::new(5), SegmentNumber::new(6)), None, "{at}");
         }
-        for open in [None, Some(OpenAttempt { since_ms: 3, newest: SegmentNumber::new(9), server: "table 1".into() })] {
-            let is_open = open.is_some();
-            let progress = Progress {
-                rows_inserted: is_open,
-                forced: !is_open,
-                suspect: is_open,
-                generation: u32::from(is_open) * 7,
-                open,
-            };
-            let block = progress.encode(Epoch::new(5), SegmentNumber::new(6));
-            assert_eq!(
-                (block.len(), Progress::decode(&block, Epoch::new(5), SegmentNumber::new(6))),
-                (BLOCK, Some(progress))
-            );
-            assert_eq!(Progress::decode(&block, Epoch::new(6), SegmentNumber::new(5)), None);
-            for at in 0..PROGRESS_FIXED {
-                let mut bad = block.clone();
-                bad[at] ^= 4;
-                assert_eq!(Progress::decode(&bad, Epoch::new(5), SegmentNumber::new(6)), None, "{at}");
-            }
-        }
-        assert_eq!(Progress::decode(&[0; BLOCK], Epoch::new(0), SegmentNumber::new(0)), None);
     }
 }

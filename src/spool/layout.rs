@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use super::adoption::TRIPWIRE;
+use super::journal::Journal;
 use super::sealed::{Opened, SealedSegment};
 use super::storage::{self, EntryKind, FolderEntry, Storage, is_out_of_space};
 use crate::batch::{Epoch, SegmentNumber};
@@ -15,9 +17,9 @@ use crate::limits;
 /// The kind of a segment's file, which is its file name extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileKind {
-    /// A segment that is open, or sealed and never sent.
+    /// A segment that is open, or sealed.
     Segment,
-    /// A sealed segment whose rows ClickHouse may have.
+    /// One that an older release has sent; it gets the other name when it is adopted.
     Sent,
     /// The copy that a recovery is writing.
     Copy,
@@ -38,7 +40,9 @@ type Lock = Box<dyn Any + Send + Sync>;
 pub(super) struct Layout {
     storage: Arc<dyn Storage>,
     dir: PathBuf,
+    table: String,
     table_dir: PathBuf,
+    journal: Arc<Journal>,
     node_id: String,
     node_id_is_kept: AtomicBool,
     has_spare: AtomicBool,
@@ -63,6 +67,7 @@ impl Layout {
             &table_dir.join("free"),
             &table_dir.join("damaged"),
             &dir.join("keys"),
+            &dir.join(STATE),
             &table_dir.join("seen"),
         ] {
             storage.make_folder(folder).map_err(failed(format!("making {}", folder.display())))?;
@@ -83,24 +88,62 @@ impl Layout {
         for folder in [dir, &table_dir] {
             storage.sync_folder(folder).map_err(failed(format!("syncing {}", folder.display())))?;
         }
+        let journal = Arc::new(load_journal(&storage, dir, &table_dir)?);
         let spare = storage.open(&dir.join(SPARE)).and_then(|file| file.len());
         let has_spare = AtomicBool::new(spare.is_ok_and(|len| len >= limits::SPARE_BYTES));
-        let dir = dir.to_owned();
-        Ok(Self { storage, dir, table_dir, node_id, node_id_is_kept, has_spare, epoch, _lock: Some(lock) })
+        let (dir, table) = (dir.to_owned(), table.to_owned());
+        let _lock = Some(lock);
+        Ok(Self { storage, dir, table, table_dir, journal, node_id, node_id_is_kept, has_spare, epoch, _lock })
     }
 
     /// Creates a layout without the lock, which must not be used to write.
-    pub(super) fn read_only(storage: Arc<dyn Storage>, dir: &Path, table: &str) -> Self {
-        Self {
+    pub(super) fn read_only(storage: Arc<dyn Storage>, dir: &Path, table: &str) -> Result<Self, SpoolError> {
+        let table_dir = dir.join(table);
+        let journal = Arc::new(load_journal(&storage, dir, &table_dir)?);
+        Ok(Self {
             storage,
             dir: dir.to_owned(),
-            table_dir: dir.join(table),
+            table: table.to_owned(),
+            table_dir,
+            journal,
             node_id: String::new(),
             node_id_is_kept: AtomicBool::new(true),
             has_spare: AtomicBool::new(false),
             epoch: Epoch::default(),
             _lock: None,
+        })
+    }
+
+    /// Where the same spool has another table, to look at.
+    pub(super) fn of_table(&self, table: &str) -> Self {
+        Self {
+            storage: self.storage.clone(),
+            dir: self.dir.clone(),
+            table: table.to_owned(),
+            table_dir: self.dir.join(table),
+            journal: self.journal.clone(),
+            node_id: self.node_id.clone(),
+            node_id_is_kept: AtomicBool::new(true),
+            has_spare: AtomicBool::new(false),
+            epoch: self.epoch,
+            _lock: None,
         }
+    }
+
+    /// The tables that have a folder.
+    pub(super) fn tables(&self) -> io::Result<Vec<String>> {
+        let folders = self.storage.list(&self.dir)?.into_iter().filter(|entry| entry.kind == EntryKind::Folder);
+        Ok(folders.map(|folder| folder.name).collect())
+    }
+
+    /// What became of the segments.
+    pub(super) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// The table whose folder it is.
+    pub(super) fn table(&self) -> &str {
+        &self.table
     }
 
     /// The file system of the spool.
@@ -119,8 +162,9 @@ impl Layout {
         Ok(())
     }
 
-    /// Keeps [`limits::SPARE_BYTES`] of the disk, where they are not kept yet.
+    /// Keeps [`limits::SPARE_BYTES`] of the disk, and the room of the journal, where they are not kept yet.
     pub(super) fn keep_spare(&self) -> io::Result<()> {
+        self.journal.keep_room()?;
         if !self.has_spare.load(Relaxed) {
             let file = self.storage.create(&self.dir.join(SPARE))?;
             file.reserve(limits::SPARE_BYTES)?;
@@ -143,14 +187,9 @@ impl Layout {
 
     /// What the spool holds for other tables than this one.
     pub(super) fn others(&self) -> io::Result<Vec<OtherTable>> {
-        let folders = self.storage.list(&self.dir)?;
         let mut others = Vec::new();
-        for FolderEntry { name, kind, .. } in folders {
-            let table_dir = self.dir.join(&name);
-            if kind != EntryKind::Folder || table_dir == self.table_dir || table_dir == self.keys_dir() {
-                continue;
-            }
-            let other = Arc::new(Self::read_only(self.storage.clone(), &self.dir, &name));
+        for name in self.tables()?.into_iter().filter(|name| *name != self.table) {
+            let other = Arc::new(self.of_table(&name));
             // What this user may not read, as a disk's lost+found, is none of the spool's.
             let Ok(Listing { segments, .. }) = other.list() else { continue };
             let mut found = OtherTable { name, segments: 0, events: 0 };
@@ -204,7 +243,7 @@ impl Layout {
         self.table_dir.join(format!("{:020}.{}", number.get(), kind.extension()))
     }
 
-    /// The file with the cut of a segment.
+    /// The file with the cut of a segment, by an older release.
     pub(super) fn cut_path(&self, number: SegmentNumber) -> PathBuf {
         self.table_dir.join(format!("{:020}.cut", number.get()))
     }
@@ -214,6 +253,7 @@ impl Layout {
         let (mut segments, mut strange) = (Vec::new(), Vec::new());
         for FolderEntry { name, kind, .. } in self.storage.list(&self.table_dir)? {
             match parse_name(&name) {
+                Some((TRIPWIRE, _)) => {}
                 Some(segment) if kind == EntryKind::File => segments.push(segment),
                 _ if is_like_a_segment(&name, kind) => strange.push(name),
                 _ => {}
@@ -245,6 +285,14 @@ pub(super) struct Listing {
     /// Names that look like a segment's and are none.
     pub(super) strange: Vec<String>,
 }
+
+fn load_journal(storage: &Arc<dyn Storage>, dir: &Path, table_dir: &Path) -> Result<Journal, SpoolError> {
+    let state = dir.join(STATE);
+    Journal::load(storage.clone(), &state, table_dir).map_err(failed(format!("reading {}", state.display())))
+}
+
+/// The folder of the journal.
+const STATE: &str = "state";
 
 /// The file that keeps room on the disk.
 const SPARE: &str = "spare";
@@ -346,7 +394,7 @@ fn kept_node_id(storage: &dyn Storage, path: &Path) -> io::Result<Option<String>
     Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
 }
 
-fn random() -> io::Result<u64> {
+pub(super) fn random() -> io::Result<u64> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     Ok(u64::from_le_bytes(bytes))

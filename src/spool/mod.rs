@@ -7,13 +7,13 @@
 //! | `<spool-dir>` itself, `<spool-dir>/lock` | locked by the process that owns the spool; the file is empty |
 //! | `<spool-dir>/node-id` | the node id that deduplication tokens begin with |
 //! | `<spool-dir>/spare` | disk space for the records that a full disk still has to take; the contents do not count |
+//! | `<spool-dir>/state/0`, `<spool-dir>/state/1` | what became of the segments; see [`journal`] |
 //! | `<spool-dir>/keys/<hour>.log` | request keys of sealed segments; see [`repeats`] |
 //! | `<spool-dir>/<table>/schema.json` | the last known columns of the table; written by `server` and `clickhouse` |
 //! | `<spool-dir>/<table>/numbers` | the segment numbers that may have been used; see [`numbers`] |
-//! | `<spool-dir>/<table>/<number>.segment` | a segment that is open, or sealed and never sent |
-//! | `<spool-dir>/<table>/<number>.sent` | a sealed segment whose rows ClickHouse may have |
-//! | `<spool-dir>/<table>/<number>.cut` | how the segment's rows are cut into pieces: JSON and a checksum; see [`Cut`] |
-//! | `<spool-dir>/<table>/<number>.new` | a segment or cut that is being written; ignored after a crash |
+//! | `<spool-dir>/<table>/<number>.segment` | a segment that is open, or sealed |
+//! | `<spool-dir>/<table>/00000000000000000000.segment` | keeps releases before this one out; see [`adoption`] |
+//! | `<spool-dir>/<table>/<number>.new` | a segment that is being made; ignored after a crash |
 //! | `<spool-dir>/<table>/<number>.copy` | the copy that a recovery is writing; ignored after a crash |
 //! | `<spool-dir>/<table>/seen/<hour>.log` | event identities of sealed segments; see [`repeats`] |
 //! | `<spool-dir>/<table>/damaged/` | files that could not be read completely, or are no segments; see [`salvage`], [`aside`] |
@@ -22,14 +22,14 @@
 //! Files have mode 0600, folders 0700. A segment number is written with 20 digits, and is never used
 //! twice.
 //!
-//! # A segment, version 2, byte by byte
+//! # A segment, version 3, byte by byte
 //!
 //! All integers are little-endian; every checksum is CRC-32C.
 //!
 //! ```text
 //! identity block, a multiple of 8192 bytes, written when the segment is opened: its second half is a
 //! copy of the first (without it, a multiple of 4096, in files of releases before)
-//!   0  8  "SLUICEG1"            8  4  version = 2        12  4  length I of this block
+//!   0  8  "SLUICEG1"            8  4  version = 3        12  4  length I of this block
 //!  16  8  epoch                24  8  number             32  8  created, Unix ms
 //!  40  8  position of the first frame
 //!  48  4  length of node id    52  4  length of frozen   56  4  checksum of bytes 0..56, node id, frozen
@@ -42,15 +42,7 @@
 //!  72  8  sealed, Unix ms      80  4  checksum over the frames' payload checksums
 //!  84  4  checksum of bytes 0..84
 //!
-//! progress block, 4096 bytes at I + 4096, overwritten as the segment is inserted
-//!   0  8  "PROGRESS"            8  8  epoch              16  8  number
-//!  24  4  flags: 1 = the rows are inserted and the rejected lines are not; 2 = an attempt is open;
-//!         4 = forced: an operator ordered to send the segment although ClickHouse may have it;
-//!         8 = ClickHouse may have the token of the open attempt without its rows
-//!  28  4  number of used-up tokens
-//!  32  8  start of the open attempt, Unix ms            40  8  newest segment number at that time
-//!  48  4  length W of the server note                   52  W  the inserter's note about the server
-//! 52+W 4  checksum of bytes 0..52+W
+//! 4096 bytes at I + 4096 that do not count (in version 2, what [`adoption`] reads)
 //!
 //! frames from I + 8192 to the end offset
 //!   0  4  "FRAM"                4  4  rows                8  4  rejected
@@ -79,12 +71,14 @@
 //! | the identity block, and the folder entry of the segment | the first frame of the segment is acknowledged |
 //! | a frame | its batch is acknowledged (`sync`), or its segment is sealed (`written`) |
 //! | the seal | the segment is handed to an inserter |
-//! | the open attempt, and the name `.sent` | the first byte of the INSERT is sent |
-//! | a cut | the first piece of the cut is sent |
-//! | a used-up token | anything is sent under the next token |
+//! | the record of an attempt | the first byte of the INSERT is sent |
+//! | the record of a cut | the first piece of the cut is sent |
+//! | the record of a used-up token | anything is sent under the next token |
+//! | the record that all is proven | the segment's file is removed or reused |
 //!
-//! A `.sent` segment without a valid progress block may have been sent to any server at any time.
+//! When records of the journal were lost, any sealed segment may have been sent, to any server at any time.
 
+mod adoption;
 mod aside;
 mod block;
 mod committer;
@@ -92,6 +86,7 @@ mod copying;
 mod cut;
 mod frame;
 mod held;
+mod journal;
 mod layout;
 mod ledger;
 mod metrics;
@@ -112,10 +107,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use block::OpenAttempt;
 pub use committer::Committer;
 pub use cut::{Cut, Piece, PieceState};
 pub use held::{Cause, Held, Orders};
+pub use journal::OpenAttempt;
 pub use layout::{OtherTable, SpoolError};
 pub use ledger::{Accounts, Events, LedgerSnapshot};
 pub use metrics::{COMMIT_SECONDS, SpoolMetrics};
@@ -247,13 +242,7 @@ impl Spool {
     /// If there is still too little disk space, or on another I/O error.
     fn recover_postponed(&mut self) -> io::Result<Option<SealedSegment>> {
         while let Some(number) = self.postponed.first().copied() {
-            let recovered = recovery::recover_one(
-                &self.layout,
-                &self.metrics,
-                number,
-                layout::FileKind::Segment,
-                &mut self.repeats,
-            )?;
+            let recovered = recovery::recover_one(&self.layout, &self.metrics, number, &mut self.repeats)?;
             self.postponed.remove(0);
             self.metrics.set_postponed(self.postponed.len());
             if let Some(segment) = recovered {
@@ -292,7 +281,7 @@ impl Spool {
 ///
 /// If the folder can't be read.
 pub fn inspect(dir: &Path, table: &str) -> Result<Vec<Inspected>, SpoolError> {
-    recovery::inspect(&Arc::new(Layout::read_only(Arc::new(Disk), dir, table)))
+    recovery::inspect(&Arc::new(Layout::read_only(Arc::new(Disk), dir, table)?))
 }
 
 /// Says whether a file may become so long, where the process's limits allow less.

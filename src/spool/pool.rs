@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crossbeam::queue::ArrayQueue;
 
+use super::journal::Change;
 use super::layout::{FileKind, Layout};
 use super::ledger::Events;
 use super::metrics::SpoolMetrics;
@@ -78,23 +79,24 @@ impl SegmentPool {
         }
     }
 
-    /// Takes a segment whose insert is proven out of the spool (invariant 4).
+    /// Takes a segment whose insert is proven out of the spool (invariant 4). The proof is durable before
+    /// the file goes, so no start sends it again.
     ///
     /// # Errors
     ///
     /// I/O errors. The call may be repeated; the next start finds the segment again.
     pub fn retire(&self, segment: &SealedSegment) -> io::Result<()> {
+        let journal = self.layout.journal();
+        if !journal.find(segment.id()).is_some_and(|block| block.is_done) {
+            journal.write(segment.id(), Change::Proven)?;
+        }
         match segment.file_len() {
             Ok(len) => self.take_away(segment, len)?,
             // An earlier call has removed the file.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        if segment.cut().is_some() {
-            // The cut is removed after the segment: a segment without its cut would be sent whole.
-            self.layout.sync_table_dir()?;
-            self.layout.storage().remove(&self.layout.cut_path(segment.number()))?;
-        }
+        journal.forget(segment.id());
         self.metrics.inserted(segment.number(), segment.rows_undecided(), segment.rejected());
         self.metrics.retired(segment.number());
         Ok(())
@@ -145,6 +147,15 @@ impl SegmentPool {
             self.metrics.set_damaged(files.len() as u64);
         }
         Ok(Some(Salvaged { segment: left, missing }))
+    }
+
+    /// Writes what the journal still has to write: at a stop.
+    ///
+    /// # Errors
+    ///
+    /// I/O errors; the next start finds attempts open then that were answered.
+    pub fn flush(&self) -> io::Result<()> {
+        self.layout.journal().flush()
     }
 
     fn take_away(&self, segment: &SealedSegment, len: u64) -> io::Result<()> {

@@ -9,10 +9,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::adoption;
 use super::aside::{set_aside_strange, set_aside_unreadable};
 use super::block::frames_start;
 use super::frame::FramePlace;
-use super::layout::{FileKind, Layout, Listing, SpoolError, failed};
+use super::layout::{FileKind, Layout, Listing, SpoolError, failed, parse_name};
 use super::metrics::SpoolMetrics;
 use super::numbers;
 use super::repeats::Repeats;
@@ -94,7 +95,8 @@ pub(super) fn recover(
     empty_folder(layout, &layout.free_dir()).map_err(whole)?;
     let mut next_number = highest_number(layout, &layout.damaged_dir()).map_err(whole)?.next();
     let (mut segments, mut postponed) = (Vec::new(), Vec::new());
-    adopt(layout).map_err(whole)?;
+    restore_names(layout).map_err(whole)?;
+    adoption::adopt(layout).map_err(whole)?;
     for (number, kind) in layout.list().map_err(whole)?.segments {
         next_number = next_number.max(number.next());
         let path = layout.path(number, kind);
@@ -103,7 +105,7 @@ pub(super) fn recover(
             layout.storage().remove(&path).map_err(one)?;
             continue;
         }
-        match recover_one(layout, metrics, number, kind, repeats) {
+        match recover_one(layout, metrics, number, repeats) {
             Ok(segment) => segments.extend(segment),
             Err(error) if is_out_of_space(&error) => {
                 tracing::warn!(
@@ -117,6 +119,7 @@ pub(super) fn recover(
     }
     remove_leftovers(layout).map_err(whole)?;
     layout.sync_table_dir().map_err(whole)?;
+    forget_missing(layout).map_err(whole)?;
     for segment in &segments {
         metrics.recovered(segment);
         // What is on the disk of numbers that are gone.
@@ -130,7 +133,7 @@ pub(super) fn recover(
 
 /// Gives every file that has a segment's name the right one, which its identity says, and sets aside
 /// what is no segment or is there already.
-fn adopt(layout: &Layout) -> io::Result<()> {
+fn restore_names(layout: &Layout) -> io::Result<()> {
     let Listing { segments, mut strange } = layout.list()?;
     let mut numbers = BTreeSet::new();
     for (number, kind) in segments.into_iter().filter(|(_, kind)| *kind != FileKind::Copy) {
@@ -162,22 +165,55 @@ pub(super) fn recover_one(
     layout: &Arc<Layout>,
     metrics: &SpoolMetrics,
     number: SegmentNumber,
-    kind: FileKind,
     repeats: &mut Repeats,
 ) -> io::Result<Option<SealedSegment>> {
-    let path = layout.path(number, kind);
+    let path = layout.path(number, FileKind::Segment);
     restore_identity(layout, &path)?;
-    match SealedSegment::open(layout, number, kind)? {
+    match SealedSegment::open(layout, number, FileKind::Segment)? {
+        Opened::Sealed(segment) if segment.block().is_done => remove_done(layout, &path),
+        Opened::Unsealed { block, .. } if block.is_done => remove_done(layout, &path),
         Opened::Sealed(segment) => Ok(Some(*segment)),
-        Opened::Unsealed { identity, identity_len, progress } => {
+        Opened::Unsealed { identity, identity_len, block } => {
             let unsealed = Unsealed { layout, metrics, path: &path, identity, identity_len };
-            if kind == FileKind::Sent { unsealed.restore_seal(progress) } else { unsealed.seal(repeats) }
+            if block.was_sent { unsealed.restore_seal(&block) } else { unsealed.seal(repeats) }
         }
         Opened::Misnamed | Opened::Unreadable => {
             set_aside_unreadable(layout, metrics, &path, number, "a segment's first block can't be read")?;
             Ok(None)
         }
     }
+}
+
+/// Removes the file of a segment that the process before has proven.
+fn remove_done(layout: &Layout, path: &Path) -> io::Result<Option<SealedSegment>> {
+    layout.storage().remove(path)?;
+    Ok(None)
+}
+
+/// Forgets the blocks that have no file any more. That of a proven one was removed; any other was taken
+/// away by somebody.
+fn forget_missing(layout: &Layout) -> io::Result<()> {
+    let mut found = BTreeSet::new();
+    let (segments, damaged) = (layout.list()?.segments, layout.storage().list(&layout.damaged_dir())?);
+    let paths = segments.iter().map(|(number, kind)| layout.path(*number, *kind));
+    for path in paths.chain(damaged.iter().map(|entry| layout.damaged_dir().join(&entry.name))) {
+        let identity = layout.storage().open(&path).and_then(|file| read_identity(&*file)).ok().flatten();
+        found.extend(identity.map(|found| found.identity.block_id()));
+    }
+    for (id, block) in layout.journal().of_table(layout.table()) {
+        if found.contains(&id) && !block.is_done {
+            continue;
+        }
+        let number = id.number;
+        if !block.is_done && !segments.iter().any(|(segment, _)| *segment == number) {
+            tracing::error!(
+                segment = %number,
+                "the file of a segment that was not inserted is gone; what of its events ClickHouse does not have is lost"
+            );
+        }
+        layout.journal().forget(id);
+    }
+    Ok(())
 }
 
 /// Writes a damaged identity again from its copy.
@@ -222,12 +258,16 @@ fn highest_number(layout: &Layout, path: &Path) -> io::Result<SegmentNumber> {
     Ok(numbers.max().unwrap_or_default())
 }
 
-/// Bytes of all files in the table's folder and those below it, but for the note of used numbers, which
-/// is always there.
+/// Bytes of all files in the table's folder and those below it, but for the note of used numbers and the
+/// tripwire, which are always there.
 fn occupied(layout: &Layout, path: &Path) -> io::Result<u64> {
     let mut bytes = 0;
-    for entry in layout.storage().list(path)?.into_iter().filter(|entry| entry.name != numbers::NAME) {
+    for entry in layout.storage().list(path)?.into_iter().filter(|entry| !is_always_there(&entry.name)) {
         bytes += if entry.kind == EntryKind::Folder { occupied(layout, &path.join(&entry.name))? } else { entry.len };
     }
     Ok(bytes)
+}
+
+fn is_always_there(name: &str) -> bool {
+    name == numbers::NAME || parse_name(name).is_some_and(|(number, _)| number == adoption::TRIPWIRE)
 }

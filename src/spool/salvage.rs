@@ -6,23 +6,22 @@
 //! original, which is salvaged again, or the copy, which is sent. The identities need no copying:
 //! they are in the logs since the original was sealed.
 //!
-//! If the rows are proven and only the rejected lines are left, the copy has no rows. A progress
-//! block that says "rows inserted" would not be enough: if it were lost, the rows would be sent
-//! again under the copy's token, which ClickHouse does not know.
+//! If the rows are proven and only the rejected lines are left, the copy has no rows: what the journal
+//! knows of the original it does not know of the copy.
 
 use std::io;
 use std::sync::Arc;
 
 use super::aside::set_aside;
-use super::block::{Identity, Progress, Seal};
+use super::block::{Identity, Seal, VERSION};
 use super::copying::{CopyMode, Written, write_copy};
 use super::frame::Header;
-use super::layout::{FileKind, Layout};
+use super::layout::{FileKind, Layout, random};
 use super::ledger::Events;
 use super::scan::{Tail, scan};
 use super::sealed::{Opened, SealedSegment};
 use super::storage::write_all;
-use crate::batch::Position;
+use crate::batch::{Epoch, Position};
 
 /// The result of salvaging a damaged segment.
 #[derive(Debug)]
@@ -48,9 +47,9 @@ pub(super) fn salvage(layout: &Arc<Layout>, segment: &mut SealedSegment) -> io::
     if let Some(copy) = open(layout, segment)?.filter(|found| found.name() != segment.name()) {
         // An earlier call put the copy in place.
         layout.sync_table_dir()?;
+        segment.has_been_salvaged()?;
         return Ok(Left::Part(copy));
     }
-    segment.may_be_replaced(false);
     let file = layout.storage().open(segment.path())?;
     let (start, end) = (segment.first_place(), segment.seal().end);
     let mut frames = scan(&*file, start, segment.identity().first_position, end, Tail::Sealed)?.frames;
@@ -66,12 +65,15 @@ pub(super) fn salvage(layout: &Arc<Layout>, segment: &mut SealedSegment) -> io::
     if frames.is_empty() {
         set_aside(layout, segment.path(), false)?;
         layout.sync_table_dir()?;
+        segment.has_been_salvaged()?;
         return Ok(Left::Nothing);
     }
     let number = segment.number();
     let identity = Identity {
+        version: VERSION,
         node_id: layout.node_id().to_owned(),
-        epoch: layout.epoch(),
+        // Another block than the original, which may be of this process.
+        epoch: Epoch::new(random()?),
         first_position: Position::new(1),
         ..segment.identity().clone()
     };
@@ -80,8 +82,7 @@ pub(super) fn salvage(layout: &Arc<Layout>, segment: &mut SealedSegment) -> io::
     let written = write_copy(&*file, &frames, start, end, &identity, &*copy, mode).and_then(|written| {
         let Written { identity_len, totals, .. } = written;
         let seal = Seal { sealed_ms: segment.sealed_ms(), ..totals };
-        let blocks = [seal.encode(identity.epoch, number), Progress::default().encode(identity.epoch, number)];
-        write_all(&*copy, &blocks.concat(), identity_len)?;
+        write_all(&*copy, &seal.encode(identity.epoch, number), identity_len)?;
         copy.sync()
     });
     written.inspect_err(|_| {
@@ -89,16 +90,16 @@ pub(super) fn salvage(layout: &Arc<Layout>, segment: &mut SealedSegment) -> io::
         let _ = layout.storage().remove(&copy_path);
     })?;
     set_aside(layout, segment.path(), true)?;
-    segment.may_be_replaced(true);
     layout.storage().rename(&copy_path, segment.path())?;
     layout.sync_table_dir()?;
+    segment.has_been_salvaged()?;
     let copy = open(layout, segment)?;
     copy.map(Left::Part).ok_or_else(|| io::Error::other("the salvaged copy can't be read back"))
 }
 
 /// The sealed segment that is in the segment's file now.
 fn open(layout: &Arc<Layout>, segment: &SealedSegment) -> io::Result<Option<Box<SealedSegment>>> {
-    Ok(match SealedSegment::open(layout, segment.number(), segment.kind())? {
+    Ok(match SealedSegment::open(layout, segment.number(), FileKind::Segment)? {
         Opened::Sealed(found) => Some(found),
         Opened::Misnamed | Opened::Unreadable | Opened::Unsealed { .. } => None,
     })

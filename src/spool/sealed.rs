@@ -4,12 +4,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::block::{BLOCK, IDENTITY_BYTES_MAX, Identity, OpenAttempt, Progress, Seal, VERSION, frames_start};
-use super::cut::{Cut, PieceState};
+use super::adoption;
+use super::block::{BLOCK, IDENTITY_BYTES_MAX, Identity, Seal, VERSION, VERSION_BEFORE, frames_start};
+use super::cut::{Cut, Piece};
 use super::frame::FramePlace;
+use super::journal::{Block, BlockId, Change, OpenAttempt};
 use super::layout::{FileKind, Layout};
 use super::reader::{Part, SegmentReader};
-use super::storage::{StorageFile, read_up_to, write_all};
+use super::storage::{StorageFile, read_up_to};
 use crate::batch::SegmentNumber;
 use crate::clock::unix_ms;
 
@@ -18,14 +20,7 @@ use crate::clock::unix_ms;
 pub struct SealedSegment {
     layout: Arc<Layout>,
     path: PathBuf,
-    sent: bool,
-    /// This process has synced the seal, the progress and the file name. What an earlier process
-    /// wrote may be in the page cache only.
-    noted: bool,
-    /// The file may by now be the salvaged copy, which must not be overwritten with these blocks.
-    replaced: bool,
-    progress: Progress,
-    cut: Option<Cut>,
+    block: Block,
     identity: Identity,
     identity_len: u64,
     seal: Seal,
@@ -35,21 +30,10 @@ impl SealedSegment {
     /// Creates the value for a segment that was just sealed.
     pub(super) fn new(layout: Arc<Layout>, identity: Identity, identity_len: u64, seal: Seal) -> Self {
         let path = layout.path(identity.number, FileKind::Segment);
-        Self {
-            layout,
-            path,
-            sent: false,
-            noted: false,
-            replaced: false,
-            progress: Progress::default(),
-            cut: None,
-            identity,
-            identity_len,
-            seal,
-        }
+        Self { layout, path, block: Block::default(), identity, identity_len, seal }
     }
 
-    /// Reads the blocks of a segment.
+    /// Reads the blocks of a segment, and its state from the journal.
     pub(super) fn open(layout: &Arc<Layout>, number: SegmentNumber, kind: FileKind) -> io::Result<Opened> {
         let path = layout.path(number, kind);
         let file = layout.storage().open(&path)?;
@@ -59,43 +43,50 @@ impl SealedSegment {
         if identity.number != number {
             return Ok(Opened::Misnamed);
         }
-        if identity.version != VERSION {
-            let version = identity.version;
+        if !(VERSION_BEFORE..=VERSION).contains(&identity.version) {
+            let (path, version) = (path.display(), identity.version);
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 format!(
-                    "the segment has format version {version}, not {VERSION}: drain the spool with the release that \
-                     wrote it"
+                    "{path} has format version {version}, not {VERSION}: drain the spool with the release that wrote it"
                 ),
             ));
         }
         let mut blocks = vec![0; 2 * BLOCK];
         let len = read_up_to(&*file, &mut blocks, identity_len)?;
         let blocks = blocks.get(..len).unwrap_or_default();
-        let (seal, progress) = blocks.split_at_checked(BLOCK).unwrap_or((blocks, &[]));
-        let epoch = identity.epoch;
-        let sent = kind == FileKind::Sent;
-        // Without a valid progress block, the segment may have been sent to any server.
-        let unknown = OpenAttempt::unknown(identity.created_ms, number);
-        let progress = Progress::decode(progress, epoch, number)
-            .unwrap_or_else(|| Progress { open: sent.then_some(unknown), ..Progress::default() });
-        let Some(seal) = Seal::decode(seal, epoch, number) else {
-            return Ok(Opened::Unsealed { identity, identity_len, progress });
+        let (seal, rest) = blocks.split_at_checked(BLOCK).unwrap_or((blocks, &[]));
+        let known = layout.journal().find(identity.block_id());
+        let is_adopted = known.is_none();
+        let block = match known {
+            Some(block) => block,
+            None => adoption::read(layout, &identity, kind, rest)?,
         };
-        let mut segment = Self {
-            layout: layout.clone(),
-            path,
-            sent,
-            noted: false,
-            replaced: false,
-            progress,
-            cut: None,
-            identity,
-            identity_len,
-            seal,
+        let Some(seal) = Seal::decode(seal, identity.epoch, number) else {
+            return Ok(Opened::Unsealed { identity, identity_len, block });
         };
-        segment.cut = Cut::load(layout, number, &segment.name())?;
+        let mut segment = Self { layout: layout.clone(), path, block, identity, identity_len, seal };
+        if is_adopted && segment.identity.version == VERSION_BEFORE {
+            segment.block.cut = adoption::cut(layout, number, &segment.name())?;
+        }
         Ok(Opened::Sealed(Box::new(segment)))
+    }
+
+    /// The name of the segment's block in the journal.
+    pub(super) fn id(&self) -> BlockId {
+        self.identity.block_id()
+    }
+
+    /// What became of the segment.
+    pub(super) fn block(&self) -> &Block {
+        &self.block
+    }
+
+    /// Writes a change to the journal, durably. It counts only if that succeeds.
+    fn change(&mut self, change: Change) -> io::Result<()> {
+        self.layout.journal().write(self.id(), change.clone())?;
+        self.block.apply(&change);
+        Ok(())
     }
 
     /// Time of sealing, Unix ms.
@@ -125,13 +116,13 @@ impl SealedSegment {
 
     /// Number of rows for the target table; 0 once all of them are proven.
     pub fn rows_waiting(&self) -> u64 {
-        if self.progress.rows_inserted { 0 } else { self.seal.rows }
+        if self.block.rows_inserted { 0 } else { self.seal.rows }
     }
 
     /// Number of rows on this segment's account in the ledger: those that are neither proven in the
     /// target table, nor refused and proven in the quarantine table.
     pub(super) fn rows_undecided(&self) -> u64 {
-        self.rows_waiting() - self.cut.as_ref().map_or(0, Cut::decided).min(self.rows_waiting())
+        self.rows_waiting() - self.block.cut.as_ref().map_or(0, Cut::decided).min(self.rows_waiting())
     }
 
     /// Number of rejected lines, for the quarantine table.
@@ -151,39 +142,65 @@ impl SealedSegment {
 
     /// True if any part of the segment was ever sent.
     pub fn was_sent(&self) -> bool {
-        self.sent
+        self.block.was_sent
     }
 
     /// The first attempt without an answer; `None` if every attempt was answered.
     pub fn open_attempt(&self) -> Option<&OpenAttempt> {
-        self.progress.open.as_ref()
+        self.block.open.as_ref()
     }
 
     /// True if the rows are proven and only the rejected lines are not.
     pub fn rows_are_inserted(&self) -> bool {
-        self.progress.rows_inserted
+        self.block.rows_inserted
     }
 
     /// The cut of the segment, if it is cut.
     pub fn cut(&self) -> Option<&Cut> {
-        self.cut.as_ref()
+        self.block.cut.as_ref()
     }
 
-    /// Writes the cut and syncs it. The segment is never sent whole again (invariant 3). That holds
-    /// after an error too, because the cut may be on the disk.
+    /// Notes durably that the rows are sent in these pieces. The segment is never sent whole again
+    /// (invariant 3).
     ///
     /// # Errors
     ///
-    /// I/O errors; no piece of the cut may be sent then.
-    pub fn save_cut(&mut self, cut: Cut) -> io::Result<()> {
-        let number = self.number();
-        self.cut.insert(cut).save(&self.layout, number)
+    /// I/O errors; no piece may be sent then.
+    pub fn cut_into(&mut self, pieces: Vec<Piece>) -> io::Result<()> {
+        self.change(Change::Cut(pieces))
+    }
+
+    /// Replaces a piece by others, or by itself in another state, durably.
+    ///
+    /// # Errors
+    ///
+    /// I/O errors; the cut is as before then.
+    pub fn replace_piece(&mut self, index: usize, pieces: Vec<Piece>) -> io::Result<()> {
+        self.change(Change::Pieces(index as u64, pieces))
+    }
+
+    /// Notes durably that the quarantine table may have the refused rows from now on.
+    ///
+    /// # Errors
+    ///
+    /// I/O errors.
+    pub fn refused_are_sent(&mut self) -> io::Result<()> {
+        self.change(Change::RefusedSent)
+    }
+
+    /// Notes durably that the refused rows are in the quarantine table.
+    ///
+    /// # Errors
+    ///
+    /// I/O errors.
+    pub fn refused_are_stored(&mut self) -> io::Result<()> {
+        self.change(Change::RefusedStored)
     }
 
     /// The token under which the segment is sent: its name, and the number of used-up tokens if
     /// there are any.
     pub fn token(&self) -> String {
-        match self.progress.generation {
+        match self.block.generation {
             0 => self.name(),
             generation => format!("{}-g{generation}", self.name()),
         }
@@ -205,32 +222,19 @@ impl SealedSegment {
     ///
     /// I/O errors; nothing may be sent then.
     pub fn begin_attempt(&mut self, server: &str, newest: SegmentNumber) -> io::Result<()> {
-        if self.progress.open.is_none() || !self.noted {
-            let began = || OpenAttempt { since_ms: unix_ms(), newest, server: server.to_owned() };
-            let open = self.progress.open.clone().unwrap_or_else(began);
-            self.write_progress(Progress { open: Some(open), ..self.progress.clone() }, true)?;
+        if self.block.open.is_some() {
+            // It is on the disk, but something may stand behind it that does not count.
+            return self.layout.journal().flush();
         }
-        if !self.sent {
-            let sent = self.layout.path(self.identity.number, FileKind::Sent);
-            self.layout.storage().rename(&self.path, &sent)?;
-            self.path = sent;
-            self.sent = true;
-        }
-        if !self.noted {
-            self.layout.sync_table_dir()?;
-            self.noted = true;
-        }
-        Ok(())
+        let attempt = OpenAttempt { since_ms: unix_ms(), newest, server: server.to_owned() };
+        self.change(Change::Attempt { table: self.layout.table().to_owned(), attempt })
     }
 
-    /// Notes that ClickHouse has answered the only open attempt. Not synced: if a crash loses the
+    /// Notes that ClickHouse has answered the only open attempt. Not durable at once: if a crash loses the
     /// note, the attempt counts as open, which is safe.
-    ///
-    /// # Errors
-    ///
-    /// I/O errors.
-    pub fn attempt_answered(&mut self) -> io::Result<()> {
-        self.write_progress(Progress { open: None, suspect: false, ..self.progress.clone() }, false)
+    pub fn attempt_answered(&mut self) {
+        self.layout.journal().write_later(self.id(), Change::Answered);
+        self.block.apply(&Change::Answered);
     }
 
     /// Notes durably that ClickHouse knows the token and does not have the rows, and moves on to the
@@ -241,17 +245,7 @@ impl SealedSegment {
     ///
     /// I/O errors; the old token remains in use then.
     pub fn use_up_token(&mut self) -> io::Result<()> {
-        let generation = self.progress.generation.saturating_add(1);
-        self.write_progress(
-            Progress { generation, forced: false, suspect: false, open: None, ..self.progress.clone() },
-            true,
-        )?;
-        let Some(cut) = &self.cut else { return Ok(()) };
-        let mut cut = cut.clone();
-        for piece in cut.pieces.iter_mut().filter(|piece| piece.state == PieceState::Open) {
-            piece.state = PieceState::Waiting;
-        }
-        self.save_cut(cut)
+        self.change(Change::UsedUp)
     }
 
     /// Notes durably that ClickHouse may have the token of the open attempt without its rows, so that the
@@ -261,15 +255,12 @@ impl SealedSegment {
     ///
     /// I/O errors.
     pub fn suspect_attempt(&mut self) -> io::Result<()> {
-        if self.progress.suspect {
-            return Ok(());
-        }
-        self.write_progress(Progress { suspect: true, ..self.progress.clone() }, true)
+        if self.block.suspect { Ok(()) } else { self.change(Change::Suspect) }
     }
 
     /// True if ClickHouse may have the token of the open attempt without its rows.
     pub fn is_suspect(&self) -> bool {
-        self.progress.suspect
+        self.block.suspect
     }
 
     /// Notes, durably, that an operator wants it sent though ClickHouse may have it.
@@ -278,12 +269,12 @@ impl SealedSegment {
     ///
     /// I/O errors.
     pub fn force(&mut self) -> io::Result<()> {
-        self.write_progress(Progress { forced: true, ..self.progress.clone() }, true)
+        self.change(Change::Forced)
     }
 
     /// True if an operator ordered to send the segment although ClickHouse may have it.
     pub fn is_forced(&self) -> bool {
-        self.progress.forced
+        self.block.forced
     }
 
     /// Notes durably that ClickHouse has nothing of the segment, despite an open attempt.
@@ -292,44 +283,19 @@ impl SealedSegment {
     ///
     /// I/O errors.
     pub(super) fn forget_attempt(&mut self) -> io::Result<()> {
-        self.write_progress(Progress { open: None, ..self.progress.clone() }, true)
+        self.change(Change::Answered)
     }
 
-    /// Notes whether the file may be the salvaged copy instead of this segment. While it may,
-    /// writing to it fails with an error of kind `InvalidData`; [`super::salvage`] finds out which
-    /// of the two it is.
-    pub(super) fn may_be_replaced(&mut self, replaced: bool) {
-        self.replaced = replaced;
-    }
-
-    /// Notes durably that the rows are inserted. The rejected lines are sent after the rows, so no
-    /// attempt of theirs is open, unless the open attempt is unknown.
-    pub(super) fn mark_rows_inserted(&mut self) -> io::Result<()> {
-        let open = self.progress.open.clone().filter(OpenAttempt::is_unknown);
-        self.write_progress(Progress { rows_inserted: true, open, ..self.progress.clone() }, true)
-    }
-
-    /// Writes the progress block, and the seal once more. The first write of the seal may not be on
-    /// the disk after a failed sync, and a segment that was sent must keep its seal, which the token
-    /// is made of.
-    fn write_progress(&mut self, progress: Progress, durably: bool) -> io::Result<()> {
-        if self.replaced {
-            let number = self.number();
-            let sentence = format!("segment {number} is damaged, and its file may be its salvaged copy");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, sentence));
-        }
-        // After a failure the contents of the file are unknown, so the next attempt writes it again.
-        let noted = std::mem::take(&mut self.noted);
-        let file = self.layout.storage().open(&self.path)?;
-        let Identity { epoch, number, .. } = self.identity;
-        let blocks = [self.seal.encode(epoch, number), progress.encode(epoch, number)].concat();
-        write_all(&*file, &blocks, self.identity_len)?;
-        if durably {
-            file.sync()?;
-        }
-        self.progress = progress;
-        self.noted = noted;
+    /// Notes durably that another segment has taken this one's place, and what is readable of it.
+    pub(super) fn has_been_salvaged(&mut self) -> io::Result<()> {
+        self.change(Change::Salvaged)?;
+        self.layout.journal().forget(self.id());
         Ok(())
+    }
+
+    /// Notes durably that the rows are inserted.
+    pub(super) fn mark_rows_inserted(&mut self) -> io::Result<()> {
+        self.change(Change::RowsInserted)
     }
 
     /// Opens a stream of one part of the segment.
@@ -354,11 +320,6 @@ impl SealedSegment {
         &self.seal
     }
 
-    /// The kind of the segment's file.
-    pub(super) fn kind(&self) -> FileKind {
-        if self.sent { FileKind::Sent } else { FileKind::Segment }
-    }
-
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -379,7 +340,7 @@ pub(super) enum Opened {
     Unsealed {
         identity: Identity,
         identity_len: u64,
-        progress: Progress,
+        block: Block,
     },
 }
 

@@ -13,9 +13,10 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::aside::{book, set_aside, set_aside_unreadable};
-use super::block::{Identity, OpenAttempt, Progress, Seal, frames_start};
+use super::block::{Identity, Seal, VERSION, frames_start};
 use super::copying::{CopyMode, Written, write_copy};
 use super::frame::{FramePlace, HEADER};
+use super::journal::{Block, Change, OpenAttempt};
 use super::layout::{FileKind, Layout};
 use super::ledger::Events;
 use super::metrics::SpoolMetrics;
@@ -59,13 +60,13 @@ impl Unsealed<'_> {
                 format!("a segment lacks frames that were on the disk; the {readable_frames} readable ones go in");
             book(self.metrics, self.path, scan.lost, &what);
         }
-        if scan.frames.is_empty() { Ok(None) } else { self.sealed(FileKind::Segment).map(Some) }
+        if scan.frames.is_empty() { Ok(None) } else { self.sealed().map(Some) }
     }
 
     /// The same for one that was sent: it had a seal, which is damaged. Its frames say what that said,
     /// and so does its token, unless the last of them are damaged too. So an attempt that is open waits
     /// for an operator; and where frames are missing it may be that no other token is the right one.
-    pub(super) fn restore_seal(self, progress: Progress) -> io::Result<Option<SealedSegment>> {
+    pub(super) fn restore_seal(self, block: &Block) -> io::Result<Option<SealedSegment>> {
         let file = self.layout.storage().open(self.path)?;
         let scan = self.scan(&*file)?;
         let number = self.identity.number;
@@ -76,13 +77,16 @@ impl Unsealed<'_> {
         }
         let mut seal = Seal { end: self.first_place().offset, sealed_ms: self.identity.created_ms, ..Seal::default() };
         scan.frames.iter().for_each(|(_, header)| seal.add(header));
-        let open = progress.open.map(|open| OpenAttempt::unknown(open.since_ms, open.newest));
-        self.write_seal(&*file, &seal, &Progress { open, ..progress })?;
+        self.write_seal(&*file, &seal)?;
+        if let Some(open) = &block.open {
+            let unknown = OpenAttempt::unknown(open.since_ms, open.newest);
+            self.layout.journal().write(self.identity.block_id(), Change::Doubtful(unknown))?;
+        }
         tracing::error!(
             path = %self.path.display(), frames = scan.frames.len(),
             "the seal of a segment is damaged; it is written again from the segment's frames"
         );
-        self.sealed(FileKind::Sent).map(Some)
+        self.sealed().map(Some)
     }
 
     fn first_place(&self) -> FramePlace {
@@ -136,6 +140,7 @@ impl Unsealed<'_> {
         let copy_path = layout.path(number, FileKind::Copy);
         // The same number, another epoch: no token can be that of the original.
         let identity = Identity {
+            version: VERSION,
             node_id: layout.node_id().to_owned(),
             epoch: layout.epoch(),
             first_position: Position::new(1),
@@ -165,18 +170,16 @@ impl Unsealed<'_> {
     ) -> io::Result<()> {
         let sealed_ms = unix_ms();
         repeats.recovered(self.identity.number, identities)?;
-        self.write_seal(file, &Seal { sealed_ms, ..totals }, &Progress::default())
+        self.write_seal(file, &Seal { sealed_ms, ..totals })
     }
 
-    fn write_seal(&self, file: &dyn StorageFile, seal: &Seal, progress: &Progress) -> io::Result<()> {
-        let (epoch, number) = (self.identity.epoch, self.identity.number);
-        let blocks = [seal.encode(epoch, number), progress.encode(epoch, number)].concat();
-        write_all(file, &blocks, self.identity_len)?;
+    fn write_seal(&self, file: &dyn StorageFile, seal: &Seal) -> io::Result<()> {
+        write_all(file, &seal.encode(self.identity.epoch, self.identity.number), self.identity_len)?;
         file.sync()
     }
 
-    fn sealed(&self, kind: FileKind) -> io::Result<SealedSegment> {
-        match SealedSegment::open(self.layout, self.identity.number, kind)? {
+    fn sealed(&self) -> io::Result<SealedSegment> {
+        match SealedSegment::open(self.layout, self.identity.number, FileKind::Segment)? {
             Opened::Sealed(segment) => Ok(*segment),
             _ => Err(io::Error::other("what was just written can't be read")),
         }

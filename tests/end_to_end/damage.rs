@@ -73,11 +73,11 @@ fn numbers(requests: impl IntoIterator<Item = u64>) -> Vec<u64> {
 }
 
 /// The only segment that waits, once it is sealed.
-fn segment(server: &Server, ending: &str) -> PathBuf {
+fn segment(server: &Server) -> PathBuf {
     wait_for(
         || format!("no sealed segment is there: {:?}\n{}", server.spooled_files(), server.log()),
         || {
-            let name = server.spooled_files().into_iter().find(|name| name.ends_with(ending))?;
+            let name = server.spooled_files().into_iter().find(|name| name.ends_with(".segment"))?;
             let path = server.spool_dir().join("events").join(name);
             let bytes = fs::read(&path).ok()?;
             bytes[number(&bytes, 12)..].starts_with(b"SEALED 1").then_some(path)
@@ -139,7 +139,7 @@ fn all_but_the_damaged_frame_of_a_segment_that_was_never_sent_is_stored_once(var
     let mut server = Server::start(&clickhouse, &database, &variant.and(&ONE_SEGMENT));
     clickhouse.kill();
     send(&server, 0..REQUESTS);
-    let path = segment(&server, ".segment");
+    let path = segment(&server);
     server.kill9();
     flip(&path, 2);
     let spool = server.spool_dir().to_string_lossy().into_owned();
@@ -173,7 +173,7 @@ fn what_clickhouse_may_have_is_held_until_the_operator_wants_what_is_readable(va
     forwarder.lose_answers(true);
     send(&server, 0..REQUESTS);
     wait_for(|| server.log(), || (stored(clickhouse, &database).len() == 50).then_some(()));
-    let path = segment(&server, ".sent");
+    let path = segment(&server);
     server.kill9();
     flip(&path, 2);
     forwarder.lose_answers(false);
@@ -203,7 +203,7 @@ fn rows_that_are_stored_are_not_sent_again_with_the_lines_that_are_not(variant: 
     clickhouse.query(&format!("DROP TABLE {database}.events_quarantine SYNC"));
     send(&server, 0..REQUESTS);
     wait_for_ledger(&server, [[0, 50, 0, 0], [0, 0, 5, 0]]);
-    let path = segment(&server, ".sent");
+    let path = segment(&server);
     server.kill9();
     flip(&path, 4);
     clickhouse.query(&create);
@@ -225,7 +225,7 @@ fn nobody_is_told_that_the_lost_events_are_inserted(variant: Variant) {
     send(&server, 0..REQUESTS - 1);
     let address = server.address();
     let waiting = thread::spawn(move || post(address, "/api/events?ack=inserted", &body(REQUESTS - 1)));
-    let path = segment(&server, ".segment");
+    let path = segment(&server);
     wait_for_warning(&server, "is held");
     flip(&path, 4);
     clickhouse.query(&format!("RENAME TABLE {database}.away TO {database}.events"));
@@ -249,7 +249,7 @@ fn a_damaged_segment_that_was_cut_is_held(variant: Variant) {
     clickhouse.query(&format!("DROP TABLE {database}.events_quarantine SYNC"));
     send(&server, 0..REQUESTS);
     wait_for_ledger(&server, [[0, 49, 1, 0], [0, 0, 5, 0]]);
-    let path = segment(&server, ".sent");
+    let path = segment(&server);
     server.kill9();
     flip(&path, 1);
     clickhouse.query(&create);
@@ -266,7 +266,7 @@ fn drain_keeps_a_segment_without_a_readable_frame_and_is_done(variant: Variant) 
     let mut server = Server::start(clickhouse, &database, &variant.and(&["--batch-rows", "10", "--batch-age", "1h"]));
     clickhouse.query(&format!("RENAME TABLE {database}.events TO {database}.away"));
     send(&server, 0..1);
-    let path = segment(&server, ".segment");
+    let path = segment(&server);
     send(&server, 1..2);
     wait_for(|| server.log(), || (server.metrics()["sluicegate_segments_held"] == 2.0).then_some(()));
     server.kill9();

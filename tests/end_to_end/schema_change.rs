@@ -147,11 +147,8 @@ fn wait_until_only_held_ones_wait(server: &Server) {
     wait_for(
         || server.log(),
         || {
-            let files = std::fs::read_dir(server.spool_dir().join("events")).unwrap();
-            let names: Vec<_> = files.map(|file| file.unwrap().path()).collect();
-            let count = |kind: &str| names.iter().filter(|name| name.extension().is_some_and(|is| is == kind)).count();
             let held = server.metrics()["sluicegate_segments_held"];
-            (held > 0.0 && count("segment") == 0 && count("sent") as f64 == held).then_some(())
+            (held > 0.0 && server.spooled_files().len() as f64 == held).then_some(())
         },
     );
 }

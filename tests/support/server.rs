@@ -254,11 +254,13 @@ impl Server {
         );
     }
 
-    /// Names of the files of segments that wait, and of how they are cut.
+    /// Names of the files of segments that wait.
     pub fn spooled_files(&self) -> Vec<String> {
         let folder = std::fs::read_dir(&self.setup.segments).unwrap();
         let names = folder.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
-        names.filter(|name| [".segment", ".sent", ".cut", ".copy"].iter().any(|end| name.ends_with(end))).collect()
+        // Number 0 keeps older releases out.
+        let is_segment = |name: &String| !name.starts_with(&"0".repeat(20));
+        names.filter(|name| is_segment(name) && [".segment", ".copy"].iter().any(|end| name.ends_with(end))).collect()
     }
 
     /// Stops it in order, without waiting for ClickHouse, and starts it again.

@@ -5,8 +5,9 @@
 //!   those behind it as well, and unnoticed: to the next start they are a torn tail.
 //! - In an identity: nothing, there is a copy. In the seal of what was sent: nothing while all frames are
 //!   whole, else the segment is set aside, whole.
-//! - In any other seal, or in a progress block: nothing. But without its seal a frame that was
+//! - In any other seal: nothing. But without its seal a frame that was
 //!   damaged before may be a torn tail.
+//! - In the journal: nothing, each record is there twice.
 //! - In a log of identities: that the events in that block are taken for new, once more.
 
 use crate::batch::Position;
@@ -20,11 +21,18 @@ use crate::batch;
 use crate::batch::identity::Id;
 use crate::spool::block::{BLOCK, Identity, Seal, frames_start};
 use crate::spool::frame::{FramePlace, HEADER, Header, MAGIC};
+use crate::spool::journal::BlockId;
 
 /// Flips a bit of one segment, and records the permitted loss in the model.
-pub(super) fn flip(disk: &FaultyDisk, folder: &Path, model: &mut Model, chance: &mut Chance) {
+pub(super) fn flip(
+    disk: &FaultyDisk,
+    folder: &Path,
+    was_sent: impl Fn(BlockId) -> bool,
+    model: &mut Model,
+    chance: &mut Chance,
+) {
     let mut files = disk.files_in(folder);
-    files.retain(|(name, _)| name.ends_with(".segment") || name.ends_with(".sent"));
+    files.retain(|(name, _)| name.ends_with(".segment"));
     if files.is_empty() {
         return;
     }
@@ -32,14 +40,13 @@ pub(super) fn flip(disk: &FaultyDisk, folder: &Path, model: &mut Model, chance: 
     let Some(segment) = Segment::parse(bytes) else { return };
     let Segment { identity, identity_len, sealed_frames, frames } = segment;
     let is_sealed = sealed_frames.is_some();
-    let (all, none, is_sent) = (0..frames.len(), 0..0, name.ends_with(".sent"));
-    let (first, len, hit, is_sealed) = match chance.below(6) {
+    let (all, none, is_sent) = (0..frames.len(), 0..0, was_sent(identity.block_id()));
+    let (first, len, hit, is_sealed) = match chance.below(5) {
         0 => (0, 60, none, true),
         1 => {
             let is_lost = is_sent && sealed_frames != Some(frames.len());
             (identity_len, 84, if is_lost { all } else { none }, is_sent)
         }
-        2 => (identity_len + BLOCK, 60, none, is_sealed),
         _ if frames.is_empty() => return,
         _ => {
             let hit = chance.below(frames.len() as u64) as usize;
@@ -58,6 +65,15 @@ pub(super) fn flip(disk: &FaultyDisk, folder: &Path, model: &mut Model, chance: 
             model.may_vanish(identity.number.get());
         }
     }
+}
+
+/// Flips a bit of the journal.
+pub(super) fn flip_journal(disk: &FaultyDisk, folder: &Path, chance: &mut Chance) {
+    let files = disk.files_in(folder);
+    let (name, bytes) = chance.pick(&files);
+    // Most of it is empty.
+    let used = 1 + bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0) as u64;
+    disk.flip(&folder.join(name), chance.below(used), chance.below(8) as u8);
 }
 
 /// Flips a bit of a log of identities, and records the permitted loss in the model.

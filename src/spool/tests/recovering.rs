@@ -205,7 +205,7 @@ fn a_file_that_can_not_be_read_is_kept_as_damaged() {
     for (name, bytes, events) in [(NAME, &zeros[..], (3, 2)), (NAME, &[][..], (0, 0)), (SENT, &zeros[..], (3, 2))] {
         let (_folder, spool, segments) = recover(bytes, name);
         assert!(segments.is_empty());
-        assert_eq!(files(&spool.layout.damaged_dir()), [name]);
+        assert_eq!(files(&spool.layout.damaged_dir()), [NAME]);
         assert_eq!(spool.next_number, SegmentNumber::new(2));
         assert_eq!(spool.metrics().damaged(), 1);
         let ledger = spool.metrics().ledger();
@@ -298,7 +298,7 @@ fn a_seal_that_is_damaged_after_something_was_sent_is_written_again() {
     fs::write(&path, &changed).unwrap();
     let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
     assert!(recovered.segments.is_empty());
-    assert_eq!(files(&spool.layout.damaged_dir()), [SENT]);
+    assert_eq!(files(&spool.layout.damaged_dir()), [NAME]);
     assert_eq!(spool.metrics().ledger().rows.set_aside, 1);
 }
 

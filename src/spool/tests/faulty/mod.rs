@@ -40,7 +40,7 @@ use machine::{Call, Extent, Inode, Machine, split};
 
 /// A fault at a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(in crate::spool) enum Fault {
     /// The call fails with an error that such a call can return.
     Fails,
     /// A read or a write is executed in part.
@@ -56,20 +56,20 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 6] =
+    pub(in crate::spool) const ALL: [Self; 6] =
         [Self::Fails, Self::Short, Self::ShortThenFails, Self::Interrupted, Self::Kill, Self::PowerLoss];
 }
 
 /// The reason why every further call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(in crate::spool) enum End {
     Killed,
     PowerLost,
 }
 
 /// A file system in memory with planned and random faults. Clones share its state.
 #[derive(Clone)]
-pub(super) struct FaultyDisk {
+pub(in crate::spool) struct FaultyDisk {
     machine: Arc<Mutex<Machine>>,
     life: u64,
 }
@@ -81,7 +81,7 @@ impl fmt::Debug for FaultyDisk {
 }
 
 impl FaultyDisk {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(in crate::spool) fn new(seed: u64) -> Self {
         Self { machine: Arc::new(Mutex::new(Machine::new(Chance::new(seed)))), life: 0 }
     }
 
@@ -90,56 +90,60 @@ impl FaultyDisk {
     }
 
     /// Number of calls so far.
-    pub(super) fn calls(&self) -> u64 {
+    pub(in crate::spool) fn calls(&self) -> u64 {
         self.machine().calls
     }
 
     /// Plans a fault at the `nth` call from now.
-    pub(super) fn plan(&self, nth: u64, fault: Fault) {
+    pub(in crate::spool) fn plan(&self, nth: u64, fault: Fault) {
         let mut machine = self.machine();
         machine.planned = Some((machine.calls.saturating_add(nth), fault));
     }
 
     /// Ends all faults.
-    pub(super) fn heal(&self) {
+    pub(in crate::spool) fn heal(&self) {
         let mut machine = self.machine();
         (machine.planned, machine.is_full) = (None, false);
     }
 
-    pub(super) fn fill(&self, is_full: bool) {
+    pub(in crate::spool) fn fill(&self, is_full: bool) {
         self.machine().is_full = is_full;
     }
 
+    pub(in crate::spool) fn is_full(&self) -> bool {
+        self.machine().is_full
+    }
+
     /// True if a call was made to fail since this function was last called.
-    pub(super) fn has_failed(&self) -> bool {
+    pub(in crate::spool) fn has_failed(&self) -> bool {
         std::mem::take(&mut self.machine().failed)
     }
 
     /// Suspends the plan.
-    pub(super) fn pause(&self) -> Option<(u64, Fault)> {
+    pub(in crate::spool) fn pause(&self) -> Option<(u64, Fault)> {
         let mut machine = self.machine();
         let calls = machine.calls;
         machine.planned.take().map(|(at, fault)| (at - calls.min(at), fault))
     }
 
     /// Restores the plan that [`FaultyDisk::pause`] returned.
-    pub(super) fn resume(&self, planned: Option<(u64, Fault)>) {
+    pub(in crate::spool) fn resume(&self, planned: Option<(u64, Fault)>) {
         if let Some((nth, fault)) = planned {
             self.plan(nth, fault);
         }
     }
 
     /// True if the process or the machine has ended within a call.
-    pub(super) fn ended(&self) -> Option<End> {
+    pub(in crate::spool) fn ended(&self) -> Option<End> {
         self.machine().ended
     }
 
-    pub(super) fn is_read_only(&self) -> bool {
+    pub(in crate::spool) fn is_read_only(&self) -> bool {
         self.machine().read_only
     }
 
     /// The view of the next process, after this one has ended.
-    pub(super) fn restart(&mut self, end: End) {
+    pub(in crate::spool) fn restart(&mut self, end: End) {
         let mut guard = self.machine();
         let machine = &mut *guard;
         machine.life += 1;
@@ -155,7 +159,7 @@ impl FaultyDisk {
     }
 
     /// The contents of a folder's files, as reads see them now.
-    pub(super) fn files_in(&self, folder: &Path) -> Vec<(String, Vec<u8>)> {
+    pub(in crate::spool) fn files_in(&self, folder: &Path) -> Vec<(String, Vec<u8>)> {
         let machine = self.machine();
         let names = machine.folders.get(folder).into_iter().flat_map(|folder| &folder.cached);
         let read = |inode: &Inode| {
@@ -168,7 +172,7 @@ impl FaultyDisk {
     }
 
     /// Flips one bit of a file at rest.
-    pub(super) fn flip(&self, path: &Path, byte: u64, bit: u8) {
+    pub(in crate::spool) fn flip(&self, path: &Path, byte: u64, bit: u8) {
         let mut machine = self.machine();
         let inode = machine.inode(path).unwrap();
         machine.files[inode].flip(byte, bit);

@@ -98,7 +98,7 @@ impl Life {
         let bytes = read(segment, part);
         if first_unknown && bytes.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::InvalidData) {
             // The INSERT broke off.
-            segment.attempt_answered()?;
+            segment.attempt_answered();
         }
         let bytes = bytes?;
         match self.chance.below(7) {
@@ -111,9 +111,9 @@ impl Life {
             4 => {}
             5 => self.model.know_only(server, token, &bytes),
             _ if first_unknown => {
-                segment.attempt_answered()?;
+                segment.attempt_answered();
                 if section == Section::Rows && segment.rows() > 1 && self.chance.one_in(2) {
-                    segment.save_cut(cut_in_two(segment, &bytes, &mut self.chance))?;
+                    segment.cut_into(cut_in_two(segment, &bytes, &mut self.chance))?;
                 }
             }
             _ => {}
@@ -123,23 +123,19 @@ impl Life {
 
     fn insert_pieces(&mut self, segment: &mut SealedSegment, newest: u64) -> io::Result<bool> {
         let whole = segment.token();
-        let mut cut = segment.cut().unwrap().clone();
-        assert!(!cut.is_unreadable());
-        for index in 0..cut.pieces.len() {
-            let piece = cut.pieces[index].clone();
+        let pieces = segment.cut().unwrap().pieces.clone();
+        for (index, piece) in pieces.into_iter().enumerate() {
             if piece.state == PieceState::Inserted {
                 continue;
             }
             let place = piece.offset as usize..(piece.offset + piece.bytes) as usize;
             if is_a_persons(segment) && self.model.finds(&read(segment, Part::Rows)?[place.clone()]) {
-                cut.pieces[index].state = PieceState::Inserted;
-                segment.save_cut(cut.clone())?;
+                segment.replace_piece(index, vec![Piece { state: PieceState::Inserted, ..piece }])?;
                 continue;
             }
             let token = format!("{whole}-{}-{}", piece.first, piece.rows);
             let server = self.begin(segment, &token, newest)?;
-            cut.pieces[index].state = PieceState::Open;
-            segment.save_cut(cut.clone())?;
+            segment.replace_piece(index, vec![Piece { state: PieceState::Open, ..piece.clone() }])?;
             let rows = read(segment, Part::Rows)?;
             let bytes = &rows[place];
             let outcome = self.chance.below(6);
@@ -151,9 +147,8 @@ impl Life {
             if outcome >= 3 || !self.is_there(segment, server, &token)? {
                 return Ok(false);
             }
-            cut.pieces[index].state = PieceState::Inserted;
-            segment.save_cut(cut.clone())?;
-            segment.attempt_answered()?;
+            segment.replace_piece(index, vec![Piece { state: PieceState::Inserted, ..piece }])?;
+            segment.attempt_answered();
         }
         Ok(true)
     }
@@ -196,13 +191,12 @@ pub(super) fn read(segment: &SealedSegment, part: Part) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn cut_in_two(segment: &SealedSegment, rows: &[u8], chance: &mut Chance) -> Cut {
+fn cut_in_two(segment: &SealedSegment, rows: &[u8], chance: &mut Chance) -> Vec<Piece> {
     let offsets = row_offsets(rows);
     let at = 1 + chance.below(offsets.len() as u64 - 1);
     let (middle, end, state) = (offsets[at as usize], rows.len() as u64, PieceState::Waiting);
-    let pieces = vec![
+    vec![
         Piece { first: 0, rows: at, offset: 0, bytes: middle, state: state.clone() },
         Piece { first: at, rows: segment.rows() - at, offset: middle, bytes: end - middle, state },
-    ];
-    Cut { token: segment.name(), pieces, refused_are_sent: false, refused_are_stored: false }
+    ]
 }

@@ -19,6 +19,7 @@ use super::*;
 use crate::batch::CommitOutcome;
 use crate::limits;
 use crate::spool::committer::Turn;
+use crate::spool::journal::Journal;
 use inserting::read;
 
 /// Number of lives in a plain run of the tests.
@@ -42,6 +43,7 @@ struct Process {
     exchange: Arc<TestExchange>,
     sealed: Receiver<SealedSegment>,
     pool: Arc<SegmentPool>,
+    layout: Arc<Layout>,
     metrics: Arc<SpoolMetrics>,
     /// Segments that the inserters have.
     waiting: Vec<SealedSegment>,
@@ -148,6 +150,8 @@ impl Life {
                         return;
                     }
                 }
+                // Without a journal, as long as nothing was taken yet.
+                Err(_) if self.disk.is_full() && self.newest == SegmentNumber::default() => self.disk.fill(false),
                 Err(error) => assert!(self.disk.has_failed(), "a start failed without a reason: {error}"),
             }
             let end = match self.disk.ended() {
@@ -186,12 +190,13 @@ impl Life {
         self.has_flipped = spool.postponed() > 0 || self.chance.one_in(2);
         let exchange = Arc::new(TestExchange::default());
         let (sender, sealed) = unbounded();
-        let (pool, metrics) = (spool.pool(), spool.metrics());
+        let (pool, layout, metrics) = (spool.pool(), spool.layout.clone(), spool.metrics());
         let inserters = self.chance.below(3) as usize;
         let committer = Committer::new(spool, exchange.clone(), vec![b'f'; FROZEN], sender, inserters);
         assert!(metrics.newest() >= self.newest, "numbers of segments fell back");
         let (under_way, sequence) = (BTreeMap::new(), 0);
-        self.process = Some(Process { committer, exchange, sealed, pool, metrics, waiting, under_way, sequence });
+        self.process =
+            Some(Process { committer, exchange, sealed, pool, layout, metrics, waiting, under_way, sequence });
         true
     }
 
@@ -245,16 +250,28 @@ impl Life {
         let may_flip = self.kind.flips && self.is_faulty && end == End::PowerLost;
         if may_flip && !std::mem::replace(&mut self.has_flipped, true) {
             let table_dir = self.config.dir.join("t");
-            if self.chance.one_in(4) {
-                flips::flip_log(&self.disk, &table_dir.join("seen"), &mut self.model, &mut self.chance);
-            } else {
-                flips::flip(&self.disk, &table_dir, &mut self.model, &mut self.chance);
+            let state_dir = self.config.dir.join("state");
+            match self.chance.below(8) {
+                0 | 1 => flips::flip_log(&self.disk, &table_dir.join("seen"), &mut self.model, &mut self.chance),
+                2 => flips::flip_journal(&self.disk, &state_dir, &mut self.chance),
+                _ => {
+                    let planned = self.disk.pause();
+                    let journal = Journal::load(Arc::new(self.disk.clone()), &state_dir, &table_dir).unwrap();
+                    let was_sent = |id| journal.find(id).is_some_and(|block| block.was_sent);
+                    flips::flip(&self.disk, &table_dir, was_sent, &mut self.model, &mut self.chance);
+                    self.disk.resume(planned);
+                }
             }
         }
     }
 
     fn look_at_the_end(&mut self) {
+        let is_broken = self.process.as_ref().is_some_and(|process| process.layout.journal().is_broken());
         if let Some(end) = self.disk.ended() {
+            self.ends(end);
+        } else if is_broken {
+            // A process whose sync fails ends itself.
+            let end = if self.chance.one_in(2) { End::Killed } else { End::PowerLost };
             self.ends(end);
         } else if self.disk.is_read_only() && self.chance.one_in(3) {
             self.ends(End::PowerLost);
