@@ -32,7 +32,7 @@
 //! | [`quarantine`] | `limits`, `rowbinary`, `schema` | the row of a rejected line |
 //! | [`ndjson`] | `batch`, `limits`, `quarantine`, `rowbinary`, `schema` | lines → rows, one file a family of types |
 //! | [`handoff`] | `batch`, `limits`, `net` | where threads meet: batches, wake-ups, proven segments, published versions, the phase from start to stop |
-//! | [`spool`] | `batch`, `clock`, `limits` | the log: frames, segments, the committer, keys and identities, what is held, recovery |
+//! | [`spool`] | `batch`, `clock`, `limits` | the log: frames, segments, the committer and its keeper, the journal, keys and identities, what is held, recovery |
 //! | [`clickhouse`] | `clock`, `handoff`, `limits`, `quarantine`, `schema` | what ClickHouse is: client, servers, tables and columns, guarantee ("exactly once") and horizon, embedded |
 //! | [`insert`] | `batch`, `clickhouse`, `clock`, `handoff`, `quarantine`, `rowbinary`, `schema`, `spool` | how a segment gets into it: due, step, attempt, outcome of an error, cutting, presence |
 //! | [`api`] | `batch`, `http`, `limits`, `ndjson`, `schema` | routes, replies and faults of the public address; keys, rates, pages of other origins, identities of requests |
@@ -55,7 +55,8 @@
 //! | thread | how many | never |
 //! |---|---|---|
 //! | worker | one a core, pinned where each has one | blocks, locks, allocates per event, touches disk or ClickHouse |
-//! | committer | one | parses anything |
+//! | committer | one | parses anything; makes, names or seals a file; waits for anything but its write, its sync, and the next segment |
+//! | keeper | one | stands in the way of a commit: it has the next segment ready, and seals the full ones |
 //! | inserter | a few | sleeps on a segment |
 //! | watcher | one | touches an event; publishes what the table has become |
 //! | delivery | one, until every server was asked once and has the quarantine table | does more than make missing quarantine tables and say in the log what the tables promise |

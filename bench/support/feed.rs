@@ -63,7 +63,7 @@ impl Feed<'_> {
         let handoff = Arc::new(Handoff::new(mailboxes, Arc::default()));
         let (sender, segments) = crossbeam::channel::unbounded();
         let frozen: Arc<[u8]> = FROZEN.into();
-        let committer = Committer::new(spool, handoff.clone(), frozen.clone(), sender, 1);
+        let (committer, keeper) = Committer::new(spool, handoff.clone(), frozen.clone(), sender, 1);
         let mut batches = Vec::new();
         for worker in 0..self.workers {
             let mut home = Vec::new();
@@ -77,6 +77,7 @@ impl Feed<'_> {
         let handed_over = AtomicU64::new(0);
         let begun = Instant::now();
         thread::scope(|scope| {
+            scope.spawn(|| keeper.run());
             let committing = scope.spawn(|| {
                 pin(self.cores.map(|(committer, _)| committer));
                 let before = cpu_time()?;

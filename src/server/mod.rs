@@ -13,7 +13,7 @@
 //! | `reload` | what SIGHUP reads again |
 //! | `discover` | the table's columns, from ClickHouse or from the last run |
 //! | `engine` | the HTTP loop of `--engine` |
-//! | `pipeline` | the committer and the inserters |
+//! | `pipeline` | the committer, the keeper and the inserters |
 //! | `threads` | starting threads, and the error of a start |
 //! | `cpu` | checks that the processor has the instructions that the build uses |
 //! | `drain` | `sluicegate drain`: the inserters alone |

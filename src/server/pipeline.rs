@@ -1,4 +1,4 @@
-//! The threads between the workers and ClickHouse: the committer and the inserters.
+//! The threads between the workers and ClickHouse: the committer, the keeper and the inserters.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -14,17 +14,18 @@ use crate::insert::inserter::{Ends, Inserts};
 use crate::insert::stream::InsertClient;
 use crate::spool::{Committer, Recovered, SegmentPool, Spool, SpoolMetrics};
 
-/// The committer and the inserters.
+/// The committer, the keeper and the inserters.
 pub(super) struct Pipeline {
     pub(super) inserts: Arc<Inserts>,
     spool: Arc<SpoolMetrics>,
     pool: Arc<SegmentPool>,
     committer: JoinHandle<()>,
+    keeper: JoinHandle<()>,
     inserters: Vec<JoinHandle<()>>,
 }
 
 impl Pipeline {
-    /// Starts the inserters, with the segments of previous runs, and then the committer.
+    /// Starts the inserters, with the segments of previous runs, and then the committer and its keeper.
     pub(super) fn start(
         settings: &Settings,
         spool: Spool,
@@ -66,14 +67,16 @@ impl Pipeline {
                 InsertClient::new(settings.insert_compression, &trust).map_err(os("an inserter can't be set up"))?;
             spawn(format!("spare-{index}"), move || inserts.run_spare(&client))?;
         }
-        let committer = Committer::new(spool, handoff.clone(), frozen, sender, count);
+        let (committer, keeper) = Committer::new(spool, handoff.clone(), frozen, sender, count);
         let committer = spawn("committer".into(), move || committer.run())?;
-        Ok(Self { inserts, spool: metrics, pool, committer, inserters })
+        let keeper = spawn("keeper".into(), move || keeper.run())?;
+        Ok(Self { inserts, spool: metrics, pool, committer, keeper, inserters })
     }
 
     /// True once all threads have ended.
     pub(super) fn has_ended(&self) -> bool {
-        self.committer.is_finished() && all_ended(&self.inserters) && self.inserts.spares_are_idle()
+        let committed = self.committer.is_finished() && self.keeper.is_finished();
+        committed && all_ended(&self.inserters) && self.inserts.spares_are_idle()
     }
 
     /// Says in the log what a stop has left in the spool.

@@ -70,13 +70,12 @@ pub(super) fn adopt(layout: &Arc<Layout>) -> io::Result<()> {
         );
         doubt_all(layout)?;
     }
-    layout.with_spare(|| journal.begin())?;
-    match layout.with_spare(|| set_tripwire(layout)) {
-        // There is nothing that an older release would misread. The next start makes it.
-        Err(error) if is_out_of_space(&error) && segments.iter().all(|(_, kind)| *kind != FileKind::Sent) => {
-            tracing::debug!(%error, "there is no room for the tripwire");
+    match begin(layout) {
+        // Nothing is to be sent, and nothing is taken before there is room.
+        Err(error) if is_out_of_space(&error) && segments.is_empty() => {
+            tracing::debug!(%error, "there is no room for the journal");
         }
-        outcome => outcome?,
+        begun => begun?,
     }
     for (number, kind) in segments {
         if kind == FileKind::Sent {
@@ -91,6 +90,12 @@ pub(super) fn adopt(layout: &Arc<Layout>) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Begins the journal, and keeps older releases out.
+pub(super) fn begin(layout: &Layout) -> io::Result<()> {
+    layout.with_spare(|| layout.journal().begin())?;
+    layout.with_spare(|| set_tripwire(layout))
 }
 
 /// The state in which an older release left a segment.

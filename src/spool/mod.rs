@@ -59,10 +59,18 @@
 //! They are never mistaken for current ones, because every block and frame names its epoch and
 //! segment number.
 //!
-//! The *position* of a frame counts the frames of an epoch from 1 without gaps. The *durable mark*
+//! The *position* of a frame counts the frames of its segment from 1 without gaps (in version 2, those of
+//! an epoch). The *durable mark*
 //! of a frame is the highest position that was known to be synced when the frame was written. An
 //! unreadable frame whose position is at or below the mark of a later frame is damage; otherwise it
 //! is a torn tail ([`unsealed`]).
+//!
+//! # Who does what
+//!
+//! The committer ([`committer`]) writes frames and syncs them, and nothing else. The keeper ([`keeper`]) makes
+//! the next segment before it is wanted, and seals those that are full; they meet at the [`shelf`]. With
+//! `written`, at most two segments are not synced: the committer waits before it begins a third. The
+//! inserters write the [`journal`], which syncs once for all who wait.
 //!
 //! # Order of syncs
 //!
@@ -87,6 +95,7 @@ mod cut;
 mod frame;
 mod held;
 mod journal;
+mod keeper;
 mod layout;
 mod ledger;
 mod metrics;
@@ -99,6 +108,7 @@ mod salvage;
 mod scan;
 mod sealed;
 mod segment;
+mod shelf;
 mod storage;
 mod unsealed;
 
@@ -111,6 +121,7 @@ pub use committer::Committer;
 pub use cut::{Cut, Piece, PieceState};
 pub use held::{Cause, Held, Orders};
 pub use journal::OpenAttempt;
+pub use keeper::Keeper;
 pub use layout::{OtherTable, SpoolError};
 pub use ledger::{Accounts, Events, LedgerSnapshot};
 pub use metrics::{COMMIT_SECONDS, SpoolMetrics};
@@ -123,7 +134,7 @@ pub use sealed::SealedSegment;
 
 use layout::Layout;
 use numbers::Numbers;
-use repeats::Repeats;
+use repeats::{IdentityLogs, Repeats};
 use storage::{Disk, Storage};
 
 use crate::batch::SegmentNumber;
@@ -172,6 +183,7 @@ pub struct Spool {
     metrics: Arc<SpoolMetrics>,
     pool: Arc<SegmentPool>,
     repeats: Repeats,
+    logs: IdentityLogs,
     numbers: Numbers,
     next_number: SegmentNumber,
     postponed: Vec<SegmentNumber>,
@@ -192,10 +204,11 @@ impl Spool {
         let layout = Arc::new(Layout::open(storage, &config.dir, &config.table, config.node_id.as_deref())?);
         let metrics = Arc::new(SpoolMetrics::default());
         let repeats = Repeats::open(&layout, &metrics, config.idempotency_keys_max, config.dedup_values_max);
-        let mut repeats = repeats.map_err(layout::failed("reading what was seen lately".to_owned()))?;
+        let (mut repeats, mut logs) = repeats.map_err(layout::failed("reading what was seen lately".to_owned()))?;
         let (mut numbers, next_number) =
             Numbers::open(&layout).map_err(layout::failed("reading which numbers were used".to_owned()))?;
-        let mut recovered = recovery::recover(&layout, &metrics, &mut repeats)?;
+        let mut recovered = recovery::recover(&layout, &metrics, &mut logs)?;
+        repeats.remember(logs.take_recovered());
         let next_number = recovered.next_number.max(next_number);
         recovered.next_number = next_number;
         metrics.numbered(next_number);
@@ -226,7 +239,7 @@ impl Spool {
         let pool = Arc::new(SegmentPool::new(layout.clone(), metrics.clone(), config.batch_bytes));
         let postponed = std::mem::take(&mut recovered.postponed);
         metrics.set_postponed(postponed.len());
-        Ok((Self { layout, config, metrics, pool, repeats, numbers, next_number, postponed }, recovered))
+        Ok((Self { layout, config, metrics, pool, repeats, logs, numbers, next_number, postponed }, recovered))
     }
 
     /// Number of segments of a previous run whose recovery waits for disk space.
@@ -234,23 +247,11 @@ impl Spool {
         self.postponed.len()
     }
 
-    /// Recovers the oldest postponed segment that has events, and returns it; `None` once no
-    /// segment is postponed.
-    ///
-    /// # Errors
-    ///
-    /// If there is still too little disk space, or on another I/O error.
+    #[cfg(test)]
     fn recover_postponed(&mut self) -> io::Result<Option<SealedSegment>> {
-        while let Some(number) = self.postponed.first().copied() {
-            let recovered = recovery::recover_one(&self.layout, &self.metrics, number, &mut self.repeats)?;
-            self.postponed.remove(0);
-            self.metrics.set_postponed(self.postponed.len());
-            if let Some(segment) = recovered {
-                self.metrics.recovered(&segment);
-                return Ok(Some(segment));
-            }
-        }
-        Ok(None)
+        let recovered = recovery::recover_postponed(&self.layout, &self.metrics, &mut self.postponed, &mut self.logs);
+        self.repeats.remember(self.logs.take_recovered());
+        recovered
     }
 
     /// The accounts and counters of the spool.

@@ -16,7 +16,7 @@ use super::frame::FramePlace;
 use super::layout::{FileKind, Layout, Listing, SpoolError, failed, parse_name};
 use super::metrics::SpoolMetrics;
 use super::numbers;
-use super::repeats::Repeats;
+use super::repeats::IdentityLogs;
 use super::scan::{Tail, scan};
 use super::sealed::{Opened, SealedSegment, read_identity};
 use super::storage::{EntryKind, is_out_of_space, write_all};
@@ -61,7 +61,7 @@ pub(super) fn inspect(layout: &Arc<Layout>) -> Result<Vec<Inspected>, SpoolError
     for (number, kind) in segments {
         let path = layout.path(number, kind);
         match inspect_one(layout, number, kind) {
-            Ok(inspected) => found.push(inspected),
+            Ok(inspected) => found.extend(inspected),
             // A server that runs has inserted it meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(format!("reading {}", path.display()))(error)),
@@ -70,9 +70,9 @@ pub(super) fn inspect(layout: &Arc<Layout>) -> Result<Vec<Inspected>, SpoolError
     Ok(found)
 }
 
-fn inspect_one(layout: &Arc<Layout>, number: SegmentNumber, kind: FileKind) -> io::Result<Inspected> {
+fn inspect_one(layout: &Arc<Layout>, number: SegmentNumber, kind: FileKind) -> io::Result<Option<Inspected>> {
     let path = layout.path(number, kind);
-    Ok(match SealedSegment::open(layout, number, kind)? {
+    Ok(Some(match SealedSegment::open(layout, number, kind)? {
         // A copy that was interrupted is nothing, whatever is in it.
         _ if kind == FileKind::Copy => Inspected::Unsealed { number, path },
         Opened::Sealed(segment) => Inspected::Sealed(segment),
@@ -80,16 +80,21 @@ fn inspect_one(layout: &Arc<Layout>, number: SegmentNumber, kind: FileKind) -> i
             let file = layout.storage().open(&path)?;
             let start = FramePlace { epoch: identity.epoch, number, offset: frames_start(identity_len) };
             let scan = scan(&*file, start, identity.first_position, file.len()?, Tail::MayBeTorn)?;
-            if scan.damaged { Inspected::Unreadable { path } } else { Inspected::Unsealed { number, path } }
+            match (scan.damaged, scan.frames.is_empty()) {
+                (true, _) => Inspected::Unreadable { path },
+                // A server has it ready.
+                (false, true) => return Ok(None),
+                (false, false) => Inspected::Unsealed { number, path },
+            }
         }
         Opened::Unsealed { .. } | Opened::Misnamed | Opened::Unreadable => Inspected::Unreadable { path },
-    })
+    }))
 }
 
 pub(super) fn recover(
     layout: &Arc<Layout>,
     metrics: &SpoolMetrics,
-    repeats: &mut Repeats,
+    logs: &mut IdentityLogs,
 ) -> Result<Recovered, SpoolError> {
     let whole = |error| failed(format!("recovering {}", layout.table_dir().display()))(error);
     empty_folder(layout, &layout.free_dir()).map_err(whole)?;
@@ -105,7 +110,7 @@ pub(super) fn recover(
             layout.storage().remove(&path).map_err(one)?;
             continue;
         }
-        match recover_one(layout, metrics, number, repeats) {
+        match recover_one(layout, metrics, number, logs) {
             Ok(segment) => segments.extend(segment),
             Err(error) if is_out_of_space(&error) => {
                 tracing::warn!(
@@ -165,7 +170,7 @@ pub(super) fn recover_one(
     layout: &Arc<Layout>,
     metrics: &SpoolMetrics,
     number: SegmentNumber,
-    repeats: &mut Repeats,
+    logs: &mut IdentityLogs,
 ) -> io::Result<Option<SealedSegment>> {
     let path = layout.path(number, FileKind::Segment);
     restore_identity(layout, &path)?;
@@ -175,13 +180,37 @@ pub(super) fn recover_one(
         Opened::Sealed(segment) => Ok(Some(*segment)),
         Opened::Unsealed { identity, identity_len, block } => {
             let unsealed = Unsealed { layout, metrics, path: &path, identity, identity_len };
-            if block.was_sent { unsealed.restore_seal(&block) } else { unsealed.seal(repeats) }
+            if block.was_sent { unsealed.restore_seal(&block) } else { unsealed.seal(logs) }
         }
         Opened::Misnamed | Opened::Unreadable => {
             set_aside_unreadable(layout, metrics, &path, number, "a segment's first block can't be read")?;
             Ok(None)
         }
     }
+}
+
+/// Recovers the oldest postponed segment that has events, and returns it; `None` once no segment is
+/// postponed.
+///
+/// # Errors
+///
+/// If there is still too little disk space, or on another I/O error.
+pub(super) fn recover_postponed(
+    layout: &Arc<Layout>,
+    metrics: &SpoolMetrics,
+    postponed: &mut Vec<SegmentNumber>,
+    logs: &mut IdentityLogs,
+) -> io::Result<Option<SealedSegment>> {
+    while let Some(number) = postponed.first().copied() {
+        let recovered = recover_one(layout, metrics, number, logs)?;
+        postponed.remove(0);
+        metrics.set_postponed(postponed.len());
+        if let Some(segment) = recovered {
+            metrics.recovered(&segment);
+            return Ok(Some(segment));
+        }
+    }
+    Ok(None)
 }
 
 /// Removes the file of a segment that the process before has proven.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::block::{Identity, Seal, VERSION, frames_start};
 use super::frame::{FramePlace, HEADER, Header};
 use super::layout::{FileKind, Layout};
-use super::repeats::{Identities, Repeats};
+use super::repeats::{Identities, IdentityLogs};
 use super::sealed::SealedSegment;
 use super::storage::{SealError, StorageFile, write_all, write_all_slices};
 use crate::batch::identity::REQUEST_KEY_BYTES;
@@ -25,6 +25,8 @@ pub(super) struct OpenSegment {
     /// Totals of the frames that were appended; written as the seal.
     pub(super) totals: Seal,
     identities: Identities,
+    /// The last position that is known to be synced.
+    durable: Position,
 }
 
 impl OpenSegment {
@@ -38,7 +40,6 @@ impl OpenSegment {
     pub(super) fn create(
         layout: &Arc<Layout>,
         number: SegmentNumber,
-        first_position: Position,
         frozen: &[u8],
         capacity: u64,
         recycled: Option<(&Path, u64)>,
@@ -49,7 +50,7 @@ impl OpenSegment {
             epoch: layout.epoch(),
             number,
             created_ms: unix_ms(),
-            first_position,
+            first_position: Position::new(1),
             frozen: frozen.to_vec(),
         };
         layout.keep_node_id()?;
@@ -99,11 +100,17 @@ impl OpenSegment {
             capacity,
             totals: Seal { end: frames_start(identity_len), ..Seal::default() },
             identities: Identities::default(),
+            durable: Position::default(),
         })
     }
 
     pub(super) fn number(&self) -> SegmentNumber {
         self.identity.number
+    }
+
+    /// Serialized columns and settings of its rows.
+    pub(super) fn frozen(&self) -> &[u8] {
+        &self.identity.frozen
     }
 
     pub(super) fn created_ms(&self) -> u64 {
@@ -122,15 +129,14 @@ impl OpenSegment {
     pub(super) fn append<'a>(
         &mut self,
         batches: impl Iterator<Item = &'a Batch> + Clone,
-        first_position: Position,
-        durable: Position,
         headers: &mut Vec<[u8; HEADER]>,
     ) -> io::Result<()> {
         let mut totals = self.totals;
+        let first_position = Position::new(totals.frames + 1);
         headers.clear();
         for (batch, more) in batches.clone().zip(0..) {
             let place = FramePlace { epoch: self.identity.epoch, number: self.identity.number, offset: totals.end };
-            let header = Header::of(batch, first_position.plus(more), durable, place)
+            let header = Header::of(batch, first_position.plus(more), self.durable, place)
                 .ok_or_else(|| io::Error::other("a batch is longer than a frame can be"))?;
             headers.push(header.encode());
             totals.add(&header);
@@ -159,13 +165,15 @@ impl OpenSegment {
     }
 
     /// Makes the appended frames durable.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync()
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        self.file.sync()?;
+        self.durable = Position::new(self.totals.frames);
+        Ok(())
     }
 
     /// Syncs the frames, logs the segment's identities, then writes and syncs the seal. Nothing is
     /// read behind the end that the seal names.
-    pub(super) fn seal(mut self, repeats: &mut Repeats) -> Result<SealedSegment, Box<(Self, SealError)>> {
+    pub(super) fn seal(mut self, logs: &mut IdentityLogs) -> Result<SealedSegment, Box<(Self, SealError)>> {
         self.totals.sealed_ms = unix_ms();
         let block = self.totals.encode(self.identity.epoch, self.identity.number);
         // The frames come first: a seal on the disk promises that all of them are there.
@@ -173,7 +181,7 @@ impl OpenSegment {
             return Err(Box::new((self, SealError::Sync(error))));
         }
         // Then the identities: no start reads the frames of what is sealed.
-        if let Err(error) = repeats.log(self.identity.number, &self.identities) {
+        if let Err(error) = logs.log(self.identity.number, &self.identities) {
             return Err(Box::new((self, error)));
         }
         if let Err(error) = write_all(&*self.file, &block, self.identity_len) {

@@ -61,6 +61,10 @@ pub(super) enum SealError {
     Sync(io::Error),
 }
 
+/// The error of a failed sync, which ends the process; see [`end_after_failed_sync`].
+#[derive(Debug)]
+pub(super) struct SyncFailed(pub(super) io::Error);
+
 impl From<SealError> for io::Error {
     fn from(error: SealError) -> Self {
         match error {

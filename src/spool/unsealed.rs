@@ -21,7 +21,7 @@ use super::layout::{FileKind, Layout};
 use super::ledger::Events;
 use super::metrics::SpoolMetrics;
 use super::reader::{Sections, read_frame};
-use super::repeats::{Identities, Repeats};
+use super::repeats::{Identities, IdentityLogs};
 use super::scan::{Behind, Scan, Tail, behind, scan};
 use super::sealed::{Opened, SealedSegment};
 use super::storage::{StorageFile, write_all};
@@ -39,7 +39,7 @@ pub(super) struct Unsealed<'a> {
 
 impl Unsealed<'_> {
     /// What is readable of it, sealed. Nothing if no frame of it was ever acknowledged.
-    pub(super) fn seal(self, repeats: &mut Repeats) -> io::Result<Option<SealedSegment>> {
+    pub(super) fn seal(self, logs: &mut IdentityLogs) -> io::Result<Option<SealedSegment>> {
         let file = self.layout.storage().open(self.path)?;
         let scan = self.scan(&*file)?;
         self.say_what_is_behind(&*file, &scan)?;
@@ -50,9 +50,9 @@ impl Unsealed<'_> {
         if scan.frames.is_empty() {
             self.layout.storage().remove(self.path)?;
         } else if scan.damaged {
-            self.seal_a_copy(&*file, &scan, repeats)?;
+            self.seal_a_copy(&*file, &scan, logs)?;
         } else {
-            self.seal_in_place(&*file, &scan, repeats)?;
+            self.seal_in_place(&*file, &scan, logs)?;
         }
         if scan.damaged {
             let readable_frames = scan.frames.len();
@@ -114,7 +114,7 @@ impl Unsealed<'_> {
         Ok(())
     }
 
-    fn seal_in_place(&self, file: &dyn StorageFile, scan: &Scan, repeats: &mut Repeats) -> io::Result<()> {
+    fn seal_in_place(&self, file: &dyn StorageFile, scan: &Scan, logs: &mut IdentityLogs) -> io::Result<()> {
         let mut block = vec![0; usize::try_from(self.identity_len).map_err(io::Error::other)?];
         super::storage::read_up_to(file, &mut block, 0)?;
         write_all(file, &block, 0)?;
@@ -131,11 +131,14 @@ impl Unsealed<'_> {
                 identities.add(sections.key(), sections.ids());
             }
         }
+        // What a later look at the file would take for a frame that is missing.
+        let left = file.len()?.saturating_sub(totals.end).min(HEADER as u64);
+        write_all(file, [0; HEADER].get(..left as usize).unwrap_or_default(), totals.end)?;
         file.sync()?;
-        self.log_and_seal(file, totals, &identities, repeats)
+        self.log_and_seal(file, totals, identities, logs)
     }
 
-    fn seal_a_copy(&self, file: &dyn StorageFile, scan: &Scan, repeats: &mut Repeats) -> io::Result<()> {
+    fn seal_a_copy(&self, file: &dyn StorageFile, scan: &Scan, logs: &mut IdentityLogs) -> io::Result<()> {
         let (layout, number) = (self.layout, self.identity.number);
         let copy_path = layout.path(number, FileKind::Copy);
         // The same number, another epoch: no token can be that of the original.
@@ -156,7 +159,7 @@ impl Unsealed<'_> {
         layout.storage().rename(&copy_path, self.path)?;
         layout.sync_table_dir()?;
         let copied = Unsealed { identity, identity_len, ..*self };
-        copied.log_and_seal(&*copy, totals, &identities, repeats)
+        copied.log_and_seal(&*copy, totals, identities, logs)
     }
 
     /// As when any segment is sealed: the identities once the disk has their events, which the file may
@@ -165,11 +168,11 @@ impl Unsealed<'_> {
         &self,
         file: &dyn StorageFile,
         totals: Seal,
-        identities: &Identities,
-        repeats: &mut Repeats,
+        identities: Identities,
+        logs: &mut IdentityLogs,
     ) -> io::Result<()> {
         let sealed_ms = unix_ms();
-        repeats.recovered(self.identity.number, identities)?;
+        logs.recovered(self.identity.number, identities)?;
         self.write_seal(file, &Seal { sealed_ms, ..totals })
     }
 

@@ -254,13 +254,13 @@ impl Server {
         );
     }
 
-    /// Names of the files of segments that wait.
+    /// Names of the files of segments that have events and wait.
     pub fn spooled_files(&self) -> Vec<String> {
         let folder = std::fs::read_dir(&self.setup.segments).unwrap();
         let names = folder.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
-        // Number 0 keeps older releases out.
-        let is_segment = |name: &String| !name.starts_with(&"0".repeat(20));
-        names.filter(|name| is_segment(name) && [".segment", ".copy"].iter().any(|end| name.ends_with(end))).collect()
+        let has_events =
+            |name: &String| has_a_frame(&std::fs::read(self.setup.segments.join(name)).unwrap_or_default());
+        names.filter(|name| name.ends_with(".copy") || name.ends_with(".segment") && has_events(name)).collect()
     }
 
     /// Stops it in order, without waiting for ClickHouse, and starts it again.
@@ -383,4 +383,15 @@ impl Setup {
     fn log_path(&self) -> PathBuf {
         Path::new(self.folder.path()).join("log")
     }
+}
+
+/// True for the bytes of a segment's file that has a frame of its own: one is always ready for the next
+/// events, and a recycled file has frames of its former life.
+fn has_a_frame(bytes: &[u8]) -> bool {
+    let number = |at: usize| bytes.get(at..at + 8).map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap()));
+    let Some(identity_len) = bytes.get(12..16).map(|len| u32::from_le_bytes(len.try_into().unwrap())) else {
+        return true;
+    };
+    let frame = identity_len as usize + 8192;
+    bytes.get(frame..).is_some_and(|frame| frame.starts_with(b"FRAM")) && number(frame + 56) == number(24)
 }

@@ -33,6 +33,9 @@ const ROOM: [u64; 2] = [limits::JOURNAL_BYTES, limits::JOURNAL_BYTES >> 5];
 #[cfg(test)]
 const ROOM: [u64; 2] = [limits::JOURNAL_BYTES >> 9, limits::JOURNAL_BYTES >> 10];
 
+/// Files as long as this are not made unless so many of them would fit.
+const ROOMY: u64 = 8;
+
 /// The journal of a spool.
 #[derive(Debug)]
 pub(super) struct Journal {
@@ -165,14 +168,15 @@ impl Journal {
     /// I/O errors. The call may be repeated.
     pub(super) fn begin(&self) -> io::Result<()> {
         let mut writer = self.writer();
-        let [usual, least] = ROOM;
-        self.reserve(&mut writer, usual).or_else(|error| {
-            tracing::debug!(%error, "there is no room for the whole journal");
-            self.reserve(&mut writer, least)
-        })?;
+        self.reserve(&mut writer)?;
         self.checkpoint(&mut writer, &[])?;
         writer.is_doubtful = false;
         Ok(())
+    }
+
+    /// True once changes are records.
+    pub(super) fn has_begun(&self) -> bool {
+        self.writer().file.is_some()
     }
 
     /// Gives both files the room that they should have, where they have less since a start found a full disk.
@@ -181,13 +185,17 @@ impl Journal {
     ///
     /// I/O errors.
     pub(super) fn keep_room(&self) -> io::Result<()> {
-        self.reserve(&mut self.writer(), ROOM[0])
+        self.reserve(&mut self.writer())
     }
 
-    fn reserve(&self, writer: &mut Writer, bytes: u64) -> io::Result<()> {
-        if writer.capacity >= bytes {
+    fn reserve(&self, writer: &mut Writer) -> io::Result<()> {
+        let [usual, least] = ROOM;
+        if writer.capacity >= usual {
             return Ok(());
         }
+        // On a small disk, or a full one, little has to do.
+        let is_roomy = self.storage.free_bytes(&self.blocks_dir)? >= ROOMY * usual;
+        let bytes = if is_roomy { usual } else { least };
         for path in &self.paths {
             let file = self.storage.create(path)?;
             if file.len()? < bytes {
@@ -196,7 +204,7 @@ impl Journal {
                 file.sync().inspect_err(|_| writer.is_broken = true)?;
             }
         }
-        writer.capacity = bytes;
+        writer.capacity = writer.capacity.max(bytes);
         Ok(())
     }
 
@@ -257,7 +265,7 @@ impl Journal {
         let Queue { waiting, outcome } = std::mem::take(&mut *self.queue());
         let written = self.write_group(&mut writer, &waiting);
         // Nobody else sets it: the writer is locked.
-        let _ = outcome.set(written.as_ref().map(|()| ()).map_err(|error| (error.kind(), error.raw_os_error())));
+        let _ = outcome.set(written.as_ref().copied().map_err(|error| (error.kind(), error.raw_os_error())));
         if written.is_err() {
             let left = waiting.into_iter().filter(|waiting| !waiting.is_awaited);
             self.queue().waiting.splice(..0, left);

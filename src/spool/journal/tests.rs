@@ -136,9 +136,9 @@ fn a_flipped_bit_changes_nothing_and_two_of_one_record_are_noticed() {
     // The checkpoint has two sectors, and so has each record.
     for (group, is_noticed) in [(0, true), (1, true), (2, true), (3, false)] {
         let copies = [0, 1].map(|copy| (2 * group + copy) * generation::SECTOR as u64 + 40);
-        copies.map(|byte| disk.flip(path, byte, 0));
+        copies.iter().for_each(|byte| disk.flip(path, *byte, 0));
         assert_eq!(load(&disk).is_doubtful(), is_noticed, "group {group}; nothing was synced behind the last");
-        copies.map(|byte| disk.flip(path, byte, 0));
+        copies.iter().for_each(|byte| disk.flip(path, *byte, 0));
     }
 }
 

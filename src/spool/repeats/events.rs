@@ -12,7 +12,6 @@ use crate::batch::identity::Id;
 use crate::batch::{Batch, CommitOutcome, SegmentNumber};
 use crate::spool::layout::Layout;
 use crate::spool::metrics::SpoolMetrics;
-use crate::spool::storage::SealError;
 
 /// The remembered event identities.
 pub(super) struct SeenEvents {
@@ -23,22 +22,26 @@ pub(super) struct SeenEvents {
     /// The identities of the group that is being committed.
     pending: Vec<Id>,
     values_max: usize,
-    log: HourlyLog<Id>,
     metrics: Arc<SpoolMetrics>,
 }
 
 impl SeenEvents {
-    pub(super) fn open(layout: &Arc<Layout>, metrics: &Arc<SpoolMetrics>, values_max: usize) -> io::Result<Self> {
+    /// Those that the log has, and the log.
+    pub(super) fn open(
+        layout: &Arc<Layout>,
+        metrics: &Arc<SpoolMetrics>,
+        values_max: usize,
+    ) -> io::Result<(Self, HourlyLog<Id>)> {
         let folder = layout.seen_dir();
         let (log, found) = HourlyLog::open(layout, metrics, folder, values_max as u64, u64::MAX)?;
         let metrics = metrics.clone();
         let (known, by_age, pending) = (HashMap::new(), VecDeque::new(), Vec::new());
-        let mut events = Self { known, by_age, pending, values_max, log, metrics };
+        let mut events = Self { known, by_age, pending, values_max, metrics };
         for (segment, _, id) in found {
             events.remember(id, segment);
         }
         events.forget_old();
-        Ok(events)
+        Ok((events, log))
     }
 
     pub(super) fn begin(&mut self, batch: &mut Batch, segment: SegmentNumber) -> OutcomeRule {
@@ -80,10 +83,6 @@ impl SeenEvents {
         for id in self.pending.drain(..) {
             self.known.remove(&id);
         }
-    }
-
-    pub(super) fn log(&mut self, segment: SegmentNumber, ids: &[Id], now: u64) -> Result<(), SealError> {
-        if ids.is_empty() { Ok(()) } else { self.log.append(segment, ids, now) }
     }
 
     pub(super) fn recovered(&mut self, segment: SegmentNumber, ids: &[Id]) {

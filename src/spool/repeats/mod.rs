@@ -1,7 +1,7 @@
 //! Detection of repeats, which store nothing: requests by their `Idempotency-Key`, and events by
 //! the value of `--dedup-field`.
 //!
-//! The committer owns both maps. It alone decides what is stored, so two copies of the same request
+//! The committer owns both maps, the keeper their logs. The committer alone decides what is stored, so two copies of the same request
 //! or event can't both be taken for new.
 //!
 //! An identity is stored in the same frame as the rows it belongs to, so a crash keeps or loses both
@@ -17,6 +17,7 @@ use std::io;
 use std::sync::Arc;
 
 use events::SeenEvents;
+use log::HourlyLog;
 pub(super) use outcome_rule::OutcomeRule;
 use requests::Requests;
 pub use requests::SECONDS_MAX;
@@ -53,19 +54,20 @@ pub(super) struct Repeats {
 }
 
 impl Repeats {
-    /// What the logs have. Without `values_max` no event has an identity.
+    /// What the logs have, and the logs. Without `values_max` no event has an identity.
     pub(super) fn open(
         layout: &Arc<Layout>,
         metrics: &Arc<SpoolMetrics>,
         keys_max: usize,
         values_max: Option<usize>,
-    ) -> io::Result<Self> {
-        let mut requests = Requests::open(layout, metrics, keys_max)?;
+    ) -> io::Result<(Self, IdentityLogs)> {
+        let (mut requests, keys) = Requests::open(layout, metrics, keys_max)?;
         // No step of the clock forgets a key: not one back, which a later start would take for long ago.
         let clock = SteadyClock::start(requests.newest_second());
         requests.forget_old(clock.seconds());
         let events = values_max.map(|values_max| SeenEvents::open(layout, metrics, values_max)).transpose()?;
-        Ok(Self { requests, events, clock })
+        let (events, seen) = events.unzip();
+        Ok((Self { requests, events, clock }, IdentityLogs { keys, seen, clock, recovered: Vec::new() }))
     }
 
     /// The outcome rule of a batch according to its request key; [`OutcomeRule::OfGroup`] if the
@@ -106,32 +108,57 @@ impl Repeats {
         }
     }
 
-    /// Logs the identities of a segment, durably: it may be sealed then.
-    pub(super) fn log(&mut self, segment: SegmentNumber, found: &Identities) -> Result<(), SealError> {
+    /// Remembers the identities of segments that a former run left.
+    pub(super) fn remember(&mut self, recovered: Vec<(SegmentNumber, Identities)>) {
         let now = self.clock.seconds();
-        self.requests.log(segment, &found.keys, now)?;
-        match &mut self.events {
-            Some(events) => events.log(segment, &found.ids, now),
-            None => Ok(()),
+        for (segment, found) in recovered {
+            self.requests.recovered(segment, &found.keys, now);
+            if let Some(events) = &mut self.events {
+                events.recovered(segment, &found.ids);
+            }
         }
-    }
-
-    /// Logs the identities of a segment that a former run left, and remembers them. Those of a
-    /// segment of this run are known since their commit, and some may be forgotten again by now:
-    /// they would come back as the newest.
-    pub(super) fn recovered(&mut self, segment: SegmentNumber, found: &Identities) -> Result<(), SealError> {
-        self.log(segment, found)?;
-        let now = self.clock.seconds();
-        self.requests.recovered(segment, &found.keys, now);
-        if let Some(events) = &mut self.events {
-            events.recovered(segment, &found.ids);
-        }
-        Ok(())
     }
 
     /// Forgets the keys that are too old.
     pub(super) fn forget_old(&mut self) {
         self.requests.forget_old(self.clock.seconds());
+    }
+}
+
+/// The logs of the identities in sealed segments.
+pub(super) struct IdentityLogs {
+    keys: HourlyLog<RequestKey>,
+    /// `None` without `--dedup-field`.
+    seen: Option<HourlyLog<Id>>,
+    clock: SteadyClock,
+    recovered: Vec<(SegmentNumber, Identities)>,
+}
+
+impl IdentityLogs {
+    /// Logs the identities of a segment, durably: it may be sealed then.
+    pub(super) fn log(&mut self, segment: SegmentNumber, found: &Identities) -> Result<(), SealError> {
+        let now = self.clock.seconds();
+        if !found.keys.is_empty() {
+            self.keys.append(segment, &found.keys, now)?;
+        }
+        match &mut self.seen {
+            Some(seen) if !found.ids.is_empty() => seen.append(segment, &found.ids, now),
+            _ => Ok(()),
+        }
+    }
+
+    /// Logs the identities of a segment that a former run left, and keeps them to be remembered. Those of a
+    /// segment of this run are known since their commit, and some may be forgotten again by now: they would
+    /// come back as the newest.
+    pub(super) fn recovered(&mut self, segment: SegmentNumber, found: Identities) -> Result<(), SealError> {
+        self.log(segment, &found)?;
+        self.recovered.push((segment, found));
+        Ok(())
+    }
+
+    /// The identities that are to be remembered, see [`Repeats::remember`].
+    pub(super) fn take_recovered(&mut self) -> Vec<(SegmentNumber, Identities)> {
+        std::mem::take(&mut self.recovered)
     }
 }
 

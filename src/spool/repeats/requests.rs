@@ -12,7 +12,6 @@ use crate::batch::identity::{Id, RequestKey, Summary};
 use crate::batch::{CommitOutcome, SegmentNumber};
 use crate::spool::layout::Layout;
 use crate::spool::metrics::SpoolMetrics;
-use crate::spool::storage::SealError;
 
 /// The longest time that a key is remembered, in seconds.
 pub const SECONDS_MAX: u64 = 24 * 3600;
@@ -25,7 +24,6 @@ pub(super) struct Requests {
     /// The keys of the group that is being committed.
     pending: HashSet<Id>,
     keys_max: usize,
-    log: HourlyLog<RequestKey>,
     metrics: Arc<SpoolMetrics>,
 }
 
@@ -38,17 +36,21 @@ struct StoredRequest {
 }
 
 impl Requests {
-    /// Those that the logs have.
-    pub(super) fn open(layout: &Arc<Layout>, metrics: &Arc<SpoolMetrics>, keys_max: usize) -> io::Result<Self> {
+    /// Those that the log has, and the log.
+    pub(super) fn open(
+        layout: &Arc<Layout>,
+        metrics: &Arc<SpoolMetrics>,
+        keys_max: usize,
+    ) -> io::Result<(Self, HourlyLog<RequestKey>)> {
         let folder = layout.keys_dir();
         let (log, found) = HourlyLog::open(layout, metrics, folder, keys_max as u64, SECONDS_MAX)?;
         let metrics = metrics.clone();
         let (known, by_age, pending) = (HashMap::new(), VecDeque::new(), HashSet::new());
-        let mut requests = Self { known, by_age, pending, keys_max, log, metrics };
+        let mut requests = Self { known, by_age, pending, keys_max, metrics };
         for (segment, second, key) in found {
             requests.remember(&key, segment, second);
         }
-        Ok(requests)
+        Ok((requests, log))
     }
 
     /// When the newest of them came; 0 without any.
@@ -89,11 +91,6 @@ impl Requests {
         for id in self.pending.drain() {
             self.known.remove(&id);
         }
-    }
-
-    /// Writes the keys of a segment to the log and syncs it. Must precede the seal.
-    pub(super) fn log(&mut self, segment: SegmentNumber, keys: &[RequestKey], now: u64) -> Result<(), SealError> {
-        if keys.is_empty() { Ok(()) } else { self.log.append(segment, keys, now) }
     }
 
     /// Remembers the keys of a recovered segment.

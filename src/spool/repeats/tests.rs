@@ -16,6 +16,7 @@ fn key(name: &str, body: &str) -> RequestKey {
 
 struct Bench {
     keys: Requests,
+    log: HourlyLog<RequestKey>,
     metrics: Arc<SpoolMetrics>,
 }
 
@@ -23,9 +24,9 @@ impl Bench {
     fn open(dir: &Path, keys_max: usize, now: u64) -> Self {
         let layout = Arc::new(Layout::open(Arc::new(Disk), dir, "t", Some("node")).unwrap());
         let metrics = Arc::new(SpoolMetrics::default());
-        let mut keys = Requests::open(&layout, &metrics, keys_max).unwrap();
+        let (mut keys, log) = Requests::open(&layout, &metrics, keys_max).unwrap();
         keys.forget_old(now);
-        Self { keys, metrics }
+        Self { keys, log, metrics }
     }
 
     /// Commits requests and seals their segment.
@@ -34,7 +35,7 @@ impl Bench {
             self.keys.begin(key, SegmentNumber::new(segment));
         }
         self.keys.committed(now);
-        assert!(self.keys.log(SegmentNumber::new(segment), keys, now).is_ok());
+        assert!(self.log.append(SegmentNumber::new(segment), keys, now).is_ok());
     }
 
     fn knows(&self, name: &str) -> bool {
@@ -110,21 +111,21 @@ fn the_newest_keys_of_a_segment_with_too_many_are_remembered() {
         bench.keys.committed(5);
     }
     assert_eq!(names.map(|name| bench.knows(name)), newest);
-    assert!(bench.keys.log(SegmentNumber::new(1), &names.map(|name| key(name, "body")), 6).is_ok());
+    assert!(bench.log.append(SegmentNumber::new(1), &names.map(|name| key(name, "body")), 6).is_ok());
     assert_eq!(names.map(|name| bench.knows(name)), newest, "after the seal");
     drop(bench);
     let bench = Bench::open(folder.path(), 2, 7);
     assert_eq!(names.map(|name| bench.knows(name)), newest, "after a restart");
     drop(bench);
 
-    let (mut seen, _) = open_events(folder.path(), 2);
+    let (mut seen, mut log, _) = open_events(folder.path(), 2);
     begin(&mut seen, &names, 1);
     seen.committed();
-    assert!(seen.log(SegmentNumber::new(1), &names.map(id), 6).is_ok());
+    assert!(log.append(SegmentNumber::new(1), &names.map(id), 6).is_ok());
     assert_eq!(begin(&mut seen, &["d", "e", "a"], 2).0, "a", "after the seal");
     seen.refused();
-    drop(seen);
-    let (mut seen, _) = open_events(folder.path(), 2);
+    drop((seen, log));
+    let (mut seen, _, _) = open_events(folder.path(), 2);
     assert_eq!(begin(&mut seen, &["d", "e", "a"], 2).0, "a", "after a restart");
 }
 
@@ -241,31 +242,31 @@ fn a_log_keeps_little_more_than_the_remembered_records() {
     let id = |number: u64| of_event("column", &number.to_le_bytes());
     let path = folder.path().join("t/seen/1970-01-01T01.log");
     let len = || std::fs::metadata(&path).unwrap().len();
-    let log_all = |seen: &mut SeenEvents, numbers: std::ops::Range<u64>| {
+    let log_all = |log: &mut HourlyLog<Id>, numbers: std::ops::Range<u64>| {
         for segment in numbers.step_by(block) {
             let ids: Vec<Id> = (segment..segment + block as u64).map(id).collect();
-            assert!(seen.log(SegmentNumber::new(segment), &ids, HOUR).is_ok());
+            assert!(log.append(SegmentNumber::new(segment), &ids, HOUR).is_ok());
         }
     };
     let knows = |numbers: std::ops::Range<u64>| {
-        let (seen, _) = open_events(folder.path(), records_max);
+        let (seen, _, _) = open_events(folder.path(), records_max);
         numbers.filter(|number| seen.knows(&id(*number))).count()
     };
-    let (mut seen, metrics) = open_events(folder.path(), records_max);
+    let (_seen, mut log, metrics) = open_events(folder.path(), records_max);
     let mut largest = 0;
     for from in (0..200_000).step_by(10_000) {
-        log_all(&mut seen, from..from + 10_000);
+        log_all(&mut log, from..from + 10_000);
         largest = largest.max(len());
         assert_eq!(metrics.spool_bytes(), len());
     }
     assert!(largest < 3 << 20, "{largest}");
-    drop(seen);
+    drop((_seen, log));
     assert_eq!((knows(195_000..200_000), knows(0..195_000)), (5000, 0));
     // A later run replaces the file by one without the obsolete blocks.
-    let (mut seen, _) = open_events(folder.path(), records_max);
-    log_all(&mut seen, 200_000..201_000);
+    let (_seen, mut log, _) = open_events(folder.path(), records_max);
+    log_all(&mut log, 200_000..201_000);
     assert!(len() < 7 * (28 + block as u64 * 16), "{}", len());
-    drop(seen);
+    drop((_seen, log));
     assert_eq!((knows(196_000..201_000), knows(0..196_000)), (5000, 0));
 }
 
@@ -286,10 +287,11 @@ fn events(names: &[&str]) -> Batch {
     batch
 }
 
-fn open_events(dir: &Path, values_max: usize) -> (SeenEvents, Arc<SpoolMetrics>) {
+fn open_events(dir: &Path, values_max: usize) -> (SeenEvents, HourlyLog<Id>, Arc<SpoolMetrics>) {
     let layout = Arc::new(Layout::open(Arc::new(Disk), dir, "t", Some("node")).unwrap());
     let metrics = Arc::new(SpoolMetrics::default());
-    (SeenEvents::open(&layout, &metrics, values_max).unwrap(), metrics)
+    let (seen, log) = SeenEvents::open(&layout, &metrics, values_max).unwrap();
+    (seen, log, metrics)
 }
 
 /// The events that are left of a batch, and its outcome rule.
@@ -306,7 +308,7 @@ fn deduplicated(segment: Option<u64>, certain: bool) -> OutcomeRule {
 #[test]
 fn an_event_is_stored_once_and_a_failed_commit_leaves_no_trace_of_it() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut seen, metrics) = open_events(folder.path(), 100);
+    let (mut seen, _, metrics) = open_events(folder.path(), 100);
     assert_eq!(begin(&mut seen, &["a", "b"], 7), ("ab".into(), OutcomeRule::OfGroup));
     assert_eq!(begin(&mut seen, &["b", "c", "c"], 7), ("c".into(), deduplicated(Some(7), true)));
     seen.refused();
@@ -324,11 +326,11 @@ fn an_event_is_stored_once_and_a_failed_commit_leaves_no_trace_of_it() {
 #[test]
 fn the_newest_values_are_remembered_across_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut seen, _) = open_events(folder.path(), 3);
+    let (mut seen, mut log, _) = open_events(folder.path(), 3);
     for (name, hour) in [("a", 1), ("b", 2), ("c", 3), ("d", 30)] {
         begin(&mut seen, &[name], hour);
         seen.committed();
-        assert!(seen.log(SegmentNumber::new(hour), &[id(name)], hour * HOUR).is_ok());
+        assert!(log.append(SegmentNumber::new(hour), &[id(name)], hour * HOUR).is_ok());
     }
     let left = |seen: &mut SeenEvents| {
         let (left, _) = begin(seen, &["b", "c", "d", "a"], 9);
@@ -336,10 +338,10 @@ fn the_newest_values_are_remembered_across_a_restart() {
         left
     };
     assert_eq!(left(&mut seen), "a");
-    drop(seen);
+    drop((seen, log));
     let logs = crate::spool::tests::files(&folder.path().join("t/seen"));
     assert_eq!(logs, ["1970-01-01T02.log", "1970-01-01T03.log", "1970-01-02T06.log"]);
-    let (mut seen, _) = open_events(folder.path(), 3);
+    let (mut seen, _, _) = open_events(folder.path(), 3);
     assert_eq!(left(&mut seen), "a");
 }
 
@@ -353,7 +355,7 @@ fn no_step_of_the_clock_forgets_a_key() {
     drop(bench);
     // The clock was wrong for a while, and is right again at the next start.
     let layout = Arc::new(Layout::open(Arc::new(Disk), folder.path(), "t", Some("node")).unwrap());
-    let mut repeats = Repeats::open(&layout, &Arc::default(), 10, None).unwrap();
+    let (mut repeats, _) = Repeats::open(&layout, &Arc::default(), 10, None).unwrap();
     let mut fresh = Batch::new(0);
     fresh.key = Some(key("fresh", "body"));
     repeats.begin(&mut fresh, SegmentNumber::new(3));

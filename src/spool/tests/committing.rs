@@ -34,8 +34,8 @@ impl Bench {
             sender.send(segment).unwrap();
         }
         let (pool, metrics) = (spool.pool(), spool.metrics());
-        let committer = Committer::new(spool, exchange.clone(), b"frozen".to_vec(), sender, inserters);
-        let thread = thread::spawn(|| committer.run());
+        let (committer, keeper) = Committer::new(spool, exchange.clone(), b"frozen".to_vec(), sender, inserters);
+        let thread = thread::spawn(|| run(committer, keeper));
         Self { exchange, sealed, pool, metrics, thread, sequence: Sequence::default() }
     }
 
@@ -69,6 +69,14 @@ impl Bench {
         self.thread.join().unwrap();
         self.sealed.try_iter().collect()
     }
+}
+
+/// Runs both to their end.
+fn run(committer: Committer<TestExchange>, keeper: Keeper) {
+    thread::scope(|scope| {
+        scope.spawn(|| keeper.run());
+        committer.run();
+    });
 }
 
 fn rows_of(segments: &[SealedSegment]) -> Vec<String> {
@@ -226,7 +234,8 @@ fn commit_at_once(config: SpoolConfig, batches: Vec<Batch>) -> Vec<CommitOutcome
         exchange.submit(batch);
     }
     exchange.finish();
-    Committer::new(spool, exchange.clone(), b"frozen".to_vec(), sender, 1).run();
+    let (committer, keeper) = Committer::new(spool, exchange.clone(), b"frozen".to_vec(), sender, 1);
+    run(committer, keeper);
     let returned: Vec<_> = std::iter::from_fn(|| exchange.take()).collect();
     let order: Vec<u64> = returned.iter().map(|returned| returned.batch.sequence.get()).collect();
     assert_eq!(order, (1..=count as u64).collect::<Vec<_>>(), "a worker's batches return in their order");
@@ -254,14 +263,18 @@ fn a_disk_that_is_full_at_a_seal_is_said_to_be_full() {
     disk.fill(true);
     // The disk space of the segment is allocated; that of the key log, which the seal needs, is not.
     assert!(matches!(bench.commit_batch(with_key(b"b", "b")), CommitOutcome::Committed { .. }));
+    // There was room for the next segment, too, while the first was written.
     for key in [&b"c"[..], b"d"] {
+        assert!(matches!(bench.commit_batch(with_key(key, "c")), CommitOutcome::Committed { .. }));
+    }
+    for key in [&b"e"[..], b"f"] {
         let refused = bench.commit_batch(with_key(key, "refused"));
         assert_eq!(refused, CommitOutcome::Refused(CommitRefusal::DiskFull));
         assert_eq!(bench.metrics.refusal(), Some(CommitRefusal::DiskFull));
     }
     disk.fill(false);
-    assert!(matches!(bench.commit_batch(with_key(b"c", "c")), CommitOutcome::Committed { .. }));
-    assert_eq!(rows_of(&bench.finish()), ["ab", "c"]);
+    assert!(matches!(bench.commit_batch(with_key(b"e", "e")), CommitOutcome::Committed { .. }));
+    assert_eq!(rows_of(&bench.finish()), ["ab", "cc", "e"]);
 }
 
 #[test]
@@ -347,7 +360,7 @@ fn a_group_ends_where_the_schema_changes() {
     let exchange = Arc::new(TestExchange::default());
     let (sender, sealed) = unbounded();
     let (spool, _) = Spool::open(config(folder.path())).unwrap();
-    let committer = Committer::new(spool, exchange.clone(), b"1".to_vec(), sender, 1);
+    let (committer, keeper) = Committer::new(spool, exchange.clone(), b"1".to_vec(), sender, 1);
     // All batches are queued at once: with one schema they would be one group.
     let all = [("1", "a"), ("1", "b"), ("2", "c"), ("2", "d"), ("1", "e"), ("2", "f"), ("2", "g")];
     for (sequence, (frozen, row)) in (1..).zip(all) {
@@ -358,15 +371,15 @@ fn a_group_ends_where_the_schema_changes() {
         exchange.submit(batch);
     }
     exchange.finish();
-    committer.run();
+    run(committer, keeper);
     let segments: Vec<_> = sealed.try_iter().collect();
     assert_eq!(schemas_of(&segments), pairs(&[("1", "ab"), ("2", "cd"), ("1", "e"), ("2", "fg")]));
     // The batches returned in their order, each with the segment that really holds it.
     let returned: Vec<_> = std::iter::from_fn(|| exchange.take()).collect();
     assert_eq!(returned.iter().map(|home| home.batch.sequence.get()).collect::<Vec<_>>(), (1..=7).collect::<Vec<_>>());
-    let numbers =
-        [1, 1, 2, 2, 3, 4, 4].map(|segment| CommitOutcome::Committed { segment: SegmentNumber::new(segment) });
-    assert_eq!(returned.iter().map(|home| home.outcome).collect::<Vec<_>>(), numbers);
+    // A segment that was ready for other columns leaves its number unused.
+    let outcomes = [0, 0, 1, 1, 2, 3, 3].map(|index| CommitOutcome::Committed { segment: segments[index].number() });
+    assert_eq!(returned.iter().map(|home| home.outcome).collect::<Vec<_>>(), outcomes);
 }
 
 /// Seals what was committed, and holds it.

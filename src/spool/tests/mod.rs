@@ -12,7 +12,7 @@ mod recovering;
 mod salvaging;
 mod simulation;
 
-use crate::batch::{Position, SegmentNumber};
+use crate::batch::SegmentNumber;
 use std::fs;
 
 use super::layout::FileKind;
@@ -65,13 +65,11 @@ fn contents(segment: &SealedSegment) -> io::Result<(String, String)> {
 
 /// Opens a segment in a spool's folder and appends these batches, each synced before the next.
 fn write_segment(spool: &Spool, number: u64, recycled: Option<(&Path, u64)>, batches: &[Batch]) -> OpenSegment {
-    let mut open =
-        OpenSegment::create(&spool.layout, SegmentNumber::new(number), Position::new(1), b"frozen", 4096, recycled)
-            .unwrap();
+    let mut open = OpenSegment::create(&spool.layout, SegmentNumber::new(number), b"frozen", 4096, recycled).unwrap();
     let mut headers = Vec::new();
-    for (batch, position) in batches.iter().zip(1..) {
-        open.append(std::iter::once(batch), Position::new(position), Position::new(position - 1), &mut headers)
-            .unwrap();
+    for batch in batches {
+        open.append(std::iter::once(batch), &mut headers).unwrap();
+        open.sync().unwrap();
     }
     open
 }

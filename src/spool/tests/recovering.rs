@@ -80,15 +80,15 @@ fn a_frame_is_damaged_when_the_durable_mark_of_any_later_frame_covers_it() {
     let folder = tempfile::tempdir().unwrap();
     let (spool, _) = Spool::open(config(folder.path())).unwrap();
     let path = spool.layout.path(SegmentNumber::new(1), FileKind::Segment);
-    let mut open =
-        OpenSegment::create(&spool.layout, SegmentNumber::new(1), Position::new(1), b"frozen", 4096, None).unwrap();
+    let mut open = OpenSegment::create(&spool.layout, SegmentNumber::new(1), b"frozen", 4096, None).unwrap();
     let (second, third) = (batch(&["second"], &[]), batch(&["third"], &[]));
-    open.append(std::iter::once(&batch(&["first"], &[])), Position::new(1), Position::new(0), &mut Vec::new()).unwrap();
+    open.append(std::iter::once(&batch(&["first"], &[])), &mut Vec::new()).unwrap();
+    open.sync().unwrap();
     let begins = open.totals.end as usize;
     // One group: the third frame was written before the second was on the disk.
-    open.append([&second, &third].into_iter(), Position::new(2), Position::new(1), &mut Vec::new()).unwrap();
-    open.append(std::iter::once(&batch(&["fourth"], &[])), Position::new(4), Position::new(3), &mut Vec::new())
-        .unwrap();
+    open.append([&second, &third].into_iter(), &mut Vec::new()).unwrap();
+    open.sync().unwrap();
+    open.append(std::iter::once(&batch(&["fourth"], &[])), &mut Vec::new()).unwrap();
     let mut bytes = fs::read(path).unwrap();
     bytes[begins + HEADER] ^= 1;
     let (_folder, spool, segments) = recover(&bytes, NAME);
@@ -105,7 +105,7 @@ fn frames_of_the_segment_that_a_recycled_file_held_before_do_not_come_back() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool, _) = Spool::open(config(folder.path())).unwrap();
     let old = [batch(&["old1"], &[]), batch(&["old2"], &[]), batch(&["old3"], &[])];
-    write_segment(&spool, 1, None, &old).seal(&mut spool.repeats).map_err(|_| ()).unwrap();
+    write_segment(&spool, 1, None, &old).seal(&mut spool.logs).map_err(|_| ()).unwrap();
     let path = spool.layout.path(SegmentNumber::new(1), FileKind::Segment);
     let len = fs::metadata(&path).unwrap().len();
     // As long as the old first frame, so that the old second one follows without a seam.
@@ -121,7 +121,7 @@ fn sealed_segments_keep_their_token_and_what_is_known_of_them() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool, _) = Spool::open(config(folder.path())).unwrap();
     let open = write_segment(&spool, 7, None, &[batch(&["a"], &["b"])]);
-    let mut sealed = open.seal(&mut spool.repeats).map_err(|_| ()).unwrap();
+    let mut sealed = open.seal(&mut spool.logs).map_err(|_| ()).unwrap();
     let token = sealed.token();
     sealed.begin_attempt("a window", SegmentNumber::new(9)).unwrap();
     drop((spool, sealed));
@@ -181,7 +181,7 @@ fn a_sealed_segment_that_changed_is_not_streamed() {
     let (mut spool, _) = Spool::open(config(folder.path())).unwrap();
     let open = write_segment(&spool, 1, None, &[batch(&["first"], &[]), batch(&["second"], &[])]);
     let end = open.totals.end as usize;
-    let sealed = open.seal(&mut spool.repeats).map_err(|_| ()).unwrap();
+    let sealed = open.seal(&mut spool.logs).map_err(|_| ()).unwrap();
     let path = spool.layout.path(SegmentNumber::new(1), FileKind::Segment);
     let bytes = fs::read(&path).unwrap();
     let second = end - HEADER - 6;
@@ -277,7 +277,7 @@ fn a_seal_that_is_damaged_after_something_was_sent_is_written_again() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool, _) = Spool::open(config(folder.path())).unwrap();
     let batches = [batch(&["a"], &["b"]), batch(&["c"], &[])];
-    let mut sealed = write_segment(&spool, 1, None, &batches).seal(&mut spool.repeats).map_err(|_| ()).unwrap();
+    let mut sealed = write_segment(&spool, 1, None, &batches).seal(&mut spool.logs).map_err(|_| ()).unwrap();
     let token = sealed.token();
     sealed.begin_attempt("a window", SegmentNumber::new(1)).unwrap();
     let path = sealed.path().to_owned();

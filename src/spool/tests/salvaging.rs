@@ -3,7 +3,7 @@
 use super::faulty::{End, Fault, FaultyDisk};
 use super::*;
 use crate::batch::Batch;
-use crate::batch::{Position, SegmentNumber};
+use crate::batch::SegmentNumber;
 use crate::spool::frame::HEADER;
 use crate::spool::ledger::Events;
 
@@ -42,9 +42,8 @@ fn events(frames: &[(&[&str], &[&str])]) -> Events {
 /// Opens a segment and appends these batches as one group: no frame has a durable mark for another,
 /// only the seal proves that they were synced.
 fn one_group(spool: &Spool, batches: &[Batch]) -> OpenSegment {
-    let mut open =
-        OpenSegment::create(&spool.layout, SegmentNumber::new(1), Position::new(1), b"frozen", 4096, None).unwrap();
-    open.append(batches.iter(), Position::new(1), Position::new(0), &mut Vec::new()).unwrap();
+    let mut open = OpenSegment::create(&spool.layout, SegmentNumber::new(1), b"frozen", 4096, None).unwrap();
+    open.append(batches.iter(), &mut Vec::new()).unwrap();
     open
 }
 
@@ -53,7 +52,7 @@ fn sealed(frames: &[(&[&str], &[&str])]) -> (tempfile::TempDir, Vec<u8>) {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool, _) = Spool::open(config(folder.path())).unwrap();
     let batches: Vec<Batch> = frames.iter().map(|(rows, rejected)| batch(rows, rejected)).collect();
-    one_group(&spool, &batches).seal(&mut spool.repeats).map_err(|_| ()).unwrap();
+    one_group(&spool, &batches).seal(&mut spool.logs).map_err(|_| ()).unwrap();
     let bytes = fs::read(spool.layout.path(SegmentNumber::new(1), FileKind::Segment)).unwrap();
     (folder, bytes)
 }
@@ -221,7 +220,7 @@ fn a_crash_at_any_call_loses_and_doubles_nothing_readable() {
                 let mut disk = FaultyDisk::new(nth);
                 let (mut spool, _) = start(&disk);
                 let batches: Vec<Batch> = FRAMES.iter().map(|(rows, rejected)| batch(rows, rejected)).collect();
-                let segment = one_group(&spool, &batches).seal(&mut spool.repeats);
+                let segment = one_group(&spool, &batches).seal(&mut spool.logs);
                 let mut segment = segment.map_err(|_| ()).unwrap();
                 segment.begin_attempt("window", SegmentNumber::new(1)).unwrap();
                 if lost > 0 {

@@ -110,10 +110,6 @@ impl FaultyDisk {
         self.machine().is_full = is_full;
     }
 
-    pub(in crate::spool) fn is_full(&self) -> bool {
-        self.machine().is_full
-    }
-
     /// True if a call was made to fail since this function was last called.
     pub(in crate::spool) fn has_failed(&self) -> bool {
         std::mem::take(&mut self.machine().failed)

@@ -40,6 +40,7 @@ struct Kind {
 /// One process on the disk.
 struct Process {
     committer: Committer<TestExchange>,
+    keeper: Keeper,
     exchange: Arc<TestExchange>,
     sealed: Receiver<SealedSegment>,
     pool: Arc<SegmentPool>,
@@ -150,8 +151,6 @@ impl Life {
                         return;
                     }
                 }
-                // Without a journal, as long as nothing was taken yet.
-                Err(_) if self.disk.is_full() && self.newest == SegmentNumber::default() => self.disk.fill(false),
                 Err(error) => assert!(self.disk.has_failed(), "a start failed without a reason: {error}"),
             }
             let end = match self.disk.ended() {
@@ -192,11 +191,11 @@ impl Life {
         let (sender, sealed) = unbounded();
         let (pool, layout, metrics) = (spool.pool(), spool.layout.clone(), spool.metrics());
         let inserters = self.chance.below(3) as usize;
-        let committer = Committer::new(spool, exchange.clone(), vec![b'f'; FROZEN], sender, inserters);
+        let (committer, keeper) = Committer::new(spool, exchange.clone(), vec![b'f'; FROZEN], sender, inserters);
         assert!(metrics.newest() >= self.newest, "numbers of segments fell back");
         let (under_way, sequence) = (BTreeMap::new(), 0);
         self.process =
-            Some(Process { committer, exchange, sealed, pool, layout, metrics, waiting, under_way, sequence });
+            Some(Process { committer, keeper, exchange, sealed, pool, layout, metrics, waiting, under_way, sequence });
         true
     }
 
@@ -312,15 +311,22 @@ impl Life {
         self.model.batch(&mut self.chance, is_keyed, is_identified)
     }
 
-    /// Turns of the committer until it is idle, with the outcomes noted in the model. False if the
+    /// Turns of committer and keeper until they are idle, with the outcomes noted in the model. False if the
     /// process has ended.
     fn turn(&mut self) -> bool {
         loop {
-            let outcome = self.process.as_mut().unwrap().committer.turn();
+            let process = self.process.as_mut().unwrap();
+            let outcome = process.committer.turn();
+            // The keeper is late now and then.
+            let kept = match outcome {
+                Ok(Turn::Busy | Turn::Idle) if self.chance.one_in(4) => Ok(false),
+                Ok(_) => process.keeper.turn(),
+                Err(_) => Ok(false),
+            };
             self.take_back();
             match outcome {
-                Ok(Turn::Busy) => {}
-                Ok(Turn::Idle | Turn::Finished) if self.disk.ended().is_none() => return true,
+                Ok(Turn::Busy | Turn::Waiting) if kept.is_ok() && self.disk.ended().is_none() => {}
+                Ok(Turn::Idle | Turn::Finished) if kept.is_ok() && self.disk.ended().is_none() => return true,
                 _ => {
                     // The process ended itself or was killed; in both cases the page cache may show
                     // the next process bytes that are not on the disk.

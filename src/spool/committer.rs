@@ -2,62 +2,54 @@
 //! appends them as frames with one write, syncs once for all of them, and returns every batch to its
 //! worker with its outcome.
 
-mod space;
-
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
 
 use super::frame::HEADER;
+use super::keeper::{Keeper, refusal_of};
 use super::ledger::Events;
-use super::repeats::OutcomeRule;
+use super::metrics::SpoolMetrics;
+use super::repeats::{OutcomeRule, Repeats};
 use super::sealed::SealedSegment;
 use super::segment::OpenSegment;
-use super::storage::{SealError, end_after_failed_sync};
-use super::{Durability, Spool};
+use super::shelf::{Next, Shelf};
+use super::storage::{SyncFailed, end_after_failed_sync};
+use super::{Durability, Spool, SpoolConfig};
 use crate::batch::{Batch, CommitOutcome, CommitRefusal, Exchange, Position, Returned, SegmentNumber};
 use crate::limits;
-use space::refusal_of;
 
-/// The longest sleep of the idle committer. Each wake-up sets the heartbeat and checks the free
-/// disk space.
+/// The longest sleep of the idle committer. Each wake-up sets the heartbeat.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
-
-/// Pause between two attempts to write to a disk that failed or is full.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Pause between two checks for a free inserter, once the age of the open segment is over.
 const INSERTER_POLL_PAUSE: Duration = Duration::from_millis(10);
 
-/// The state of the committer thread: the spool, the source of batches, and the open segment.
+/// The state of the committer thread: the source of batches, and the open segment.
 pub struct Committer<E> {
-    spool: Spool,
+    config: SpoolConfig,
+    metrics: Arc<SpoolMetrics>,
+    repeats: Repeats,
+    shelf: Arc<Shelf>,
     exchange: Arc<E>,
     /// Serialized columns and settings of the open segment; of the last one if none is open.
     frozen: Arc<[u8]>,
-    /// Number of the first segment with this `frozen`.
+    /// The least number of a segment with this `frozen`.
     frozen_from: SegmentNumber,
-    sealed: Sender<SealedSegment>,
     inserters: u64,
     open: Option<OpenSegment>,
     age_from: Instant,
-    /// The last position that was assigned.
+    /// Number of the frames of this run.
     position: Position,
-    /// The last position that is known to be synced.
-    durable: Position,
     group: Vec<Member>,
     headers: Vec<[u8; HEADER]>,
+    /// A batch that was taken from the queue and waits for the next segment.
+    pending: Option<Batch>,
     /// Duration of the last commit, from the first byte written to the end of the sync.
     last_commit: Duration,
-    /// The open segment must be sealed before anything is appended to it.
-    must_seal: bool,
-    /// Time of the last attempt to recover the postponed segments.
-    tried_postponed: Instant,
-    /// What the disk said when it last refused a write, unless one has succeeded since; and when.
-    refused: Option<CommitRefusal>,
-    tried_writing: Instant,
+    /// A write has failed, and none has succeeded since.
+    is_failing: bool,
 }
 
 /// A batch of the group that is committed together.
@@ -68,101 +60,136 @@ struct Member {
     rule: OutcomeRule,
 }
 
+/// What came of a group.
+enum Group {
+    /// Committed or refused; with the batch that was taken from the queue and does not fit.
+    Done(Option<Batch>),
+    /// Its first batch has to wait for the next segment.
+    Waiting(Batch),
+}
+
 impl<E: Exchange> Committer<E> {
-    /// A committer that expects `frozen` in the first batches, sends sealed segments to `sealed`,
-    /// and seals by age only while one of `inserters` is free and the table takes rows.
+    /// A committer that expects `frozen` in the first batches, and seals by age only while one of `inserters`
+    /// is free and the table takes rows; and its keeper, which sends sealed segments to `sealed`.
     pub fn new(
         spool: Spool,
         exchange: Arc<E>,
         frozen: impl Into<Arc<[u8]>>,
         sealed: Sender<SealedSegment>,
         inserters: usize,
-    ) -> Self {
-        Self {
-            frozen: frozen.into(),
-            frozen_from: spool.next_number,
-            spool,
-            exchange,
+    ) -> (Self, Keeper) {
+        let Spool { layout, config, metrics, pool, repeats, logs, numbers, next_number, postponed } = spool;
+        let frozen = frozen.into();
+        let shelf = Arc::new(Shelf::new(frozen.clone()));
+        let keeper = Keeper {
+            shelf: shelf.clone(),
+            layout,
+            config: config.clone(),
+            metrics: metrics.clone(),
+            pool,
+            logs,
+            numbers,
+            next_number,
+            postponed,
             sealed,
+            unsealed: Default::default(),
+            refused: None,
+            cannot_seal: false,
+        };
+        let committer = Self {
+            config,
+            metrics,
+            repeats,
+            shelf,
+            exchange,
+            frozen,
+            frozen_from: next_number,
             inserters: inserters as u64,
             open: None,
             age_from: Instant::now(),
             position: Position::default(),
-            durable: Position::default(),
             group: Vec::with_capacity(limits::GROUP_BATCHES_MAX),
             headers: Vec::with_capacity(limits::GROUP_BATCHES_MAX),
-            must_seal: false,
+            pending: None,
             last_commit: Duration::ZERO,
-            tried_postponed: Instant::now(),
-            refused: None,
-            tried_writing: Instant::now(),
-        }
+            is_failing: false,
+        };
+        (committer, keeper)
     }
 
-    /// Commits until the hand-off is finished and empty, then seals the open segment.
+    /// Commits until the hand-off is finished and empty, then hands the open segment over.
     pub fn run(mut self) {
         self.exchange.register_committer();
         loop {
             match self.turn() {
                 Ok(Turn::Busy) => {}
                 Ok(Turn::Idle) => self.exchange.wait(self.wait()),
+                Ok(Turn::Waiting) => {
+                    self.metrics.begin();
+                    self.shelf.wait_for_answer();
+                    self.metrics.end();
+                }
                 Ok(Turn::Finished) => return,
                 Err(SyncFailed(error)) => end_after_failed_sync(&error),
             }
         }
     }
 
-    /// One turn: commits the batches that are queued, and seals the open segment if it is due.
+    /// One turn: commits the batches that are queued, and hands the open segment over if it is due.
     pub(super) fn turn(&mut self) -> Result<Turn, SyncFailed> {
-        self.spool.metrics.begin();
+        self.metrics.begin();
         let outcome = self.work();
-        self.spool.metrics.end();
+        self.metrics.end();
         outcome
     }
 
     fn work(&mut self) -> Result<Turn, SyncFailed> {
         // Read before the queue is drained: what is submitted afterwards isn't lost.
         let finished = self.exchange.is_finished();
-        let mut pending = self.exchange.next();
-        let idle = pending.is_none();
-        while let Some(batch) = pending.take() {
-            self.spool.metrics.begin();
-            pending = self.commit_group(batch)?;
+        let mut next = self.pending.take().or_else(|| self.exchange.next());
+        let idle = next.is_none();
+        while let Some(batch) = next.take() {
+            self.metrics.begin();
+            match self.commit_group(batch)? {
+                Group::Done(left_over) => next = left_over,
+                Group::Waiting(batch) => {
+                    self.pending = Some(batch);
+                    return Ok(Turn::Waiting);
+                }
+            }
         }
-        self.spool.metrics.beat();
-        self.spool.repeats.forget_old();
-        self.seal_if_due()?;
+        self.metrics.beat();
+        self.repeats.forget_old();
+        self.hand_over_if_due();
         if !idle {
             return Ok(Turn::Busy);
         }
         if !finished {
-            self.update_refusal()?;
             return Ok(Turn::Idle);
         }
-        if self.open.as_ref().is_some_and(|open| !open.is_empty()) {
-            self.seal()?;
-        }
-        if let Err(error) = self.spool.numbers.note(&self.spool.layout, self.spool.next_number) {
-            tracing::debug!(%error, "the next start skips a few segment numbers");
-        }
+        self.hand_over(None);
+        self.shelf.finish();
         Ok(Turn::Finished)
     }
 
-    /// Commits `first` and the queued batches that fit into the same segment. Returns the batch that
-    /// was taken from the queue and does not fit.
-    fn commit_group(&mut self, first: Batch) -> Result<Option<Batch>, SyncFailed> {
-        if let OutcomeRule::Fixed(outcome) = self.spool.repeats.rule(&first) {
+    /// Commits `first` and the queued batches that fit into the same segment.
+    fn commit_group(&mut self, first: Batch) -> Result<Group, SyncFailed> {
+        if let OutcomeRule::Fixed(outcome) = self.repeats.rule(&first) {
             // A repeat of an earlier request stores nothing, so it needs no disk space.
             self.return_batch(first, outcome);
-            return Ok(None);
+            return Ok(Group::Done(None));
         }
-        self.make_way(&first)?;
+        self.make_way(&first);
+        let opened = match self.next_segment() {
+            Some(opened) => opened,
+            None => return Ok(Group::Waiting(first)),
+        };
         let mut left_over = None;
         let (mut rows, mut bytes, segment) = (0, 0, self.number());
         let mut next = Some(first);
         let mut gathered = false;
         while let Some(mut batch) = next.take() {
-            let mut rule = self.spool.repeats.rule(&batch);
+            let mut rule = self.repeats.rule(&batch);
             let mut is_stored = false;
             if rule == OutcomeRule::OfGroup {
                 if !self.group.is_empty() && !self.fits(rows, bytes, &batch) {
@@ -171,7 +198,7 @@ impl<E: Exchange> Committer<E> {
                 }
                 rows += u64::from(batch.rows.count.max(batch.rejected.count));
                 bytes += batch.frame_payload() + HEADER as u64;
-                rule = self.spool.repeats.begin(&mut batch, segment);
+                rule = self.repeats.begin(&mut batch, segment);
                 is_stored = !batch.is_empty();
             }
             // Batches that store nothing join too: the batches of a worker return in order.
@@ -187,12 +214,12 @@ impl<E: Exchange> Committer<E> {
         if !self.group.iter().any(|member| member.is_stored) {
             // A group of repeats stores nothing and needs no segment.
             self.return_group(CommitOutcome::Committed { segment });
-        } else if let Err(refusal) = self.open_segment() {
+        } else if let Err(refusal) = opened {
             self.refuse_group(refusal);
         } else {
             self.write_group(bytes)?;
         }
-        Ok(left_over)
+        Ok(Group::Done(left_over))
     }
 
     /// Waits for more batches to join the group while any worker is awake.
@@ -200,7 +227,7 @@ impl<E: Exchange> Committer<E> {
     /// A sync costs the same for one batch and for many, so the group waits up to the duration of
     /// the last commit. Once all workers sleep, no more batches can come and the wait ends.
     fn gather(&mut self) -> Option<Batch> {
-        if self.spool.config.durability == Durability::Written || self.last_commit < limits::GATHER_MIN {
+        if self.config.durability == Durability::Written || self.last_commit < limits::GATHER_MIN {
             return None;
         }
         self.exchange.gather(self.last_commit.min(limits::GATHER_MAX));
@@ -211,37 +238,37 @@ impl<E: Exchange> Committer<E> {
         let Some(open) = &mut self.open else { return Ok(()) };
         let begun = Instant::now();
         let grows = (open.totals.end + bytes).saturating_sub(open.capacity);
-        let first_position = self.position.next();
         let was_empty = open.is_empty();
         let stored = self.group.iter().filter(|member| member.is_stored).map(|member| &member.batch);
         let frames = stored.clone().count() as u64;
-        let outcome = open.append(stored.clone(), first_position, self.durable, &mut self.headers);
-        if let Err(error) = outcome {
-            let refusal = self.failed(&error, "a write to the spool failed; requests are answered with 503");
+        if let Err(error) = open.append(stored.clone(), &mut self.headers) {
+            let refusal = refusal_of(&error);
+            if !std::mem::replace(&mut self.is_failing, true) {
+                tracing::error!(%error, "a write to the spool failed; requests are answered with 503");
+            }
             // The bytes behind the last frame are unknown: nothing may be appended after them.
-            self.must_seal = true;
+            self.hand_over(Some(refusal));
             self.refuse_group(refusal);
             return Ok(());
         }
-        if self.spool.config.durability == Durability::Sync {
+        if self.config.durability == Durability::Sync {
             open.sync().map_err(SyncFailed)?;
-            self.durable = self.position.plus(frames);
         }
         open.capacity += grows;
-        self.spool.metrics.occupy(grows);
+        self.metrics.occupy(grows);
         self.position = self.position.plus(frames);
         if was_empty {
             self.age_from = begun;
-            self.spool.metrics.opened(open.number(), open.created_ms());
+            self.metrics.opened(open.number(), open.created_ms());
         }
         let rows = stored.clone().map(|batch| u64::from(batch.rows.count)).sum();
         let rejected = stored.map(|batch| u64::from(batch.rejected.count)).sum();
-        self.spool.repeats.committed();
+        self.repeats.committed();
         let segment = self.number();
         self.last_commit = begun.elapsed();
-        self.spool.metrics.committed(segment, Events { rows, rejected }, self.position, self.last_commit);
-        self.refused = None;
-        self.spool.metrics.refuse(None);
+        self.metrics.committed(segment, Events { rows, rejected }, self.position, self.last_commit);
+        self.is_failing = false;
+        self.metrics.refuse(None);
         self.return_group(CommitOutcome::Committed { segment });
         Ok(())
     }
@@ -276,20 +303,20 @@ impl<E: Exchange> Committer<E> {
     }
 
     fn refuse_group(&mut self, refusal: CommitRefusal) {
-        self.spool.metrics.refuse(Some(refusal));
-        self.spool.repeats.refused();
+        self.metrics.refuse(Some(refusal));
+        self.repeats.refused();
         self.return_group(CommitOutcome::Refused(refusal));
     }
 
     /// The number of the open segment; of the next one if none is open.
     fn number(&self) -> SegmentNumber {
-        self.open.as_ref().map_or(self.spool.next_number, OpenSegment::number)
+        self.open.as_ref().map_or(self.metrics.newest().next(), OpenSegment::number)
     }
 
     /// True if `batch` still fits after `rows` and `bytes` more have been added to the open segment,
     /// or to a new one if none is open.
     fn fits(&self, rows: u64, bytes: u64, batch: &Batch) -> bool {
-        let config = &self.spool.config;
+        let config = &self.config;
         let (has_rows, left) = match &self.open {
             Some(open) => (open.totals.rows.max(open.totals.rejected), open.capacity.saturating_sub(open.totals.end)),
             None => (0, config.batch_bytes),
@@ -300,131 +327,63 @@ impl<E: Exchange> Committer<E> {
             && bytes + batch.frame_payload() + HEADER as u64 <= left
     }
 
-    /// Opens a segment unless one is open.
-    fn open_segment(&mut self) -> Result<(), CommitRefusal> {
-        if self.must_seal {
-            // The reason why sealing failed is the reason for the refusal.
-            return Err(self.spool.metrics.refusal().unwrap_or(CommitRefusal::WriteFailed));
-        }
+    /// Takes the next segment unless one is open; or says why there is none. `None` while the keeper has not
+    /// answered.
+    fn next_segment(&mut self) -> Option<Result<(), CommitRefusal>> {
         if self.open.is_some() {
-            return Ok(());
+            return Some(Ok(()));
         }
-        self.recover_postponed()?;
-        let recycled = match self.check_space() {
-            Ok(()) => self.spool.pool.take(),
-            // A recycled file occupies its disk space already.
-            Err(refusal) => Some(self.spool.pool.take().ok_or(refusal)?),
-        };
-        let capacity = self.capacity();
-        let number = self.spool.next_number;
-        let from = recycled.as_ref().map(|(path, len)| (path.as_path(), *len));
-        let created = self.spool.numbers.allow(&self.spool.layout, number).and_then(|()| {
-            self.spool.next_number = number.next();
-            OpenSegment::create(&self.spool.layout, number, self.position.next(), &self.frozen, capacity, from)
-        });
-        match created {
-            Ok(open) => {
-                if recycled.is_none() {
-                    self.spool.metrics.occupy(capacity);
-                }
-                self.open = Some(open);
-                self.refused = None;
-                Ok(())
+        match self.shelf.take(&self.frozen) {
+            Next::Segment(open, recovered) => {
+                self.repeats.remember(recovered);
+                self.open = Some(*open);
+                Some(Ok(()))
             }
-            Err(error) => {
-                let refusal = self.failed(&error, "a new segment can't be opened; requests are answered with 503");
-                if let Some((path, len)) = recycled {
-                    self.spool.pool.give_up(number, &path, len);
-                }
-                Err(refusal)
-            }
+            Next::Refused(refusal) => Some(Err(refusal)),
+            Next::NotYet => None,
         }
     }
 
-    /// From now on events are refused. Said when it begins, not for each request that meets it: the
-    /// log may be on the same disk.
-    fn failed(&mut self, error: &io::Error, what: &str) -> CommitRefusal {
-        if self.refused.is_none() {
-            tracing::error!(%error, "{what}");
-        } else {
-            tracing::debug!(%error, "{what}");
-        }
-        let refusal = refusal_of(error);
-        self.spool.metrics.refuse(Some(refusal));
-        (self.refused, self.tried_writing) = (Some(refusal), Instant::now());
-        refusal
-    }
-
-    /// Seals the open segment if `next` can't be appended to it.
+    /// Hands the open segment over if `next` can't be appended to it.
     ///
     /// At most one segment is open, and all its frames have one schema. After a change of the table
     /// every worker switches to the new schema within one turn, so batches of both schemas alternate
     /// only briefly. Sealing at each alternation makes a few small segments and keeps the rule
     /// simple.
-    fn make_way(&mut self, next: &Batch) -> Result<(), SyncFailed> {
+    fn make_way(&mut self, next: &Batch) {
         let same = self.is_of_the_open_schema(next);
         let holds_rows = self.open.as_ref().is_some_and(|open| !open.is_empty());
-        if self.must_seal || holds_rows && !self.fits(0, 0, next) || !same && self.open.is_some() {
-            self.seal()?;
+        if holds_rows && !self.fits(0, 0, next) || !same {
+            self.hand_over(None);
         }
-        if !same && self.open.is_none() {
+        if !same {
             self.frozen = next.frozen.clone();
-            self.frozen_from = self.spool.next_number;
+            self.frozen_from = self.metrics.newest().next();
         }
-        Ok(())
     }
 
     fn is_of_the_open_schema(&self, batch: &Batch) -> bool {
         Arc::ptr_eq(&self.frozen, &batch.frozen) || self.frozen == batch.frozen
     }
 
-    fn seal_if_due(&mut self) -> Result<(), SyncFailed> {
-        let Some(open) = self.open.as_ref().filter(|open| !open.is_empty()) else { return Ok(()) };
-        let config = &self.spool.config;
+    fn hand_over_if_due(&mut self) {
+        let Some(open) = self.open.as_ref().filter(|open| !open.is_empty()) else { return };
+        let config = &self.config;
         let full = open.totals.rows.max(open.totals.rejected) >= config.batch_rows || open.totals.end >= open.capacity;
         let old = self.age_from.elapsed() >= config.batch_age
-            && self.spool.metrics.may_seal_by_age(self.frozen_from, self.inserters);
-        if full || old { self.seal() } else { Ok(()) }
+            && self.metrics.may_seal_by_age(self.frozen_from, self.inserters);
+        if full || old {
+            self.hand_over(None);
+        }
     }
 
-    fn seal(&mut self) -> Result<(), SyncFailed> {
-        let Some(open) = self.open.take() else {
-            self.must_seal = false;
-            return Ok(());
-        };
-        if open.is_empty() {
-            // An empty segment is sealed only after a failed write. It has no valid frame.
-            self.abandon(&open);
-            return Ok(());
+    /// Gives the open segment to the keeper, which seals it. `failed` is why nothing may be appended to it.
+    fn hand_over(&mut self, failed: Option<CommitRefusal>) {
+        let Some(open) = self.open.take() else { return };
+        if !open.is_empty() {
+            self.metrics.sealed();
         }
-        match open.seal(&mut self.spool.repeats) {
-            Ok(segment) => {
-                self.must_seal = false;
-                self.spool.metrics.sealed();
-                // The inserters own the receiver while they run. Without them the segment stays on
-                // the disk until the next start.
-                let _ = self.sealed.send(segment);
-            }
-            Err(failure) => match *failure {
-                (open, SealError::Write(error)) => {
-                    self.failed(&error, "the open segment can't be sealed; sealing is retried");
-                    self.must_seal = true;
-                    self.open = Some(open);
-                }
-                (_, SealError::Sync(error)) => return Err(SyncFailed(error)),
-            },
-        }
-        Ok(())
-    }
-
-    fn abandon(&mut self, open: &OpenSegment) {
-        let path = self.spool.layout.path(open.number(), super::layout::FileKind::Segment);
-        if let Err(error) = self.spool.layout.storage().remove(&path) {
-            tracing::warn!(%error, path = %path.display(), "an unused segment can't be removed");
-        }
-        self.spool.metrics.release(open.capacity);
-        self.spool.metrics.abandoned(open.number());
-        self.must_seal = false;
+        self.shelf.hand_over(open, failed);
     }
 
     fn wait(&self) -> Duration {
@@ -432,7 +391,7 @@ impl<E: Exchange> Committer<E> {
         if open.is_empty() {
             return SLEEP_MAX;
         }
-        let left = self.spool.config.batch_age.saturating_sub(self.age_from.elapsed());
+        let left = self.config.batch_age.saturating_sub(self.age_from.elapsed());
         if left.is_zero() { INSERTER_POLL_PAUSE } else { left.min(SLEEP_MAX) }
     }
 }
@@ -444,10 +403,8 @@ pub(super) enum Turn {
     Busy,
     /// No batch was queued.
     Idle,
+    /// A batch waits for the keeper's answer.
+    Waiting,
     /// The hand-off is finished and empty, and no segment is open.
     Finished,
 }
-
-/// The error of a failed sync, which ends the process; see [`end_after_failed_sync`].
-#[derive(Debug)]
-pub(super) struct SyncFailed(io::Error);
