@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 
 use crate::support::proxy::{Fault, Proxy, Reaches, Then};
-use crate::support::{ClickHouse, Server, post, shared_clickhouse, wait_for};
+use crate::support::{ClickHouse, Server, post, run, shared_clickhouse, wait_for};
 
 const TWO_PLACES: [&str; 6] = ["--inserters", "2", "--insert-timeout", "1h", "--batch-age", "20ms"];
 
@@ -79,6 +79,30 @@ fn events_go_to_another_server_while_one_is_silent() {
         send(&server, "later");
         server.wait_for_rows(clickhouse, &format!("{database}.events"), later);
     }
+}
+
+#[test]
+fn a_drain_gives_up_what_is_silent_inserts_the_rest_and_says_what_is_left() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    let proxy = Proxy::start(clickhouse);
+    let url = proxy.url();
+    let mut server = Server::start(clickhouse, &database, &[&["--clickhouse-url", &url][..], &TWO_PLACES].concat());
+    proxy.inflict(std::iter::repeat_n(silence(Reaches::Nothing), 2));
+    fall_silent_twice(&server, &proxy);
+    server.kill9();
+    let spool = server.spool_dir().to_string_lossy().into_owned();
+    let settings = ["--spool-dir", &spool, "--clickhouse-url", &url, "--database", &database];
+    let drain = || run(&[&["drain", "--log-format", "json", "--insert-timeout", "1h"][..], &settings].concat());
+    let stored = || clickhouse.query(&format!("SELECT count() FROM {database}.events")).trim().to_owned();
+    // One of the two is silent: the other one takes its place.
+    proxy.inflict([silence(Reaches::Whole)]);
+    let (succeeded, _, log) = drain();
+    assert!(!succeeded && log.contains("does not answer (1 INSERTs") && log.contains("; 1 events and"), "{log}");
+    assert_eq!(stored(), "2", "one of them unanswered");
+    let (succeeded, _, log) = drain();
+    assert!(succeeded && log.contains("the spool is empty"), "{log}");
+    assert_eq!(stored(), "2");
 }
 
 #[test]
