@@ -32,24 +32,8 @@ impl Harness {
     }
 
     fn start_with(commit_timeout: Duration, change: impl FnOnce(&mut Shared)) -> Self {
-        let poll = Poll::new().unwrap();
-        let lifecycle = Arc::new(Lifecycle::default());
-        let handoff = Arc::new(Handoff::new(vec![Mailbox::new(poll.registry(), WAKE).unwrap()], lifecycle.clone()));
-        lifecycle.serve();
-        let schema = SchemaVersion::new(plan(&["event"]), b"first".to_vec());
-        let budget = ByteBudget::new(BudgetLimits { max: 1 << 20, request_max: 1 << 19 });
-        let mut shared = Shared::of_tests(handoff, schema, budget);
-        shared.health = Arc::new(Health::new(lifecycle, Arc::default(), commit_timeout));
-        shared.timeouts.commit = commit_timeout;
-        shared.timeouts.inserted = Duration::from_millis(500);
-        change(&mut shared);
-        let (shared, metrics) = (Arc::new(shared), Arc::<WorkerMetrics>::default());
-        let limits = EncodeLimits { line_bytes_max: 8 << 20, events_max: 1000, encoded_bytes_max: 8 << 20 };
-        let encoder = RowEncoder::new(shared.schema.newest().plan.clone(), limits);
-        let listeners = crate::net::bind(&"127.0.0.1:0".parse().unwrap(), 1).unwrap();
-        let address = local_addr(&listeners[0]);
-        let api = Api::new(encoder, "events");
-        let worker = Worker::new(0, poll, listeners, api, shared.clone(), metrics.clone()).unwrap();
+        let (worker, address) = worker(commit_timeout, change);
+        let (shared, metrics) = (worker.shared.clone(), worker.metrics.clone());
         Self { shared, metrics, address, thread: thread::spawn(|| worker.run()) }
     }
 
@@ -86,6 +70,29 @@ impl Harness {
         self.shared.handoff.wake_workers();
         self.thread.join().unwrap().unwrap();
     }
+}
+
+/// A worker that does not run yet, and its address.
+fn worker(commit_timeout: Duration, change: impl FnOnce(&mut Shared)) -> (Worker, SocketAddr) {
+    let poll = Poll::new().unwrap();
+    let lifecycle = Arc::new(Lifecycle::default());
+    let handoff = Arc::new(Handoff::new(vec![Mailbox::new(poll.registry(), WAKE).unwrap()], lifecycle.clone()));
+    lifecycle.serve();
+    let schema = SchemaVersion::new(plan(&["event"]), b"first".to_vec());
+    let budget = ByteBudget::new(BudgetLimits { max: 1 << 20, request_max: 1 << 19 });
+    let mut shared = Shared::of_tests(handoff, schema, budget);
+    shared.health = Arc::new(Health::new(lifecycle, Arc::default(), commit_timeout));
+    shared.timeouts.commit = commit_timeout;
+    shared.timeouts.inserted = Duration::from_millis(500);
+    change(&mut shared);
+    let (shared, metrics) = (Arc::new(shared), Arc::<WorkerMetrics>::default());
+    let limits = EncodeLimits { line_bytes_max: 8 << 20, events_max: 1000, encoded_bytes_max: 8 << 20 };
+    let encoder = RowEncoder::new(shared.schema.newest().plan.clone(), limits);
+    let listeners = crate::net::bind(&"127.0.0.1:0".parse().unwrap(), 1).unwrap();
+    let address = local_addr(&listeners[0]);
+    let api = Api::new(encoder, "events");
+    let worker = Worker::new(0, poll, listeners, api, shared, metrics).unwrap();
+    (worker, address)
 }
 
 fn local_addr(listener: &Listener) -> SocketAddr {
