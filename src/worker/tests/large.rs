@@ -153,13 +153,10 @@ fn one_that_waits_too_long_in_line_is_told_to_come_again_and_those_beside_it_are
 #[cfg(feature = "codings")]
 #[test]
 fn pipelined_coded_requests_are_all_answered_in_their_order() {
+    use crate::http::coding::encoders::gzip;
+
     let harness = start();
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(&large_body()).unwrap();
-    let large = encoder.finish().unwrap();
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(b"{\"event\":\"small\"}").unwrap();
-    let small = encoder.finish().unwrap();
+    let (large, small) = (gzip(&large_body()), gzip(b"{\"event\":\"small\"}"));
     let mut client = harness.connect();
     let headers = "Content-Encoding: gzip\r\n";
     for _ in 0..3 {
