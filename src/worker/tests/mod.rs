@@ -45,10 +45,12 @@ impl Harness {
 
     /// The next batch that the worker hands over.
     fn batch(&self) -> crate::batch::Batch {
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             if let Some(batch) = self.shared.handoff.next() {
                 return batch;
             }
+            assert!(Instant::now() < deadline, "the worker hands nothing over");
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -267,9 +269,19 @@ fn more_bytes_in_flight_than_the_budget_are_refused_and_given_back() {
         let _ = client.write_all(&vec![b' '; 3 << 20]);
         assert_eq!(status(&mut client), 503);
     }
-    let mut client = harness.connect();
-    client.write_all(b"POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 500000\r\n\r\n").unwrap();
-    client.write_all(&vec![b'\n'; 500_000]).unwrap();
+    // Two requests that each connection may have, but not both at once.
+    let begin = || {
+        let mut client = harness.connect();
+        client.write_all(b"POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 500000\r\n\r\n").unwrap();
+        let _ = client.write_all(&[b'\n'; 499_999]);
+        client
+    };
+    let mut client = begin();
+    while harness.shared.budget.bytes() < 499_999 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(status(&mut begin()), 503);
+    client.write_all(b"\n").unwrap();
     assert_eq!(status(&mut client), 200);
     drop(client);
     harness.stop();
