@@ -7,6 +7,11 @@
 #[allow(dead_code)]
 mod columns;
 
+#[cfg(feature = "codings")]
+#[path = "../src/http/coding/encoders.rs"]
+#[allow(dead_code)]
+mod encoders;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
@@ -53,21 +58,12 @@ fn encoder() -> RowEncoder {
 #[cfg(feature = "codings")]
 #[test]
 fn decoding_gzip_and_deflate_allocates_nothing_once_it_is_warm() {
-    use std::io::Write;
-
-    use flate2::Compression;
-    use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+    use encoders::{gzip, raw_deflate, zlib};
     use sluicegate::http::Coding;
     use sluicegate::http::coding::{Advanced, ContentDecoder};
 
     let events = include_bytes!("../bench/corpus/events-30.ndjson");
-    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
-    let mut zlib = ZlibEncoder::new(Vec::new(), Compression::default());
-    let mut raw = DeflateEncoder::new(Vec::new(), Compression::default());
-    gzip.write_all(events).unwrap();
-    zlib.write_all(events).unwrap();
-    raw.write_all(events).unwrap();
-    let (gzip, zlib, raw) = (gzip.finish().unwrap(), zlib.finish().unwrap(), raw.finish().unwrap());
+    let (gzip, zlib, raw) = (gzip(events), zlib(events), raw_deflate(events, 6));
     let bodies = [(Coding::Gzip, &gzip), (Coding::Deflate, &zlib), (Coding::Deflate, &raw)];
     let mut decoder = ContentDecoder::default();
     let mut round = || {

@@ -77,6 +77,7 @@ use std::time::Duration;
 
 use handoff::exchange::Handoff;
 use handoff::mailbox::{Arrival, Mailbox};
+use shuttle::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use shuttle::sync::{Arc, mpsc};
 use shuttle::thread::{self, JoinHandle, Thread};
 use sluicegate::batch::{self, Batch, CommitOutcome, Exchange, Returned, SegmentNumber, Sequence};
@@ -287,5 +288,44 @@ fn a_connection_that_another_worker_accepted_is_served() {
         }
         idle.join().unwrap();
         assert_eq!(meeting.handoff.connections(), 2 * EACH);
+    });
+}
+
+#[test]
+fn no_connection_goes_to_a_worker_that_has_ended() {
+    in_many_orders(|| {
+        const PLACED: usize = 4;
+        let meeting = Meeting::of(2);
+        let taken = Arc::new(AtomicUsize::new(0));
+        let take_all = |taken: &AtomicUsize, mailbox: &Mailbox| {
+            taken.fetch_add(std::iter::from_fn(|| mailbox.arrival()).count(), SeqCst);
+        };
+        let (handoff, counted) = (meeting.handoff.clone(), taken.clone());
+        // It looks a last time once it has seen the stop, as a worker does, and ends. It does not sleep: the
+        // end of its time does not wake it here.
+        let ending = thread::spawn(move || {
+            let mut ends = false;
+            while !ends {
+                ends = handoff.lifecycle.is_stopping();
+                if ends {
+                    handoff.ends_soon();
+                }
+                take_all(&counted, handoff.mailbox(0).unwrap());
+                thread::yield_now();
+            }
+        });
+        let (handoff, counted) = (meeting.handoff.clone(), taken.clone());
+        let accepting = thread::spawn(move || {
+            for _ in 0..PLACED {
+                // The other one has fewer each second time, and is given these.
+                handoff.place(1, arrival());
+                take_all(&counted, handoff.mailbox(1).unwrap());
+            }
+        });
+        meeting.handoff.lifecycle.stop(Duration::from_secs(3600));
+        ending.join().unwrap();
+        accepting.join().unwrap();
+        assert!(meeting.handoff.mailbox(0).unwrap().arrival().is_none(), "nobody serves it");
+        assert_eq!(taken.load(SeqCst), PLACED);
     });
 }

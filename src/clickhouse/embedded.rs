@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::server_id;
+
 /// Environment variable that is set for the process that becomes the engine: the library's path.
 const ENGINE: &str = "SLUICEGATE_BECOME_ENGINE";
 
@@ -225,7 +227,7 @@ fn engine(options: &EmbeddedOptions) -> Result<Command, EmbeddedError> {
         && let Some(program) = on_path("clickhouse")
     {
         let mut command = Command::new(program);
-        command.arg("local").args(engine_arguments(options));
+        command.arg("local").args(engine_arguments(options)?);
         return Ok(command);
     }
     Err(EmbeddedError(format!(
@@ -249,8 +251,9 @@ fn on_path(program: &str) -> Option<PathBuf> {
 
 /// Arguments of `clickhouse local`. The second query only keeps the process alive, and with it the
 /// HTTP interface that the first one starts.
-fn engine_arguments(options: &EmbeddedOptions) -> Vec<OsString> {
+fn engine_arguments(options: &EmbeddedOptions) -> Result<Vec<OsString>, EmbeddedError> {
     const QUERY: &str = "SYSTEM START LISTEN HTTP; SELECT count() FROM file('/dev/stdin', LineAsString, 'line String')";
+    let id = server_id::of_folder(&options.path).map_err(failed("the embedded ClickHouse has no identity"))?;
     let mut path = OsString::from("--path=");
     path.push(&options.path);
     let mut arguments = vec![
@@ -258,12 +261,13 @@ fn engine_arguments(options: &EmbeddedOptions) -> Vec<OsString> {
         format!("--listen_host={}", options.host).into(),
         format!("--http_port={}", options.http_port).into(),
         format!("--query={QUERY}").into(),
+        "--".into(),
+        // The engine looks for macros only if the key itself has a value.
+        "--macros=1".into(),
+        format!("--macros.{}={id}", server_id::MACRO).into(),
     ];
-    if let Some(bytes) = memory_cap() {
-        arguments.push("--".into());
-        arguments.push(format!("--max_server_memory_usage={bytes}").into());
-    }
-    arguments
+    arguments.extend(memory_cap().map(|bytes| format!("--max_server_memory_usage={bytes}").into()));
+    Ok(arguments)
 }
 
 /// Memory limit of the engine: half of the machine's memory. The other half is for sluicegate and the
@@ -293,7 +297,7 @@ fn become_engine(library: &Path, options: &EmbeddedOptions) -> Result<(), Embedd
     // SAFETY: `const char * chdb_result_error(chdb_result * result)`, likewise.
     let error_of = unsafe { loaded.get::<ResultError>(c"chdb_result_error") }.map_err(not_loaded)?;
 
-    let arguments = std::iter::once(OsString::from("clickhouse")).chain(engine_arguments(options));
+    let arguments = std::iter::once(OsString::from("clickhouse")).chain(engine_arguments(options)?);
     let arguments = arguments
         .map(|argument| CString::new(argument.into_encoded_bytes()))
         .collect::<Result<Vec<_>, _>>()

@@ -3,6 +3,7 @@
 
 use super::client::{ClickHouse, ClientError};
 use super::name::TableName;
+use super::server_id;
 
 /// The properties of a table that decide its guarantee, from the system tables of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -89,12 +90,14 @@ impl TableFacts {
         } else {
             String::new()
         };
-        // A table created `ON CLUSTER` has the same UUID on all servers, but a window on each of them.
-        let of_server = if is_set(&server) { &server } else { clickhouse.url() };
         let window_name = match path.as_str() {
             "" if replicated => uuid,
-            "" if is_set(&uuid) => format!("{of_server} {uuid}"),
-            "" => format!("{of_server} {database}.{table}"),
+            "" => {
+                // A table created `ON CLUSTER` has the same UUID on all servers, but a window on each of them.
+                let of_server = if is_set(&server) { server } else { embedded_server(clickhouse)? };
+                let name = if is_set(&uuid) { uuid } else { format!("{database}.{table}") };
+                format!("{of_server} {name}")
+            }
             path => path.to_owned(),
         };
         let synced = setting(&engine_full, "fsync_after_insert").is_some_and(|value| value != "0");
@@ -120,6 +123,16 @@ impl TableFacts {
 
 const DEFAULTS: &str = "system.merge_tree_settings";
 const REPLICATED_DEFAULTS: &str = "system.replicated_merge_tree_settings";
+
+/// The identity of a server without a UUID of its own: that of an embedded ClickHouse, else its URL.
+fn embedded_server(clickhouse: &ClickHouse) -> Result<String, ClientError> {
+    let statement = format!("SELECT substitution FROM system.macros WHERE macro = '{}'", server_id::MACRO);
+    match clickhouse.query(&statement, &[]).as_deref().map(str::trim) {
+        Ok("") | Err(ClientError::Refused { code: Some(_), .. }) => Ok(clickhouse.url().to_owned()),
+        Ok(id) => Ok(id.to_owned()),
+        Err(error) => Err(error.clone()),
+    }
+}
 
 /// The columns that are in the sorting key or the partition key themselves, not as part of an expression.
 fn key_columns(clickhouse: &ClickHouse, parameters: &[(&str, &str)]) -> Result<Vec<String>, ClientError> {

@@ -13,7 +13,7 @@
 //! | `facts` | engine, deduplication window, TTL and policies of a table |
 //! | `guarantee`, `horizon`, `delivery` | what a table promises, for how long, and who says it |
 //! | `metrics` | what INSERTs came to |
-//! | `embedded` | ClickHouse as a child process |
+//! | `embedded`, `server_id` | ClickHouse as a child process, and its identity |
 
 pub mod arrival;
 pub mod client;
@@ -27,6 +27,7 @@ pub mod horizon;
 pub mod metrics;
 pub mod name;
 pub mod refresh;
+mod server_id;
 pub mod servers;
 pub mod settings;
 pub mod tables;

@@ -47,6 +47,13 @@ impl Failure {
         Self { error: damage, ..Self::hold(format!("the segment's file: {error}")) }
     }
 
+    /// Creates the failure of a write to the segment's file before anything was sent. It is retried,
+    /// because the error may pass, unless the segment is damaged.
+    pub(super) fn before_sending(error: io::Error) -> Self {
+        let failure = Self::on_disk(error);
+        if failure.is_damage() { failure } else { Self { class: Class::Retry, ..failure } }
+    }
+
     /// Creates the failure of a query about a table that must succeed before an INSERT may be sent,
     /// or before its success counts.
     pub(super) fn of_question(table: &TableName, server: &ClickHouse, error: ClientError, attempts: u32) -> Self {

@@ -3,15 +3,24 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use crossbeam::channel;
 
+use super::threads::{ServerError, spawn};
 use crate::clickhouse::servers::Servers;
 use crate::config::{ConfigError, Settings};
 use crate::handoff::Handoff;
 use crate::insert::inserter::{Ends, Inserts};
 use crate::insert::stream::InsertClient;
-use crate::spool::{LedgerSnapshot, Spool, SpoolError};
+use crate::spool::{LedgerSnapshot, Spool, SpoolError, SpoolMetrics};
+
+/// Threads that insert: an inserter, and a spare one for the place of a silent attempt.
+const INSERTERS: usize = 2;
+
+/// Pause between two checks of what the inserters have done.
+const POLL_PAUSE: Duration = Duration::from_millis(50);
 
 /// The reason why a spool is not drained, as one sentence.
 #[derive(Debug)]
@@ -24,6 +33,17 @@ pub enum DrainError {
     Config(ConfigError),
     /// An inserter can't be set up.
     Io(std::io::Error),
+    /// A thread can't be started.
+    Thread(ServerError),
+    /// ClickHouse does not answer this many INSERTs, and nothing else can be inserted.
+    Silent {
+        /// Number of INSERTs without an answer.
+        inserts: usize,
+        /// Number of events in the spool.
+        events: u64,
+        /// Number of rejected lines in the spool.
+        rejected_lines: u64,
+    },
     /// This many segments can't be recovered, because the disk is full.
     NoRoom(usize),
     /// This many segments are held; the text is the reason of the first.
@@ -41,6 +61,13 @@ impl fmt::Display for DrainError {
             Self::Spool(error) => error.fmt(f),
             Self::Config(error) => error.fmt(f),
             Self::Io(error) => write!(f, "an inserter can't be set up: {error}"),
+            Self::Thread(error) => error.fmt(f),
+            Self::Silent { inserts, events, rejected_lines } => write!(
+                f,
+                "ClickHouse accepts connections and does not answer ({inserts} INSERTs without a byte for 10 s); \
+                 {events} events and {rejected_lines} rejected lines are left in the spool; drain again when ClickHouse \
+                 answers, which inserts each of them once"
+            ),
             Self::NoRoom(segments) => write!(
                 f,
                 "{segments} segments that a crash left open can't be recovered, because the disk of the spool is full; \
@@ -56,8 +83,8 @@ impl fmt::Display for DrainError {
 
 impl std::error::Error for DrainError {}
 
-/// Inserts until only held segments are left. Other failed INSERTs are retried as in `serve`. Only a
-/// signal ends the command early; the remaining segments stay in the spool.
+/// Inserts until only held segments are left, and those whose INSERT is silent. Other failed INSERTs are
+/// retried as in `serve`. Only a signal ends the command early; the remaining segments stay in the spool.
 ///
 /// # Errors
 ///
@@ -81,12 +108,21 @@ pub fn run(settings: &Settings) -> Result<(), DrainError> {
     let handoff = Arc::new(Handoff::new(Vec::new(), Arc::default()));
     let ends = Ends { sealed, pool: spool.pool(), spool: spool.metrics(), metrics: Arc::default(), handoff };
     let servers = Arc::new(Servers::new(servers, settings.table().insert_settings));
-    let inserts = Inserts::new(&settings.table(), *settings.insert_timeout, servers, ends);
-    let client = InsertClient::new(settings.insert_compression, &trust).map_err(DrainError::Io)?;
-    inserts.run(&client);
+    let inserts = Arc::new(Inserts::new(&settings.table(), *settings.insert_timeout, servers, ends));
+    let client = || InsertClient::new(settings.insert_compression, &trust).map_err(DrainError::Io);
+    let (shared, own) = (inserts.clone(), client()?);
+    let inserter = spawn("inserter".into(), move || shared.run(&own)).map_err(DrainError::Thread)?;
+    let (shared, own) = (inserts.clone(), client()?);
+    spawn("spare".into(), move || shared.run_spare(&own)).map_err(DrainError::Thread)?;
+    let mut is_given_up = Ok(());
+    while is_given_up.is_ok() && !(inserter.is_finished() && inserts.spares_are_idle()) {
+        is_given_up = give_up_silence(&spool.metrics());
+        thread::sleep(POLL_PAUSE);
+    }
     if let Err(error) = spool.pool().flush() {
         tracing::debug!(%error, "the next start looks up segments whose attempts were answered");
     }
+    is_given_up?;
     let ledger = spool.metrics().ledger();
     if !ledger.balances() {
         return Err(DrainError::Unbalanced(ledger));
@@ -105,4 +141,15 @@ pub fn run(settings: &Settings) -> Result<(), DrainError> {
         segments => return Err(DrainError::NoRoom(segments)),
     }
     Ok(())
+}
+
+/// Fails if nothing is inserted before ClickHouse answers an INSERT that it has been silent about.
+fn give_up_silence(spool: &SpoolMetrics) -> Result<(), DrainError> {
+    let (silent, silent_or_held) = spool.held.silent();
+    let is_all = silent == INSERTERS || silent_or_held as u64 >= spool.not_inserted();
+    if silent == 0 || !is_all {
+        return Ok(());
+    }
+    let (events, rejected_lines) = (spool.spooled_rows(), spool.spooled_rejected());
+    Err(DrainError::Silent { inserts: silent, events, rejected_lines })
 }

@@ -114,6 +114,14 @@ impl Held {
         self.lock().silent.remove(&number);
     }
 
+    /// Number of segments whose INSERT is silent, and number of segments that are silent or held.
+    pub fn silent(&self) -> (usize, usize) {
+        let segments = self.lock();
+        let is_held = |number| segments.waiting.get(number).is_some_and(|waiting| waiting.hold.is_some());
+        let held_alone = segments.waiting.keys().filter(|number| is_held(number) && !segments.silent.contains(number));
+        (segments.silent.len(), segments.silent.len() + held_alone.count())
+    }
+
     /// An INSERT of rows into the table is proven: it takes rows.
     pub fn got_through(&self) {
         self.lock().waiting.values_mut().for_each(|waiting| waiting.passed = true);
@@ -192,6 +200,10 @@ mod tests {
         held.fall_silent(number(8));
         held.fall_silent(number(9));
         assert_eq!(delayed(0), (6, 0, 2), "each counts once");
+        assert_eq!(held.silent(), (2, 5));
+        held.fall_silent(number(6));
+        assert_eq!(held.silent(), (3, 5), "one is held and silent");
+        held.end_silence(number(6));
         held.end_silence(number(9));
         held.end_silence(number(8));
         assert_eq!(delayed(0), (5, 1, 0));

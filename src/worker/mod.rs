@@ -168,36 +168,42 @@ impl Worker {
         // A connection may have arrived before its listener was registered.
         self.accept_all();
         while !self.is_done() {
-            self.wait(&mut events)?;
-            self.now = Instant::now();
-            if let Some(version) = self.schema.changed() {
-                self.change_schema(&version);
-            }
-            if let Some(keys) = self.keys.changed() {
-                self.api.require(keys);
-            }
-            for event in &events {
-                self.notice(event);
-            }
-            self.take_arrivals();
-            self.take_returned();
-            self.take_inserted();
-            if !self.visits.is_empty() {
-                self.served = Some(self.now);
-            }
-            for _ in 0..self.visits.len() {
-                if let Some(slot) = self.visits.pop_front() {
-                    self.visit(slot);
-                }
-            }
-            self.fresh = 0;
-            if std::mem::take(&mut self.accept_again) {
-                self.accept_all();
-            }
-            self.outbox.hand_over(&self.shared.handoff);
-            self.sweep();
-            self.tend_large();
+            self.turn(&mut events)?;
         }
+        Ok(())
+    }
+
+    /// Waits for events, serves what they announce and what was left, and hands the rows over.
+    fn turn(&mut self, events: &mut Events) -> io::Result<()> {
+        self.wait(events)?;
+        self.now = Instant::now();
+        if let Some(version) = self.schema.changed() {
+            self.change_schema(&version);
+        }
+        if let Some(keys) = self.keys.changed() {
+            self.api.require(keys);
+        }
+        for event in &*events {
+            self.notice(event);
+        }
+        self.take_arrivals();
+        self.take_returned();
+        self.take_inserted();
+        if !self.visits.is_empty() {
+            self.served = Some(self.now);
+        }
+        for _ in 0..self.visits.len() {
+            if let Some(slot) = self.visits.pop_front() {
+                self.visit(slot);
+            }
+        }
+        self.fresh = 0;
+        if std::mem::take(&mut self.accept_again) {
+            self.accept_all();
+        }
+        self.outbox.hand_over(&self.shared.handoff);
+        self.sweep();
+        self.tend_large();
         Ok(())
     }
 

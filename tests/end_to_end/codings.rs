@@ -2,6 +2,10 @@
 
 use crate::support::{Server, post_with, shared_clickhouse};
 
+#[cfg(feature = "codings")]
+#[path = "../../src/http/coding/encoders.rs"]
+mod encoders;
+
 const TARGET: &str = "/api/events";
 
 #[cfg(not(feature = "codings"))]
@@ -18,50 +22,11 @@ fn a_build_without_codings_refuses_each_of_them() {
 
 #[cfg(feature = "codings")]
 mod with_the_feature {
-    use std::io::Write;
     use std::thread;
 
-    use flate2::Compression;
-    use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
-
+    use super::encoders::{brotli, gzip, raw_deflate, zlib, zstd};
     use super::{Server, TARGET, post_with, shared_clickhouse};
     use crate::support::{ClickHouse, Connection, Response, request, wait_for};
-
-    fn gzip(content: &[u8]) -> Vec<u8> {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-        encoder.write_all(content).unwrap();
-        encoder.finish().unwrap()
-    }
-
-    fn zlib(content: &[u8]) -> Vec<u8> {
-        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
-        encoder.write_all(content).unwrap();
-        encoder.finish().unwrap()
-    }
-
-    fn raw_deflate(content: &[u8]) -> Vec<u8> {
-        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
-        encoder.write_all(content).unwrap();
-        encoder.finish().unwrap()
-    }
-
-    fn zstd(content: &[u8]) -> Vec<u8> {
-        zstd_with_window(content, 20)
-    }
-
-    fn zstd_with_window(content: &[u8], log: u32) -> Vec<u8> {
-        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
-        encoder.window_log(log).unwrap();
-        encoder.write_all(content).unwrap();
-        encoder.finish().unwrap()
-    }
-
-    fn brotli(content: &[u8]) -> Vec<u8> {
-        let mut out = Vec::new();
-        let parameters = brotli::enc::BrotliEncoderParams { quality: 4, lgwin: 22, ..Default::default() };
-        brotli::BrotliCompress(&mut &content[..], &mut out, &parameters).unwrap();
-        out
-    }
 
     type Encode = fn(&[u8]) -> Vec<u8>;
 
@@ -71,10 +36,10 @@ mod with_the_feature {
         ("x-gzip", gzip),
         ("GZip", gzip),
         ("deflate", zlib),
-        ("deflate", raw_deflate),
-        ("zstd", zstd),
-        ("br", brotli),
-        (" , br,identity", brotli),
+        ("deflate", |content| raw_deflate(content, 6)),
+        ("zstd", |content| zstd(content, 20)),
+        ("br", |content| brotli(content, 22, false)),
+        (" , br,identity", |content| brotli(content, 22, false)),
     ];
 
     fn send(server: &Server, coding: &str, body: &[u8]) -> Response {
@@ -222,7 +187,7 @@ mod with_the_feature {
         let members = [gzip(b""), gzip(b"{\"event\":\"on"), gzip(b""), gzip(b"e\"}\n{\"event\":\"two\"}"), gzip(b"")];
         let reply = send(&server, "x-gzip", &members.concat());
         assert_eq!((reply.status, reply.text()), (200, "{\"accepted\":2,\"rejected\":0}".to_owned()));
-        let frames = [zstd(event("three").as_bytes()), zstd(b""), zstd(event("four").as_bytes())];
+        let frames = [zstd(event("three").as_bytes(), 20), zstd(b"", 20), zstd(event("four").as_bytes(), 20)];
         assert_eq!(send(&server, "zstd", &frames.concat()).status, 200);
         assert!(server.stop().success());
         assert_eq!(names(clickhouse, &database), ["four", "one", "three", "two"]);
@@ -272,8 +237,8 @@ mod with_the_feature {
         let clickhouse = shared_clickhouse();
         let database = clickhouse.database();
         let server = Server::start(clickhouse, &database, &[]);
-        assert_eq!(send(&server, "zstd", &zstd_with_window(event("8 MiB").as_bytes(), 23)).status, 200);
-        for body in [zstd_with_window(event("16 MiB").as_bytes(), 24), zstd_with_window(&events(100), 27)] {
+        assert_eq!(send(&server, "zstd", &zstd(event("8 MiB").as_bytes(), 23)).status, 200);
+        for body in [zstd(event("16 MiB").as_bytes(), 24), zstd(&events(100), 27)] {
             let reply = send(&server, "zstd", &body);
             assert_eq!((reply.status, reply.text().contains("window")), (400, true), "{}", reply.text());
         }

@@ -341,3 +341,23 @@ fn a_sync_that_fails_ends_the_process_and_the_next_start_believes_the_disk() {
         });
     }
 }
+
+#[test]
+fn an_attempt_that_cant_be_noted_on_the_disk_is_retried_and_needs_no_operator() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    let server = Server::start(clickhouse, &database, &["--batch-age", "1h", "--batch-rows", "2"]);
+    let send = || assert_eq!(post(server.address(), "/api/events", event("noted").as_bytes()).status, 200);
+    send();
+    let files = server.spooled_files();
+    let [segment] = files.as_slice() else { panic!("{files:?}") };
+    let segment = server.spool_dir().join("events").join(segment);
+    let failing = FailingCalls::naming(server.id(), "rename", segment.to_str().unwrap(), "EIO");
+    // The second row seals the segment, which is sent at once.
+    send();
+    wait_for(|| server.log(), || server.log().contains("an INSERT failed and will be retried").then_some(()));
+    assert_eq!(server.metrics()["sluicegate_segments_held"], 0.0, "{}", server.log());
+    drop(failing);
+    server.wait_until_drained();
+    assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events")).trim(), "2");
+}

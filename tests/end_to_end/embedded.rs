@@ -1,5 +1,6 @@
 //! The embedded ClickHouse as a program of its own.
 
+use std::fs;
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -7,6 +8,10 @@ use std::process::{Child, Command, Output, Stdio};
 
 use crate::support::{ClickHouse, free_address, get, post, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
+use sluicegate::clickhouse::client::{ClickHouse as Client, ClientConfig};
+use sluicegate::clickhouse::facts::TableFacts;
+use sluicegate::clickhouse::name::TableName;
+use sluicegate::clickhouse::trust::Trust;
 
 fn command(path: &Path, address: SocketAddr) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sluicegate"));
@@ -33,6 +38,42 @@ fn its_data_outlive_a_stop_and_a_kill() {
     clickhouse.restart();
     clickhouse.query("INSERT INTO default.t SETTINGS async_insert = 0 VALUES (2)");
     assert_eq!(clickhouse.query("SELECT sum(a) FROM default.t").trim(), "3");
+}
+
+/// The name of the deduplication window of `t`, which a server and a table have.
+fn window(clickhouse: &ClickHouse) -> String {
+    let config = ClientConfig {
+        urls: vec![clickhouse.url()],
+        user: "default".to_owned(),
+        password: None,
+        trust: Trust::nobody(),
+    };
+    let name = TableName { database: "d".to_owned(), table: "t".to_owned() };
+    let clients = Client::connect(&config).unwrap();
+    TableFacts::ask(&clients[0], &name).unwrap().expect("the table is there").window_name
+}
+
+#[test]
+fn its_folder_makes_it_the_same_server_and_not_its_url() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, elsewhere) = (folder.path().join("clickhouse"), folder.path().join("elsewhere"));
+    let mut clickhouse = ClickHouse::on(&path);
+    let make = |clickhouse: &ClickHouse| {
+        clickhouse.query("CREATE DATABASE d");
+        // The same UUID for all, so that only the server makes a difference.
+        clickhouse.query(
+            "CREATE TABLE d.t UUID '6b1f3a52-7f1e-4a53-9d0b-0c5d1b0f7a11' (a UInt8) ENGINE = MergeTree ORDER BY a \
+             SETTINGS non_replicated_deduplication_window = 100",
+        );
+    };
+    make(&clickhouse);
+    let first = window(&clickhouse);
+    clickhouse.kill();
+    fs::rename(&path, &elsewhere).unwrap();
+    clickhouse.restart();
+    make(&clickhouse);
+    assert_ne!(window(&clickhouse), first, "another folder under the same URL");
+    assert_eq!(window(&ClickHouse::on(&elsewhere)), first, "the same folder under another URL");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use rustix::fs::{CWD, Mode, OFlags, mkfifoat, open};
 use rustix::process::Signal;
 
 use crate::support::{
@@ -195,4 +196,20 @@ fn a_sane_identity_of_a_request_comes_back_and_each_other_request_gets_one() {
         wait_for(|| server.log(), || server.log().contains(id).then_some(()));
     }
     assert!(server.stop().success());
+}
+
+#[test]
+fn a_key_file_that_hangs_when_it_is_read_again_does_not_hold_up_a_stop() {
+    let clickhouse = shared_clickhouse();
+    let file = KeyFile::new(&format!("{WEB}\n"));
+    let mut server = Server::start(clickhouse, &clickhouse.database(), &file.flags());
+    std::fs::remove_file(&file.path).unwrap();
+    mkfifoat(CWD, &file.path, Mode::RUSR | Mode::WUSR).unwrap();
+    server.signal(Signal::HUP);
+    // It opens without waiting once the server reads, which gets nothing as long as this is open.
+    let write = || open(&file.path, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()).ok();
+    let _open = wait_for(|| server.log(), write);
+    assert_eq!(send(&server, WEB, "", &event("meanwhile")).status, 200);
+    server.signal(Signal::TERM);
+    assert!(server.wait_for_end().success());
 }

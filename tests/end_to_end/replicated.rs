@@ -11,6 +11,9 @@ const CLIENTS: [Client; 4] = [Client::WithoutKey, Client::WithKey, Client::Inser
 /// Many INSERTs, and no table's INSERT waits for a quorum longer than a moment.
 const FLAGS: [&str; 6] = ["--batch-age", "50ms", "--inserted-timeout", "500ms", "--shutdown-timeout", "60s"];
 
+/// By default an INSERT waits more than a minute for ZooKeeper before it fails.
+const FAILS_SOON: [&str; 2] = ["--clickhouse-setting", "insert_keeper_max_retries=2"];
+
 const EVENTS_MIN: u64 = 1000;
 
 fn start(cluster: &Cluster, database: &str, flags: &[&str]) -> Server {
@@ -87,7 +90,11 @@ fn either_replica_is_killed_under_load_and_both_and_every_event_is_on_both_once(
 fn zookeeper_is_killed_under_load_and_every_event_is_on_both_replicas_once() {
     let mut cluster = Cluster::start();
     let database = cluster.database();
-    under_load(&mut cluster, &database, &[], |cluster, random| {
+    let server = start(&cluster, &database, &FAILS_SOON);
+    let seed = seed("REPLICATED_SEED");
+    let load = Load::new(server.address(), seed);
+    load.during(&CLIENTS, || {
+        let mut random = Random::new(seed, 0);
         // A short absence, and one that outlasts the sessions.
         for seconds in [0, 5] {
             thread::sleep(random.milliseconds(500, 1500));
@@ -97,6 +104,10 @@ fn zookeeper_is_killed_under_load_and_every_event_is_on_both_replicas_once() {
         }
         thread::sleep(Duration::from_secs(1));
     });
+    assert!(load.counts().events > EVENTS_MIN, "too little happened: {}", load.counts());
+    assert!(attempts(&server, "retry") >= 1.0, "no INSERT has failed");
+    expect_all_once(&cluster, &database, &server, &load);
+    assert!(server.stop().success());
 }
 
 #[test]
@@ -104,9 +115,7 @@ fn zookeeper_is_killed_under_load_and_every_event_is_on_both_replicas_once() {
 fn what_a_replica_without_zookeeper_refuses_goes_to_the_other() {
     let mut cluster = Cluster::start();
     let database = cluster.database();
-    // By default an INSERT waits more than a minute for ZooKeeper before it fails.
-    let flags = ["--clickhouse-setting", "insert_keeper_max_retries=2"];
-    under_load(&mut cluster, &database, &flags, |cluster, _| {
+    under_load(&mut cluster, &database, &FAILS_SOON, |cluster, _| {
         let [first, second] = &cluster.servers;
         let is_readonly =
             format!("SELECT is_readonly FROM system.replicas WHERE database = '{database}' AND table = 'events'");

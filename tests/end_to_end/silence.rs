@@ -2,6 +2,10 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use socket2::SockRef;
 
 use crate::support::proxy::{Fault, Proxy, Reaches, Then};
 use crate::support::{ClickHouse, Server, post, run, shared_clickhouse, wait_for};
@@ -39,6 +43,19 @@ fn is_kept_alive(peer: SocketAddr) -> bool {
     timers.len() >= 2 && timers.iter().all(|timer| timer == "02")
 }
 
+/// `TCP_USER_TIMEOUT` of each connection of the server to `peer`: after that time without an
+/// acknowledgement of what was sent the kernel gives a connection up (tcp(7)).
+fn user_timeouts(server: &Server, peer: SocketAddr) -> Vec<Option<Duration>> {
+    let process = pidfd_open(Pid::from_raw(server.id().try_into().unwrap()).unwrap(), PidfdFlags::empty()).unwrap();
+    let numbers = fs::read_dir(format!("/proc/{}/fd", server.id())).unwrap();
+    let numbers = numbers.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    // One may be closed meanwhile.
+    let descriptors = numbers.filter_map(|number| pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok());
+    let is_to_peer = |socket: &SockRef<'_>| socket.peer_addr().is_ok_and(|address| address.as_socket() == Some(peer));
+    let timeout = |socket: SockRef<'_>| is_to_peer(&socket).then(|| socket.tcp_user_timeout().unwrap());
+    descriptors.filter_map(|descriptor| timeout(SockRef::from(&descriptor))).collect()
+}
+
 #[test]
 fn silent_inserts_give_up_their_places_to_others_and_are_repeated_once() {
     let clickhouse = shared_clickhouse();
@@ -51,6 +68,9 @@ fn silent_inserts_give_up_their_places_to_others_and_are_repeated_once() {
     fall_silent_twice(&server, &proxy);
     // A host that is dead, rather than silent, is found out by the kernel.
     wait_for(|| "a silent connection has no keepalive".to_owned(), || is_kept_alive(proxy.address()).then_some(()));
+    let timeouts = user_timeouts(&server, proxy.address());
+    assert!(timeouts.len() >= 2, "of both INSERTs: {timeouts:?}");
+    assert!(timeouts.iter().all(|timeout| *timeout == Some(Duration::from_secs(20))), "{timeouts:?}");
     let stored = format!("{database}.events WHERE event = 'later'");
     for later in 1..=3 {
         send(&server, "later");
@@ -81,6 +101,30 @@ fn events_go_to_another_server_while_one_is_silent() {
         send(&server, "later");
         server.wait_for_rows(clickhouse, &format!("{database}.events"), later);
     }
+}
+
+#[test]
+fn a_drain_gives_up_what_is_silent_inserts_the_rest_and_says_what_is_left() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    let proxy = Proxy::start(clickhouse);
+    let url = proxy.url();
+    let mut server = Server::start(clickhouse, &database, &[&["--clickhouse-url", &url][..], &TWO_PLACES].concat());
+    proxy.inflict(std::iter::repeat_n(silence(Reaches::Nothing), 2));
+    fall_silent_twice(&server, &proxy);
+    server.kill9();
+    let spool = server.spool_dir().to_string_lossy().into_owned();
+    let settings = ["--spool-dir", &spool, "--clickhouse-url", &url, "--database", &database];
+    let drain = || run(&[&["drain", "--log-format", "json", "--insert-timeout", "1h"][..], &settings].concat());
+    let stored = || clickhouse.query(&format!("SELECT count() FROM {database}.events")).trim().to_owned();
+    // One of the two is silent: the other one takes its place.
+    proxy.inflict([silence(Reaches::Whole)]);
+    let (succeeded, _, log) = drain();
+    assert!(!succeeded && log.contains("does not answer (1 INSERTs") && log.contains("; 1 events and"), "{log}");
+    assert_eq!(stored(), "2", "one of them unanswered");
+    let (succeeded, _, log) = drain();
+    assert!(succeeded && log.contains("the spool is empty"), "{log}");
+    assert_eq!(stored(), "2");
 }
 
 #[test]

@@ -68,4 +68,7 @@ pub struct Step {
 
 #[cfg(feature = "codings")]
 #[cfg(test)]
+pub(crate) mod encoders;
+#[cfg(feature = "codings")]
+#[cfg(test)]
 mod tests;

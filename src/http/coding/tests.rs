@@ -1,43 +1,13 @@
 //! Tests of the decoders against the encoders of the same crates: a body split at any byte, and written
 //! to outputs of any size, gives the same content or the same refusal.
 
-use std::io::Write;
-
 use ::zstd::zstd_safe::{CCtx, CParameter};
-use flate2::Compression;
-use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 
+use super::encoders::{brotli, gzip, raw_deflate, zlib, zstd};
 use super::*;
 use crate::limits::{CODING_WINDOW_BYTES_MAX, SLICE_BYTES};
 
 const ALL: [Coding; 4] = [Coding::Gzip, Coding::Deflate, Coding::Zstd, Coding::Br];
-
-fn gzip(content: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(content).unwrap();
-    encoder.finish().unwrap()
-}
-
-fn zlib(content: &[u8]) -> Vec<u8> {
-    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(content).unwrap();
-    encoder.finish().unwrap()
-}
-
-fn raw_deflate(content: &[u8], level: u32) -> Vec<u8> {
-    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::new(level));
-    encoder.write_all(content).unwrap();
-    encoder.finish().unwrap()
-}
-
-/// A frame with a checksum and of unknown length, so that it has a window.
-fn zstd_stream(content: &[u8], window_log: u32) -> Vec<u8> {
-    let mut encoder = ::zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
-    encoder.include_checksum(true).unwrap();
-    encoder.window_log(window_log).unwrap();
-    encoder.write_all(content).unwrap();
-    encoder.finish().unwrap()
-}
 
 /// A frame whose header has the length of its content, with no window of its own.
 fn zstd_segment(content: &[u8]) -> Vec<u8> {
@@ -53,19 +23,11 @@ fn skippable(content: &[u8]) -> Vec<u8> {
     [&0x184d_2a57u32.to_le_bytes()[..], &len.to_le_bytes(), content].concat()
 }
 
-fn brotli(content: &[u8], window_bits: i32, large_window: bool) -> Vec<u8> {
-    let parameters =
-        ::brotli::enc::BrotliEncoderParams { quality: 5, lgwin: window_bits, large_window, ..Default::default() };
-    let mut out = Vec::new();
-    ::brotli::BrotliCompress(&mut &content[..], &mut out, &parameters).unwrap();
-    out
-}
-
 fn encode(coding: Coding, content: &[u8]) -> Vec<u8> {
     match coding {
         Coding::Gzip => gzip(content),
         Coding::Deflate => zlib(content),
-        Coding::Zstd => zstd_stream(content, 17),
+        Coding::Zstd => zstd(content, 17),
         Coding::Br => brotli(content, 22, false),
     }
 }
@@ -308,7 +270,7 @@ fn deflate_is_taken_in_both_wrappings_from_every_level() {
 fn zstd_frames_and_skippable_frames_in_a_row_are_one_content() {
     let frames = [
         skippable(b"what a tool says about itself"),
-        zstd_stream(b"one\n", 10),
+        zstd(b"one\n", 10),
         skippable(b""),
         zstd_segment(b""),
         zstd_segment(b"two\n"),
@@ -322,7 +284,7 @@ fn zstd_frames_and_skippable_frames_in_a_row_are_one_content() {
 
 #[test]
 fn a_zstd_frame_for_a_dictionary_is_refused() {
-    let mut body = zstd_stream(b"content", 10);
+    let mut body = zstd(b"content", 10);
     // Descriptor, window, and an identifier of one byte.
     body[4] |= 1;
     body.insert(6, 7);
@@ -333,9 +295,9 @@ fn a_zstd_frame_for_a_dictionary_is_refused() {
 fn zstd_windows_up_to_8_mib_are_taken_whatever_the_frame_says_of_its_length() {
     assert_eq!(CODING_WINDOW_BYTES_MAX, 1 << 23);
     let content = events(2000);
-    assert_eq!(decode(Coding::Zstd, &zstd_stream(&content, 23)).unwrap(), content);
+    assert_eq!(decode(Coding::Zstd, &zstd(&content, 23)).unwrap(), content);
     for log in [24, 27] {
-        assert_eq!(decode(Coding::Zstd, &zstd_stream(&content, log)), Err(CodingRefusal::WindowTooLarge));
+        assert_eq!(decode(Coding::Zstd, &zstd(&content, log)), Err(CodingRefusal::WindowTooLarge));
     }
     // A single segment has its length as the window; the library would decode it in one go into an output
     // that holds it, without a look at the window.

@@ -1,6 +1,5 @@
 //! Tests of large requests without sockets: the test is the connection, the turn and the committer.
 
-use std::io::Write;
 use std::sync::Arc;
 
 use super::*;
@@ -10,6 +9,7 @@ use crate::batch::{Batch, CommitOutcome, Exchange, Returned, SegmentNumber};
 use crate::connection::Service;
 use crate::handoff::{Handoff, Mailbox};
 use crate::http::Status;
+use crate::http::coding::encoders::gzip;
 use crate::intake::budget::{BudgetLimits, ByteBudget};
 use crate::intake::metrics::WorkerMetrics;
 use crate::intake::quotas::Quotas;
@@ -294,12 +294,6 @@ fn a_dry_run_of_a_large_body_stores_nothing() {
     assert_eq!(answer, Answer::Now(Reply::Accepted(MANY as u32)));
     assert!(turns > 3);
     bench.end(Vec::new());
-}
-
-fn gzip(content: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(content).unwrap();
-    encoder.finish().unwrap()
 }
 
 #[test]

@@ -185,3 +185,28 @@ fn an_overdue_batch_is_reported_once_and_its_outcome_has_no_waiters() {
     assert!(settled.waiters.is_empty());
     assert!(outbox.is_empty());
 }
+
+#[test]
+fn a_request_with_a_batch_of_its_own_uses_the_last_one_though_it_was_opened_for_others() {
+    let (mut outbox, handoff) = (Outbox::new(0, budget()), handoff());
+    for _ in 1..limits::BATCHES_PER_WORKER {
+        join(&mut outbox, 0, 7, &handoff);
+        outbox.hand_over(&handoff);
+    }
+    drop(outbox.fill().unwrap());
+    let own = outbox.open_own().expect("no request has joined the batch that fills");
+    assert!(outbox.open_own().is_none());
+    outbox.put_back(own);
+    join(&mut outbox, 0, 7, &handoff);
+    assert!(outbox.open_own().is_none(), "a request has joined it");
+}
+
+#[test]
+fn no_more_lists_of_waiters_are_kept_than_there_are_batches() {
+    let mut outbox = Outbox::new(0, budget());
+    for _ in 0..3 * limits::BATCHES_PER_WORKER {
+        outbox.recycle(vec![waiter(7)], Vec::new());
+    }
+    assert_eq!(outbox.spare_waiters.len(), limits::BATCHES_PER_WORKER);
+    assert!(outbox.spare_waiters.iter().all(Vec::is_empty));
+}

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::{TLS12, TLS13};
@@ -166,6 +167,87 @@ fn any_split_of_the_ciphertext_gives_the_same_plaintext_in_both_versions() {
             wires.hand_to_client(&output);
             assert!(wires.client_at_end && wires.read.ends_with(b"under way"), "{piece}");
         }
+    }
+}
+
+#[test]
+fn a_handshake_succeeds_with_its_flights_split_at_any_byte() {
+    let mut files = Files::new();
+    let config = TlsConfig::load(&[files.issue(&["a.example"])], None).unwrap();
+    for version in [&TLS12, &TLS13] {
+        let client = files.client_config(version);
+        for at in 1.. {
+            let mut wires = Wires::new(client_of(&client, "a.example"), &config);
+            let mut longest = 0;
+            loop {
+                let flight = wires.flight();
+                if flight.is_empty() {
+                    break;
+                }
+                longest = longest.max(flight.len());
+                let (front, back) = flight.split_at(at.min(flight.len()));
+                wires.feed(front).unwrap();
+                wires.feed(back).unwrap();
+            }
+            assert!(!wires.server.is_handshaking() && !wires.client.is_handshaking(), "{at}");
+            if at > longest {
+                break;
+            }
+        }
+    }
+}
+
+/// Bytes that look like records often enough to come far.
+fn records() -> impl Strategy<Value = Vec<u8>> {
+    let random = || proptest::collection::vec(any::<u8>(), 0..80);
+    let record = (prop_oneof![20u8..25, any::<u8>()], random(), 0u16..3).prop_map(|(kind, content, more)| {
+        let len = content.len() as u16 + if more == 0 { 7 } else { 0 };
+        [&[kind, 3, 3][..], &len.to_be_bytes(), &content].concat()
+    });
+    prop_oneof![record, random()]
+}
+
+proptest! {
+    /// No panic, no endless loop, nothing kept beyond the limit, and no plaintext that was not sent.
+    #[test]
+    fn random_bytes_within_a_session_never_panic(
+        before in 0usize..400,
+        rubbish in proptest::collection::vec(records(), 0..4),
+        changed in proptest::option::of((0usize..400, 1u8..)),
+        pieces in proptest::collection::vec(1usize..300, 1..8),
+        is_new in any::<bool>(),
+    ) {
+        static SHARED: std::sync::OnceLock<(TlsConfig, [Arc<ClientConfig>; 2])> = std::sync::OnceLock::new();
+        let (config, clients) = SHARED.get_or_init(|| {
+            let mut files = Files::new();
+            let config = TlsConfig::load(&[files.issue(&["a.example"])], None).unwrap();
+            (config, [&TLS12, &TLS13].map(|version| files.client_config(version)))
+        });
+        let mut wires = Wires::new(client_of(&clients[usize::from(is_new)], "a.example"), config);
+        let mut pieces = pieces.into_iter().cycle();
+        let mut rubbish = rubbish.concat();
+        // The front of each flight as it is, then rubbish, then its end with a changed byte.
+        for _ in 0..6 {
+            let mut flight = wires.flight();
+            if let Some((place, by)) = changed && let Some(byte) = flight.get_mut(place) {
+                *byte ^= by;
+            }
+            let at = before.min(flight.len());
+            flight.splice(at..at, rubbish.drain(..));
+            let mut rest = &flight[..];
+            while !rest.is_empty() {
+                let (piece, behind) = rest.split_at(pieces.next().unwrap().min(rest.len()));
+                let outcome = wires.feed(piece);
+                assert!(wires.server.kept().len() <= limits::TLS_KEPT_BYTES_MAX);
+                assert!(wires.received.is_empty());
+                if outcome.is_err() {
+                    assert!(wires.feed(piece).is_err() && !wires.server.seal(b"reply", &mut Vec::new()));
+                    return Ok(());
+                }
+                rest = behind;
+            }
+        }
+        wires.server.close(&mut Vec::new());
     }
 }
 

@@ -1,6 +1,8 @@
 //! Tests of requests that take several turns, with real sockets.
 
 use super::*;
+use crate::api::Shed;
+use crate::connection::Unfinished;
 
 /// Events of more than five slices: as many as the harness allows in a request.
 const EVENTS: usize = 1000;
@@ -101,16 +103,60 @@ fn large_requests_wait_for_a_batch_while_all_are_under_way() {
     harness.stop();
 }
 
+#[test]
+fn one_that_waits_too_long_in_line_is_told_to_come_again_and_those_beside_it_are_served() {
+    let (mut worker, address) = worker(Duration::from_secs(60), |shared| {
+        shared.budget = ByteBudget::new(BudgetLimits { max: 256 << 20, request_max: 8 << 20 });
+    });
+    let (body, last) = (large_body(), b"\n");
+    let begin = || {
+        let client = TcpStream::connect(address).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let (mut sending, body) = (client.try_clone().unwrap(), body.clone());
+        thread::spawn(move || {
+            let len = body.len() + last.len();
+            write!(sending, "POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n").unwrap();
+            sending.write_all(&body).unwrap();
+        });
+        client
+    };
+    let mut clients: Vec<TcpStream> = (0..3).map(|_| begin()).collect();
+    let mut events = Events::with_capacity(64);
+    let kept = |worker: &Worker| worker.slots.iter().flatten().map(|slot| slot.kept.bytes.len()).sum::<usize>();
+    while kept(&worker) < 3 * body.len() {
+        worker.turn(&mut events).unwrap();
+    }
+    clients.iter_mut().for_each(|client| client.write_all(last).unwrap());
+    let unfinished = |worker: &Worker, index: usize| worker.slots.get(index)?.as_ref()?.connection.unfinished();
+    let in_line = |worker: &Worker| (0..3).find(|index| unfinished(worker, *index) == Some(Unfinished::InLine));
+    worker.turn(&mut events).unwrap();
+    let late = in_line(&worker).expect("one has the place");
+    let reached = worker.now + worker.shared.timeouts.reply();
+    let due: Vec<usize> = std::iter::from_fn(|| worker.timers.take_due(reached)).collect();
+    assert!(due.contains(&late), "nothing limits its wait: {due:?}");
+    worker.time_out(late);
+    assert_eq!(worker.metrics.shed[Shed::InFlightBytes.index()].get(), 1);
+    let mut rows = 0;
+    while rows < 2 * EVENTS {
+        worker.turn(&mut events).unwrap();
+        while let Some(batch) = worker.shared.handoff.next() {
+            rows += batch.rows.count as usize;
+            worker.shared.handoff.mailbox(0).unwrap().give_back(Returned { batch, outcome: COMMITTED });
+        }
+    }
+    worker.turn(&mut events).unwrap();
+    let mut statuses: Vec<u16> = clients.iter_mut().map(status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 503]);
+}
+
 #[cfg(feature = "codings")]
 #[test]
 fn pipelined_coded_requests_are_all_answered_in_their_order() {
+    use crate::http::coding::encoders::gzip;
+
     let harness = start();
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(&large_body()).unwrap();
-    let large = encoder.finish().unwrap();
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(b"{\"event\":\"small\"}").unwrap();
-    let small = encoder.finish().unwrap();
+    let (large, small) = (gzip(&large_body()), gzip(b"{\"event\":\"small\"}"));
     let mut client = harness.connect();
     let headers = "Content-Encoding: gzip\r\n";
     for _ in 0..3 {

@@ -32,24 +32,8 @@ impl Harness {
     }
 
     fn start_with(commit_timeout: Duration, change: impl FnOnce(&mut Shared)) -> Self {
-        let poll = Poll::new().unwrap();
-        let lifecycle = Arc::new(Lifecycle::default());
-        let handoff = Arc::new(Handoff::new(vec![Mailbox::new(poll.registry(), WAKE).unwrap()], lifecycle.clone()));
-        lifecycle.serve();
-        let schema = SchemaVersion::new(plan(&["event"]), b"first".to_vec());
-        let budget = ByteBudget::new(BudgetLimits { max: 1 << 20, request_max: 1 << 19 });
-        let mut shared = Shared::of_tests(handoff, schema, budget);
-        shared.health = Arc::new(Health::new(lifecycle, Arc::default(), commit_timeout));
-        shared.timeouts.commit = commit_timeout;
-        shared.timeouts.inserted = Duration::from_millis(500);
-        change(&mut shared);
-        let (shared, metrics) = (Arc::new(shared), Arc::<WorkerMetrics>::default());
-        let limits = EncodeLimits { line_bytes_max: 8 << 20, events_max: 1000, encoded_bytes_max: 8 << 20 };
-        let encoder = RowEncoder::new(shared.schema.newest().plan.clone(), limits);
-        let listeners = crate::net::bind(&"127.0.0.1:0".parse().unwrap(), 1).unwrap();
-        let address = local_addr(&listeners[0]);
-        let api = Api::new(encoder, "events");
-        let worker = Worker::new(0, poll, listeners, api, shared.clone(), metrics.clone()).unwrap();
+        let (worker, address) = worker(commit_timeout, change);
+        let (shared, metrics) = (worker.shared.clone(), worker.metrics.clone());
         Self { shared, metrics, address, thread: thread::spawn(|| worker.run()) }
     }
 
@@ -61,10 +45,12 @@ impl Harness {
 
     /// The next batch that the worker hands over.
     fn batch(&self) -> crate::batch::Batch {
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             if let Some(batch) = self.shared.handoff.next() {
                 return batch;
             }
+            assert!(Instant::now() < deadline, "the worker hands nothing over");
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -86,6 +72,29 @@ impl Harness {
         self.shared.handoff.wake_workers();
         self.thread.join().unwrap().unwrap();
     }
+}
+
+/// A worker that does not run yet, and its address.
+fn worker(commit_timeout: Duration, change: impl FnOnce(&mut Shared)) -> (Worker, SocketAddr) {
+    let poll = Poll::new().unwrap();
+    let lifecycle = Arc::new(Lifecycle::default());
+    let handoff = Arc::new(Handoff::new(vec![Mailbox::new(poll.registry(), WAKE).unwrap()], lifecycle.clone()));
+    lifecycle.serve();
+    let schema = SchemaVersion::new(plan(&["event"]), b"first".to_vec());
+    let budget = ByteBudget::new(BudgetLimits { max: 1 << 20, request_max: 1 << 19 });
+    let mut shared = Shared::of_tests(handoff, schema, budget);
+    shared.health = Arc::new(Health::new(lifecycle, Arc::default(), commit_timeout));
+    shared.timeouts.commit = commit_timeout;
+    shared.timeouts.inserted = Duration::from_millis(500);
+    change(&mut shared);
+    let (shared, metrics) = (Arc::new(shared), Arc::<WorkerMetrics>::default());
+    let limits = EncodeLimits { line_bytes_max: 8 << 20, events_max: 1000, encoded_bytes_max: 8 << 20 };
+    let encoder = RowEncoder::new(shared.schema.newest().plan.clone(), limits);
+    let listeners = crate::net::bind(&"127.0.0.1:0".parse().unwrap(), 1).unwrap();
+    let address = local_addr(&listeners[0]);
+    let api = Api::new(encoder, "events");
+    let worker = Worker::new(0, poll, listeners, api, shared, metrics).unwrap();
+    (worker, address)
 }
 
 fn local_addr(listener: &Listener) -> SocketAddr {
@@ -260,9 +269,19 @@ fn more_bytes_in_flight_than_the_budget_are_refused_and_given_back() {
         let _ = client.write_all(&vec![b' '; 3 << 20]);
         assert_eq!(status(&mut client), 503);
     }
-    let mut client = harness.connect();
-    client.write_all(b"POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 500000\r\n\r\n").unwrap();
-    client.write_all(&vec![b'\n'; 500_000]).unwrap();
+    // Two requests that each connection may have, but not both at once.
+    let begin = || {
+        let mut client = harness.connect();
+        client.write_all(b"POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 500000\r\n\r\n").unwrap();
+        let _ = client.write_all(&[b'\n'; 499_999]);
+        client
+    };
+    let mut client = begin();
+    while harness.shared.budget.bytes() < 499_999 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(status(&mut begin()), 503);
+    client.write_all(b"\n").unwrap();
     assert_eq!(status(&mut client), 200);
     drop(client);
     harness.stop();
