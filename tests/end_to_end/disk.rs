@@ -257,14 +257,13 @@ fn a_disk_that_becomes_read_only_under_load_loses_nothing_and_is_used_again_when
     for durability in DURABILITIES {
         let mut clickhouse = ClickHouse::start();
         let database = clickhouse.database();
-        let disk = Arc::new(SmallDisk::new(16 << 20));
         let flags = [&SMALL_SEGMENTS[..], &["--durability", durability, "--batch-age", "10ms"]].concat();
-        let server = Server::start_with_segments_on(&disk, &clickhouse, &database, &flags);
+        let server = Server::start(&clickhouse, &database, &flags);
         under_load(server, &mut clickhouse, &database, 400, |server, _, load| {
-            disk.remount("ro");
+            let read_only = FailingCalls::of(server, "pwritev,fallocate,rename,unlink", "EROFS");
             load.wait_for_more(server, 0, 10);
             is_refused_because(server, "write_failed");
-            disk.remount("rw");
+            drop(read_only);
         });
     }
 }
@@ -349,10 +348,8 @@ fn an_attempt_that_cant_be_noted_on_the_disk_is_retried_and_needs_no_operator() 
     let server = Server::start(clickhouse, &database, &["--batch-age", "1h", "--batch-rows", "2"]);
     let send = || assert_eq!(post(server.address(), "/api/events", event("noted").as_bytes()).status, 200);
     send();
-    let files = server.spooled_files();
-    let [segment] = files.as_slice() else { panic!("{files:?}") };
-    let segment = server.spool_dir().join("events").join(segment);
-    let failing = FailingCalls::naming(server.id(), "rename", segment.to_str().unwrap(), "EIO");
+    let journal = server.spool_dir().join("state/1");
+    let failing = FailingCalls::naming(server.id(), "pwritev", journal.to_str().unwrap(), "EIO");
     // The second row seals the segment, which is sent at once.
     send();
     wait_for(|| server.log(), || server.log().contains("an INSERT failed and will be retried").then_some(()));

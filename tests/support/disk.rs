@@ -69,20 +69,6 @@ impl SmallDisk {
         fs::remove_dir_all(self.seen_from_outside().join("inodes")).unwrap();
     }
 
-    /// Mounts it again as `ro` or `rw`, under those who use it. As any disk it stays writable while
-    /// a file on it is open for writing, so it is tried until none is.
-    pub fn remount(&self, how: &str) {
-        let options = format!("remount,{how}");
-        wait_for(
-            || format!("the small disk can't be remounted {how}"),
-            || {
-                let mut mount = self.command("mount");
-                mount.args(["-o", &options]).arg(self.path()).stderr(Stdio::null());
-                mount.status().unwrap().success().then_some(())
-            },
-        );
-    }
-
     /// Bytes that may still be written to it.
     pub fn free_bytes(&self) -> u64 {
         let disk = rustix::fs::statvfs(self.seen_from_outside()).unwrap();

@@ -104,24 +104,6 @@ impl Server {
         server
     }
 
-    /// Starts it with the segments on a small disk and the rest of the spool beside it: whoever
-    /// holds the spool's lock has a file open for writing, and so keeps its disk from becoming
-    /// read-only.
-    pub fn start_with_segments_on(
-        disk: &Arc<SmallDisk>,
-        clickhouse: &ClickHouse,
-        database: &str,
-        flags: &[&str],
-    ) -> Self {
-        let segments = disk.seen_from_outside();
-        let setup = Setup { disk: Some(disk.clone()), segments, ..Setup::new(clickhouse, database, flags, &[]) };
-        std::fs::create_dir(setup.spool_dir()).unwrap();
-        std::os::unix::fs::symlink(disk.path(), setup.spool_dir().join("events")).unwrap();
-        let server = setup.spawn();
-        server.wait_until_ready();
-        server
-    }
-
     fn wait_until_there(&self) {
         wait_for(|| self.log(), || TcpStream::connect(self.setup.admin).ok());
     }

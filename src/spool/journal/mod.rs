@@ -244,6 +244,12 @@ impl Journal {
         self.writer().is_broken
     }
 
+    /// Number of the generation that is written.
+    #[cfg(test)]
+    pub(super) fn generation(&self) -> u64 {
+        self.writer().name.generation
+    }
+
     /// Number of syncs so far.
     #[cfg(test)]
     pub(super) fn syncs(&self) -> u64 {

@@ -132,6 +132,13 @@ pub(super) fn readable(disk: &FaultyDisk, path: &Path, rows: bool) -> BTreeSet<u
     frames.iter().filter(|frame| rows || frame.header.rejected > 0).flat_map(|frame| &frame.batches).copied().collect()
 }
 
+/// Number of segments that have frames and no seal.
+pub(super) fn unsealed(disk: &FaultyDisk, folder: &Path) -> usize {
+    let segments = disk.files_in(folder).into_iter().filter(|(name, _)| name.ends_with(".segment"));
+    let parsed = segments.filter_map(|(_, bytes)| Segment::parse(&bytes));
+    parsed.filter(|segment| segment.sealed_frames.is_none() && !segment.frames.is_empty()).count()
+}
+
 /// A segment's file, read without the code that is tested.
 struct Segment {
     identity: Identity,

@@ -35,6 +35,10 @@ pub(super) struct Machine {
     pub(super) ended: Option<End>,
     pub(super) locked: bool,
     pub(super) calls: u64,
+    /// Calls that make, name or lengthen a file, or sync a folder.
+    pub(super) namings: u64,
+    /// Syncs of files.
+    pub(super) syncs: u64,
     pub(super) planned: Option<(u64, Fault)>,
     pub(super) is_full: bool,
     pub(super) read_only: bool,
@@ -73,6 +77,8 @@ impl Machine {
             ended: None,
             locked: false,
             calls: 0,
+            namings: 0,
+            syncs: 0,
             planned: None,
             is_full: false,
             read_only: false,
@@ -160,6 +166,8 @@ impl Machine {
             return Err(io::Error::other("the process has ended"));
         }
         self.calls += 1;
+        self.namings += u64::from(matches!(call, Call::Change | Call::SyncFolder));
+        self.syncs += u64::from(call == Call::SyncFile);
         self.write_back_some();
         let fault = match self.planned {
             Some((at, fault)) if at <= self.calls => {

@@ -94,6 +94,12 @@ impl FaultyDisk {
         self.machine().calls
     }
 
+    /// Number of calls so far that make, name or lengthen a file or sync a folder; and of syncs of files.
+    pub(in crate::spool) fn namings_and_syncs(&self) -> (u64, u64) {
+        let machine = self.machine();
+        (machine.namings, machine.syncs)
+    }
+
     /// Plans a fault at the `nth` call from now.
     pub(in crate::spool) fn plan(&self, nth: u64, fault: Fault) {
         let mut machine = self.machine();
@@ -108,6 +114,10 @@ impl FaultyDisk {
 
     pub(in crate::spool) fn fill(&self, is_full: bool) {
         self.machine().is_full = is_full;
+    }
+
+    pub(in crate::spool) fn is_full(&self) -> bool {
+        self.machine().is_full
     }
 
     /// True if a call was made to fail since this function was last called.

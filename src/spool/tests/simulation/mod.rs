@@ -51,6 +51,8 @@ struct Process {
     /// The records of each batch.
     under_way: BTreeMap<u64, Vec<u32>>,
     sequence: u64,
+    /// The journal's generation at its start.
+    generation: u64,
 }
 
 /// One life of a spool, over many processes.
@@ -69,7 +71,25 @@ struct Life {
     node_id: Option<String>,
     /// The highest number of a segment that was ever seen.
     newest: SegmentNumber,
+    /// How often each rare state was reached.
+    reached: Reached,
 }
+
+type Reached = BTreeMap<&'static str, u64>;
+
+/// The states that a thousand lives must reach.
+const RARE_STATES: [&str; 10] = [
+    "a batch waits for the next segment",
+    "a sync of the committer fails",
+    "a sync of the journal fails",
+    "a group is refused",
+    "a segment can't be sealed",
+    "the journal goes on in its other file",
+    "a start finds two segments without a seal",
+    "a start on a full disk",
+    "an attempt is open at a start",
+    "a segment is cut at a start",
+];
 
 impl Life {
     fn new(seed: u64, kind: Kind) -> Self {
@@ -94,7 +114,20 @@ impl Life {
         let (model, process, node_id) = (Model::default(), None, None);
         let (is_faulty, has_flipped) = (false, false);
         let newest = SegmentNumber::default();
-        Self { kind, chance, disk, config, model, process, is_faulty, has_flipped, is_rough, node_id, newest }
+        Self {
+            kind,
+            chance,
+            disk,
+            config,
+            model,
+            process,
+            is_faulty,
+            has_flipped,
+            is_rough,
+            node_id,
+            newest,
+            reached: Reached::new(),
+        }
     }
 
     /// Lives for `steps`; with `plan`, there is one fault at that call and no other.
@@ -145,6 +178,9 @@ impl Life {
     fn start(&mut self) {
         loop {
             self.disk.has_failed();
+            let unsealed = flips::unsealed(&self.disk, &self.config.dir.join("t"));
+            self.reach_if(unsealed > 1, "a start finds two segments without a seal");
+            self.reach_if(self.disk.is_full(), "a start on a full disk");
             match Spool::open_on(Arc::new(self.disk.clone()), self.config.clone()) {
                 Ok((spool, recovered)) => {
                     if self.disk.ended().is_none() && self.began(spool, recovered) {
@@ -194,9 +230,29 @@ impl Life {
         let (committer, keeper) = Committer::new(spool, exchange.clone(), vec![b'f'; FROZEN], sender, inserters);
         assert!(metrics.newest() >= self.newest, "numbers of segments fell back");
         let (under_way, sequence) = (BTreeMap::new(), 0);
-        self.process =
-            Some(Process { committer, keeper, exchange, sealed, pool, layout, metrics, waiting, under_way, sequence });
+        let is_open = waiting.iter().any(|segment| segment.open_attempt().is_some());
+        let is_cut = waiting.iter().any(|segment| segment.cut().is_some());
+        self.reach_if(is_open, "an attempt is open at a start");
+        self.reach_if(is_cut, "a segment is cut at a start");
+        let generation = layout.journal().generation();
+        self.process = Some(Process {
+            committer,
+            keeper,
+            exchange,
+            sealed,
+            pool,
+            layout,
+            metrics,
+            waiting,
+            under_way,
+            sequence,
+            generation,
+        });
         true
+    }
+
+    fn reach_if(&mut self, is_reached: bool, state: &'static str) {
+        *self.reached.entry(state).or_default() += u64::from(is_reached);
     }
 
     /// Inspects the spool without faults.
@@ -265,7 +321,11 @@ impl Life {
     }
 
     fn look_at_the_end(&mut self) {
-        let is_broken = self.process.as_ref().is_some_and(|process| process.layout.journal().is_broken());
+        let journal = self.process.as_ref().map(|process| (process.layout.journal(), process.generation));
+        let is_broken = journal.is_some_and(|(journal, _)| journal.is_broken());
+        let goes_on = journal.is_some_and(|(journal, generation)| journal.generation() > generation);
+        self.reach_if(goes_on, "the journal goes on in its other file");
+        self.reach_if(is_broken, "a sync of the journal fails");
         if let Some(end) = self.disk.ended() {
             self.ends(end);
         } else if is_broken {
@@ -316,13 +376,23 @@ impl Life {
     fn turn(&mut self) -> bool {
         loop {
             let process = self.process.as_mut().unwrap();
+            let (before, batches) = (self.disk.namings_and_syncs(), process.under_way.len() as u64);
             let outcome = process.committer.turn();
+            let after = self.disk.namings_and_syncs();
+            assert_eq!(after.0, before.0, "the committer makes, names or lengthens a file, or syncs a folder");
+            assert!(after.1 - before.1 <= batches, "the committer syncs more than once a group");
+            let is_waiting = matches!(outcome, Ok(Turn::Waiting));
+            self.reach_if(is_waiting, "a batch waits for the next segment");
+            self.reach_if(outcome.is_err(), "a sync of the committer fails");
+            let process = self.process.as_mut().unwrap();
             // The keeper is late now and then.
             let kept = match outcome {
                 Ok(Turn::Busy | Turn::Idle) if self.chance.one_in(4) => Ok(false),
                 Ok(_) => process.keeper.turn(),
                 Err(_) => Ok(false),
             };
+            let cannot_seal = process.keeper.cannot_seal;
+            self.reach_if(cannot_seal, "a segment can't be sealed");
             self.take_back();
             match outcome {
                 Ok(Turn::Busy | Turn::Waiting) if kept.is_ok() && self.disk.ended().is_none() => {}
@@ -346,7 +416,10 @@ impl Life {
                 CommitOutcome::Committed { .. } | CommitOutcome::Deduplicated { .. } => {}
                 CommitOutcome::Repeated { summary, .. } => assert_eq!(summary.accepted, returned.batch.rows.count),
                 CommitOutcome::KeyReused => panic!("the body is the same"),
-                CommitOutcome::Refused(_) | CommitOutcome::NoRepeat => continue,
+                CommitOutcome::Refused(_) | CommitOutcome::NoRepeat => {
+                    *self.reached.entry("a group is refused").or_default() += 1;
+                    continue;
+                }
             }
             ids.iter().for_each(|id| self.model.records[*id as usize].promise = Promise::Kept);
         }
@@ -413,14 +486,27 @@ fn seeds() -> std::ops::Range<u64> {
 
 #[test]
 fn what_was_acknowledged_is_stored_once_whatever_fails() {
-    for seed in seeds() {
+    let (seeds, mut reached) = (seeds(), Reached::new());
+    let lives = seeds.end - seeds.start;
+    for seed in seeds {
         let kind = match seed % 4 {
             0 | 1 => Kind { durability: Durability::Sync, flips: false },
             2 => Kind { durability: Durability::Written, flips: false },
             _ => Kind { durability: Durability::Sync, flips: true },
         };
-        with_seed(seed, || Life::new(seed, kind).live(40, None));
+        let life = || {
+            let mut life = Life::new(seed, kind);
+            life.live(40, None);
+            life.reached
+        };
+        for (state, times) in with_seed(seed, life) {
+            *reached.entry(state).or_default() += times;
+        }
     }
+    eprintln!("{lives} lives reached {reached:?}");
+    let missed: Vec<_> =
+        RARE_STATES.iter().filter(|state| reached.get(*state).is_none_or(|times| *times == 0)).collect();
+    assert!(lives < 1000 || missed.is_empty(), "no life reached {missed:?}");
 }
 
 #[test]
