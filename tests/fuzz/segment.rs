@@ -49,7 +49,11 @@ static BASE: LazyLock<Base> = LazyLock::new(|| {
     }
     handoff.finish();
     let (sender, _sealed) = unbounded();
-    Committer::new(spool, handoff, b"frozen".to_vec(), sender, 1).run();
+    let (committer, keeper) = Committer::new(spool, handoff, b"frozen".to_vec(), sender, 1);
+    std::thread::scope(|scope| {
+        scope.spawn(|| keeper.run());
+        committer.run();
+    });
     let mut segment = fs::read(folder.path().join(NAME)).expect("a sealed segment");
     // Behind its frames there is nothing but reserved room.
     let end = segment.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);

@@ -149,7 +149,11 @@ pub fn parse_head<'s, 'a: 's>(
         },
         Ok(httparse::Status::Partial) if input.len() < limits.head_bytes_max => incomplete(bytes),
         Ok(httparse::Status::Partial) => Parsed::Refused(too_large(bytes)),
-        Err(error) => broken(bytes, error, &request),
+        Err(error) => match broken(bytes, error, &request) {
+            // It ends inside of a version that is wrong so far.
+            Parsed::NeedMore if input.len() >= limits.head_bytes_max => Parsed::Refused(too_large(bytes)),
+            parsed => parsed,
+        },
     }
 }
 

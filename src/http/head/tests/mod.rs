@@ -249,6 +249,19 @@ fn a_head_may_be_exactly_as_large_as_allowed() {
     }
 }
 
+/// Found by the fuzz target of a connection: it was read on and on.
+#[test]
+fn a_head_that_is_cut_off_inside_of_a_wrong_version_is_too_long() {
+    let input = b"GET /path HTTP/0.1\r\nHost: a\r\n\r\n";
+    for max in "GET /path ".len() + 1..input.len() {
+        let limits = HeadLimits { head_bytes_max: max, ..LIMITS };
+        for len in max..input.len() {
+            let parsed = parse_within(&input[..len], &limits);
+            assert!(matches!(parsed, Parsed::Refused(_)), "{len} bytes of at most {max}: {parsed:?}");
+        }
+    }
+}
+
 #[test]
 fn a_head_may_have_exactly_as_many_fields_as_allowed() {
     for headers_max in [1, 2, 100, limits::HEADERS_MAX, limits::HEADERS_MAX + 5] {
