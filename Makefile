@@ -27,7 +27,7 @@ TEST = RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked --no-fail-fast
 MINIMAL_TESTS = a_build_without events:: framing:: lifecycle::
 
 .PHONY: help build clickhouse run test test-may crash-test check sim fuzz bench \
-	bench-micro bench-attacks bench-latency bench-scale bench-stages bench-insert bench-peers bench-plot oha \
+	bench-micro bench-attacks bench-features bench-latency bench-scale bench-stages bench-insert bench-peers bench-plot oha \
 	load-wrk load-ab clean
 
 help: ## this list
@@ -105,6 +105,10 @@ bench-scale: clickhouse ## curves over connections, events a request, event size
 bench-attacks: clickhouse ## normal traffic beside each attack, and the same for a bare loop: RECORD, QUICK=1
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
 	$(BENCH) attacks $(BENCH_ARGUMENTS)
+
+bench-features: clickhouse ## what PROXY, TLS, request ids, keys and CORS cost beside plain: RECORD, QUICK=1
+	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
+	$(BENCH) features $(BENCH_ARGUMENTS)
 
 bench-stages: clickhouse ## where the CPU time of a request goes, by perf
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"

@@ -135,13 +135,15 @@ fn measure(attack: Option<&Attack>, address: SocketAddr, length: Duration) -> Re
         .transpose()?
         .transpose()?;
     std::thread::sleep(LEAD);
-    process::pin(LOAD_CORE);
     let begun = Instant::now();
-    let mets: Vec<Met> = std::thread::scope(|scope| {
-        let each = |(index, stream)| scope.spawn(move || send(address, stream, index, begun, length));
-        let threads: Vec<_> = (0..).zip(streams).map(each).collect();
-        threads.into_iter().map(|thread| thread.join().expect("a client does not panic")).collect()
-    });
+    // The calling thread does not stay there: what it starts next would be on that core, too.
+    let mets: Vec<Met> = on_core(LOAD_CORE, || {
+        std::thread::scope(|scope| {
+            let each = |(index, stream)| scope.spawn(move || send(address, stream, index, begun, length));
+            let threads: Vec<_> = (0..).zip(streams).map(each).collect();
+            threads.into_iter().map(|thread| thread.join().expect("a client does not panic")).collect()
+        })
+    })?;
     if let Some(mut attacker) = attacker {
         let status = attacker.wait()?;
         if !status.success() {

@@ -40,6 +40,26 @@ pub const TURN_REQUESTS_MAX: usize = 32;
 /// replies. Larger: fewer frames and headers, longer waits.
 pub const TURN_BYTES_MAX: usize = 256 << 10;
 
+/// Requests of one connection that are served before the others have their turn. Larger: a client that
+/// pipelines holds up the others for longer (about 2 µs for each request that is refused); smaller: more
+/// of what it has sent is copied.
+pub const VISIT_REQUESTS_MAX: usize = 32;
+
+/// The work of the visits to connections that have news, in one turn, and again of those that have
+/// something left to do: a visit counts as 1, and so does each request and each [`WORK_BYTES`]. Larger: a
+/// request that comes in the middle waits longer (64 take some 0.5 ms); smaller: the sockets are asked for
+/// news more often, which costs about 2 µs.
+pub const TURN_WORK_MAX: usize = 64;
+
+/// Bytes that are read, decoded or encoded as fast as a usual request is served.
+pub const WORK_BYTES: usize = 16 << 10;
+
+/// Connections that a worker accepts, and admits, in one turn; each costs about 15 µs.
+pub const TURN_ARRIVALS_MAX: usize = 16;
+
+/// Connections whose time a worker ends in one turn; each costs about 7 µs, a reply with 408 included.
+pub const TURN_TIME_OUTS_MAX: usize = 16;
+
 /// Batches of one worker, filling or under way. Two keep worker and committer busy; the rest
 /// carries a worker over a slow sync. Each costs up to [`BATCH_BYTES_KEPT`] twice.
 pub const BATCHES_PER_WORKER: usize = 16;
@@ -51,12 +71,16 @@ pub const BATCH_BYTES_KEPT: usize = 512 << 10;
 /// takes 32 bytes. Many more than the events of a usual turn.
 pub const BATCH_IDS_KEPT: usize = 4096;
 
-/// A body with more bytes of content than this is decoded and encoded in slices of about this size, one
-/// a turn, into a batch of its own. Larger: the other connections wait longer for their turn (about
-/// 1 ms for a slice of gzip at 256 KiB); smaller: a large body takes longer, and more bodies are large.
+/// A body with more bytes of content than this is decoded and encoded in slices of [`LARGE_SLICE_BYTES`]
+/// into a batch of its own. Larger: the other connections wait longer for their turn (about 0.5 ms for so
+/// many bytes of gzip); smaller: more bodies are large, and of these a worker serves one at a time.
 /// A worker keeps so much for the content of coded bodies, twice while a large body is under way. Brotli
 /// alone decodes up to its window before it stops, some ms for a body that is hardly more than repetition.
 pub const SLICE_BYTES: usize = 256 << 10;
+
+/// What of a large body is decoded, or encoded, in one turn. Larger: the other connections wait longer
+/// (some 0.1 ms for this); smaller: more turns for a body, each of which costs some 2 µs.
+pub const LARGE_SLICE_BYTES: usize = 64 << 10;
 
 /// The largest window of a zstd or brotli body, in bytes: what a decoder has to support at least (RFC
 /// 9659, RFC 8878, section 3.1.1.1.2). Larger: more memory for each decoder. A power of two.
@@ -280,6 +304,10 @@ const _: () = {
     assert!(CODING_WINDOW_BYTES_MAX.is_power_of_two());
     // What is encoded in one go fits into one turn as well as what is read in one go.
     assert!(SLICE_BYTES <= READ_SCRATCH_BYTES);
+    // A visit may serve what a batch takes.
+    assert!(VISIT_REQUESTS_MAX >= TURN_REQUESTS_MAX && TURN_WORK_MAX > VISIT_REQUESTS_MAX);
+    // A part of a large body is no large body.
+    assert!(LARGE_SLICE_BYTES <= SLICE_BYTES && WORK_BYTES <= LARGE_SLICE_BYTES);
     // A usual batch keeps its memory from turn to turn.
     assert!(TURN_BYTES_MAX <= BATCH_BYTES_KEPT);
     // A buffer for what is incomplete begins smaller than what one read brings.

@@ -101,7 +101,7 @@ pub struct Connection {
     stage: Stage,
     /// Bytes of an incomplete head that were parsed; 0 when no head has begun.
     partial_head: usize,
-    /// The last [`Connection::receive`] stopped for lack of room.
+    /// The last [`Connection::receive`] stopped before the end of its input.
     paused: bool,
     /// It is paused for the want of a place for events, not of one for replies.
     lacks_room: bool,
@@ -162,15 +162,15 @@ enum Advance {
         expected: usize,
     },
     NoRoom,
-    /// The service has not finished the request at the front of the input.
+    /// The request at the front of the input is for the next turn.
     Unfinished,
 }
 
 impl Connection {
-    /// Processes `input`, which is the kept bytes followed by the new ones, and serves every complete
-    /// request in it.
+    /// Processes `input`, which is the kept bytes followed by the new ones, and serves the complete
+    /// requests in it, at most [`limits::VISIT_REQUESTS_MAX`].
     pub fn receive<S: Service>(&mut self, input: &mut [u8], limits: &RequestLimits, service: &mut S) -> Received {
-        let mut start = 0;
+        let (mut start, mut served) = (0, 0);
         (self.paused, self.lacks_room) = (false, false);
         while let Some(rest) = input.get_mut(start..).filter(|rest| !rest.is_empty()) {
             if matches!(self.stage, Stage::Closing) {
@@ -178,19 +178,19 @@ impl Connection {
             }
             // A request that is not finished had room when it was begun.
             let has_room = self.has_room_for_replies() || self.unfinished().is_some();
-            let advance = if has_room { self.step(rest, limits, service) } else { Advance::NoRoom };
+            let advance = match (served < limits::VISIT_REQUESTS_MAX, has_room) {
+                (false, _) => Advance::Unfinished,
+                (true, false) => Advance::NoRoom,
+                (true, true) => self.step(rest, limits, service),
+            };
             match advance {
-                Advance::Consumed(len) => start += len,
+                Advance::Consumed(len) => (start, served) = (start + len, served + 1),
                 Advance::NeedMore { keep, expected } => {
                     return Received { kept: start..start + keep, expected };
                 }
-                Advance::Unfinished => {
+                stopped @ (Advance::Unfinished | Advance::NoRoom) => {
                     self.paused = true;
-                    return Received { kept: start..input.len(), expected: 0 };
-                }
-                Advance::NoRoom => {
-                    self.paused = true;
-                    self.lacks_room = self.has_room_for_replies();
+                    self.lacks_room = matches!(stopped, Advance::NoRoom) && self.has_room_for_replies();
                     return Received { kept: start..input.len(), expected: 0 };
                 }
             }
@@ -269,8 +269,8 @@ impl Connection {
         matches!(self.stage, Stage::Closing)
     }
 
-    /// True when the last [`Connection::receive`] stopped for lack of room for a request or a reply: the
-    /// kept input may contain complete requests.
+    /// True when the last [`Connection::receive`] stopped for lack of room for a request or a reply, or had
+    /// served as many as it may: the kept input may contain complete requests.
     pub fn is_paused(&self) -> bool {
         self.paused
     }

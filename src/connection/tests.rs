@@ -302,6 +302,9 @@ fn the_number_of_pipelined_requests_is_limited() {
     let (mut connection, mut service) = (Connection::default(), Recorder::default());
     let mut input = INPUTS[0].repeat(limits::PIPELINED_REQUESTS_MAX + 5);
     let received = connection.receive(&mut input, &LIMITS, &mut service);
+    assert_eq!(service.bodies.len(), limits::VISIT_REQUESTS_MAX);
+    assert!(connection.is_paused() && !connection.lacks_room() && connection.has_room_for_replies());
+    let received = connection.receive(&mut input[received.kept], &LIMITS, &mut service);
     assert_eq!(service.bodies.len(), limits::PIPELINED_REQUESTS_MAX);
     assert_eq!(received.kept.len(), INPUTS[0].len() * 5);
     assert!(connection.is_paused());

@@ -32,7 +32,7 @@ pub(crate) struct RequestContext<'a> {
     pub(crate) quota: Option<Quota>,
     /// What the waiting replies of the connection take of the budget.
     pub(crate) replies: &'a mut Charge,
-    /// Bytes of content that may still be decoded in this visit of the connection.
+    /// Bytes of content that may still be decoded, or taken in slices, in this visit of the connection.
     pub(crate) decoded_left: usize,
 }
 

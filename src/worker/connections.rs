@@ -30,8 +30,10 @@ pub(super) enum Closed {
 }
 
 impl Worker {
-    /// Accepts all waiting connections. Each goes to the worker with the fewest connections.
-    pub(super) fn accept_all(&mut self) {
+    /// Accepts waiting connections, at most so many; those that are left are accepted in the next turn. Each
+    /// goes to the worker with the fewest connections.
+    pub(super) fn accept(&mut self, max: usize) {
+        let mut left = max;
         for index in 0..self.listeners.len() {
             while self.may_accept()
                 && let Some(accepted) = self.listeners.get(index).map(Listener::accept)
@@ -48,6 +50,11 @@ impl Worker {
                         }
                     },
                 }
+                left -= 1;
+                if left == 0 {
+                    self.accept_again = true;
+                    return;
+                }
             }
         }
     }
@@ -58,11 +65,11 @@ impl Worker {
         if self.has_descriptors() {
             return true;
         }
-        self.take_arrivals();
+        self.take_arrivals(limits::TURN_ARRIVALS_MAX);
         if self.has_descriptors() || self.close_an_idle_one() {
             return true;
         }
-        self.accept_again = self.fresh > 0;
+        self.accept_again = self.unvisited > 0;
         !self.accept_again
     }
 
@@ -108,16 +115,16 @@ impl Worker {
         found.is_some()
     }
 
-    /// Admits the connections that were accepted for this worker.
-    pub(super) fn take_arrivals(&mut self) {
-        loop {
+    /// Admits connections that were accepted for this worker, at most so many.
+    pub(super) fn take_arrivals(&mut self, max: usize) {
+        for _ in 0..max {
             let handoff = &self.shared.handoff;
             if handoff.mailbox(self.index).is_none_or(|mailbox| !mailbox.has_arrivals()) {
                 return;
             }
             let is_one_too_many = handoff.admitted() >= self.shared.connections_max && !self.close_an_idle_one();
-            if is_one_too_many && self.fresh > 0 {
-                // In the next turn those that have just come are looked at, and may make way.
+            if is_one_too_many && self.unvisited > 0 {
+                // Once those that have come are looked at, they may make way.
                 return;
             }
             let Some(arrival) = self.shared.handoff.mailbox(self.index).and_then(|mailbox| mailbox.arrival()) else {
@@ -158,6 +165,7 @@ impl Worker {
             readable: true,
             read_closed: false,
             queued: true,
+            is_unvisited: true,
             held_back: false,
             linger: None,
             counted,
@@ -190,9 +198,9 @@ impl Worker {
             self.set_first_deadline(index, is_handshaking);
         }
         self.open += 1;
-        self.fresh += 1;
+        self.unvisited += 1;
         self.metrics.connections.set(self.open as u64);
-        self.visits.push_back(index);
+        self.visits.push_fresh(index);
     }
 
     /// Sets the deadline of a connection of which no byte of TLS or HTTP has come.
@@ -243,6 +251,7 @@ impl Worker {
         let Some(mut slot) = self.slots.get_mut(index).and_then(Option::take) else {
             return;
         };
+        self.unvisited -= usize::from(slot.is_unvisited);
         if slot.unsent.is_empty() {
             // Where the peer is gone, this fails, and nothing is lost.
             let _ = slot.write_close(&mut self.sealed);

@@ -20,6 +20,7 @@ impl Worker {
             return;
         };
         slot.queued = false;
+        self.unvisited -= usize::from(std::mem::take(&mut slot.is_unvisited));
         if !slot.write_unsent() {
             return self.close(index);
         }
@@ -47,12 +48,14 @@ impl Worker {
         {
             return self.stall(index);
         }
+        let requests = slot.connection.requests();
         if !self.receive(index) || !self.send(index) {
             return;
         }
         let Some(Some(slot)) = self.slots.get_mut(index) else {
             return;
         };
+        self.visits.work += usize::try_from(slot.connection.requests() - requests).unwrap_or(0);
         let has_place = self.large.has_place(slot.waiter(index));
         let is_over = slot.connection.is_closing() && !slot.transport.is_handshaking();
         if is_over || !slot.unsent.is_empty() && !has_place {
@@ -117,6 +120,7 @@ impl Worker {
             let received = slot.connection.receive(&mut slot.kept.bytes, limits, &mut context);
             self.buffers.keep(&mut slot.kept, received.kept);
             if slot.connection.is_paused() {
+                self.visits.count_bytes(limits::SLICE_BYTES - context.decoded_left);
                 return true;
             }
         }
@@ -158,6 +162,7 @@ impl Worker {
                 return false;
             }
         };
+        self.visits.count_bytes(len);
         // What is kept of an incomplete record is not there unless the budget has room for it.
         let waiting = slot.connection.replies().bytes() + slot.unsent.capacity();
         let more = (waiting + slot.transport.kept_bytes()).saturating_sub(context.replies.bytes());
@@ -191,6 +196,7 @@ impl Worker {
             self.metrics.shed(Shed::InFlightBytes, 1);
             slot.connection.refuse(Shed::InFlightBytes.into());
         }
+        self.visits.count_bytes(limits::SLICE_BYTES - context.decoded_left);
         if slot.connection.is_closing() {
             self.buffers.give_back(&mut slot.kept);
         }
@@ -263,7 +269,7 @@ impl Worker {
         };
         let len = match read_some(&mut slot.stream, &mut self.scratch.plain, slot.read_closed) {
             ReadOutcome::Bytes(len) => {
-                self.visits.push_back(index);
+                self.visits.push_begun(index);
                 slot.queued = true;
                 len
             }
@@ -276,6 +282,7 @@ impl Worker {
         let Some(linger) = &mut slot.linger else {
             return;
         };
+        self.visits.count_bytes(len);
         linger.bytes += len as u64;
         if linger.bytes > limits::LINGER_BYTES_MAX {
             return self.close(index);

@@ -1,9 +1,14 @@
 //! The worker: the event loop of one core.
 //!
 //! In each turn the loop waits for events, takes returned batches from the committer and sends their
-//! replies, visits every connection with input once, and hands the filled batch to the committer. A
-//! visit reads at most [`limits::READ_SCRATCH_BYTES`] once, so that no client delays the others. `mio`
-//! is edge-triggered: a connection that may have more input is queued for the next turn.
+//! replies, visits connections with input, and hands the filled batch to the committer. `mio` is
+//! edge-triggered: a connection that may have more input is queued for the next turn.
+//!
+//! No client delays the others, because everything in a turn is bounded, and what is left waits for the
+//! next one: a visit reads at most [`limits::READ_SCRATCH_BYTES`] once and serves at most
+//! [`limits::VISIT_REQUESTS_MAX`] requests; the visits of a turn do a bounded amount of work ([`visits`]
+//! says which come first); a turn accepts [`limits::TURN_ARRIVALS_MAX`] connections, and ends the time of
+//! [`limits::TURN_TIME_OUTS_MAX`].
 
 mod connections;
 mod exchange;
@@ -11,8 +16,8 @@ mod proxy_header;
 mod send_queue;
 mod slot;
 mod timers;
+mod visits;
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,6 +42,7 @@ use crate::net::{Listener, Scratch};
 use crate::schema::SchemaVersion;
 use slot::{BufferPool, Slot};
 use timers::Timers;
+use visits::Visits;
 
 /// The token of the waker that the worker's mailbox uses.
 pub const WAKE: Token = Token(0);
@@ -59,8 +65,7 @@ pub struct Worker {
     open: usize,
     /// The generation of the newest connection.
     generation: u64,
-    /// The slots to visit, in order.
-    visits: VecDeque<usize>,
+    visits: Visits,
     /// Connections whose events have no place until the committer returns a batch.
     stalled: Vec<usize>,
     timers: Timers,
@@ -95,10 +100,12 @@ pub struct Worker {
     not_accepted_said: Option<Instant>,
     untrusted_said: Option<Instant>,
     no_header_said: Option<Instant>,
-    /// Connections that have come in this turn and were not visited yet.
-    fresh: usize,
-    /// Connections wait in the listeners' queues for those to make way.
+    /// Connections that have come and were not visited yet.
+    unvisited: usize,
+    /// Connections wait in the listeners' queues: for those to make way, or for the next turn.
     accept_again: bool,
+    /// There may be connections whose time is over.
+    has_due: bool,
 }
 
 impl Worker {
@@ -129,7 +136,7 @@ impl Worker {
             vacant: Vec::new(),
             open: 0,
             generation: 0,
-            visits: VecDeque::new(),
+            visits: Visits::default(),
             stalled: Vec::new(),
             timers: Timers::default(),
             api,
@@ -152,8 +159,9 @@ impl Worker {
             not_accepted_said: None,
             untrusted_said: None,
             no_header_said: None,
-            fresh: 0,
+            unvisited: 0,
             accept_again: false,
+            has_due: false,
             shared,
         })
     }
@@ -166,7 +174,7 @@ impl Worker {
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         // A connection may have arrived before its listener was registered.
-        self.accept_all();
+        self.accept(limits::TURN_ARRIVALS_MAX);
         while !self.is_done() {
             self.turn(&mut events)?;
         }
@@ -176,6 +184,12 @@ impl Worker {
     /// Waits for events, serves what they announce and what was left, and hands the rows over.
     fn turn(&mut self, events: &mut Events) -> io::Result<()> {
         self.wait(events)?;
+        self.serve(events);
+        Ok(())
+    }
+
+    /// A turn, but for its wait.
+    fn serve(&mut self, events: &Events) {
         self.now = Instant::now();
         if let Some(version) = self.schema.changed() {
             self.change_schema(&version);
@@ -183,28 +197,23 @@ impl Worker {
         if let Some(keys) = self.keys.changed() {
             self.api.require(keys);
         }
-        for event in &*events {
+        for event in events {
             self.notice(event);
         }
-        self.take_arrivals();
+        self.take_arrivals(limits::TURN_ARRIVALS_MAX);
         self.take_returned();
         self.take_inserted();
         if !self.visits.is_empty() {
             self.served = Some(self.now);
         }
-        for _ in 0..self.visits.len() {
-            if let Some(slot) = self.visits.pop_front() {
-                self.visit(slot);
-            }
-        }
-        self.fresh = 0;
+        self.visit_all();
         if std::mem::take(&mut self.accept_again) {
-            self.accept_all();
+            self.accept(limits::TURN_ARRIVALS_MAX);
         }
         self.outbox.hand_over(&self.shared.handoff);
         self.sweep();
+        self.end_overdue();
         self.tend_large();
-        Ok(())
     }
 
     /// Encodes all further events for another version of the schema.
@@ -221,7 +230,7 @@ impl Worker {
         let is_unfinished = |waiter| slot_of(slots, waiter).is_some_and(|slot| slot.connection.unfinished().is_some());
         if let Some(waiter) = large.tend(outbox, is_unfinished) {
             // It is marked as queued while it waits in line.
-            self.visits.push_back(waiter.slot);
+            self.visits.push_begun(waiter.slot);
         }
     }
 
@@ -233,17 +242,17 @@ impl Worker {
         }
         self.shared.handoff.ends_soon();
         if !self.listeners.is_empty() {
-            self.accept_all();
+            self.accept(usize::MAX);
             self.listeners.clear();
         }
-        self.take_arrivals();
+        self.take_arrivals(usize::MAX);
         self.open == 0 && self.outbox.is_empty()
     }
 
     /// Waits for events, without blocking while there is work.
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let mailbox = self.shared.handoff.mailbox(self.index);
-        let busy = !self.visits.is_empty();
+        let busy = !self.visits.is_empty() || self.accept_again || self.has_due;
         // Announcing sleep while the committer gathers would end its wait early, so poll once without
         // blocking first.
         if busy || self.shared.handoff.is_gathering() {
@@ -272,7 +281,7 @@ impl Worker {
             return;
         }
         if token < first_slot {
-            self.accept_all();
+            self.accept(limits::TURN_ARRIVALS_MAX);
             return;
         }
         let index = token - first_slot;
@@ -285,7 +294,7 @@ impl Worker {
         }
         if !slot.queued {
             slot.queued = true;
-            self.visits.push_back(index);
+            self.visits.push_fresh(index);
         }
     }
 
@@ -295,7 +304,7 @@ impl Worker {
             if let Some(settled) = self.outbox.settle(returned) {
                 self.settle(settled);
             }
-            self.visits.extend(self.stalled.drain(..));
+            self.visits.extend_begun(self.stalled.drain(..));
         }
     }
 
@@ -361,11 +370,11 @@ impl Worker {
             && !slot.queued
         {
             slot.queued = true;
-            self.visits.push_back(index);
+            self.visits.push_begun(index);
         }
     }
 
-    /// The periodic work, once in [`limits::SWEEP_MS`]: updates date and heartbeat, handles time-outs,
+    /// The periodic work, once in [`limits::SWEEP_MS`]: updates date and heartbeat, looks for time-outs,
     /// and closes idle connections during a stop.
     fn sweep(&mut self) {
         let now = self.now;
@@ -382,7 +391,7 @@ impl Worker {
         self.give_up_inserts();
         // After accepting failed for lack of file descriptors, no event announces the connections that
         // still wait.
-        self.accept_all();
+        self.accept(limits::TURN_ARRIVALS_MAX);
         let idle_is_over = self
             .shared
             .handoff
@@ -397,11 +406,9 @@ impl Worker {
             }
             self.close_those_without_proxy_header();
         }
-        while let Some(index) = self.timers.take_due(now) {
-            self.time_out(index);
-        }
+        self.has_due = true;
         if self.outbox.has_room(Size::Small) || self.shared.health.is_stuck() {
-            self.visits.extend(self.stalled.drain(..));
+            self.visits.extend_begun(self.stalled.drain(..));
         }
         let kept = Duration::from_secs(limits::MEMORY_KEPT_SECONDS);
         if self.served.is_some_and(|served| now.duration_since(served) > kept) && self.outbox.is_empty() {
@@ -409,6 +416,20 @@ impl Worker {
             self.outbox.shrink();
             self.large.shrink();
             self.buffers.shrink();
+        }
+    }
+
+    /// Ends the time of connections whose deadline has passed: of so many in this turn, since thousands may
+    /// have come at once.
+    fn end_overdue(&mut self) {
+        for _ in 0..limits::TURN_TIME_OUTS_MAX {
+            if !self.has_due {
+                return;
+            }
+            match self.timers.take_due(self.now) {
+                Some(index) => self.time_out(index),
+                None => self.has_due = false,
+            }
         }
     }
 }

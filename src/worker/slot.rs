@@ -47,6 +47,8 @@ pub struct Slot {
     pub read_closed: bool,
     /// The connection is in the worker's queue of connections to visit.
     pub queued: bool,
+    /// It has just come, and was not visited yet.
+    pub is_unvisited: bool,
     /// What it has to say first was looked at while there was no room: it brings events.
     pub held_back: bool,
     /// Our side is shut; what arrives is thrown away until the peer is done.

@@ -63,6 +63,9 @@ impl ContentDecoder {
             let Some(space) = self.bytes.get_mut(self.len..end).filter(|space| !space.is_empty()) else {
                 return Ok(Advanced::Full);
             };
+            // A few bytes of the body may become as much content as there is space.
+            let most = space.len().min(work - done);
+            let space = space.get_mut(..most).unwrap_or_default();
             let room = space.len();
             let step = self.decoder.decode(input, space)?;
             self.consumed += step.consumed;

@@ -390,6 +390,27 @@ fn content_is_bounded_to_the_byte_whatever_the_coding() {
 }
 
 #[test]
+fn a_step_decodes_no_more_than_it_may_however_much_a_few_bytes_become() {
+    const WORK: usize = 10_000;
+    let content = vec![0; SLICE_BYTES];
+    for coding in ALL {
+        let body = encode(coding, &content);
+        let mut decoder = ContentDecoder::default();
+        assert!(decoder.begin(coding, 1 << 20));
+        let mut steps = 1;
+        while decoder.advance(&body, WORK) == Ok(Advanced::More) {
+            assert!(
+                decoder.content().len() <= steps * WORK,
+                "{coding:?}: {} in {steps} steps",
+                decoder.content().len()
+            );
+            steps += 1;
+        }
+        assert!(steps >= SLICE_BYTES / WORK, "{coding:?}: {steps} steps");
+    }
+}
+
+#[test]
 fn a_bomb_costs_no_more_than_the_content_that_is_allowed() {
     const MAX: u64 = 1 << 20;
     let zeros = vec![0; 64 << 20];

@@ -1,5 +1,5 @@
-//! Requests whose content is longer than [`SLICE_BYTES`]: decoded and encoded in slices, one a
-//! turn, so that the worker's other connections are served between, and into a batch of their own.
+//! Requests whose content is longer than [`SLICE_BYTES`]: decoded and encoded in slices of
+//! [`LARGE_SLICE_BYTES`], one a turn, so that the worker's other connections are served between, and into a batch of their own.
 //!
 //! ```text
 //!          coded                 has a key            last slice
@@ -24,7 +24,7 @@ use crate::api::{Answer, Fault, IngestOptions, Reply, Route, Shed, Taken};
 use crate::connection::{Served, Unfinished};
 use crate::http::Coding;
 use crate::http::coding::{Advanced, ContentDecoder};
-use crate::limits::SLICE_BYTES;
+use crate::limits::{LARGE_SLICE_BYTES, SLICE_BYTES};
 use crate::ndjson::slice_end;
 
 /// The large request of a worker, those that wait, and the spare decoder.
@@ -202,6 +202,7 @@ impl RequestContext<'_> {
         let Place::Taken(mut large) = std::mem::take(&mut self.large.place) else {
             return Served::Unfinished(Unfinished::InLine);
         };
+        self.decoded_left = self.decoded_left.saturating_sub(LARGE_SLICE_BYTES);
         match self.take_slice(&mut large, body) {
             Ok(None) => {
                 self.large.place = Place::Taken(large);
@@ -225,12 +226,12 @@ impl RequestContext<'_> {
         match *stage {
             Stage::Decode => {}
             Stage::Hash(at) => {
-                let end = at.saturating_add(SLICE_BYTES).min(content.len());
+                let end = at.saturating_add(LARGE_SLICE_BYTES).min(content.len());
                 taken.hash(content.get(at..end).unwrap_or_default());
                 *stage = if end == content.len() { Stage::Encode(0) } else { Stage::Hash(end) };
             }
             Stage::Encode(at) => {
-                let end = slice_end(content, at, SLICE_BYTES);
+                let end = slice_end(content, at, LARGE_SLICE_BYTES);
                 let slice = content.get(at..end).unwrap_or_default();
                 let encoded = self.api.take_slice(slice, taken, own.batch());
                 own.account();
@@ -251,7 +252,7 @@ impl RequestContext<'_> {
         body: &[u8],
     ) -> Result<bool, Answer> {
         let Some(decoder) = decoder else { return Ok(true) };
-        match decoder.advance(body, SLICE_BYTES) {
+        match decoder.advance(body, LARGE_SLICE_BYTES) {
             Ok(Advanced::Done) => return Ok(true),
             Ok(Advanced::More) => {}
             Ok(Advanced::Full) => {

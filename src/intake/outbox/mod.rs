@@ -193,10 +193,11 @@ impl Outbox {
         }
     }
 
-    /// Hands the batch that is being filled to the committer. Does nothing if no request has joined it.
-    pub fn hand_over(&mut self, handoff: &Handoff) {
+    /// Hands the batch that is being filled to the committer. Does nothing, and returns false, if no request
+    /// has joined it.
+    pub fn hand_over(&mut self, handoff: &Handoff) -> bool {
         if self.filling.as_ref().is_none_or(|(_, under_way)| under_way.waiters.is_empty()) {
-            return;
+            return false;
         }
         if let Some((mut batch, mut under_way)) = self.filling.take() {
             if !Arc::ptr_eq(&batch.frozen, &self.frozen) {
@@ -207,6 +208,7 @@ impl Outbox {
             self.under_way.push_back(under_way);
             handoff.submit(batch);
         }
+        true
     }
 
     /// Takes back a batch that the committer has returned, and reports its outcome.

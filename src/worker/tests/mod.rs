@@ -5,6 +5,7 @@ mod large;
 mod proxies;
 #[cfg(feature = "tls")]
 mod tls;
+mod turns;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
