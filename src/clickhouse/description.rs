@@ -187,7 +187,22 @@ fn column(line: &str) -> Result<ColumnDescription, TableError> {
     let mut fields: Vec<String> = sonic_rs::from_str(line).map_err(|_| wrong())?;
     fields.truncate(4);
     let [name, type_name, default_kind, default_expression] = <[String; 4]>::try_from(fields).map_err(|_| wrong())?;
-    Ok(ColumnDescription { name, type_name, default_kind, default_expression })
+    Ok(ColumnDescription { name, type_name: on_one_line(&type_name), default_kind, default_expression })
+}
+
+/// The type as ClickHouse spells it in a header, on one line: `DESCRIBE TABLE` puts each element of a Tuple
+/// on a line of its own (`print_pretty_type_names`).
+fn on_one_line(type_name: &str) -> String {
+    let mut lines = type_name.split('\n');
+    let mut joined = lines.next().unwrap_or_default().to_owned();
+    // A line feed in a name is escaped, so each one here is between two elements.
+    for line in lines.map(str::trim_start) {
+        if !joined.ends_with('(') && !line.starts_with(')') {
+            joined.push(' ');
+        }
+        joined.push_str(line);
+    }
+    joined
 }
 
 fn supported_version(clickhouse: &ClickHouse) -> Result<String, TableError> {
@@ -255,6 +270,15 @@ mod tests {
         assert_eq!((column.default_kind.as_str(), column.default_expression.as_str()), ("DEFAULT", "'x'"));
         assert!(super::column("[\"a\"]").is_err());
         assert!(super::column("nothing").is_err());
+    }
+
+    #[test]
+    fn a_type_is_put_on_one_line_and_nothing_else_of_it_changes() {
+        let pretty = "Tuple(\n    a UInt8,\n    `b  c` Array(Tuple(\n        d Enum8('x  (' = 1, 'y\\n' = 2),\n        e String)))";
+        let plain = "Tuple(a UInt8, `b  c` Array(Tuple(d Enum8('x  (' = 1, 'y\\n' = 2), e String)))";
+        assert_eq!(on_one_line(pretty), plain);
+        assert_eq!(on_one_line(plain), plain);
+        assert_eq!(on_one_line("Nested(\n    a UInt8\n)"), "Nested(a UInt8)");
     }
 
     #[test]

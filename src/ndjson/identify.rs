@@ -4,10 +4,8 @@
 //! a value has one identity however the client spelled it. An event whose value is missing or equals
 //! the column's default has no identity.
 
-use clickhouse_rowbinary::TypeDesc;
-
 use crate::batch::identity::{self, Id};
-use crate::rowbinary::skip_value;
+use crate::rowbinary::{DataType, skip_value};
 use crate::schema::Plan;
 
 /// Computes the identities of the rows of one table.
@@ -16,7 +14,7 @@ pub(super) struct Identifier {
     /// The name of the identifying column.
     name: String,
     /// The types of the columns up to and including the identifying column.
-    types: Vec<TypeDesc>,
+    types: Vec<DataType>,
     /// The value of an event without the field.
     default: Box<[u8]>,
 }
@@ -27,8 +25,8 @@ impl Identifier {
         let field = plan.fields().iter().find(|field| &*field.name == name)?;
         let until = plan.columns().iter().position(|column| column.name == name)?;
         let columns = plan.columns().get(..=until)?.iter();
-        let types = columns.map(|column| clickhouse_rowbinary::parse_type_desc(&column.type_name).ok());
-        Some(Self { name: name.to_owned(), types: types.collect::<Option<_>>()?, default: field.default.clone() })
+        let types = columns.map(|column| DataType::parse(&column.type_name).ok());
+        Some(Self { name: name.to_owned(), types: types.collect::<Option<_>>()?, default: field.cell.null.clone() })
     }
 
     /// The identity of the event in `row`; `None` when it has none, or `row` is empty.

@@ -11,7 +11,6 @@
 
 mod column_type;
 mod differences;
-mod escapes;
 mod names;
 
 use std::fmt;
@@ -20,12 +19,12 @@ use std::sync::Arc;
 use clickhouse_rowbinary::io::{write_string, write_uvarint};
 use serde::{Deserialize, Serialize};
 
-pub use column_type::{ColumnType, EnumElements, Zone};
+pub use column_type::{Cell, ColumnType, EnumElements, TupleElements, Zone};
 pub use differences::Differences;
 pub(crate) use names::{KeyTarget, Names};
 
 use crate::limits;
-use crate::rowbinary::RowBuffer;
+use crate::rowbinary::DataType;
 
 /// The schema of the table at one time. A change of the table's columns publishes a new version.
 #[derive(Debug)]
@@ -97,12 +96,8 @@ pub struct Field {
     pub name: std::sync::Arc<str>,
     /// The column's type, spelled as by ClickHouse, for messages.
     pub type_name: String,
-    /// The parsed type, without `Nullable` and `LowCardinality`.
-    pub column_type: ColumnType,
-    /// True for `Nullable`: a byte precedes the value, 1 for NULL.
-    pub nullable: bool,
-    /// The RowBinary value of an event without this field.
-    pub default: Box<[u8]>,
+    /// The parsed type.
+    pub cell: Cell,
 }
 
 /// Which addresses are stored.
@@ -136,6 +131,8 @@ pub struct Plan {
     /// after the last field. So there is one run more than there are fields.
     server_runs: Vec<Vec<ServerColumn>>,
     names: Names,
+    /// See [`Plan::unfillable`].
+    unfillable: Vec<String>,
 }
 
 impl Plan {
@@ -149,8 +146,13 @@ impl Plan {
     ///
     /// The first column that can't be filled, with the reason.
     pub fn compile(columns: &[ColumnDescription], server_timezone: &str) -> Result<Self, SchemaError> {
-        let mut plan =
-            Self { columns: Vec::new(), fields: Vec::new(), server_runs: vec![Vec::new()], names: Names::default() };
+        let mut plan = Self {
+            columns: Vec::new(),
+            fields: Vec::new(),
+            server_runs: vec![Vec::new()],
+            names: Names::default(),
+            unfillable: Vec::new(),
+        };
         for column in columns {
             match column.default_kind.as_str() {
                 "" => plan.add(column, server_timezone)?,
@@ -186,6 +188,12 @@ impl Plan {
     /// The columns of the INSERT, in order.
     pub fn columns(&self) -> &[PlanColumn] {
         &self.columns
+    }
+
+    /// The columns that no client can fill, because their values are states of aggregate functions. They are
+    /// not part of an INSERT, and get their defaults.
+    pub fn unfillable(&self) -> &[String] {
+        &self.unfillable
     }
 
     /// The columns that a client fills, in the table's order.
@@ -256,28 +264,21 @@ impl Plan {
             type_name: column.type_name.clone(),
             reason,
         };
-        let described = clickhouse_rowbinary::parse_type_desc(&escapes::decoded(&column.type_name))
-            .map_err(|error| unsupported(error.to_string()))?;
-        let (column_type, nullable) = ColumnType::compile(&described, zone).map_err(unsupported)?;
-        let source = source_of(&column.name, &column_type);
+        let data_type = DataType::parse(&column.type_name).map_err(unsupported)?;
+        if data_type == DataType::AggregateFunction {
+            self.unfillable.push(column.name.clone());
+            return Ok(());
+        }
+        let cell = Cell::compile(&data_type, zone).map_err(unsupported)?;
+        let source = source_of(&column.name, &cell.column_type);
         match source {
             Source::Field => {
-                let mut default = RowBuffer::default();
-                if nullable {
-                    default.put([1]);
-                } else {
-                    column_type.put_default(&mut default);
-                }
-                self.fields.push(Field {
-                    name: column.name.as_str().into(),
-                    type_name: column.type_name.clone(),
-                    column_type,
-                    nullable,
-                    default: default.written().into(),
-                });
+                let (name, type_name) = (column.name.as_str().into(), column.type_name.clone());
+                self.fields.push(Field { name, type_name, cell });
                 self.server_runs.push(Vec::new());
             }
             Source::ClientAddress | Source::ServerTime => {
+                let Cell { column_type, nullable, .. } = cell;
                 if let Some(run) = self.server_runs.last_mut() {
                     run.push(ServerColumn { source, column_type, nullable });
                 }

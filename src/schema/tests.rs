@@ -70,7 +70,7 @@ fn the_header_spells_types_as_clickhouse_does() {
     let type_name = r"Enum8('it\'s' = 1, 'b\\c' = 2, 'x,y' = 3, 'q = 4' = 5)";
     let plan = compile(&[column("a", type_name, "")]).unwrap();
     assert!(plan.rowbinary_header().unwrap().ends_with(type_name.as_bytes()));
-    let ColumnType::Enum8(elements) = &plan.fields()[0].column_type else {
+    let ColumnType::Enum8(elements) = &plan.fields()[0].cell.column_type else {
         panic!("{:?}", plan.fields());
     };
     for (name, value) in [("it's", 1), ("b\\c", 2), ("x,y", 3), ("q = 4", 5)] {
@@ -81,21 +81,16 @@ fn the_header_spells_types_as_clickhouse_does() {
 #[test]
 fn an_unsupported_column_is_named_in_the_error() {
     for type_name in [
-        "Array(String)",
-        "Map(String, String)",
-        "Tuple(a Int8)",
         "JSON",
-        "Int128",
-        "UInt256",
-        "Decimal(9, 2)",
         "Nothing",
         "Dynamic",
         "Variant(String, Int8)",
-        "Point",
+        "Array(Nothing)",
+        "Tuple(a Int8, b AggregateFunction(sum, UInt64))",
         "gibberish(",
         "DateTime('Mars/Olympus')",
-        "LowCardinality(Array(String))",
-        "BFloat16",
+        "LowCardinality(LowCardinality(String))",
+        "Nullable(Nullable(String))",
         "",
     ] {
         let error = compile(&[column("the_column", type_name, "")]).unwrap_err();
@@ -114,10 +109,36 @@ fn an_unsupported_column_is_named_in_the_error() {
 }
 
 #[test]
+fn a_state_of_an_aggregate_function_is_left_to_clickhouse() {
+    let plan = compile(&[column("a", "Int8", ""), column("s", "AggregateFunction(uniq, String)", "")]).unwrap();
+    assert_eq!(plan.columns().len(), 1);
+    assert_eq!(plan.unfillable(), ["s"]);
+    assert_eq!(plan.target(b"s"), KeyTarget::Unknown);
+    let only = [column("s", "AggregateFunction(uniq, String)", "")];
+    assert_eq!(compile(&only).unwrap_err(), SchemaError::NoColumns);
+}
+
+#[test]
+fn the_default_of_a_nested_type_is_that_of_its_elements() {
+    for (type_name, expected) in [
+        ("Array(UInt8)", &[0][..]),
+        ("Map(String, UInt8)", &[0]),
+        ("Tuple(a UInt16, b Nullable(String), c Array(String), d Enum8('x' = 5))", &[0, 0, 1, 0, 5]),
+        ("Point", &[0; 16]),
+        ("Int256", &[0; 32]),
+        ("Decimal(38, 2)", &[0; 16]),
+        ("Nullable(Tuple(a UInt8))", &[1]),
+    ] {
+        let plan = compile(&[column("x", type_name, "")]).unwrap();
+        assert_eq!(&*plan.fields()[0].cell.null, expected, "{type_name}");
+    }
+}
+
+#[test]
 fn a_column_without_a_time_zone_has_the_servers() {
     let type_of = |type_name: &str, zone: &str| {
         let plan = Plan::compile(&[column("x", type_name, "")], zone);
-        plan.map(|plan| plan.fields()[0].column_type.clone())
+        plan.map(|plan| plan.fields()[0].cell.column_type.clone())
     };
     assert_eq!(type_of("DateTime", "Etc/UTC"), Ok(ColumnType::DateTime(Zone::Utc)));
     assert_eq!(

@@ -401,7 +401,7 @@ fn a_table_that_can_not_be_followed_is_a_warning_and_events_go_on(variant: Varia
     let warnings = || server.admin_get("/readyz").text();
     let mut sent = 0;
     for (change, said) in [
-        ("ADD COLUMN tags Array(String)", "column `tags` has the type Array(String), which is not supported"),
+        ("ADD COLUMN tags QBit(Float32, 4)", "column `tags` has the type QBit(Float32, 4), which is not supported"),
         ("DROP COLUMN tags, MODIFY COLUMN session DEFAULT 'none'", "column `session` has DEFAULT 'none'"),
     ] {
         alter(clickhouse, &database, change);
