@@ -12,11 +12,11 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::client::{ClickHouse, ClientError};
-use super::frozen::{Frozen, RowFormat};
+use super::frozen::{Frozen, FrozenDefault, RowFormat};
 use super::name::TableName;
 use super::version::Release;
 use super::{TableConfig, settings, tables};
-use crate::schema::{self, ColumnDescription, Plan, SchemaError};
+use crate::schema::{self, ColumnDescription, Plan, PlanColumn, SchemaError};
 
 /// The oldest ClickHouse that is supported.
 const VERSION_MIN: Release = Release::new(25, 8);
@@ -129,12 +129,36 @@ impl TableDescription {
 
     /// The table, columns and settings that are written into each segment.
     pub fn freeze(&self, plan: &Plan, config: &TableConfig) -> Frozen {
+        let defaults: Vec<FrozenDefault> = plan.columns().iter().filter_map(frozen_default).collect();
         Frozen {
             table: config.name.clone(),
-            format: RowFormat::default(),
+            format: if defaults.is_empty() { RowFormat::RowBinary } else { RowFormat::RowBinaryWithFlags },
             columns: plan.columns().iter().map(|column| (column.name.clone(), column.type_name.clone())).collect(),
+            computed: self.computed_for(&defaults),
+            defaults,
             settings: self.settings.clone(),
         }
+    }
+
+    /// The MATERIALIZED and ALIAS columns whose names stand in these expressions, or in those of one that is
+    /// found so. A name that only looks like one costs nothing.
+    fn computed_for(&self, defaults: &[FrozenDefault]) -> Vec<(String, String)> {
+        let is_computed =
+            |column: &&ColumnDescription| matches!(column.default_kind.as_str(), "MATERIALIZED" | "ALIAS");
+        let mut texts: Vec<&str> = defaults.iter().map(|default| default.expression.as_str()).collect();
+        let mut left: Vec<&ColumnDescription> = self.columns.iter().filter(is_computed).collect();
+        let mut computed = Vec::new();
+        while let Some(text) = texts.pop() {
+            left.retain(|column| {
+                let is_named = text.contains(&column.name);
+                if is_named {
+                    texts.push(&column.default_expression);
+                    computed.push((column.name.clone(), column.default_expression.clone()));
+                }
+                !is_named
+            });
+        }
+        computed
     }
 
     /// Loads the last known description; `None` if there is no file.
@@ -164,6 +188,15 @@ impl TableDescription {
         file.sync_all()?;
         fs::rename(&beside, path)
     }
+}
+
+fn frozen_default(column: &PlanColumn) -> Option<FrozenDefault> {
+    let default = column.default.as_ref()?;
+    Some(FrozenDefault {
+        column: column.name.clone(),
+        expression: default.expression.clone(),
+        ephemeral: default.ephemeral,
+    })
 }
 
 /// The time zone of columns that name none.

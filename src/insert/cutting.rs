@@ -170,7 +170,7 @@ fn divide(segment: &SealedSegment, frozen: &Frozen, piece: &Piece, failure: &Fai
 
 /// The offsets of the rows with these indices, which must ascend.
 fn offsets_of(segment: &SealedSegment, frozen: &Frozen, wanted: &[u64]) -> std::io::Result<Vec<u64>> {
-    let mut rows = RowReader::new(segment.read(Part::Rows)?, &frozen.columns)?;
+    let mut rows = RowReader::new(segment.read(Part::Rows)?, &frozen.parts())?;
     let mut offsets = Vec::with_capacity(wanted.len());
     for row in 0.. {
         if wanted.get(offsets.len()) == Some(&row) {
@@ -190,7 +190,7 @@ fn offsets_of(segment: &SealedSegment, frozen: &Frozen, wanted: &[u64]) -> std::
 /// Encodes the refused rows as rows of the quarantine table. The result is always the same, because
 /// it depends only on the segment and the cut, which are on the disk.
 fn refused_rows(segment: &SealedSegment, frozen: &Frozen, cut: &Cut) -> std::io::Result<Vec<u8>> {
-    let mut rows = RowReader::new(segment.read(Part::Rows)?, &frozen.columns)?;
+    let mut rows = RowReader::new(segment.read(Part::Rows)?, &frozen.parts())?;
     let mut out = Vec::new();
     let mut next = 0;
     for piece in &cut.pieces {
@@ -202,7 +202,7 @@ fn refused_rows(segment: &SealedSegment, frozen: &Frozen, cut: &Cut) -> std::io:
         for row in 0..piece.rows {
             let Some(bytes) = rows.next_row()? else { break };
             next = piece.first + row + 1;
-            let cells = row_json::cells(&frozen.columns, &bytes)?;
+            let cells = row_json::cells(frozen, &bytes)?;
             let of = |name: &str| cells.iter().find(|cell| cell.name == name);
             let ip = of("ip").map(CellBytes::text).unwrap_or_default();
             let sealed = i64::try_from(segment.sealed_ms()).unwrap_or_default();

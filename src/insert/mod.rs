@@ -18,7 +18,7 @@
 //! | `attempt` | one INSERT: choose a server, note, send, prove |
 //! | `repeat` | decides whether a segment that ClickHouse may have is sent again |
 //! | `places` | bounds the concurrent INSERTs; silent attempts give up their places |
-//! | `statement`, `stream`, `native`, `compression` | the INSERT's text and body |
+//! | `statement`, `defaults`, `stream`, `native`, `compression` | the INSERT's text and body |
 //! | `outcome`, `codes`, `message`, `failure` | the class of each error of ClickHouse |
 //! | `presence` | are the rows of a repeat there |
 //! | `cutting`, `rows`, `row_json` | rows that ClickHouse refuses are cut out |
@@ -29,6 +29,7 @@ mod codes;
 pub mod compression;
 mod cutting;
 mod damage;
+mod defaults;
 pub mod due;
 mod failure;
 pub mod inserter;

@@ -34,6 +34,9 @@ pub fn why_not(frozen: &Frozen) -> Option<String> {
                       old to check types";
         return Some(reason.to_owned());
     }
+    if let Some(default) = frozen.defaults.first() {
+        return Some(format!("column `{}` has a default expression", default.column));
+    }
     let (name, type_name) = frozen.columns.iter().find(|(_, type_name)| ColumnForm::of(type_name).is_none())?;
     Some(format!("the values of column `{name}` of type {type_name} are not converted to that format"))
 }
@@ -215,6 +218,8 @@ mod tests {
             table: TableName::new("d", "t"),
             format: RowFormat::RowBinary,
             columns: columns(types),
+            defaults: Vec::new(),
+            computed: Vec::new(),
             settings: settings.into(),
         }
     }

@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use chrono::{DateTime, Days, NaiveDate, SecondsFormat};
 
 use super::rows::invalid;
+use crate::clickhouse::frozen::Frozen;
 use crate::rowbinary::{DataType, Wide, leb128, skip_value};
 
 /// A value of a row: its column's name and type, and its bytes.
@@ -20,19 +21,27 @@ pub struct CellBytes<'a> {
     pub bytes: &'a [u8],
 }
 
-/// Cuts one row into the values of its columns.
+/// Cuts one row into the values of its columns, but those that get their defaults.
 ///
 /// # Errors
 ///
 /// `InvalidData` if the bytes are not a row of these columns.
-pub fn cells<'a>(columns: &'a [(String, String)], row: &'a [u8]) -> io::Result<Vec<CellBytes<'a>>> {
+pub fn cells<'a>(frozen: &'a Frozen, row: &'a [u8]) -> io::Result<Vec<CellBytes<'a>>> {
+    let no_row = || invalid("a row does not match the segment's types");
     let mut rest = row;
-    let mut cells = Vec::with_capacity(columns.len());
-    for (name, type_name) in columns {
+    let mut cells = Vec::with_capacity(frozen.columns.len());
+    for (name, type_name) in &frozen.columns {
+        let mut is_default = false;
+        if frozen.default_of(name).is_some() {
+            let (flag, value) = rest.split_first().ok_or_else(no_row)?;
+            (is_default, rest) = (*flag == 1, value);
+        }
         let data_type = DataType::parse(type_name).map_err(invalid)?;
-        let after = skip_value(&data_type, rest).ok_or_else(|| invalid("a row does not match the segment's types"))?;
+        let after = skip_value(&data_type, rest).ok_or_else(no_row)?;
         let bytes = rest.get(..rest.len() - after.len()).unwrap_or_default();
-        cells.push(CellBytes { name, data_type, bytes });
+        if !is_default {
+            cells.push(CellBytes { name, data_type, bytes });
+        }
         rest = after;
     }
     Ok(cells)
@@ -250,7 +259,11 @@ fn string(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::clickhouse::frozen::{FrozenDefault, RowFormat};
+    use crate::clickhouse::name::TableName;
 
     fn columns(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
         pairs.iter().map(|(name, kind)| ((*name).to_owned(), (*kind).to_owned())).collect()
@@ -336,11 +349,42 @@ mod tests {
         }
     }
 
+    fn frozen(columns: &[(String, String)]) -> Frozen {
+        Frozen {
+            table: TableName::new("d", "t"),
+            format: RowFormat::default(),
+            columns: columns.to_vec(),
+            defaults: Vec::new(),
+            computed: Vec::new(),
+            settings: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_column_that_gets_its_default_is_not_in_the_json() {
+        let columns = columns(&[("a", "UInt8"), ("b", "Nullable(UInt8)"), ("c", "String")]);
+        let default =
+            |name: &str| FrozenDefault { column: name.to_owned(), expression: "5".to_owned(), ephemeral: false };
+        let frozen = Frozen {
+            format: RowFormat::RowBinaryWithFlags,
+            defaults: vec![default("a"), default("b")],
+            ..frozen(&columns)
+        };
+        let json = |row: &[u8]| to_json(&cells(&frozen, row).unwrap());
+        assert_eq!(json(b"\x01\0\x01\x01\x01x"), r#"{"c":"x"}"#);
+        assert_eq!(json(b"\0\x07\0\x01\x01x"), r#"{"a":7,"b":null,"c":"x"}"#);
+        assert_eq!(json(b"\0\x07\x01\0\x09\0"), r#"{"a":7,"c":""}"#);
+        assert!(cells(&frozen, b"\x01").is_err());
+        let types: Vec<String> = frozen.parts().into_iter().map(|(_, type_name)| type_name).collect();
+        assert_eq!(types, ["UInt8", "UInt8", "UInt8", "Nullable(UInt8)", "String"]);
+    }
+
     #[test]
     fn a_row_is_formatted_as_json() {
         let columns = columns(&ALL);
         let row = a_row();
-        let json = to_json(&cells(&columns, &row).unwrap());
+        let frozen = frozen(&columns);
+        let json = to_json(&cells(&frozen, &row).unwrap());
         assert_eq!(
             json,
             "{\"a\":\"a\\\"b\",\"b\":\"\",\"c\":7,\"d\":null,\"e\":\"xyz\",\"f\":-5,\"g\":1.5,\"h\":true,\
@@ -350,6 +394,6 @@ mod tests {
              \"v\":\"01:00:00.005\",\"w\":[null,\"a\",\"\"],\"x\":{\"7\":[true,false],\"8\":[]},\
              \"y\":{\"a\":5,\"b c\":[\"x\",\"inf\"]},\"z\":[1.5,-2],\"aa\":{\"\\\"\":\"v\"}}"
         );
-        assert!(cells(&columns, &row[..20]).is_err());
+        assert!(cells(&frozen, &row[..20]).is_err());
     }
 }

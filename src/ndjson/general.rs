@@ -171,7 +171,7 @@ fn encode_field(
         Some(b'{' | b'[') => JsonToken::Nested(raw.as_bytes()),
         _ => JsonToken::of_bare(raw.as_bytes()),
     };
-    let written = builder.put(index, server, |out| values::write(&field.cell, token, workspace, out));
+    let written = builder.put(index, server, |out| values::write_field(field, token, workspace, out));
     written.map_err(|error| reject_value(field, raw, error))
 }
 

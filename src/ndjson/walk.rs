@@ -122,7 +122,7 @@ impl Walk<'_> {
     fn field(&mut self, index: usize, body: &[u8], at: usize) -> Option<usize> {
         let field = self.plan.fields().get(index)?;
         self.builder.check_new(index).ok()?;
-        let read = self.builder.put(index, self.server, |out| values::read(&field.cell, body, at, out).ok_or(()));
+        let read = self.builder.put(index, self.server, |out| values::read_field(field, body, at, out).ok_or(()));
         match read {
             Ok(end) => Some(end),
             Err(()) => self.unusual(index, field, body, at),
@@ -153,7 +153,7 @@ impl Walk<'_> {
             }
         };
         let workspace = &mut *self.workspace;
-        self.builder.put(index, self.server, |out| values::write(&field.cell, token, workspace, out)).ok()?;
+        self.builder.put(index, self.server, |out| values::write_field(field, token, workspace, out)).ok()?;
         Some(end)
     }
 }

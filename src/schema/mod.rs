@@ -60,7 +60,8 @@ pub struct ColumnDescription {
 /// The source of a column's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The event's field with the column's name; the type's default if the event lacks it.
+    /// The event's field with the column's name; if the event lacks it, the column's default, or else the
+    /// type's.
     Field,
     /// The client's address, taken from the connection.
     ClientAddress,
@@ -87,6 +88,18 @@ pub struct PlanColumn {
     pub type_name: String,
     /// The source of its values.
     pub source: Source,
+    /// Its default expression, if it has one and clients fill it. Then a byte precedes each value in a row:
+    /// 1 for the default, and the value behind it is not used.
+    pub default: Option<ColumnDefault>,
+}
+
+/// The default expression of a column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ColumnDefault {
+    /// The expression, as ClickHouse wrote it. It may name other columns.
+    pub expression: String,
+    /// True for an EPHEMERAL column, whose values are not stored: the expressions of others name it.
+    pub ephemeral: bool,
 }
 
 /// A column that clients fill.
@@ -98,6 +111,26 @@ pub struct Field {
     pub type_name: String,
     /// The parsed type.
     pub cell: Cell,
+    /// Bytes of 0 in front of a value that is not null: one for a default expression, and one for
+    /// `Nullable`.
+    pub lead: u8,
+    /// The bytes of an event without this field.
+    pub missing: Box<[u8]>,
+    /// The bytes of `null`.
+    pub null: Box<[u8]>,
+}
+
+impl Field {
+    fn new(name: &str, type_name: &str, cell: Cell, has_default: bool) -> Self {
+        let (missing, null) = match (has_default, cell.nullable) {
+            (false, _) => (cell.null.to_vec(), cell.null.to_vec()),
+            (true, false) => ([&[1], &*cell.null].concat(), [&[1], &*cell.null].concat()),
+            (true, true) => ([&[1], &*cell.null].concat(), [&[0], &*cell.null].concat()),
+        };
+        let lead = u8::from(has_default) + u8::from(cell.nullable);
+        let (missing, null) = (missing.into(), null.into());
+        Self { name: name.into(), type_name: type_name.to_owned(), cell, lead, missing, null }
+    }
 }
 
 /// Which addresses are stored.
@@ -139,8 +172,7 @@ impl Plan {
     /// Compiles the columns of `DESCRIBE TABLE`.
     ///
     /// `server_timezone` is ClickHouse's answer to `SELECT timezone()`: the time zone of a column
-    /// whose type names none. MATERIALIZED, ALIAS and EPHEMERAL columns are not part of an INSERT
-    /// and are left out.
+    /// whose type names none. MATERIALIZED and ALIAS columns are not part of an INSERT and are left out.
     ///
     /// # Errors
     ///
@@ -155,13 +187,12 @@ impl Plan {
         };
         for column in columns {
             match column.default_kind.as_str() {
-                "" => plan.add(column, server_timezone)?,
-                "MATERIALIZED" | "ALIAS" | "EPHEMERAL" => {}
+                "" | "DEFAULT" | "EPHEMERAL" => plan.add(column, server_timezone)?,
+                "MATERIALIZED" | "ALIAS" => {}
                 default_kind => {
-                    return Err(SchemaError::DefaultExpression {
+                    return Err(SchemaError::UnknownDefault {
                         column: column.name.clone(),
                         default_kind: default_kind.to_owned(),
-                        expression: column.default_expression.clone(),
                     });
                 }
             }
@@ -271,10 +302,14 @@ impl Plan {
         }
         let cell = Cell::compile(&data_type, zone).map_err(unsupported)?;
         let source = source_of(&column.name, &cell.column_type);
+        let mut default = None;
         match source {
             Source::Field => {
-                let (name, type_name) = (column.name.as_str().into(), column.type_name.clone());
-                self.fields.push(Field { name, type_name, cell });
+                default = (!column.default_kind.is_empty()).then(|| ColumnDefault {
+                    expression: column.default_expression.clone(),
+                    ephemeral: column.default_kind == "EPHEMERAL",
+                });
+                self.fields.push(Field::new(&column.name, &column.type_name, cell, default.is_some()));
                 self.server_runs.push(Vec::new());
             }
             Source::ClientAddress | Source::ServerTime => {
@@ -284,7 +319,8 @@ impl Plan {
                 }
             }
         }
-        self.columns.push(PlanColumn { name: column.name.clone(), type_name: column.type_name.clone(), source });
+        let (name, type_name) = (column.name.clone(), column.type_name.clone());
+        self.columns.push(PlanColumn { name, type_name, source, default });
         Ok(())
     }
 }
@@ -341,14 +377,12 @@ pub enum SchemaError {
         /// Why it is not supported.
         reason: String,
     },
-    /// A column has a default expression.
-    DefaultExpression {
+    /// The default of a column is of a kind that this version does not know.
+    UnknownDefault {
         /// The column's name.
         column: String,
-        /// `DEFAULT`, or a kind that this version does not know.
+        /// The kind.
         default_kind: String,
-        /// The expression.
-        expression: String,
     },
     /// A column that the client's address does not always fit.
     NarrowAddress(String),
@@ -374,12 +408,9 @@ impl fmt::Display for SchemaError {
                  supported are {}",
                 column_type::SUPPORTED
             ),
-            Self::DefaultExpression { column, default_kind, expression } => write!(
-                f,
-                "column `{column}` has {default_kind} {expression}, and default expressions are not \
-                 supported yet: remove it (ALTER TABLE … MODIFY COLUMN … REMOVE DEFAULT) or make \
-                 the column MATERIALIZED"
-            ),
+            Self::UnknownDefault { column, default_kind } => {
+                write!(f, "column `{column}` has a default of the kind {default_kind}, which is not known")
+            }
             Self::NarrowAddress(column) => write!(
                 f,
                 "column `{column}` is an IPv4, and a client's address may be an IPv6 one: make it \

@@ -23,6 +23,7 @@ fn every_column_has_its_source() {
         column("ip", "LowCardinality(String)", ""),
         column("l", "JSON", "ALIAS"),
         column("e", "String", "EPHEMERAL"),
+        column("d", "String", "DEFAULT"),
         column("server_time", "DateTime64(3)", ""),
         column("b", "Nullable(String)", ""),
     ])
@@ -34,14 +35,19 @@ fn every_column_has_its_source() {
         [
             ("a", Source::Field),
             ("ip", Source::ClientAddress),
+            ("e", Source::Field),
+            ("d", Source::Field),
             ("server_time", Source::ServerTime),
             ("b", Source::Field),
         ]
     );
+    let ephemeral: Vec<Option<bool>> =
+        plan.columns().iter().map(|column| column.default.as_ref().map(|default| default.ephemeral)).collect();
+    assert_eq!(ephemeral, [None, None, Some(true), Some(false), None, None]);
     let runs: Vec<usize> = plan.server_runs().iter().map(Vec::len).collect();
-    assert_eq!(runs, [0, 2, 0]);
-    assert_eq!(plan.target(b"b"), KeyTarget::Field(1));
-    for key in ["m", "l", "e", "c", ""] {
+    assert_eq!(runs, [0, 1, 0, 1, 0]);
+    assert_eq!(plan.target(b"b"), KeyTarget::Field(3));
+    for key in ["m", "l", "c", ""] {
         assert_eq!(plan.target(key.as_bytes()), KeyTarget::Unknown, "{key}");
     }
     for key in ["ip", "IP", "server_time", "Server_Time"] {
@@ -98,8 +104,8 @@ fn an_unsupported_column_is_named_in_the_error() {
         assert!(matches!(error, SchemaError::UnsupportedType { .. }), "{message}");
         assert!(message.contains("the_column") && message.contains("UUID"), "{message}");
     }
-    let error = compile(&[column("the_column", "DateTime", "DEFAULT")]).unwrap_err();
-    assert!(error.to_string().contains("`the_column` has DEFAULT now()"), "{error}");
+    let error = compile(&[column("the_column", "DateTime", "SURPRISE")]).unwrap_err();
+    assert!(error.to_string().contains("`the_column` has a default of the kind SURPRISE"), "{error}");
     assert_eq!(compile(&[]).unwrap_err(), SchemaError::NoColumns);
     let only = [column("m", "Int8", "MATERIALIZED")];
     assert_eq!(compile(&only).unwrap_err(), SchemaError::NoColumns);
@@ -116,6 +122,21 @@ fn a_state_of_an_aggregate_function_is_left_to_clickhouse() {
     assert_eq!(plan.target(b"s"), KeyTarget::Unknown);
     let only = [column("s", "AggregateFunction(uniq, String)", "")];
     assert_eq!(compile(&only).unwrap_err(), SchemaError::NoColumns);
+}
+
+#[test]
+fn a_byte_in_front_of_a_value_says_whether_the_column_gets_its_default() {
+    for (type_name, default_kind, lead, missing, null) in [
+        ("UInt8", "", 0, &[0][..], &[0][..]),
+        ("UInt8", "DEFAULT", 1, &[1, 0], &[1, 0]),
+        ("Array(UInt8)", "EPHEMERAL", 1, &[1, 0], &[1, 0]),
+        ("Nullable(UInt16)", "", 1, &[1], &[1]),
+        ("Nullable(UInt16)", "DEFAULT", 2, &[1, 1], &[0, 1]),
+    ] {
+        let plan = compile(&[column("x", type_name, default_kind)]).unwrap();
+        let field = &plan.fields()[0];
+        assert_eq!((field.lead, &*field.missing, &*field.null), (lead, missing, null), "{type_name} {default_kind}");
+    }
 }
 
 #[test]

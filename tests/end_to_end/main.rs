@@ -21,6 +21,7 @@ mod commands;
 mod cors;
 mod crash;
 mod damage;
+mod defaults;
 mod disk;
 mod duplicates;
 mod embedded;

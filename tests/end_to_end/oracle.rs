@@ -30,7 +30,13 @@ pub fn compare(clickhouse: &ClickHouse, database: &str, columns: &str, lines: &[
     });
     let accepted = accepted.sum();
     server.wait_for_rows(clickhouse, &format!("{database}.ours"), accepted);
-    insert(clickhouse, &format!("{database}.theirs"), &numbered);
+    // Without a list of columns ClickHouse takes a value for an EPHEMERAL column for an unknown field.
+    let listed = clickhouse.query(&format!(
+        "SELECT arrayStringConcat(groupArray('`' || replaceAll(name, '`', '\\\\`') || '`'), ', ') FROM system.columns \
+         WHERE database = '{database}' AND table = 'theirs' AND default_kind NOT IN ('MATERIALIZED', 'ALIAS') \
+         FORMAT TSVRaw"
+    ));
+    insert(clickhouse, &format!("{database}.theirs ({})", listed.trim()), &numbered);
     let differing = clickhouse.query(&format!(
         "SELECT id, if(o.found, o.row, 'refused'), if(t.found, t.row, 'refused') \
          FROM (SELECT id, toString(tuple(* EXCEPT id)) AS row, true AS found FROM {database}.ours) AS o \

@@ -25,7 +25,7 @@ mod zone;
 
 use self::nested::Workspace;
 use crate::rowbinary::RowBuffer;
-use crate::schema::{Cell, ColumnType};
+use crate::schema::{Cell, ColumnType, Field};
 
 /// A JSON value whose grammar has been checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,26 +69,51 @@ pub(crate) enum ValueError {
     Duplicate,
 }
 
-/// Writes the value at `at`, if it has the usual form of its type, and returns the offset after it. On
-/// `None` the caller removes the bytes that were written.
-#[inline]
-pub(crate) fn read(cell: &Cell, body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
-    if cell.nullable {
-        out.put([0]);
+/// Writes the value of a field at `at`, if it has the usual form of its type, and returns the offset after
+/// it. On `None` the caller removes the bytes that were written.
+///
+/// Called at one place, the loop over a line, and made part of it; values inside of others have a function of
+/// their own, so that this stays so.
+#[inline(always)]
+pub(crate) fn read_field(field: &Field, body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
+    if field.lead > 0 {
+        put_lead(field.lead, out);
     }
-    match &cell.column_type {
-        ColumnType::String => text::read(body, at, out),
-        ColumnType::Signed(width) => number::read_signed(*width, body, at, out),
-        ColumnType::DateTime(zone) => time::read_date_time(*zone, body, at, out),
-        _ => read_rarer(cell, body, at, out),
+    read_type(&field.cell.column_type, body, at, out)
+}
+
+#[inline(always)]
+fn put_lead(lead: u8, out: &mut RowBuffer) {
+    out.put([0]);
+    if lead > 1 {
+        out.put([0]);
     }
 }
 
-/// [`read`] for less common types. They are kept out of the loop over a line, so that its code stays
+/// [`read_field`] for a value inside of another one.
+#[inline(never)]
+fn read(cell: &Cell, body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
+    if cell.nullable {
+        out.put([0]);
+    }
+    read_type(&cell.column_type, body, at, out)
+}
+
+#[inline(always)]
+fn read_type(column_type: &ColumnType, body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
+    match column_type {
+        ColumnType::String => text::read(body, at, out),
+        ColumnType::Signed(width) => number::read_signed(*width, body, at, out),
+        ColumnType::DateTime(zone) => time::read_date_time(*zone, body, at, out),
+        _ => read_rarer(column_type, body, at, out),
+    }
+}
+
+/// [`read_type`] for less common types. They are kept out of the loop over a line, so that its code stays
 /// small.
 #[inline(never)]
-fn read_rarer(cell: &Cell, body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
-    match &cell.column_type {
+fn read_rarer(column_type: &ColumnType, body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
+    match column_type {
         ColumnType::String | ColumnType::Signed(_) | ColumnType::DateTime(_) | ColumnType::Ipv4 | ColumnType::Ipv6 => {
             None
         }
@@ -115,8 +140,26 @@ fn read_rarer(cell: &Cell, body: &[u8], at: usize, out: &mut RowBuffer) -> Optio
     }
 }
 
-/// Writes a value in any accepted form. On an error the caller removes the bytes that were written.
-pub(crate) fn write(
+/// Writes the value of a field in any accepted form. On an error the caller removes the bytes that were
+/// written.
+pub(crate) fn write_field(
+    field: &Field,
+    token: JsonToken<'_>,
+    workspace: &mut impl Workspace,
+    out: &mut RowBuffer,
+) -> Result<(), ValueError> {
+    if token == JsonToken::Null {
+        out.put_slice(&field.null);
+        return Ok(());
+    }
+    if field.lead > 0 {
+        put_lead(field.lead, out);
+    }
+    write_type(&field.cell.column_type, token, workspace, out)
+}
+
+/// [`write_field`] for a value inside of another one.
+fn write(
     cell: &Cell,
     token: JsonToken<'_>,
     workspace: &mut impl Workspace,
@@ -129,7 +172,16 @@ pub(crate) fn write(
     if cell.nullable {
         out.put([0]);
     }
-    match (&cell.column_type, token) {
+    write_type(&cell.column_type, token, workspace, out)
+}
+
+fn write_type(
+    column_type: &ColumnType,
+    token: JsonToken<'_>,
+    workspace: &mut impl Workspace,
+    out: &mut RowBuffer,
+) -> Result<(), ValueError> {
+    match (column_type, token) {
         (ColumnType::Array(element), JsonToken::Nested(raw)) => nested::write_array(element, raw, workspace, out),
         (ColumnType::Map(entry), JsonToken::Nested(raw)) => nested::write_map(entry, raw, workspace, out),
         (ColumnType::Tuple(elements), JsonToken::Nested(raw)) => nested::write_tuple(elements, raw, workspace, out),
@@ -137,7 +189,7 @@ pub(crate) fn write(
     }
 }
 
-/// [`write`] for a value that is not null, of a type without elements.
+/// [`write_type`] for a type without elements.
 fn write_scalar(column_type: &ColumnType, token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
     match column_type {
         ColumnType::String => text::write(token, out),

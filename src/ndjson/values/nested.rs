@@ -50,13 +50,19 @@ impl Workspace for InPlace {
         if let Some((start, length, _)) = plain_string(raw, 0) {
             return raw.get(start..start + length);
         }
-        escape::decode(raw, 0, &mut self.text)?;
+        decode_escaped(raw, &mut self.text)?;
         Some(&self.text)
     }
 
     fn tuples(&mut self) -> &mut Tuples {
         &mut self.tuples
     }
+}
+
+/// [`escape::decode`], which is made part of the loop over a line.
+#[inline(never)]
+fn decode_escaped(raw: &[u8], text: &mut Vec<u8>) -> Option<usize> {
+    escape::decode(raw, 0, text)
 }
 
 /// The values of an array whose grammar has been checked.
@@ -218,7 +224,6 @@ fn put_in_order(elements: &TupleElements, base: usize, start: usize, tuples: &mu
 }
 
 /// Reads a value inside of another one.
-#[inline]
 fn read_inside(cell: &Cell, body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
     if body.get(at..)?.starts_with(b"null") {
         out.put_slice(&cell.null);

@@ -11,8 +11,8 @@ use crate::rowbinary::RowBuffer;
 ///
 /// Numbers differ in length from line to line, so the branch that ends a loop over digits is often
 /// mispredicted; up to seven digits are parsed without a loop.
-#[inline]
-pub(super) fn plain_digits(body: &[u8], at: usize) -> Option<(u64, usize)> {
+#[inline(always)]
+fn plain_digits(body: &[u8], at: usize) -> Option<(u64, usize)> {
     let word = u64::from_le_bytes(*body.get(at..)?.first_chunk()?);
     let count = leading_digits(word);
     let (value, end) = if (1..8).contains(&count) {
@@ -60,7 +60,7 @@ fn many_digits(body: &[u8], at: usize) -> Option<(u64, usize)> {
     (1..=18).contains(&count).then_some((value, at + count))
 }
 
-#[inline]
+#[inline(always)]
 pub(super) fn read_signed(width: u8, body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
     let negative = body.get(at) == Some(&b'-');
     let (value, end) = plain_digits(body, at + usize::from(negative))?;
@@ -70,6 +70,12 @@ pub(super) fn read_signed(width: u8, body: &[u8], at: usize, out: &mut RowBuffer
     }
     out.put_integer(value as u64, width);
     Some(end)
+}
+
+/// [`plain_digits`] for rarer types.
+#[inline(never)]
+pub(super) fn few_digits(body: &[u8], at: usize) -> Option<(u64, usize)> {
+    plain_digits(body, at)
 }
 
 #[inline]

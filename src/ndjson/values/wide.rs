@@ -1,6 +1,6 @@
 //! Integers of 128 and 256 bits, which mean what the narrower ones do.
 
-use super::number::plain_digits;
+use super::number::few_digits;
 use super::{JsonToken, ValueError};
 use crate::rowbinary::{RowBuffer, Wide};
 
@@ -15,13 +15,13 @@ fn put_word(value: u64, negative: bool, width: u8, out: &mut RowBuffer) {
 
 pub(super) fn read_signed(width: u8, body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
     let negative = body.get(at) == Some(&b'-');
-    let (value, end) = plain_digits(body, at + usize::from(negative))?;
+    let (value, end) = few_digits(body, at + usize::from(negative))?;
     put_word(value, negative, width, out);
     Some(end)
 }
 
 pub(super) fn read_unsigned(width: u8, body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
-    let (value, end) = plain_digits(body, at)?;
+    let (value, end) = few_digits(body, at)?;
     put_word(value, false, width, out);
     Some(end)
 }
