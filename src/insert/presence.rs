@@ -51,6 +51,7 @@ use crate::clickhouse::facts::{Expiry, TableFacts, is_replicated};
 use crate::clickhouse::frozen::Frozen;
 use crate::clickhouse::name::{TableName, quoted};
 use crate::clickhouse::servers::ServerIndex;
+use crate::clickhouse::settings::READING_ROWS;
 use crate::clock::unix_ms;
 
 /// The column with the server's time, by which the lookup is restricted.
@@ -196,8 +197,17 @@ impl Inserts {
         let question = question(table, &insert.frozen, &compared, &keys, &facts.expiry, &sample);
         let size = (question.len() + 1).to_string();
         // Override the profile of the ClickHouse user.
-        let settings =
-            [("max_query_size", size.as_str()), ("max_execution_time", LOOKUP_SECONDS_MAX), ("use_query_cache", "0")];
+        let [low_cardinality, fixed_string, variant, time, json] = READING_ROWS;
+        let settings = [
+            ("max_query_size", size.as_str()),
+            ("max_execution_time", LOOKUP_SECONDS_MAX),
+            ("use_query_cache", "0"),
+            low_cardinality,
+            fixed_string,
+            variant,
+            time,
+            json,
+        ];
         let answer = server.query(&question, &settings).map_err(failed)?;
         let Some(found) = SampleFound::read(&answer) else {
             let answer: String = answer.chars().take(100).collect();

@@ -121,6 +121,14 @@ fn put_value<'a>(data_type: &DataType, bytes: &'a [u8], json: &mut String) -> Op
                 put_value(value, rest, json)
             })
         }
+        DataType::Variant(types) => {
+            let (index, rest) = bytes.split_first()?;
+            if *index == u8::MAX {
+                json.push_str("null");
+                return Some(rest);
+            }
+            put_value(types.get(usize::from(*index))?, rest, json)
+        }
         DataType::Tuple(elements) => {
             let are_named = elements.first().is_some_and(|(name, _)| name.is_some());
             let around = if are_named { ('{', '}') } else { ('[', ']') };
@@ -193,6 +201,7 @@ fn text_of(data_type: &DataType, bytes: &[u8]) -> Option<String> {
             float(value.is_finite(), value.to_string())
         }
         DataType::String => string(&String::from_utf8_lossy(leb128(bytes)?.1)),
+        DataType::Json => String::from_utf8_lossy(leb128(bytes)?.1).into_owned(),
         DataType::FixedString(_) => string(&String::from_utf8_lossy(bytes)),
         DataType::Date => date(i64::from(u16::from_le_bytes(*bytes.first_chunk()?))),
         DataType::Date32 => date(i64::from(i32::from_le_bytes(*bytes.first_chunk()?))),
@@ -269,7 +278,7 @@ mod tests {
         pairs.iter().map(|(name, kind)| ((*name).to_owned(), (*kind).to_owned())).collect()
     }
 
-    const ALL: [(&str, &str); 27] = [
+    const ALL: [(&str, &str); 29] = [
         ("a", "String"),
         ("b", "LowCardinality(String)"),
         ("c", "Nullable(UInt16)"),
@@ -297,6 +306,8 @@ mod tests {
         ("y", "Tuple(a UInt8, `b c` Tuple(String, Float64))"),
         ("z", "Point"),
         ("aa", "Map(String, LowCardinality(String))"),
+        ("bb", "Array(Variant(String, UInt8))"),
+        ("cc", "JSON"),
     ];
 
     fn a_row() -> Vec<u8> {
@@ -330,6 +341,8 @@ mod tests {
         row.extend_from_slice(&1.5f64.to_le_bytes());
         row.extend_from_slice(&(-2f64).to_le_bytes());
         row.extend_from_slice(b"\x01\x01\"\x01v");
+        row.extend_from_slice(b"\x03\x00\x01s\x01\x07\xff");
+        row.extend_from_slice(b"\x09{\"j\": 1 }");
         row
     }
 
@@ -392,7 +405,7 @@ mod tests {
              \"l\":\"1970-01-01T00:01:00Z\",\"m\":\"1970-01-01T00:00:01.500Z\",\"n\":\"1.2.3.4\",\"o\":\"::\",\"p\":2,\
              \"q\":-1,\"r\":340282366920938463463374607431768211455,\"s\":-0.005,\"t\":1.5,\"u\":\"-999:59:59\",\
              \"v\":\"01:00:00.005\",\"w\":[null,\"a\",\"\"],\"x\":{\"7\":[true,false],\"8\":[]},\
-             \"y\":{\"a\":5,\"b c\":[\"x\",\"inf\"]},\"z\":[1.5,-2],\"aa\":{\"\\\"\":\"v\"}}"
+             \"y\":{\"a\":5,\"b c\":[\"x\",\"inf\"]},\"z\":[1.5,-2],\"aa\":{\"\\\"\":\"v\"},\"bb\":[\"s\",7,null],\"cc\":{\"j\": 1 }}"
         );
         assert!(cells(&frozen, &row[..20]).is_err());
     }

@@ -11,6 +11,7 @@ use super::LineCode;
 use super::keys::{Keys, ambiguous};
 use super::row::{RowBuilder, ServerCells};
 use super::skip::{SkipError, skip_space, skip_string, skip_value};
+use super::values::json::Paths;
 use super::values::nested::{Tuples, Workspace};
 use super::values::{self, JsonToken, ValueError};
 use crate::limits;
@@ -47,6 +48,7 @@ impl Rejection {
 struct Decoded {
     text: String,
     tuples: Tuples,
+    paths: Paths,
 }
 
 impl Workspace for Decoded {
@@ -57,6 +59,10 @@ impl Workspace for Decoded {
 
     fn tuples(&mut self) -> &mut Tuples {
         &mut self.tuples
+    }
+
+    fn paths(&mut self) -> &mut Paths {
+        &mut self.paths
     }
 }
 
@@ -182,7 +188,7 @@ fn reject_value(field: &Field, raw: &str, error: ValueError) -> Rejection {
         ValueError::OutOfRange => (LineCode::OutOfRange, format!("{value} is out of the range of type {type_name}")),
         ValueError::Surrogate => (LineCode::InvalidJson, format!("the text {value} has an unpaired surrogate")),
         ValueError::Duplicate => {
-            (LineCode::DuplicateField, format!("{value} has two values for an element of type {type_name}"))
+            (LineCode::DuplicateField, format!("{value} has two values for one element or path of type {type_name}"))
         }
     };
     Rejection::of_field(code, field, message)

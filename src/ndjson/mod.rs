@@ -31,13 +31,16 @@
 //! - Escapes are decoded in every string: in quoted numbers, which ClickHouse refuses then, and in the keys
 //!   of a Tuple, which it does not find then.
 //! - A Tuple with names may also be an array of all its elements, which ClickHouse refuses.
-//! - A line must be valid JSON, including the inside of values, and values that are skipped or stored as text: no control
-//!   bytes and no unknown escapes in strings; no leading zeros, plus signs or `inf` in numbers; no
-//!   trailing commas, and no keys without quotes. A line is one object, not an array of objects.
+//! - A quoted number is a value of a Decimal in a Variant too, where ClickHouse looks for another type.
+//! - A key that comes twice in one object of a JSON value is a `duplicate_field`, as in ClickHouse 25.8; later
+//!   versions take some.
+//! - A line must be valid JSON, including the inside of values, and values that are skipped or stored as
+//!   text: no control bytes and no unknown escapes in strings; no leading zeros, plus signs or `inf` in
+//!   numbers; no trailing commas, and no keys without quotes. A line is one object, not an array of objects.
 //! - Unpaired surrogates are rejected in strings that are values of columns (ClickHouse stores an
 //!   unpaired low surrogate as invalid UTF-8), and so is a line that is not UTF-8. Unpaired surrogates are
 //!   accepted in skipped values, in keys that no column has, and inside an object or array that is
-//!   stored as its text. With [`InvalidText::Replace`] all invalid text becomes U+FFFD, wherever it is.
+//!   stored as its text in a String. With [`InvalidText::Replace`] all invalid text becomes U+FFFD, wherever it is.
 //! - Keys match column names as in ClickHouse since 26.5, with every version: exactly, else without
 //!   regard to the case of ASCII letters. A key that then matches several columns, and two keys of one
 //!   column, are a `duplicate_field`.

@@ -13,7 +13,7 @@ pub fn skip_value<'a>(data_type: &DataType, bytes: &'a [u8]) -> Option<&'a [u8]>
             let (is_null, rest) = bytes.split_first()?;
             if *is_null == 1 { Some(rest) } else { skip_value(inner, rest) }
         }
-        DataType::String => {
+        DataType::String | DataType::Json => {
             let (len, rest) = leb128(bytes)?;
             rest.get(usize::try_from(len).ok()?..)
         }
@@ -23,6 +23,10 @@ pub fn skip_value<'a>(data_type: &DataType, bytes: &'a [u8]) -> Option<&'a [u8]>
             skip_elements(bytes, width, |rest| skip_value(value, skip_value(key, rest)?))
         }
         DataType::Tuple(elements) => elements.iter().try_fold(bytes, |rest, (_, element)| skip_value(element, rest)),
+        DataType::Variant(types) => {
+            let (index, rest) = bytes.split_first()?;
+            if *index == u8::MAX { Some(rest) } else { skip_value(types.get(usize::from(*index))?, rest) }
+        }
         fixed => bytes.get(fixed_width(fixed)?..),
     }
 }
@@ -88,6 +92,9 @@ mod tests {
             ("Tuple(a UInt8, b Tuple(String, LowCardinality(String)))", b"\x01\x01x\x01y"),
             ("Nested(a UInt8, b String)", b"\x02\x01\0\x02\x01z"),
             ("Point", &[0; 16]),
+            ("Variant(String, UInt16)", b"\x01\x05\0"),
+            ("Array(Variant(String, UInt16))", b"\x02\xff\0\x01x"),
+            ("JSON", b"\x02{}"),
             ("Int256", &[1; 32]),
             ("Decimal(38, 2)", &[1; 16]),
         ] {

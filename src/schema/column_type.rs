@@ -2,12 +2,13 @@
 
 use std::str::FromStr;
 
+use super::variant::VariantTypes;
 use crate::rowbinary::{DataType, RowBuffer};
 
 /// The supported types, for messages.
 pub(super) const SUPPORTED: &str = "all integers and decimals, Float32, Float64, BFloat16, Bool, String, \
     FixedString, UUID, Date, Date32, DateTime, DateTime64, Time, Time64, IPv4, IPv6, Enum8, Enum16, the geo \
-    types, and Nullable, LowCardinality, Array, Map, Tuple and Nested of them";
+    types, JSON, and Nullable, LowCardinality, Array, Map, Tuple, Nested and Variant of them";
 
 /// A place for values: the column itself, the elements of an array, the keys or values of a map, or an
 /// element of a tuple. A column is a tree of cells, as deep as its type.
@@ -112,6 +113,10 @@ pub enum ColumnType {
     Map(Box<[Cell; 2]>),
     /// `Tuple`: its elements in order
     Tuple(TupleElements),
+    /// `Variant`: the index of a type, and a value of it
+    Variant(VariantTypes),
+    /// `JSON`: its text
+    Json,
 }
 
 impl ColumnType {
@@ -150,6 +155,8 @@ impl ColumnType {
                 Self::Map(Box::new([Cell::compile(key, server_zone)?, Cell::compile(value, server_zone)?]))
             }
             DataType::Tuple(elements) => Self::Tuple(TupleElements::compile(elements, server_zone)?),
+            DataType::Variant(types) => Self::Variant(VariantTypes::compile(types, server_zone)?),
+            DataType::Json => Self::Json,
             DataType::Nullable(_) => return Err("Nullable of a wrapped type".to_owned()),
             DataType::LowCardinality(_) => return Err("LowCardinality of a wrapped type".to_owned()),
             DataType::AggregateFunction => {
@@ -174,6 +181,8 @@ impl ColumnType {
             Self::Uuid | Self::Ipv6 => out.put([0; 16]),
             Self::Enum8(elements) => out.put_integer(elements.smallest() as u64, 1),
             Self::Enum16(elements) => out.put_integer(elements.smallest() as u64, 2),
+            Self::Variant(_) => out.put([u8::MAX]),
+            Self::Json => out.put_string(b"{}"),
             Self::Tuple(elements) => elements.cells.iter().for_each(|cell| out.put_slice(&cell.null)),
         }
     }

@@ -12,6 +12,7 @@
 mod column_type;
 mod differences;
 mod names;
+mod variant;
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use column_type::{Cell, ColumnType, EnumElements, TupleElements, Zone};
 pub use differences::Differences;
 pub(crate) use names::{KeyTarget, Names};
+pub use variant::VariantTypes;
 
 use crate::limits;
 use crate::rowbinary::DataType;
@@ -108,15 +110,22 @@ pub struct Field {
     /// The column's name, shared with the errors that name it.
     pub name: std::sync::Arc<str>,
     /// The column's type, spelled as by ClickHouse, for messages.
-    pub type_name: String,
+    pub type_name: Box<str>,
     /// The parsed type.
     pub cell: Cell,
     /// Bytes of 0 in front of a value that is not null: one for a default expression, and one for
     /// `Nullable`.
     pub lead: u8,
-    /// The bytes of an event without this field.
+    /// The bytes of an event without a value for this field.
+    pub absent: Box<Absent>,
+}
+
+/// The bytes of an event without a value for a field.
+#[derive(Clone, Debug)]
+pub struct Absent {
+    /// If the event lacks the field.
     pub missing: Box<[u8]>,
-    /// The bytes of `null`.
+    /// If the field is `null`.
     pub null: Box<[u8]>,
 }
 
@@ -128,8 +137,8 @@ impl Field {
             (true, true) => ([&[1], &*cell.null].concat(), [&[0], &*cell.null].concat()),
         };
         let lead = u8::from(has_default) + u8::from(cell.nullable);
-        let (missing, null) = (missing.into(), null.into());
-        Self { name: name.into(), type_name: type_name.to_owned(), cell, lead, missing, null }
+        let absent = Absent { missing: missing.into(), null: null.into() };
+        Self { name: name.into(), type_name: type_name.into(), cell, lead, absent: Box::new(absent) }
     }
 }
 

@@ -87,10 +87,10 @@ fn the_header_spells_types_as_clickhouse_does() {
 #[test]
 fn an_unsupported_column_is_named_in_the_error() {
     for type_name in [
-        "JSON",
+        "JSON(a UInt8)",
         "Nothing",
         "Dynamic",
-        "Variant(String, Int8)",
+        "Variant(String, Dynamic)",
         "Array(Nothing)",
         "Tuple(a Int8, b AggregateFunction(sum, UInt64))",
         "gibberish(",
@@ -135,7 +135,11 @@ fn a_byte_in_front_of_a_value_says_whether_the_column_gets_its_default() {
     ] {
         let plan = compile(&[column("x", type_name, default_kind)]).unwrap();
         let field = &plan.fields()[0];
-        assert_eq!((field.lead, &*field.missing, &*field.null), (lead, missing, null), "{type_name} {default_kind}");
+        assert_eq!(
+            (field.lead, &*field.absent.missing, &*field.absent.null),
+            (lead, missing, null),
+            "{type_name} {default_kind}"
+        );
     }
 }
 
@@ -149,6 +153,8 @@ fn the_default_of_a_nested_type_is_that_of_its_elements() {
         ("Int256", &[0; 32]),
         ("Decimal(38, 2)", &[0; 16]),
         ("Nullable(Tuple(a UInt8))", &[1]),
+        ("Variant(String, UInt8)", &[255]),
+        ("JSON", b"\x02{}"),
     ] {
         let plan = compile(&[column("x", type_name, "")]).unwrap();
         assert_eq!(&*plan.fields()[0].cell.null, expected, "{type_name}");

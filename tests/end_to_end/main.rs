@@ -41,6 +41,7 @@ mod lifecycle;
 mod limits;
 mod limits_by_rate;
 mod memory;
+mod open_types;
 mod oracle;
 mod outcomes;
 mod presence;

@@ -16,7 +16,8 @@ pub fn compare(clickhouse: &ClickHouse, database: &str, columns: &str, lines: &[
     for table in ["ours", "theirs"] {
         clickhouse.query(&format!(
             "CREATE TABLE {database}.{table} (id UInt32, {columns}) ENGINE = MergeTree ORDER BY id \
-             SETTINGS allow_suspicious_low_cardinality_types = 1, enable_time_time64_type = 1"
+             SETTINGS allow_suspicious_low_cardinality_types = 1, enable_time_time64_type = 1, \
+             allow_suspicious_variant_types = 1"
         ));
     }
     let server = Server::start(clickhouse, database, &["--table", "ours"]);

@@ -1,7 +1,7 @@
 //! Types that are rarer than those in `types`: their values, and what of them is refused.
 
 use super::*;
-use LineCode::{OutOfRange, TypeMismatch};
+use LineCode::{DuplicateField, InvalidJson, OutOfRange, TypeMismatch};
 
 #[test]
 fn integers_of_128_and_256_bits_have_their_limits() {
@@ -150,4 +150,71 @@ fn a_geo_value_is_arrays_of_numbers() {
     for json in ["[1]", "[1,2,3]", r#"{"x":1,"y":2}"#, r#""(1,2)""#] {
         assert_eq!(rows("Point", json), None, "{json}");
     }
+}
+
+#[test]
+fn a_json_is_stored_as_its_text_if_clickhouse_takes_it() {
+    let row = |json: &str| {
+        let outcome = encode(&plan(&[("x", "Array(JSON)")]), format!("{{\"x\":[{json}]}}\n").as_bytes());
+        outcome.report.errors.first().map_or(Ok(outcome.rows), |error| Err(error.code))
+    };
+    let long = format!("{{\"a\":\"{}\"}}", "x".repeat(300));
+    for json in [
+        "{}",
+        "{ \"a\" : [ ] }",
+        r#"{"a":{"b":[1,{"c":2}]},"c":null,"d":"\u00e4"}"#,
+        r#"{"a":[{"b":1},{"b":2}],"b":1,"c":{"b":3}}"#,
+        r#"{"a":18446744073709551615,"b":-9223372036854775808,"c":1e308,"d":1e-400,"e":-0}"#,
+        r#"{"a.b":{"c":1},"a":{"b":{"d":1}}}"#,
+        r#"{"":{"":1},"b":[[],[[]],{}]}"#,
+        &long,
+    ] {
+        let mut expected = Vec::new();
+        clickhouse_rowbinary::io::write_uvarint(1, &mut expected).unwrap();
+        clickhouse_rowbinary::io::write_string(json, &mut expected).unwrap();
+        assert_eq!(row(json), Ok(expected), "{json}");
+    }
+    assert_eq!(row("null"), Ok(b"\x01\x02{}".to_vec()));
+    for (json, code) in [
+        (r#"{"a":1,"a":2}"#, DuplicateField),
+        (r#"{"a":1,"\u0061":2}"#, DuplicateField),
+        (r#"{"a":{},"a":{}}"#, DuplicateField),
+        (r#"{"a":{"b":1},"a.b":2}"#, DuplicateField),
+        (r#"{"":{"":1},".":1}"#, DuplicateField),
+        (r#"{"a":[1,[{"b":1,"b":2}]]}"#, DuplicateField),
+        (r#"{"a":[{"b":{"c":1},"b.c":2}]}"#, DuplicateField),
+        (r#"{"a":18446744073709551616}"#, OutOfRange),
+        (r#"{"a":[-9223372036854775809]}"#, OutOfRange),
+        (r#"{"a":1e309}"#, OutOfRange),
+        (r#"{"a":"\ud800"}"#, InvalidJson),
+        (r#"{"\ud800":1}"#, InvalidJson),
+        ("[]", TypeMismatch),
+        ("1", TypeMismatch),
+        (r#""{}""#, TypeMismatch),
+        ("true", TypeMismatch),
+    ] {
+        assert_eq!(row(json), Err(code), "{json}");
+    }
+}
+
+#[test]
+fn a_variant_has_the_first_type_that_takes_the_value() {
+    let of = |index, value| Ok(Value::Variant { index, value: Box::new(value) });
+    check(
+        "Variant(Array(UInt8), String, UInt8)",
+        &[
+            ("5", of(2, Value::UInt8(5))),
+            (r#""5""#, of(2, Value::UInt8(5))),
+            ("300", of(1, text("300"))),
+            (r#""x""#, of(1, text("x"))),
+            ("[1]", of(0, Value::Array(vec![Value::UInt8(1)]))),
+            ("[300]", of(1, text("[300]"))),
+            (r#"{"a":1}"#, of(1, text(r#"{"a":1}"#))),
+            ("null", Ok(Value::VariantNull)),
+        ],
+    );
+    check(
+        "Variant(Date, UInt8)",
+        &[("70000", Err(OutOfRange)), ("[]", Err(TypeMismatch)), (r#""2020-01-02""#, of(0, Value::Date(18263)))],
+    );
 }

@@ -4,7 +4,7 @@
 use super::*;
 use proptest::prelude::*;
 
-const TABLE: [(&str, &str); 26] = [
+const TABLE: [(&str, &str); 27] = [
     ("t", "DateTime('UTC')"),
     ("s", "String"),
     ("ip", "IPv6"),
@@ -30,6 +30,7 @@ const TABLE: [(&str, &str); 26] = [
     ("days", "Map(Date, Array(Bool))"),
     ("pair", "Tuple(Float64, String)"),
     ("obj", "Tuple(a UInt8, b Nullable(String), s Array(Tuple(x Int8, y String)))"),
+    ("any", "Variant(Array(String), Bool, Int64, String)"),
     ("sub", "Nested(a UInt8, b Map(String, String))"),
 ];
 

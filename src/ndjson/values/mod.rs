@@ -12,6 +12,7 @@ pub(super) mod address;
 mod calendar;
 mod decimal;
 mod enumeration;
+pub(super) mod json;
 mod moment;
 pub(super) mod nested;
 mod number;
@@ -25,7 +26,7 @@ mod zone;
 
 use self::nested::Workspace;
 use crate::rowbinary::RowBuffer;
-use crate::schema::{Cell, ColumnType, Field};
+use crate::schema::{Cell, ColumnType, Field, VariantTypes};
 
 /// A JSON value whose grammar has been checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,8 +87,14 @@ pub(crate) fn read_field(field: &Field, body: &[u8], at: usize, out: &mut RowBuf
 fn put_lead(lead: u8, out: &mut RowBuffer) {
     out.put([0]);
     if lead > 1 {
-        out.put([0]);
+        put_second(out);
     }
+}
+
+#[cold]
+#[inline(never)]
+fn put_second(out: &mut RowBuffer) {
+    out.put([0]);
 }
 
 /// [`read_field`] for a value inside of another one.
@@ -114,9 +121,13 @@ fn read_type(column_type: &ColumnType, body: &[u8], at: usize, out: &mut RowBuff
 #[inline(never)]
 fn read_rarer(column_type: &ColumnType, body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
     match column_type {
-        ColumnType::String | ColumnType::Signed(_) | ColumnType::DateTime(_) | ColumnType::Ipv4 | ColumnType::Ipv6 => {
-            None
-        }
+        ColumnType::String
+        | ColumnType::Signed(_)
+        | ColumnType::DateTime(_)
+        | ColumnType::Ipv4
+        | ColumnType::Ipv6
+        | ColumnType::Variant(_)
+        | ColumnType::Json => None,
         ColumnType::Unsigned(width) => number::read_unsigned(*width, body, at, out),
         ColumnType::WideSigned(width) => wide::read_signed(*width, body, at, out),
         ColumnType::WideUnsigned(width) => wide::read_unsigned(*width, body, at, out),
@@ -149,7 +160,7 @@ pub(crate) fn write_field(
     out: &mut RowBuffer,
 ) -> Result<(), ValueError> {
     if token == JsonToken::Null {
-        out.put_slice(&field.null);
+        out.put_slice(&field.absent.null);
         return Ok(());
     }
     if field.lead > 0 {
@@ -185,6 +196,10 @@ fn write_type(
         (ColumnType::Array(element), JsonToken::Nested(raw)) => nested::write_array(element, raw, workspace, out),
         (ColumnType::Map(entry), JsonToken::Nested(raw)) => nested::write_map(entry, raw, workspace, out),
         (ColumnType::Tuple(elements), JsonToken::Nested(raw)) => nested::write_tuple(elements, raw, workspace, out),
+        (ColumnType::Json, JsonToken::Nested(raw)) => json::write(raw, workspace, out),
+        (ColumnType::Variant(types), JsonToken::Nested(_)) => {
+            write_first(types, out, |cell, out| write(cell, token, workspace, out))
+        }
         (scalar, token) => write_scalar(scalar, token, out),
     }
 }
@@ -214,6 +229,29 @@ fn write_scalar(column_type: &ColumnType, token: JsonToken<'_>, out: &mut RowBuf
         ColumnType::Ipv6 => address::write_v6(token, out),
         ColumnType::Enum8(elements) => enumeration::write(elements, 1, token, out),
         ColumnType::Enum16(elements) => enumeration::write(elements, 2, token, out),
-        ColumnType::Array(_) | ColumnType::Map(_) | ColumnType::Tuple(_) => Err(ValueError::Mismatch),
+        ColumnType::Variant(types) => write_first(types, out, |cell, out| write_scalar(&cell.column_type, token, out)),
+        ColumnType::Array(_) | ColumnType::Map(_) | ColumnType::Tuple(_) | ColumnType::Json => {
+            Err(ValueError::Mismatch)
+        }
     }
+}
+
+/// Writes the value of a Variant with the first type that takes it.
+fn write_first(
+    types: &VariantTypes,
+    out: &mut RowBuffer,
+    mut write: impl FnMut(&Cell, &mut RowBuffer) -> Result<(), ValueError>,
+) -> Result<(), ValueError> {
+    let before = out.len();
+    let mut refused = ValueError::Mismatch;
+    for (index, cell) in types.in_order() {
+        out.put([index]);
+        match write(cell, out) {
+            Ok(()) => return Ok(()),
+            Err(ValueError::Mismatch) => {}
+            Err(error) => refused = error,
+        }
+        out.truncate(before);
+    }
+    Err(refused)
 }

@@ -8,6 +8,7 @@
 
 use std::ops::Range;
 
+use super::json::Paths;
 use super::text::plain_string;
 use super::{JsonToken, ValueError, read, write, write_scalar};
 use crate::ndjson::escape;
@@ -26,6 +27,9 @@ pub(crate) trait Workspace {
 
     /// The space in which tuples are put in order.
     fn tuples(&mut self) -> &mut Tuples;
+
+    /// The space in which the paths of JSON values are compared.
+    fn paths(&mut self) -> &mut Paths;
 }
 
 /// The space in which tuples are put in order. It is kept between lines.
@@ -43,6 +47,7 @@ pub(crate) struct Tuples {
 pub(crate) struct InPlace {
     text: Vec<u8>,
     tuples: Tuples,
+    paths: Paths,
 }
 
 impl Workspace for InPlace {
@@ -56,6 +61,10 @@ impl Workspace for InPlace {
 
     fn tuples(&mut self) -> &mut Tuples {
         &mut self.tuples
+    }
+
+    fn paths(&mut self) -> &mut Paths {
+        &mut self.paths
     }
 }
 

@@ -80,6 +80,10 @@ pub enum DataType {
     Map(Box<Self>, Box<Self>),
     /// `Tuple` and `Point`: the elements, each with its name if they have names
     Tuple(Vec<(Option<String>, Self)>),
+    /// `Variant`, in the order of its types, which is that of the discriminators; `Geometry`
+    Variant(Vec<Self>),
+    /// `JSON` without typed paths: its text, with `input_format_binary_read_json_as_string`
+    Json,
     /// `AggregateFunction`: a state, whose bytes only ClickHouse understands
     AggregateFunction,
 }

@@ -58,7 +58,9 @@ impl<'a> Parser<'a> {
             return Err(format!("the type has more than {TYPE_DEPTH_MAX} levels"));
         }
         let name = self.word();
-        if let Some(plain) = without_arguments(name) {
+        if let Some(plain) = without_arguments(name)
+            && !(plain == DataType::Json && self.rest().starts_with('('))
+        {
             return Ok(plain);
         }
         if name == "DateTime" && !self.takes('(') {
@@ -96,6 +98,21 @@ impl<'a> Parser<'a> {
                 self.skip_argument();
                 self.expect(',')?;
                 self.data_type(depth)?
+            }
+            "Variant" => {
+                let mut types = vec![self.data_type(depth + 1)?];
+                while self.takes(',') {
+                    types.push(self.data_type(depth + 1)?);
+                }
+                DataType::Variant(types)
+            }
+            "JSON" => {
+                while !self.rest().starts_with(')') {
+                    self.json_argument()?;
+                    self.takes(',');
+                    self.skip_space();
+                }
+                DataType::Json
             }
             "AggregateFunction" => {
                 self.skip_argument();
@@ -144,6 +161,21 @@ impl<'a> Parser<'a> {
         }
         self.at = start;
         Ok(None)
+    }
+
+    /// Skips a parameter of a JSON type, or a path that is left out. A path with a type of its own is refused:
+    /// what ClickHouse takes for such a value depends on its version.
+    fn json_argument(&mut self) -> Result<(), String> {
+        let start = self.at;
+        let word = self.word();
+        self.skip_space();
+        let is_parameter = word.starts_with("max_dynamic_") && self.rest().starts_with('=');
+        if !is_parameter && word != "SKIP" {
+            self.at = start;
+            return Err("a JSON with typed paths is not supported".to_owned());
+        }
+        self.skip_argument();
+        Ok(())
     }
 
     fn number<N: std::str::FromStr + PartialOrd>(&mut self, least: N, most: N) -> Result<N, String> {
@@ -255,6 +287,14 @@ fn without_arguments(name: &str) -> Option<DataType> {
         "Time" => DataType::Time,
         "IPv4" => DataType::Ipv4,
         "IPv6" => DataType::Ipv6,
+        "JSON" => DataType::Json,
+        "Geometry" => {
+            let line = array(point());
+            let polygon = array(line.clone());
+            let polygons = array(polygon.clone());
+            // LineString, MultiLineString, MultiPolygon, Point, Polygon and Ring.
+            DataType::Variant(vec![line.clone(), polygon.clone(), polygons, point(), polygon, line])
+        }
         "Point" => point(),
         "Ring" | "LineString" => array(point()),
         "Polygon" | "MultiLineString" => array(array(point())),
@@ -299,6 +339,10 @@ mod tests {
                 ]),
             ),
             ("Nested(a UInt8)", array(DataType::Tuple(vec![named("a", DataType::Unsigned(1))]))),
+            ("JSON", DataType::Json),
+            ("JSON(max_dynamic_paths=10, max_dynamic_types=2, SKIP a.b, SKIP REGEXP 'x(,')", DataType::Json),
+            ("Array(JSON)", array(DataType::Json)),
+            ("Variant(Array(String), UInt8)", DataType::Variant(vec![array(DataType::String), DataType::Unsigned(1)])),
             ("SimpleAggregateFunction(sum, UInt64)", DataType::Unsigned(8)),
             ("SimpleAggregateFunction(f(0.5, ')'), Array(UInt8))", array(DataType::Unsigned(1))),
             ("AggregateFunction(quantiles(0.5, 0.9), UInt64, String)", DataType::AggregateFunction),
@@ -351,6 +395,10 @@ mod tests {
             "Tuple(`a)",
             "QBit(Float32, 4)",
             "Nothing",
+            "JSON(a.b UInt8)",
+            "JSON(SKIP a, `b` String)",
+            "JSON(",
+            "Variant()",
         ] {
             assert!(DataType::parse(text).is_err(), "{text}");
         }
