@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 /// Settings that make every INSERT a single block, read exactly as it was written and stored once.
 /// They are sent with each INSERT because the profile of the ClickHouse user may set other values.
-pub const FIXED: [(&str, &str); 27] = [
+pub const FIXED: [(&str, &str); 28] = [
     // 1 by default since 26.3.
     ("async_insert", "0"),
     ("insert_deduplicate", "1"),
@@ -36,7 +36,8 @@ pub const FIXED: [(&str, &str); 27] = [
     ("allow_suspicious_fixed_string_types", "1"),
     ("allow_suspicious_variant_types", "1"),
     ("enable_time_time64_type", "1"),
-    // A JSON value is sent as its text.
+    // A JSON value is sent as its text, and a text in it that is a time becomes one in each form.
+    ("date_time_input_format", "best_effort"),
     ("input_format_binary_read_json_as_string", "1"),
     ("input_format_native_allow_types_conversion", "0"),
     ("input_format_max_block_wait_ms", "0"),

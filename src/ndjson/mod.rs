@@ -32,8 +32,10 @@
 //!   of a Tuple, which it does not find then.
 //! - A Tuple with names may also be an array of all its elements, which ClickHouse refuses.
 //! - A quoted number is a value of a Decimal in a Variant too, where ClickHouse looks for another type.
+//! - A Variant takes a value as ClickHouse 26.7 does with every version: 26.9 takes 0 and 1 for numbers
+//!   where there is a Bool too.
 //! - A key that comes twice in one object of a JSON value is a `duplicate_field`, as in ClickHouse 25.8; later
-//!   versions take some.
+//!   versions take some. An integer of more than 64 bits is `out_of_range`; 26.9 makes a text of it.
 //! - A line must be valid JSON, including the inside of values, and values that are skipped or stored as
 //!   text: no control bytes and no unknown escapes in strings; no leading zeros, plus signs or `inf` in
 //!   numbers; no trailing commas, and no keys without quotes. A line is one object, not an array of objects.
