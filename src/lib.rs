@@ -27,7 +27,7 @@
 //! | [`http`] | `limits` | framing without I/O: head, body, its chunks and content codings, query, response; the client's address behind proxies |
 //! | [`net`] | `limits` | listening sockets and connections, TCP and Unix; trusted proxies, the PROXY protocol; transport: plain or TLS |
 //! | [`batch`] | `limits` | what a worker hands over at once: rows, identities of requests and events, and the outcome; kinds of numbers |
-//! | [`rowbinary`] | | primitive encoders of RowBinary |
+//! | [`rowbinary`] | | types of ClickHouse, and primitive encoders of RowBinary |
 //! | [`schema`] | `limits`, `rowbinary` | a table's columns → the plan that rows are encoded by |
 //! | [`quarantine`] | `limits`, `rowbinary`, `schema` | the row of a rejected line |
 //! | [`ndjson`] | `batch`, `limits`, `quarantine`, `rowbinary`, `schema` | lines → rows, one file a family of types |

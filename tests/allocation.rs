@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use sluicegate::batch::Batch;
 use sluicegate::ndjson::{EncodeLimits, Origin, Report, RowEncoder};
-use sluicegate::schema::Plan;
+use sluicegate::schema::{ColumnDescription, Plan};
 
 struct Counting;
 
@@ -120,4 +120,42 @@ fn encoding_allocates_nothing_once_it_is_warm() {
     // The counter counts.
     drop(std::hint::black_box(vec![1u8; 100]));
     assert_eq!(ALLOCATIONS.with(Cell::get) - before, 1);
+}
+
+#[test]
+fn values_inside_of_values_allocate_nothing_once_they_are_warm() {
+    let described = |name: &str, type_name: &str| ColumnDescription {
+        name: name.to_owned(),
+        type_name: type_name.to_owned(),
+        default_kind: String::new(),
+        default_expression: String::new(),
+    };
+    let columns = [
+        described("list", "Array(String)"),
+        described("map", "Map(String, Float64)"),
+        described("tuple", "Tuple(a UInt8, b Array(Tuple(x Int8, y String)))"),
+        described("json", "JSON"),
+        described("any", "Variant(Array(String), Int64, String)"),
+    ];
+    let limits = EncodeLimits { line_bytes_max: 1 << 20, events_max: 100_000, encoded_bytes_max: 64 << 20 };
+    let mut encoder = RowEncoder::new(Arc::new(Plan::compile(&columns, "UTC").unwrap()), limits);
+    // Keys of tuples in their order and in another one, plain texts and escaped ones.
+    let events = r#"{"list":["a","b\n"],"map":{"k":1.5,"\u0061":2},"tuple":{"a":1,"b":[{"x":1,"y":"z"}]},"json":{"a":[{"b":1}]},"any":[1]}
+{"list":[],"map":{},"tuple":{"b":[{"y":"\u0061","x":1},{"y":"b"}],"a":1},"json":{"a":{"b":"\n"}},"any":"\u0061"}
+"#;
+    let origin = Origin { client_ip: None, server_time_unix_ns: 0 };
+    let (mut batch, mut report) = (Batch::new(0), Report::default());
+    let mut encode = || {
+        report.clear();
+        encoder.encode(events.as_bytes(), &origin, &mut batch, &mut report).unwrap();
+        assert_eq!((report.accepted, report.rejected), (2, 0));
+        batch.clear();
+    };
+    encode();
+    encode();
+    let before = ALLOCATIONS.with(Cell::get);
+    for _ in 0..100 {
+        encode();
+    }
+    assert_eq!(ALLOCATIONS.with(Cell::get) - before, 0, "allocations in 200 events");
 }

@@ -12,11 +12,11 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::client::{ClickHouse, ClientError};
-use super::frozen::{Frozen, RowFormat};
+use super::frozen::{Frozen, FrozenDefault, RowFormat};
 use super::name::TableName;
 use super::version::Release;
 use super::{TableConfig, settings, tables};
-use crate::schema::{self, ColumnDescription, Plan, SchemaError};
+use crate::schema::{self, ColumnDescription, Plan, PlanColumn, SchemaError};
 
 /// The oldest ClickHouse that is supported.
 const VERSION_MIN: Release = Release::new(25, 8);
@@ -129,12 +129,36 @@ impl TableDescription {
 
     /// The table, columns and settings that are written into each segment.
     pub fn freeze(&self, plan: &Plan, config: &TableConfig) -> Frozen {
+        let defaults: Vec<FrozenDefault> = plan.columns().iter().filter_map(frozen_default).collect();
         Frozen {
             table: config.name.clone(),
-            format: RowFormat::default(),
+            format: if defaults.is_empty() { RowFormat::RowBinary } else { RowFormat::RowBinaryWithFlags },
             columns: plan.columns().iter().map(|column| (column.name.clone(), column.type_name.clone())).collect(),
+            computed: self.computed_for(&defaults),
+            defaults,
             settings: self.settings.clone(),
         }
+    }
+
+    /// The MATERIALIZED and ALIAS columns whose names stand in these expressions, or in those of one that is
+    /// found so. A name that only looks like one costs nothing.
+    fn computed_for(&self, defaults: &[FrozenDefault]) -> Vec<(String, String)> {
+        let is_computed =
+            |column: &&ColumnDescription| matches!(column.default_kind.as_str(), "MATERIALIZED" | "ALIAS");
+        let mut texts: Vec<&str> = defaults.iter().map(|default| default.expression.as_str()).collect();
+        let mut left: Vec<&ColumnDescription> = self.columns.iter().filter(is_computed).collect();
+        let mut computed = Vec::new();
+        while let Some(text) = texts.pop() {
+            left.retain(|column| {
+                let is_named = text.contains(&column.name);
+                if is_named {
+                    texts.push(&column.default_expression);
+                    computed.push((column.name.clone(), column.default_expression.clone()));
+                }
+                !is_named
+            });
+        }
+        computed
     }
 
     /// Loads the last known description; `None` if there is no file.
@@ -166,6 +190,15 @@ impl TableDescription {
     }
 }
 
+fn frozen_default(column: &PlanColumn) -> Option<FrozenDefault> {
+    let default = column.default.as_ref()?;
+    Some(FrozenDefault {
+        column: column.name.clone(),
+        expression: default.expression.clone(),
+        ephemeral: default.ephemeral,
+    })
+}
+
 /// The time zone of columns that name none.
 pub(super) fn timezone(clickhouse: &ClickHouse) -> Result<String, ClientError> {
     Ok(clickhouse.query("SELECT timezone()", &[])?.trim().to_owned())
@@ -187,7 +220,22 @@ fn column(line: &str) -> Result<ColumnDescription, TableError> {
     let mut fields: Vec<String> = sonic_rs::from_str(line).map_err(|_| wrong())?;
     fields.truncate(4);
     let [name, type_name, default_kind, default_expression] = <[String; 4]>::try_from(fields).map_err(|_| wrong())?;
-    Ok(ColumnDescription { name, type_name, default_kind, default_expression })
+    Ok(ColumnDescription { name, type_name: on_one_line(&type_name), default_kind, default_expression })
+}
+
+/// The type as ClickHouse spells it in a header, on one line: `DESCRIBE TABLE` puts each element of a Tuple
+/// on a line of its own (`print_pretty_type_names`).
+fn on_one_line(type_name: &str) -> String {
+    let mut lines = type_name.split('\n');
+    let mut joined = lines.next().unwrap_or_default().to_owned();
+    // A line feed in a name is escaped, so each one here is between two elements.
+    for line in lines.map(str::trim_start) {
+        if !joined.ends_with('(') && !line.starts_with(')') {
+            joined.push(' ');
+        }
+        joined.push_str(line);
+    }
+    joined
 }
 
 fn supported_version(clickhouse: &ClickHouse) -> Result<String, TableError> {
@@ -255,6 +303,15 @@ mod tests {
         assert_eq!((column.default_kind.as_str(), column.default_expression.as_str()), ("DEFAULT", "'x'"));
         assert!(super::column("[\"a\"]").is_err());
         assert!(super::column("nothing").is_err());
+    }
+
+    #[test]
+    fn a_type_is_put_on_one_line_and_nothing_else_of_it_changes() {
+        let pretty = "Tuple(\n    a UInt8,\n    `b  c` Array(Tuple(\n        d Enum8('x  (' = 1, 'y\\n' = 2),\n        e String)))";
+        let plain = "Tuple(a UInt8, `b  c` Array(Tuple(d Enum8('x  (' = 1, 'y\\n' = 2), e String)))";
+        assert_eq!(on_one_line(pretty), plain);
+        assert_eq!(on_one_line(plain), plain);
+        assert_eq!(on_one_line("Nested(\n    a UInt8\n)"), "Nested(a UInt8)");
     }
 
     #[test]

@@ -19,6 +19,21 @@ pub enum RowFormat {
     /// RowBinary, without a header.
     #[default]
     RowBinary,
+    /// RowBinary, without a header, with a byte in front of each value of a column with a default: 1 if
+    /// the column gets its default in this row, and the value is not used.
+    RowBinaryWithFlags,
+}
+
+/// A column with a default expression, for which a row has a byte in front of the value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrozenDefault {
+    /// The column's name.
+    pub column: String,
+    /// The expression as ClickHouse wrote it when the segment was opened.
+    pub expression: String,
+    /// True for an EPHEMERAL column, which is not stored.
+    #[serde(default)]
+    pub ephemeral: bool,
 }
 
 /// The serialized columns, types and INSERT settings of a segment, with its table. Batches with
@@ -33,6 +48,12 @@ pub struct Frozen {
     pub format: RowFormat,
     /// Names and types of the columns.
     pub columns: Vec<(String, String)>,
+    /// The columns with defaults, with [`RowFormat::RowBinaryWithFlags`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub defaults: Vec<FrozenDefault>,
+    /// The names and expressions of MATERIALIZED and ALIAS columns, which the default expressions may name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub computed: Vec<(String, String)>,
     /// Settings of the INSERT.
     pub settings: BTreeMap<String, String>,
 }
@@ -80,15 +101,52 @@ impl Frozen {
         !converts && !self.columns.iter().any(|(_, type_name)| type_name.contains("Enum"))
     }
 
+    /// The default of a column.
+    pub fn default_of(&self, column: &str) -> Option<&FrozenDefault> {
+        self.defaults.iter().find(|default| default.column == column)
+    }
+
+    /// The name of a column's values in the rows of [`RowFormat::RowBinaryWithFlags`], and the name of the
+    /// bytes in front of them. No column has such a name, because default expressions mean columns.
+    pub fn names_in_rows(&self, index: usize) -> (String, String) {
+        let mut prefix = "sluicegate".to_owned();
+        let is_taken = |prefix: &str| {
+            let names = self.columns.iter().chain(&self.computed).map(|(name, _)| name);
+            names.into_iter().any(|name| name.starts_with(prefix))
+        };
+        while is_taken(&prefix) {
+            prefix.push('_');
+        }
+        (format!("{prefix} value {index}"), format!("{prefix} default {index}"))
+    }
+
+    /// The names and types of what a row consists of.
+    pub fn parts(&self) -> Vec<(String, String)> {
+        if self.format == RowFormat::RowBinary {
+            return self.columns.clone();
+        }
+        let mut parts = Vec::with_capacity(self.columns.len() + self.defaults.len());
+        for (index, (column, type_name)) in self.columns.iter().enumerate() {
+            let (value, flag) = self.names_in_rows(index);
+            if self.default_of(column).is_some() {
+                parts.push((flag, "UInt8".to_owned()));
+            }
+            parts.push((value, type_name.clone()));
+        }
+        parts
+    }
+
     /// The value for the rejected lines of the segment.
     pub fn of_quarantine(&self) -> Self {
         Self {
             table: self.table.quarantine(),
-            format: self.format,
+            format: RowFormat::RowBinary,
             columns: quarantine::COLUMNS
                 .iter()
                 .map(|(name, type_name)| ((*name).to_owned(), (*type_name).to_owned()))
                 .collect(),
+            defaults: Vec::new(),
+            computed: Vec::new(),
             settings: self.settings.clone(),
         }
     }

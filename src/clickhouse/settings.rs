@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 /// Settings that make every INSERT a single block, read exactly as it was written and stored once.
 /// They are sent with each INSERT because the profile of the ClickHouse user may set other values.
-pub const FIXED: [(&str, &str); 22] = [
+pub const FIXED: [(&str, &str); 28] = [
     // 1 by default since 26.3.
     ("async_insert", "0"),
     ("insert_deduplicate", "1"),
@@ -30,12 +30,30 @@ pub const FIXED: [(&str, &str); 22] = [
     ("input_format_with_names_use_header", "1"),
     ("input_format_with_types_use_header", "1"),
     ("input_format_binary_decode_types_in_binary_format", "0"),
+    // An INSERT that reads its rows by `input()` names the types of the table, which may be of those that
+    // ClickHouse refuses to make without an order.
+    ("allow_suspicious_low_cardinality_types", "1"),
+    ("allow_suspicious_fixed_string_types", "1"),
+    ("allow_suspicious_variant_types", "1"),
+    ("enable_time_time64_type", "1"),
+    // A JSON value is sent as its text, and a text in it that is a time becomes one in each form.
+    ("date_time_input_format", "best_effort"),
+    ("input_format_binary_read_json_as_string", "1"),
     ("input_format_native_allow_types_conversion", "0"),
     ("input_format_max_block_wait_ms", "0"),
     ("input_format_parallel_parsing", "0"),
     // With 1, what arrived of a connection that broke off would be stored, as a part of a block.
     ("input_format_connection_handling", "0"),
     ("distributed_foreground_insert", "1"),
+];
+
+/// The settings of a query that names the types of a segment and reads rows of it.
+pub const READING_ROWS: [(&str, &str); 5] = [
+    ("allow_suspicious_low_cardinality_types", "1"),
+    ("allow_suspicious_fixed_string_types", "1"),
+    ("allow_suspicious_variant_types", "1"),
+    ("enable_time_time64_type", "1"),
+    ("input_format_binary_read_json_as_string", "1"),
 ];
 
 /// The setting with the token of an INSERT.

@@ -60,11 +60,11 @@ impl Insert {
     pub(super) fn rows(&self, segment: &SealedSegment) -> io::Result<RowReader> {
         match &self.source {
             Source::Segment { part, first, .. } => {
-                let mut rows = RowReader::new(segment.read(*part)?, &self.frozen.columns)?;
+                let mut rows = RowReader::new(segment.read(*part)?, &self.frozen.parts())?;
                 (0..*first).try_for_each(|_| rows.next_row().map(drop))?;
                 Ok(rows)
             }
-            Source::Memory(rows) => RowReader::of_bytes(rows.clone(), &self.frozen.columns),
+            Source::Memory(rows) => RowReader::of_bytes(rows.clone(), &self.frozen.parts()),
         }
     }
 

@@ -7,14 +7,13 @@
 //! attempt of it was answered, so no row is ever sent as part of two pieces.
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
-use clickhouse_rowbinary::Value;
 
 use super::attempt::{Insert, Source};
 use super::due::Work;
 use super::failure::{Failure, describe};
 use super::outcome::{Class, row_named_by};
-use super::rows::{self, RowReader};
+use super::row_json::{self, CellBytes};
+use super::rows::RowReader;
 use super::step::Sent;
 use crate::clickhouse::frozen::Frozen;
 use crate::quarantine::RejectedLine;
@@ -165,7 +164,7 @@ fn divide(segment: &SealedSegment, frozen: &Frozen, piece: &Piece, failure: &Fai
 
 /// The offsets of the rows with these indices, which must ascend.
 fn offsets_of(segment: &SealedSegment, frozen: &Frozen, wanted: &[u64]) -> std::io::Result<Vec<u64>> {
-    let mut rows = RowReader::new(segment.read(Part::Rows)?, &frozen.columns)?;
+    let mut rows = RowReader::new(segment.read(Part::Rows)?, &frozen.parts())?;
     let mut offsets = Vec::with_capacity(wanted.len());
     for row in 0.. {
         if wanted.get(offsets.len()) == Some(&row) {
@@ -185,7 +184,7 @@ fn offsets_of(segment: &SealedSegment, frozen: &Frozen, wanted: &[u64]) -> std::
 /// Encodes the refused rows as rows of the quarantine table. The result is always the same, because
 /// it depends only on the segment and the cut, which are on the disk.
 fn refused_rows(segment: &SealedSegment, frozen: &Frozen, cut: &Cut) -> std::io::Result<Vec<u8>> {
-    let mut rows = RowReader::new(segment.read(Part::Rows)?, &frozen.columns)?;
+    let mut rows = RowReader::new(segment.read(Part::Rows)?, &frozen.parts())?;
     let mut out = Vec::new();
     let mut next = 0;
     for piece in &cut.pieces {
@@ -197,39 +196,16 @@ fn refused_rows(segment: &SealedSegment, frozen: &Frozen, cut: &Cut) -> std::io:
         for row in 0..piece.rows {
             let Some(bytes) = rows.next_row()? else { break };
             next = piece.first + row + 1;
-            let values = rows::values(&frozen.columns, &bytes)?;
-            let of = |name: &str| {
-                frozen.columns.iter().zip(&values).find(|((column, _), _)| column == name).map(|(_, value)| value)
-            };
-            let ip = of("ip").map(text).unwrap_or_default();
+            let cells = row_json::cells(frozen, &bytes)?;
+            let of = |name: &str| cells.iter().find(|cell| cell.name == name);
+            let ip = of("ip").map(CellBytes::text).unwrap_or_default();
             let sealed = i64::try_from(segment.sealed_ms()).unwrap_or_default();
-            let time = of("server_time").and_then(seconds).unwrap_or(sealed / 1000);
-            let json = rows::to_json(&frozen.columns, &values);
+            let time = of("server_time").and_then(CellBytes::seconds).unwrap_or(sealed / 1000);
+            let json = row_json::to_json(&cells);
             let server_time_unix_ns = time.saturating_mul(1_000_000_000);
             RejectedLine { server_time_unix_ns, ip, code: CODE, message: reason, line: json.as_bytes() }
                 .put_row(&mut out);
         }
     }
     Ok(out)
-}
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => String::from_utf8_lossy(text).into_owned(),
-        Value::Ipv4(address) => address.to_string(),
-        Value::Ipv6(address) => address.to_canonical().to_string(),
-        Value::Nullable(Some(value)) => self::text(value),
-        _ => String::new(),
-    }
-}
-
-/// The Unix time of a DateTime in seconds; `None` for any other value.
-fn seconds(value: &Value) -> Option<i64> {
-    match value {
-        Value::DateTime(seconds) => {
-            DateTime::<Utc>::from_timestamp(i64::from(*seconds), 0).map(|time| time.timestamp())
-        }
-        Value::Nullable(Some(value)) => seconds(value),
-        _ => None,
-    }
 }

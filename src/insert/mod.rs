@@ -18,10 +18,10 @@
 //! | `attempt` | one INSERT: choose a server, note, send, prove |
 //! | `repeat` | decides whether a segment that ClickHouse may have is sent again |
 //! | `places` | bounds the concurrent INSERTs; silent attempts give up their places |
-//! | `statement`, `stream`, `native`, `compression` | the INSERT's text and body |
+//! | `statement`, `defaults`, `stream`, `native`, `compression` | the INSERT's text and body |
 //! | `outcome`, `codes`, `message`, `failure` | the class of each error of ClickHouse |
 //! | `presence` | are the rows of a repeat there |
-//! | `cutting`, `rows` | rows that ClickHouse refuses are cut out |
+//! | `cutting`, `rows`, `row_json` | rows that ClickHouse refuses are cut out |
 //! | `damage` | a segment that can't be read as it was sealed |
 
 mod attempt;
@@ -29,16 +29,18 @@ mod codes;
 pub mod compression;
 mod cutting;
 mod damage;
+mod defaults;
 pub mod due;
 mod failure;
 pub mod inserter;
 mod message;
-mod native;
+pub mod native;
 pub mod outcome;
 mod places;
 mod presence;
 mod repeat;
-pub mod rows;
+mod row_json;
+mod rows;
 mod statement;
 mod step;
 pub mod stream;

@@ -14,18 +14,31 @@
 use std::io;
 
 use bytes::Bytes;
-use clickhouse_rowbinary::TypeDesc;
 use clickhouse_rowbinary::io::{write_string, write_uvarint};
 
 use crate::clickhouse::frozen::Frozen;
-use crate::rowbinary::{fixed_width, leb128};
+use crate::rowbinary::{DataType, fixed_width, leb128};
 
 /// More bytes of rows than this are sent as RowBinary, which is streamed.
 const BYTES_MAX: u64 = 128 << 20;
 
 /// True if this many bytes of rows of these columns can be sent as a Native block.
 pub(super) fn is_fit_for(frozen: &Frozen, bytes: u64) -> bool {
-    bytes <= BYTES_MAX && !frozen.columns.is_empty() && frozen.is_safe_as_native()
+    bytes <= BYTES_MAX && !frozen.columns.is_empty() && why_not(frozen).is_none()
+}
+
+/// The reason why rows of these columns are sent as RowBinary; `None` if they can be sent as a Native block.
+pub fn why_not(frozen: &Frozen) -> Option<String> {
+    if !frozen.is_safe_as_native() {
+        let reason = "the table has an Enum, whose values ClickHouse does not check in that format, or ClickHouse is too \
+                      old to check types";
+        return Some(reason.to_owned());
+    }
+    if let Some(default) = frozen.defaults.first() {
+        return Some(format!("column `{}` has a default expression", default.column));
+    }
+    let (name, type_name) = frozen.columns.iter().find(|(_, type_name)| ColumnForm::of(type_name).is_none())?;
+    Some(format!("the values of column `{name}` of type {type_name} are not converted to that format"))
 }
 
 /// A block that rows are added to.
@@ -43,6 +56,36 @@ struct Column {
     nulls: Vec<u8>,
     is_nullable: bool,
     values: Vec<u8>,
+}
+
+/// How the values of a column lie in a row.
+struct ColumnForm {
+    width: ValueWidth,
+    is_nullable: bool,
+}
+
+impl ColumnForm {
+    /// `None` for values that are sent as RowBinary alone: those with values inside, whose columns have
+    /// several parts in Native, and those of a `SimpleAggregateFunction`, which may hide a LowCardinality.
+    fn of(type_name: &str) -> Option<Self> {
+        if type_name.starts_with("SimpleAggregateFunction(") {
+            return None;
+        }
+        let data_type = match DataType::parse(type_name).ok()? {
+            DataType::LowCardinality(inner) => *inner,
+            other => other,
+        };
+        let (data_type, is_nullable) = match data_type {
+            DataType::Nullable(inner) => (*inner, true),
+            other => (other, false),
+        };
+        let width = match &data_type {
+            DataType::String => ValueWidth::Text,
+            DataType::Tuple(_) => return None,
+            other => ValueWidth::Fixed(fixed_width(other)?),
+        };
+        Some(Self { width, is_nullable })
+    }
 }
 
 /// The length of a column's values.
@@ -97,23 +140,12 @@ impl NativeBlock {
 
 impl Column {
     fn new(name: &str, type_name: &str) -> io::Result<Self> {
-        let described = clickhouse_rowbinary::parse_type_desc(type_name).map_err(invalid)?;
+        let ColumnForm { width, is_nullable } =
+            ColumnForm::of(type_name).ok_or_else(|| invalid(format!("the type {type_name}")))?;
         let mut head = Vec::new();
         write_string(name, &mut head)
             .and_then(|()| write_string(without_low_cardinality(type_name), &mut head))
             .map_err(invalid)?;
-        let described = match described {
-            TypeDesc::LowCardinality(inner) => *inner,
-            other => other,
-        };
-        let (described, is_nullable) = match described {
-            TypeDesc::Nullable(inner) => (*inner, true),
-            other => (other, false),
-        };
-        let width = match &described {
-            TypeDesc::String => ValueWidth::Text,
-            other => ValueWidth::Fixed(fixed_width(other).ok_or_else(|| invalid(format!("the type {type_name}")))?),
-        };
         Ok(Self { head, width, nulls: Vec::new(), is_nullable, values: Vec::new() })
     }
 
@@ -186,6 +218,8 @@ mod tests {
             table: TableName::new("d", "t"),
             format: RowFormat::RowBinary,
             columns: columns(types),
+            defaults: Vec::new(),
+            computed: Vec::new(),
             settings: settings.into(),
         }
     }
@@ -227,5 +261,19 @@ mod tests {
         assert!(!is_fit_for(&frozen(&["Nullable(Enum16('a' = 1))"]), 1));
         let older = Frozen { settings: [("async_insert".to_owned(), "0".to_owned())].into(), ..frozen(&["UInt8"]) };
         assert!(!is_fit_for(&older, 1));
+        let composed = [
+            "Array(UInt8)",
+            "Map(String, String)",
+            "Tuple(a UInt8)",
+            "Point",
+            "SimpleAggregateFunction(any, LowCardinality(String))",
+            "QBit(Float32, 4)",
+        ];
+        for type_name in composed {
+            assert!(!is_fit_for(&frozen(&["UInt8", type_name]), 1), "{type_name} is sent as RowBinary");
+        }
+        for type_name in ["Decimal(76, 2)", "Int256", "BFloat16", "Time64(3)", "LowCardinality(Nullable(String))"] {
+            assert!(is_fit_for(&frozen(&[type_name]), 1), "{type_name}");
+        }
     }
 }

@@ -123,11 +123,16 @@ fn is_too_many_partitions(code: u32, message: Message<'_>) -> bool {
 fn is_another_type(code: u32, message: Message<'_>, format: InsertFormat) -> bool {
     match code {
         117 => message.begins_with("Type of "),
+        // `throwIf`, by which an INSERT with defaults compares the types itself.
+        395 => message.begins_with(COLUMNS_CHANGED),
         // No row can cause it: the values of a Native block always have the types of its columns.
         53 => format == InsertFormat::Native,
         _ => false,
     }
 }
+
+/// The text of the error of an INSERT with defaults, if the columns of the table are not those of the rows.
+pub(super) const COLUMNS_CHANGED: &str = "sluicegate: the columns of the table are not those of the rows";
 
 /// Codes for a column that is missing or can't be inserted into, and for a missing table or database,
 /// which may return with other columns.
@@ -279,6 +284,10 @@ mod tests {
             assert_eq!(of(&refused(code, "")), (Class::Hold, true), "{code}");
         }
         assert!(calls_for_refresh(&refused(117, "Type of 'a' must be UInt32, not UInt64")));
+        let compared = refused(395, &format!("{COLUMNS_CHANGED}: while executing 'FUNCTION throwIf'"));
+        assert!(calls_for_refresh(&compared));
+        assert_eq!(of(&compared), (Class::Hold, true));
+        assert!(!calls_for_refresh(&refused(395, &format!("a value '{COLUMNS_CHANGED}'"))));
         assert!(calls_for_refresh(&refused(53, "Cannot convert: Int64 to Int32: While executing Native")));
         assert!(calls_for_refresh(&ClientError::NoConnection("refused".into())));
         for (code, message) in [(117, "Bool value must be 0 or 1"), (241, ""), (469, ""), (252, "Too many parts")] {

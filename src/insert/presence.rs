@@ -24,6 +24,10 @@
 //! has as they were. That can prove that the rows are absent, and never that they are there: rows of
 //! other INSERTs may equal them in the columns that are left. Then the segment is held.
 //!
+//! A column that gets its default in a row of the sample is not compared, because only ClickHouse knows its
+//! value. If it has a value in another row, rows that look the same may differ in it, and the others alone
+//! can only prove that the rows are absent.
+//!
 //! Limits of the lookup: rows that are equal in every column, in this INSERT or in others, count as
 //! one. Rows that were deleted since, or that a row policy hides from this user, count as absent. In
 //! a table without a `server_time` column, and with engines that merge rows, there is no lookup and
@@ -33,10 +37,12 @@ use std::io;
 use std::time::Duration;
 
 use super::attempt::Insert;
+use super::defaults;
 use super::due::Work;
 use super::failure::Failure;
 use super::inserter::Inserts;
 use super::outcome::Class;
+use super::row_json;
 use super::rows::RowReader;
 use super::statement;
 use crate::clickhouse::client::{ClickHouse, ClientError};
@@ -45,6 +51,7 @@ use crate::clickhouse::facts::{Expiry, TableFacts, is_replicated};
 use crate::clickhouse::frozen::Frozen;
 use crate::clickhouse::name::{TableName, quoted};
 use crate::clickhouse::servers::ServerIndex;
+use crate::clickhouse::settings::READING_ROWS;
 use crate::clock::unix_ms;
 
 /// The column with the server's time, by which the lookup is restricted.
@@ -175,15 +182,32 @@ impl Inserts {
             let changed = statement::advice_for(&insert.frozen.columns, &now);
             return Ok(Presence::Unknown(format!("the columns of the table have changed{changed}")));
         }
-        let keys: Vec<&str> =
-            unchanged.iter().copied().filter(|name| facts.key_columns.iter().any(|key| key == name)).collect();
         let sample = insert.rows(&work.segment).and_then(|rows| sample(rows, insert.bytes, insert.rows));
         let sample = sample.map_err(Failure::on_disk)?;
-        let question = question(table, &insert.frozen, &unchanged, &keys, &facts.expiry, &sample);
+        let left_out = computed_columns(&insert.frozen, &sample).map_err(Failure::on_disk)?;
+        if let Expiry::At(expression) = &facts.expiry
+            && left_out.columns.iter().any(|column| expression.contains(column))
+        {
+            return Ok(Presence::Unknown("the table's TTL depends on a column that holds defaults".to_owned()));
+        }
+        let is_partial = is_partial || left_out.is_mixed;
+        let compared: Vec<&str> = unchanged.into_iter().filter(|name| !left_out.columns.contains(name)).collect();
+        let keys: Vec<&str> =
+            compared.iter().copied().filter(|name| facts.key_columns.iter().any(|key| key == name)).collect();
+        let question = question(table, &insert.frozen, &compared, &keys, &facts.expiry, &sample);
         let size = (question.len() + 1).to_string();
         // Override the profile of the ClickHouse user.
-        let settings =
-            [("max_query_size", size.as_str()), ("max_execution_time", LOOKUP_SECONDS_MAX), ("use_query_cache", "0")];
+        let [low_cardinality, fixed_string, variant, time, json] = READING_ROWS;
+        let settings = [
+            ("max_query_size", size.as_str()),
+            ("max_execution_time", LOOKUP_SECONDS_MAX),
+            ("use_query_cache", "0"),
+            low_cardinality,
+            fixed_string,
+            variant,
+            time,
+            json,
+        ];
         let answer = server.query(&question, &settings).map_err(failed)?;
         let Some(found) = SampleFound::read(&answer) else {
             let answer: String = answer.chars().take(100).collect();
@@ -249,6 +273,40 @@ fn is_wanted(index: u64, count: u64, wanted: u64) -> bool {
     index + 1 == count || index == 0 || place(index) != place(index - 1)
 }
 
+/// The columns by which rows can't be compared, because ClickHouse computes some of their values or stores
+/// none.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct LeftOut<'a> {
+    columns: Vec<&'a str>,
+    /// True if some row of the sample has a value in one of these columns: then rows that are the same in the
+    /// others may differ.
+    is_mixed: bool,
+}
+
+/// The EPHEMERAL columns, and those that get their default in some row of the sample.
+fn computed_columns<'a>(frozen: &'a Frozen, sample: &[u8]) -> io::Result<LeftOut<'a>> {
+    if frozen.defaults.is_empty() {
+        return Ok(LeftOut::default());
+    }
+    let mut rows = RowReader::of_bytes(bytes::Bytes::copy_from_slice(sample), &frozen.parts())?;
+    let (mut count, mut values) = (0u64, vec![0u64; frozen.defaults.len()]);
+    while let Some(row) = rows.next_row()? {
+        let cells = row_json::cells(frozen, &row)?;
+        for (values, default) in values.iter_mut().zip(&frozen.defaults) {
+            *values += u64::from(cells.iter().any(|cell| cell.name == default.column));
+        }
+        count += 1;
+    }
+    let mut left_out = LeftOut::default();
+    for (values, default) in values.into_iter().zip(&frozen.defaults) {
+        if default.ephemeral || values < count {
+            left_out.columns.push(&default.column);
+            left_out.is_mixed |= !default.ephemeral && values > 0;
+        }
+    }
+    Ok(left_out)
+}
+
 /// The query for the number of distinct rows in the sample that have not expired, the number of those
 /// that the table has, and the number of their distinct keys that the table has. Rows are compared by
 /// `columns`. A key consists of the columns that no mutation changes; without such columns it is the row.
@@ -276,8 +334,9 @@ fn question(
         Expiry::At(expression) => format!("toDateTime64({expression}, 3) > now() + INTERVAL 1 HOUR"),
         Expiry::Never | Expiry::Unknown => "1".to_owned(),
     };
+    let named = if frozen.defaults.is_empty() { "*".to_owned() } else { defaults::with(frozen) };
     format!(
-        "WITH sent AS (SELECT * FROM format('RowBinary', '{structure}', unhex('{hex}')) WHERE {lives}) \
+        "WITH sent AS (SELECT {named} FROM format('RowBinary', '{structure}', unhex('{hex}')) WHERE {lives}) \
          SELECT (SELECT uniqExact({row}) FROM sent), uniqExactIf({row}, {row} IN (SELECT {row} FROM sent)), \
          uniqExact({key}) FROM {table} \
          WHERE {time} BETWEEN (SELECT min({time}) FROM sent) AND (SELECT max({time}) FROM sent) \
@@ -288,7 +347,7 @@ fn question(
 /// How rows are compared by the query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Compared {
-    /// Not by all their columns, because some have changed.
+    /// Not by all their columns, because some have changed, or have defaults in some rows.
     is_partial: bool,
     /// Some of the columns are key columns, which no mutation changes.
     has_keys: bool,
@@ -328,8 +387,8 @@ impl SampleFound {
         }
         if is_partial && there > 0 {
             return Presence::Unknown(at(format!(
-                "the columns of the table have changed, and by those that have not {there} of {wanted} rows that were \
-                 looked up are there; they may be rows of other INSERTs. Delete the segment's rows from the table, and \
+                "the columns of the table have changed, or some hold defaults of ClickHouse, and by the others {there} of \
+                 {wanted} rows that were looked up are there; they may be rows of other INSERTs. Delete the segment's rows from the table, and \
                  `sluicegate spool requeue --convert` inserts the whole segment"
             )));
         }

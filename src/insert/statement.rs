@@ -1,5 +1,6 @@
 //! The text of an INSERT, and the format of its body.
 
+use super::defaults;
 use super::failure::Failure;
 use super::native::NativeBlock;
 use super::stream::BodyFormat;
@@ -28,6 +29,10 @@ impl Statement {
         convert: bool,
     ) -> Result<Self, Failure> {
         let into = &frozen.table;
+        let has_defaults = !frozen.defaults.is_empty();
+        if !convert && has_defaults {
+            return Ok(Self { text: defaults::insert(frozen), body_format: BodyFormat::Rows(Vec::new()) });
+        }
         if !convert {
             let columns = list(frozen.columns.iter().map(|(name, _)| name.as_str()));
             let (format, body_format) = match format {
@@ -51,37 +56,43 @@ impl Statement {
             .iter()
             .filter_map(|(name, type_name)| {
                 let column = now.iter().find(|column| column.name == *name && is_insertable(column))?;
-                Some((name.as_str(), converted(name, type_name, &column.type_name)))
+                Some((name.as_str(), converted(name, type_name, &column.type_name, has_defaults)))
             })
             .collect();
         if kept.is_empty() {
             return Err(Failure::hold(format!("{into} has none of the segment's columns")));
         }
         let structure = structure(frozen);
+        // Aliases of the same names: a default expression means the value that was written.
+        let with = if has_defaults { format!("WITH {} ", defaults::with(frozen)) } else { String::new() };
         let columns = list(kept.iter().map(|(name, _)| *name));
         let values: Vec<&str> = kept.iter().map(|(_, value)| value.as_str()).collect();
         let values = values.join(", ");
         Ok(Self {
-            text: format!("INSERT INTO {into} ({columns}) SELECT {values} FROM input('{structure}') FORMAT RowBinary"),
+            text: format!(
+                "INSERT INTO {into} ({columns}) {with}SELECT {values} FROM input('{structure}') FORMAT RowBinary"
+            ),
             body_format: BodyFormat::Rows(Vec::new()),
         })
     }
 }
 
 /// The expression that converts a column to its present type. ClickHouse refuses a row with a value that
-/// does not fit: a value is never wrapped, and a number that an Enum lacks is never stored.
-fn converted(name: &str, was: &str, is: &str) -> String {
+/// does not fit: a value is never wrapped, and a number that an Enum lacks is never stored. The name is an
+/// alias already if the row `is_named` by a WITH clause.
+fn converted(name: &str, was: &str, is: &str, is_named: bool) -> String {
     let column = quoted(name);
     if was == is {
         return column;
     }
     let is_enum = |type_name: &str| type_name.contains("Enum8(") || type_name.contains("Enum16(");
     let to = literal(is);
+    let alias = if is_named { String::new() } else { format!(" AS {column}") };
     // By name: the numbers of an Enum may have changed, and a cast between two Enums does not check them.
     if is_enum(was) && is_enum(is) {
-        return format!("CAST(toString({column}), '{to}') AS {column}");
+        return format!("CAST(toString({column}), '{to}'){alias}");
     }
-    format!("accurateCast({column}, '{to}') AS {column}")
+    format!("accurateCast({column}, '{to}'){alias}")
 }
 
 /// Escapes a text for a string literal in SQL.
@@ -91,7 +102,7 @@ fn literal(text: &str) -> String {
 
 /// A segment's names and types, as the text between the quotes of a literal.
 pub(super) fn structure(frozen: &Frozen) -> String {
-    let columns: Vec<String> = frozen.columns.iter().map(|(name, kind)| format!("{} {kind}", quoted(name))).collect();
+    let columns: Vec<String> = frozen.parts().iter().map(|(name, kind)| format!("{} {kind}", quoted(name))).collect();
     literal(&columns.join(", "))
 }
 
@@ -143,12 +154,12 @@ pub(super) fn advice_for(columns: &[(String, String)], now: &[ColumnDescription]
     )
 }
 
-fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+pub(super) fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.map(quoted).collect::<Vec<_>>().join(", ")
 }
 
 fn is_insertable(column: &ColumnDescription) -> bool {
-    matches!(column.default_kind.as_str(), "" | "DEFAULT")
+    matches!(column.default_kind.as_str(), "" | "DEFAULT" | "EPHEMERAL")
 }
 
 #[cfg(test)]
@@ -157,13 +168,14 @@ mod tests {
 
     #[test]
     fn what_is_converted_is_cast_exactly_and_enums_by_their_names() {
-        assert_eq!(converted("a", "Int64", "Int64"), "`a`");
-        assert_eq!(converted("a", "Int64", "Int8"), "accurateCast(`a`, 'Int8') AS `a`");
+        assert_eq!(converted("a", "Int64", "Int64", false), "`a`");
+        assert_eq!(converted("a", "Int64", "Int8", false), "accurateCast(`a`, 'Int8') AS `a`");
         assert_eq!(
-            converted("a", "Enum8('x' = 1)", "Nullable(Enum16('it\\'s' = 2))"),
+            converted("a", "Enum8('x' = 1)", "Nullable(Enum16('it\\'s' = 2))", false),
             "CAST(toString(`a`), 'Nullable(Enum16(\\'it\\\\\\'s\\' = 2))') AS `a`"
         );
-        assert_eq!(converted("a", "Enum8('x' = 1)", "String"), "accurateCast(`a`, 'String') AS `a`");
+        assert_eq!(converted("a", "Int64", "Int8", true), "accurateCast(`a`, 'Int8')");
+        assert_eq!(converted("a", "Enum8('x' = 1)", "String", false), "accurateCast(`a`, 'String') AS `a`");
     }
 
     #[test]

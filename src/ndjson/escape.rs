@@ -5,6 +5,7 @@ use super::scan::string_end;
 /// Decodes the string whose opening quote is at `at` into `text`, which is emptied first. Returns the
 /// offset after the closing quote; `None` when there is no valid string, or it contains an unpaired
 /// surrogate.
+#[inline(always)]
 pub(crate) fn decode(body: &[u8], at: usize, text: &mut Vec<u8>) -> Option<usize> {
     text.clear();
     if body.get(at) != Some(&b'"') {

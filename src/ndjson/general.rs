@@ -11,6 +11,8 @@ use super::LineCode;
 use super::keys::{Keys, ambiguous};
 use super::row::{RowBuilder, ServerCells};
 use super::skip::{SkipError, skip_space, skip_string, skip_value};
+use super::values::json::Paths;
+use super::values::nested::{Tuples, Workspace};
 use super::values::{self, JsonToken, ValueError};
 use crate::limits;
 use crate::schema::{Field, KeyTarget, Plan};
@@ -38,6 +40,29 @@ impl Rejection {
 
     fn of_field(code: LineCode, field: &Field, message: String) -> Self {
         Self { code, column: Some(Arc::clone(&field.name)), message }
+    }
+}
+
+/// The workspace of the slow path.
+#[derive(Default)]
+struct Decoded {
+    text: String,
+    tuples: Tuples,
+    paths: Paths,
+}
+
+impl Workspace for Decoded {
+    fn decode<'a>(&'a mut self, raw: &'a [u8]) -> Option<&'a [u8]> {
+        self.text = decode(std::str::from_utf8(raw).ok()?)?.into_owned();
+        Some(self.text.as_bytes())
+    }
+
+    fn tuples(&mut self) -> &mut Tuples {
+        &mut self.tuples
+    }
+
+    fn paths(&mut self) -> &mut Paths {
+        &mut self.paths
     }
 }
 
@@ -70,6 +95,7 @@ pub(crate) fn encode_line(
         return Err(Rejection::new(LineCode::NotAnObject, message));
     }
     let mut keys = Keys::default();
+    let mut workspace = Decoded::default();
     let mut members = Members { text, at: start };
     while let Some((raw_key, value)) = members.next() {
         let key = decode(raw_key);
@@ -92,7 +118,7 @@ pub(crate) fn encode_line(
         };
         keys.any_known = true;
         if let Some(field) = plan.fields().get(index) {
-            encode_field(index, field, value, server, builder)?;
+            encode_field(index, field, value, server, &mut workspace, builder)?;
         }
     }
     if let Some(rejection) = keys.reject(plan) {
@@ -135,6 +161,7 @@ fn encode_field(
     field: &Field,
     raw: &str,
     server: &ServerCells,
+    workspace: &mut Decoded,
     builder: &mut RowBuilder,
 ) -> Result<(), Rejection> {
     if builder.check_new(index).is_err() {
@@ -144,27 +171,27 @@ fn encode_field(
     let text: Cow<'_, str>;
     let token = match raw.as_bytes().first() {
         Some(b'"') => {
-            text = decode(raw).ok_or_else(|| {
-                let message = format!("the text {} has an unpaired surrogate", excerpt(raw));
-                Rejection::of_field(LineCode::InvalidJson, field, message)
-            })?;
+            text = decode(raw).ok_or_else(|| reject_value(field, raw, ValueError::Surrogate))?;
             JsonToken::Text(text.as_bytes())
         }
         Some(b'{' | b'[') => JsonToken::Nested(raw.as_bytes()),
         _ => JsonToken::of_bare(raw.as_bytes()),
     };
-    builder.put(index, server, |out| values::write(field, token, out)).map_err(|error| {
-        let type_name = excerpt(&field.type_name);
-        let (code, message) = match error {
-            ValueError::Mismatch => {
-                (LineCode::TypeMismatch, format!("{} is not a value of type {type_name}", excerpt(raw)))
-            }
-            ValueError::OutOfRange => {
-                (LineCode::OutOfRange, format!("{} is out of the range of type {type_name}", excerpt(raw)))
-            }
-        };
-        Rejection::of_field(code, field, message)
-    })
+    let written = builder.put(index, server, |out| values::write_field(field, token, workspace, out));
+    written.map_err(|error| reject_value(field, raw, error))
+}
+
+fn reject_value(field: &Field, raw: &str, error: ValueError) -> Rejection {
+    let (type_name, value) = (excerpt(&field.type_name), excerpt(raw));
+    let (code, message) = match error {
+        ValueError::Mismatch => (LineCode::TypeMismatch, format!("{value} is not a value of type {type_name}")),
+        ValueError::OutOfRange => (LineCode::OutOfRange, format!("{value} is out of the range of type {type_name}")),
+        ValueError::Surrogate => (LineCode::InvalidJson, format!("the text {value} has an unpaired surrogate")),
+        ValueError::Duplicate => {
+            (LineCode::DuplicateField, format!("{value} has two values for one element or path of type {type_name}"))
+        }
+    };
+    Rejection::of_field(code, field, message)
 }
 
 /// The first [`EXCERPT_CHARS`] characters of a value or a key, for a message.

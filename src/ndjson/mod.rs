@@ -24,13 +24,25 @@
 //!   says: below 10^11 seconds, below 10^14 milliseconds, below 10^17 microseconds, else nanoseconds.
 //!   A fraction is a fraction of that unit. ClickHouse takes seconds, or ticks of a DateTime64,
 //!   depending on its version.
-//! - A line must be valid JSON, including values that are skipped or stored as text: no control
-//!   bytes and no unknown escapes in strings; no leading zeros, plus signs or `inf` in numbers; no
-//!   trailing commas. A line is one object, not an array of objects.
+//! - A number in a Decimal column fits by its value, however many digits it is written with. Digits behind
+//!   the last one of the type are cut, as in ClickHouse; a text that only begins like a number (`1.2.3`,
+//!   `1e`, `.`) is a `type_mismatch`. A minute or second above 59 in a Time or Time64 column is not carried
+//!   over. A number in a Time64 column is ticks, as in ClickHouse with every version.
+//! - Escapes are decoded in every string: in quoted numbers, which ClickHouse refuses then, and in the keys
+//!   of a Tuple, which it does not find then.
+//! - A Tuple with names may also be an array of all its elements, which ClickHouse refuses.
+//! - A quoted number is a value of a Decimal in a Variant too, where ClickHouse looks for another type.
+//! - A Variant takes a value as ClickHouse 26.7 does with every version: 26.9 takes 0 and 1 for numbers
+//!   where there is a Bool too.
+//! - A key that comes twice in one object of a JSON value is a `duplicate_field`, as in ClickHouse 25.8; later
+//!   versions take some. An integer of more than 64 bits is `out_of_range`; 26.9 makes a text of it.
+//! - A line must be valid JSON, including the inside of values, and values that are skipped or stored as
+//!   text: no control bytes and no unknown escapes in strings; no leading zeros, plus signs or `inf` in
+//!   numbers; no trailing commas, and no keys without quotes. A line is one object, not an array of objects.
 //! - Unpaired surrogates are rejected in strings that are values of columns (ClickHouse stores an
 //!   unpaired low surrogate as invalid UTF-8), and so is a line that is not UTF-8. Unpaired surrogates are
 //!   accepted in skipped values, in keys that no column has, and inside an object or array that is
-//!   stored as its text. With [`InvalidText::Replace`] all invalid text becomes U+FFFD, wherever it is.
+//!   stored as its text in a String. With [`InvalidText::Replace`] all invalid text becomes U+FFFD, wherever it is.
 //! - Keys match column names as in ClickHouse since 26.5, with every version: exactly, else without
 //!   regard to the case of ASCII letters. A key that then matches several columns, and two keys of one
 //!   column, are a `duplicate_field`.
@@ -79,6 +91,7 @@ use self::lines::{Lines, end_of_line, trim_end};
 use self::order::KeyOrder;
 use self::row::{RowBuilder, ServerCells};
 use self::utf8::Utf8Window;
+use self::values::nested::InPlace;
 use self::walk::Walk;
 use crate::batch::Batch;
 use crate::limits;
@@ -138,6 +151,8 @@ pub struct RowEncoder {
     server: ServerCells,
     /// A string value with its escapes decoded.
     scratch: Vec<u8>,
+    /// For values inside of values.
+    workspace: InPlace,
     /// The column whose values identify events (`--dedup-field`).
     identifying: Option<String>,
     /// What is stored of a client's address.
@@ -154,6 +169,7 @@ impl RowEncoder {
             builder: RowBuilder::new(&plan),
             server: ServerCells::default(),
             scratch: Vec::new(),
+            workspace: InPlace::default(),
             identifying: None,
             address_form: AddressForm::default(),
             identifier: None,
@@ -351,6 +367,7 @@ impl RowEncoder {
             builder: &mut self.builder,
             server: &self.server,
             scratch: &mut self.scratch,
+            workspace: &mut self.workspace,
             invalid_text: self.invalid_text,
         };
         let end = walk.line(body, start);

@@ -178,7 +178,7 @@ impl RowBuilder {
         for (index, field) in fields.iter().enumerate().skip(self.next) {
             match self.side_cells.get(index).filter(|cell| cell.row == self.row) {
                 Some(cell) => self.rows.put_range_of(&self.side, cell.range.clone()),
-                None => self.rows.put_slice(&field.default),
+                None => self.rows.put_slice(&field.absent.missing),
             }
             server.put_run(index + 1, &mut self.rows);
         }

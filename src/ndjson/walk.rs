@@ -15,6 +15,7 @@ use super::order::KeyOrder;
 use super::repair::has_unpaired_surrogate;
 use super::row::{RowBuilder, ServerCells};
 use super::skip::{skip_scalar, skip_space, skip_value};
+use super::values::nested::InPlace;
 use super::values::text::plain_string;
 use super::values::{self, JsonToken};
 use crate::schema::{Field, KeyTarget, Plan};
@@ -26,6 +27,7 @@ pub(crate) struct Walk<'a> {
     pub(crate) builder: &'a mut RowBuilder,
     pub(crate) server: &'a ServerCells,
     pub(crate) scratch: &'a mut Vec<u8>,
+    pub(crate) workspace: &'a mut InPlace,
     pub(crate) invalid_text: InvalidText,
 }
 
@@ -120,7 +122,7 @@ impl Walk<'_> {
     fn field(&mut self, index: usize, body: &[u8], at: usize) -> Option<usize> {
         let field = self.plan.fields().get(index)?;
         self.builder.check_new(index).ok()?;
-        let read = self.builder.put(index, self.server, |out| values::read(field, body, at, out).ok_or(()));
+        let read = self.builder.put(index, self.server, |out| values::read_field(field, body, at, out).ok_or(()));
         match read {
             Ok(end) => Some(end),
             Err(()) => self.unusual(index, field, body, at),
@@ -150,7 +152,8 @@ impl Walk<'_> {
                 }
             }
         };
-        self.builder.put(index, self.server, |out| values::write(field, token, out)).ok()?;
+        let workspace = &mut *self.workspace;
+        self.builder.put(index, self.server, |out| values::write_field(field, token, workspace, out)).ok()?;
         Some(end)
     }
 }

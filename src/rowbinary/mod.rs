@@ -1,4 +1,4 @@
-//! Writing ClickHouse's RowBinary format: fixed-size values and length-prefixed strings.
+//! ClickHouse's types, and writing of its RowBinary format: fixed-size values and length-prefixed strings.
 //!
 //! A row in RowBinary is the concatenation of its values, little-endian, without separators
 //! (<https://clickhouse.com/docs/interfaces/formats/RowBinary>). [`RowBuffer`] writes into space that
@@ -8,11 +8,15 @@
 //! the surplus. This needs no `unsafe`: the capacity check of a growing vector would cost as much as
 //! the bounds check.
 
+mod data_type;
 mod skip;
+mod wide;
 
 use std::ops::Range;
 
+pub use data_type::{DataType, TYPE_DEPTH_MAX};
 pub use skip::{fixed_width, leb128, skip_value};
+pub use wide::Wide;
 
 /// Strings up to this many bytes are copied as one block of this size: one wide load and store.
 const SHORT: usize = 32;
@@ -188,6 +192,28 @@ impl RowBuffer {
         self.put([rest as u8]);
     }
 
+    /// Replaces the byte at `at`, which was put as a place for it, by a length in LEB128. The bytes behind it
+    /// move only if the length takes more than a byte.
+    pub fn set_length(&mut self, at: usize, length: usize) {
+        if length >= 0x80 {
+            let more = length.ilog2() as usize / 7;
+            let end = self.used;
+            self.put_zeros(more);
+            if at < end {
+                self.space.copy_within(at + 1..end, at + 1 + more);
+            }
+        }
+        let mut rest = length;
+        for byte in self.space.iter_mut().take(self.used).skip(at) {
+            *byte = (rest as u8) | 0x80;
+            rest >>= 7;
+            if rest == 0 {
+                *byte &= 0x7f;
+                break;
+            }
+        }
+    }
+
     #[cold]
     #[inline(never)]
     fn put_growing(&mut self, bytes: &[u8]) {
@@ -282,6 +308,23 @@ mod tests {
                 }
                 prop_assert_eq!(buffer.written(), &twin[..]);
                 prop_assert_eq!(buffer.len(), twin.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_length_is_put_where_a_place_was_kept_for_it() {
+        for length in [0, 1, 127, 128, 129, 16_383, 16_384, 2_097_151, 2_097_152] {
+            for space in [0, 4, 4096] {
+                let mut buffer = RowBuffer::with_space(space);
+                buffer.put(*b"ab");
+                buffer.put([0]);
+                buffer.put_slice(b"what follows");
+                buffer.set_length(2, length);
+                let mut twin = b"ab".to_vec();
+                leb128(&mut twin, length);
+                twin.extend_from_slice(b"what follows");
+                assert_eq!(buffer.written(), twin, "{length}");
             }
         }
     }

@@ -2,19 +2,53 @@
 
 use std::str::FromStr;
 
-use clickhouse_rowbinary::TypeDesc;
-
-use crate::rowbinary::RowBuffer;
+use super::variant::VariantTypes;
+use crate::rowbinary::{DataType, RowBuffer};
 
 /// The supported types, for messages.
-pub(super) const SUPPORTED: &str = "Int8 to Int64, UInt8 to UInt64, Float32, Float64, Bool, \
-    String, FixedString, UUID, Date, Date32, DateTime, DateTime64, IPv4, IPv6, Enum8, Enum16, \
-    and Nullable and LowCardinality of them";
+pub(super) const SUPPORTED: &str = "all integers and decimals, Float32, Float64, BFloat16, Bool, String, \
+    FixedString, UUID, Date, Date32, DateTime, DateTime64, Time, Time64, IPv4, IPv6, Enum8, Enum16, the geo \
+    types, JSON, and Nullable, LowCardinality, Array, Map, Tuple, Nested and Variant of them";
 
-/// The type of a column without `Nullable` and `LowCardinality`. `Nullable` is a flag of [`Field`];
-/// a `LowCardinality(T)` value is encoded as `T`.
-///
-/// [`Field`]: super::Field
+/// A place for values: the column itself, the elements of an array, the keys or values of a map, or an
+/// element of a tuple. A column is a tree of cells, as deep as its type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cell {
+    /// The type, without `Nullable` and `LowCardinality`: a `LowCardinality(T)` value is encoded as `T`.
+    pub column_type: ColumnType,
+    /// True for `Nullable`: a byte precedes the value, 1 for NULL.
+    pub nullable: bool,
+    /// The RowBinary value of `null`: NULL if the cell is `Nullable`, else the type's default.
+    pub null: Box<[u8]>,
+}
+
+impl Cell {
+    /// The cell of this type; `zone` is the server's time zone.
+    ///
+    /// # Errors
+    ///
+    /// Why no values of the type are read.
+    pub(super) fn compile(data_type: &DataType, zone: &str) -> Result<Self, String> {
+        let inner = match data_type {
+            DataType::LowCardinality(inner) => &**inner,
+            other => other,
+        };
+        let (inner, nullable) = match inner {
+            DataType::Nullable(inner) => (&**inner, true),
+            other => (other, false),
+        };
+        let column_type = ColumnType::compile(inner, zone)?;
+        let mut null = RowBuffer::default();
+        if nullable {
+            null.put([1]);
+        } else {
+            column_type.put_default(&mut null);
+        }
+        Ok(Self { column_type, nullable, null: null.written().into() })
+    }
+}
+
+/// The type of a cell without `Nullable` and `LowCardinality`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ColumnType {
     /// `String`
@@ -25,10 +59,25 @@ pub enum ColumnType {
     Signed(u8),
     /// `UInt8` to `UInt64`, with the width in bytes
     Unsigned(u8),
+    /// `Int128` and `Int256`, with the width in bytes
+    WideSigned(u8),
+    /// `UInt128` and `UInt256`, with the width in bytes
+    WideUnsigned(u8),
+    /// `Decimal`: an integer of 10^-`scale`
+    Decimal {
+        /// Decimal digits, 1 to 76.
+        precision: u8,
+        /// Digits after the point.
+        scale: u8,
+        /// The width of the integer in bytes.
+        width: u8,
+    },
     /// `Float32`
     Float32,
     /// `Float64`
     Float64,
+    /// `BFloat16`
+    BFloat16,
     /// `Bool`
     Bool,
     /// `UUID`
@@ -46,6 +95,10 @@ pub enum ColumnType {
         /// The time zone of text without an offset.
         zone: Zone,
     },
+    /// `Time`: seconds, `i32`
+    Time,
+    /// `Time64`: ticks, `i64`; with the decimal digits of a second's fraction, 0 to 9
+    Time64(u8),
     /// `IPv4`
     Ipv4,
     /// `IPv6`
@@ -54,76 +107,124 @@ pub enum ColumnType {
     Enum8(EnumElements),
     /// `Enum16`
     Enum16(EnumElements),
+    /// `Array`: the number of elements, and the elements
+    Array(Box<Cell>),
+    /// `Map`: the number of entries, and key and value of each
+    Map(Box<[Cell; 2]>),
+    /// `Tuple`: its elements in order
+    Tuple(TupleElements),
+    /// `Variant`: the index of a type, and a value of it
+    Variant(VariantTypes),
+    /// `JSON`: its text
+    Json,
 }
 
 impl ColumnType {
-    /// The type without its wrappers, and whether it is `Nullable`; or why it is not supported.
-    pub(super) fn compile(described: &TypeDesc, zone: &str) -> Result<(Self, bool), String> {
-        match described {
-            TypeDesc::LowCardinality(inner) => match **inner {
-                TypeDesc::LowCardinality(_) => Err("LowCardinality inside itself".to_owned()),
-                _ => Self::compile(inner, zone),
-            },
-            TypeDesc::Nullable(inner) => match **inner {
-                TypeDesc::Nullable(_) | TypeDesc::LowCardinality(_) => Err("Nullable of a wrapped type".to_owned()),
-                _ => Ok((Self::plain(inner, zone)?, true)),
-            },
-            plain => Ok((Self::plain(plain, zone)?, false)),
-        }
-    }
-
-    fn plain(described: &TypeDesc, server_zone: &str) -> Result<Self, String> {
+    /// The type; or why it is not supported.
+    fn compile(data_type: &DataType, server_zone: &str) -> Result<Self, String> {
         let zone_of = |zone: &Option<String>| Zone::parse(zone.as_deref().unwrap_or(server_zone));
-        Ok(match described {
-            TypeDesc::String => Self::String,
-            TypeDesc::FixedString { length } => Self::FixedString(*length),
-            TypeDesc::Int8 => Self::Signed(1),
-            TypeDesc::Int16 => Self::Signed(2),
-            TypeDesc::Int32 => Self::Signed(4),
-            TypeDesc::Int64 => Self::Signed(8),
-            TypeDesc::UInt8 => Self::Unsigned(1),
-            TypeDesc::UInt16 => Self::Unsigned(2),
-            TypeDesc::UInt32 => Self::Unsigned(4),
-            TypeDesc::UInt64 => Self::Unsigned(8),
-            TypeDesc::Float32 => Self::Float32,
-            TypeDesc::Float64 => Self::Float64,
-            TypeDesc::Bool => Self::Bool,
-            TypeDesc::Uuid => Self::Uuid,
-            TypeDesc::Date => Self::Date,
-            TypeDesc::Date32 => Self::Date32,
-            TypeDesc::DateTime { timezone } => Self::DateTime(zone_of(timezone)?),
-            TypeDesc::DateTime64 { precision, timezone } => {
-                if *precision > 9 {
-                    return Err("more than 9 decimal places of a second".to_owned());
-                }
-                Self::DateTime64 { precision: *precision, zone: zone_of(timezone)? }
+        Ok(match data_type {
+            DataType::String => Self::String,
+            DataType::FixedString(length) => Self::FixedString(*length),
+            DataType::Signed(width @ ..=8) => Self::Signed(*width),
+            DataType::Signed(width) => Self::WideSigned(*width),
+            DataType::Unsigned(width @ ..=8) => Self::Unsigned(*width),
+            DataType::Unsigned(width) => Self::WideUnsigned(*width),
+            DataType::Decimal { precision, scale } => {
+                Self::Decimal { precision: *precision, scale: *scale, width: DataType::decimal_width(*precision) }
             }
-            TypeDesc::Ipv4 => Self::Ipv4,
-            TypeDesc::Ipv6 => Self::Ipv6,
-            TypeDesc::Enum8(elements) => {
-                Self::Enum8(EnumElements::new(elements.iter().map(|(name, value)| (name, i16::from(*value))))?)
+            DataType::Float32 => Self::Float32,
+            DataType::Float64 => Self::Float64,
+            DataType::BFloat16 => Self::BFloat16,
+            DataType::Bool => Self::Bool,
+            DataType::Uuid => Self::Uuid,
+            DataType::Date => Self::Date,
+            DataType::Date32 => Self::Date32,
+            DataType::DateTime { zone } => Self::DateTime(zone_of(zone)?),
+            DataType::DateTime64 { precision, zone } => {
+                Self::DateTime64 { precision: *precision, zone: zone_of(zone)? }
             }
-            TypeDesc::Enum16(elements) => {
-                Self::Enum16(EnumElements::new(elements.iter().map(|(name, value)| (name, *value)))?)
+            DataType::Time => Self::Time,
+            DataType::Time64 { precision } => Self::Time64(*precision),
+            DataType::Ipv4 => Self::Ipv4,
+            DataType::Ipv6 => Self::Ipv6,
+            DataType::Enum8(elements) => Self::Enum8(EnumElements::new(elements)?),
+            DataType::Enum16(elements) => Self::Enum16(EnumElements::new(elements)?),
+            DataType::Array(inner) => Self::Array(Box::new(Cell::compile(inner, server_zone)?)),
+            DataType::Map(key, value) => {
+                Self::Map(Box::new([Cell::compile(key, server_zone)?, Cell::compile(value, server_zone)?]))
             }
-            other => return Err(format!("no values of {} are read", other.type_name())),
+            DataType::Tuple(elements) => Self::Tuple(TupleElements::compile(elements, server_zone)?),
+            DataType::Variant(types) => Self::Variant(VariantTypes::compile(types, server_zone)?),
+            DataType::Json => Self::Json,
+            DataType::Nullable(_) => return Err("Nullable of a wrapped type".to_owned()),
+            DataType::LowCardinality(_) => return Err("LowCardinality of a wrapped type".to_owned()),
+            DataType::AggregateFunction => {
+                return Err("no client can send the state of an aggregate function".to_owned());
+            }
         })
     }
 
-    /// Writes ClickHouse's default value of the type: zero, the empty string, 1970-01-01, or the
-    /// smallest value of an enum.
+    /// Writes ClickHouse's default value of the type: zero, nothing, 1970-01-01, or the smallest value of
+    /// an enum.
     pub fn put_default(&self, out: &mut RowBuffer) {
         match self {
-            Self::String | Self::Bool => out.put([0]),
+            Self::String | Self::Bool | Self::Array(_) | Self::Map(_) => out.put([0]),
             Self::FixedString(length) => out.put_zeros(*length),
             Self::Signed(width) | Self::Unsigned(width) => out.put_integer(0, *width),
-            Self::Date => out.put([0; 2]),
-            Self::Float32 | Self::Date32 | Self::DateTime(_) | Self::Ipv4 => out.put([0; 4]),
-            Self::Float64 | Self::DateTime64 { .. } => out.put([0; 8]),
+            Self::WideSigned(width) | Self::WideUnsigned(width) | Self::Decimal { width, .. } => {
+                out.put_zeros(usize::from(*width));
+            }
+            Self::Date | Self::BFloat16 => out.put([0; 2]),
+            Self::Float32 | Self::Date32 | Self::DateTime(_) | Self::Time | Self::Ipv4 => out.put([0; 4]),
+            Self::Float64 | Self::DateTime64 { .. } | Self::Time64(_) => out.put([0; 8]),
             Self::Uuid | Self::Ipv6 => out.put([0; 16]),
             Self::Enum8(elements) => out.put_integer(elements.smallest() as u64, 1),
             Self::Enum16(elements) => out.put_integer(elements.smallest() as u64, 2),
+            Self::Variant(_) => out.put([u8::MAX]),
+            Self::Json => out.put_string(b"{}"),
+            Self::Tuple(elements) => elements.cells.iter().for_each(|cell| out.put_slice(&cell.null)),
         }
+    }
+}
+
+/// The elements of a Tuple.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TupleElements {
+    /// The elements in order.
+    pub cells: Box<[Cell]>,
+    /// The names of the elements in order, and then their indexes by name; both are empty if the elements
+    /// have no names.
+    names: Box<[Box<str>]>,
+    by_name: Box<[u16]>,
+}
+
+impl TupleElements {
+    fn compile(elements: &[(Option<String>, DataType)], zone: &str) -> Result<Self, String> {
+        let last = u16::try_from(elements.len()).map_err(|_| "a Tuple with more than 65535 elements".to_owned())?;
+        let cells: Result<Vec<Cell>, String> =
+            elements.iter().map(|(_, element)| Cell::compile(element, zone)).collect();
+        let names: Vec<Box<str>> = elements.iter().filter_map(|(name, _)| name.as_deref().map(Box::from)).collect();
+        let mut by_name: Vec<u16> = (0..last).take(names.len()).collect();
+        by_name.sort_by_key(|index| names.get(usize::from(*index)));
+        Ok(Self { cells: cells?.into(), names: names.into(), by_name: by_name.into() })
+    }
+
+    /// True if the elements have names. Such a Tuple is an object, or an array of all its elements.
+    pub fn are_named(&self) -> bool {
+        !self.names.is_empty()
+    }
+
+    /// The name of an element.
+    pub fn name(&self, index: usize) -> Option<&str> {
+        self.names.get(index).map(|name| &**name)
+    }
+
+    /// The index of the element of this name. The case of letters counts, as in ClickHouse.
+    pub fn index(&self, name: &[u8]) -> Option<usize> {
+        let name_of = |index: &u16| self.name(usize::from(*index)).unwrap_or_default().as_bytes();
+        let at = self.by_name.binary_search_by(|index| name_of(index).cmp(name)).ok()?;
+        self.by_name.get(at).map(|index| usize::from(*index))
     }
 }
 
@@ -169,9 +270,9 @@ pub struct EnumElements {
 }
 
 impl EnumElements {
-    fn new<'a>(elements: impl Iterator<Item = (&'a String, i16)>) -> Result<Self, String> {
+    fn new(elements: &[(String, i16)]) -> Result<Self, String> {
         let mut by_name: Vec<(Box<[u8]>, i16)> =
-            elements.map(|(name, value)| (name.as_bytes().into(), value)).collect();
+            elements.iter().map(|(name, value)| (name.as_bytes().into(), *value)).collect();
         by_name.sort();
         let mut values: Vec<i16> = by_name.iter().map(|(_, value)| *value).collect();
         values.sort_unstable();

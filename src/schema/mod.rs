@@ -11,8 +11,8 @@
 
 mod column_type;
 mod differences;
-mod escapes;
 mod names;
+mod variant;
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,12 +20,13 @@ use std::sync::Arc;
 use clickhouse_rowbinary::io::{write_string, write_uvarint};
 use serde::{Deserialize, Serialize};
 
-pub use column_type::{ColumnType, EnumElements, Zone};
+pub use column_type::{Cell, ColumnType, EnumElements, TupleElements, Zone};
 pub use differences::Differences;
 pub(crate) use names::{KeyTarget, Names};
+pub use variant::VariantTypes;
 
 use crate::limits;
-use crate::rowbinary::RowBuffer;
+use crate::rowbinary::DataType;
 
 /// The schema of the table at one time. A change of the table's columns publishes a new version.
 #[derive(Debug)]
@@ -61,7 +62,8 @@ pub struct ColumnDescription {
 /// The source of a column's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The event's field with the column's name; the type's default if the event lacks it.
+    /// The event's field with the column's name; if the event lacks it, the column's default, or else the
+    /// type's.
     Field,
     /// The client's address, taken from the connection.
     ClientAddress,
@@ -88,6 +90,18 @@ pub struct PlanColumn {
     pub type_name: String,
     /// The source of its values.
     pub source: Source,
+    /// Its default expression, if it has one and clients fill it. Then a byte precedes each value in a row:
+    /// 1 for the default, and the value behind it is not used.
+    pub default: Option<ColumnDefault>,
+}
+
+/// The default expression of a column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ColumnDefault {
+    /// The expression, as ClickHouse wrote it. It may name other columns.
+    pub expression: String,
+    /// True for an EPHEMERAL column, whose values are not stored: the expressions of others name it.
+    pub ephemeral: bool,
 }
 
 /// A column that clients fill.
@@ -96,13 +110,36 @@ pub struct Field {
     /// The column's name, shared with the errors that name it.
     pub name: std::sync::Arc<str>,
     /// The column's type, spelled as by ClickHouse, for messages.
-    pub type_name: String,
-    /// The parsed type, without `Nullable` and `LowCardinality`.
-    pub column_type: ColumnType,
-    /// True for `Nullable`: a byte precedes the value, 1 for NULL.
-    pub nullable: bool,
-    /// The RowBinary value of an event without this field.
-    pub default: Box<[u8]>,
+    pub type_name: Box<str>,
+    /// The parsed type.
+    pub cell: Cell,
+    /// Bytes of 0 in front of a value that is not null: one for a default expression, and one for
+    /// `Nullable`.
+    pub lead: u8,
+    /// The bytes of an event without a value for this field.
+    pub absent: Box<Absent>,
+}
+
+/// The bytes of an event without a value for a field.
+#[derive(Clone, Debug)]
+pub struct Absent {
+    /// If the event lacks the field.
+    pub missing: Box<[u8]>,
+    /// If the field is `null`.
+    pub null: Box<[u8]>,
+}
+
+impl Field {
+    fn new(name: &str, type_name: &str, cell: Cell, has_default: bool) -> Self {
+        let (missing, null) = match (has_default, cell.nullable) {
+            (false, _) => (cell.null.to_vec(), cell.null.to_vec()),
+            (true, false) => ([&[1], &*cell.null].concat(), [&[1], &*cell.null].concat()),
+            (true, true) => ([&[1], &*cell.null].concat(), [&[0], &*cell.null].concat()),
+        };
+        let lead = u8::from(has_default) + u8::from(cell.nullable);
+        let absent = Absent { missing: missing.into(), null: null.into() };
+        Self { name: name.into(), type_name: type_name.into(), cell, lead, absent: Box::new(absent) }
+    }
 }
 
 /// Which addresses are stored.
@@ -136,30 +173,35 @@ pub struct Plan {
     /// after the last field. So there is one run more than there are fields.
     server_runs: Vec<Vec<ServerColumn>>,
     names: Names,
+    /// See [`Plan::unfillable`].
+    unfillable: Vec<String>,
 }
 
 impl Plan {
     /// Compiles the columns of `DESCRIBE TABLE`.
     ///
     /// `server_timezone` is ClickHouse's answer to `SELECT timezone()`: the time zone of a column
-    /// whose type names none. MATERIALIZED, ALIAS and EPHEMERAL columns are not part of an INSERT
-    /// and are left out.
+    /// whose type names none. MATERIALIZED and ALIAS columns are not part of an INSERT and are left out.
     ///
     /// # Errors
     ///
     /// The first column that can't be filled, with the reason.
     pub fn compile(columns: &[ColumnDescription], server_timezone: &str) -> Result<Self, SchemaError> {
-        let mut plan =
-            Self { columns: Vec::new(), fields: Vec::new(), server_runs: vec![Vec::new()], names: Names::default() };
+        let mut plan = Self {
+            columns: Vec::new(),
+            fields: Vec::new(),
+            server_runs: vec![Vec::new()],
+            names: Names::default(),
+            unfillable: Vec::new(),
+        };
         for column in columns {
             match column.default_kind.as_str() {
-                "" => plan.add(column, server_timezone)?,
-                "MATERIALIZED" | "ALIAS" | "EPHEMERAL" => {}
+                "" | "DEFAULT" | "EPHEMERAL" => plan.add(column, server_timezone)?,
+                "MATERIALIZED" | "ALIAS" => {}
                 default_kind => {
-                    return Err(SchemaError::DefaultExpression {
+                    return Err(SchemaError::UnknownDefault {
                         column: column.name.clone(),
                         default_kind: default_kind.to_owned(),
-                        expression: column.default_expression.clone(),
                     });
                 }
             }
@@ -186,6 +228,12 @@ impl Plan {
     /// The columns of the INSERT, in order.
     pub fn columns(&self) -> &[PlanColumn] {
         &self.columns
+    }
+
+    /// The columns that no client can fill, because their values are states of aggregate functions. They are
+    /// not part of an INSERT, and get their defaults.
+    pub fn unfillable(&self) -> &[String] {
+        &self.unfillable
     }
 
     /// The columns that a client fills, in the table's order.
@@ -256,34 +304,32 @@ impl Plan {
             type_name: column.type_name.clone(),
             reason,
         };
-        let described = clickhouse_rowbinary::parse_type_desc(&escapes::decoded(&column.type_name))
-            .map_err(|error| unsupported(error.to_string()))?;
-        let (column_type, nullable) = ColumnType::compile(&described, zone).map_err(unsupported)?;
-        let source = source_of(&column.name, &column_type);
+        let data_type = DataType::parse(&column.type_name).map_err(unsupported)?;
+        if data_type == DataType::AggregateFunction {
+            self.unfillable.push(column.name.clone());
+            return Ok(());
+        }
+        let cell = Cell::compile(&data_type, zone).map_err(unsupported)?;
+        let source = source_of(&column.name, &cell.column_type);
+        let mut default = None;
         match source {
             Source::Field => {
-                let mut default = RowBuffer::default();
-                if nullable {
-                    default.put([1]);
-                } else {
-                    column_type.put_default(&mut default);
-                }
-                self.fields.push(Field {
-                    name: column.name.as_str().into(),
-                    type_name: column.type_name.clone(),
-                    column_type,
-                    nullable,
-                    default: default.written().into(),
+                default = (!column.default_kind.is_empty()).then(|| ColumnDefault {
+                    expression: column.default_expression.clone(),
+                    ephemeral: column.default_kind == "EPHEMERAL",
                 });
+                self.fields.push(Field::new(&column.name, &column.type_name, cell, default.is_some()));
                 self.server_runs.push(Vec::new());
             }
             Source::ClientAddress | Source::ServerTime => {
+                let Cell { column_type, nullable, .. } = cell;
                 if let Some(run) = self.server_runs.last_mut() {
                     run.push(ServerColumn { source, column_type, nullable });
                 }
             }
         }
-        self.columns.push(PlanColumn { name: column.name.clone(), type_name: column.type_name.clone(), source });
+        let (name, type_name) = (column.name.clone(), column.type_name.clone());
+        self.columns.push(PlanColumn { name, type_name, source, default });
         Ok(())
     }
 }
@@ -340,14 +386,12 @@ pub enum SchemaError {
         /// Why it is not supported.
         reason: String,
     },
-    /// A column has a default expression.
-    DefaultExpression {
+    /// The default of a column is of a kind that this version does not know.
+    UnknownDefault {
         /// The column's name.
         column: String,
-        /// `DEFAULT`, or a kind that this version does not know.
+        /// The kind.
         default_kind: String,
-        /// The expression.
-        expression: String,
     },
     /// A column that the client's address does not always fit.
     NarrowAddress(String),
@@ -373,12 +417,9 @@ impl fmt::Display for SchemaError {
                  supported are {}",
                 column_type::SUPPORTED
             ),
-            Self::DefaultExpression { column, default_kind, expression } => write!(
-                f,
-                "column `{column}` has {default_kind} {expression}, and default expressions are not \
-                 supported yet: remove it (ALTER TABLE … MODIFY COLUMN … REMOVE DEFAULT) or make \
-                 the column MATERIALIZED"
-            ),
+            Self::UnknownDefault { column, default_kind } => {
+                write!(f, "column `{column}` has a default of the kind {default_kind}, which is not known")
+            }
             Self::NarrowAddress(column) => write!(
                 f,
                 "column `{column}` is an IPv4, and a client's address may be an IPv6 one: make it \

@@ -23,6 +23,7 @@ fn every_column_has_its_source() {
         column("ip", "LowCardinality(String)", ""),
         column("l", "JSON", "ALIAS"),
         column("e", "String", "EPHEMERAL"),
+        column("d", "String", "DEFAULT"),
         column("server_time", "DateTime64(3)", ""),
         column("b", "Nullable(String)", ""),
     ])
@@ -34,14 +35,19 @@ fn every_column_has_its_source() {
         [
             ("a", Source::Field),
             ("ip", Source::ClientAddress),
+            ("e", Source::Field),
+            ("d", Source::Field),
             ("server_time", Source::ServerTime),
             ("b", Source::Field),
         ]
     );
+    let ephemeral: Vec<Option<bool>> =
+        plan.columns().iter().map(|column| column.default.as_ref().map(|default| default.ephemeral)).collect();
+    assert_eq!(ephemeral, [None, None, Some(true), Some(false), None, None]);
     let runs: Vec<usize> = plan.server_runs().iter().map(Vec::len).collect();
-    assert_eq!(runs, [0, 2, 0]);
-    assert_eq!(plan.target(b"b"), KeyTarget::Field(1));
-    for key in ["m", "l", "e", "c", ""] {
+    assert_eq!(runs, [0, 1, 0, 1, 0]);
+    assert_eq!(plan.target(b"b"), KeyTarget::Field(3));
+    for key in ["m", "l", "c", ""] {
         assert_eq!(plan.target(key.as_bytes()), KeyTarget::Unknown, "{key}");
     }
     for key in ["ip", "IP", "server_time", "Server_Time"] {
@@ -70,7 +76,7 @@ fn the_header_spells_types_as_clickhouse_does() {
     let type_name = r"Enum8('it\'s' = 1, 'b\\c' = 2, 'x,y' = 3, 'q = 4' = 5)";
     let plan = compile(&[column("a", type_name, "")]).unwrap();
     assert!(plan.rowbinary_header().unwrap().ends_with(type_name.as_bytes()));
-    let ColumnType::Enum8(elements) = &plan.fields()[0].column_type else {
+    let ColumnType::Enum8(elements) = &plan.fields()[0].cell.column_type else {
         panic!("{:?}", plan.fields());
     };
     for (name, value) in [("it's", 1), ("b\\c", 2), ("x,y", 3), ("q = 4", 5)] {
@@ -81,21 +87,16 @@ fn the_header_spells_types_as_clickhouse_does() {
 #[test]
 fn an_unsupported_column_is_named_in_the_error() {
     for type_name in [
-        "Array(String)",
-        "Map(String, String)",
-        "Tuple(a Int8)",
-        "JSON",
-        "Int128",
-        "UInt256",
-        "Decimal(9, 2)",
+        "JSON(a UInt8)",
         "Nothing",
         "Dynamic",
-        "Variant(String, Int8)",
-        "Point",
+        "Variant(String, Dynamic)",
+        "Array(Nothing)",
+        "Tuple(a Int8, b AggregateFunction(sum, UInt64))",
         "gibberish(",
         "DateTime('Mars/Olympus')",
-        "LowCardinality(Array(String))",
-        "BFloat16",
+        "LowCardinality(LowCardinality(String))",
+        "Nullable(Nullable(String))",
         "",
     ] {
         let error = compile(&[column("the_column", type_name, "")]).unwrap_err();
@@ -103,8 +104,8 @@ fn an_unsupported_column_is_named_in_the_error() {
         assert!(matches!(error, SchemaError::UnsupportedType { .. }), "{message}");
         assert!(message.contains("the_column") && message.contains("UUID"), "{message}");
     }
-    let error = compile(&[column("the_column", "DateTime", "DEFAULT")]).unwrap_err();
-    assert!(error.to_string().contains("`the_column` has DEFAULT now()"), "{error}");
+    let error = compile(&[column("the_column", "DateTime", "SURPRISE")]).unwrap_err();
+    assert!(error.to_string().contains("`the_column` has a default of the kind SURPRISE"), "{error}");
     assert_eq!(compile(&[]).unwrap_err(), SchemaError::NoColumns);
     let only = [column("m", "Int8", "MATERIALIZED")];
     assert_eq!(compile(&only).unwrap_err(), SchemaError::NoColumns);
@@ -114,10 +115,57 @@ fn an_unsupported_column_is_named_in_the_error() {
 }
 
 #[test]
+fn a_state_of_an_aggregate_function_is_left_to_clickhouse() {
+    let plan = compile(&[column("a", "Int8", ""), column("s", "AggregateFunction(uniq, String)", "")]).unwrap();
+    assert_eq!(plan.columns().len(), 1);
+    assert_eq!(plan.unfillable(), ["s"]);
+    assert_eq!(plan.target(b"s"), KeyTarget::Unknown);
+    let only = [column("s", "AggregateFunction(uniq, String)", "")];
+    assert_eq!(compile(&only).unwrap_err(), SchemaError::NoColumns);
+}
+
+#[test]
+fn a_byte_in_front_of_a_value_says_whether_the_column_gets_its_default() {
+    for (type_name, default_kind, lead, missing, null) in [
+        ("UInt8", "", 0, &[0][..], &[0][..]),
+        ("UInt8", "DEFAULT", 1, &[1, 0], &[1, 0]),
+        ("Array(UInt8)", "EPHEMERAL", 1, &[1, 0], &[1, 0]),
+        ("Nullable(UInt16)", "", 1, &[1], &[1]),
+        ("Nullable(UInt16)", "DEFAULT", 2, &[1, 1], &[0, 1]),
+    ] {
+        let plan = compile(&[column("x", type_name, default_kind)]).unwrap();
+        let field = &plan.fields()[0];
+        assert_eq!(
+            (field.lead, &*field.absent.missing, &*field.absent.null),
+            (lead, missing, null),
+            "{type_name} {default_kind}"
+        );
+    }
+}
+
+#[test]
+fn the_default_of_a_nested_type_is_that_of_its_elements() {
+    for (type_name, expected) in [
+        ("Array(UInt8)", &[0][..]),
+        ("Map(String, UInt8)", &[0]),
+        ("Tuple(a UInt16, b Nullable(String), c Array(String), d Enum8('x' = 5))", &[0, 0, 1, 0, 5]),
+        ("Point", &[0; 16]),
+        ("Int256", &[0; 32]),
+        ("Decimal(38, 2)", &[0; 16]),
+        ("Nullable(Tuple(a UInt8))", &[1]),
+        ("Variant(String, UInt8)", &[255]),
+        ("JSON", b"\x02{}"),
+    ] {
+        let plan = compile(&[column("x", type_name, "")]).unwrap();
+        assert_eq!(&*plan.fields()[0].cell.null, expected, "{type_name}");
+    }
+}
+
+#[test]
 fn a_column_without_a_time_zone_has_the_servers() {
     let type_of = |type_name: &str, zone: &str| {
         let plan = Plan::compile(&[column("x", type_name, "")], zone);
-        plan.map(|plan| plan.fields()[0].column_type.clone())
+        plan.map(|plan| plan.fields()[0].cell.column_type.clone())
     };
     assert_eq!(type_of("DateTime", "Etc/UTC"), Ok(ColumnType::DateTime(Zone::Utc)));
     assert_eq!(

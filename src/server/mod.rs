@@ -49,6 +49,7 @@ use crate::clickhouse::settings::InsertFormat;
 use crate::clickhouse::watcher::Watcher;
 use crate::config::Settings;
 use crate::handoff::{Handoff, Lifecycle, Published};
+use crate::insert::native;
 use crate::intake::Shared;
 use crate::intake::addresses::ConnectionsPerAddress;
 use crate::intake::budget::ByteBudget;
@@ -254,17 +255,23 @@ fn first_version(settings: &Settings, table: &TableDescription) -> Result<Schema
     if let Some(field) = &settings.dedup_field {
         plan.require_field(field)?;
     }
+    for column in plan.unfillable() {
+        tracing::warn!(
+            column,
+            "no client can fill this column, which holds states of an aggregate function; it gets its default"
+        );
+    }
     let frozen = table.freeze(&plan, &settings.table());
     warn_of_format(&frozen, settings.insert_format);
     Ok(SchemaVersion::new(plan, frozen.to_bytes()))
 }
 
 fn warn_of_format(frozen: &Frozen, format: InsertFormat) {
-    if format == InsertFormat::Native && !frozen.is_safe_as_native() {
-        tracing::warn!(
-            "--insert-format native is not used for this table, because the table has an Enum, whose values ClickHouse \
-             does not check in that format, or because ClickHouse is too old to check types; rows are sent as RowBinary"
-        );
+    if format != InsertFormat::Native {
+        return;
+    }
+    if let Some(reason) = native::why_not(frozen) {
+        tracing::warn!(reason, "--insert-format native is not used for this table, and its rows are sent as RowBinary");
     }
 }
 

@@ -158,3 +158,20 @@ fn a_segment_with_an_enum_is_not_sent_unchecked() {
     server.wait_for_rows(clickhouse, &format!("{database}.kinds"), 2);
     assert_eq!(clickhouse.query(&format!("SELECT DISTINCT kind FROM {database}.kinds")).trim(), "b");
 }
+
+#[test]
+fn a_table_that_native_can_not_do_is_sent_as_rowbinary_and_the_start_says_so() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    clickhouse.query(&format!(
+        "CREATE TABLE {database}.lists (number UInt32, tags Array(String)) ENGINE = MergeTree ORDER BY number \
+         SETTINGS non_replicated_deduplication_window = 100"
+    ));
+    let flags = ["--table", "lists"];
+    let server = Server::start_with_environment(clickhouse, &database, &flags, &environment("native", "zstd"));
+    assert!(server.log().contains("the values of column `tags` of type Array(String)"), "{}", server.log());
+    assert_eq!(post(server.address(), "/api/lists", br#"{"number":1,"tags":["a","b"]}"#).status, 200);
+    server.wait_for_rows(clickhouse, &format!("{database}.lists"), 1);
+    assert_eq!(clickhouse.query(&format!("SELECT tags FROM {database}.lists FORMAT TSV")).trim(), "['a','b']");
+    assert!(server.stop().success());
+}

@@ -193,14 +193,18 @@ fn rows_of_every_type_that_are_there_after_a_restart_are_recognised(variant: Var
     let columns = "event LowCardinality(String), sequence Int64, small Float32, large Float64, text Nullable(String), \
                    few LowCardinality(Nullable(String)), four FixedString(4), id UUID, day Date, far Date32, \
                    at DateTime('Asia/Tokyo'), exact DateTime64(6, 'UTC'), v4 IPv4, v6 IPv6, kind Enum8('a' = 1, 'b' = 2), \
-                   yes Bool, `it's \\\\ odd` UInt64, ip IPv6, server_time DateTime64(3)";
+                   yes Bool, `it's \\\\ odd` UInt64, tags Array(Nullable(String)), attributes Map(String, Float32), \
+                   pair Tuple(a UInt8, `b c` String), price Decimal(18, 4), wide Int256, place Point, span Time64(3), \
+                   ip IPv6, server_time DateTime64(3)";
     // Of every row but each third something is missing.
     let line = |number: i64| match number % 3 {
         0 => format!(
             "{{\"event\":\"it's\",\"sequence\":{number},\"small\":0.1,\"large\":-1e-300,\"text\":\"a\\\\\\tb'\",\
              \"few\":\"few\",\"four\":\"ab\",\"id\":\"61f0c404-5cb3-11e7-907b-a6006ad3dba0\",\"day\":\"2026-11-25\",\
              \"far\":\"1925-01-01\",\"at\":\"2026-11-25 01:02:03\",\"exact\":\"2026-11-25 01:02:03.456789\",\
-             \"v4\":\"1.2.3.4\",\"v6\":\"2001:db8::1\",\"kind\":\"b\",\"yes\":true,\"it's \\\\ odd\":7}}\n"
+             \"v4\":\"1.2.3.4\",\"v6\":\"2001:db8::1\",\"kind\":\"b\",\"yes\":true,\"it's \\\\ odd\":7,\"tags\":[\"it's\",null],\
+             \"attributes\":{{\"a'\":0.1}},\"pair\":{{\"b c\":\"x\",\"a\":1}},\"price\":-0.0001,\"wide\":-12345678901234567890,\
+             \"place\":[0.1,-1e300],\"span\":\"-12:34:56.789\"}}\n"
         ),
         1 => format!("{{\"event\":\"\",\"sequence\":{number},\"large\":-0.0}}\n"),
         _ => event(number),
@@ -213,6 +217,42 @@ fn rows_of_every_type_that_are_there_after_a_restart_are_recognised(variant: Var
     let odd = format!("SELECT sum(`it's \\\\ odd`) FROM {}.events", unanswered.database);
     assert_eq!(unanswered.clickhouse.query(&odd).trim(), "700");
     assert!(!unanswered.server.log().contains("another one"), "{}", unanswered.server.log());
+}
+
+const WITH_DEFAULTS: &str = "event String, sequence Int64, doubled Int64 DEFAULT sequence * 2, made DateTime64(9) DEFAULT \
+                             now64(9), note String DEFAULT 'none', prefix String EPHEMERAL 'p', \
+                             name String DEFAULT concat(prefix, event), ip String, server_time DateTime";
+
+#[test]
+fn rows_whose_defaults_clickhouse_computed_are_recognised() {
+    let line =
+        |number: i64| format!("{{\"event\":\"e\",\"sequence\":{number},\"note\":\"{number}\",\"prefix\":\"x\"}}\n");
+    let mut unanswered = Unanswered::new(Variant::USUAL, WITH_DEFAULTS, 20, line);
+    unanswered.restart();
+    unanswered.forwarder.lose_answers(false);
+    unanswered.server.wait_until_drained();
+    assert_eq!(unanswered.stored(), (0..20).collect::<Vec<_>>());
+    let sums = format!("SELECT sum(doubled), any(name), uniqExact(note) FROM {}.events", unanswered.database);
+    assert_eq!(unanswered.clickhouse.query(&sums).trim(), "380\txe\t20");
+    assert!(!unanswered.server.log().contains("another one"), "{}", unanswered.server.log());
+}
+
+#[test]
+fn rows_that_may_differ_in_a_column_with_defaults_are_not_taken_for_each_other() {
+    // Half of the rows have a note of their own, and the others its default.
+    let line = |number: i64| match number % 2 {
+        0 => format!("{{\"event\":\"e\",\"sequence\":{number},\"note\":\"{number}\"}}\n"),
+        _ => format!("{{\"event\":\"e\",\"sequence\":{number}}}\n"),
+    };
+    let mut unanswered = Unanswered::new(Variant::USUAL, WITH_DEFAULTS, 20, line);
+    unanswered.restart();
+    unanswered.forwarder.lose_answers(false);
+    let ready = || unanswered.server.admin_get("/readyz").text();
+    wait_for(|| unanswered.server.log(), || ready().contains("some hold defaults of ClickHouse").then_some(()));
+    unanswered.delete("true");
+    unanswered.requeue(&[]);
+    unanswered.server.wait_until_drained();
+    assert_eq!(unanswered.stored(), (0..20).collect::<Vec<_>>());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use sluicegate::batch::Batch;
 use sluicegate::ndjson::{EncodeLimits, EncodeRefusal, InvalidText, Origin, Report, RowEncoder};
 use sluicegate::schema::{ColumnDescription, Plan};
 
-const COLUMNS: [(&str, &str); 20] = [
+const COLUMNS: [(&str, &str); 27] = [
     ("t", "DateTime('UTC')"),
     ("s", "String"),
     ("l", "LowCardinality(String)"),
@@ -32,6 +32,13 @@ const COLUMNS: [(&str, &str); 20] = [
     ("w", "IPv6"),
     ("two", "UInt8"),
     ("TWO", "UInt8"),
+    ("wide", "Int256"),
+    ("dec", "Decimal(18, 3)"),
+    ("bf", "BFloat16"),
+    ("day", "Time64(3)"),
+    ("list", "Array(Nullable(Int16))"),
+    ("map", "Map(String, Array(String))"),
+    ("obj", "Tuple(a UInt8, b Nullable(String), s Array(Tuple(x Int8, y String)))"),
 ];
 
 const LIMITS: EncodeLimits = EncodeLimits { line_bytes_max: 4096, events_max: 1000, encoded_bytes_max: 1 << 20 };

@@ -111,7 +111,15 @@ fn check_server(
     };
     report.add(Severity::Info, format!("columns of {name}:"));
     for column in plan.columns() {
-        report.add(Severity::Info, format!("  {} {}: {}", column.name, column.type_name, column.source));
+        let default = match &column.default {
+            Some(default) if default.ephemeral => format!(", else EPHEMERAL {}", default.expression),
+            Some(default) => format!(", else DEFAULT {}", default.expression),
+            None => String::new(),
+        };
+        report.add(Severity::Info, format!("  {} {}: {}{default}", column.name, column.type_name, column.source));
+    }
+    for column in plan.unfillable() {
+        report.add(Severity::Warning, format!("  {column}: no client can fill it, so it gets its default"));
     }
     if let Err(error) = settings.dedup_field.as_ref().map_or(Ok(()), |field| plan.require_field(field)) {
         report.add(Severity::Error, error.to_string());

@@ -2,6 +2,8 @@
 
 mod bodies;
 mod invalid_text;
+mod nested;
+mod scalars;
 mod slices;
 mod times;
 mod twin;

@@ -4,7 +4,7 @@
 use super::*;
 use proptest::prelude::*;
 
-const TABLE: [(&str, &str); 16] = [
+const TABLE: [(&str, &str); 27] = [
     ("t", "DateTime('UTC')"),
     ("s", "String"),
     ("ip", "IPv6"),
@@ -21,6 +21,17 @@ const TABLE: [(&str, &str); 16] = [
     ("d", "Nullable(Date)"),
     ("two", "UInt8"),
     ("TWO", "UInt8"),
+    ("wide", "Int256"),
+    ("dec", "Decimal(18, 3)"),
+    ("bf", "BFloat16"),
+    ("list", "Array(Nullable(Int16))"),
+    ("texts", "Array(String)"),
+    ("map", "Map(String, UInt64)"),
+    ("days", "Map(Date, Array(Bool))"),
+    ("pair", "Tuple(Float64, String)"),
+    ("obj", "Tuple(a UInt8, b Nullable(String), s Array(Tuple(x Int8, y String)))"),
+    ("any", "Variant(Array(String), Bool, Int64, String)"),
+    ("sub", "Nested(a UInt8, b Map(String, String))"),
 ];
 
 fn key() -> impl Strategy<Value = String> {
@@ -68,14 +79,41 @@ fn value() -> impl Strategy<Value = String> {
         "1e3",
         "00",
     ]);
-    let nested = prop::sample::select(vec![
-        "[1, {\"s\":[null]}]",
-        "{\"a\":{\"s\":\"\\ud800\"}}",
-        "[1,]",
-        "{\"a\" 1}",
-        "[\"\\q\"]",
-    ]);
+    let nested = prop_oneof![
+        prop::sample::select(vec![
+            "[1,2,null]",
+            "[ 1 , -2 ]",
+            "[[1,\"x\"]]",
+            "[1.5,\"x\"]",
+            "[\"a\",\"\\u00e4\",5,{\"a\":1}]",
+            "[\"\\ud800\"]",
+            "{\"a\":1}",
+            "{\"a\":\"7\",\"\\u0062\":2}",
+            "{\"2020-12-01\":[true,false],\"2021-02-29\":[]}",
+            "{\"2020-12-01\":[],\"2020-12-02\":[1]}",
+            "{\"a\":1,\"b\":null,\"s\":[{\"x\":1,\"y\":\"z\"},{\"y\":\"z\",\"x\":1},[2,\"q\"],{}]}",
+            "{\"s\":[],\"b\":\"x\",\"unknown\":{\"s\":[1]}}",
+            "{\"b\":\"x\",\"a\":1,\"a\":2}",
+            "{\"a\":1,\"a\":2}",
+            "[{\"a\":1,\"b\":{\"k\":\"v\"}},null,{\"b\":{\"k\":1}}]",
+            "[300]",
+        ]),
+        prop::sample::select(vec![
+            "[1, {\"s\":[null]}]",
+            "{\"a\":{\"s\":\"\\ud800\"}}",
+            "[1,]",
+            "{\"a\" 1}",
+            "[\"\\q\"]",
+        ])
+    ];
+    let inside = ("[1a]|\"[a-c]\"|null|1\\.5|\\[\\]|\\{\"a\":2\\}", "[ ,:]{1,2}", "[abxy]{1,2}");
+    let inside = prop::collection::vec(inside, 0..4).prop_map(|parts| {
+        let members: Vec<String> = parts.iter().map(|(value, _, key)| format!("\"{key}\":{value}")).collect();
+        let elements: Vec<&str> = parts.iter().flat_map(|(value, between, _)| [&**value, &**between]).collect();
+        [format!("{{{}}}", members.join(",")), format!("[{}", elements.concat().trim_end_matches(',').to_owned() + "]")]
+    });
     prop_oneof![
+        3 => (inside, any::<bool>()).prop_map(|(both, object)| both[usize::from(object)].clone()),
         8 => usual.prop_map(str::to_owned),
         2 => any::<i64>().prop_map(|value| value.to_string()),
         2 => (-300i32..300).prop_map(|value| value.to_string()),
@@ -84,7 +122,7 @@ fn value() -> impl Strategy<Value = String> {
         1 => (0u32..4_000_000_000).prop_map(|value| format!("\"{value}\"")),
         2 => "\"([ -!#-\\[\\]-~]|п|😀|\\\\n|\\\\u00e4|\\\\ud83d\\\\ude00){0,40}\"",
         1 => "\"([a-c]|п|\\\\ud83d|\\\\ude00|\\\\ufffd){0,4}\"",
-        1 => nested.prop_map(str::to_owned),
+        4 => nested.prop_map(str::to_owned),
         1 => "[-0-9.eE+\"a\\\\u{}:,]{0,8}",
     ]
 }

@@ -11,7 +11,7 @@ use crate::rowbinary::RowBuffer;
 ///
 /// Numbers differ in length from line to line, so the branch that ends a loop over digits is often
 /// mispredicted; up to seven digits are parsed without a loop.
-#[inline]
+#[inline(always)]
 fn plain_digits(body: &[u8], at: usize) -> Option<(u64, usize)> {
     let word = u64::from_le_bytes(*body.get(at..)?.first_chunk()?);
     let count = leading_digits(word);
@@ -60,7 +60,7 @@ fn many_digits(body: &[u8], at: usize) -> Option<(u64, usize)> {
     (1..=18).contains(&count).then_some((value, at + count))
 }
 
-#[inline]
+#[inline(always)]
 pub(super) fn read_signed(width: u8, body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
     let negative = body.get(at) == Some(&b'-');
     let (value, end) = plain_digits(body, at + usize::from(negative))?;
@@ -70,6 +70,12 @@ pub(super) fn read_signed(width: u8, body: &[u8], at: usize, out: &mut RowBuffer
     }
     out.put_integer(value as u64, width);
     Some(end)
+}
+
+/// [`plain_digits`] for rarer types.
+#[inline(never)]
+pub(super) fn few_digits(body: &[u8], at: usize) -> Option<(u64, usize)> {
+    plain_digits(body, at)
 }
 
 #[inline]
@@ -148,7 +154,7 @@ pub(super) fn write_unsigned(width: u8, token: JsonToken<'_>, out: &mut RowBuffe
 }
 
 /// The text of the number at `at`, and the offset after it.
-fn bare_number(body: &[u8], at: usize) -> Option<(&str, usize)> {
+pub(super) fn bare_number(body: &[u8], at: usize) -> Option<(&str, usize)> {
     let end = skip_number(body, at)?;
     let text = std::str::from_utf8(body.get(at..end)?).ok()?;
     Some((text, end))
@@ -201,6 +207,22 @@ pub(super) fn write_float32(token: JsonToken<'_>, out: &mut RowBuffer) -> Result
 pub(super) fn write_float64(token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
     let value: f64 = float(token, |value: &f64| value.is_infinite())?;
     out.put(value.to_le_bytes());
+    Ok(())
+}
+
+/// The upper half of a Float32, which is how ClickHouse rounds: towards zero.
+fn put_bfloat16(value: f32, out: &mut RowBuffer) {
+    out.put(((value.to_bits() >> 16) as u16).to_le_bytes());
+}
+
+pub(super) fn read_bfloat16(body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
+    let (text, end) = bare_number(body, at)?;
+    put_bfloat16(f32::from_str(text).ok().filter(|value| value.is_finite())?, out);
+    Some(end)
+}
+
+pub(super) fn write_bfloat16(token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
+    put_bfloat16(float(token, |value: &f32| value.is_infinite())?, out);
     Ok(())
 }
 

@@ -17,7 +17,7 @@ pub(in crate::ndjson) fn plain_string(body: &[u8], at: usize) -> Option<(usize, 
     }
 }
 
-#[inline]
+#[inline(always)]
 pub(super) fn read(body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
     let (start, length, end) = plain_string(body, at)?;
     out.put_string_of(body, start, length);

@@ -69,7 +69,7 @@ fn read_fraction(text: &[u8]) -> Option<(u32, usize)> {
     Some((value * 10u32.pow(9 - count), count as usize))
 }
 
-#[inline]
+#[inline(always)]
 pub(super) fn read_date_time(zone: Zone, body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
     let (moment, end) = read_moment(zone, body, at)?;
     out.put(u32::try_from(moment.seconds).ok()?.to_le_bytes());
