@@ -5,8 +5,6 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::wait_for;
-
 /// Holds the namespace; goes with its value.
 pub struct SmallDisk {
     holder: Child,

@@ -4,9 +4,9 @@
 //! seed.
 
 mod inserting;
+mod lives;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use crossbeam::channel::{Receiver, unbounded};
 
@@ -21,9 +21,6 @@ use crate::limits;
 use crate::spool::committer::Turn;
 use crate::spool::journal::Journal;
 use inserting::read;
-
-/// Number of lives in a plain run of the tests.
-const SEEDS: u64 = 2000;
 
 /// Length of `frozen`, chosen so that the identity block has more than one page and can be torn.
 const FROZEN: usize = 5000;
@@ -76,20 +73,6 @@ struct Life {
 }
 
 type Reached = BTreeMap<&'static str, u64>;
-
-/// The states that a thousand lives must reach.
-const RARE_STATES: [&str; 10] = [
-    "a batch waits for the next segment",
-    "a sync of the committer fails",
-    "a sync of the journal fails",
-    "a group is refused",
-    "a segment can't be sealed",
-    "the journal goes on in its other file",
-    "a start finds two segments without a seal",
-    "a start on a full disk",
-    "an attempt is open at a start",
-    "a segment is cut at a start",
-];
 
 impl Life {
     fn new(seed: u64, kind: Kind) -> Self {
@@ -464,63 +447,6 @@ impl Life {
             let is_kept = !self.disk.files_in(&self.config.dir.join("t/damaged")).is_empty();
             let is_held = !self.process.as_ref().unwrap().waiting.is_empty();
             assert!(is_held || is_kept, "what is damaged is gone, and nobody was told");
-        }
-    }
-}
-
-/// Runs `life`, and prints its seed if it fails.
-fn with_seed<T>(seed: u64, life: impl FnOnce() -> T) -> T {
-    catch_unwind(AssertUnwindSafe(life)).unwrap_or_else(|panic| {
-        eprintln!(
-            "seed {seed} failed; again: SIM_FIRST_SEED={seed} SIM_SEEDS=1 cargo test --lib what_was_acknowledged"
-        );
-        resume_unwind(panic)
-    })
-}
-
-fn seeds() -> std::ops::Range<u64> {
-    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let first = number("SIM_FIRST_SEED").unwrap_or(0);
-    first..first + number("SIM_SEEDS").unwrap_or(SEEDS)
-}
-
-#[test]
-fn what_was_acknowledged_is_stored_once_whatever_fails() {
-    let (seeds, mut reached) = (seeds(), Reached::new());
-    let lives = seeds.end - seeds.start;
-    for seed in seeds {
-        let kind = match seed % 4 {
-            0 | 1 => Kind { durability: Durability::Sync, flips: false },
-            2 => Kind { durability: Durability::Written, flips: false },
-            _ => Kind { durability: Durability::Sync, flips: true },
-        };
-        let life = || {
-            let mut life = Life::new(seed, kind);
-            life.live(40, None);
-            life.reached
-        };
-        for (state, times) in with_seed(seed, life) {
-            *reached.entry(state).or_default() += times;
-        }
-    }
-    eprintln!("{lives} lives reached {reached:?}");
-    let missed: Vec<_> =
-        RARE_STATES.iter().filter(|state| reached.get(*state).is_none_or(|times| *times == 0)).collect();
-    assert!(lives < 1000 || missed.is_empty(), "no life reached {missed:?}");
-}
-
-#[test]
-fn every_call_may_fail_in_every_way() {
-    let kind = Kind { durability: Durability::Sync, flips: false };
-    for seed in [1, 2, 3] {
-        let mut whole = Life::new(seed, kind);
-        whole.live(8, Some((u64::MAX, Fault::Fails)));
-        for nth in 1..=whole.disk.calls() {
-            for fault in Fault::ALL {
-                let life = || Life::new(seed, kind).live(8, Some((nth, fault)));
-                let outcome = catch_unwind(AssertUnwindSafe(life));
-                assert!(outcome.is_ok(), "seed {seed}: {fault:?} at call {nth}");
-            }
         }
     }
 }
