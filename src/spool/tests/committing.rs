@@ -260,6 +260,10 @@ fn a_disk_that_is_full_at_a_seal_is_said_to_be_full() {
         batch
     };
     assert!(matches!(bench.commit_batch(with_key(b"a", "a")), CommitOutcome::Committed { .. }));
+    // The tripwire, the open segment, and the next one.
+    while disk.files_in(Path::new("/disk/spool/t")).iter().filter(|(name, _)| name.ends_with(".segment")).count() < 3 {
+        thread::yield_now();
+    }
     disk.fill(true);
     // The disk space of the segment is allocated; that of the key log, which the seal needs, is not.
     assert!(matches!(bench.commit_batch(with_key(b"b", "b")), CommitOutcome::Committed { .. }));
