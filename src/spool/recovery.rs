@@ -153,9 +153,10 @@ fn restore_names(layout: &Layout) -> io::Result<()> {
         let path = layout.table_dir().join(&name);
         let kind = if name.ends_with(".sent") { FileKind::Sent } else { FileKind::Segment };
         let found = layout.storage().open(&path).and_then(|file| read_identity(&*file)).ok().flatten();
-        match found.map(|found| found.identity.number).filter(|number| numbers.insert(*number)) {
-            Some(number) => {
-                let right = layout.path(number, kind);
+        let number = found.map(|found| found.identity.number).filter(|number| numbers.insert(*number));
+        // Another renamed segment may have that name.
+        match number.map(|number| layout.path(number, kind)).filter(|right| is_missing(layout, right)) {
+            Some(right) => {
                 tracing::error!(path = %path.display(), to = %right.display(), "a segment was renamed; it gets its name back");
                 layout.storage().rename(&path, &right)?;
             }
@@ -163,6 +164,10 @@ fn restore_names(layout: &Layout) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn is_missing(layout: &Layout, path: &Path) -> bool {
+    layout.storage().open(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// What is readable of one segment, sealed. Nothing if no frame of it was ever acknowledged.

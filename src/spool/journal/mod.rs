@@ -238,6 +238,11 @@ impl Journal {
         self.writer().gone.push(id);
     }
 
+    /// Takes a block out at once, before [`Journal::begin`]: an older release may have changed its state since.
+    pub(super) fn discard(&self, id: BlockId) {
+        self.writer().blocks.remove(&id);
+    }
+
     /// A sync has failed: the process must end.
     #[cfg(test)]
     pub(super) fn is_broken(&self) -> bool {
