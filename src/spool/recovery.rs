@@ -224,8 +224,8 @@ fn remove_done(layout: &Layout, path: &Path) -> io::Result<Option<SealedSegment>
     Ok(None)
 }
 
-/// Forgets the blocks that have no file any more. That of a proven one was removed; any other was taken
-/// away by somebody.
+/// Forgets the blocks that have no file any more. That of a proven one was removed, and a salvaged one was in
+/// `damaged/`; any other was taken away by somebody.
 fn forget_missing(layout: &Layout) -> io::Result<()> {
     let mut found = BTreeSet::new();
     let (segments, damaged) = (layout.list()?.segments, layout.storage().list(&layout.damaged_dir())?);
@@ -239,7 +239,7 @@ fn forget_missing(layout: &Layout) -> io::Result<()> {
             continue;
         }
         let number = id.number;
-        if !block.is_done && !segments.iter().any(|(segment, _)| *segment == number) {
+        if !block.is_done && !block.is_salvaged && !segments.iter().any(|(segment, _)| *segment == number) {
             tracing::error!(
                 segment = %number,
                 "the file of a segment that was not inserted is gone; what of its events ClickHouse does not have is lost"

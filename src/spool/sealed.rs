@@ -292,9 +292,7 @@ impl SealedSegment {
 
     /// Notes durably that another segment has taken this one's place, and what is readable of it.
     pub(super) fn has_been_salvaged(&mut self) -> io::Result<()> {
-        self.change(Change::Salvaged)?;
-        self.layout.journal().forget(self.id());
-        Ok(())
+        self.change(Change::Salvaged)
     }
 
     /// Notes durably that the rows are inserted.

@@ -84,6 +84,7 @@ fn records_are_decoded_as_encoded_and_no_part_of_one_is() {
         table: "t".into(),
         was_sent: true,
         is_done: true,
+        is_salvaged: true,
         rows_inserted: true,
         forced: true,
         suspect: true,
