@@ -12,7 +12,7 @@ use crate::batch::identity::{RequestKey, Summary, of_request};
 use crate::batch::{Batch, CommitOutcome, CommitRefusal, Sequence};
 
 /// A worker's side: submits batches and waits for their outcomes.
-struct Bench {
+pub(super) struct Bench {
     exchange: Arc<TestExchange>,
     sealed: Receiver<SealedSegment>,
     pool: Arc<SegmentPool>,
@@ -26,7 +26,7 @@ impl Bench {
         Self::start_on(Arc::new(Disk), config, inserters)
     }
 
-    fn start_on(storage: Arc<dyn Storage>, config: SpoolConfig, inserters: usize) -> Self {
+    pub(super) fn start_on(storage: Arc<dyn Storage>, config: SpoolConfig, inserters: usize) -> Self {
         let exchange = Arc::new(TestExchange::default());
         let (sender, sealed) = unbounded();
         let (spool, recovered) = Spool::open_on(storage, config).unwrap();
@@ -50,7 +50,7 @@ impl Bench {
         self.commit_batch(batch)
     }
 
-    fn commit_batch(&mut self, mut batch: Batch) -> CommitOutcome {
+    pub(super) fn commit_batch(&mut self, mut batch: Batch) -> CommitOutcome {
         self.sequence = self.sequence.next();
         batch.sequence = self.sequence;
         batch.close();
@@ -64,7 +64,7 @@ impl Bench {
         self.sealed.recv_timeout(Duration::from_secs(60)).unwrap()
     }
 
-    fn finish(self) -> Vec<SealedSegment> {
+    pub(super) fn finish(self) -> Vec<SealedSegment> {
         self.exchange.finish();
         self.thread.join().unwrap();
         self.sealed.try_iter().collect()
@@ -79,7 +79,7 @@ fn run(committer: Committer<TestExchange>, keeper: Keeper) {
     });
 }
 
-fn rows_of(segments: &[SealedSegment]) -> Vec<String> {
+pub(super) fn rows_of(segments: &[SealedSegment]) -> Vec<String> {
     segments.iter().map(|segment| contents(segment).unwrap().0).collect()
 }
 
@@ -242,7 +242,7 @@ fn commit_at_once(config: SpoolConfig, batches: Vec<Batch>) -> Vec<CommitOutcome
     returned.into_iter().map(|returned| returned.outcome).collect()
 }
 
-fn keyed(key: &[u8], body: &[u8], rows: &[&str]) -> Batch {
+pub(super) fn keyed(key: &[u8], body: &[u8], rows: &[&str]) -> Batch {
     let summary = Summary { accepted: rows.len() as u32, rejected: 0, refused: false };
     let mut batch = batch(rows, &[]);
     batch.key = Some(RequestKey::new(of_request("t", key), body, summary));

@@ -1,8 +1,11 @@
 //! Tests of the shelf where committer and keeper meet.
 
+use super::chance::Chance;
+use super::committing::{Bench, keyed, rows_of};
+use super::faulty::FaultyDisk;
 use super::shelf::{Errands, Next, Shelf};
 use super::*;
-use crate::batch::CommitRefusal;
+use crate::batch::{CommitOutcome, CommitRefusal};
 
 /// A shelf, columns, and segments for it.
 struct Meeting {
@@ -64,4 +67,36 @@ fn a_segment_that_was_being_made_when_a_write_failed_is_not_used() {
     assert!(!meeting.shelf.sealed());
     meeting.shelf.put(meeting.segment(3), failed);
     assert_eq!(meeting.take().unwrap().unwrap().number(), SegmentNumber::new(3));
+}
+
+#[test]
+fn whatever_disk_and_table_do_every_batch_is_answered_and_what_is_committed_is_sealed_in_order() {
+    let mut refused = 0;
+    for seed in 0..30 {
+        let (disk, mut chance) = (FaultyDisk::new(seed), Chance::new(seed));
+        let durability = *chance.pick(&[Durability::Sync, Durability::Written]);
+        let dir = "/disk/spool".into();
+        let config = SpoolConfig { dir, durability, batch_rows: 3, batch_bytes: 4096, ..config(Path::new("/")) };
+        let mut bench = Bench::start_on(Arc::new(disk.clone()), config, 1);
+        let (mut expected, mut frozen): (_, &[u8]) = (String::new(), b"frozen");
+        for count in 0..60 {
+            disk.fill(chance.one_in(3));
+            if chance.one_in(5) {
+                frozen = *chance.pick(&[&b"frozen"[..], b"other"]);
+            }
+            let row = format!("{count},");
+            // The log of keys needs room, and so does a row that is longer than the rest of the file.
+            let row = if chance.one_in(8) { row.repeat(2000) } else { row };
+            let mut batch = keyed(row.as_bytes(), b"body", &[&row]);
+            batch.frozen = frozen.into();
+            match bench.commit_batch(batch) {
+                CommitOutcome::Committed { .. } => expected += &row,
+                CommitOutcome::Refused(_) => refused += 1,
+                outcome => panic!("seed {seed}: {outcome:?}"),
+            }
+        }
+        disk.fill(false);
+        assert_eq!(rows_of(&bench.finish()).concat(), expected, "seed {seed}");
+    }
+    assert!(refused > 0);
 }
