@@ -191,6 +191,28 @@ fn a_backup_that_is_put_back_for_a_salvaged_segment_goes_in_under_its_token() {
 }
 
 #[test]
+fn a_backup_that_is_put_back_for_an_unreadable_segment_goes_in_under_its_token() {
+    let (folder, bytes) = sealed(&FRAMES);
+    let (spool, mut segment) = start_with(folder.path(), &bytes);
+    segment.begin_attempt("server", SegmentNumber::new(1)).unwrap();
+    segment.use_up_token().unwrap();
+    let token = segment.token();
+    drop((spool, segment));
+    let path = folder.path().join("spool/t").join(NAME);
+    fs::write(&path, [&[0; 2 * block::BLOCK], &bytes[2 * block::BLOCK..]].concat()).unwrap();
+    for _ in 0..2 {
+        let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
+        assert!(recovered.segments.is_empty());
+        assert_eq!(files(&spool.layout.damaged_dir()), [NAME]);
+        // The next generation of the journal.
+        spool.layout.journal().begin().unwrap();
+    }
+    fs::write(&path, &bytes).unwrap();
+    let (_spool, recovered) = Spool::open(config(folder.path())).unwrap();
+    assert_eq!(recovered.segments[0].token(), token);
+}
+
+#[test]
 fn inserted_rows_are_not_in_the_salvaged_copy() {
     let (folder, bytes) = sealed(&FRAMES);
     let places = places(&bytes);
