@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use crate::clock::unix_ms;
 use crate::config::Settings;
-use crate::spool::{Inspected, Part, SealedSegment, SpoolError, inspect};
+use crate::spool::{Inspected, Part, SealedSegment, SpoolError, inspect, table_folder};
 
 /// Prints a line for each segment.
 ///
@@ -58,7 +58,7 @@ pub fn verify(settings: &Settings, out: &mut impl Write) -> Result<bool, Box<dyn
             }
         }
     }
-    let folder = settings.spool_dir.join(&settings.table);
+    let folder = table_folder(&settings.spool_dir, &settings.table);
     writeln!(out, "{sealed} sealed segments and {others} other files were read in {}", folder.display())?;
     let damaged = folder.join("damaged");
     let kept = damaged.read_dir().map_or(0, Iterator::count);

@@ -14,7 +14,7 @@ use crate::config::{ConfigError, Settings};
 use crate::handoff::Handoff;
 use crate::insert::inserter::{Ends, Inserts};
 use crate::insert::stream::InsertClient;
-use crate::spool::{LedgerSnapshot, Spool, SpoolError, SpoolMetrics};
+use crate::spool::{LedgerSnapshot, Spool, SpoolError, SpoolMetrics, table_folder};
 
 /// Threads that insert: an inserter, and a spare one for the place of a silent attempt.
 const INSERTERS: usize = 2;
@@ -91,7 +91,7 @@ impl std::error::Error for DrainError {}
 /// If the spool can't be opened, or can't be emptied completely.
 pub fn run(settings: &Settings) -> Result<(), DrainError> {
     // Opening the spool would create a missing folder, perhaps in the wrong place.
-    let folder = settings.spool_dir.join(&settings.table);
+    let folder = table_folder(&settings.spool_dir, &settings.table);
     if !folder.is_dir() {
         return Err(DrainError::NoSpool(folder));
     }

@@ -60,6 +60,9 @@ pub(super) fn adopt(layout: &Arc<Layout>) -> io::Result<()> {
         journal.doubt();
     }
     let Listing { segments, .. } = layout.list()?;
+    if !has_tripwire(layout)? {
+        forget_sent(layout, &segments)?;
+    }
     for (number, kind) in segments.iter().copied().filter(|(_, kind)| *kind != FileKind::Copy) {
         adopt_one(layout, number, kind)?;
     }
@@ -112,18 +115,42 @@ fn adopt_one(layout: &Arc<Layout>, number: SegmentNumber, kind: FileKind) -> io:
     Ok(())
 }
 
-/// True if the folder has segments, or had, of a release with a journal.
-fn has_segments_of_this_version(layout: &Layout) -> io::Result<bool> {
-    if layout.storage().open(&layout.path(TRIPWIRE, FileKind::Segment)).is_ok() {
-        return Ok(true);
+/// Forgets what the journal says of segments that have the name which an older release gave them: a start
+/// that failed before it had set the tripwire may have been followed by that release.
+fn forget_sent(layout: &Layout, segments: &[(SegmentNumber, FileKind)]) -> io::Result<()> {
+    for (number, kind) in segments.iter().copied().filter(|(_, kind)| *kind == FileKind::Sent) {
+        if let Some(found) = read_identity(&*layout.storage().open(&layout.path(number, kind))?)? {
+            layout.journal().discard(found.identity.block_id());
+        }
     }
-    for (number, kind) in layout.list()?.segments {
-        let found = read_identity(&*layout.storage().open(&layout.path(number, kind))?)?;
-        if found.is_some_and(|found| found.identity.version == VERSION) {
+    Ok(())
+}
+
+/// True if a table has segments, or had, of a release with a journal.
+fn has_segments_of_this_version(layout: &Layout) -> io::Result<bool> {
+    for table in layout.tables()? {
+        let layout = layout.of_table(&table);
+        // As in a disk's lost+found.
+        let Ok(Listing { segments, .. }) = layout.list() else { continue };
+        if has_tripwire(&layout)? {
             return Ok(true);
+        }
+        for (number, kind) in segments {
+            let found = read_identity(&*layout.storage().open(&layout.path(number, kind))?)?;
+            if found.is_some_and(|found| found.identity.version == VERSION) {
+                return Ok(true);
+            }
         }
     }
     Ok(false)
+}
+
+fn has_tripwire(layout: &Layout) -> io::Result<bool> {
+    match layout.storage().open(&layout.path(TRIPWIRE, FileKind::Segment)) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Notes of every sealed segment, of any table, that what was tried is unknown.
@@ -135,8 +162,14 @@ fn doubt_all(layout: &Arc<Layout>) -> io::Result<()> {
             let Opened::Sealed(segment) = SealedSegment::open(&layout, number, kind)? else { continue };
             if !segment.block().is_done {
                 let attempt = OpenAttempt::unknown(segment.created_ms(), number);
-                let doubtful =
-                    Block { table: table.clone(), was_sent: true, open: Some(attempt), ..segment.block().clone() };
+                let doubtful = Block {
+                    table: table.clone(),
+                    was_sent: true,
+                    // The order may have been carried out.
+                    forced: false,
+                    open: Some(attempt),
+                    ..segment.block().clone()
+                };
                 layout.journal().write(segment.id(), Change::State(doubtful))?;
             }
         }
@@ -146,8 +179,7 @@ fn doubt_all(layout: &Arc<Layout>) -> io::Result<()> {
 
 /// Makes the segment that no older release reads.
 fn set_tripwire(layout: &Layout) -> io::Result<()> {
-    let path = layout.path(TRIPWIRE, FileKind::Segment);
-    if layout.storage().open(&path).is_ok() {
+    if has_tripwire(layout)? {
         return Ok(());
     }
     let identity = Identity {
@@ -159,7 +191,7 @@ fn set_tripwire(layout: &Layout) -> io::Result<()> {
         first_position: Position::new(1),
         frozen: Vec::new(),
     };
-    storage::replace(layout.storage(), &path, &identity.encode())?;
+    storage::replace(layout.storage(), &layout.path(TRIPWIRE, FileKind::Segment), &identity.encode())?;
     layout.sync_table_dir()
 }
 
@@ -201,9 +233,9 @@ fn progress(bytes: &[u8], id: BlockId) -> Option<Block> {
     })
 }
 
-/// The cut of the segment with this number and name, as an older release left it; `None` if it is not
-/// cut. A damaged one has no pieces: the segment may be sent neither whole nor in pieces.
-pub(super) fn cut(layout: &Layout, number: SegmentNumber, name: &str) -> io::Result<Option<Cut>> {
+/// The cut of the segment with this number and a name that `is_its`, as an older release left it; `None` if
+/// it is not cut. A damaged one has no pieces: the segment may be sent neither whole nor in pieces.
+pub(super) fn cut(layout: &Layout, number: SegmentNumber, is_its: impl Fn(&str) -> bool) -> io::Result<Option<Cut>> {
     let file = match layout.storage().open(&layout.cut_path(number)) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -212,7 +244,7 @@ pub(super) fn cut(layout: &Layout, number: SegmentNumber, name: &str) -> io::Res
     let mut text = vec![0; usize::try_from(file.len()?).unwrap_or(CUT_BYTES_MAX).min(CUT_BYTES_MAX)];
     let len = read_up_to(&*file, &mut text, 0)?;
     let json = checked(text.get(..len).unwrap_or_default());
-    let found = json.and_then(|json| sonic_rs::from_slice::<CutFile>(json).ok()).filter(|cut| cut.token == name);
+    let found = json.and_then(|json| sonic_rs::from_slice::<CutFile>(json).ok()).filter(|cut| is_its(&cut.token));
     Ok(Some(match found {
         Some(CutFile { pieces, refused_are_sent, refused_are_stored, .. }) => {
             Cut { pieces, refused_are_sent, refused_are_stored }

@@ -76,6 +76,11 @@ impl Identity {
         BlockId { epoch: self.epoch, number: self.number }
     }
 
+    /// What the names of all segments with this identity begin with.
+    pub(super) fn name(&self) -> String {
+        format!("{}-{:016x}-{}", self.node_id, self.epoch.get(), self.number)
+    }
+
     pub(super) fn decode(block: &[u8]) -> Option<Self> {
         Self::length(block)?;
         let (node_len, frozen_len) = (get_u32(block, 48)? as usize, get_u32(block, 52)? as usize);

@@ -72,13 +72,13 @@ impl Keeper {
         }
         // The committer may be waiting for the next segment; but not for one behind a write that failed.
         if let Some(frozen) = make.as_ref().filter(|_| failed.is_none()) {
-            self.make(frozen);
+            self.make(frozen, None);
         }
         self.seal_all()?;
         if let Some(failed) = failed {
             let (_, since) = *self.refused.get_or_insert_with(|| (failed, Instant::now()));
             match make.filter(|_| self.unsealed.is_empty() && since.elapsed() >= RETRY_PAUSE) {
-                Some(frozen) => self.make(&frozen),
+                Some(frozen) => self.make(&frozen, Some(failed)),
                 None => self.refuse(failed),
             }
         }
@@ -100,8 +100,8 @@ impl Keeper {
         }
     }
 
-    /// Makes the next segment, or says why not.
-    fn make(&mut self, frozen: &[u8]) {
+    /// Makes the next segment, after a write that `failed`, or says why not.
+    fn make(&mut self, frozen: &[u8], failed: Option<CommitRefusal>) {
         match self.try_to_make(frozen) {
             Ok(open) => {
                 self.refused = None;
@@ -109,7 +109,7 @@ impl Keeper {
                 if let Err(error) = self.layout.keep_spare() {
                     tracing::debug!(%error, "there is no disk space for the spare file");
                 }
-                self.shelf.put(open);
+                self.shelf.put(open, failed);
             }
             Err(refusal) => self.refuse(refusal),
         }
@@ -224,8 +224,10 @@ impl Keeper {
         while let Some(open) = self.unsealed.pop_front() {
             match open.seal(&mut self.logs) {
                 Ok(segment) => {
-                    self.cannot_seal = false;
-                    self.shelf.sealed();
+                    let had_failed = std::mem::take(&mut self.cannot_seal);
+                    if self.shelf.sealed() && had_failed {
+                        self.metrics.refuse(None);
+                    }
                     let _ = self.sealed.send(segment);
                 }
                 Err(failure) => match *failure {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::adoption::TRIPWIRE;
+use super::folders::{self, FREE, KEYS, LOCK, NODE_ID, SPARE, STATE, table_folder};
 use super::journal::Journal;
 use super::sealed::{Opened, SealedSegment};
 use super::storage::{self, EntryKind, FolderEntry, Storage, is_out_of_space};
@@ -60,19 +61,21 @@ impl Layout {
         table: &str,
         node_id: Option<&str>,
     ) -> Result<Self, SpoolError> {
-        let table_dir = dir.join(table);
+        let table_dir = table_folder(dir, table);
+        let make = |folder: &Path| storage.make_folder(folder).map_err(failed(format!("making {}", folder.display())));
+        make(dir)?;
+        let lock = lock(&*storage, dir)?;
+        folders::move_tables(&*storage, dir).map_err(failed("moving a table to a folder of its own".to_owned()))?;
         for folder in [
-            dir,
             &table_dir,
-            &table_dir.join("free"),
+            &table_dir.join(FREE),
             &table_dir.join("damaged"),
-            &dir.join("keys"),
+            &dir.join(KEYS),
             &dir.join(STATE),
             &table_dir.join("seen"),
         ] {
-            storage.make_folder(folder).map_err(failed(format!("making {}", folder.display())))?;
+            make(folder)?;
         }
-        let lock = lock(&*storage, dir)?;
         let node_path = node_path(dir);
         let kept = match node_id {
             Some(node_id) => Some(node_id.to_owned()),
@@ -98,7 +101,7 @@ impl Layout {
 
     /// Creates a layout without the lock, which must not be used to write.
     pub(super) fn read_only(storage: Arc<dyn Storage>, dir: &Path, table: &str) -> Result<Self, SpoolError> {
-        let table_dir = dir.join(table);
+        let table_dir = table_folder(dir, table);
         let journal = Arc::new(load_journal(&storage, dir, &table_dir)?);
         Ok(Self {
             storage,
@@ -120,7 +123,7 @@ impl Layout {
             storage: self.storage.clone(),
             dir: self.dir.clone(),
             table: table.to_owned(),
-            table_dir: self.dir.join(table),
+            table_dir: table_folder(&self.dir, table),
             journal: self.journal.clone(),
             node_id: self.node_id.clone(),
             node_id_is_kept: AtomicBool::new(true),
@@ -133,7 +136,7 @@ impl Layout {
     /// The tables that have a folder.
     pub(super) fn tables(&self) -> io::Result<Vec<String>> {
         let folders = self.storage.list(&self.dir)?.into_iter().filter(|entry| entry.kind == EntryKind::Folder);
-        Ok(folders.map(|folder| folder.name).collect())
+        Ok(folders.filter_map(|folder| folders::table_of(&folder.name).map(str::to_owned)).collect())
     }
 
     /// What became of the segments.
@@ -222,12 +225,12 @@ impl Layout {
     }
 
     pub(super) fn free_dir(&self) -> PathBuf {
-        self.table_dir.join("free")
+        self.table_dir.join(FREE)
     }
 
     /// The folder of the logs of request keys.
     pub(super) fn keys_dir(&self) -> PathBuf {
-        self.dir.join("keys")
+        self.dir.join(KEYS)
     }
 
     /// The folder of the logs of event identities.
@@ -290,12 +293,6 @@ fn load_journal(storage: &Arc<dyn Storage>, dir: &Path, table_dir: &Path) -> Res
     let state = dir.join(STATE);
     Journal::load(storage.clone(), &state, table_dir).map_err(failed(format!("reading {}", state.display())))
 }
-
-/// The folder of the journal.
-const STATE: &str = "state";
-
-/// The file that keeps room on the disk.
-const SPARE: &str = "spare";
 
 /// True for the name of a segment that no segment has: its number is not written as numbers are; or the
 /// name is one of the spool's, of a folder or a link.
@@ -364,7 +361,7 @@ pub(super) fn failed(what: String) -> impl FnOnce(io::Error) -> SpoolError {
 /// Locks the folder itself, which nobody can take away, and the file in it, which is all that a release
 /// before knows of.
 fn lock(storage: &dyn Storage, dir: &Path) -> Result<Vec<Lock>, SpoolError> {
-    let file = dir.join("lock");
+    let file = dir.join(LOCK);
     let folder = match storage.lock(dir) {
         Ok(lock) => Some(lock.ok_or(SpoolError::Locked(dir.to_owned()))?),
         Err(error) => {
@@ -378,7 +375,7 @@ fn lock(storage: &dyn Storage, dir: &Path) -> Result<Vec<Lock>, SpoolError> {
 }
 
 fn node_path(dir: &Path) -> PathBuf {
-    dir.join("node-id")
+    dir.join(NODE_ID)
 }
 
 fn kept_node_id(storage: &dyn Storage, path: &Path) -> io::Result<Option<String>> {

@@ -9,6 +9,7 @@
 //! | `<spool-dir>/spare` | disk space for the records that a full disk still has to take; the contents do not count |
 //! | `<spool-dir>/state/0`, `<spool-dir>/state/1` | what became of the segments; see [`journal`] |
 //! | `<spool-dir>/keys/<hour>.log` | request keys of sealed segments; see [`repeats`] |
+//! | `<spool-dir>/<table>` | a table; `table=<table>` where the spool has a name for itself ([`folders`]) |
 //! | `<spool-dir>/<table>/schema.json` | the last known columns of the table; written by `server` and `clickhouse` |
 //! | `<spool-dir>/<table>/numbers` | the segment numbers that may have been used; see [`numbers`] |
 //! | `<spool-dir>/<table>/<number>.segment` | a segment that is open, or sealed |
@@ -92,6 +93,7 @@ mod block;
 mod committer;
 mod copying;
 mod cut;
+mod folders;
 mod frame;
 mod held;
 mod journal;
@@ -119,6 +121,7 @@ use std::time::Duration;
 
 pub use committer::Committer;
 pub use cut::{Cut, Piece, PieceState};
+pub use folders::table_folder;
 pub use held::{Cause, Held, Orders};
 pub use journal::OpenAttempt;
 pub use keeper::Keeper;

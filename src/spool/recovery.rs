@@ -19,7 +19,7 @@ use super::numbers;
 use super::repeats::IdentityLogs;
 use super::scan::{Tail, scan};
 use super::sealed::{Opened, SealedSegment, read_identity};
-use super::storage::{EntryKind, is_out_of_space, write_all};
+use super::storage::{EntryKind, FolderEntry, is_out_of_space, write_all};
 use super::unsealed::Unsealed;
 use crate::batch::SegmentNumber;
 
@@ -153,9 +153,10 @@ fn restore_names(layout: &Layout) -> io::Result<()> {
         let path = layout.table_dir().join(&name);
         let kind = if name.ends_with(".sent") { FileKind::Sent } else { FileKind::Segment };
         let found = layout.storage().open(&path).and_then(|file| read_identity(&*file)).ok().flatten();
-        match found.map(|found| found.identity.number).filter(|number| numbers.insert(*number)) {
-            Some(number) => {
-                let right = layout.path(number, kind);
+        let number = found.map(|found| found.identity.number).filter(|number| numbers.insert(*number));
+        // Another renamed segment may have that name.
+        match number.map(|number| layout.path(number, kind)).filter(|right| is_missing(layout, right)) {
+            Some(right) => {
                 tracing::error!(path = %path.display(), to = %right.display(), "a segment was renamed; it gets its name back");
                 layout.storage().rename(&path, &right)?;
             }
@@ -163,6 +164,10 @@ fn restore_names(layout: &Layout) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn is_missing(layout: &Layout, path: &Path) -> bool {
+    layout.storage().open(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// What is readable of one segment, sealed. Nothing if no frame of it was ever acknowledged.
@@ -219,22 +224,24 @@ fn remove_done(layout: &Layout, path: &Path) -> io::Result<Option<SealedSegment>
     Ok(None)
 }
 
-/// Forgets the blocks that have no file any more. That of a proven one was removed; any other was taken
-/// away by somebody.
+/// Forgets the blocks that have no file any more. That of a proven one was removed, and a salvaged one was in
+/// `damaged/`; any other was taken away by somebody.
 fn forget_missing(layout: &Layout) -> io::Result<()> {
     let mut found = BTreeSet::new();
     let (segments, damaged) = (layout.list()?.segments, layout.storage().list(&layout.damaged_dir())?);
+    // Nothing may be readable of a file that is set aside, but its name.
+    let set_aside: BTreeSet<_> = damaged.iter().filter_map(number_of).collect();
     let paths = segments.iter().map(|(number, kind)| layout.path(*number, *kind));
     for path in paths.chain(damaged.iter().map(|entry| layout.damaged_dir().join(&entry.name))) {
         let identity = layout.storage().open(&path).and_then(|file| read_identity(&*file)).ok().flatten();
         found.extend(identity.map(|found| found.identity.block_id()));
     }
     for (id, block) in layout.journal().of_table(layout.table()) {
-        if found.contains(&id) && !block.is_done {
+        let number = id.number;
+        if (found.contains(&id) || set_aside.contains(&number)) && !block.is_done {
             continue;
         }
-        let number = id.number;
-        if !block.is_done && !segments.iter().any(|(segment, _)| *segment == number) {
+        if !block.is_done && !block.is_salvaged && !segments.iter().any(|(segment, _)| *segment == number) {
             tracing::error!(
                 segment = %number,
                 "the file of a segment that was not inserted is gone; what of its events ClickHouse does not have is lost"
@@ -283,8 +290,12 @@ fn empty_folder(layout: &Layout, path: &Path) -> io::Result<()> {
 /// The highest number of the files in a folder, whatever their extension; 0 if there is none.
 fn highest_number(layout: &Layout, path: &Path) -> io::Result<SegmentNumber> {
     let entries = layout.storage().list(path)?;
-    let numbers = entries.iter().filter_map(|entry| entry.name.split('.').next()?.parse().ok());
-    Ok(numbers.max().unwrap_or_default())
+    Ok(entries.iter().filter_map(number_of).max().unwrap_or_default())
+}
+
+/// The number that a file's name begins with.
+fn number_of(entry: &FolderEntry) -> Option<SegmentNumber> {
+    entry.name.split('.').next()?.parse().ok()
 }
 
 /// Bytes of all files in the table's folder and those below it, but for the note of used numbers and the

@@ -57,17 +57,22 @@ impl SealedSegment {
         let blocks = blocks.get(..len).unwrap_or_default();
         let (seal, rest) = blocks.split_at_checked(BLOCK).unwrap_or((blocks, &[]));
         let known = layout.journal().find(identity.block_id());
-        let is_adopted = known.is_none();
-        let block = match known {
+        let is_adopted = known.is_none() && identity.version == VERSION_BEFORE;
+        let mut block = match known {
             Some(block) => block,
             None => adoption::read(layout, &identity, kind, rest)?,
         };
         let Some(seal) = Seal::decode(seal, identity.epoch, number) else {
+            if is_adopted && block.was_sent {
+                let start = identity.name() + "-";
+                block.cut = adoption::cut(layout, number, |name| name.starts_with(&start))?;
+            }
             return Ok(Opened::Unsealed { identity, identity_len, block });
         };
         let mut segment = Self { layout: layout.clone(), path, block, identity, identity_len, seal };
-        if is_adopted && segment.identity.version == VERSION_BEFORE {
-            segment.block.cut = adoption::cut(layout, number, &segment.name())?;
+        if is_adopted {
+            let whole = segment.name();
+            segment.block.cut = adoption::cut(layout, number, |name| name == whole)?;
         }
         Ok(Opened::Sealed(Box::new(segment)))
     }
@@ -208,9 +213,8 @@ impl SealedSegment {
 
     /// A name that no other bytes have: node id, epoch, segment number, rows and checksum.
     pub fn name(&self) -> String {
-        let Identity { node_id, epoch, number, .. } = &self.identity;
         let Seal { rows, checksum, .. } = &self.seal;
-        format!("{node_id}-{:016x}-{number}-{rows}-{checksum:08x}", epoch.get())
+        format!("{}-{rows}-{checksum:08x}", self.identity.name())
     }
 
     /// Notes durably that ClickHouse may have the segment from now on. Must be called before the first
@@ -230,10 +234,10 @@ impl SealedSegment {
         self.change(Change::Attempt { table: self.layout.table().to_owned(), attempt })
     }
 
-    /// Notes that ClickHouse has answered the only open attempt. Not durable at once: if a crash loses the
+    /// Notes that ClickHouse has answered the only open attempt. Not synced: if a loss of power takes the
     /// note, the attempt counts as open, which is safe.
     pub fn attempt_answered(&mut self) {
-        self.layout.journal().write_later(self.id(), Change::Answered);
+        self.layout.journal().write_unsynced(self.id(), Change::Answered);
         self.block.apply(&Change::Answered);
     }
 
@@ -288,9 +292,7 @@ impl SealedSegment {
 
     /// Notes durably that another segment has taken this one's place, and what is readable of it.
     pub(super) fn has_been_salvaged(&mut self) -> io::Result<()> {
-        self.change(Change::Salvaged)?;
-        self.layout.journal().forget(self.id());
-        Ok(())
+        self.change(Change::Salvaged)
     }
 
     /// Notes durably that the rows are inserted.

@@ -93,6 +93,8 @@ impl Shelf {
             && let Some(open) = state.ready.take()
         {
             state.is_writing = true;
+            // Nobody waits for an answer any more: one that is left would be that to another question.
+            (state.refusal, state.is_asked, state.is_answering) = (None, false, false);
             return Next::Segment(Box::new(open), std::mem::take(&mut state.recovered));
         }
         if let Some(refusal) = state.refusal.take() {
@@ -149,9 +151,14 @@ impl Shelf {
         }
     }
 
-    /// Puts the next segment there.
-    pub(super) fn put(&self, open: OpenSegment) {
+    /// Puts the next segment there. `failed` is the failed write behind which it was made.
+    pub(super) fn put(&self, open: OpenSegment, failed: Option<CommitRefusal>) {
         let mut state = self.lock();
+        if state.failed.is_some() && failed.is_none() {
+            // The write has failed meanwhile.
+            state.handed_over.push(open);
+            return;
+        }
         (state.refusal, state.is_refused, state.failed) = (None, false, None);
         if open.frozen() == &*state.wanted {
             state.ready = Some(open);
@@ -162,7 +169,8 @@ impl Shelf {
         self.changed.notify_all();
     }
 
-    /// There is no next segment, for this reason. True if the committer has none to write to.
+    /// There is no next segment, or the last one can't be sealed, for this reason. True if no event is taken
+    /// now.
     pub(super) fn refuse(&self, refusal: CommitRefusal) -> bool {
         let mut state = self.lock();
         state.is_refused = true;
@@ -170,14 +178,15 @@ impl Shelf {
             state.refusal = Some(refusal);
         }
         self.changed.notify_all();
-        !state.is_writing
+        !state.takes_events()
     }
 
-    /// A segment that was handed over is sealed.
-    pub(super) fn sealed(&self) {
+    /// A segment that was handed over is sealed. True if events are taken now.
+    pub(super) fn sealed(&self) -> bool {
         let mut state = self.lock();
         state.unsealed = state.unsealed.saturating_sub(1);
         self.changed.notify_all();
+        state.takes_events()
     }
 
     /// Identities that the committer has to remember before it takes the next segment.
@@ -199,6 +208,10 @@ impl Shelf {
 impl State {
     fn may_take(&self) -> bool {
         self.ready.is_some() && self.failed.is_none() && self.unsealed < UNSEALED_MAX
+    }
+
+    fn takes_events(&self) -> bool {
+        self.is_writing || self.may_take()
     }
 
     fn wants_one(&self) -> bool {

@@ -77,11 +77,12 @@ impl Unsealed<'_> {
         }
         let mut seal = Seal { end: self.first_place().offset, sealed_ms: self.identity.created_ms, ..Seal::default() };
         scan.frames.iter().for_each(|(_, header)| seal.add(header));
-        self.write_seal(&*file, &seal)?;
+        // Before the seal: a start that finds one has no doubt.
         if let Some(open) = &block.open {
             let unknown = OpenAttempt::unknown(open.since_ms, open.newest);
             self.layout.journal().write(self.identity.block_id(), Change::Doubtful(unknown))?;
         }
+        self.write_seal(&*file, &seal)?;
         tracing::error!(
             path = %self.path.display(), frames = scan.frames.len(),
             "the seal of a segment is damaged; it is written again from the segment's frames"

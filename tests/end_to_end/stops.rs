@@ -84,8 +84,13 @@ fn a_stop_and_a_drain_say_that_a_segment_waits_to_be_recovered() {
         assert_eq!(reply.status, 200);
     }
     server.kill9();
-    // Without the spare room the keys can't be logged, so the segment can't be sealed.
-    fs::remove_file(disk.seen_from_outside().join("spool/spare")).unwrap();
+    // Without the spare room the keys can't be logged, so the segment can't be sealed; nor is there the room
+    // of the segment that was ready.
+    for name in ["spare", "events/00000000000000000002.segment"] {
+        fs::remove_file(disk.seen_from_outside().join("spool").join(name)).unwrap();
+    }
+    // Nor does the next segment give its room back, which is ready, and empty.
+    let _ = fs::remove_file(disk.seen_from_outside().join("spool/events/00000000000000000002.segment"));
     disk.fill();
     let mut server = server.start_again_unready();
     wait_for(|| server.log(), || server.log().contains("waits for room on the disk to be recovered").then_some(()));

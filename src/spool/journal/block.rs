@@ -41,6 +41,9 @@ pub(in crate::spool) struct Block {
     pub(in crate::spool) was_sent: bool,
     /// Nothing of it is to be sent any more; only its file is still to be removed.
     pub(in crate::spool) is_done: bool,
+    /// It was damaged, and another block holds what was readable. A file of it that is found again was put
+    /// there by an operator.
+    pub(in crate::spool) is_salvaged: bool,
     /// The rows are proven, the rejected lines are not.
     pub(in crate::spool) rows_inserted: bool,
     /// An operator ordered to send it although ClickHouse may have it.
@@ -133,7 +136,8 @@ impl Block {
                 // attempt is unknown.
                 self.open = self.open.take().filter(OpenAttempt::is_unknown);
             }
-            Change::Proven | Change::Salvaged => self.is_done = true,
+            Change::Proven => self.is_done = true,
+            Change::Salvaged => self.is_salvaged = true,
         }
     }
 }

@@ -4,14 +4,14 @@
 //! a group, written twice; each copy begins at a multiple of 512 bytes
 //!   0  8  "JOURNAL3"            8  8  generation         16  8  salt of the generation, random
 //!  24  8  sequence: groups of the generation before it
-//!  32  4  length L of records  36  4  number of records  40  4  checksum (CRC-32C) of bytes 0..40 and the records
-//!  44  L  records ([`super::record`])
+//!  32  8  synced: groups of the generation that were known to be on the disk
+//!  40  4  length L of records  44  4  number of records  48  4  checksum (CRC-32C) of bytes 0..48 and the records
+//!  52  L  records ([`super::record`])
 //! ```
 //!
 //! The first group of a generation is its checkpoint: the states of all blocks that the journal
-//! remembers. Each group is synced before the next is written. So a later group proves that an earlier
-//! one that can't be read was on the disk, and is damage; what can't be read behind the last group was
-//! never synced.
+//! remembers. A group that can't be read, and that a later one says was on the disk, is damage; any other
+//! was never waited for.
 //!
 //! Records quote what ClickHouse says, which quotes what clients wrote. So no group is looked for inside of
 //! another, and none is believed whose salt is not that of the first.
@@ -26,7 +26,7 @@ use super::record;
 /// Groups begin at multiples of this.
 pub(super) const SECTOR: usize = 512;
 const MAGIC: &[u8; 8] = b"JOURNAL3";
-const GROUP_FIXED: usize = 44;
+const GROUP_FIXED: usize = 52;
 /// A longer file is not read: no journal grows so long.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 
@@ -50,11 +50,20 @@ pub(super) struct Name {
     pub(super) salt: u64,
 }
 
+/// Where a group stands in its generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Place {
+    /// Groups before it.
+    pub(super) sequence: u64,
+    /// Groups that are known to be on the disk.
+    pub(super) synced: u64,
+}
+
 /// The bytes of a group, both copies of it.
-pub(super) fn encode(name: Name, sequence: u64, records: &[u8], count: u32) -> Vec<u8> {
+pub(super) fn encode(name: Name, place: Place, records: &[u8], count: u32) -> Vec<u8> {
     let mut group = Vec::with_capacity(2 * padded(records.len()));
     group.extend_from_slice(MAGIC);
-    for number in [name.generation, name.salt, sequence] {
+    for number in [name.generation, name.salt, place.sequence, place.synced] {
         group.extend_from_slice(&number.to_le_bytes());
     }
     group.extend_from_slice(&(records.len() as u32).to_le_bytes());
@@ -73,7 +82,7 @@ fn padded(records: usize) -> usize {
 
 struct Group<'a> {
     name: Name,
-    sequence: u64,
+    place: Place,
     records: &'a [u8],
     count: u32,
 }
@@ -81,13 +90,13 @@ struct Group<'a> {
 impl<'a> Group<'a> {
     fn decode(bytes: &'a [u8]) -> Option<Self> {
         let fixed = get(bytes, 0, GROUP_FIXED - 4).filter(|fixed| fixed.starts_with(MAGIC))?;
-        let records = get(bytes, GROUP_FIXED, get_u32(bytes, 32)? as usize)?;
+        let records = get(bytes, GROUP_FIXED, get_u32(bytes, 40)? as usize)?;
         let checksum = crc32c::crc32c_append(crc32c::crc32c(fixed), records);
-        (get_u32(bytes, 40)? == checksum).then_some(Self {
+        (get_u32(bytes, 48)? == checksum).then_some(Self {
             name: Name { generation: get_u64(bytes, 8)?, salt: get_u64(bytes, 16)? },
-            sequence: get_u64(bytes, 24)?,
+            place: Place { sequence: get_u64(bytes, 24)?, synced: get_u64(bytes, 32)? },
             records,
-            count: get_u32(bytes, 36)?,
+            count: get_u32(bytes, 44)?,
         })
     }
 
@@ -121,18 +130,18 @@ pub(super) fn parse(bytes: &[u8]) -> Generation {
         };
         at += padded(group.records.len());
         // The file is overwritten from its start: behind the groups of one generation are those of an older.
-        if *name.get_or_insert(group.name) != group.name || group.sequence < expected {
+        if *name.get_or_insert(group.name) != group.name || group.place.sequence < expected {
             continue;
         }
         found.number = group.name.generation;
-        found.is_damaged |= group.sequence > expected;
+        found.is_damaged |= group.place.sequence > expected && group.place.synced > expected;
         match group.read() {
             Some(records) => found.records.extend(records),
             // Of a release that knows more kinds of records.
             None => found.is_damaged = true,
         }
-        found.is_whole |= group.sequence == 0;
-        expected = group.sequence + 1;
+        found.is_whole |= group.place.sequence == 0;
+        expected = group.place.sequence + 1;
     }
     found
 }

@@ -24,7 +24,7 @@ use super::storage::{Storage, StorageFile, write_all};
 use crate::limits;
 pub use block::OpenAttempt;
 pub(super) use block::{Block, BlockId, Change};
-use generation::{Generation, Name};
+use generation::{Generation, Name, Place};
 
 /// Length of each file, and the least on a full disk.
 #[cfg(not(test))]
@@ -65,6 +65,14 @@ struct Waiting {
     is_awaited: bool,
 }
 
+/// When a record has to be on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sync {
+    Now,
+    /// With a record that has to be.
+    Later,
+}
+
 /// Kind and code of the error, which is said to all who wait.
 type Outcome = Result<(), (io::ErrorKind, Option<i32>)>;
 
@@ -78,7 +86,8 @@ struct Writer {
     name: Name,
     /// Index of the file that `name` is in.
     index: usize,
-    sequence: u64,
+    /// Of the next group.
+    place: Place,
     /// Where the next group begins.
     end: u64,
     capacity: u64,
@@ -121,7 +130,7 @@ impl Journal {
             file: None,
             name,
             index,
-            sequence: 0,
+            place: Place::default(),
             end: 0,
             capacity: 0,
             has_failed: false,
@@ -218,9 +227,22 @@ impl Journal {
         self.write_up_to(&outcome)
     }
 
-    /// Writes a change with the next one that is written durably. A crash before that forgets it.
-    pub(super) fn write_later(&self, id: BlockId, change: Change) {
+    /// Hands a change to the operating system. A loss of power may forget it, and a write that fails puts it
+    /// off to the next change.
+    pub(super) fn write_unsynced(&self, id: BlockId, change: Change) {
         self.enqueue(Waiting { id, change, is_awaited: false });
+        let mut writer = self.writer();
+        let mut queue = self.queue();
+        // Those who wait for theirs write all of it.
+        if queue.waiting.iter().any(|waiting| waiting.is_awaited) {
+            return;
+        }
+        let waiting = std::mem::take(&mut queue.waiting);
+        drop(queue);
+        if let Err(error) = self.write_group(&mut writer, &waiting, Sync::Later) {
+            tracing::debug!(%error, "the journal can't be written");
+            self.queue().waiting.splice(..0, waiting);
+        }
     }
 
     /// Writes what waits, and makes sure that the file holds nothing whose change does not count.
@@ -236,6 +258,11 @@ impl Journal {
     /// Forgets a proven block whose file was removed, once that is on the disk.
     pub(super) fn forget(&self, id: BlockId) {
         self.writer().gone.push(id);
+    }
+
+    /// Takes a block out at once, before [`Journal::begin`]: an older release may have changed its state since.
+    pub(super) fn discard(&self, id: BlockId) {
+        self.writer().blocks.remove(&id);
     }
 
     /// A sync has failed: the process must end.
@@ -269,7 +296,7 @@ impl Journal {
             return outcome.map_err(|(kind, code)| code.map_or_else(|| kind.into(), io::Error::from_raw_os_error));
         }
         let Queue { waiting, outcome } = std::mem::take(&mut *self.queue());
-        let written = self.write_group(&mut writer, &waiting);
+        let written = self.write_group(&mut writer, &waiting, Sync::Now);
         // Nobody else sets it: the writer is locked.
         let _ = outcome.set(written.as_ref().copied().map_err(|error| (error.kind(), error.raw_os_error())));
         if written.is_err() {
@@ -279,21 +306,24 @@ impl Journal {
         written
     }
 
-    fn write_group(&self, writer: &mut Writer, waiting: &[Waiting]) -> io::Result<()> {
+    fn write_group(&self, writer: &mut Writer, waiting: &[Waiting], sync: Sync) -> io::Result<()> {
         if writer.is_broken {
             return Err(io::Error::other("a sync of the journal has failed"));
         }
         if writer.file.is_some() {
             if waiting.is_empty() && !writer.has_failed {
-                return Ok(());
+                return if sync == Sync::Now { writer.sync() } else { Ok(()) };
             }
             let mut records = Vec::new();
             waiting.iter().for_each(|waiting| record::encode(waiting.id, &waiting.change, &mut records));
-            let group = generation::encode(writer.name, writer.sequence, &records, waiting.len() as u32);
+            let group = generation::encode(writer.name, writer.place, &records, waiting.len() as u32);
             if writer.has_failed || writer.end + group.len() as u64 > writer.capacity {
                 self.checkpoint(writer, waiting)?;
             } else {
                 writer.append(&group)?;
+                if sync == Sync::Now {
+                    writer.sync()?;
+                }
             }
         }
         for Waiting { id, change, .. } in waiting {
@@ -313,7 +343,7 @@ impl Journal {
             count += 1;
         }
         let name = Name { generation: writer.name.generation + 1, salt: random()? };
-        let group = generation::encode(name, 0, &records, count);
+        let group = generation::encode(name, Place::default(), &records, count);
         let (index, len) = (1 - writer.index, group.len() as u64);
         let [path, folder] = self.other_file(writer);
         let file = self.storage.create(path)?;
@@ -330,7 +360,7 @@ impl Journal {
         writer.syncs += 1;
         writer.capacity = file.len()?;
         (writer.name, writer.file, writer.index) = (name, Some(file), index);
-        (writer.sequence, writer.end, writer.has_failed) = (1, len, false);
+        (writer.place, writer.end, writer.has_failed) = (Place { sequence: 1, synced: 1 }, len, false);
         Ok(())
     }
 
@@ -374,13 +404,20 @@ impl Writer {
             self.has_failed = true;
             return Err(error);
         }
+        self.place.sequence += 1;
+        self.end += group.len() as u64;
+        Ok(())
+    }
+
+    /// Makes what was appended durable.
+    fn sync(&mut self) -> io::Result<()> {
+        let Some(file) = self.file.as_ref().filter(|_| self.place.synced < self.place.sequence) else { return Ok(()) };
         if let Err(error) = file.sync() {
             self.is_broken = true;
             return Err(error);
         }
         self.syncs += 1;
-        self.sequence += 1;
-        self.end += group.len() as u64;
+        self.place.synced = self.place.sequence;
         Ok(())
     }
 }

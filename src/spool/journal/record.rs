@@ -4,8 +4,8 @@
 //! 0  1  kind                  1  8  epoch               9  8  number of the segment
 //! and by kind:
 //!  1  state: text table, 4 flags (1 = sent, 2 = rows inserted, 4 = forced, 8 = suspect, 16 = done,
-//!     32 = an attempt is open, 64 = cut, 128 = refused rows are sent, 256 = refused rows are stored),
-//!     4 used-up tokens; then the open attempt as in kind 2, and the pieces as in kind 7
+//!     32 = an attempt is open, 64 = cut, 128 = refused rows are sent, 256 = refused rows are stored,
+//!     512 = salvaged), 4 used-up tokens; then the open attempt as in kind 2, and the pieces as in kind 7
 //!  2  attempt: text table, 8 since (Unix ms), 8 newest segment, text note about the server
 //!  3  answered   4  doubtful: as kind 2, without table   5  suspect   6  forced
 //!  7  cut: 4 number of pieces, and of each 8 first row, 8 rows, 8 offset, 8 bytes, 1 state (0 = waiting,
@@ -72,6 +72,7 @@ fn put_block(out: &mut Vec<u8>, block: &Block) {
         block.cut.is_some(),
         block.cut.as_ref().is_some_and(|cut| cut.refused_are_sent),
         block.cut.as_ref().is_some_and(|cut| cut.refused_are_stored),
+        block.is_salvaged,
     ];
     put_text(out, &block.table);
     put_u32(out, flags.iter().zip(0..).map(|(flag, bit)| u32::from(*flag) << bit).sum());
@@ -194,6 +195,7 @@ impl Rest<'_> {
             forced: has(2),
             suspect: has(3),
             is_done: has(4),
+            is_salvaged: has(9),
             generation,
             open,
             cut,

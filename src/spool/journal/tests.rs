@@ -84,6 +84,7 @@ fn records_are_decoded_as_encoded_and_no_part_of_one_is() {
         table: "t".into(),
         was_sent: true,
         is_done: true,
+        is_salvaged: true,
         rows_inserted: true,
         forced: true,
         suspect: true,
@@ -142,21 +143,25 @@ fn a_flipped_bit_changes_nothing_and_two_of_one_record_are_noticed() {
     }
 }
 
+fn place(sequence: u64) -> Place {
+    Place { sequence, synced: sequence }
+}
+
 #[test]
 fn a_group_that_a_client_wrote_into_a_reason_is_not_believed() {
     let (disk, journal) = begun(1);
     let name = journal.writer().name;
     let mut forged = Vec::new();
     record::encode(id(9), &Change::Proven, &mut forged);
-    let forged = generation::encode(Name { salt: name.salt ^ 1, ..name }, 7, &forged, 1);
-    let inside = generation::encode(name, 8, &forged[..600], 0);
+    let forged = generation::encode(Name { salt: name.salt ^ 1, ..name }, place(7), &forged, 1);
+    let inside = generation::encode(name, place(8), &forged[..600], 0);
     for bytes in [&forged, &inside] {
         // At each offset of a sector, to hit the start of one.
         for offset in 0..generation::SECTOR {
             let mut records = vec![0; offset];
             records.extend_from_slice(bytes);
-            let group = generation::encode(name, 1, &records, 0);
-            let whole = [generation::encode(name, 0, &[], 0), group].concat();
+            let group = generation::encode(name, place(1), &records, 0);
+            let whole = [generation::encode(name, place(0), &[], 0), group].concat();
             let found = generation::parse(&whole);
             assert!(found.records.is_empty() && !found.is_damaged, "offset {offset}");
         }
@@ -219,17 +224,33 @@ fn those_who_wait_share_a_sync() {
 }
 
 #[test]
-fn what_nobody_waits_for_is_written_with_the_next_record() {
-    let (disk, journal) = begun(1);
+fn an_unsynced_record_survives_a_kill_and_what_a_loss_of_power_takes_is_no_damage() {
+    let is_open = |journal: &Journal| journal.find(id(1)).unwrap().open.is_some();
+    let mut lost = 0;
+    for seed in 0..60 {
+        let (mut disk, journal) = begun(seed);
+        journal.write(id(1), Change::Attempt { table: "t".into(), attempt: attempt(1) }).unwrap();
+        let before = journal.syncs();
+        journal.write_unsynced(id(1), Change::Answered);
+        assert_eq!((journal.syncs() - before, is_open(&load(&disk))), (0, false), "seed {seed}");
+        journal.write_unsynced(id(2), Change::Forced);
+        disk.restart(End::PowerLost);
+        let found = load(&disk);
+        assert!(!found.is_doubtful(), "seed {seed}");
+        lost += u64::from(is_open(&found));
+    }
+    assert!((1..60).contains(&lost), "{lost}");
+}
+
+#[test]
+fn an_unsynced_record_that_can_not_be_written_is_written_with_the_next() {
+    let (mut disk, journal) = begun(1);
     journal.write(id(1), Change::Attempt { table: "t".into(), attempt: attempt(1) }).unwrap();
-    let before = journal.syncs();
-    journal.write_later(id(1), Change::Answered);
-    assert!(load(&disk).find(id(1)).unwrap().open.is_some());
     disk.plan(1, Fault::Fails);
-    journal.write(id(2), Change::Forced).unwrap_err();
-    journal.write(id(3), Change::Forced).unwrap();
+    journal.write_unsynced(id(1), Change::Answered);
+    assert!(load(&disk).find(id(1)).unwrap().open.is_some());
+    journal.write(id(2), Change::Forced).unwrap();
+    disk.restart(End::PowerLost);
     let found = load(&disk);
-    assert!(found.find(id(1)).unwrap().open.is_none() && found.find(id(2)).is_none());
-    journal.flush().unwrap();
-    assert_eq!(journal.syncs() - before, 1);
+    assert!(found.find(id(1)).unwrap().open.is_none() && found.find(id(2)).unwrap().forced);
 }

@@ -12,7 +12,7 @@ use crate::batch::identity::{RequestKey, Summary, of_request};
 use crate::batch::{Batch, CommitOutcome, CommitRefusal, Sequence};
 
 /// A worker's side: submits batches and waits for their outcomes.
-struct Bench {
+pub(super) struct Bench {
     exchange: Arc<TestExchange>,
     sealed: Receiver<SealedSegment>,
     pool: Arc<SegmentPool>,
@@ -26,7 +26,7 @@ impl Bench {
         Self::start_on(Arc::new(Disk), config, inserters)
     }
 
-    fn start_on(storage: Arc<dyn Storage>, config: SpoolConfig, inserters: usize) -> Self {
+    pub(super) fn start_on(storage: Arc<dyn Storage>, config: SpoolConfig, inserters: usize) -> Self {
         let exchange = Arc::new(TestExchange::default());
         let (sender, sealed) = unbounded();
         let (spool, recovered) = Spool::open_on(storage, config).unwrap();
@@ -50,7 +50,7 @@ impl Bench {
         self.commit_batch(batch)
     }
 
-    fn commit_batch(&mut self, mut batch: Batch) -> CommitOutcome {
+    pub(super) fn commit_batch(&mut self, mut batch: Batch) -> CommitOutcome {
         self.sequence = self.sequence.next();
         batch.sequence = self.sequence;
         batch.close();
@@ -64,7 +64,7 @@ impl Bench {
         self.sealed.recv_timeout(Duration::from_secs(60)).unwrap()
     }
 
-    fn finish(self) -> Vec<SealedSegment> {
+    pub(super) fn finish(self) -> Vec<SealedSegment> {
         self.exchange.finish();
         self.thread.join().unwrap();
         self.sealed.try_iter().collect()
@@ -79,7 +79,7 @@ fn run(committer: Committer<TestExchange>, keeper: Keeper) {
     });
 }
 
-fn rows_of(segments: &[SealedSegment]) -> Vec<String> {
+pub(super) fn rows_of(segments: &[SealedSegment]) -> Vec<String> {
     segments.iter().map(|segment| contents(segment).unwrap().0).collect()
 }
 
@@ -242,7 +242,7 @@ fn commit_at_once(config: SpoolConfig, batches: Vec<Batch>) -> Vec<CommitOutcome
     returned.into_iter().map(|returned| returned.outcome).collect()
 }
 
-fn keyed(key: &[u8], body: &[u8], rows: &[&str]) -> Batch {
+pub(super) fn keyed(key: &[u8], body: &[u8], rows: &[&str]) -> Batch {
     let summary = Summary { accepted: rows.len() as u32, rejected: 0, refused: false };
     let mut batch = batch(rows, &[]);
     batch.key = Some(RequestKey::new(of_request("t", key), body, summary));
@@ -260,14 +260,14 @@ fn a_disk_that_is_full_at_a_seal_is_said_to_be_full() {
         batch
     };
     assert!(matches!(bench.commit_batch(with_key(b"a", "a")), CommitOutcome::Committed { .. }));
-    // The tripwire, the open segment, and the next one.
-    while disk.files_in(Path::new("/disk/spool/t")).iter().filter(|(name, _)| name.ends_with(".segment")).count() < 3 {
+    // The next segment is made while the first is written.
+    let made = |(name, _): &(String, Vec<u8>)| name == "00000000000000000002.segment";
+    while !disk.files_in(Path::new("/disk/spool/t")).iter().any(made) {
         thread::yield_now();
     }
     disk.fill(true);
     // The disk space of the segment is allocated; that of the key log, which the seal needs, is not.
     assert!(matches!(bench.commit_batch(with_key(b"b", "b")), CommitOutcome::Committed { .. }));
-    // There was room for the next segment, too, while the first was written.
     for key in [&b"c"[..], b"d"] {
         assert!(matches!(bench.commit_batch(with_key(key, "c")), CommitOutcome::Committed { .. }));
     }
@@ -279,6 +279,28 @@ fn a_disk_that_is_full_at_a_seal_is_said_to_be_full() {
     disk.fill(false);
     assert!(matches!(bench.commit_batch(with_key(b"e", "e")), CommitOutcome::Committed { .. }));
     assert_eq!(rows_of(&bench.finish()), ["ab", "cc", "e"]);
+}
+
+#[test]
+fn a_seal_that_succeeds_after_a_failure_says_that_events_are_taken_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = SpoolConfig { batch_rows: 1, ..config(folder.path()) };
+    let keys = config.dir.join("keys");
+    let mut bench = Bench::start(config, 1);
+    fs::remove_dir(&keys).unwrap();
+    fs::write(&keys, b"no folder").unwrap();
+    for (key, row) in [(b"a", "a"), (b"b", "b")] {
+        assert!(matches!(bench.commit_batch(keyed(key, b"body", &[row])), CommitOutcome::Committed { .. }));
+    }
+    let refused = CommitOutcome::Refused(CommitRefusal::WriteFailed);
+    assert_eq!(bench.commit_batch(keyed(b"c", b"body", &["c"])), refused, "two segments are not sealed");
+    assert_eq!(bench.metrics.refusal(), Some(CommitRefusal::WriteFailed));
+    fs::remove_file(&keys).unwrap();
+    fs::create_dir(&keys).unwrap();
+    // Nobody sends anything while /readyz is 503.
+    assert_eq!(contents(&bench.next_sealed()).unwrap().0, "a");
+    assert_eq!(bench.metrics.refusal(), None);
+    assert_eq!(rows_of(&bench.finish()), ["b"]);
 }
 
 #[test]

@@ -1,16 +1,19 @@
 //! Tests of the log on a real file system: what is written is recovered, whatever is truncated or
 //! changed.
 
+mod adopting;
 pub(super) mod chance;
 mod committing;
 mod exchange;
 pub(super) mod faulty;
 mod flips;
 mod lying;
+mod meeting;
 mod model;
 mod recovering;
 mod salvaging;
 mod simulation;
+mod tables;
 
 use crate::batch::SegmentNumber;
 use std::fs;

@@ -382,3 +382,24 @@ fn a_segment_of_another_version_stops_the_start_and_stays_where_it_is() {
     assert!(error.contains(NAME) && error.contains("version 1"), "{error}");
     assert_eq!(files(&table_dir), [NAME]);
 }
+
+#[test]
+fn two_segments_that_have_each_others_names_are_both_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(config(folder.path())).unwrap();
+    let path = |number| spool.layout.path(SegmentNumber::new(number), FileKind::Segment);
+    for (number, row) in [(1, "one"), (2, "two")] {
+        write_segment(&spool, number, None, &[batch(&[row], &[])]);
+    }
+    let (first, second) = (path(1), path(2));
+    fs::rename(&first, first.with_extension("swap")).unwrap();
+    fs::rename(&second, &first).unwrap();
+    fs::rename(first.with_extension("swap"), &second).unwrap();
+    drop(spool);
+    let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
+    let rows: Vec<_> = recovered.segments.iter().map(|segment| contents(segment).unwrap().0).collect();
+    assert_eq!(rows, ["one"]);
+    assert_eq!(files(&spool.layout.damaged_dir()), [NAME]);
+    let set_aside = fs::read(spool.layout.damaged_dir().join(NAME)).unwrap();
+    assert!(set_aside.windows(3).any(|bytes| bytes == b"two"));
+}

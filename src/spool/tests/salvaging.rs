@@ -165,6 +165,54 @@ fn a_segment_without_a_readable_frame_leaves_only_its_original() {
 }
 
 #[test]
+fn a_backup_that_is_put_back_for_a_salvaged_segment_goes_in_under_its_token() {
+    for (damaged, keeps_one_set_aside) in [(1..2, true), (0..4, false)] {
+        let (folder, bytes) = sealed(&FRAMES);
+        let mut bad = bytes.clone();
+        for frame in damaged {
+            bad[places(&bytes)[frame]] ^= 1;
+        }
+        let (spool, mut segment) = start_with(folder.path(), &bad);
+        segment.begin_attempt("server", SegmentNumber::new(1)).unwrap();
+        segment.use_up_token().unwrap();
+        let token = segment.token();
+        if let Some(left) = spool.pool().salvage(&mut segment).unwrap().unwrap().segment {
+            spool.pool().retire(&left).unwrap();
+        }
+        drop((spool, segment));
+        if !keeps_one_set_aside {
+            fs::remove_file(folder.path().join("spool/t/damaged").join(NAME)).unwrap();
+        }
+        fs::write(folder.path().join("spool/t").join(NAME), &bytes).unwrap();
+        let (_spool, recovered) = Spool::open(config(folder.path())).unwrap();
+        assert_eq!(contents(&recovered.segments[0]).unwrap(), without(FRAMES.len()));
+        assert_eq!(recovered.segments[0].token(), token);
+    }
+}
+
+#[test]
+fn a_backup_that_is_put_back_for_an_unreadable_segment_goes_in_under_its_token() {
+    let (folder, bytes) = sealed(&FRAMES);
+    let (spool, mut segment) = start_with(folder.path(), &bytes);
+    segment.begin_attempt("server", SegmentNumber::new(1)).unwrap();
+    segment.use_up_token().unwrap();
+    let token = segment.token();
+    drop((spool, segment));
+    let path = folder.path().join("spool/t").join(NAME);
+    fs::write(&path, [&[0; 2 * block::BLOCK], &bytes[2 * block::BLOCK..]].concat()).unwrap();
+    for _ in 0..2 {
+        let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
+        assert!(recovered.segments.is_empty());
+        assert_eq!(files(&spool.layout.damaged_dir()), [NAME]);
+        // The next generation of the journal.
+        spool.layout.journal().begin().unwrap();
+    }
+    fs::write(&path, &bytes).unwrap();
+    let (_spool, recovered) = Spool::open(config(folder.path())).unwrap();
+    assert_eq!(recovered.segments[0].token(), token);
+}
+
+#[test]
 fn inserted_rows_are_not_in_the_salvaged_copy() {
     let (folder, bytes) = sealed(&FRAMES);
     let places = places(&bytes);

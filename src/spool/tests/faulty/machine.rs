@@ -40,7 +40,11 @@ pub(super) struct Machine {
     /// Syncs of files.
     pub(super) syncs: u64,
     pub(super) planned: Option<(u64, Fault)>,
+    /// The same, counted from now in calls that may change what is on the disk.
+    pub(super) planned_change: Option<(u64, Fault)>,
     pub(super) is_full: bool,
+    /// Bytes that a full disk still takes; `None` if it takes none, whatever becomes free.
+    pub(super) room: Option<u64>,
     pub(super) read_only: bool,
     /// True once a call was made to fail.
     pub(super) failed: bool,
@@ -80,7 +84,9 @@ impl Machine {
             namings: 0,
             syncs: 0,
             planned: None,
+            planned_change: None,
             is_full: false,
+            room: None,
             read_only: false,
             failed: false,
         }
@@ -112,6 +118,15 @@ impl Machine {
         for (_, file) in (0..).zip(&mut self.files).filter(|(inode, _)| !kept.contains(inode)) {
             *file = File::default();
         }
+    }
+
+    /// Takes room for more bytes on a full disk. False if there is too little.
+    pub(super) fn takes(&mut self, more: u64) -> bool {
+        let left = self.room.unwrap_or(0).checked_sub(more);
+        if let (Some(room), Some(left)) = (&mut self.room, left) {
+            *room = left;
+        }
+        !self.is_full || left.is_some()
     }
 
     fn store(&mut self, change: Change) {
@@ -169,6 +184,10 @@ impl Machine {
         self.namings += u64::from(matches!(call, Call::Change | Call::SyncFolder));
         self.syncs += u64::from(call == Call::SyncFile);
         self.write_back_some();
+        if let Some((left, fault)) = self.planned_change.filter(|_| !matches!(call, Call::Look | Call::Read)) {
+            self.planned_change = (left > 1).then_some((left - 1, fault));
+            self.planned = self.planned.or((left <= 1).then_some((self.calls, fault)));
+        }
         let fault = match self.planned {
             Some((at, fault)) if at <= self.calls => {
                 self.planned = None;

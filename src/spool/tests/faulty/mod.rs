@@ -106,14 +106,33 @@ impl FaultyDisk {
         machine.planned = Some((machine.calls.saturating_add(nth), fault));
     }
 
+    /// Plans a fault at the `nth` call from now that may change what is on the disk.
+    pub(in crate::spool) fn plan_change(&self, nth: u64, fault: Fault) {
+        self.machine().planned_change = Some((nth, fault));
+    }
+
+    /// True if a planned fault has not come.
+    pub(in crate::spool) fn is_planned(&self) -> bool {
+        let machine = self.machine();
+        machine.planned.is_some() || machine.planned_change.is_some()
+    }
+
     /// Ends all faults.
     pub(in crate::spool) fn heal(&self) {
         let mut machine = self.machine();
+        machine.planned_change = None;
         (machine.planned, machine.is_full) = (None, false);
     }
 
     pub(in crate::spool) fn fill(&self, is_full: bool) {
-        self.machine().is_full = is_full;
+        let mut machine = self.machine();
+        (machine.is_full, machine.room) = (is_full, None);
+    }
+
+    /// Fills the disk, but for what becomes free of files that are made shorter.
+    pub(in crate::spool) fn fill_up(&self) {
+        let mut machine = self.machine();
+        (machine.is_full, machine.room) = (true, Some(0));
     }
 
     pub(in crate::spool) fn is_full(&self) -> bool {
@@ -227,7 +246,7 @@ impl Storage for FaultyDisk {
             return self.open(path);
         }
         let extent = machine.enter(self.life, Call::Change)?;
-        if machine.is_full && machine.chance.one_in(2) {
+        if machine.is_full && machine.room.unwrap_or(0) == 0 && machine.chance.one_in(2) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let inode = machine.files.len();
@@ -303,7 +322,7 @@ impl Storage for FaultyDisk {
     fn free_bytes(&self, _: &Path) -> io::Result<u64> {
         let mut machine = self.machine();
         machine.enter(self.life, Call::Look)?;
-        Ok(if machine.is_full { 0 } else { 1 << 40 })
+        Ok(if machine.is_full { machine.room.unwrap_or(0) } else { 1 << 40 })
     }
 }
 
@@ -350,26 +369,27 @@ impl StorageFile for Handle {
             let least = usize::from(extent == Extent::Part);
             bytes.truncate(least + machine.chance.below(bytes.len() as u64 + 1 - least as u64) as usize);
         }
-        let is_full = machine.is_full;
-        let file = &mut machine.files[self.inode];
-        if is_full && offset + bytes.len() as u64 > file.reserved {
-            let room = file.reserved.saturating_sub(offset) as usize;
+        let reserved = machine.files[self.inode].reserved;
+        let more = (offset + bytes.len() as u64).saturating_sub(reserved);
+        if more > 0 && !machine.takes(more) {
+            let room = reserved.saturating_sub(offset) as usize;
             if room == 0 {
                 return Err(io::ErrorKind::StorageFull.into());
             }
             bytes.truncate(room);
         }
+        let file = &mut machine.files[self.inode];
         file.write(&bytes, offset);
         done(extent, bytes.len())
     }
 
     fn reserve(&self, len: u64) -> io::Result<()> {
         let (mut machine, extent) = self.enter(Call::Change)?;
-        let is_full = machine.is_full;
-        let file = &mut machine.files[self.inode];
-        if is_full && len > file.reserved {
+        let more = len.saturating_sub(machine.files[self.inode].reserved);
+        if more > 0 && !machine.takes(more) {
             return Err(io::ErrorKind::StorageFull.into());
         }
+        let file = &mut machine.files[self.inode];
         if len > file.cached.len {
             file.set_len(len);
         }
@@ -379,6 +399,8 @@ impl StorageFile for Handle {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let (mut machine, extent) = self.enter(Call::Change)?;
+        let freed = machine.files[self.inode].reserved.saturating_sub(len);
+        machine.room = machine.room.map(|room| room + freed);
         machine.files[self.inode].set_len(len);
         done(extent, ())
     }
