@@ -3,7 +3,8 @@
 //! An INSERT that breaks off stores nothing. If every earlier attempt was answered, ClickHouse has
 //! nothing of the segment, and a salvaged copy may be sent under another token
 //! ([`crate::spool::SegmentPool::salvage`]). If an earlier attempt is open, ClickHouse may have the
-//! whole segment, and a copy under another token would double rows. The segment is then held.
+//! whole segment, and a copy under another token would double rows. The segment is then held. So is one that
+//! was cut: the positions of its pieces are those of rows that are missing now.
 
 use super::due::Work;
 use super::failure::Failure;
@@ -56,10 +57,11 @@ impl Inserts {
 /// The reason why the damaged segment must be held; `None` if it may be salvaged.
 fn why_held(work: &Work, failure: &Failure) -> Option<String> {
     let reason = &failure.reason;
-    if work.segment.cut().is_some() && work.segment.rows_waiting() > 0 {
+    if work.segment.cut().is_some() && work.segment.rows_waiting() > 0 && !work.orders.force {
         return Some(format!(
             "{reason}; the segment was cut into pieces by the positions of its rows, so its readable frames can't be \
-             sent alone; check which of its rows are in the table"
+             sent alone; check which of its rows are in the table; `sluicegate spool requeue --force` sets the rows \
+             aside that are not decided, with the file in damaged/, and sends the rejected lines that can be read"
         ));
     }
     if work.segment.open_attempt().is_some() && !work.orders.force {

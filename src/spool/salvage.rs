@@ -6,8 +6,8 @@
 //! original, which is salvaged again, or the copy, which is sent. The identities need no copying:
 //! they are in the logs since the original was sealed.
 //!
-//! If the rows are proven and only the rejected lines are left, the copy has no rows: what the journal
-//! knows of the original it does not know of the copy.
+//! If the rows are proven and only the rejected lines are left, or if the rows were cut into pieces, the copy
+//! has no rows: what the journal knows of the original it does not know of the copy.
 
 use std::io;
 use std::sync::Arc;
@@ -58,7 +58,9 @@ pub(super) fn salvage(layout: &Arc<Layout>, segment: &mut SealedSegment) -> io::
     }
     // The caller decided that the segment may be sent again. The decision must survive a crash.
     segment.forget_attempt()?;
-    let mode = if segment.rows_waiting() > 0 { CopyMode::All } else { CopyMode::AllButRows };
+    // Pieces of a cut are found by the positions of rows, some of which are missing.
+    let takes_rows = segment.rows_waiting() > 0 && segment.cut().is_none();
+    let mode = if takes_rows { CopyMode::All } else { CopyMode::AllButRows };
     if mode == CopyMode::AllButRows {
         frames.retain(|(_, header)| header.rejected > 0);
     }

@@ -129,7 +129,7 @@ each_insert!(
     what_clickhouse_may_have_is_held_until_the_operator_wants_what_is_readable,
     rows_that_are_stored_are_not_sent_again_with_the_lines_that_are_not,
     nobody_is_told_that_the_lost_events_are_inserted,
-    a_damaged_segment_that_was_cut_is_held,
+    a_damaged_segment_that_was_cut_is_held_until_the_operator_gives_its_rows_up,
     drain_keeps_a_segment_without_a_readable_frame_and_is_done,
 );
 
@@ -240,7 +240,7 @@ fn nobody_is_told_that_the_lost_events_are_inserted(variant: Variant) {
     assert!(server.stop().success());
 }
 
-fn a_damaged_segment_that_was_cut_is_held(variant: Variant) {
+fn a_damaged_segment_that_was_cut_is_held_until_the_operator_gives_its_rows_up(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
     let mut server = Server::start(clickhouse, &database, &variant.and(&ONE_SEGMENT));
@@ -258,6 +258,14 @@ fn a_damaged_segment_that_was_cut_is_held(variant: Variant) {
     assert_eq!(ledger(&server), [[1, 0, 1, 0], [5, 0, 5, 0]]);
     assert_eq!((stored(clickhouse, &database).len(), rejected_lines(clickhouse, &database)), (49, 0));
     assert!(damaged_files(&server).is_empty());
+    let admin = server.admin_address().to_string();
+    let (succeeded, out, error) = run(&["spool", "requeue", "--admin-listen", &admin, "--force"]);
+    assert!(succeeded, "{out}{error}");
+    wait_for_ledger(&server, [[1, 0, 0, 1], [5, 4, 0, 1]]);
+    server.wait_until_drained();
+    assert_eq!((stored(clickhouse, &database).len(), rejected_lines(clickhouse, &database)), (49, 4));
+    assert_eq!(damaged_files(&server).len(), 1);
+    assert!(!server.admin_get("/readyz").text().contains("is held"));
 }
 
 fn drain_keeps_a_segment_without_a_readable_frame_and_is_done(variant: Variant) {
