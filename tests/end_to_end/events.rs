@@ -211,7 +211,7 @@ fn a_table_of_ones_own_is_filled_by_name_and_type(variant: Variant) {
 fn a_column_that_can_not_be_filled_stops_the_start_with_its_name() {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let columns = "a String, place QBit(Float32, 4)";
+    let columns = "a String, place Dynamic";
     clickhouse.query(&format!("CREATE TABLE {database}.odd ({columns}) ENGINE = MergeTree ORDER BY a"));
     let (status, log) = Server::expect_failure(clickhouse, &database, &["--table", "odd"]);
     assert!(!status.success());

@@ -398,7 +398,7 @@ fn a_table_that_can_not_be_followed_is_a_warning_and_events_go_on(variant: Varia
     let warnings = || server.admin_get("/readyz").text();
     let mut sent = 0;
     for (change, said) in [
-        ("ADD COLUMN tags QBit(Float32, 4)", "column `tags` has the type QBit(Float32, 4), which is not supported"),
+        ("ADD COLUMN tags Dynamic", "column `tags` has the type Dynamic, which is not supported"),
         (
             "DROP COLUMN tags, ADD COLUMN odd IntervalDay",
             "column `odd` has the type IntervalDay, which is not supported",
