@@ -37,6 +37,11 @@ impl Failure {
         Self { class: Class::Hold, answered: true, suspicious: false, reason: reason.into(), error: None }
     }
 
+    /// Creates the failure of a segment that can't be sent as it was sealed.
+    pub(super) fn damaged(reason: &str) -> Self {
+        Self { error: Some(ClientError::Damaged(reason.to_owned())), ..Self::hold(reason) }
+    }
+
     /// Creates the failure of a temporary condition before anything was sent.
     pub(super) fn passing(reason: impl Into<String>) -> Self {
         Self { class: Class::Retry, answered: true, suspicious: false, reason: reason.into(), error: None }

@@ -141,6 +141,7 @@ impl Inserts {
             match work.next_step() {
                 Step::Send(sent) => self.attempt(client, work, sent)?,
                 Step::FinishRows => self.finish_rows(work)?,
+                Step::Hold(reason) if work.orders.force => return Err(Failure::damaged(reason)),
                 Step::Hold(reason) => return Err(Failure::hold(reason)),
                 Step::Retire => return Ok(()),
             }

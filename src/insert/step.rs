@@ -5,6 +5,11 @@ use super::due::Work;
 use super::outcome::Class;
 use crate::spool::{Cut, PieceState, SealedSegment};
 
+/// Why a segment is held whose cut an older release has left unreadable.
+const UNREADABLE_CUT: &str = "the segment was cut, and its .cut file is damaged; check which of its rows are in the \
+                              table; `sluicegate spool requeue --force` sets its rows aside, with the file in damaged/, \
+                              and sends its rejected lines";
+
 /// The next step for a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
@@ -75,7 +80,7 @@ pub(super) fn next_step(recorded: Recorded<'_>, progress: Unrecorded) -> Step {
         return match recorded.cut {
             _ if progress.rows_proven => Step::FinishRows,
             None => Step::Send(Sent::Rows),
-            Some(cut) if cut.is_unreadable() => Step::Hold("the segment was cut, and its .cut file is damaged"),
+            Some(cut) if cut.is_unreadable() => Step::Hold(UNREADABLE_CUT),
             Some(cut) => next_of_cut(cut),
         };
     }
@@ -146,7 +151,7 @@ mod tests {
         let finished = Unrecorded { rows_finished: true, ..proven };
         let done = Unrecorded { rejected_proven: true, ..finished };
         let (rows, rejected) = (Step::Send(Sent::Rows), Step::Send(Sent::Rejected));
-        let held = Step::Hold("the segment was cut, and its .cut file is damaged");
+        let held = Step::Hold(UNREADABLE_CUT);
         for (name, rows_waiting, lines, cut, progress, expected) in [
             ("fresh", 5, 0, None, fresh, rows),
             ("fresh, with rejected lines", 5, 2, None, fresh, rows),

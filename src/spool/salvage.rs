@@ -15,6 +15,7 @@ use std::sync::Arc;
 use super::aside::set_aside;
 use super::block::{Identity, Seal, VERSION};
 use super::copying::{CopyMode, Written, write_copy};
+use super::cut::Cut;
 use super::frame::Header;
 use super::layout::{FileKind, Layout, random};
 use super::ledger::Events;
@@ -53,7 +54,9 @@ pub(super) fn salvage(layout: &Arc<Layout>, segment: &mut SealedSegment) -> io::
     let file = layout.storage().open(segment.path())?;
     let (start, end) = (segment.first_place(), segment.seal().end);
     let mut frames = scan(&*file, start, segment.identity().first_position, end, Tail::Sealed)?.frames;
-    if is_whole(segment, &frames) {
+    // Of a whole one whose cut can't be read nobody knows which rows were sent.
+    let is_unreadable = segment.rows_waiting() > 0 && segment.cut().is_some_and(Cut::is_unreadable);
+    if is_whole(segment, &frames) && !is_unreadable {
         return Ok(Left::Whole);
     }
     // The caller decided that the segment may be sent again. The decision must survive a crash.

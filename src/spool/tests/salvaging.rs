@@ -244,6 +244,22 @@ fn inserted_rows_are_not_in_the_salvaged_copy() {
 }
 
 #[test]
+fn rows_whose_cut_can_not_be_read_are_set_aside_and_the_lines_go_in() {
+    let (folder, bytes) = sealed(&FRAMES);
+    let (spool, mut segment) = start_with(folder.path(), &bytes);
+    segment.cut_into(Vec::new()).unwrap();
+    assert!(segment.cut().unwrap().is_unreadable());
+    let salvaged = spool.pool().salvage(&mut segment).unwrap().unwrap();
+    assert_eq!(salvaged.missing, Events { rows: events(&FRAMES).rows, rejected: 0 });
+    let left = salvaged.segment.unwrap();
+    assert_eq!((left.rows(), left.rejected()), (0, events(&FRAMES).rejected));
+    assert_eq!(
+        (files(&spool.layout.damaged_dir()), spool.metrics().ledger().balances()),
+        (vec![NAME.to_owned()], true)
+    );
+}
+
+#[test]
 fn a_segment_that_turns_out_to_be_readable_stays_as_it_is() {
     let (folder, bytes) = sealed(&FRAMES);
     let (spool, mut segment) = start_with(folder.path(), &bytes);
