@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub use exchange::Exchange;
-pub use number::{Epoch, Position, SegmentNumber, Sequence};
+pub use number::{Epoch, Position, SegmentNumber, Sequence, TableIndex};
 pub use outcome::{CommitOutcome, CommitRefusal, Returned};
 
 use crate::limits;
@@ -52,6 +52,8 @@ pub struct Batch {
     pub worker: usize,
     /// Pairs the outcome with the requests that wait for it; set when the batch is opened.
     pub sequence: Sequence,
+    /// The table that the rows are for.
+    pub table: TableIndex,
     /// The serialized columns, types and INSERT settings of `rows`; batches with different ones never
     /// share a segment. A worker sets it when the schema has changed, not for each batch.
     pub frozen: Arc<[u8]>,

@@ -71,3 +71,19 @@ number! {
     /// deduplication token of that start contains it.
     Epoch
 }
+
+/// A table, by its place among those that the server was started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct TableIndex(u16);
+
+impl TableIndex {
+    /// The table at a place of the list of tables.
+    pub const fn new(place: u16) -> Self {
+        Self(place)
+    }
+
+    /// The place in the list of tables.
+    pub const fn get(self) -> usize {
+        self.0 as usize
+    }
+}

@@ -83,11 +83,14 @@ fn a_stop_and_a_drain_say_that_a_segment_waits_to_be_recovered() {
             post_with(server.address(), "/api/events", &format!("Idempotency-Key: {key}\r\n"), b"{\"event\":\"a\"}");
         assert_eq!(reply.status, 200);
     }
+    let room =
+        ["spare", "events/00000000000000000002.segment"].map(|name| disk.seen_from_outside().join("spool").join(name));
+    wait_for(|| server.log(), || room.iter().all(|path| path.exists()).then_some(()));
     server.kill9();
     // Without the spare room the keys can't be logged, so the segment can't be sealed; nor is there the room
     // of the segment that was ready.
-    for name in ["spare", "events/00000000000000000002.segment"] {
-        fs::remove_file(disk.seen_from_outside().join("spool").join(name)).unwrap();
+    for path in room {
+        fs::remove_file(path).unwrap();
     }
     disk.fill();
     let mut server = server.start_again_unready();
