@@ -269,8 +269,8 @@ pub const GATHER_MIN: Duration = Duration::from_micros(50);
 /// The committer waits no longer than this for more batches, however long the last sync took.
 pub const GATHER_MAX: Duration = Duration::from_millis(2);
 
-/// What a segment's blocks may take before its frames, beside what is frozen into it, twice.
-pub const SEGMENT_BLOCKS_BYTES: u64 = 24 << 10;
+/// Room in a segment's file beside the rows of its largest block: identity, seals, and schemas.
+pub const SEGMENT_BLOCKS_BYTES: u64 = 40 << 10;
 
 /// Length of each of the journal's two files.
 pub const JOURNAL_BYTES: u64 = 8 << 20;

@@ -20,7 +20,7 @@ mod stats;
 use std::sync::{Arc, OnceLock};
 
 use crate::api::keys::Keys;
-use crate::batch::SegmentNumber;
+use crate::batch::BlockNumber;
 use crate::clickhouse::client::ClickHouse;
 use crate::clickhouse::metrics::InsertMetrics;
 use crate::clickhouse::name::TableName;
@@ -38,7 +38,7 @@ pub use series::Series;
 
 /// A function that makes one segment, or all of them, due now with an operator's orders. Returns how
 /// many segments that were.
-pub type Requeue = Box<dyn Fn(Option<SegmentNumber>, Orders) -> usize + Send + Sync>;
+pub type Requeue = Box<dyn Fn(Option<BlockNumber>, Orders) -> usize + Send + Sync>;
 
 /// The state that the admin address shows.
 pub struct Admin {

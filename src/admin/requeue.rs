@@ -1,7 +1,7 @@
 //! `POST /spool/requeue`: an operator's orders for held segments.
 
 use super::{Admin, Page};
-use crate::batch::SegmentNumber;
+use crate::batch::BlockNumber;
 use crate::http::{Method, Status, query_pairs};
 use crate::spool::Orders;
 
@@ -24,7 +24,7 @@ pub(super) fn page(admin: &Admin, method: Method, query: &str) -> Page {
     Page::json(Status::Ok, format!("{{\"requeued\":{count}}}"))
 }
 
-fn read(query: &str) -> Option<(Option<SegmentNumber>, Orders)> {
+fn read(query: &str) -> Option<(Option<BlockNumber>, Orders)> {
     let (mut segment, mut orders) = (None, Orders::default());
     for pair in query_pairs(query) {
         let (name, value) = pair.ok()?;
@@ -47,7 +47,7 @@ mod tests {
         assert_eq!(read(""), Some((None, Orders::default())));
         assert_eq!(
             read("segment=7&force=1"),
-            Some((Some(SegmentNumber::new(7)), Orders { force: true, convert: false }))
+            Some((Some(BlockNumber::first(SegmentNumber::new(7))), Orders { force: true, convert: false }))
         );
         assert_eq!(read("convert=1"), Some((None, Orders { force: false, convert: true })));
         for wrong in ["segment=x", "force=yes", "other=1", "segment=-1"] {

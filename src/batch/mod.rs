@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub use exchange::Exchange;
-pub use number::{Epoch, Position, SegmentNumber, Sequence, TableIndex};
+pub use number::{BlockNumber, Epoch, Position, SegmentNumber, Sequence, TableIndex};
 pub use outcome::{CommitOutcome, CommitRefusal, Returned};
 
 use crate::limits;

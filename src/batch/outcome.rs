@@ -1,7 +1,7 @@
 //! The outcome of a batch: written by the committer, read by the batch's worker.
 
 use super::identity::Summary;
-use super::{Batch, SegmentNumber};
+use super::{Batch, BlockNumber};
 
 /// Why the committer did not store a batch. All requests of the batch are answered 503.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,14 +21,14 @@ pub enum CommitRefusal {
 pub enum CommitOutcome {
     /// The batch is stored, as durably as `--durability` says.
     Committed {
-        /// The segment that contains the batch.
-        segment: SegmentNumber,
+        /// The block that contains the batch.
+        segment: BlockNumber,
     },
     /// The batch is stored without the events that had been stored before.
     Deduplicated {
         /// The newest segment that contains events of the batch, new or repeated, and is not inserted
         /// yet; `None` when ClickHouse has all of them.
-        segment: Option<SegmentNumber>,
+        segment: Option<BlockNumber>,
         /// False when an older segment that is not inserted yet contains events of the batch as well.
         certain: bool,
     },
@@ -37,7 +37,7 @@ pub enum CommitOutcome {
         /// The numbers in the reply to the first request.
         summary: Summary,
         /// The segment that contains the first request; `None` when ClickHouse has it.
-        segment: Option<SegmentNumber>,
+        segment: Option<BlockNumber>,
     },
     /// The key of the request was seen before with another body. Nothing is stored.
     KeyReused,

@@ -58,18 +58,19 @@ pub fn verify(settings: &Settings, out: &mut impl Write) -> Result<bool, Box<dyn
             }
         }
     }
-    let folder = table_folder(&settings.spool_dir, &settings.table);
-    writeln!(out, "{sealed} sealed segments and {others} other files were read in {}", folder.display())?;
-    let damaged = folder.join("damaged");
-    let kept = damaged.read_dir().map_or(0, Iterator::count);
-    if kept > 0 {
-        writeln!(out, "{kept} files that were found damaged before are kept in {}", damaged.display())?;
+    let folder = &settings.spool_dir;
+    writeln!(out, "{sealed} sealed blocks and {others} other files were read in {}", folder.display())?;
+    for damaged in [folder.join("damaged"), table_folder(folder, &settings.table).join("damaged")] {
+        let kept = damaged.read_dir().map_or(0, Iterator::count);
+        if kept > 0 {
+            writeln!(out, "{kept} files that were found damaged before are kept in {}", damaged.display())?;
+        }
     }
     Ok(whole)
 }
 
 fn segments(settings: &Settings) -> Result<Vec<Inspected>, SpoolError> {
-    inspect(&settings.spool_dir, &settings.table)
+    inspect(&settings.spool_dir, &[&settings.table])
 }
 
 fn describe(segment: &SealedSegment) -> String {

@@ -12,7 +12,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::{ConfigError, Settings};
-use crate::batch::SegmentNumber;
+use crate::batch::BlockNumber;
 
 /// Takes analytics events over HTTP and inserts every one into ClickHouse exactly once.
 #[derive(Debug, Parser)]
@@ -60,7 +60,7 @@ pub enum SpoolCommand {
 pub struct RequeueArgs {
     /// Only this segment, by its number in `spool list`
     #[arg(long, value_name = "N")]
-    pub segment: Option<SegmentNumber>,
+    pub segment: Option<BlockNumber>,
     /// Also send segments that ClickHouse may have and whose tokens it may have forgotten; this may
     /// double their rows
     #[arg(long)]

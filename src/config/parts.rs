@@ -23,7 +23,7 @@ use crate::ndjson::{AddressForm, AddressKey, EncodeLimits};
 use crate::net::tls::{CertificateFiles, TlsConfig};
 use crate::net::{ListenAddress, TrustedProxies};
 use crate::schema::Addresses;
-use crate::spool::SpoolConfig;
+use crate::spool::{SpoolConfig, SpoolTable};
 
 /// Bytes of the key in `--client-ip-key-file`.
 const ADDRESS_KEY_BYTES_MIN: usize = 16;
@@ -33,16 +33,20 @@ impl Settings {
     pub fn spool(&self) -> SpoolConfig {
         SpoolConfig {
             dir: self.spool_dir.clone(),
-            table: self.table.clone(),
+            tables: vec![SpoolTable {
+                label: self.table.clone(),
+                batch_rows: self.batch_rows,
+                batch_bytes: self.batch_bytes.0,
+                batch_age: *self.batch_age,
+                has_identities: self.dedup_field.is_some(),
+                bytes_max: None,
+            }],
             node_id: self.node_id.clone(),
             spool_bytes_max: self.spool_bytes_max.0,
             disk_free_min: self.disk_free_min.0,
-            batch_rows: self.batch_rows,
-            batch_bytes: self.batch_bytes.0,
-            batch_age: *self.batch_age,
             durability: self.durability,
             idempotency_keys_max: self.idempotency_keys_max.get(),
-            dedup_values_max: self.dedup_field.as_ref().map(|_| self.dedup_values_max.get()),
+            dedup_values_max: self.dedup_values_max.get(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::api::{Ack, Answer, Fault, Reply, ReplyFields};
 use crate::batch::identity::Summary;
-use crate::batch::{SegmentNumber, Sequence};
+use crate::batch::{BlockNumber, Sequence};
 use crate::http::{DateCache, Head, Method, Response, Status, Version};
 
 /// The queue of one connection's replies. The first one may be sent once it waits for nothing.
@@ -34,14 +34,14 @@ enum Wait {
     Commit { sequence: Sequence, ack: Ack },
     /// ClickHouse's confirmation of this segment, at most until `until`. If the segment is not
     /// `certain` to contain all events of the request, the reply is 202 even after the confirmation.
-    Insert { segment: SegmentNumber, certain: bool, until: Instant },
+    Insert { segment: BlockNumber, certain: bool, until: Instant },
 }
 
 /// Where a committed batch is stored, and what its replies still wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Committed {
     /// The segment that contains the batch; `None` when ClickHouse has its rows.
-    pub segment: Option<SegmentNumber>,
+    pub segment: Option<BlockNumber>,
     /// False when another segment that is not inserted yet contains events of the batch, too.
     pub certain: bool,
     /// How long a reply with `ack=inserted` waits for the confirmation of the segment.
@@ -151,7 +151,7 @@ impl Replies {
     }
 
     /// Ends the wait for a segment, which ClickHouse has confirmed.
-    pub fn inserted(&mut self, segment: SegmentNumber) {
+    pub fn inserted(&mut self, segment: BlockNumber) {
         for pending in &mut self.queue {
             match pending.wait {
                 Wait::Insert { segment: of, certain, .. } if of == segment => pending.release(certain, &mut self.bytes),

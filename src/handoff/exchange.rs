@@ -10,7 +10,7 @@ use super::lifecycle::Lifecycle;
 use super::mailbox::{Arrival, Mailbox};
 use super::submitted::Submitted;
 use super::sync::atomic::{Ordering, fence};
-use crate::batch::{Batch, Exchange, Returned, SegmentNumber};
+use crate::batch::{Batch, BlockNumber, Exchange, Returned};
 use crate::limits;
 
 /// The queue to the committer, and the mailboxes of all workers.
@@ -116,7 +116,7 @@ impl Handoff {
     }
 
     /// Called by an inserter after ClickHouse has confirmed the rows of a segment.
-    pub fn segment_inserted(&self, segment: SegmentNumber) {
+    pub fn segment_inserted(&self, segment: BlockNumber) {
         if self.inserted.note(segment) {
             for mailbox in &self.mailboxes {
                 mailbox.tell_news();

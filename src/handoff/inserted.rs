@@ -4,7 +4,7 @@
 //! overwritten only after thousands of further segments, when no reply waits for it any more.
 
 use super::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
-use crate::batch::SegmentNumber;
+use crate::batch::BlockNumber;
 use crate::limits;
 
 /// The ring of recently confirmed segments, and the number of replies that wait for one.
@@ -24,9 +24,9 @@ impl Default for Inserted {
 impl Inserted {
     /// Called by an inserter: notes a segment. True if a reply may wait for it, so that the workers
     /// must be woken.
-    pub(super) fn note(&self, segment: SegmentNumber) -> bool {
+    pub(super) fn note(&self, segment: BlockNumber) -> bool {
         if let Some(place) = self.place(segment) {
-            place.store(segment.get(), SeqCst);
+            place.store(segment.packed(), SeqCst);
         }
         // A worker that increments `waiting` after this load reads the ring afterwards and finds the
         // segment.
@@ -44,12 +44,13 @@ impl Inserted {
     }
 
     /// True if the segment is among the recently confirmed ones.
-    pub fn has(&self, segment: SegmentNumber) -> bool {
-        self.place(segment).is_some_and(|place| place.load(SeqCst) == segment.get())
+    pub fn has(&self, segment: BlockNumber) -> bool {
+        self.place(segment).is_some_and(|place| place.load(SeqCst) == segment.packed())
     }
 
-    fn place(&self, segment: SegmentNumber) -> Option<&AtomicU64> {
-        let index = usize::try_from(segment.get() % limits::INSERTED_RING as u64).ok()?;
+    fn place(&self, segment: BlockNumber) -> Option<&AtomicU64> {
+        let index =
+            usize::try_from((segment.segment.get() + u64::from(segment.index)) % limits::INSERTED_RING as u64).ok()?;
         self.ring.get(index)
     }
 }

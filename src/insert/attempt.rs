@@ -121,7 +121,7 @@ impl Inserts {
             }
             // In this order: a segment that is opened in between counts twice, not never.
             let newest = self.spool.newest();
-            let note = ServerNote::of(&facts, self.spool.not_inserted()).to_text();
+            let note = ServerNote::of(&facts, self.spool.not_inserted_of(work.segment.table())).to_text();
             work.segment.begin_attempt(&note, newest).map_err(Failure::before_sending)?;
             return Ok(Some(index));
         }

@@ -31,12 +31,12 @@ impl Inserts {
         let (rows, rejected) = (salvaged.missing.rows, salvaged.missing.rejected);
         let readable = salvaged.segment.as_ref().map_or(0, |left| left.rows() + left.rejected());
         tracing::error!(
-            segment = segment.get(),
+            block = %segment,
             missing_rows = rows,
             missing_rejected = rejected,
             readable,
             reason = failure.reason,
-            "a segment is damaged; its file is kept in damaged/, and its readable frames are inserted"
+            "a block is damaged; its segment's file is kept in damaged/, and its readable frames are inserted"
         );
         self.spool.held.release(segment);
         if let Some(left) = salvaged.segment {

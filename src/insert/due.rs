@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 
 use super::step::Unrecorded;
-use crate::batch::SegmentNumber;
+use crate::batch::BlockNumber;
 use crate::handoff::Lifecycle;
 use crate::spool::{Orders, SealedSegment};
 
@@ -74,7 +74,7 @@ struct DueEntry {
 }
 
 impl DueEntry {
-    fn key(&self) -> Reverse<(Instant, SegmentNumber)> {
+    fn key(&self) -> Reverse<(Instant, BlockNumber)> {
         Reverse((self.due, self.work.segment.number()))
     }
 }
@@ -204,7 +204,7 @@ impl Due {
 
     /// Makes one segment, or all of them, due now with an operator's orders. Returns how many
     /// segments that were.
-    pub fn requeue(&self, number: Option<SegmentNumber>, orders: Orders) -> usize {
+    pub fn requeue(&self, number: Option<BlockNumber>, orders: Orders) -> usize {
         let mut waiting = self.waiting();
         let mut count = 0;
         let mut order = |work: &mut Work| {

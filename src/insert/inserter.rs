@@ -14,7 +14,7 @@ use super::places::Places;
 use super::presence::Presence;
 use super::step::{Sent, Step, judge};
 use super::stream::InsertClient;
-use crate::batch::SegmentNumber;
+use crate::batch::BlockNumber;
 use crate::clickhouse::TableConfig;
 use crate::clickhouse::frozen::Frozen;
 use crate::clickhouse::horizon::Writers;
@@ -92,7 +92,7 @@ impl Inserts {
 
     /// Makes one segment, or all of them, due now with an operator's orders. Returns how many
     /// segments that were.
-    pub fn requeue(&self, segment: Option<SegmentNumber>, orders: Orders) -> usize {
+    pub fn requeue(&self, segment: Option<BlockNumber>, orders: Orders) -> usize {
         // The operator may have changed the table to fix a problem.
         self.refresh.request();
         self.due.requeue(segment, orders)
@@ -160,7 +160,7 @@ impl Inserts {
         match self.send(client, work, index, &insert) {
             Ok(()) => {
                 if !sent.is_for_quarantine() {
-                    self.spool.held.got_through();
+                    self.spool.held.got_through(work.segment.table());
                 }
                 self.proven(work, sent)
             }
@@ -289,11 +289,11 @@ impl Inserts {
     fn retire(&self, work: Work) {
         let number = work.segment.number();
         self.spool.held.release(number);
-        self.metrics.failing.forget(number.get());
+        self.metrics.failing.forget(number.packed());
         if let Err(error) = self.pool.retire(&work.segment) {
             // If the process ends before that succeeds, the next start sends the segment again under
             // the same token.
-            tracing::warn!(segment = %number, %error, "the file of an inserted segment can't be removed yet");
+            tracing::warn!(block = %number, %error, "the file of an inserted block can't be removed yet");
             self.due.later(work, RETIRE_RETRY_PAUSE);
         }
     }
@@ -313,13 +313,13 @@ impl Inserts {
 
     fn report(&self, work: &Work, failure: &Failure) {
         let (number, attempts, reason) = (work.segment.number(), work.attempts, failure.reason.as_str());
-        let segment = number.get();
+        let (segment, table, label) = (number.packed(), work.segment.table(), work.segment.label());
         if failure.error.as_ref().is_some_and(calls_for_refresh) {
             self.refresh.request();
         }
         let cause = failure.cause(work.next_step());
         match failure.class {
-            Class::Retry => self.spool.held.retry(number, cause),
+            Class::Retry => self.spool.held.retry(number, table, cause),
             // It is on its way again at once.
             Class::Cut | Class::Split => self.spool.held.release(number),
             Class::Hold => {}
@@ -331,20 +331,27 @@ impl Inserts {
         match failure.class {
             // Warn less and less often, because ClickHouse may be away for days.
             Class::Retry if attempts.is_power_of_two() => {
-                tracing::warn!(segment, attempts, reason, "an INSERT failed and will be retried");
+                tracing::warn!(block = %number, table = label, attempts, reason, "an INSERT failed and will be retried");
             }
-            Class::Retry => tracing::debug!(segment, attempts, reason, "an INSERT failed and will be retried"),
-            Class::Cut => tracing::warn!(segment, reason, "ClickHouse refuses some rows; they are being cut out"),
-            Class::Split => tracing::warn!(segment, reason, "an INSERT exceeds a limit; it is sent in pieces"),
+            Class::Retry => {
+                tracing::debug!(block = %number, table = label, attempts, reason, "an INSERT failed and will be retried")
+            }
+            Class::Cut => {
+                tracing::warn!(block = %number, table = label, reason, "ClickHouse refuses some rows; they are being cut out")
+            }
+            Class::Split => {
+                tracing::warn!(block = %number, table = label, reason, "an INSERT exceeds a limit; it is sent in pieces")
+            }
             Class::Hold => {
-                if let Some(since) = self.spool.held.hold(number, failure.reason.clone(), cause) {
+                if let Some(since) = self.spool.held.hold(number, table, failure.reason.clone(), cause) {
                     self.pool.trim(&work.segment);
                     tracing::error!(
-                        segment,
+                        block = %number,
+                        table = label,
                         attempts,
                         seconds = since.as_secs(),
                         reason,
-                        "a segment is held and needs operator action; it stays in the spool and is retried slowly"
+                        "a block is held and needs operator action; it stays in the spool and is retried slowly"
                     );
                 }
             }

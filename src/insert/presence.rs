@@ -130,7 +130,7 @@ impl Inserts {
     pub(super) fn absent(&self, mut work: Work, failure: Failure) {
         if !work.absent {
             tracing::warn!(
-                segment = work.segment.number().get(),
+                block = %work.segment.number(),
                 reason = failure.reason,
                 "ClickHouse confirmed a repeat, and its rows are not in the table; the repeat is made once more"
             );
@@ -142,7 +142,7 @@ impl Inserts {
             return self.put_back(work, &Failure::on_disk(error));
         }
         tracing::warn!(
-            segment = segment.get(),
+            block = %segment,
             used_up,
             token = work.segment.token(),
             reason = failure.reason,

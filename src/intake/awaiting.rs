@@ -2,20 +2,20 @@
 //! blocks no thread: it is in a list that its worker checks when segments were confirmed.
 
 use super::outbox::Waiter;
-use crate::batch::SegmentNumber;
+use crate::batch::BlockNumber;
 use crate::handoff::Inserted;
 
 /// The connections of one worker with a reply that waits for the confirmation of a segment.
 #[derive(Debug, Default)]
 pub struct AwaitingInserts {
-    waiters: Vec<(SegmentNumber, Waiter)>,
+    waiters: Vec<(BlockNumber, Waiter)>,
 }
 
 impl AwaitingInserts {
     /// Adds a connection whose reply waits for `segment`. Returns false when the segment is already
     /// confirmed and the reply may be sent.
     #[must_use]
-    pub fn add(&mut self, segment: SegmentNumber, waiter: Waiter, inserted: &Inserted) -> bool {
+    pub fn add(&mut self, segment: BlockNumber, waiter: Waiter, inserted: &Inserted) -> bool {
         // The wait is announced before the check, so that a confirmation at the same time is seen by
         // this check or wakes this worker.
         inserted.wait();
@@ -28,7 +28,7 @@ impl AwaitingInserts {
     }
 
     /// Removes and returns the connections whose segments are confirmed.
-    pub fn take_proven(&mut self, inserted: &Inserted) -> Vec<(SegmentNumber, Waiter)> {
+    pub fn take_proven(&mut self, inserted: &Inserted) -> Vec<(BlockNumber, Waiter)> {
         let proven: Vec<_> = self.waiters.extract_if(.., |(segment, _)| inserted.has(*segment)).collect();
         proven.iter().for_each(|_| inserted.wait_no_more());
         proven

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::threads::ServerError;
 use super::wait_until;
+use crate::batch::TableIndex;
 use crate::clickhouse::TableConfig;
 use crate::clickhouse::client::ClickHouse;
 use crate::clickhouse::description::TableDescription;
@@ -25,7 +26,7 @@ pub(super) fn known_table(
     spool: &Spool,
     lifecycle: &Lifecycle,
 ) -> Result<Option<TableDescription>, ServerError> {
-    let path = spool.schema_path();
+    let path = spool.schema_path(TableIndex::default());
     let mut logged = false;
     while !lifecycle.is_stopping() {
         let known = last_known(&path);

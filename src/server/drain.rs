@@ -14,7 +14,7 @@ use crate::config::{ConfigError, Settings};
 use crate::handoff::Handoff;
 use crate::insert::inserter::{Ends, Inserts};
 use crate::insert::stream::InsertClient;
-use crate::spool::{LedgerSnapshot, Spool, SpoolError, SpoolMetrics, table_folder};
+use crate::spool::{self, LedgerSnapshot, Spool, SpoolError, SpoolMetrics};
 
 /// Threads that insert: an inserter, and a spare one for the place of a silent attempt.
 const INSERTERS: usize = 2;
@@ -91,9 +91,8 @@ impl std::error::Error for DrainError {}
 /// If the spool can't be opened, or can't be emptied completely.
 pub fn run(settings: &Settings) -> Result<(), DrainError> {
     // Opening the spool would create a missing folder, perhaps in the wrong place.
-    let folder = table_folder(&settings.spool_dir, &settings.table);
-    if !folder.is_dir() {
-        return Err(DrainError::NoSpool(folder));
+    if !spool::exists(&settings.spool_dir, &[&settings.table]) {
+        return Err(DrainError::NoSpool(settings.spool_dir.clone()));
     }
     let (spool, recovered) = Spool::open(settings.spool()).map_err(DrainError::Spool)?;
     let servers = settings.clickhouse().map_err(DrainError::Config)?;
@@ -129,7 +128,7 @@ pub fn run(settings: &Settings) -> Result<(), DrainError> {
     }
     let held = spool.metrics().held.reasons();
     if let Some((number, reason)) = held.first() {
-        return Err(DrainError::Held(held.len(), format!("segment {number}: {reason}")));
+        return Err(DrainError::Held(held.len(), format!("block {number}: {reason}")));
     }
     match spool.postponed() {
         0 => tracing::info!(

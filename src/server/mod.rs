@@ -41,6 +41,7 @@ use std::time::{Duration, Instant};
 use crate::admin::{Access, Admin, Series};
 use crate::api::Api;
 use crate::api::keys::Keys;
+use crate::batch::TableIndex;
 use crate::clickhouse::delivery;
 use crate::clickhouse::description::TableDescription;
 use crate::clickhouse::embedded::{Embedded, EmbeddedOptions};
@@ -133,9 +134,8 @@ impl Server {
         let (engine, mailboxes) = engine::prepare(settings, metrics.len())?;
         delivery::log_at_start(admin.clickhouse.clone(), settings.table()).map_err(os("a thread can't be started"))?;
         let handoff = Arc::new(Handoff::new(mailboxes, lifecycle.clone()));
-        let (path, node) = (spool.schema_path(), spool.node_id().to_owned());
-        let frozen = schema.newest().frozen.clone();
-        let pipeline = Pipeline::start(settings, spool, recovered, frozen, &handoff, &admin)?;
+        let (path, node) = (spool.schema_path(TableIndex::default()), spool.node_id().to_owned());
+        let pipeline = Pipeline::start(settings, spool, recovered, &handoff, &admin)?;
         let shared = Arc::new(Shared {
             handoff: handoff.clone(),
             health: admin.health.clone(),

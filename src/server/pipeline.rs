@@ -30,7 +30,6 @@ impl Pipeline {
         settings: &Settings,
         spool: Spool,
         recovered: Recovered,
-        frozen: Arc<[u8]>,
         handoff: &Arc<Handoff>,
         admin: &Admin,
     ) -> Result<Self, ServerError> {
@@ -67,7 +66,7 @@ impl Pipeline {
                 InsertClient::new(settings.insert_compression, &trust).map_err(os("an inserter can't be set up"))?;
             spawn(format!("spare-{index}"), move || inserts.run_spare(&client))?;
         }
-        let (committer, keeper) = Committer::new(spool, handoff.clone(), frozen, sender, count);
+        let (committer, keeper) = Committer::new(spool, handoff.clone(), sender, count);
         let committer = spawn("committer".into(), move || committer.run())?;
         let keeper = spawn("keeper".into(), move || keeper.run())?;
         Ok(Self { inserts, spool: metrics, pool, committer, keeper, inserters })

@@ -28,7 +28,7 @@ use super::cut::{Cut, Piece};
 use super::frame::{get, get_u32, get_u64};
 use super::journal::{Block, BlockId, Change, OpenAttempt};
 use super::layout::{FileKind, Layout, Listing};
-use super::sealed::{Opened, SealedSegment, read_identity};
+use super::segment_file::{Opened, SegmentFile, read_identity};
 use super::storage::{self, is_out_of_space, read_up_to};
 use crate::batch::{Position, SegmentNumber};
 use crate::clock::unix_ms;
@@ -52,40 +52,56 @@ struct CutFile {
     refused_are_stored: bool,
 }
 
-/// Takes over what older releases left, begins the journal with it, and gives the files their names.
-pub(super) fn adopt(layout: &Arc<Layout>) -> io::Result<()> {
-    let journal = layout.journal();
-    if journal.is_new() && has_segments_of_this_version(layout)? {
+/// Takes over what older releases left of these tables, begins the journal with it, and gives the files their
+/// names.
+pub(super) fn adopt(log: &Arc<Layout>, tables: &[Arc<Layout>]) -> io::Result<()> {
+    let journal = log.journal();
+    if journal.is_new() && has_segments_of_this_version(log)? {
         // Its files are gone.
         journal.doubt();
     }
-    let Listing { segments, .. } = layout.list()?;
-    if !has_tripwire(layout)? {
-        forget_sent(layout, &segments)?;
-    }
-    for (number, kind) in segments.iter().copied().filter(|(_, kind)| *kind != FileKind::Copy) {
-        adopt_one(layout, number, kind)?;
+    let mut has_some = !log.list()?.segments.is_empty();
+    for table in tables {
+        let Listing { segments, .. } = table.list()?;
+        has_some |= !segments.is_empty();
+        if !has_tripwire(table)? {
+            forget_sent(table, &segments)?;
+        }
+        for (number, kind) in segments.into_iter().filter(|(_, kind)| *kind != FileKind::Copy) {
+            adopt_one(table, number, kind)?;
+        }
     }
     if journal.is_doubtful() {
         tracing::error!(
             "the journal of the spool can't be read, or not all of it: what became of the segments is looked up in \
              ClickHouse, and those that can't be looked up are held"
         );
-        doubt_all(layout)?;
+        doubt_all(log)?;
     }
-    match begin(layout) {
+    match begin(log) {
         // Nothing is to be sent, and nothing is taken before there is room.
-        Err(error) if is_out_of_space(&error) && segments.is_empty() => {
+        Err(error) if is_out_of_space(&error) && !has_some => {
             tracing::debug!(%error, "there is no room for the journal");
         }
         begun => begun?,
     }
-    for (number, kind) in segments {
+    tables.iter().try_for_each(|table| give_names(table))
+}
+
+/// Begins the journal, and keeps older releases out.
+pub(super) fn begin(log: &Layout) -> io::Result<()> {
+    log.with_spare(|| log.journal().begin())?;
+    log.tables().iter().try_for_each(|table| log.with_spare(|| set_tripwire(&log.of_table(table))))
+}
+
+/// Gives the files that an older release has sent the names that they have now.
+fn give_names(layout: &Layout) -> io::Result<()> {
+    for (number, kind) in layout.list()?.segments {
         if kind == FileKind::Sent {
             layout.storage().rename(&layout.path(number, kind), &layout.path(number, FileKind::Segment))?;
         }
     }
-    layout.sync_table_dir()?;
+    layout.sync_folder()?;
     for (number, _) in layout.list()?.segments {
         match layout.storage().remove(&layout.cut_path(number)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -95,22 +111,17 @@ pub(super) fn adopt(layout: &Arc<Layout>) -> io::Result<()> {
     Ok(())
 }
 
-/// Begins the journal, and keeps older releases out.
-pub(super) fn begin(layout: &Layout) -> io::Result<()> {
-    layout.with_spare(|| layout.journal().begin())?;
-    layout.with_spare(|| set_tripwire(layout))
-}
-
 /// The state in which an older release left a segment.
 fn adopt_one(layout: &Arc<Layout>, number: SegmentNumber, kind: FileKind) -> io::Result<()> {
-    let segment = match SealedSegment::open(layout, number, kind)? {
-        Opened::Sealed(segment) => (segment.id(), segment.block().clone()),
-        Opened::Unsealed { identity, block, .. } => (identity.block_id(), block),
-        Opened::Misnamed | Opened::Unreadable => return Ok(()),
+    let states = match SegmentFile::open(layout, number, kind)? {
+        Opened::Sealed(blocks) => blocks.iter().map(|block| (block.id(), block.block().clone())).collect(),
+        Opened::Unsealed { states, .. } => states,
+        Opened::Misnamed | Opened::Unreadable => Vec::new(),
     };
-    let (id, block) = segment;
-    if layout.journal().find(id).is_none() && block != Block::default() {
-        layout.journal().write(id, Change::State(block))?;
+    for (id, state) in states {
+        if layout.journal().find(id).is_none() && state != Block::default() {
+            layout.journal().write(id, Change::State(state))?;
+        }
     }
     Ok(())
 }
@@ -120,26 +131,22 @@ fn adopt_one(layout: &Arc<Layout>, number: SegmentNumber, kind: FileKind) -> io:
 fn forget_sent(layout: &Layout, segments: &[(SegmentNumber, FileKind)]) -> io::Result<()> {
     for (number, kind) in segments.iter().copied().filter(|(_, kind)| *kind == FileKind::Sent) {
         if let Some(found) = read_identity(&*layout.storage().open(&layout.path(number, kind))?)? {
-            layout.journal().discard(found.identity.block_id());
+            layout.journal().discard(found.identity.block_id(0));
         }
     }
     Ok(())
 }
 
-/// True if a table has segments, or had, of a release with a journal.
-fn has_segments_of_this_version(layout: &Layout) -> io::Result<bool> {
-    for table in layout.tables()? {
-        let layout = layout.of_table(&table);
+/// True if there are segments, or were, of a release with a journal.
+fn has_segments_of_this_version(log: &Layout) -> io::Result<bool> {
+    if !log.list()?.segments.is_empty() {
+        return Ok(true);
+    }
+    for table in log.table_folders()? {
         // As in a disk's lost+found.
-        let Ok(Listing { segments, .. }) = layout.list() else { continue };
-        if has_tripwire(&layout)? {
+        let layout = log.of_table(&table);
+        if layout.list().is_ok() && has_tripwire(&layout)? {
             return Ok(true);
-        }
-        for (number, kind) in segments {
-            let found = read_identity(&*layout.storage().open(&layout.path(number, kind))?)?;
-            if found.is_some_and(|found| found.identity.version == VERSION) {
-                return Ok(true);
-            }
         }
     }
     Ok(false)
@@ -153,24 +160,24 @@ fn has_tripwire(layout: &Layout) -> io::Result<bool> {
     }
 }
 
-/// Notes of every sealed segment, of any table, that what was tried is unknown.
-fn doubt_all(layout: &Arc<Layout>) -> io::Result<()> {
-    for table in layout.tables()? {
-        let layout = Arc::new(layout.of_table(&table));
+/// Notes of every sealed block, of any table, that what was tried is unknown.
+fn doubt_all(log: &Arc<Layout>) -> io::Result<()> {
+    let tables = log.table_folders()?.into_iter().map(|table| Arc::new(log.of_table(&table)));
+    for layout in std::iter::once(log.clone()).chain(tables) {
         let Ok(Listing { segments, .. }) = layout.list() else { continue };
         for (number, kind) in segments.into_iter().filter(|(_, kind)| *kind != FileKind::Copy) {
-            let Opened::Sealed(segment) = SealedSegment::open(&layout, number, kind)? else { continue };
-            if !segment.block().is_done {
-                let attempt = OpenAttempt::unknown(segment.created_ms(), number);
+            let Opened::Sealed(blocks) = SegmentFile::open(&layout, number, kind)? else { continue };
+            for block in blocks.iter().filter(|block| !block.is_over()) {
+                let attempt = OpenAttempt::unknown(block.created_ms(), number);
                 let doubtful = Block {
-                    table: table.clone(),
+                    table: layout.table().to_owned(),
                     was_sent: true,
                     // The order may have been carried out.
                     forced: false,
                     open: Some(attempt),
-                    ..segment.block().clone()
+                    ..block.block().clone()
                 };
-                layout.journal().write(segment.id(), Change::State(doubtful))?;
+                layout.journal().write(block.id(), Change::State(doubtful))?;
             }
         }
     }
@@ -192,7 +199,7 @@ fn set_tripwire(layout: &Layout) -> io::Result<()> {
         frozen: Vec::new(),
     };
     storage::replace(layout.storage(), &layout.path(TRIPWIRE, FileKind::Segment), &identity.encode())?;
-    layout.sync_table_dir()
+    layout.sync_folder()
 }
 
 /// The state that the files of an older release say. `rest` follows the seal block.
@@ -203,7 +210,7 @@ pub(super) fn read(layout: &Layout, identity: &Identity, kind: FileKind, rest: &
     let was_sent = kind == FileKind::Sent;
     // Without a valid progress block, the segment may have been sent to any server.
     let unknown = OpenAttempt::unknown(identity.created_ms, identity.number);
-    let block = progress(rest, identity.block_id())
+    let block = progress(rest, identity.block_id(0))
         .unwrap_or_else(|| Block { open: was_sent.then_some(unknown), ..Block::default() });
     if !was_sent && block == Block::default() {
         return Ok(block);
@@ -214,7 +221,7 @@ pub(super) fn read(layout: &Layout, identity: &Identity, kind: FileKind, rest: &
 fn progress(bytes: &[u8], id: BlockId) -> Option<Block> {
     let note_len = (get_u32(bytes, 48)? as usize).min(NOTE_BYTES_MAX);
     let whole = block::check(bytes, PROGRESS_MAGIC, PROGRESS_FIXED + note_len)?;
-    if get_u64(whole, 8)? != id.epoch.get() || get_u64(whole, 16)? != id.number.get() {
+    if get_u64(whole, 8)? != id.epoch.get() || get_u64(whole, 16)? != id.number.packed() {
         return None;
     }
     let flags = get_u32(whole, 24)?;

@@ -38,11 +38,11 @@ pub(super) fn set_aside_strange(layout: &Layout, name: &str) -> io::Result<()> {
     let taken = layout.storage().list(&folder)?;
     let mut names = std::iter::once(name.to_owned()).chain((1..).map(|copy| format!("{name}.{copy}")));
     let free = names.find(|name| taken.iter().all(|entry| entry.name != *name));
-    let path = layout.table_dir().join(name);
+    let path = layout.folder().join(name);
     tracing::error!(path = %path.display(), "this has the name of a segment and is none; it is moved to damaged/");
     layout.storage().rename(&path, &folder.join(free.unwrap_or_default()))?;
     layout.storage().sync_folder(&folder)?;
-    layout.sync_table_dir()
+    layout.sync_folder()
 }
 
 /// Sets a segment's file aside whose blocks can't be read, or say that it is another's, and books the

@@ -1,8 +1,11 @@
-//! The blocks in front of a segment's frames: identity and seal.
+//! The pages in front of a segment's frames: identity and seal.
+
+use std::io;
 
 use super::frame::{get, get_u32, get_u64};
 use super::journal::BlockId;
-use crate::batch::{Epoch, Position, SegmentNumber};
+use super::storage::{StorageFile, read_up_to};
+use crate::batch::{BlockNumber, Epoch, Position, SegmentNumber};
 
 /// Size of a block: one page, so that writing one block never touches another.
 pub(super) const BLOCK: usize = 4096;
@@ -17,10 +20,16 @@ const IDENTITY_FIXED: usize = 60;
 pub(super) const IDENTITY_BYTES_MAX: usize = 4 << 20;
 const SEAL_MAGIC: &[u8; 8] = b"SEALED 1";
 
-/// The offset of the first frame, from the length of the identity block.
-pub(super) fn frames_start(identity_len: u64) -> u64 {
-    identity_len + 2 * BLOCK as u64
-}
+/// The most blocks of a segment.
+pub(super) const BLOCKS_MAX: usize = 256;
+
+/// Room for the seals of a segment of several blocks.
+const SEALS_BYTES: usize = 4 * BLOCK;
+const SEALS_MAGIC: &[u8; 8] = b"SEALED 3";
+const SEALS_FIXED: usize = 52;
+const SEALS_ENTRY: usize = 60;
+
+const _: () = assert!(SEALS_FIXED + BLOCKS_MAX * SEALS_ENTRY + 4 <= SEALS_BYTES);
 
 /// The identity block: what is fixed when a segment is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +42,8 @@ pub(super) struct Identity {
     pub(super) created_ms: u64,
     /// Position of the segment's first frame.
     pub(super) first_position: Position,
-    /// Serialized columns, types and INSERT settings; opaque to the spool.
+    /// Serialized columns, types and INSERT settings of a file that is one block's; opaque to the spool.
+    /// Empty in a segment of several blocks, each of which has a schema of its own among the frames.
     pub(super) frozen: Vec<u8>,
 }
 
@@ -71,14 +81,25 @@ impl Identity {
         plausible.then_some(len)
     }
 
-    /// The name of the segment's block in the journal.
-    pub(super) fn block_id(&self) -> BlockId {
-        BlockId { epoch: self.epoch, number: self.number }
+    /// The name in the journal of the block with this index.
+    pub(super) fn block_id(&self, index: u16) -> BlockId {
+        BlockId { epoch: self.epoch, number: BlockNumber { segment: self.number, index } }
     }
 
-    /// What the names of all segments with this identity begin with.
-    pub(super) fn name(&self) -> String {
-        format!("{}-{:016x}-{}", self.node_id, self.epoch.get(), self.number)
+    /// What the names of all blocks with this id begin with.
+    pub(super) fn name(&self, id: BlockId) -> String {
+        format!("{}-{:016x}-{}", self.node_id, id.epoch.get(), id.number)
+    }
+
+    /// True if the file is one block's, whose columns the identity has.
+    pub(super) fn is_of_one_block(&self) -> bool {
+        self.version == VERSION_BEFORE || !self.frozen.is_empty()
+    }
+
+    /// The offset of the first frame, behind an identity of this length.
+    pub(super) fn frames_start(&self, identity_len: u64) -> u64 {
+        let seal = if self.is_of_one_block() { 2 * BLOCK } else { SEALS_BYTES };
+        identity_len + seal as u64
     }
 
     pub(super) fn decode(block: &[u8]) -> Option<Self> {
@@ -105,7 +126,7 @@ fn identity_checksum(fixed: &[u8], node_id: &[u8], frozen: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(fixed), node_id), frozen)
 }
 
-/// The seal block: the totals of a segment's frames, final once written.
+/// The seal of a file that is one block's; and the totals of a block's frames, final once written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Seal {
     pub(super) end: u64,
@@ -157,11 +178,90 @@ impl Seal {
     }
 }
 
-fn finish(mut block: Vec<u8>) -> Vec<u8> {
-    let checksum = crc32c::crc32c(&block);
-    block.extend_from_slice(&checksum.to_le_bytes());
-    block.resize(BLOCK, 0);
-    block
+/// The seals of a segment of several blocks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Seals {
+    /// Behind the last frame.
+    pub(super) end: u64,
+    /// Frames of all blocks, their schemas included.
+    pub(super) frames: u64,
+    pub(super) sealed_ms: u64,
+    pub(super) blocks: Vec<BlockSeal>,
+}
+
+/// The seal of one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct BlockSeal {
+    /// Offset of the block's first frame, which is its schema.
+    pub(super) first: u64,
+    pub(super) totals: Seal,
+}
+
+impl Seals {
+    pub(super) fn encode(&self, epoch: Epoch, number: SegmentNumber) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(SEALS_FIXED + self.blocks.len() * SEALS_ENTRY);
+        bytes.extend_from_slice(SEALS_MAGIC);
+        for value in [epoch.get(), number.get(), self.end, self.frames, self.sealed_ms] {
+            bytes.extend_from_slice(&value.to_le_bytes());
+        }
+        bytes.extend_from_slice(&(self.blocks.len() as u32).to_le_bytes());
+        for BlockSeal { first, totals } in &self.blocks {
+            let Seal { end, frames, rows, rejected, rows_bytes, rejected_bytes, checksum, .. } = *totals;
+            for value in [*first, end, frames, rows, rejected, rows_bytes, rejected_bytes] {
+                bytes.extend_from_slice(&value.to_le_bytes());
+            }
+            bytes.extend_from_slice(&checksum.to_le_bytes());
+        }
+        finish(bytes)
+    }
+
+    /// The seals that stand behind an identity.
+    pub(super) fn read(
+        file: &dyn StorageFile,
+        identity_len: u64,
+        epoch: Epoch,
+        number: SegmentNumber,
+    ) -> io::Result<Option<Self>> {
+        let mut bytes = vec![0; SEALS_BYTES];
+        let len = read_up_to(file, &mut bytes, identity_len)?;
+        Ok(Self::decode(bytes.get(..len).unwrap_or_default(), epoch, number))
+    }
+
+    pub(super) fn decode(bytes: &[u8], epoch: Epoch, number: SegmentNumber) -> Option<Self> {
+        let count = get_u32(bytes, 48)? as usize;
+        if count > BLOCKS_MAX {
+            return None;
+        }
+        let whole = check(bytes, SEALS_MAGIC, SEALS_FIXED + count * SEALS_ENTRY)?;
+        if get_u64(whole, 8)? != epoch.get() || get_u64(whole, 16)? != number.get() {
+            return None;
+        }
+        let sealed_ms = get_u64(whole, 40)?;
+        let entry = |at: usize| {
+            let value = |index: usize| get_u64(whole, at + 8 * index);
+            let totals = Seal {
+                end: value(1)?,
+                frames: value(2)?,
+                rows: value(3)?,
+                rejected: value(4)?,
+                rows_bytes: value(5)?,
+                rejected_bytes: value(6)?,
+                sealed_ms,
+                checksum: get_u32(whole, at + 56)?,
+            };
+            Some(BlockSeal { first: value(0)?, totals })
+        };
+        let blocks = (0..count).map(|index| entry(SEALS_FIXED + index * SEALS_ENTRY)).collect::<Option<_>>()?;
+        Some(Self { end: get_u64(whole, 24)?, frames: get_u64(whole, 32)?, sealed_ms, blocks })
+    }
+}
+
+/// Closes what stands in pages of its own with its checksum.
+fn finish(mut bytes: Vec<u8>) -> Vec<u8> {
+    let checksum = crc32c::crc32c(&bytes);
+    bytes.extend_from_slice(&checksum.to_le_bytes());
+    bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
+    bytes
 }
 
 /// The first `len` bytes, if they begin with `magic` and are followed by their checksum.
@@ -217,6 +317,17 @@ mod tests {
             let mut bad = block.clone();
             bad[at] ^= 0x10;
             assert_eq!(Seal::decode(&bad, Epoch::new(5), SegmentNumber::new(6)), None, "{at}");
+        }
+        let blocks = (0..BLOCKS_MAX as u64).map(|first| BlockSeal { first, totals: Seal { end: first + 1, ..seal } });
+        let seals = Seals { end: 1, frames: 2, sealed_ms: 7, blocks: blocks.collect() };
+        let block = seals.encode(Epoch::new(5), SegmentNumber::new(6));
+        assert_eq!(block.len(), SEALS_BYTES);
+        assert_eq!(Seals::decode(&block, Epoch::new(5), SegmentNumber::new(6)), Some(seals));
+        assert_eq!(Seals::decode(&block, Epoch::new(4), SegmentNumber::new(6)), None);
+        for at in (0..SEALS_FIXED + BLOCKS_MAX * SEALS_ENTRY + 4).step_by(3) {
+            let mut bad = block.clone();
+            bad[at] ^= 0x10;
+            assert_eq!(Seals::decode(&bad, Epoch::new(5), SegmentNumber::new(6)), None, "{at}");
         }
     }
 }

@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
 
-use super::frame::HEADER;
 use super::keeper::{Keeper, refusal_of};
 use super::ledger::Events;
 use super::metrics::SpoolMetrics;
 use super::repeats::{OutcomeRule, Repeats};
 use super::sealed::SealedSegment;
-use super::segment::OpenSegment;
+use super::segment::{OpenSegment, Scratch};
 use super::shelf::{Next, Shelf};
 use super::storage::{SyncFailed, end_after_failed_sync};
+use super::tables::Tables;
 use super::{Durability, Spool, SpoolConfig};
-use crate::batch::{Batch, CommitOutcome, CommitRefusal, Exchange, Position, Returned, SegmentNumber};
+use crate::batch::{Batch, BlockNumber, CommitOutcome, CommitRefusal, Exchange, Position, Returned, SegmentNumber};
 use crate::limits;
 
 /// The longest sleep of the idle committer. Each wake-up sets the heartbeat.
@@ -33,17 +33,16 @@ pub struct Committer<E> {
     repeats: Repeats,
     shelf: Arc<Shelf>,
     exchange: Arc<E>,
-    /// Serialized columns and settings of the open segment; of the last one if none is open.
-    frozen: Arc<[u8]>,
-    /// The least number of a segment with this `frozen`.
-    frozen_from: SegmentNumber,
+    /// What is known of each table.
+    tables: Tables,
     inserters: u64,
     open: Option<OpenSegment>,
-    age_from: Instant,
     /// Number of the frames of this run.
     position: Position,
     group: Vec<Member>,
-    headers: Vec<[u8; HEADER]>,
+    scratch: Scratch,
+    /// Events and bytes of the group, by block.
+    events: Vec<(BlockNumber, Events, u64)>,
     /// A batch that was taken from the queue and waits for the next segment.
     pending: Option<Batch>,
     /// Duration of the last commit, from the first byte written to the end of the sync.
@@ -55,6 +54,8 @@ pub struct Committer<E> {
 /// A batch of the group that is committed together.
 struct Member {
     batch: Batch,
+    /// The block that the batch becomes a frame of; of one that is not stored, the one that it would have.
+    block: BlockNumber,
     /// True if the batch becomes a frame.
     is_stored: bool,
     rule: OutcomeRule,
@@ -69,18 +70,12 @@ enum Group {
 }
 
 impl<E: Exchange> Committer<E> {
-    /// A committer that expects `frozen` in the first batches, and seals by age only while one of `inserters`
-    /// is free and the table takes rows; and its keeper, which sends sealed segments to `sealed`.
-    pub fn new(
-        spool: Spool,
-        exchange: Arc<E>,
-        frozen: impl Into<Arc<[u8]>>,
-        sealed: Sender<SealedSegment>,
-        inserters: usize,
-    ) -> (Self, Keeper) {
+    /// A committer that seals by age only while one of `inserters`
+    /// is free and the table takes rows; and its keeper, which sends sealed blocks to `sealed`.
+    pub fn new(spool: Spool, exchange: Arc<E>, sealed: Sender<SealedSegment>, inserters: usize) -> (Self, Keeper) {
         let Spool { layout, config, metrics, pool, repeats, logs, numbers, next_number, postponed } = spool;
-        let frozen = frozen.into();
-        let shelf = Arc::new(Shelf::new(frozen.clone()));
+        let shelf = Arc::new(Shelf::new());
+        let tables = Tables::new(layout.clone(), &config);
         let keeper = Keeper {
             shelf: shelf.clone(),
             layout,
@@ -102,14 +97,13 @@ impl<E: Exchange> Committer<E> {
             repeats,
             shelf,
             exchange,
-            frozen,
-            frozen_from: next_number,
+            tables,
             inserters: inserters as u64,
             open: None,
-            age_from: Instant::now(),
             position: Position::default(),
             group: Vec::with_capacity(limits::GROUP_BATCHES_MAX),
-            headers: Vec::with_capacity(limits::GROUP_BATCHES_MAX),
+            scratch: Scratch::default(),
+            events: Vec::with_capacity(limits::GROUP_BATCHES_MAX),
             pending: None,
             last_commit: Duration::ZERO,
             is_failing: false,
@@ -185,24 +179,31 @@ impl<E: Exchange> Committer<E> {
             None => return Ok(Group::Waiting(first)),
         };
         let mut left_over = None;
-        let (mut rows, mut bytes, segment) = (0, 0, self.number());
+        let (mut bytes, segment) = (0, self.number());
         let mut next = Some(first);
         let mut gathered = false;
         while let Some(mut batch) = next.take() {
             let mut rule = self.repeats.rule(&batch);
-            let mut is_stored = false;
+            let (mut is_stored, mut block) = (false, BlockNumber::first(segment));
+            if rule == OutcomeRule::OfGroup && self.tables.is_full(&batch, &self.metrics) {
+                rule = OutcomeRule::Fixed(CommitOutcome::Refused(CommitRefusal::SpoolFull));
+            }
             if rule == OutcomeRule::OfGroup {
-                if !self.group.is_empty() && !self.fits(rows, bytes, &batch) {
+                if !self.group.is_empty() && !self.fits(bytes, &batch) {
                     left_over = Some(batch);
                     break;
                 }
-                rows += u64::from(batch.rows.count.max(batch.rejected.count));
-                bytes += batch.frame_payload() + HEADER as u64;
-                rule = self.repeats.begin(&mut batch, segment);
+                bytes += self.tables.bytes_of(self.open.as_ref(), &batch);
+                block.index = self.tables.index_of(self.open.as_ref(), &batch);
+                rule = self.repeats.begin(&mut batch, block);
                 is_stored = !batch.is_empty();
+                if is_stored {
+                    let is_new = self.open.as_ref().is_none_or(|open| open.block_of(batch.table).is_none());
+                    self.tables.join(&batch, block, is_new);
+                }
             }
             // Batches that store nothing join too: the batches of a worker return in order.
-            self.group.push(Member { batch, is_stored, rule });
+            self.group.push(Member { batch, block, is_stored, rule });
             if self.group.len() < limits::GROUP_BATCHES_MAX {
                 next = self.exchange.next();
                 if next.is_none() && !gathered {
@@ -213,7 +214,7 @@ impl<E: Exchange> Committer<E> {
         }
         if !self.group.iter().any(|member| member.is_stored) {
             // A group of repeats stores nothing and needs no segment.
-            self.return_group(CommitOutcome::Committed { segment });
+            self.return_group(None);
         } else if let Err(refusal) = opened {
             self.refuse_group(refusal);
         } else {
@@ -237,11 +238,11 @@ impl<E: Exchange> Committer<E> {
     fn write_group(&mut self, bytes: u64) -> Result<(), SyncFailed> {
         let Some(open) = &mut self.open else { return Ok(()) };
         let begun = Instant::now();
-        let grows = (open.totals.end + bytes).saturating_sub(open.capacity);
-        let was_empty = open.is_empty();
+        let grows = (open.end + bytes).saturating_sub(open.capacity);
+        let known = open.blocks().len();
         let stored = self.group.iter().filter(|member| member.is_stored).map(|member| &member.batch);
         let frames = stored.clone().count() as u64;
-        if let Err(error) = open.append(stored.clone(), &mut self.headers) {
+        if let Err(error) = open.append(stored, &mut self.scratch) {
             let refusal = refusal_of(&error);
             if !std::mem::replace(&mut self.is_failing, true) {
                 tracing::error!(%error, "a write to the spool failed; requests are answered with 503");
@@ -257,31 +258,34 @@ impl<E: Exchange> Committer<E> {
         open.capacity += grows;
         self.metrics.occupy(grows);
         self.position = self.position.plus(frames);
-        if was_empty {
-            self.age_from = begun;
-            self.metrics.opened(open.number(), open.created_ms());
+        for (index, block) in open.blocks().iter().enumerate().skip(known) {
+            self.tables.begins(block.table, begun);
+            self.metrics.opened(open.block_number(index), block.table, block.begun_ms());
         }
-        let rows = stored.clone().map(|batch| u64::from(batch.rows.count)).sum();
-        let rejected = stored.map(|batch| u64::from(batch.rejected.count)).sum();
+        self.events.clear();
+        for Member { batch, block, .. } in self.group.iter().filter(|member| member.is_stored) {
+            let events = Events { rows: batch.rows.count.into(), rejected: batch.rejected.count.into() };
+            self.events.push((*block, events, batch.len() as u64));
+        }
         self.repeats.committed();
-        let segment = self.number();
         self.last_commit = begun.elapsed();
-        self.metrics.committed(segment, Events { rows, rejected }, self.position, self.last_commit);
+        self.metrics.committed(&self.events, self.position, self.last_commit);
         self.is_failing = false;
         self.metrics.refuse(None);
-        self.return_group(CommitOutcome::Committed { segment });
+        self.return_group(None);
         Ok(())
     }
 
     /// Returns the group's batches to their workers, and wakes each worker once.
-    fn return_group(&mut self, of_the_group: CommitOutcome) {
+    fn return_group(&mut self, refusal: Option<CommitRefusal>) {
+        self.tables.leave();
         let mut wake = 0u128;
-        for Member { batch, rule, .. } in self.group.drain(..) {
+        for Member { batch, block, rule, .. } in self.group.drain(..) {
             let worker = batch.worker;
-            let outcome = match (rule, of_the_group) {
-                (OutcomeRule::Fixed(outcome), _)
-                | (OutcomeRule::IfCommitted(outcome), CommitOutcome::Committed { .. }) => outcome,
-                (OutcomeRule::OfGroup | OutcomeRule::IfCommitted(_), of_the_group) => of_the_group,
+            let outcome = match (rule, refusal) {
+                (OutcomeRule::Fixed(outcome), _) | (OutcomeRule::IfCommitted(outcome), None) => outcome,
+                (OutcomeRule::OfGroup, None) => CommitOutcome::Committed { segment: block },
+                (OutcomeRule::OfGroup | OutcomeRule::IfCommitted(_), Some(refusal)) => CommitOutcome::Refused(refusal),
             };
             self.exchange.give_back(Returned { batch, outcome });
             if worker < 128 {
@@ -305,7 +309,7 @@ impl<E: Exchange> Committer<E> {
     fn refuse_group(&mut self, refusal: CommitRefusal) {
         self.metrics.refuse(Some(refusal));
         self.repeats.refused();
-        self.return_group(CommitOutcome::Refused(refusal));
+        self.return_group(Some(refusal));
     }
 
     /// The number of the open segment; of the next one if none is open.
@@ -313,18 +317,15 @@ impl<E: Exchange> Committer<E> {
         self.open.as_ref().map_or(self.metrics.newest().next(), OpenSegment::number)
     }
 
-    /// True if `batch` still fits after `rows` and `bytes` more have been added to the open segment,
-    /// or to a new one if none is open.
-    fn fits(&self, rows: u64, bytes: u64, batch: &Batch) -> bool {
-        let config = &self.config;
-        let (has_rows, left) = match &self.open {
-            Some(open) => (open.totals.rows.max(open.totals.rejected), open.capacity.saturating_sub(open.totals.end)),
-            None => (0, config.batch_bytes),
+    /// True if `batch` still fits after `bytes` more have been added to the open segment, or to a new one if none
+    /// is open.
+    fn fits(&self, bytes: u64, batch: &Batch) -> bool {
+        let left = match &self.open {
+            Some(open) => open.capacity.saturating_sub(open.end),
+            None => self.config.segment_bytes(),
         };
-        let more = u64::from(batch.rows.count.max(batch.rejected.count));
-        self.is_of_the_open_schema(batch)
-            && has_rows + rows + more <= config.batch_rows
-            && bytes + batch.frame_payload() + HEADER as u64 <= left
+        let open = self.open.as_ref();
+        self.tables.take(open, batch) && bytes + self.tables.bytes_of(open, batch) <= left
     }
 
     /// Takes the next segment unless one is open; or says why there is none. `None` while the keeper has not
@@ -333,7 +334,7 @@ impl<E: Exchange> Committer<E> {
         if self.open.is_some() {
             return Some(Ok(()));
         }
-        match self.shelf.take(&self.frozen) {
+        match self.shelf.take() {
             Next::Segment(open, recovered) => {
                 self.repeats.remember(recovered);
                 self.open = Some(*open);
@@ -346,33 +347,21 @@ impl<E: Exchange> Committer<E> {
 
     /// Hands the open segment over if `next` can't be appended to it.
     ///
-    /// At most one segment is open, and all its frames have one schema. After a change of the table
+    /// A table has one block in a segment, and all frames of a block have one schema. After a change of the table
     /// every worker switches to the new schema within one turn, so batches of both schemas alternate
     /// only briefly. Sealing at each alternation makes a few small segments and keeps the rule
     /// simple.
     fn make_way(&mut self, next: &Batch) {
-        let same = self.is_of_the_open_schema(next);
         let holds_rows = self.open.as_ref().is_some_and(|open| !open.is_empty());
-        if holds_rows && !self.fits(0, 0, next) || !same {
+        if holds_rows && !self.fits(0, next) {
             self.hand_over(None);
         }
-        if !same {
-            self.frozen = next.frozen.clone();
-            self.frozen_from = self.metrics.newest().next();
-        }
-    }
-
-    fn is_of_the_open_schema(&self, batch: &Batch) -> bool {
-        Arc::ptr_eq(&self.frozen, &batch.frozen) || self.frozen == batch.frozen
+        self.tables.expect(next, self.open.as_ref().map_or(self.metrics.newest().next(), OpenSegment::number));
     }
 
     fn hand_over_if_due(&mut self) {
         let Some(open) = self.open.as_ref().filter(|open| !open.is_empty()) else { return };
-        let config = &self.config;
-        let full = open.totals.rows.max(open.totals.rejected) >= config.batch_rows || open.totals.end >= open.capacity;
-        let old = self.age_from.elapsed() >= config.batch_age
-            && self.metrics.may_seal_by_age(self.frozen_from, self.inserters);
-        if full || old {
+        if self.tables.is_due(open, &self.metrics, self.inserters) {
             self.hand_over(None);
         }
     }
@@ -380,19 +369,17 @@ impl<E: Exchange> Committer<E> {
     /// Gives the open segment to the keeper, which seals it. `failed` is why nothing may be appended to it.
     fn hand_over(&mut self, failed: Option<CommitRefusal>) {
         let Some(open) = self.open.take() else { return };
-        if !open.is_empty() {
-            self.metrics.sealed();
-        }
+        self.metrics.sealed(open.blocks().len() as u64);
         self.shelf.hand_over(open, failed);
     }
 
     fn wait(&self) -> Duration {
-        let Some(open) = &self.open else { return SLEEP_MAX };
-        if open.is_empty() {
-            return SLEEP_MAX;
+        let left = self.open.as_ref().and_then(|open| self.tables.left(open));
+        match left {
+            None => SLEEP_MAX,
+            Some(Duration::ZERO) => INSERTER_POLL_PAUSE,
+            Some(left) => left.min(SLEEP_MAX),
         }
-        let left = self.config.batch_age.saturating_sub(self.age_from.elapsed());
-        if left.is_zero() { INSERTER_POLL_PAUSE } else { left.min(SLEEP_MAX) }
     }
 }
 

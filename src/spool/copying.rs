@@ -1,21 +1,24 @@
 //! What is readable of a damaged segment, in a file of its own.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use bytes::BytesMut;
 
-use super::block::{BLOCK, Identity, Seal, frames_start};
+use super::block::Identity;
 use super::frame::{FramePlace, HEADER, Header};
 use super::reader::{Sections, read_frame};
 use super::repeats::Identities;
 use super::storage::{StorageFile, write_all};
 use crate::batch::Position;
 
-/// What a copy holds: all but its seal.
+/// What a copy holds: all but its seals.
 pub(super) struct Written {
     pub(super) identity_len: u64,
-    pub(super) totals: Seal,
-    pub(super) identities: Identities,
+    /// The frames, in the copy.
+    pub(super) headers: Vec<Header>,
+    /// The identities in the frames of each block.
+    pub(super) identities: BTreeMap<u16, Identities>,
 }
 
 /// What a copy takes over of each frame.
@@ -26,7 +29,7 @@ pub(super) enum CopyMode {
     AllButRows,
 }
 
-/// Writes the frames to a new segment, and syncs it.
+/// Writes the frames to a new segment, and syncs it. `index_of` gives a block its index there.
 pub(super) fn write_copy(
     from: &dyn StorageFile,
     frames: &[(u64, Header)],
@@ -35,17 +38,19 @@ pub(super) fn write_copy(
     identity: &Identity,
     to: &dyn StorageFile,
     kept: CopyMode,
+    index_of: impl Fn(u16) -> u16,
 ) -> io::Result<Written> {
     to.set_len(0)?;
     let block = identity.encode();
     write_all(to, &block, 0)?;
     let identity_len = block.len() as u64;
-    // The blocks that follow get their room now: it is on a full disk that they will be wanted.
-    write_all(to, &[0; 2 * BLOCK], identity_len)?;
-    let mut totals = Seal { end: frames_start(identity_len), ..Seal::default() };
-    let (mut payload, mut identities) = (BytesMut::new(), Identities::default());
-    for ((offset, header), position) in frames.iter().zip((1..).map(Position::new)) {
-        let found = read_frame(from, FramePlace { offset: *offset, ..start }, end, &mut payload)?;
+    // What follows gets its room now: it is on a full disk that it will be wanted.
+    let mut offset = identity.frames_start(identity_len);
+    write_all(to, &vec![0; usize::try_from(offset - identity_len).unwrap_or(0)], identity_len)?;
+    let mut written = Written { identity_len, headers: Vec::new(), identities: BTreeMap::new() };
+    let mut payload = BytesMut::new();
+    for ((place, header), position) in frames.iter().zip((1..).map(Position::new)) {
+        let found = read_frame(from, FramePlace { offset: *place, ..start }, end, &mut payload)?;
         if found != Some(*header) {
             return Err(io::Error::other("a frame changed while it was read"));
         }
@@ -59,18 +64,20 @@ pub(super) fn write_copy(
             durable: Position::new(frames.len() as u64),
             epoch: identity.epoch,
             number: identity.number,
-            offset: totals.end,
+            block: index_of(header.block),
+            offset,
             ..header
         };
-        write_all(to, &header.encode(), totals.end)?;
-        write_all(to, payload, totals.end + HEADER as u64)?;
-        totals.add(&header);
+        write_all(to, &header.encode(), offset)?;
+        write_all(to, payload, offset + HEADER as u64)?;
+        offset += header.len();
+        written.headers.push(header);
         if let Some(sections) = Sections::of(&header, payload) {
-            identities.add(sections.key(), sections.ids());
+            written.identities.entry(header.block).or_default().add(sections.key(), sections.ids());
         }
     }
     to.sync()?;
-    Ok(Written { identity_len, totals, identities })
+    Ok(written)
 }
 
 /// A frame as it is when it has no rows.

@@ -19,11 +19,20 @@ pub(super) const LOCK: &str = "lock";
 /// The file with the node id.
 pub(super) const NODE_ID: &str = "node-id";
 
-/// The folder in each table's folder for files that are to be used again.
+/// The folder of the log: the segments of all tables.
+pub(super) const LOG: &str = "log";
+/// The folder of what could not be read.
+pub(super) const DAMAGED: &str = "damaged";
+/// The folder in a table's folder of the logs of event identities.
+pub(super) const SEEN: &str = "seen";
+
+/// The folder in the log's folder for files that are to be used again.
+pub(super) const RECYCLED: &str = "recycled";
+/// The same in a table's folder.
 pub(super) const FREE: &str = "free";
 
 /// What the spool has for itself in its folder, or will have.
-const OWN: [&str; 11] = [KEYS, STATE, SPARE, LOCK, NODE_ID, "node-id.new", "log", "held", "damaged", "seen", "schema"];
+const OWN: [&str; 11] = [KEYS, STATE, SPARE, LOCK, NODE_ID, "node-id.new", LOG, "held", DAMAGED, SEEN, "schema"];
 
 /// `=` is in no name of a table.
 const PREFIX: &str = "table=";

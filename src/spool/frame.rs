@@ -1,14 +1,19 @@
 //! Encoding and decoding of a frame's header. The payload follows the header: rows, rejected lines,
-//! at most one request key, and event identities.
+//! at most one request key, and event identities; or a block's schema.
 
 use super::ledger::Events;
 use crate::batch::identity::{Id, REQUEST_KEY_BYTES};
-use crate::batch::{Batch, Epoch, Position, SegmentNumber};
+use crate::batch::{self, Batch, Epoch, Position, SegmentNumber};
 
 /// Size of a header.
 pub(super) const HEADER: usize = 76;
 
 pub(super) const MAGIC: &[u8; 4] = b"FRAM";
+
+/// What else the field with the number of request keys says: of which block the frame is, and whether it is
+/// the block's schema.
+const BLOCK_SHIFT: u32 = 16;
+const SCHEMA: u32 = 1 << 31;
 
 /// The header of a frame; its bytes are listed in the parent module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +24,10 @@ pub(super) struct Header {
     pub(super) rejected_bytes: u32,
     /// Number of request keys behind the rejected lines, 0 or 1.
     pub(super) keys: u32,
+    /// The block of the segment that it belongs to.
+    pub(super) block: u16,
+    /// The payload is the block's schema, in the place of rows, and no event.
+    pub(super) is_schema: bool,
     /// Number of event identities behind the request key.
     pub(super) ids: u32,
     pub(super) checksum: u32,
@@ -32,15 +41,49 @@ pub(super) struct Header {
 impl Header {
     /// Creates the header for a closed batch. `None` if the length of a section does not fit into
     /// 32 bits, which the limits of a request rule out.
-    pub(super) fn of(batch: &Batch, position: Position, durable: Position, place: FramePlace) -> Option<Self> {
+    pub(super) fn of(
+        batch: &Batch,
+        block: u16,
+        position: Position,
+        durable: Position,
+        place: FramePlace,
+    ) -> Option<Self> {
         Some(Self {
             rows: batch.rows.count,
             rejected: batch.rejected.count,
             rows_bytes: u32::try_from(batch.rows.bytes.len()).ok()?,
             rejected_bytes: u32::try_from(batch.rejected.bytes.len()).ok()?,
             keys: batch.key.is_some().into(),
+            block,
+            is_schema: false,
             ids: u32::try_from(batch.ids.len()).ok()?,
             checksum: batch.checksum,
+            position,
+            durable,
+            epoch: place.epoch,
+            number: place.number,
+            offset: place.offset,
+        })
+    }
+
+    /// The header of a block's schema.
+    pub(super) fn of_schema(
+        schema: &[u8],
+        block: u16,
+        position: Position,
+        durable: Position,
+        place: FramePlace,
+    ) -> Option<Self> {
+        Some(Self {
+            rows: 0,
+            rejected: 0,
+            rows_bytes: u32::try_from(schema.len()).ok()?,
+            rejected_bytes: 0,
+            keys: 0,
+            block,
+            is_schema: true,
+            ids: 0,
+            checksum: batch::checksum(schema, &[], None, &[]),
             position,
             durable,
             epoch: place.epoch,
@@ -73,8 +116,8 @@ impl Header {
 
     pub(super) fn encode(&self) -> [u8; HEADER] {
         let mut header = [0; HEADER];
-        let words =
-            [self.rows, self.rejected, self.rows_bytes, self.rejected_bytes, self.keys, self.ids, self.checksum];
+        let keys = self.keys | u32::from(self.block) << BLOCK_SHIFT | if self.is_schema { SCHEMA } else { 0 };
+        let words = [self.rows, self.rejected, self.rows_bytes, self.rejected_bytes, keys, self.ids, self.checksum];
         let longs = [self.position.get(), self.durable.get(), self.epoch.get(), self.number.get(), self.offset];
         let fields = MAGIC
             .iter()
@@ -97,12 +140,15 @@ impl Header {
         if !fields.starts_with(MAGIC) || get_u32(bytes, HEADER - 4)? != crc32c::crc32c(fields) {
             return None;
         }
+        let keys = get_u32(fields, 20)?;
         let header = Self {
             rows: get_u32(fields, 4)?,
             rejected: get_u32(fields, 8)?,
             rows_bytes: get_u32(fields, 12)?,
             rejected_bytes: get_u32(fields, 16)?,
-            keys: get_u32(fields, 20)?,
+            keys: keys % (1 << BLOCK_SHIFT),
+            block: ((keys & !SCHEMA) >> BLOCK_SHIFT) as u16,
+            is_schema: keys & SCHEMA != 0,
             ids: get_u32(fields, 24)?,
             checksum: get_u32(fields, 28)?,
             position: Position::new(get_u64(fields, 32)?),
@@ -147,7 +193,7 @@ mod tests {
         batch.rows.count = 2;
         batch.close();
         let place = FramePlace { epoch: Epoch::new(1), number: SegmentNumber::new(2), offset: 3 };
-        let header = Header::of(&batch, Position::new(4), Position::new(5), place).unwrap();
+        let header = Header::of(&batch, 7, Position::new(4), Position::new(5), place).unwrap();
         let bytes = header.encode();
         assert_eq!(Header::decode(&bytes, place), Some(header));
         assert_eq!(header.len(), HEADER as u64 + 4);

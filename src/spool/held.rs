@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::batch::SegmentNumber;
+use crate::batch::{BlockNumber, SegmentNumber, TableIndex};
 
 /// Pause between two log messages about the same held segment.
 const LOG_PAUSE: Duration = Duration::from_secs(60);
@@ -38,9 +38,9 @@ pub struct Held {
 
 #[derive(Debug, Default)]
 struct Segments {
-    waiting: BTreeMap<SegmentNumber, Waiting>,
+    waiting: BTreeMap<BlockNumber, Waiting>,
     /// Those with an INSERT under way that nothing is heard of.
-    silent: BTreeSet<SegmentNumber>,
+    silent: BTreeSet<BlockNumber>,
 }
 
 /// Numbers of segments that do not go out with the next free inserter.
@@ -56,6 +56,7 @@ pub(super) struct Delayed {
 
 #[derive(Debug)]
 struct Waiting {
+    table: TableIndex,
     cause: Cause,
     /// Another INSERT of the table got through since it began to wait. Whatever it waits for is its own
     /// from then on: an INSERT that is too large for the server's memory looks like a server without any.
@@ -75,10 +76,10 @@ struct Hold {
 impl Held {
     /// A segment needs an operator, for this reason. Returns for how long it has been held, when that is
     /// to be said in the log now.
-    pub fn hold(&self, number: SegmentNumber, reason: String, cause: Cause) -> Option<Duration> {
+    pub fn hold(&self, number: BlockNumber, table: TableIndex, reason: String, cause: Cause) -> Option<Duration> {
         let now = Instant::now();
         let mut segments = self.lock();
-        let waiting = segments.waiting.entry(number).or_insert(Waiting { cause, passed: false, hold: None });
+        let waiting = segments.waiting.entry(number).or_insert(Waiting { table, cause, passed: false, hold: None });
         waiting.cause = cause;
         let Some(hold) = &mut waiting.hold else {
             waiting.hold = Some(Hold { reason, since: now, logged: now });
@@ -93,24 +94,24 @@ impl Held {
     }
 
     /// A segment is tried again by itself, and needs no operator.
-    pub fn retry(&self, number: SegmentNumber, cause: Cause) {
+    pub fn retry(&self, number: BlockNumber, table: TableIndex, cause: Cause) {
         let mut segments = self.lock();
-        let waiting = segments.waiting.entry(number).or_insert(Waiting { cause, passed: false, hold: None });
+        let waiting = segments.waiting.entry(number).or_insert(Waiting { table, cause, passed: false, hold: None });
         (waiting.cause, waiting.hold) = (cause, None);
     }
 
     /// The segment waits for nothing any more.
-    pub fn release(&self, number: SegmentNumber) {
+    pub fn release(&self, number: BlockNumber) {
         self.lock().waiting.remove(&number);
     }
 
     /// The INSERT of a segment is silent: it goes on, and leaves its place to another segment.
-    pub fn fall_silent(&self, number: SegmentNumber) {
+    pub fn fall_silent(&self, number: BlockNumber) {
         self.lock().silent.insert(number);
     }
 
     /// The INSERT of a segment has ended, or something is heard of it.
-    pub fn end_silence(&self, number: SegmentNumber) {
+    pub fn end_silence(&self, number: BlockNumber) {
         self.lock().silent.remove(&number);
     }
 
@@ -123,12 +124,14 @@ impl Held {
     }
 
     /// An INSERT of rows into the table is proven: it takes rows.
-    pub fn got_through(&self) {
-        self.lock().waiting.values_mut().for_each(|waiting| waiting.passed = true);
+    pub fn got_through(&self, table: TableIndex) {
+        let mut segments = self.lock();
+        let of_table = segments.waiting.values_mut().filter(|waiting| waiting.table == table);
+        of_table.for_each(|waiting| waiting.passed = true);
     }
 
     /// Segments that are held, the oldest first, and why.
-    pub fn reasons(&self) -> Vec<(SegmentNumber, String)> {
+    pub fn reasons(&self) -> Vec<(BlockNumber, String)> {
         let segments = self.lock();
         let held = segments.waiting.iter().filter_map(|(number, waiting)| Some((*number, waiting.hold.as_ref()?)));
         held.map(|(number, hold)| (number, hold.reason.clone())).collect()
@@ -139,15 +142,16 @@ impl Held {
         self.lock().waiting.values().filter(|waiting| waiting.hold.is_some()).count()
     }
 
-    /// How many segments are delayed. Those older than `from` have other columns, so they don't count for
-    /// the table.
-    pub(super) fn delayed(&self, from: SegmentNumber) -> Delayed {
+    /// How many blocks are delayed, of all tables, and of this one. Those older than `from` have other columns, so
+    /// they don't count for the table.
+    pub(super) fn delayed(&self, table: TableIndex, from: SegmentNumber) -> Delayed {
         let segments = self.lock();
         let Segments { waiting, silent } = &*segments;
-        let is_of_table = |number: &SegmentNumber, waiting: &Waiting| {
-            waiting.cause == Cause::Table && !waiting.passed && !silent.contains(number)
+        let is_of_table = |number: &BlockNumber, waiting: &Waiting| {
+            waiting.table == table && waiting.cause == Cause::Table && !waiting.passed && !silent.contains(number)
         };
-        let of_table = waiting.range(from..).filter(|(number, waiting)| is_of_table(number, waiting)).count();
+        let of_table =
+            waiting.range(BlockNumber::first(from)..).filter(|(number, waiting)| is_of_table(number, waiting)).count();
         let silent_alone = silent.iter().filter(|number| !waiting.contains_key(number)).count();
         Delayed { all: (waiting.len() + silent_alone) as u64, of_table: of_table as u64, silent: silent.len() as u64 }
     }
@@ -165,37 +169,41 @@ mod tests {
     #[test]
     fn a_segment_is_held_until_it_is_released_and_logged_once_a_minute() {
         let held = Held::default();
-        let number = SegmentNumber::new;
-        assert_eq!(held.hold(number(3), "first".into(), Cause::Table), Some(Duration::ZERO));
-        assert_eq!(held.hold(number(3), "second".into(), Cause::Own), None, "it was said a moment ago");
-        assert_eq!(held.hold(number(2), "another".into(), Cause::Table), Some(Duration::ZERO));
-        held.retry(number(1), Cause::Table);
+        let number = |segment| BlockNumber::first(SegmentNumber::new(segment));
+        let table = TableIndex::new(1);
+        assert_eq!(held.hold(number(3), table, "first".into(), Cause::Table), Some(Duration::ZERO));
+        assert_eq!(held.hold(number(3), table, "second".into(), Cause::Own), None, "it was said a moment ago");
+        assert_eq!(held.hold(number(2), table, "another".into(), Cause::Table), Some(Duration::ZERO));
+        held.retry(number(1), table, Cause::Table);
         assert_eq!(held.reasons(), [(number(2), "another".into()), (number(3), "second".into())]);
         held.release(number(2));
         held.release(number(7));
         assert_eq!((held.count(), held.reasons()), (1, vec![(number(3), "second".into())]));
-        held.retry(number(3), Cause::Own);
+        held.retry(number(3), table, Cause::Own);
         assert_eq!(held.count(), 0);
     }
 
     #[test]
     fn younger_events_wait_with_a_segment_only_for_what_the_table_refuses_all() {
         let held = Held::default();
-        let number = SegmentNumber::new;
-        held.hold(number(1), "older columns".into(), Cause::Table);
-        held.hold(number(5), "the table is gone".into(), Cause::Table);
-        held.hold(number(6), "damaged".into(), Cause::Own);
-        held.retry(number(7), Cause::Table);
+        let number = |segment| BlockNumber::first(SegmentNumber::new(segment));
+        let table = TableIndex::new(1);
+        held.hold(number(1), table, "older columns".into(), Cause::Table);
+        held.hold(number(5), table, "the table is gone".into(), Cause::Table);
+        held.hold(number(6), table, "damaged".into(), Cause::Own);
+        held.retry(number(7), table, Cause::Table);
         let delayed = |from| {
-            let Delayed { all, of_table, silent } = held.delayed(number(from));
+            let Delayed { all, of_table, silent } = held.delayed(table, SegmentNumber::new(from));
             (all, of_table, silent)
         };
         assert_eq!(delayed(0), (4, 3, 0));
         assert_eq!(delayed(2), (4, 2, 0));
-        held.got_through();
-        held.retry(number(7), Cause::Table);
+        held.got_through(TableIndex::new(2));
+        assert_eq!(delayed(0), (4, 3, 0), "it was another table");
+        held.got_through(table);
+        held.retry(number(7), table, Cause::Table);
         assert_eq!(delayed(0), (4, 0, 0), "others get through: it is its own fault");
-        held.retry(number(8), Cause::Table);
+        held.retry(number(8), table, Cause::Table);
         assert_eq!(delayed(0), (5, 1, 0), "nothing has since this one failed");
         held.fall_silent(number(8));
         held.fall_silent(number(9));

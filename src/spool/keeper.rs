@@ -16,14 +16,14 @@ use super::layout::{FileKind, Layout};
 use super::metrics::SpoolMetrics;
 use super::numbers::Numbers;
 use super::pool::SegmentPool;
+use super::recovery::{self, Postponed};
 use super::repeats::IdentityLogs;
 use super::sealed::SealedSegment;
 use super::segment::OpenSegment;
 use super::shelf::{Errands, Shelf};
 use super::storage::{SealError, SyncFailed, end_after_failed_sync, is_out_of_space};
-use super::{SpoolConfig, adoption, recovery};
+use super::{SpoolConfig, adoption};
 use crate::batch::{CommitRefusal, SegmentNumber};
-use crate::limits;
 
 /// The longest sleep of the idle keeper: without traffic nothing else would notice that space ran out or
 /// came back.
@@ -42,7 +42,7 @@ pub struct Keeper {
     pub(super) logs: IdentityLogs,
     pub(super) numbers: Numbers,
     pub(super) next_number: SegmentNumber,
-    pub(super) postponed: Vec<SegmentNumber>,
+    pub(super) postponed: Vec<Postponed>,
     pub(super) sealed: Sender<SealedSegment>,
     /// Handed over by the committer, the oldest first.
     pub(super) unsealed: VecDeque<OpenSegment>,
@@ -71,15 +71,16 @@ impl Keeper {
             if open.is_empty() { self.abandon(&open) } else { self.unsealed.push_back(open) }
         }
         // The committer may be waiting for the next segment; but not for one behind a write that failed.
-        if let Some(frozen) = make.as_ref().filter(|_| failed.is_none()) {
-            self.make(frozen, None);
+        if make && failed.is_none() {
+            self.make(None);
         }
         self.seal_all()?;
         if let Some(failed) = failed {
             let (_, since) = *self.refused.get_or_insert_with(|| (failed, Instant::now()));
-            match make.filter(|_| self.unsealed.is_empty() && since.elapsed() >= RETRY_PAUSE) {
-                Some(frozen) => self.make(&frozen, Some(failed)),
-                None => self.refuse(failed),
+            if make && self.unsealed.is_empty() && since.elapsed() >= RETRY_PAUSE {
+                self.make(Some(failed));
+            } else {
+                self.refuse(failed);
             }
         }
         if is_finished {
@@ -101,8 +102,8 @@ impl Keeper {
     }
 
     /// Makes the next segment, after a write that `failed`, or says why not.
-    fn make(&mut self, frozen: &[u8], failed: Option<CommitRefusal>) {
-        match self.try_to_make(frozen) {
+    fn make(&mut self, failed: Option<CommitRefusal>) {
+        match self.try_to_make() {
             Ok(open) => {
                 self.refused = None;
                 self.metrics.refuse(None);
@@ -121,7 +122,7 @@ impl Keeper {
         }
     }
 
-    fn try_to_make(&mut self, frozen: &[u8]) -> Result<OpenSegment, CommitRefusal> {
+    fn try_to_make(&mut self) -> Result<OpenSegment, CommitRefusal> {
         if let Some((refusal, since)) = self.refused
             && since.elapsed() < RETRY_PAUSE
         {
@@ -129,8 +130,7 @@ impl Keeper {
         }
         self.begin_journal()?;
         self.recover_postponed()?;
-        // `--batch-bytes` and the blocks.
-        let capacity = self.config.batch_bytes + 2 * frozen.len() as u64 + limits::SEGMENT_BLOCKS_BYTES;
+        let capacity = self.config.segment_bytes();
         let recycled = match self.check_space(capacity) {
             Ok(()) => self.pool.take(),
             // A recycled file occupies its disk space already.
@@ -140,7 +140,7 @@ impl Keeper {
         let from = recycled.as_ref().map(|(path, len)| (path.as_path(), *len));
         let created = self.numbers.allow(&self.layout, number).and_then(|()| {
             self.next_number = number.next();
-            OpenSegment::create(&self.layout, number, frozen, capacity, from)
+            OpenSegment::create(&self.layout, number, capacity, from)
         });
         match created {
             Ok(open) => {
@@ -184,7 +184,7 @@ impl Keeper {
         if self.metrics.spool_bytes() + capacity > self.config.spool_bytes_max {
             return Err(CommitRefusal::SpoolFull);
         }
-        match self.layout.storage().free_bytes(self.layout.table_dir()) {
+        match self.layout.storage().free_bytes(self.layout.folder()) {
             Ok(free) if free < self.config.disk_free_min.saturating_add(capacity) => Err(CommitRefusal::DiskFull),
             Ok(_) => Ok(()),
             Err(_) => Err(CommitRefusal::WriteFailed),
@@ -195,19 +195,15 @@ impl Keeper {
     /// of them are recovered, so older events go first.
     fn recover_postponed(&mut self) -> Result<(), CommitRefusal> {
         loop {
-            let recovered =
-                recovery::recover_postponed(&self.layout, &self.metrics, &mut self.postponed, &mut self.logs);
+            let recovered = recovery::recover_postponed(&self.metrics, &mut self.postponed, &mut self.logs);
             self.shelf.recovered(self.logs.take_recovered());
             match recovered {
-                Ok(None) => return Ok(()),
-                Ok(Some(segment)) => {
-                    tracing::info!(
-                        segment = segment.number().get(),
-                        events = segment.rows(),
-                        "recovered a segment of a previous run"
-                    );
-                    // Without inserters the segment stays on the disk until the next start.
-                    let _ = self.sealed.send(segment);
+                Ok(blocks) if blocks.is_empty() => return Ok(()),
+                Ok(blocks) => {
+                    let events: u64 = blocks.iter().map(SealedSegment::rows).sum();
+                    tracing::info!(blocks = blocks.len(), events, "recovered a segment of a previous run");
+                    // Without inserters they stay on the disk until the next start.
+                    blocks.into_iter().for_each(|block| drop(self.sealed.send(block)));
                 }
                 Err(error) => {
                     tracing::debug!(%error, "a segment of a previous run can't be recovered yet");
@@ -223,12 +219,12 @@ impl Keeper {
     fn seal_all(&mut self) -> Result<(), SyncFailed> {
         while let Some(open) = self.unsealed.pop_front() {
             match open.seal(&mut self.logs) {
-                Ok(segment) => {
+                Ok(blocks) => {
                     let had_failed = std::mem::take(&mut self.cannot_seal);
                     if self.shelf.sealed() && had_failed {
                         self.metrics.refuse(None);
                     }
-                    let _ = self.sealed.send(segment);
+                    blocks.into_iter().for_each(|block| drop(self.sealed.send(block)));
                 }
                 Err(failure) => match *failure {
                     (open, SealError::Write(error)) => {
@@ -253,7 +249,6 @@ impl Keeper {
             tracing::warn!(%error, path = %path.display(), "an unused segment can't be removed");
         }
         self.metrics.release(open.capacity);
-        self.metrics.abandoned(open.number());
     }
 }
 

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::adoption::TRIPWIRE;
-use super::folders::{self, FREE, KEYS, LOCK, NODE_ID, SPARE, STATE, table_folder};
+use super::folders::{self, DAMAGED, FREE, KEYS, LOCK, LOG, NODE_ID, RECYCLED, SEEN, SPARE, STATE, table_folder};
 use super::journal::Journal;
-use super::sealed::{Opened, SealedSegment};
+use super::segment_file::{Opened, SegmentFile};
 use super::storage::{self, EntryKind, FolderEntry, Storage, is_out_of_space};
-use crate::batch::{Epoch, SegmentNumber};
+use crate::batch::{BlockNumber, Epoch, SegmentNumber, TableIndex};
 use crate::limits;
 
 /// The kind of a segment's file, which is its file name extension.
@@ -24,25 +24,45 @@ pub(super) enum FileKind {
     Sent,
     /// The copy that a recovery is writing.
     Copy,
+    /// What was readable of a damaged block of a segment, which the block's index is of.
+    Block(u16),
 }
 
 impl FileKind {
     const ALL: [(Self, &'static str); 3] = [(Self::Segment, "segment"), (Self::Sent, "sent"), (Self::Copy, "copy")];
 
-    fn extension(self) -> &'static str {
-        Self::ALL.iter().find(|(kind, _)| *kind == self).map_or("", |(_, extension)| extension)
+    fn extension(self) -> String {
+        match self {
+            Self::Block(index) => format!("{index}.segment"),
+            kind => {
+                Self::ALL.iter().find(|(known, _)| *known == kind).map_or("", |(_, extension)| extension).to_owned()
+            }
+        }
+    }
+
+    fn of_extension(extension: &str) -> Option<Self> {
+        if let Some((kind, _)) = Self::ALL.iter().find(|(_, known)| *known == extension) {
+            return Some(*kind);
+        }
+        let index = extension.strip_suffix(".segment")?;
+        index.parse().ok().filter(|parsed: &u16| parsed.to_string() == index).map(Self::Block)
     }
 }
 
 type Lock = Box<dyn Any + Send + Sync>;
 
-/// Where things are, with the lock that makes them ours.
+/// Where things are, with the lock that makes them ours: of the log, or of what an older release left in the
+/// folder of a table.
 #[derive(Debug)]
 pub(super) struct Layout {
     storage: Arc<dyn Storage>,
     dir: PathBuf,
+    /// The tables, by the names that their folders have.
+    tables: Arc<[String]>,
+    /// The table whose folder it is; empty for that of the log.
     table: String,
-    table_dir: PathBuf,
+    /// The folder of the segments.
+    folder: PathBuf,
     journal: Arc<Journal>,
     node_id: String,
     node_id_is_kept: AtomicBool,
@@ -58,23 +78,22 @@ impl Layout {
     pub(super) fn open(
         storage: Arc<dyn Storage>,
         dir: &Path,
-        table: &str,
+        tables: Vec<String>,
         node_id: Option<&str>,
     ) -> Result<Self, SpoolError> {
-        let table_dir = table_folder(dir, table);
         let make = |folder: &Path| storage.make_folder(folder).map_err(failed(format!("making {}", folder.display())));
         make(dir)?;
         let lock = lock(&*storage, dir)?;
         folders::move_tables(&*storage, dir).map_err(failed("moving a table to a folder of its own".to_owned()))?;
-        for folder in [
-            &table_dir,
-            &table_dir.join(FREE),
-            &table_dir.join("damaged"),
-            &dir.join(KEYS),
-            &dir.join(STATE),
-            &table_dir.join("seen"),
-        ] {
+        let log = dir.join(LOG);
+        for folder in [&log, &log.join(RECYCLED), &dir.join(DAMAGED), &dir.join(KEYS), &dir.join(STATE)] {
             make(folder)?;
+        }
+        let table_folders: Vec<PathBuf> = tables.iter().map(|table| table_folder(dir, table)).collect();
+        for folder in &table_folders {
+            for folder in [folder, &folder.join(FREE), &folder.join(DAMAGED), &folder.join(SEEN)] {
+                make(folder)?;
+            }
         }
         let node_path = node_path(dir);
         let kept = match node_id {
@@ -88,26 +107,37 @@ impl Layout {
             None => format!("{:016x}", random().map_err(unrandom)?),
         };
         let epoch = Epoch::new(random().map_err(unrandom)?);
-        for folder in [dir, &table_dir] {
+        for folder in [dir, &log].into_iter().chain(table_folders.iter().map(PathBuf::as_path)) {
             storage.sync_folder(folder).map_err(failed(format!("syncing {}", folder.display())))?;
         }
-        let journal = Arc::new(load_journal(&storage, dir, &table_dir)?);
+        let folders = std::iter::once(log.clone()).chain(table_folders).collect();
+        let journal = Arc::new(load_journal(&storage, dir, folders)?);
         let spare = storage.open(&dir.join(SPARE)).and_then(|file| file.len());
         let has_spare = AtomicBool::new(spare.is_ok_and(|len| len >= limits::SPARE_BYTES));
-        let (dir, table) = (dir.to_owned(), table.to_owned());
-        let _lock = Some(lock);
-        Ok(Self { storage, dir, table, table_dir, journal, node_id, node_id_is_kept, has_spare, epoch, _lock })
-    }
-
-    /// Creates a layout without the lock, which must not be used to write.
-    pub(super) fn read_only(storage: Arc<dyn Storage>, dir: &Path, table: &str) -> Result<Self, SpoolError> {
-        let table_dir = table_folder(dir, table);
-        let journal = Arc::new(load_journal(&storage, dir, &table_dir)?);
         Ok(Self {
             storage,
             dir: dir.to_owned(),
-            table: table.to_owned(),
-            table_dir,
+            tables: tables.into(),
+            table: String::new(),
+            folder: log,
+            journal,
+            node_id,
+            node_id_is_kept,
+            has_spare,
+            epoch,
+            _lock: Some(lock),
+        })
+    }
+
+    /// Creates a layout of the log without the lock, which must not be used to write.
+    pub(super) fn read_only(storage: Arc<dyn Storage>, dir: &Path) -> Result<Self, SpoolError> {
+        let journal = Arc::new(load_journal(&storage, dir, Vec::new())?);
+        Ok(Self {
+            storage,
+            dir: dir.to_owned(),
+            tables: Arc::default(),
+            table: String::new(),
+            folder: dir.join(LOG),
             journal,
             node_id: String::new(),
             node_id_is_kept: AtomicBool::new(true),
@@ -117,13 +147,14 @@ impl Layout {
         })
     }
 
-    /// Where the same spool has another table, to look at.
+    /// Where the same spool has what an older release left of a table.
     pub(super) fn of_table(&self, table: &str) -> Self {
         Self {
             storage: self.storage.clone(),
             dir: self.dir.clone(),
+            tables: self.tables.clone(),
             table: table.to_owned(),
-            table_dir: table_folder(&self.dir, table),
+            folder: table_folder(&self.dir, table),
             journal: self.journal.clone(),
             node_id: self.node_id.clone(),
             node_id_is_kept: AtomicBool::new(true),
@@ -134,9 +165,35 @@ impl Layout {
     }
 
     /// The tables that have a folder.
-    pub(super) fn tables(&self) -> io::Result<Vec<String>> {
+    pub(super) fn table_folders(&self) -> io::Result<Vec<String>> {
         let folders = self.storage.list(&self.dir)?.into_iter().filter(|entry| entry.kind == EntryKind::Folder);
         Ok(folders.filter_map(|folder| folders::table_of(&folder.name).map(str::to_owned)).collect())
+    }
+
+    /// The tables that the spool was opened for.
+    pub(super) fn tables(&self) -> &[String] {
+        &self.tables
+    }
+
+    /// The name of a table's folder.
+    pub(super) fn label(&self, table: TableIndex) -> &str {
+        self.tables.get(table.get()).map_or("", String::as_str)
+    }
+
+    /// The table with this label; [`TableIndex::OTHER`] if the spool was not opened for it.
+    pub(super) fn index_of(&self, label: &str) -> TableIndex {
+        let place = self.tables.iter().position(|table| table == label);
+        place.and_then(|place| u16::try_from(place).ok()).map_or(TableIndex::OTHER, TableIndex::new)
+    }
+
+    /// The number in this process of the block that has another on the disk: two tables of which an older
+    /// release kept segments apart may have the same.
+    pub(super) fn number_of(&self, number: BlockNumber) -> BlockNumber {
+        let place = self.tables.iter().position(|table| *table == self.table);
+        match place.and_then(|place| u16::try_from(place).ok()) {
+            Some(place) if place > 0 => BlockNumber { index: OF_OLDER_RELEASE.saturating_add(place), ..number },
+            _ => number,
+        }
     }
 
     /// What became of the segments.
@@ -188,18 +245,18 @@ impl Layout {
         }
     }
 
-    /// What the spool holds for other tables than this one.
+    /// What an older release left of tables that the spool was not opened for.
     pub(super) fn others(&self) -> io::Result<Vec<OtherTable>> {
         let mut others = Vec::new();
-        for name in self.tables()?.into_iter().filter(|name| *name != self.table) {
+        for name in self.table_folders()?.into_iter().filter(|name| !self.tables.contains(name)) {
             let other = Arc::new(self.of_table(&name));
             // What this user may not read, as a disk's lost+found, is none of the spool's.
             let Ok(Listing { segments, .. }) = other.list() else { continue };
             let mut found = OtherTable { name, segments: 0, events: 0 };
             for (number, kind) in segments {
                 found.segments += 1;
-                if let Ok(Opened::Sealed(segment)) = SealedSegment::open(&other, number, kind) {
-                    found.events += segment.rows() + segment.rejected();
+                if let Ok(Opened::Sealed(blocks)) = SegmentFile::open(&other, number, kind) {
+                    found.events += blocks.iter().map(|block| block.rows() + block.rejected()).sum::<u64>();
                 }
             }
             others.extend((found.segments > 0).then_some(found));
@@ -207,13 +264,19 @@ impl Layout {
         Ok(others)
     }
 
-    /// Makes the names in the table's folder durable.
-    pub(super) fn sync_table_dir(&self) -> io::Result<()> {
-        self.storage.sync_folder(&self.table_dir)
+    /// Makes the names in the folder of the segments durable.
+    pub(super) fn sync_folder(&self) -> io::Result<()> {
+        self.storage.sync_folder(&self.folder)
     }
 
-    pub(super) fn table_dir(&self) -> &Path {
-        &self.table_dir
+    /// The folder of the segments.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The folder of the spool.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub(super) fn node_id(&self) -> &str {
@@ -225,7 +288,7 @@ impl Layout {
     }
 
     pub(super) fn free_dir(&self) -> PathBuf {
-        self.table_dir.join(FREE)
+        self.folder.join(if self.table.is_empty() { RECYCLED } else { FREE })
     }
 
     /// The folder of the logs of request keys.
@@ -233,28 +296,29 @@ impl Layout {
         self.dir.join(KEYS)
     }
 
-    /// The folder of the logs of event identities.
-    pub(super) fn seen_dir(&self) -> PathBuf {
-        self.table_dir.join("seen")
+    /// The folder of the logs of a table's event identities.
+    pub(super) fn seen_dir(&self, table: TableIndex) -> PathBuf {
+        table_folder(&self.dir, self.label(table)).join(SEEN)
     }
 
     pub(super) fn damaged_dir(&self) -> PathBuf {
-        self.table_dir.join("damaged")
+        let of_spool = if self.table.is_empty() { &self.dir } else { &self.folder };
+        of_spool.join(DAMAGED)
     }
 
     pub(super) fn path(&self, number: SegmentNumber, kind: FileKind) -> PathBuf {
-        self.table_dir.join(format!("{:020}.{}", number.get(), kind.extension()))
+        self.folder.join(format!("{:020}.{}", number.get(), kind.extension()))
     }
 
     /// The file with the cut of a segment, by an older release.
     pub(super) fn cut_path(&self, number: SegmentNumber) -> PathBuf {
-        self.table_dir.join(format!("{:020}.cut", number.get()))
+        self.folder.join(format!("{:020}.cut", number.get()))
     }
 
-    /// What is in the table's folder.
+    /// What is in the folder.
     pub(super) fn list(&self) -> io::Result<Listing> {
         let (mut segments, mut strange) = (Vec::new(), Vec::new());
-        for FolderEntry { name, kind, .. } in self.storage.list(&self.table_dir)? {
+        for FolderEntry { name, kind, .. } in self.storage.list(&self.folder)? {
             match parse_name(&name) {
                 Some((TRIPWIRE, _)) => {}
                 Some(segment) if kind == EntryKind::File => segments.push(segment),
@@ -269,7 +333,7 @@ impl Layout {
     }
 }
 
-/// Segments in a spool of another table than the one that it was opened for.
+/// Segments that an older release left of a table that the spool was not opened for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtherTable {
     /// The value of `--table`.
@@ -289,9 +353,9 @@ pub(super) struct Listing {
     pub(super) strange: Vec<String>,
 }
 
-fn load_journal(storage: &Arc<dyn Storage>, dir: &Path, table_dir: &Path) -> Result<Journal, SpoolError> {
+fn load_journal(storage: &Arc<dyn Storage>, dir: &Path, folders: Vec<PathBuf>) -> Result<Journal, SpoolError> {
     let state = dir.join(STATE);
-    Journal::load(storage.clone(), &state, table_dir).map_err(failed(format!("reading {}", state.display())))
+    Journal::load(storage.clone(), &state, folders).map_err(failed(format!("reading {}", state.display())))
 }
 
 /// True for the name of a segment that no segment has: its number is not written as numbers are; or the
@@ -307,14 +371,17 @@ fn is_like_a_segment(name: &str, kind: EntryKind) -> bool {
 }
 
 /// Numbers beyond this one are not believed: there would be none left.
-const NUMBER_MAX: SegmentNumber = SegmentNumber::new(1 << 62);
+const NUMBER_MAX: SegmentNumber = SegmentNumber::new(BlockNumber::SEGMENTS / 2);
+
+/// Blocks of older releases have indices from here on where several tables have some.
+const OF_OLDER_RELEASE: u16 = 1 << 15;
 
 /// Number and kind of a segment's file; `None` for any other.
 pub(super) fn parse_name(name: &str) -> Option<(SegmentNumber, FileKind)> {
     let (stem, extension) = name.split_once('.')?;
-    let (kind, _) = FileKind::ALL.iter().find(|(_, known)| *known == extension)?;
+    let kind = FileKind::of_extension(extension)?;
     let number = stem.parse().ok().filter(|number| *number <= NUMBER_MAX)?;
-    (stem == format!("{number:020}")).then_some((number, *kind))
+    (stem == format!("{number:020}")).then_some((number, kind))
 }
 
 /// The reason why a spool can't be opened.
@@ -405,7 +472,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn open(dir: &Path, node_id: Option<&str>) -> Result<Layout, SpoolError> {
-        Layout::open(Arc::new(Disk), dir, "t", node_id)
+        Layout::open(Arc::new(Disk), dir, vec!["t".into()], node_id)
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::held::{Delayed, Held};
 use super::layout::OtherTable;
 use super::ledger::{Events, Ledger, LedgerSnapshot};
 use super::sealed::SealedSegment;
-use crate::batch::{CommitRefusal, Position, SegmentNumber};
+use crate::batch::{BlockNumber, CommitRefusal, Position, SegmentNumber, TableIndex};
 use crate::clock::monotonic_ms;
 
 /// Upper bounds of the buckets of `commit_seconds`, in seconds.
@@ -45,9 +45,19 @@ pub struct SpoolMetrics {
 }
 
 impl SpoolMetrics {
-    /// A snapshot of every account (invariant 5).
+    /// A snapshot of the accounts of all tables together (invariant 5).
     pub fn ledger(&self) -> LedgerSnapshot {
         self.accounts().snapshot()
+    }
+
+    /// A snapshot of the accounts of each table that has some.
+    pub fn ledgers(&self) -> Vec<(TableIndex, LedgerSnapshot)> {
+        self.accounts().snapshots()
+    }
+
+    /// Bytes of a table's frames that are not inserted.
+    pub fn spooled_bytes(&self, table: TableIndex) -> u64 {
+        self.accounts().bytes(table)
     }
 
     /// Number of rows that are committed and not yet inserted.
@@ -96,12 +106,12 @@ impl SpoolMetrics {
         self.sealed.load(Relaxed)
     }
 
-    /// True when another segment, whose columns are those of segment `from`, would be sent soon if age
-    /// sealed it: an inserter is free, and segments that were tried do not say that the table takes
+    /// True when another block of a table, whose columns are those of its blocks since segment `from`, would be
+    /// sent soon if age sealed it: an inserter is free, and blocks that were tried do not say that the table takes
     /// nothing. Then more segments would only be more files, and more INSERTs when it is back; but for
     /// a second one that finds out. Each inserter with a silent INSERT has a spare one in its place.
-    pub(super) fn may_seal_by_age(&self, from: SegmentNumber, inserters: u64) -> bool {
-        let Delayed { all, of_table, silent } = self.held.delayed(from);
+    pub(super) fn may_seal_by_age(&self, table: TableIndex, from: SegmentNumber, inserters: u64) -> bool {
+        let Delayed { all, of_table, silent } = self.held.delayed(table, from);
         let fresh = self.outstanding().saturating_sub(all);
         let silent_spares = silent.saturating_sub(inserters);
         fresh + silent_spares < inserters && fresh + of_table < inserters.max(TRIED_AT_LEAST)
@@ -112,13 +122,18 @@ impl SpoolMetrics {
         SegmentNumber::new(self.newest.load(Relaxed))
     }
 
-    /// Number of segments that are open or wait for their insert.
+    /// Number of blocks that are open or wait for their insert.
     pub fn not_inserted(&self) -> u64 {
-        self.accounts().segments()
+        self.accounts().blocks()
     }
 
-    /// True while the segment with this number is not inserted.
-    pub fn is_waiting(&self, number: SegmentNumber) -> bool {
+    /// Number of a table's blocks that are open or wait for their insert.
+    pub fn not_inserted_of(&self, table: TableIndex) -> u64 {
+        self.accounts().blocks_of(table)
+    }
+
+    /// True while the block with this number is not inserted.
+    pub fn is_waiting(&self, number: BlockNumber) -> bool {
         self.accounts().has(number)
     }
 
@@ -160,12 +175,13 @@ impl SpoolMetrics {
         (buckets, self.commit_nanoseconds.load(Relaxed) as f64 / 1e9)
     }
 
-    /// Counts a recovered segment that waits for its insert.
-    pub(super) fn recovered(&self, segment: &SealedSegment) {
-        self.opened(segment.number(), segment.created_ms());
-        let events = Events { rows: segment.rows_undecided(), rejected: segment.rejected() };
-        self.accounts().recovered(segment.number(), events);
-        self.sealed();
+    /// Counts a recovered block that waits for its insert.
+    pub(super) fn recovered(&self, block: &SealedSegment) {
+        self.opened(block.number(), block.table(), block.created_ms());
+        let events = Events { rows: block.rows_undecided(), rejected: block.rejected() };
+        let bytes = block.rows_bytes() + block.rejected_bytes();
+        self.accounts().recovered(block.number(), events, bytes);
+        self.sealed(1);
     }
 
     /// A start found events that can only be set aside, with their file.
@@ -182,9 +198,11 @@ impl SpoolMetrics {
         self.postponed.store(segments as u64, Relaxed);
     }
 
-    /// Counts a group that was committed to a segment.
-    pub(super) fn committed(&self, segment: SegmentNumber, events: Events, position: Position, took: Duration) {
-        self.accounts().committed(segment, events);
+    /// Counts a group that was committed: events and bytes of frames for each block.
+    pub(super) fn committed(&self, group: &[(BlockNumber, Events, u64)], position: Position, took: Duration) {
+        let mut accounts = self.accounts();
+        group.iter().for_each(|(block, events, bytes)| accounts.committed(*block, *events, *bytes));
+        drop(accounts);
         self.durable.store(position.get(), Relaxed);
         let seconds = took.as_secs_f64();
         let bucket = COMMIT_SECONDS.iter().take_while(|bound| seconds > **bound).count();
@@ -200,17 +218,17 @@ impl SpoolMetrics {
     }
 
     /// Counts rows or rejected lines of a segment that are proven in their table.
-    pub fn inserted(&self, segment: SegmentNumber, rows: u64, rejected: u64) {
+    pub fn inserted(&self, segment: BlockNumber, rows: u64, rejected: u64) {
         self.accounts().inserted(segment, Events { rows, rejected });
     }
 
     /// Counts rows of a segment that ClickHouse refused and that are proven in the quarantine table.
-    pub fn set_aside(&self, segment: SegmentNumber, rows: u64) {
+    pub fn set_aside(&self, segment: BlockNumber, rows: u64) {
         self.accounts().set_aside(segment, Events { rows, rejected: 0 });
     }
 
     /// Counts events of a damaged segment that can't be read.
-    pub(super) fn lost_to_damage(&self, segment: SegmentNumber, events: Events) {
+    pub(super) fn lost_to_damage(&self, segment: BlockNumber, events: Events) {
         self.accounts().set_aside(segment, events);
     }
 
@@ -225,22 +243,18 @@ impl SpoolMetrics {
         self.newest.fetch_max(next.get().saturating_sub(1), Relaxed);
     }
 
-    pub(super) fn opened(&self, number: SegmentNumber, created_ms: u64) {
-        self.accounts().open(number, created_ms);
-        self.newest.fetch_max(number.get(), Relaxed);
+    pub(super) fn opened(&self, number: BlockNumber, table: TableIndex, created_ms: u64) {
+        self.accounts().open(number, table, created_ms);
+        self.newest.fetch_max(number.segment.get(), Relaxed);
     }
 
-    pub(super) fn sealed(&self) {
-        self.sealed.fetch_add(1, Relaxed);
+    pub(super) fn sealed(&self, blocks: u64) {
+        self.sealed.fetch_add(blocks, Relaxed);
     }
 
-    pub(super) fn retired(&self, number: SegmentNumber) {
+    pub(super) fn retired(&self, number: BlockNumber) {
         self.sealed.fetch_sub(1, Relaxed);
         self.held.release(number);
-        self.accounts().close(number);
-    }
-
-    pub(super) fn abandoned(&self, number: SegmentNumber) {
         self.accounts().close(number);
     }
 

@@ -22,7 +22,7 @@ use super::layout::Layout;
 use super::storage::{read_up_to, write_all};
 use crate::batch::SegmentNumber;
 
-/// The file's name, in a table's folder.
+/// The file's name, in the folder of the segments.
 pub(super) const NAME: &str = "numbers";
 
 /// Numbers that one note permits: a sync for so many segments, and as many numbers lost in a crash.
@@ -43,7 +43,7 @@ pub(super) struct Numbers {
 impl Numbers {
     /// Reads the note, and returns it with the first number that no segment had by it.
     pub(super) fn open(layout: &Layout) -> io::Result<(Self, SegmentNumber)> {
-        let path = layout.table_dir().join(NAME);
+        let path = layout.folder().join(NAME);
         let mut numbers = Self { path, is_made: false, turn: 0, noted: SegmentNumber::default() };
         let file = match layout.storage().open(&numbers.path) {
             Ok(file) => file,
@@ -79,7 +79,7 @@ impl Numbers {
         if !self.is_made {
             file.reserve(2 * BLOCK as u64)?;
             file.sync()?;
-            layout.sync_table_dir()?;
+            layout.sync_folder()?;
             self.is_made = true;
         }
         self.turn += 1;
@@ -117,7 +117,7 @@ mod tests {
     use std::sync::Arc;
 
     fn layout(dir: &Path) -> Layout {
-        Layout::open(Arc::new(Disk), dir, "t", None).unwrap()
+        Layout::open(Arc::new(Disk), dir, vec!["t".into()], None).unwrap()
     }
 
     #[test]
@@ -144,7 +144,7 @@ mod tests {
         for next in [5, 9] {
             numbers.note(&layout, SegmentNumber::new(next)).unwrap();
         }
-        let path = layout.table_dir().join(NAME);
+        let path = layout.folder().join(NAME);
         let bytes = fs::read(&path).unwrap();
         for (at, expected) in [(BLOCK + 16, 9), (16, 5)] {
             let mut torn = bytes.clone();

@@ -65,38 +65,39 @@ impl SegmentPool {
     /// Gives the room back that a segment's file keeps for frames behind its last one: it may be held for
     /// long, and a thousand others with it. What fails costs only that room.
     pub fn trim(&self, segment: &SealedSegment) {
-        let end = segment.seal().end;
-        let trimmed = self.layout.storage().open(segment.path()).and_then(|file| {
-            let len = file.len()?;
-            if len > end {
-                file.set_len(end)?;
-                self.metrics.release(len - end);
-            }
-            Ok(())
-        });
+        let trimmed = segment.file.trim().inspect(|bytes| self.metrics.release(*bytes));
         if let Err(error) = trimmed {
-            tracing::debug!(segment = %segment.number(), %error, "a held segment's file can't be made shorter");
+            tracing::debug!(block = %segment.number(), %error, "a held block's file can't be made shorter");
         }
     }
 
-    /// Takes a segment whose insert is proven out of the spool (invariant 4). The proof is durable before
-    /// the file goes, so no start sends it again.
+    /// Takes a block whose insert is proven out of the spool (invariant 4), and its file with the last block
+    /// in it. The proof is durable before the file goes, so no start sends it again.
     ///
     /// # Errors
     ///
-    /// I/O errors. The call may be repeated; the next start finds the segment again.
+    /// I/O errors. The call may be repeated; the next start finds the block again.
     pub fn retire(&self, segment: &SealedSegment) -> io::Result<()> {
         let journal = self.layout.journal();
         if !journal.find(segment.id()).is_some_and(|block| block.is_done) {
             journal.write(segment.id(), Change::Proven)?;
         }
-        match segment.file_len() {
-            Ok(len) => self.take_away(segment, len)?,
-            // An earlier call has removed the file.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+        if segment.file.has_no_more(segment.id()) {
+            match segment.file.len() {
+                Ok(len) => self.take_away(segment, len)?,
+                // An earlier call has removed the file.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+            if segment.file.is_shared() {
+                let id = segment.id();
+                let all = journal.of_segment(id.epoch, id.number.segment);
+                all.into_iter().filter(|(_, state)| state.is_done).for_each(|(id, _)| journal.forget(id));
+            }
         }
-        journal.forget(segment.id());
+        if !segment.file.is_shared() {
+            journal.forget(segment.id());
+        }
         self.metrics.inserted(segment.number(), segment.rows_undecided(), segment.rejected());
         self.metrics.retired(segment.number());
         Ok(())
@@ -126,7 +127,7 @@ impl SegmentPool {
     ///
     /// I/O errors. The call may be repeated; nothing is lost in between.
     pub fn salvage(&self, segment: &mut SealedSegment) -> io::Result<Option<Salvaged>> {
-        let left = match salvage::salvage(&self.layout, segment)? {
+        let left = match salvage::salvage(segment)? {
             Left::Whole => return Ok(None),
             Left::Part(copy) => Some(*copy),
             Left::Nothing => None,
@@ -159,13 +160,18 @@ impl SegmentPool {
     }
 
     fn take_away(&self, segment: &SealedSegment, len: u64) -> io::Result<()> {
-        let usual = (self.bytes_min..=self.bytes_max).contains(&len) && len > limits::FREE_SEGMENT_BYTES_MIN;
+        // What is in `damaged/` too is not written to.
+        let is_ours = segment.file.is_shared() && !segment.file.is_damaged();
+        let usual = is_ours && (self.bytes_min..=self.bytes_max).contains(&len) && len > limits::FREE_SEGMENT_BYTES_MIN;
         if usual && !self.free.is_full() {
             let path = self.layout.free_dir().join(format!("{:020}.free", self.names.fetch_add(1, Relaxed)));
             self.layout.storage().rename(segment.path(), &path)?;
             if let Err((path, len)) = self.free.push((path, len)) {
                 self.remove(&path, len)?;
             }
+        } else if segment.file.is_damaged() {
+            // `damaged/` has it too.
+            self.layout.storage().remove(segment.path())?;
         } else {
             self.remove(segment.path(), len)?;
         }

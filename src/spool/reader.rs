@@ -1,7 +1,8 @@
-//! A reader that streams one part of a sealed segment frame by frame. It returns no byte of a frame
+//! A reader that streams one part of a sealed block frame by frame. It returns no byte of a frame
 //! before it has verified the whole frame.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
@@ -12,7 +13,7 @@ use crate::batch;
 use crate::batch::Position;
 use crate::batch::identity::{Id, REQUEST_KEY_BYTES, RequestKey};
 
-/// One of the two parts of a segment, each of which is an INSERT of its own.
+/// One of the two parts of a block, each of which is an INSERT of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// The rows for the target table.
@@ -31,6 +32,9 @@ pub struct SegmentReader {
     part: Part,
     place: FramePlace,
     seal: Seal,
+    block: u16,
+    /// Where the frames are; `None` when they follow each other.
+    offsets: Option<Arc<[u64]>>,
     /// Totals of the frames read so far; at the end they must equal the seal.
     read: Seal,
     position: Option<Position>,
@@ -38,9 +42,16 @@ pub struct SegmentReader {
 }
 
 impl SegmentReader {
-    pub(super) fn new(file: Box<dyn StorageFile>, part: Part, place: FramePlace, seal: Seal) -> Self {
+    pub(super) fn new(
+        file: Box<dyn StorageFile>,
+        part: Part,
+        place: FramePlace,
+        seal: Seal,
+        block: u16,
+        offsets: Option<Arc<[u64]>>,
+    ) -> Self {
         let read = Seal { end: place.offset, sealed_ms: seal.sealed_ms, ..Seal::default() };
-        Self { file, part, place, seal, read, position: None, payload: BytesMut::new() }
+        Self { file, part, place, seal, block, offsets, read, position: None, payload: BytesMut::new() }
     }
 
     /// The bytes of the part in the next frame that has any; `None` at the end.
@@ -50,6 +61,9 @@ impl SegmentReader {
     /// If the segment is damaged, or on an I/O error.
     pub fn next_rows(&mut self) -> io::Result<Option<Bytes>> {
         while let Some(header) = self.next_frame()? {
+            if header.is_schema {
+                continue;
+            }
             let mut rows = self.payload.split();
             let mut rejected = rows.split_off(rows.len().min(header.rows_bytes as usize));
             rejected.truncate(header.rejected_bytes as usize);
@@ -66,23 +80,30 @@ impl SegmentReader {
 
     /// Reads the next frame; its payload is in `self.payload` afterwards.
     fn next_frame(&mut self) -> io::Result<Option<Header>> {
-        let offset = self.place.offset;
-        if offset >= self.seal.end {
+        if self.read.frames >= self.seal.frames {
             return Ok(None);
         }
+        let next = self.offsets.as_ref().and_then(|offsets| offsets.get(usize::try_from(self.read.frames).ok()?));
+        let offset = match &self.offsets {
+            None => self.place.offset,
+            // Behind the end nothing is found.
+            Some(_) => next.copied().unwrap_or(self.seal.end),
+        };
+        self.place.offset = offset;
         let damaged = |what: &str| {
             let number = self.place.number;
             io::Error::new(io::ErrorKind::InvalidData, format!("segment {number} is damaged at byte {offset}: {what}"))
         };
         let header = read_frame(&*self.file, self.place, self.seal.end, &mut self.payload)?
+            .filter(|header| header.block == self.block)
             .ok_or_else(|| damaged("there is no valid frame"))?;
-        if self.position.is_some_and(|position| header.position != position.next()) {
+        if self.offsets.is_none() && self.position.is_some_and(|position| header.position != position.next()) {
             return Err(damaged("a frame is missing"));
         }
         self.position = Some(header.position);
         self.place.offset += header.len();
         self.read.add(&header);
-        if self.place.offset == self.seal.end && self.read != self.seal {
+        if self.read.frames == self.seal.frames && self.read != self.seal {
             return Err(damaged("the frames are not those that were sealed"));
         }
         Ok(Some(header))

@@ -9,27 +9,26 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::adoption;
+use super::adoption::TRIPWIRE;
 use super::aside::{set_aside_strange, set_aside_unreadable};
-use super::block::frames_start;
-use super::frame::FramePlace;
 use super::layout::{FileKind, Layout, Listing, SpoolError, failed, parse_name};
 use super::metrics::SpoolMetrics;
 use super::numbers;
 use super::repeats::IdentityLogs;
 use super::scan::{Tail, scan};
-use super::sealed::{Opened, SealedSegment, read_identity};
+use super::sealed::SealedSegment;
+use super::segment_file::{Opened, SegmentFile, read_identity};
 use super::storage::{EntryKind, FolderEntry, is_out_of_space, write_all};
 use super::unsealed::Unsealed;
 use crate::batch::SegmentNumber;
 
-/// The segments that a start found.
-#[derive(Debug)]
+/// What a start found.
+#[derive(Debug, Default)]
 pub struct Recovered {
-    /// The segments that wait for their insert, the oldest first.
+    /// The blocks that wait for their insert, the oldest first.
     pub segments: Vec<SealedSegment>,
-    /// Numbers of the segments whose recovery waits for disk space.
-    pub(super) postponed: Vec<SegmentNumber>,
+    /// The segments whose recovery waits for disk space.
+    pub(super) postponed: Vec<Postponed>,
     /// The number of the next segment, higher than that of every file found.
     pub next_number: SegmentNumber,
 }
@@ -37,7 +36,7 @@ pub struct Recovered {
 /// A segment that was inspected without recovering it.
 #[derive(Debug)]
 pub enum Inspected {
-    /// A sealed segment, which waits for its insert.
+    /// A sealed block, which waits for its insert.
     Sealed(Box<SealedSegment>),
     /// A segment that is open, or was open at a crash.
     Unsealed {
@@ -54,10 +53,10 @@ pub enum Inspected {
 }
 
 pub(super) fn inspect(layout: &Arc<Layout>) -> Result<Vec<Inspected>, SpoolError> {
-    let whole = |error| failed(format!("reading {}", layout.table_dir().display()))(error);
+    let whole = |error| failed(format!("reading {}", layout.folder().display()))(error);
     let Listing { segments, strange } = layout.list().map_err(whole)?;
     let mut found: Vec<_> =
-        strange.iter().map(|name| Inspected::Unreadable { path: layout.table_dir().join(name) }).collect();
+        strange.iter().map(|name| Inspected::Unreadable { path: layout.folder().join(name) }).collect();
     for (number, kind) in segments {
         let path = layout.path(number, kind);
         match inspect_one(layout, number, kind) {
@@ -70,38 +69,39 @@ pub(super) fn inspect(layout: &Arc<Layout>) -> Result<Vec<Inspected>, SpoolError
     Ok(found)
 }
 
-fn inspect_one(layout: &Arc<Layout>, number: SegmentNumber, kind: FileKind) -> io::Result<Option<Inspected>> {
+fn inspect_one(layout: &Arc<Layout>, number: SegmentNumber, kind: FileKind) -> io::Result<Vec<Inspected>> {
     let path = layout.path(number, kind);
-    Ok(Some(match SealedSegment::open(layout, number, kind)? {
+    Ok(match SegmentFile::open(layout, number, kind)? {
         // A copy that was interrupted is nothing, whatever is in it.
-        _ if kind == FileKind::Copy => Inspected::Unsealed { number, path },
-        Opened::Sealed(segment) => Inspected::Sealed(segment),
-        Opened::Unsealed { identity, identity_len, .. } if kind == FileKind::Segment => {
+        _ if kind == FileKind::Copy => vec![Inspected::Unsealed { number, path }],
+        Opened::Sealed(blocks) => {
+            let waiting = blocks.into_iter().filter(|block| !block.is_over());
+            waiting.map(|block| Inspected::Sealed(Box::new(block))).collect()
+        }
+        Opened::Unsealed { file: segment, .. } if matches!(kind, FileKind::Segment | FileKind::Block(_)) => {
             let file = layout.storage().open(&path)?;
-            let start = FramePlace { epoch: identity.epoch, number, offset: frames_start(identity_len) };
-            let scan = scan(&*file, start, identity.first_position, file.len()?, Tail::MayBeTorn)?;
+            let start = segment.place(segment.identity.frames_start(segment.identity_len));
+            let scan = scan(&*file, start, segment.identity.first_position, file.len()?, Tail::MayBeTorn)?;
             match (scan.damaged, scan.frames.is_empty()) {
-                (true, _) => Inspected::Unreadable { path },
+                (true, _) => vec![Inspected::Unreadable { path }],
                 // A server has it ready.
-                (false, true) => return Ok(None),
-                (false, false) => Inspected::Unsealed { number, path },
+                (false, true) => Vec::new(),
+                (false, false) => vec![Inspected::Unsealed { number, path }],
             }
         }
-        Opened::Unsealed { .. } | Opened::Misnamed | Opened::Unreadable => Inspected::Unreadable { path },
-    }))
+        Opened::Unsealed { .. } | Opened::Misnamed | Opened::Unreadable => vec![Inspected::Unreadable { path }],
+    })
 }
 
+/// Recovers the segments of a folder: of the log, or of a table that an older release had one for.
 pub(super) fn recover(
     layout: &Arc<Layout>,
     metrics: &SpoolMetrics,
     logs: &mut IdentityLogs,
 ) -> Result<Recovered, SpoolError> {
-    let whole = |error| failed(format!("recovering {}", layout.table_dir().display()))(error);
-    empty_folder(layout, &layout.free_dir()).map_err(whole)?;
+    let whole = |error| failed(format!("recovering {}", layout.folder().display()))(error);
     let mut next_number = highest_number(layout, &layout.damaged_dir()).map_err(whole)?.next();
     let (mut segments, mut postponed) = (Vec::new(), Vec::new());
-    restore_names(layout).map_err(whole)?;
-    adoption::adopt(layout).map_err(whole)?;
     for (number, kind) in layout.list().map_err(whole)?.segments {
         next_number = next_number.max(number.next());
         let path = layout.path(number, kind);
@@ -110,30 +110,35 @@ pub(super) fn recover(
             layout.storage().remove(&path).map_err(one)?;
             continue;
         }
-        match recover_one(layout, metrics, number, logs) {
-            Ok(segment) => segments.extend(segment),
+        match recover_one(layout, metrics, number, kind, logs) {
+            Ok(blocks) => segments.extend(blocks),
             Err(error) if is_out_of_space(&error) => {
                 tracing::warn!(
                     path = %path.display(), %error,
                     "a segment that a crash left open waits for room on the disk to be recovered"
                 );
-                postponed.push(number);
+                postponed.push(Postponed { layout: layout.clone(), number, kind });
             }
             Err(error) => return Err(one(error)),
         }
     }
     remove_leftovers(layout).map_err(whole)?;
-    layout.sync_table_dir().map_err(whole)?;
+    layout.sync_folder().map_err(whole)?;
     forget_missing(layout).map_err(whole)?;
     for segment in &segments {
         metrics.recovered(segment);
         // What is on the disk of numbers that are gone.
         next_number = next_number.max(segment.open_attempt().map_or(next_number, |open| open.newest.next()));
     }
-    for folder in [layout.table_dir(), &layout.keys_dir()] {
-        metrics.occupy(occupied(layout, folder).map_err(whole)?);
-    }
+    metrics.occupy(occupied(layout, layout.folder()).map_err(whole)?);
     Ok(Recovered { segments, postponed, next_number })
+}
+
+/// Makes a folder's files ready to be looked at: those that were kept for another use go, and what is renamed
+/// gets its name.
+pub(super) fn prepare(layout: &Layout) -> io::Result<()> {
+    empty_folder(layout, &layout.free_dir())?;
+    restore_names(layout)
 }
 
 /// Gives every file that has a segment's name the right one, which its identity says, and sets aside
@@ -145,15 +150,19 @@ fn restore_names(layout: &Layout) -> io::Result<()> {
         let path = layout.path(number, kind);
         let found = read_identity(&*layout.storage().open(&path)?)?;
         // What can't be read is dealt with under the name that it has.
-        if found.is_some_and(|found| found.identity.number != number) || !numbers.insert(number) {
+        let own = match kind {
+            FileKind::Block(index) => Some(index),
+            _ => None,
+        };
+        if found.is_some_and(|found| found.identity.number != number) || !numbers.insert((number, own)) {
             strange.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
         }
     }
     for name in strange {
-        let path = layout.table_dir().join(&name);
+        let path = layout.folder().join(&name);
         let kind = if name.ends_with(".sent") { FileKind::Sent } else { FileKind::Segment };
         let found = layout.storage().open(&path).and_then(|file| read_identity(&*file)).ok().flatten();
-        let number = found.map(|found| found.identity.number).filter(|number| numbers.insert(*number));
+        let number = found.map(|found| found.identity.number).filter(|number| numbers.insert((*number, None)));
         // Another renamed segment may have that name.
         match number.map(|number| layout.path(number, kind)).filter(|right| is_missing(layout, right)) {
             Some(right) => {
@@ -175,76 +184,114 @@ pub(super) fn recover_one(
     layout: &Arc<Layout>,
     metrics: &SpoolMetrics,
     number: SegmentNumber,
+    kind: FileKind,
     logs: &mut IdentityLogs,
-) -> io::Result<Option<SealedSegment>> {
-    let path = layout.path(number, FileKind::Segment);
+) -> io::Result<Vec<SealedSegment>> {
+    let path = layout.path(number, kind);
     restore_identity(layout, &path)?;
-    match SealedSegment::open(layout, number, FileKind::Segment)? {
-        Opened::Sealed(segment) if segment.block().is_done => remove_done(layout, &path),
-        Opened::Unsealed { block, .. } if block.is_done => remove_done(layout, &path),
-        Opened::Sealed(segment) => Ok(Some(*segment)),
-        Opened::Unsealed { identity, identity_len, block } => {
-            let unsealed = Unsealed { layout, metrics, path: &path, identity, identity_len };
-            if block.was_sent { unsealed.restore_seal(&block) } else { unsealed.seal(logs) }
+    let blocks = match SegmentFile::open(layout, number, kind)? {
+        Opened::Sealed(blocks) => blocks,
+        Opened::Unsealed { file, states } if !file.is_shared() && states.iter().all(|(_, state)| state.is_done) => {
+            drop(file);
+            Vec::new()
+        }
+        Opened::Unsealed { file, states } => {
+            let was_sent = states.iter().any(|(_, state)| state.was_sent);
+            let unsealed = Unsealed { metrics, file };
+            let blocks = if was_sent { unsealed.restore_seal(&states)? } else { unsealed.seal(logs)? };
+            if blocks.is_empty() {
+                return Ok(blocks);
+            }
+            blocks
         }
         Opened::Misnamed | Opened::Unreadable => {
             set_aside_unreadable(layout, metrics, &path, number, "a segment's first block can't be read")?;
-            Ok(None)
+            return Ok(Vec::new());
+        }
+    };
+    let mut waiting = Vec::new();
+    for mut block in blocks {
+        let own = layout.path(number, FileKind::Block(block.id().number.index));
+        // A crash came between the copy of it and the note that there is one.
+        if block.file.is_shared() && !block.is_over() && !is_missing(layout, &own) {
+            block.has_been_salvaged()?;
+            block.file.found_damage();
+        }
+        if block.is_over() {
+            block.file.has_no_more(block.id());
+        } else {
+            waiting.push(block);
         }
     }
+    if waiting.is_empty() {
+        // All of it was proven, or is in files of their own.
+        layout.storage().remove(&path)?;
+    }
+    Ok(waiting)
 }
 
-/// Recovers the oldest postponed segment that has events, and returns it; `None` once no segment is
+/// A segment whose recovery waits for room on the disk.
+#[derive(Debug)]
+pub(super) struct Postponed {
+    layout: Arc<Layout>,
+    number: SegmentNumber,
+    kind: FileKind,
+}
+
+/// Recovers the oldest postponed segment that has events, and returns its blocks; none once no segment is
 /// postponed.
 ///
 /// # Errors
 ///
 /// If there is still too little disk space, or on another I/O error.
 pub(super) fn recover_postponed(
-    layout: &Arc<Layout>,
     metrics: &SpoolMetrics,
-    postponed: &mut Vec<SegmentNumber>,
+    postponed: &mut Vec<Postponed>,
     logs: &mut IdentityLogs,
-) -> io::Result<Option<SealedSegment>> {
-    while let Some(number) = postponed.first().copied() {
-        let recovered = recover_one(layout, metrics, number, logs)?;
+) -> io::Result<Vec<SealedSegment>> {
+    while let Some(Postponed { layout, number, kind }) = postponed.first() {
+        let recovered = recover_one(layout, metrics, *number, *kind, logs)?;
         postponed.remove(0);
         metrics.set_postponed(postponed.len());
-        if let Some(segment) = recovered {
-            metrics.recovered(&segment);
-            return Ok(Some(segment));
+        recovered.iter().for_each(|block| metrics.recovered(block));
+        if !recovered.is_empty() {
+            return Ok(recovered);
         }
     }
-    Ok(None)
-}
-
-/// Removes the file of a segment that the process before has proven.
-fn remove_done(layout: &Layout, path: &Path) -> io::Result<Option<SealedSegment>> {
-    layout.storage().remove(path)?;
-    Ok(None)
+    Ok(Vec::new())
 }
 
 /// Forgets the blocks that have no file any more. That of a proven one was removed, and a salvaged one was in
-/// `damaged/`; any other was taken away by somebody.
+/// `damaged/`; any other was taken away by somebody. What is done in a file that is there is remembered.
 fn forget_missing(layout: &Layout) -> io::Result<()> {
-    let mut found = BTreeSet::new();
     let (segments, damaged) = (layout.list()?.segments, layout.storage().list(&layout.damaged_dir())?);
     // Nothing may be readable of a file that is set aside, but its name.
     let set_aside: BTreeSet<_> = damaged.iter().filter_map(number_of).collect();
-    let paths = segments.iter().map(|(number, kind)| layout.path(*number, *kind));
-    for path in paths.chain(damaged.iter().map(|entry| layout.damaged_dir().join(&entry.name))) {
-        let identity = layout.storage().open(&path).and_then(|file| read_identity(&*file)).ok().flatten();
-        found.extend(identity.map(|found| found.identity.block_id()));
+    let is_segment = |number| segments.iter().any(|(segment, _)| *segment == number);
+    let identity_of = |path: &Path| layout.storage().open(path).and_then(|file| read_identity(&*file)).ok().flatten();
+    // Epoch and number, and whether the file is of several blocks.
+    let (mut found, mut found_aside) = (BTreeSet::new(), BTreeSet::new());
+    for (number, kind) in &segments {
+        found.extend(
+            identity_of(&layout.path(*number, *kind)).map(|found| (found.identity.epoch, found.identity.number)),
+        );
+    }
+    for entry in &damaged {
+        let path = layout.damaged_dir().join(&entry.name);
+        found_aside.extend(identity_of(&path).map(|found| (found.identity.epoch, found.identity.number)));
     }
     for (id, block) in layout.journal().of_table(layout.table()) {
-        let number = id.number;
-        if (found.contains(&id) || set_aside.contains(&number)) && !block.is_done {
+        let file = (id.epoch, id.number.segment);
+        let is_there = found.contains(&file);
+        let is_aside = found_aside.contains(&file) || set_aside.contains(&id.number.segment);
+        // In a segment of several blocks one that is done is not sent again while others wait.
+        if is_there || is_aside && !block.is_done {
             continue;
         }
-        if !block.is_done && !block.is_salvaged && !segments.iter().any(|(segment, _)| *segment == number) {
+        if !block.is_done && !block.is_salvaged && !is_segment(id.number.segment) {
             tracing::error!(
-                segment = %number,
-                "the file of a segment that was not inserted is gone; what of its events ClickHouse does not have is lost"
+                block = %id.number,
+                "the file of a block that was not inserted is gone; what of its events ClickHouse does not have is lost"
             );
         }
         layout.journal().forget(id);
@@ -265,13 +312,13 @@ fn restore_identity(layout: &Layout, path: &Path) -> io::Result<()> {
 /// Removes cuts whose segment is gone, and small files that were to replace another.
 fn remove_leftovers(layout: &Layout) -> io::Result<()> {
     let Listing { segments, .. } = layout.list()?;
-    let entries = layout.storage().list(layout.table_dir())?;
+    let entries = layout.storage().list(layout.folder())?;
     for entry in entries.into_iter().filter(|entry| entry.kind == EntryKind::File) {
         let (stem, extension) = entry.name.split_once('.').unwrap_or((&entry.name, ""));
         let Ok(number) = stem.parse::<SegmentNumber>() else { continue };
         let of_a_segment = segments.iter().any(|(segment, _)| *segment == number);
         if extension == "new" || (extension == "cut" && !of_a_segment) {
-            layout.storage().remove(&layout.table_dir().join(&entry.name))?;
+            layout.storage().remove(&layout.folder().join(&entry.name))?;
         }
     }
     Ok(())
@@ -300,7 +347,7 @@ fn number_of(entry: &FolderEntry) -> Option<SegmentNumber> {
 
 /// Bytes of all files in the table's folder and those below it, but for the note of used numbers and the
 /// tripwire, which are always there.
-fn occupied(layout: &Layout, path: &Path) -> io::Result<u64> {
+pub(super) fn occupied(layout: &Layout, path: &Path) -> io::Result<u64> {
     let mut bytes = 0;
     for entry in layout.storage().list(path)?.into_iter().filter(|entry| !is_always_there(&entry.name)) {
         bytes += if entry.kind == EntryKind::Folder { occupied(layout, &path.join(&entry.name))? } else { entry.len };
@@ -309,5 +356,5 @@ fn occupied(layout: &Layout, path: &Path) -> io::Result<u64> {
 }
 
 fn is_always_there(name: &str) -> bool {
-    name == numbers::NAME || parse_name(name).is_some_and(|(number, _)| number == adoption::TRIPWIRE)
+    name == numbers::NAME || parse_name(name).is_some_and(|(number, _)| number == TRIPWIRE)
 }

@@ -1,8 +1,9 @@
-//! Salvage of a sealed segment that turns out to be damaged when it is sent. A copy of its readable
-//! frames takes its place, under a token of its own; the original is kept in `damaged/`.
+//! Salvage of a sealed block that turns out to be damaged when it is sent. A copy of its readable
+//! frames takes its place, in a file and under a token of its own; the original is kept in `damaged/`.
 //!
-//! The copy is complete and synced, seal included, before a rename gives it the name of the
-//! original. The original is linked into `damaged/` before that. A crash therefore leaves either the
+//! The copy is complete and synced, seal included, before a rename gives it its name. In a segment of
+//! several blocks that is a name of its own, and the others go on; a file that was one block's is replaced.
+//! The original is linked into `damaged/` before that. A crash therefore leaves either the
 //! original, which is salvaged again, or the copy, which is sent. The identities need no copying:
 //! they are in the logs since the original was sealed.
 //!
@@ -13,18 +14,19 @@ use std::io;
 use std::sync::Arc;
 
 use super::aside::set_aside;
-use super::block::{Identity, Seal, VERSION};
+use super::block::{Identity, Seal, Seals, VERSION};
 use super::copying::{CopyMode, Written, write_copy};
 use super::cut::Cut;
 use super::frame::Header;
 use super::layout::{FileKind, Layout, random};
 use super::ledger::Events;
 use super::scan::{Tail, scan};
-use super::sealed::{Opened, SealedSegment};
-use super::storage::write_all;
+use super::sealed::SealedSegment;
+use super::segment_file::{Opened, SegmentFile};
+use super::storage::{StorageFile, write_all};
 use crate::batch::{Epoch, Position};
 
-/// The result of salvaging a damaged segment.
+/// The result of salvaging a damaged block.
 #[derive(Debug)]
 pub struct Salvaged {
     /// The copy with the readable frames; `None` if no frame was readable.
@@ -33,7 +35,7 @@ pub struct Salvaged {
     pub missing: Events,
 }
 
-/// What is left of a segment that was thought to be damaged.
+/// What is left of a block that was thought to be damaged.
 pub(super) enum Left {
     /// The original, which turned out to be readable.
     Whole,
@@ -43,51 +45,56 @@ pub(super) enum Left {
     Nothing,
 }
 
-/// Salvages a segment. After an error the call may be repeated.
-pub(super) fn salvage(layout: &Arc<Layout>, segment: &mut SealedSegment) -> io::Result<Left> {
-    if let Some(copy) = open(layout, segment)?.filter(|found| found.name() != segment.name()) {
+/// Salvages a block. After an error the call may be repeated.
+pub(super) fn salvage(segment: &mut SealedSegment) -> io::Result<Left> {
+    let layout = &segment.file.layout.clone();
+    let number = segment.id().number;
+    let kind = if segment.file.is_shared() { FileKind::Block(number.index) } else { segment.file.kind() };
+    if let Some(copy) = open(layout, segment, kind)?.filter(|found| found.name() != segment.name()) {
         // An earlier call put the copy in place.
-        layout.sync_table_dir()?;
-        segment.has_been_salvaged()?;
-        return Ok(Left::Part(copy));
+        layout.sync_folder()?;
+        has_been_salvaged(segment)?;
+        return Ok(Left::Part(Box::new(copy)));
     }
     let file = layout.storage().open(segment.path())?;
-    let (start, end) = (segment.first_place(), segment.seal().end);
-    let mut frames = scan(&*file, start, segment.identity().first_position, end, Tail::Sealed)?.frames;
+    let identity = &segment.file.identity;
+    let start = segment.file.place(identity.frames_start(segment.file.identity_len));
+    let end = end_of(&*file, segment)?;
+    let mut frames = scan(&*file, start, identity.first_position, end, Tail::Sealed)?.frames;
+    frames.retain(|(_, header)| header.block == number.index);
     // Of a whole one whose cut can't be read nobody knows which rows were sent.
     let is_unreadable = segment.rows_waiting() > 0 && segment.cut().is_some_and(Cut::is_unreadable);
     if is_whole(segment, &frames) && !is_unreadable {
         return Ok(Left::Whole);
     }
-    // The caller decided that the segment may be sent again. The decision must survive a crash.
+    // The caller decided that the block may be sent again. The decision must survive a crash.
     segment.forget_attempt()?;
     // Pieces of a cut are found by the positions of rows, some of which are missing.
     let takes_rows = segment.rows_waiting() > 0 && segment.cut().is_none();
     let mode = if takes_rows { CopyMode::All } else { CopyMode::AllButRows };
-    if mode == CopyMode::AllButRows {
-        frames.retain(|(_, header)| header.rejected > 0);
-    }
+    frames.retain(|(_, header)| !header.is_schema && (takes_rows || header.rejected > 0));
     if frames.is_empty() {
-        set_aside(layout, segment.path(), false)?;
-        layout.sync_table_dir()?;
-        segment.has_been_salvaged()?;
+        set_aside(layout, segment.path(), segment.file.is_shared())?;
+        layout.sync_folder()?;
+        has_been_salvaged(segment)?;
         return Ok(Left::Nothing);
     }
-    let number = segment.number();
     let identity = Identity {
         version: VERSION,
         node_id: layout.node_id().to_owned(),
         // Another block than the original, which may be of this process.
         epoch: Epoch::new(random()?),
         first_position: Position::new(1),
-        ..segment.identity().clone()
+        frozen: segment.schema.encode(),
+        ..segment.file.identity.clone()
     };
-    let copy_path = layout.path(number, FileKind::Copy);
+    let copy_path = layout.path(number.segment, FileKind::Copy);
     let copy = layout.storage().create(&copy_path)?;
-    let written = write_copy(&*file, &frames, start, end, &identity, &*copy, mode).and_then(|written| {
-        let Written { identity_len, totals, .. } = written;
-        let seal = Seal { sealed_ms: segment.sealed_ms(), ..totals };
-        write_all(&*copy, &seal.encode(identity.epoch, number), identity_len)?;
+    let written = write_copy(&*file, &frames, start, end, &identity, &*copy, mode, |index| index).and_then(|written| {
+        let Written { identity_len, headers, .. } = written;
+        let mut seal = Seal { sealed_ms: segment.sealed_ms(), ..Seal::default() };
+        headers.iter().for_each(|header| seal.add(header));
+        write_all(&*copy, &seal.encode(identity.epoch, identity.number), identity_len)?;
         copy.sync()
     });
     written.inspect_err(|_| {
@@ -95,19 +102,45 @@ pub(super) fn salvage(layout: &Arc<Layout>, segment: &mut SealedSegment) -> io::
         let _ = layout.storage().remove(&copy_path);
     })?;
     set_aside(layout, segment.path(), true)?;
-    layout.storage().rename(&copy_path, segment.path())?;
-    layout.sync_table_dir()?;
-    segment.has_been_salvaged()?;
-    let copy = open(layout, segment)?;
-    copy.map(Left::Part).ok_or_else(|| io::Error::other("the salvaged copy can't be read back"))
+    layout.storage().rename(&copy_path, &layout.path(number.segment, kind))?;
+    layout.sync_folder()?;
+    has_been_salvaged(segment)?;
+    let copy = open(layout, segment, kind)?;
+    copy.map(|copy| Left::Part(Box::new(copy))).ok_or_else(|| io::Error::other("the salvaged copy can't be read back"))
 }
 
-/// The sealed segment that is in the segment's file now.
-fn open(layout: &Arc<Layout>, segment: &SealedSegment) -> io::Result<Option<Box<SealedSegment>>> {
-    Ok(match SealedSegment::open(layout, segment.number(), FileKind::Segment)? {
-        Opened::Sealed(found) => Some(found),
-        Opened::Misnamed | Opened::Unreadable | Opened::Unsealed { .. } => None,
-    })
+/// Notes that the copy has taken the block's place. A segment that no other block waits in goes: it is in
+/// `damaged/`.
+fn has_been_salvaged(segment: &mut SealedSegment) -> io::Result<()> {
+    segment.file.found_damage();
+    segment.has_been_salvaged()?;
+    if segment.file.is_shared() && segment.file.has_no_more(segment.id()) {
+        match segment.file.layout.storage().remove(segment.path()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The sealed block that is in a file of its own now.
+fn open(layout: &Arc<Layout>, segment: &SealedSegment, kind: FileKind) -> io::Result<Option<SealedSegment>> {
+    match SegmentFile::open(layout, segment.id().number.segment, kind) {
+        Ok(Opened::Sealed(mut blocks)) => Ok(blocks.pop()),
+        Ok(Opened::Misnamed | Opened::Unreadable | Opened::Unsealed { .. }) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Behind the last frame of the file.
+fn end_of(file: &dyn StorageFile, segment: &SealedSegment) -> io::Result<u64> {
+    if !segment.file.is_shared() {
+        return Ok(segment.seal().end);
+    }
+    let Identity { epoch, number, .. } = segment.file.identity;
+    let seals = Seals::read(file, segment.file.identity_len, epoch, number)?;
+    seals.map_or_else(|| file.len(), |seals| Ok(seals.end))
 }
 
 /// True if these frames are those that were sealed.

@@ -120,6 +120,23 @@ fn header_at(file: &dyn StorageFile, place: FramePlace) -> io::Result<Option<Hea
     Ok(Header::decode(bytes.get(..len).unwrap_or_default(), place))
 }
 
+/// The header at a place, whatever its payload is; or that of the next correct frame behind it, where none can
+/// be read. `None` at the end.
+pub(super) fn next_header(
+    file: &dyn StorageFile,
+    place: FramePlace,
+    end: u64,
+    payload: &mut BytesMut,
+) -> io::Result<Option<(u64, Header)>> {
+    if place.offset >= end {
+        return Ok(None);
+    }
+    match header_at(file, place)?.filter(|header| place.offset + header.len() <= end) {
+        Some(header) => Ok(Some((place.offset, header))),
+        None => later_frame(file, place, end, payload),
+    }
+}
+
 /// What begins where a segment's frames end.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Behind {

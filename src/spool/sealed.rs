@@ -1,96 +1,54 @@
-//! The sealed segment, which waits for its insert.
+//! The sealed block, which waits for its insert: the frames of one table in a segment.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use super::adoption;
-use super::block::{BLOCK, IDENTITY_BYTES_MAX, Identity, Seal, VERSION, VERSION_BEFORE, frames_start};
+use super::block::Seal;
 use super::cut::{Cut, Piece};
 use super::frame::FramePlace;
 use super::journal::{Block, BlockId, Change, OpenAttempt};
-use super::layout::{FileKind, Layout};
 use super::reader::{Part, SegmentReader};
-use super::storage::{StorageFile, read_up_to};
-use crate::batch::SegmentNumber;
+use super::schema::BlockSchema;
+use super::segment_file::SegmentFile;
+use crate::batch::{BlockNumber, SegmentNumber, TableIndex};
 use crate::clock::unix_ms;
 
-/// A segment that waits for its insert. Its frames and its seal never change (invariant 3).
+/// A block that waits for its insert. Its frames and its seal never change (invariant 3).
 #[derive(Debug)]
 pub struct SealedSegment {
-    layout: Arc<Layout>,
-    path: PathBuf,
-    block: Block,
-    identity: Identity,
-    identity_len: u64,
-    seal: Seal,
+    pub(super) file: Arc<SegmentFile>,
+    pub(super) number: BlockNumber,
+    pub(super) id: BlockId,
+    pub(super) table: TableIndex,
+    pub(super) schema: BlockSchema,
+    pub(super) state: Block,
+    /// Offset of the first frame.
+    pub(super) first: u64,
+    pub(super) seal: Seal,
 }
 
 impl SealedSegment {
-    /// Creates the value for a segment that was just sealed.
-    pub(super) fn new(layout: Arc<Layout>, identity: Identity, identity_len: u64, seal: Seal) -> Self {
-        let path = layout.path(identity.number, FileKind::Segment);
-        Self { layout, path, block: Block::default(), identity, identity_len, seal }
-    }
-
-    /// Reads the blocks of a segment, and its state from the journal.
-    pub(super) fn open(layout: &Arc<Layout>, number: SegmentNumber, kind: FileKind) -> io::Result<Opened> {
-        let path = layout.path(number, kind);
-        let file = layout.storage().open(&path)?;
-        let Some(FoundIdentity { identity, len: identity_len, .. }) = read_identity(&*file)? else {
-            return Ok(Opened::Unreadable);
-        };
-        if identity.number != number {
-            return Ok(Opened::Misnamed);
-        }
-        if !(VERSION_BEFORE..=VERSION).contains(&identity.version) {
-            let (path, version) = (path.display(), identity.version);
-            return Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                format!(
-                    "{path} has format version {version}, not {VERSION}: drain the spool with the release that wrote it"
-                ),
-            ));
-        }
-        let mut blocks = vec![0; 2 * BLOCK];
-        let len = read_up_to(&*file, &mut blocks, identity_len)?;
-        let blocks = blocks.get(..len).unwrap_or_default();
-        let (seal, rest) = blocks.split_at_checked(BLOCK).unwrap_or((blocks, &[]));
-        let known = layout.journal().find(identity.block_id());
-        let is_adopted = known.is_none() && identity.version == VERSION_BEFORE;
-        let mut block = match known {
-            Some(block) => block,
-            None => adoption::read(layout, &identity, kind, rest)?,
-        };
-        let Some(seal) = Seal::decode(seal, identity.epoch, number) else {
-            if is_adopted && block.was_sent {
-                let start = identity.name() + "-";
-                block.cut = adoption::cut(layout, number, |name| name.starts_with(&start))?;
-            }
-            return Ok(Opened::Unsealed { identity, identity_len, block });
-        };
-        let mut segment = Self { layout: layout.clone(), path, block, identity, identity_len, seal };
-        if is_adopted {
-            let whole = segment.name();
-            segment.block.cut = adoption::cut(layout, number, |name| name == whole)?;
-        }
-        Ok(Opened::Sealed(Box::new(segment)))
-    }
-
-    /// The name of the segment's block in the journal.
+    /// The name of the block in the journal.
     pub(super) fn id(&self) -> BlockId {
-        self.identity.block_id()
+        self.id
     }
 
-    /// What became of the segment.
+    /// What became of the block.
     pub(super) fn block(&self) -> &Block {
-        &self.block
+        &self.state
+    }
+
+    /// True if nothing of it is to be sent any more from this file.
+    pub(super) fn is_over(&self) -> bool {
+        // A file that is one block's and was salvaged was put there by an operator.
+        self.state.is_done || self.state.is_salvaged && self.file.is_shared()
     }
 
     /// Writes a change to the journal, durably. It counts only if that succeeds.
     fn change(&mut self, change: Change) -> io::Result<()> {
-        self.layout.journal().write(self.id(), change.clone())?;
-        self.block.apply(&change);
+        self.file.layout.journal().write(self.id(), change.clone())?;
+        self.state.apply(&change);
         Ok(())
     }
 
@@ -99,19 +57,29 @@ impl SealedSegment {
         self.seal.sealed_ms
     }
 
-    /// The number of the segment.
-    pub fn number(&self) -> SegmentNumber {
-        self.identity.number
+    /// The number of the block.
+    pub fn number(&self) -> BlockNumber {
+        self.number
     }
 
-    /// Time of opening, Unix ms.
+    /// The table that the rows are for, by the name that its folder has.
+    pub fn label(&self) -> &str {
+        &self.schema.table
+    }
+
+    /// The table among those that the spool was opened for.
+    pub fn table(&self) -> TableIndex {
+        self.table
+    }
+
+    /// Time of the first frame, Unix ms.
     pub fn created_ms(&self) -> u64 {
-        self.identity.created_ms
+        self.schema.begun_ms
     }
 
-    /// The serialized columns, types and INSERT settings, fixed when the segment was opened.
+    /// The serialized columns, types and INSERT settings, which are those of all its rows.
     pub fn frozen(&self) -> &[u8] {
-        &self.identity.frozen
+        &self.schema.frozen
     }
 
     /// Number of rows for the target table.
@@ -121,13 +89,13 @@ impl SealedSegment {
 
     /// Number of rows for the target table; 0 once all of them are proven.
     pub fn rows_waiting(&self) -> u64 {
-        if self.block.rows_inserted { 0 } else { self.seal.rows }
+        if self.state.rows_inserted { 0 } else { self.seal.rows }
     }
 
     /// Number of rows on this segment's account in the ledger: those that are neither proven in the
     /// target table, nor refused and proven in the quarantine table.
     pub(super) fn rows_undecided(&self) -> u64 {
-        self.rows_waiting() - self.block.cut.as_ref().map_or(0, Cut::decided).min(self.rows_waiting())
+        self.rows_waiting() - self.state.cut.as_ref().map_or(0, Cut::decided).min(self.rows_waiting())
     }
 
     /// Number of rejected lines, for the quarantine table.
@@ -147,22 +115,22 @@ impl SealedSegment {
 
     /// True if any part of the segment was ever sent.
     pub fn was_sent(&self) -> bool {
-        self.block.was_sent
+        self.state.was_sent
     }
 
     /// The first attempt without an answer; `None` if every attempt was answered.
     pub fn open_attempt(&self) -> Option<&OpenAttempt> {
-        self.block.open.as_ref()
+        self.state.open.as_ref()
     }
 
     /// True if the rows are proven and only the rejected lines are not.
     pub fn rows_are_inserted(&self) -> bool {
-        self.block.rows_inserted
+        self.state.rows_inserted
     }
 
     /// The cut of the segment, if it is cut.
     pub fn cut(&self) -> Option<&Cut> {
-        self.block.cut.as_ref()
+        self.state.cut.as_ref()
     }
 
     /// Notes durably that the rows are sent in these pieces. The segment is never sent whole again
@@ -205,16 +173,16 @@ impl SealedSegment {
     /// The token under which the segment is sent: its name, and the number of used-up tokens if
     /// there are any.
     pub fn token(&self) -> String {
-        match self.block.generation {
+        match self.state.generation {
             0 => self.name(),
             generation => format!("{}-g{generation}", self.name()),
         }
     }
 
-    /// A name that no other bytes have: node id, epoch, segment number, rows and checksum.
+    /// A name that no other bytes have: node id, epoch, number, rows and checksum.
     pub fn name(&self) -> String {
         let Seal { rows, checksum, .. } = &self.seal;
-        format!("{}-{rows}-{checksum:08x}", self.identity.name())
+        format!("{}-{rows}-{checksum:08x}", self.file.identity.name(self.id))
     }
 
     /// Notes durably that ClickHouse may have the segment from now on. Must be called before the first
@@ -226,19 +194,19 @@ impl SealedSegment {
     ///
     /// I/O errors; nothing may be sent then.
     pub fn begin_attempt(&mut self, server: &str, newest: SegmentNumber) -> io::Result<()> {
-        if self.block.open.is_some() {
+        if self.state.open.is_some() {
             // It is on the disk, but something may stand behind it that does not count.
-            return self.layout.journal().flush();
+            return self.file.layout.journal().flush();
         }
         let attempt = OpenAttempt { since_ms: unix_ms(), newest, server: server.to_owned() };
-        self.change(Change::Attempt { table: self.layout.table().to_owned(), attempt })
+        self.change(Change::Attempt { table: self.file.layout.table().to_owned(), attempt })
     }
 
     /// Notes that ClickHouse has answered the only open attempt. Not synced: if a loss of power takes the
     /// note, the attempt counts as open, which is safe.
     pub fn attempt_answered(&mut self) {
-        self.layout.journal().write_unsynced(self.id(), Change::Answered);
-        self.block.apply(&Change::Answered);
+        self.file.layout.journal().write_unsynced(self.id(), Change::Answered);
+        self.state.apply(&Change::Answered);
     }
 
     /// Notes durably that ClickHouse knows the token and does not have the rows, and moves on to the
@@ -259,12 +227,12 @@ impl SealedSegment {
     ///
     /// I/O errors.
     pub fn suspect_attempt(&mut self) -> io::Result<()> {
-        if self.block.suspect { Ok(()) } else { self.change(Change::Suspect) }
+        if self.state.suspect { Ok(()) } else { self.change(Change::Suspect) }
     }
 
     /// True if ClickHouse may have the token of the open attempt without its rows.
     pub fn is_suspect(&self) -> bool {
-        self.block.suspect
+        self.state.suspect
     }
 
     /// Notes, durably, that an operator wants it sent though ClickHouse may have it.
@@ -278,7 +246,7 @@ impl SealedSegment {
 
     /// True if an operator ordered to send the segment although ClickHouse may have it.
     pub fn is_forced(&self) -> bool {
-        self.block.forced
+        self.state.forced
     }
 
     /// Notes durably that ClickHouse has nothing of the segment, despite an open attempt.
@@ -300,22 +268,20 @@ impl SealedSegment {
         self.change(Change::RowsInserted)
     }
 
-    /// Opens a stream of one part of the segment.
+    /// Opens a stream of one part of the block.
     ///
     /// # Errors
     ///
     /// If the file can't be opened.
     pub fn read(&self, part: Part) -> io::Result<SegmentReader> {
-        Ok(SegmentReader::new(self.layout.storage().open(&self.path)?, part, self.first_place(), self.seal))
+        let file = self.file.layout.storage().open(&self.file.path)?;
+        let offsets = self.file.offsets_of(&*file, self)?;
+        Ok(SegmentReader::new(file, part, self.first_place(), self.seal, self.id.number.index, offsets))
     }
 
     /// The place of the first frame.
     pub(super) fn first_place(&self) -> FramePlace {
-        FramePlace { epoch: self.identity.epoch, number: self.identity.number, offset: frames_start(self.identity_len) }
-    }
-
-    pub(super) fn identity(&self) -> &Identity {
-        &self.identity
+        self.file.place(self.first)
     }
 
     pub(super) fn seal(&self) -> &Seal {
@@ -323,63 +289,6 @@ impl SealedSegment {
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        &self.file.path
     }
-
-    /// Length of the segment's file.
-    pub(super) fn file_len(&self) -> io::Result<u64> {
-        self.layout.storage().open(&self.path)?.len()
-    }
-}
-
-/// The state of a segment according to its blocks.
-pub(super) enum Opened {
-    /// It is another segment, by what its identity says.
-    Misnamed,
-    /// Its identity can't be read, nor the copy of that.
-    Unreadable,
-    Sealed(Box<SealedSegment>),
-    Unsealed {
-        identity: Identity,
-        identity_len: u64,
-        block: Block,
-    },
-}
-
-/// The identity of a segment's file.
-pub(super) struct FoundIdentity {
-    pub(super) identity: Identity,
-    /// Of the block, with its copy.
-    pub(super) len: u64,
-    /// The whole block, where what stands in front of the file is not what was written.
-    pub(super) restored: Option<Vec<u8>>,
-}
-
-/// Reads the identity in front of a file, or else the copy behind it. `None` when neither is whole.
-pub(super) fn read_identity(file: &dyn StorageFile) -> io::Result<Option<FoundIdentity>> {
-    if let Some((block, len)) = identity_block(file, 0)?
-        && let Some(identity) = Identity::decode(&block)
-    {
-        return Ok(Some(FoundIdentity { identity, len: len as u64, restored: None }));
-    }
-    for half in (BLOCK..=IDENTITY_BYTES_MAX / 2).step_by(BLOCK) {
-        if let Some((mut block, len)) = identity_block(file, half as u64)?.filter(|(_, len)| *len == 2 * half)
-            && let Some(identity) = Identity::decode(&block)
-        {
-            block.truncate(half);
-            return Ok(Some(FoundIdentity { identity, len: len as u64, restored: Some(block.repeat(2)) }));
-        }
-    }
-    Ok(None)
-}
-
-/// What looks like an identity at this offset, and the length that it says.
-fn identity_block(file: &dyn StorageFile, offset: u64) -> io::Result<Option<(Vec<u8>, usize)>> {
-    let mut start = [0; 16];
-    let read = read_up_to(file, &mut start, offset)?;
-    let Some(len) = Identity::length(start.get(..read).unwrap_or_default()) else { return Ok(None) };
-    let mut block = vec![0; len];
-    let read = read_up_to(file, &mut block, offset)?;
-    block.truncate(read);
-    Ok(Some((block, len)))
 }

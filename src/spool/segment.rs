@@ -4,14 +4,16 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::block::{Identity, Seal, VERSION, frames_start};
+use super::block::{BlockSeal, Identity, Seal, Seals, VERSION};
 use super::frame::{FramePlace, HEADER, Header};
 use super::layout::{FileKind, Layout};
 use super::repeats::{Identities, IdentityLogs};
+use super::schema::{self, BlockSchema};
 use super::sealed::SealedSegment;
+use super::segment_file::SegmentFile;
 use super::storage::{SealError, StorageFile, write_all, write_all_slices};
 use crate::batch::identity::REQUEST_KEY_BYTES;
-use crate::batch::{Batch, Position, SegmentNumber};
+use crate::batch::{Batch, BlockNumber, Position, SegmentNumber, TableIndex};
 use crate::clock::unix_ms;
 
 /// The one segment that frames are appended to.
@@ -22,25 +24,44 @@ pub(super) struct OpenSegment {
     identity_len: u64,
     /// Length of the file; frames up to it need no new disk space.
     pub(super) capacity: u64,
-    /// Totals of the frames that were appended; written as the seal.
-    pub(super) totals: Seal,
-    identities: Identities,
+    /// Behind the last frame.
+    pub(super) end: u64,
+    /// Frames of all blocks, their schemas included.
+    frames: u64,
+    blocks: Vec<OpenBlock>,
     /// The last position that is known to be synced.
     durable: Position,
+}
+
+/// The frames of one table in the open segment.
+pub(super) struct OpenBlock {
+    pub(super) table: TableIndex,
+    schema: BlockSchema,
+    first: u64,
+    /// Totals of the frames that were appended; written as the seal.
+    pub(super) totals: Seal,
+    offsets: Vec<u64>,
+    identities: Identities,
+}
+
+/// Memory for the headers of a group, and for what is noted of them once they are written.
+#[derive(Default)]
+pub(super) struct Scratch {
+    headers: Vec<[u8; HEADER]>,
+    placed: Vec<Header>,
 }
 
 impl OpenSegment {
     /// Opens a segment in a new file of `capacity` bytes, or in the `recycled` file, which is
     /// overwritten.
     ///
-    /// The file gets its segment name after the identity block is synced, so every file with a
+    /// The file gets its segment name after the identity is synced, so every file with a
     /// segment name has an identity. Both the file and the folder are synced before the segment is
     /// returned. Without the sync of the folder, a crash could leave acknowledged frames in a file
     /// that still has its old name.
     pub(super) fn create(
         layout: &Arc<Layout>,
         number: SegmentNumber,
-        frozen: &[u8],
         capacity: u64,
         recycled: Option<(&Path, u64)>,
     ) -> io::Result<Self> {
@@ -51,7 +72,7 @@ impl OpenSegment {
             number,
             created_ms: unix_ms(),
             first_position: Position::new(1),
-            frozen: frozen.to_vec(),
+            frozen: Vec::new(),
         };
         layout.keep_node_id()?;
         let path = layout.path(number, FileKind::Segment);
@@ -76,7 +97,7 @@ impl OpenSegment {
             // Sync the new name before overwriting the file: a half-overwritten file under its old
             // segment name would look damaged.
             layout.storage().sync_folder(&layout.free_dir())?;
-            layout.sync_table_dir()?;
+            layout.sync_folder()?;
         }
         let file = layout.storage().create(beside)?;
         let block = identity.encode();
@@ -90,16 +111,18 @@ impl OpenSegment {
         write_all(&*file, &block, 0)?;
         file.sync()?;
         layout.storage().rename(beside, path)?;
-        layout.sync_table_dir()?;
+        layout.sync_folder()?;
         let identity_len = block.len() as u64;
+        let end = identity.frames_start(identity_len);
         Ok(Self {
             layout: layout.clone(),
             file,
             identity,
             identity_len,
             capacity,
-            totals: Seal { end: frames_start(identity_len), ..Seal::default() },
-            identities: Identities::default(),
+            end,
+            frames: 0,
+            blocks: Vec::new(),
             durable: Position::default(),
         })
     }
@@ -108,44 +131,115 @@ impl OpenSegment {
         self.identity.number
     }
 
-    /// Serialized columns and settings of its rows.
-    pub(super) fn frozen(&self) -> &[u8] {
-        &self.identity.frozen
-    }
-
-    pub(super) fn created_ms(&self) -> u64 {
-        self.identity.created_ms
-    }
-
     pub(super) fn is_empty(&self) -> bool {
-        self.totals.frames == 0
+        self.frames == 0
     }
 
-    /// Appends one frame per batch, with as few system calls as possible. `headers` is scratch
-    /// memory for the headers.
+    /// The blocks, in the order of their indices.
+    pub(super) fn blocks(&self) -> &[OpenBlock] {
+        &self.blocks
+    }
+
+    /// The number of the block with this index.
+    pub(super) fn block_number(&self, index: usize) -> BlockNumber {
+        BlockNumber { segment: self.number(), index: index as u16 }
+    }
+
+    /// The block of a table, whatever its schema.
+    pub(super) fn block_of(&self, table: TableIndex) -> Option<(usize, &OpenBlock)> {
+        self.blocks.iter().enumerate().find(|(_, block)| block.table == table)
+    }
+
+    /// Bytes that a batch takes where its table has a block already, or has none.
+    pub(super) fn bytes_of(&self, batch: &Batch) -> u64 {
+        let schema = if self.block_of(batch.table).is_some() { 0 } else { schema_bytes(&self.layout, batch) };
+        batch.frame_payload() + HEADER as u64 + schema
+    }
+
+    /// Appends one frame per batch, with as few system calls as possible, each in the block of its table, and
+    /// before the first of a block its schema. Returns the index of each batch's block.
     ///
-    /// After an error the segment's totals are unchanged, and the first new header is overwritten
+    /// After an error the segment is unchanged, and the first new header is overwritten
     /// with zeros, so that recovery finds no frame of a refused batch.
     pub(super) fn append<'a>(
         &mut self,
         batches: impl Iterator<Item = &'a Batch> + Clone,
-        headers: &mut Vec<[u8; HEADER]>,
+        scratch: &mut Scratch,
     ) -> io::Result<()> {
-        let mut totals = self.totals;
-        let first_position = Position::new(totals.frames + 1);
-        headers.clear();
-        for (batch, more) in batches.clone().zip(0..) {
-            let place = FramePlace { epoch: self.identity.epoch, number: self.identity.number, offset: totals.end };
-            let header = Header::of(batch, first_position.plus(more), self.durable, place)
-                .ok_or_else(|| io::Error::other("a batch is longer than a frame can be"))?;
-            headers.push(header.encode());
-            totals.add(&header);
+        let known = self.blocks.len();
+        let written = self.write(batches.clone(), scratch);
+        if let Err(error) = written {
+            self.blocks.truncate(known);
+            let _ = write_all(&*self.file, &[0; HEADER], self.end);
+            return Err(error);
+        }
+        for header in &scratch.placed {
+            if let Some(block) = self.blocks.get_mut(usize::from(header.block)) {
+                block.offsets.push(header.offset);
+                block.totals.add(header);
+            }
+            self.end = header.offset + header.len();
+        }
+        self.frames += scratch.placed.len() as u64;
+        for batch in batches {
+            if let Some(block) = self.blocks.iter_mut().find(|block| block.table == batch.table) {
+                block.identities.add(batch.key, &batch.ids);
+            }
+        }
+        Ok(())
+    }
+
+    fn write<'a>(&mut self, batches: impl Iterator<Item = &'a Batch> + Clone, scratch: &mut Scratch) -> io::Result<()> {
+        let too_long = || io::Error::other("a batch is longer than a frame can be");
+        let known = self.blocks.len();
+        scratch.headers.clear();
+        scratch.placed.clear();
+        let mut offset = self.end;
+        let mut place = |header: Option<Header>| {
+            let header = header.ok_or_else(too_long)?;
+            offset += header.len();
+            scratch.headers.push(header.encode());
+            scratch.placed.push(header);
+            Ok::<_, io::Error>(FramePlace { epoch: header.epoch, number: header.number, offset })
+        };
+        let mut next = FramePlace { epoch: self.identity.epoch, number: self.identity.number, offset: self.end };
+        let mut positions = (self.frames + 1..).map(Position::new);
+        let mut position = || positions.next().unwrap_or_default();
+        // The schemas of new blocks, each in front of the first batch of its table.
+        let mut schemas: Vec<Vec<u8>> = Vec::new();
+        for batch in batches.clone() {
+            let index = match self.blocks.iter().position(|block| block.table == batch.table) {
+                Some(index) => index,
+                None => {
+                    let index = self.blocks.len();
+                    let schema = BlockSchema {
+                        begun_ms: unix_ms(),
+                        table: self.layout.label(batch.table).to_owned(),
+                        frozen: batch.frozen.clone(),
+                    };
+                    let bytes = schema.encode();
+                    self.blocks.push(OpenBlock::new(batch.table, schema, next.offset));
+                    for _ in 0..schema::COPIES {
+                        next = place(Header::of_schema(&bytes, index as u16, position(), self.durable, next))?;
+                    }
+                    schemas.push(bytes);
+                    index
+                }
+            };
+            next = place(Header::of(batch, index as u16, position(), self.durable, next))?;
         }
         let keys: Vec<[u8; REQUEST_KEY_BYTES]> = batches.clone().filter_map(Batch::encoded_key).collect();
         let mut next_key = keys.iter();
-        let mut slices = Vec::with_capacity(headers.len() * 3);
-        for (batch, header) in batches.clone().zip(headers.iter()) {
-            slices.push(IoSlice::new(header));
+        let mut slices = Vec::with_capacity(scratch.headers.len() * 3);
+        let mut batches = batches;
+        for (header, bytes) in scratch.placed.iter().zip(&scratch.headers) {
+            slices.push(IoSlice::new(bytes));
+            if header.is_schema {
+                let schema = schemas.get(usize::from(header.block).saturating_sub(known));
+                slices.push(IoSlice::new(schema.map_or(&[][..], |schema| schema)));
+                continue;
+            }
+            let Some(batch) = batches.next() else { break };
             let key = batch.key.and_then(|_| next_key.next()).map_or(&[][..], |key| key);
             for section in [&batch.rows.bytes, &batch.rejected.bytes, key, batch.ids.as_flattened()] {
                 if !section.is_empty() {
@@ -153,56 +247,84 @@ impl OpenSegment {
                 }
             }
         }
-        if let Err(error) = write_all_slices(&*self.file, &mut slices, self.totals.end) {
-            let _ = write_all(&*self.file, &[0; HEADER], self.totals.end);
-            return Err(error);
-        }
-        self.totals = totals;
-        for batch in batches {
-            self.identities.add(batch.key, &batch.ids);
-        }
-        Ok(())
+        write_all_slices(&*self.file, &mut slices, self.end)
     }
 
     /// Makes the appended frames durable.
     pub(super) fn sync(&mut self) -> io::Result<()> {
         self.file.sync()?;
-        self.durable = Position::new(self.totals.frames);
+        self.durable = Position::new(self.frames);
         Ok(())
     }
 
-    /// Syncs the frames, logs the segment's identities, then writes and syncs the seal. Nothing is
-    /// read behind the end that the seal names.
-    pub(super) fn seal(mut self, logs: &mut IdentityLogs) -> Result<SealedSegment, Box<(Self, SealError)>> {
-        self.totals.sealed_ms = unix_ms();
-        let block = self.totals.encode(self.identity.epoch, self.identity.number);
+    /// Syncs the frames, logs the segment's identities, then writes and syncs the seals. Nothing is
+    /// read behind the end that they name.
+    pub(super) fn seal(self, logs: &mut IdentityLogs) -> Result<Vec<SealedSegment>, Box<(Self, SealError)>> {
+        let sealed_ms = unix_ms();
+        let seal_of = |block: &OpenBlock| BlockSeal { first: block.first, totals: Seal { sealed_ms, ..block.totals } };
+        let blocks: Vec<BlockSeal> = self.blocks.iter().map(seal_of).collect();
+        let seals = Seals { end: self.end, frames: self.frames, sealed_ms, blocks };
+        let bytes = seals.encode(self.identity.epoch, self.identity.number);
         // The frames come first: a seal on the disk promises that all of them are there.
         if let Err(error) = self.file.sync() {
             return Err(Box::new((self, SealError::Sync(error))));
         }
         // Then the identities: no start reads the frames of what is sealed.
-        if let Err(error) = logs.log(self.identity.number, &self.identities) {
-            return Err(Box::new((self, error)));
+        for (index, block) in self.blocks.iter().enumerate() {
+            if let Err(error) = logs.log(self.block_number(index), block.table, &block.identities) {
+                return Err(Box::new((self, error)));
+            }
         }
-        if let Err(error) = write_all(&*self.file, &block, self.identity_len) {
+        if let Err(error) = write_all(&*self.file, &bytes, self.identity_len) {
             return Err(Box::new((self, SealError::Write(error))));
         }
         if let Err(error) = self.file.sync() {
             return Err(Box::new((self, SealError::Sync(error))));
         }
-        Ok(SealedSegment::new(self.layout, self.identity, self.identity_len, self.totals))
+        let (schemas, offsets) = self.blocks.into_iter().map(|block| (block.schema, block.offsets)).unzip();
+        let file = SegmentFile::new(&self.layout, self.identity, self.identity_len, FileKind::Segment);
+        Ok(file.sealed(&seals, schemas, Some(offsets)))
     }
+}
+
+impl OpenBlock {
+    fn new(table: TableIndex, schema: BlockSchema, first: u64) -> Self {
+        let totals = Seal { end: first, ..Seal::default() };
+        Self { table, schema, first, totals, offsets: Vec::new(), identities: Identities::default() }
+    }
+
+    /// Time of the block's first frame, Unix ms.
+    pub(super) fn begun_ms(&self) -> u64 {
+        self.schema.begun_ms
+    }
+
+    pub(super) fn has_schema_of(&self, batch: &Batch) -> bool {
+        Arc::ptr_eq(&self.schema.frozen, &batch.frozen) || self.schema.frozen == batch.frozen
+    }
+
+    /// Rows or rejected lines, of which there are more.
+    pub(super) fn events(&self) -> u64 {
+        self.totals.rows.max(self.totals.rejected)
+    }
+}
+
+/// Bytes of the schema in front of the first frame of a batch's table.
+pub(super) fn schema_bytes(layout: &Layout, batch: &Batch) -> u64 {
+    schema::COPIES as u64 * (HEADER as u64 + BlockSchema::bytes(layout.label(batch.table), &batch.frozen))
 }
 
 impl Seal {
     /// Adds a frame to the totals.
     pub(super) fn add(&mut self, header: &Header) {
-        self.end += header.len();
+        self.end = header.offset + header.len();
         self.frames += 1;
+        self.checksum = crc32c::crc32c_append(self.checksum, &header.checksum.to_le_bytes());
+        if header.is_schema {
+            return;
+        }
         self.rows += u64::from(header.rows);
         self.rejected += u64::from(header.rejected);
         self.rows_bytes += u64::from(header.rows_bytes);
         self.rejected_bytes += u64::from(header.rejected_bytes);
-        self.checksum = crc32c::crc32c_append(self.checksum, &header.checksum.to_le_bytes());
     }
 }

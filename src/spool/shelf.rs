@@ -1,12 +1,12 @@
 //! Where the committer and the keeper meet: the next segment goes one way, full segments the other. Each
 //! locks it once a segment.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::repeats::Identities;
 use super::segment::OpenSegment;
-use crate::batch::{CommitRefusal, SegmentNumber};
+use crate::batch::{BlockNumber, CommitRefusal, TableIndex};
 
 /// A segment more is not begun while so many are not sealed: with `written` none of their frames may be on
 /// the disk.
@@ -19,8 +19,6 @@ pub(super) struct Shelf {
 }
 
 struct State {
-    /// The columns that the next segment is to have.
-    wanted: Arc<[u8]>,
     ready: Option<OpenSegment>,
     /// Why there is no next segment: the answer to the committer, who takes it away. It is found out again for
     /// each group that is refused.
@@ -36,7 +34,7 @@ struct State {
     /// another one made.
     failed: Option<CommitRefusal>,
     /// Identities of segments that the keeper has recovered.
-    recovered: Vec<(SegmentNumber, Identities)>,
+    recovered: Vec<(BlockNumber, TableIndex, Identities)>,
     /// The committer waits for an answer.
     is_asked: bool,
     /// The keeper is at it.
@@ -46,7 +44,7 @@ struct State {
 
 /// What the committer gets.
 pub(super) enum Next {
-    Segment(Box<OpenSegment>, Vec<(SegmentNumber, Identities)>),
+    Segment(Box<OpenSegment>, Vec<(BlockNumber, TableIndex, Identities)>),
     Refused(CommitRefusal),
     /// The keeper has not answered yet.
     NotYet,
@@ -55,17 +53,16 @@ pub(super) enum Next {
 /// What the keeper finds to do.
 pub(super) struct Errands {
     pub(super) handed_over: Vec<OpenSegment>,
-    /// The columns of the next segment, if one is to be made.
-    pub(super) make: Option<Arc<[u8]>>,
+    /// The next segment is to be made.
+    pub(super) make: bool,
     /// Why the committer's write failed.
     pub(super) failed: Option<CommitRefusal>,
     pub(super) is_finished: bool,
 }
 
 impl Shelf {
-    pub(super) fn new(frozen: Arc<[u8]>) -> Self {
+    pub(super) fn new() -> Self {
         let state = State {
-            wanted: frozen,
             ready: None,
             refusal: None,
             is_refused: false,
@@ -81,13 +78,9 @@ impl Shelf {
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// The next segment, with these columns.
-    pub(super) fn take(&self, frozen: &Arc<[u8]>) -> Next {
+    /// The next segment.
+    pub(super) fn take(&self) -> Next {
         let mut state = self.lock();
-        if state.wanted != *frozen {
-            state.wanted = frozen.clone();
-            state.put_back();
-        }
         self.changed.notify_all();
         if state.may_take()
             && let Some(open) = state.ready.take()
@@ -145,7 +138,7 @@ impl Shelf {
         let is_wanted = state.ready.is_none() && !state.is_finished;
         Errands {
             handed_over: std::mem::take(&mut state.handed_over),
-            make: is_wanted.then(|| state.wanted.clone()),
+            make: is_wanted,
             failed: state.failed,
             is_finished: state.is_finished,
         }
@@ -160,12 +153,7 @@ impl Shelf {
             return;
         }
         (state.refusal, state.is_refused, state.failed) = (None, false, None);
-        if open.frozen() == &*state.wanted {
-            state.ready = Some(open);
-        } else {
-            // The table has changed meanwhile.
-            state.handed_over.push(open);
-        }
+        state.ready = Some(open);
         self.changed.notify_all();
     }
 
@@ -190,7 +178,7 @@ impl Shelf {
     }
 
     /// Identities that the committer has to remember before it takes the next segment.
-    pub(super) fn recovered(&self, found: Vec<(SegmentNumber, Identities)>) {
+    pub(super) fn recovered(&self, found: Vec<(BlockNumber, TableIndex, Identities)>) {
         self.lock().recovered.extend(found);
     }
 

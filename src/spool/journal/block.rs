@@ -1,13 +1,13 @@
 //! What became of a block: a pure function of the records about it.
 
 use super::super::cut::{Cut, Piece, PieceState};
-use crate::batch::{Epoch, SegmentNumber};
+use crate::batch::{BlockNumber, Epoch, SegmentNumber};
 
-/// Names a block: the epoch of the process that opened its segment, and the segment's number.
+/// Names a block: the epoch of the process that opened its segment, and its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::spool) struct BlockId {
     pub(in crate::spool) epoch: Epoch,
-    pub(in crate::spool) number: SegmentNumber,
+    pub(in crate::spool) number: BlockNumber,
 }
 
 /// An attempt without an answer: ClickHouse may have stored the rows.

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::layout::random;
 use super::storage::{Storage, StorageFile, write_all};
+use crate::batch::{BlockNumber, Epoch, SegmentNumber};
 use crate::limits;
 pub use block::OpenAttempt;
 pub(super) use block::{Block, BlockId, Change};
@@ -42,8 +43,8 @@ pub(super) struct Journal {
     storage: Arc<dyn Storage>,
     /// The two files.
     paths: [PathBuf; 2],
-    /// The folder of the blocks' files.
-    blocks_dir: PathBuf,
+    /// The folders of the blocks' files.
+    folders: Vec<PathBuf>,
     queue: Mutex<Queue>,
     /// Locked while the file is written, before `queue`.
     writer: Mutex<Writer>,
@@ -106,7 +107,7 @@ impl Journal {
     /// # Errors
     ///
     /// I/O errors.
-    pub(super) fn load(storage: Arc<dyn Storage>, dir: &Path, blocks_dir: &Path) -> io::Result<Self> {
+    pub(super) fn load(storage: Arc<dyn Storage>, dir: &Path, folders: Vec<PathBuf>) -> io::Result<Self> {
         let paths = [dir.join("0"), dir.join("1")];
         let mut found = Vec::new();
         for path in &paths {
@@ -138,8 +139,7 @@ impl Journal {
             is_doubtful,
             syncs: 0,
         };
-        let blocks_dir = blocks_dir.to_owned();
-        Ok(Self { storage, paths, blocks_dir, queue: Mutex::default(), writer: Mutex::new(writer) })
+        Ok(Self { storage, paths, folders, queue: Mutex::default(), writer: Mutex::new(writer) })
     }
 
     /// True if there is no whole generation, nor any sign that there was one.
@@ -162,7 +162,14 @@ impl Journal {
         self.writer().blocks.get(&id).cloned()
     }
 
-    /// The blocks of a table.
+    /// The blocks of a segment that there are records about.
+    pub(super) fn of_segment(&self, epoch: Epoch, segment: SegmentNumber) -> Vec<(BlockId, Block)> {
+        let id = |index| BlockId { epoch, number: BlockNumber { segment, index } };
+        let writer = self.writer();
+        writer.blocks.range(id(0)..=id(u16::MAX)).map(|(id, block)| (*id, block.clone())).collect()
+    }
+
+    /// The blocks in the files of a folder: of a table's, or of the log's, which has no table.
     pub(super) fn of_table(&self, table: &str) -> Vec<(BlockId, Block)> {
         let writer = self.writer();
         let blocks = writer.blocks.iter().filter(|(_, block)| block.table == table);
@@ -203,7 +210,8 @@ impl Journal {
             return Ok(());
         }
         // On a small disk, or a full one, little has to do.
-        let is_roomy = self.storage.free_bytes(&self.blocks_dir)? >= ROOMY * usual;
+        let [path, _] = &self.paths;
+        let is_roomy = self.storage.free_bytes(path.parent().unwrap_or(path))? >= ROOMY * usual;
         let bytes = if is_roomy { usual } else { least };
         for path in &self.paths {
             let file = self.storage.create(path)?;
@@ -376,7 +384,7 @@ impl Journal {
         if writer.gone.is_empty() {
             return;
         }
-        match self.storage.sync_folder(&self.blocks_dir) {
+        match self.folders.iter().try_for_each(|folder| self.storage.sync_folder(folder)) {
             Ok(()) => {
                 for id in std::mem::take(&mut writer.gone) {
                     writer.blocks.remove(&id);

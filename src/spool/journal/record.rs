@@ -1,7 +1,7 @@
 //! The bytes of a record. All integers are little-endian; a text is its length (4 bytes) and its bytes.
 //!
 //! ```text
-//! 0  1  kind                  1  8  epoch               9  8  number of the segment
+//! 0  1  kind                  1  8  epoch               9  8  number of the block, packed
 //! and by kind:
 //!  1  state: text table, 4 flags (1 = sent, 2 = rows inserted, 4 = forced, 8 = suspect, 16 = done,
 //!     32 = an attempt is open, 64 = cut, 128 = refused rows are sent, 256 = refused rows are stored,
@@ -18,7 +18,7 @@
 use super::super::cut::{Cut, Piece, PieceState};
 use super::super::frame::{get, get_u32, get_u64};
 use super::block::{Block, BlockId, Change, OpenAttempt};
-use crate::batch::{Epoch, SegmentNumber};
+use crate::batch::{BlockNumber, Epoch, SegmentNumber};
 
 const RECORD_FIXED: usize = 17;
 /// A longer note about a server is cut off.
@@ -44,7 +44,7 @@ pub(super) fn encode(id: BlockId, change: &Change, out: &mut Vec<u8>) {
     };
     out.push(kind);
     put_u64(out, id.epoch.get());
-    put_u64(out, id.number.get());
+    put_u64(out, id.number.packed());
     match change {
         Change::State(block) => put_block(out, block),
         Change::Attempt { table, attempt } => {
@@ -126,7 +126,7 @@ fn put_u64(out: &mut Vec<u8>, number: u64) {
 /// Decodes the record that `bytes` begin with, and returns its length with it; `None` if there is none.
 pub(super) fn decode(bytes: &[u8]) -> Option<(BlockId, Change, usize)> {
     let kind = *bytes.first()?;
-    let id = BlockId { epoch: Epoch::new(get_u64(bytes, 1)?), number: SegmentNumber::new(get_u64(bytes, 9)?) };
+    let id = BlockId { epoch: Epoch::new(get_u64(bytes, 1)?), number: BlockNumber::unpacked(get_u64(bytes, 9)?) };
     let mut rest = Rest { bytes, at: RECORD_FIXED };
     let change = match kind {
         1 => Change::State(rest.block()?),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   0  4  "KEYS" or "SEEN"      4  4  records             8  8  written, Unix s
-//!  16  8  number of the segment 24  4  checksum of bytes 0..24 and the records
+//!  16  8  number of the block   24  4  checksum of bytes 0..24 and the records
 //!  28  …  records: request keys of 36 bytes, or event identities of 16 bytes
 //! ```
 //!
@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, NaiveDateTime};
 
-use crate::batch::SegmentNumber;
+use crate::batch::BlockNumber;
 use crate::batch::identity::{Id, REQUEST_KEY_BYTES, RequestKey};
 use crate::spool::frame::{get, get_u32, get_u64};
 use crate::spool::layout::Layout;
@@ -131,7 +131,7 @@ const WINDOW: usize = 64 << 10;
 const OLD_BYTES_KEPT: u64 = 1 << 20;
 
 /// A record that was read from a log: its segment, the second it was logged, and the record.
-pub(super) type Found<R> = (SegmentNumber, u64, R);
+pub(super) type Found<R> = (BlockNumber, u64, R);
 
 impl<R: Record> HourlyLog<R> {
     /// Opens the log in a folder and returns it with its newest `records_max` records, the oldest
@@ -174,7 +174,7 @@ impl<R: Record> HourlyLog<R> {
     }
 
     /// Writes a block and syncs it. The next block overwrites the remains of a failed write.
-    pub(super) fn append(&mut self, segment: SegmentNumber, records: &[R], second: u64) -> Result<(), SealError> {
+    pub(super) fn append(&mut self, segment: BlockNumber, records: &[R], second: u64) -> Result<(), SealError> {
         let block = Block { segment, second, records: records.to_vec() }.encode();
         // If the clock was set back, the newest file is continued.
         let hour = (second / 3600).max(self.files.back().map_or(0, |file| file.hour));
@@ -252,7 +252,7 @@ fn replace(layout: &Layout, folder: &Path, file: &File, block: &[u8]) -> io::Res
 
 /// The records of one segment, as they are logged.
 struct Block<R> {
-    segment: SegmentNumber,
+    segment: BlockNumber,
     second: u64,
     records: Vec<R>,
 }
@@ -266,7 +266,7 @@ impl<R: Record> Block<R> {
         // A segment has far fewer rows than `u32::MAX`.
         bytes.extend_from_slice(&u32::try_from(self.records.len()).unwrap_or(u32::MAX).to_le_bytes());
         bytes.extend_from_slice(&self.second.to_le_bytes());
-        bytes.extend_from_slice(&self.segment.get().to_le_bytes());
+        bytes.extend_from_slice(&self.segment.packed().to_le_bytes());
         let checksum = crc32c::crc32c_append(crc32c::crc32c(&bytes), &records);
         bytes.extend_from_slice(&checksum.to_le_bytes());
         bytes.extend_from_slice(&records);
@@ -320,7 +320,7 @@ impl<R: Record> Block<R> {
         }
         Some(Self {
             second: get_u64(fields, 8)?,
-            segment: SegmentNumber::new(get_u64(fields, 16)?),
+            segment: BlockNumber::unpacked(get_u64(fields, 16)?),
             records: R::all_in(records),
         })
     }

@@ -13,6 +13,7 @@ mod log;
 mod outcome_rule;
 mod requests;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -27,10 +28,10 @@ use super::metrics::SpoolMetrics;
 use super::storage::SealError;
 use crate::batch::CommitOutcome;
 use crate::batch::identity::{Id, RequestKey};
-use crate::batch::{Batch, SegmentNumber};
+use crate::batch::{Batch, BlockNumber, TableIndex};
 use crate::clock::SteadyClock;
 
-/// The request keys and event identities of a segment.
+/// The request keys and event identities of a block.
 #[derive(Debug, Default)]
 pub(super) struct Identities {
     pub(super) keys: Vec<RequestKey>,
@@ -48,25 +49,25 @@ impl Identities {
 /// The identities that are remembered: of requests, and of events.
 pub(super) struct Repeats {
     requests: Requests,
-    /// `None` without `--dedup-field`.
-    events: Option<SeenEvents>,
+    events: SeenEvents,
     clock: SteadyClock,
 }
 
 impl Repeats {
-    /// What the logs have, and the logs. Without `values_max` no event has an identity.
+    /// What the logs have, and the logs: of all request keys, and of the event identities of each of the tables
+    /// in `identified`.
     pub(super) fn open(
         layout: &Arc<Layout>,
         metrics: &Arc<SpoolMetrics>,
         keys_max: usize,
-        values_max: Option<usize>,
+        values_max: usize,
+        identified: &[TableIndex],
     ) -> io::Result<(Self, IdentityLogs)> {
         let (mut requests, keys) = Requests::open(layout, metrics, keys_max)?;
         // No step of the clock forgets a key: not one back, which a later start would take for long ago.
         let clock = SteadyClock::start(requests.newest_second());
         requests.forget_old(clock.seconds());
-        let events = values_max.map(|values_max| SeenEvents::open(layout, metrics, values_max)).transpose()?;
-        let (events, seen) = events.unzip();
+        let (events, seen) = SeenEvents::open(layout, metrics, values_max, identified)?;
         Ok((Self { requests, events, clock }, IdentityLogs { keys, seen, clock, recovered: Vec::new() }))
     }
 
@@ -82,40 +83,31 @@ impl Repeats {
 
     /// Notes that a new batch joins the group that is committed to `segment`. Remembers its
     /// identities and removes the events that are repeats, which may leave the batch empty.
-    pub(super) fn begin(&mut self, batch: &mut Batch, segment: SegmentNumber) -> OutcomeRule {
+    pub(super) fn begin(&mut self, batch: &mut Batch, segment: BlockNumber) -> OutcomeRule {
         if let Some(key) = &batch.key {
             self.requests.begin(key, segment);
         }
-        match &mut self.events {
-            Some(events) if !batch.ids.is_empty() => events.begin(batch, segment),
-            _ => OutcomeRule::OfGroup,
-        }
+        if batch.ids.is_empty() { OutcomeRule::OfGroup } else { self.events.begin(batch, segment) }
     }
 
     /// The commit of all that was begun is done.
     pub(super) fn committed(&mut self) {
         self.requests.committed(self.clock.seconds());
-        if let Some(events) = &mut self.events {
-            events.committed();
-        }
+        self.events.committed();
     }
 
     /// Forgets the identities of the group, which was not committed.
     pub(super) fn refused(&mut self) {
         self.requests.refused();
-        if let Some(events) = &mut self.events {
-            events.refused();
-        }
+        self.events.refused();
     }
 
     /// Remembers the identities of segments that a former run left.
-    pub(super) fn remember(&mut self, recovered: Vec<(SegmentNumber, Identities)>) {
+    pub(super) fn remember(&mut self, recovered: Vec<(BlockNumber, TableIndex, Identities)>) {
         let now = self.clock.seconds();
-        for (segment, found) in recovered {
-            self.requests.recovered(segment, &found.keys, now);
-            if let Some(events) = &mut self.events {
-                events.recovered(segment, &found.ids);
-            }
+        for (block, table, found) in recovered {
+            self.requests.recovered(block, &found.keys, now);
+            self.events.recovered(block, table, &found.ids);
         }
     }
 
@@ -128,20 +120,19 @@ impl Repeats {
 /// The logs of the identities in sealed segments.
 pub(super) struct IdentityLogs {
     keys: HourlyLog<RequestKey>,
-    /// `None` without `--dedup-field`.
-    seen: Option<HourlyLog<Id>>,
+    seen: BTreeMap<TableIndex, HourlyLog<Id>>,
     clock: SteadyClock,
-    recovered: Vec<(SegmentNumber, Identities)>,
+    recovered: Vec<(BlockNumber, TableIndex, Identities)>,
 }
 
 impl IdentityLogs {
-    /// Logs the identities of a segment, durably: it may be sealed then.
-    pub(super) fn log(&mut self, segment: SegmentNumber, found: &Identities) -> Result<(), SealError> {
+    /// Logs the identities of a block of a table, durably: it may be sealed then.
+    pub(super) fn log(&mut self, segment: BlockNumber, table: TableIndex, found: &Identities) -> Result<(), SealError> {
         let now = self.clock.seconds();
         if !found.keys.is_empty() {
             self.keys.append(segment, &found.keys, now)?;
         }
-        match &mut self.seen {
+        match self.seen.get_mut(&table) {
             Some(seen) if !found.ids.is_empty() => seen.append(segment, &found.ids, now),
             _ => Ok(()),
         }
@@ -150,14 +141,19 @@ impl IdentityLogs {
     /// Logs the identities of a segment that a former run left, and keeps them to be remembered. Those of a
     /// segment of this run are known since their commit, and some may be forgotten again by now: they would
     /// come back as the newest.
-    pub(super) fn recovered(&mut self, segment: SegmentNumber, found: Identities) -> Result<(), SealError> {
-        self.log(segment, &found)?;
-        self.recovered.push((segment, found));
+    pub(super) fn recovered(
+        &mut self,
+        segment: BlockNumber,
+        table: TableIndex,
+        found: Identities,
+    ) -> Result<(), SealError> {
+        self.log(segment, table, &found)?;
+        self.recovered.push((segment, table, found));
         Ok(())
     }
 
     /// The identities that are to be remembered, see [`Repeats::remember`].
-    pub(super) fn take_recovered(&mut self) -> Vec<(SegmentNumber, Identities)> {
+    pub(super) fn take_recovered(&mut self) -> Vec<(BlockNumber, TableIndex, Identities)> {
         std::mem::take(&mut self.recovered)
     }
 }

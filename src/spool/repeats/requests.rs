@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::log::HourlyLog;
 use super::outcome_rule::OutcomeRule;
 use crate::batch::identity::{Id, RequestKey, Summary};
-use crate::batch::{CommitOutcome, SegmentNumber};
+use crate::batch::{BlockNumber, CommitOutcome};
 use crate::spool::layout::Layout;
 use crate::spool::metrics::SpoolMetrics;
 
@@ -32,7 +32,7 @@ pub(super) struct Requests {
 struct StoredRequest {
     body: [u8; 8],
     summary: Summary,
-    segment: SegmentNumber,
+    segment: BlockNumber,
 }
 
 impl Requests {
@@ -72,7 +72,7 @@ impl Requests {
     }
 
     /// Notes that the request with this key joins the group that is committed to `segment`.
-    pub(super) fn begin(&mut self, key: &RequestKey, segment: SegmentNumber) {
+    pub(super) fn begin(&mut self, key: &RequestKey, segment: BlockNumber) {
         self.known.insert(key.id, StoredRequest { body: key.body, summary: key.summary, segment });
         self.pending.insert(key.id);
     }
@@ -94,14 +94,14 @@ impl Requests {
     }
 
     /// Remembers the keys of a recovered segment.
-    pub(super) fn recovered(&mut self, segment: SegmentNumber, keys: &[RequestKey], now: u64) {
+    pub(super) fn recovered(&mut self, segment: BlockNumber, keys: &[RequestKey], now: u64) {
         for key in keys {
             self.remember(key, segment, now);
         }
         self.forget_old(now);
     }
 
-    fn remember(&mut self, key: &RequestKey, segment: SegmentNumber, second: u64) {
+    fn remember(&mut self, key: &RequestKey, segment: BlockNumber, second: u64) {
         if let Entry::Vacant(place) = self.known.entry(key.id) {
             place.insert(StoredRequest { body: key.body, summary: key.summary, segment });
             self.by_age.push_back((key.id, second));
