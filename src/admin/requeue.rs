@@ -41,6 +41,7 @@ fn read(query: &str) -> Option<(Option<BlockNumber>, Orders)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::SegmentNumber;
 
     #[test]
     fn orders_are_parsed_and_nothing_else() {

@@ -6,7 +6,7 @@ use super::*;
 use crate::api::cors::Cors;
 use crate::api::{Ack, IngestOptions, RequestIds, Shed};
 use crate::batch::identity::Summary;
-use crate::batch::{CommitRefusal, SegmentNumber, Sequence};
+use crate::batch::{BlockNumber, CommitRefusal, SegmentNumber, Sequence};
 use crate::http::DateCache;
 
 /// A service that records bodies. The replies to events wait for batches 1, 2, 3, …
@@ -114,7 +114,12 @@ fn a_refused_head_request_has_no_content() {
 }
 
 fn committed() -> Result<Committed, Fault> {
-    Ok(Committed { segment: Some(SegmentNumber::new(7)), certain: true, until: Instant::now(), first: None })
+    Ok(Committed {
+        segment: Some(BlockNumber::first(SegmentNumber::new(7))),
+        certain: true,
+        until: Instant::now(),
+        first: None,
+    })
 }
 
 const LIMITS: RequestLimits =
@@ -407,7 +412,7 @@ fn a_peer_that_has_closed_its_side_gets_its_replies_and_then_the_end() {
 fn a_reply_whose_segment_does_not_prove_all_events_is_202() {
     for (certain, status) in [(true, "200 OK"), (false, "202 Accepted")] {
         let mut connection = Connection::default();
-        let (sequence, segment) = (Sequence::new(1), SegmentNumber::new(7));
+        let (sequence, segment) = (Sequence::new(1), BlockNumber::first(SegmentNumber::new(7)));
         let answer = Answer::AfterCommit { reply: Reply::Accepted(2), sequence, ack: Ack::Inserted };
         connection.replies.push(answer, ReplyOptions::LAST, ReplyFields::default());
         let committed = Committed { segment: Some(segment), certain, until: Instant::now(), first: None };

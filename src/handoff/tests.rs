@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
-use crate::batch::{Batch, CommitOutcome, CommitRefusal, Exchange, Returned, SegmentNumber, Sequence};
+use crate::batch::{Batch, BlockNumber, CommitOutcome, CommitRefusal, Exchange, Returned, SegmentNumber, Sequence};
 use crate::limits;
 use crate::net::Stream;
 
@@ -23,7 +23,9 @@ fn every_batch_comes_back_and_no_wake_up_is_lost() {
             loop {
                 let finished = handoff.is_finished();
                 while let Some(batch) = handoff.next() {
-                    let outcome = CommitOutcome::Committed { segment: SegmentNumber::new(batch.sequence.get()) };
+                    let outcome = CommitOutcome::Committed {
+                        segment: BlockNumber::first(SegmentNumber::new(batch.sequence.get())),
+                    };
                     let mailbox = handoff.mailbox(batch.worker).unwrap();
                     mailbox.give_back(Returned { batch, outcome });
                     mailbox.wake();
@@ -50,7 +52,10 @@ fn every_batch_comes_back_and_no_wake_up_is_lost() {
         while let Some(returned) = mailbox.take() {
             received += 1;
             assert_eq!(returned.batch.sequence.get(), received);
-            assert_eq!(returned.outcome, CommitOutcome::Committed { segment: SegmentNumber::new(received) });
+            assert_eq!(
+                returned.outcome,
+                CommitOutcome::Committed { segment: BlockNumber::first(SegmentNumber::new(received)) }
+            );
             spare.push(returned.batch);
         }
         if spare.is_empty() && mailbox.may_sleep() {
@@ -102,14 +107,20 @@ fn a_mailbox_with_something_in_it_forbids_sleep() {
 #[test]
 fn a_segment_is_known_once_it_is_noted_and_until_it_is_very_old() {
     let inserted = Inserted::default();
-    assert!(!inserted.has(SegmentNumber::new(5)));
-    assert!(!inserted.note(SegmentNumber::new(5)), "nobody waits");
-    assert!(inserted.has(SegmentNumber::new(5)) && !inserted.has(SegmentNumber::new(6)));
+    assert!(!inserted.has(BlockNumber::first(SegmentNumber::new(5))));
+    assert!(!inserted.note(BlockNumber::first(SegmentNumber::new(5))), "nobody waits");
+    assert!(
+        inserted.has(BlockNumber::first(SegmentNumber::new(5)))
+            && !inserted.has(BlockNumber::first(SegmentNumber::new(6)))
+    );
     inserted.wait();
-    assert!(inserted.note(SegmentNumber::new(6)) && inserted.has(SegmentNumber::new(6)));
+    assert!(
+        inserted.note(BlockNumber::first(SegmentNumber::new(6)))
+            && inserted.has(BlockNumber::first(SegmentNumber::new(6)))
+    );
     inserted.wait_no_more();
-    inserted.note(SegmentNumber::new(5 + limits::INSERTED_RING as u64));
-    assert!(!inserted.has(SegmentNumber::new(5)));
+    inserted.note(BlockNumber::first(SegmentNumber::new(5 + limits::INSERTED_RING as u64)));
+    assert!(!inserted.has(BlockNumber::first(SegmentNumber::new(5))));
 }
 
 #[test]

@@ -137,7 +137,7 @@ impl Quotas {
 mod tests {
     use super::*;
     use crate::api::keys::OwnerId;
-    use crate::batch::{CommitRefusal, SegmentNumber};
+    use crate::batch::{BlockNumber, CommitRefusal, SegmentNumber};
 
     fn quotas(per_address: &str) -> Quotas {
         Quotas::new(Arc::new(Owners::new(1)), Some(per_address.parse().unwrap()))
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn what_is_not_stored_is_given_back_and_what_is_stored_is_counted() {
-        let segment = SegmentNumber::new(1);
+        let segment = BlockNumber::first(SegmentNumber::new(1));
         let outcomes = [
             (Some(CommitOutcome::Committed { segment }), false),
             (Some(CommitOutcome::Refused(CommitRefusal::DiskFull)), true),

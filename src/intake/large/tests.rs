@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::api::keys::Owners;
 use crate::api::{Api, ReplyFields};
-use crate::batch::{Batch, CommitOutcome, Exchange, Returned, SegmentNumber};
+use crate::batch::{Batch, BlockNumber, CommitOutcome, Exchange, Returned, SegmentNumber};
 use crate::connection::Service;
 use crate::handoff::{Handoff, Mailbox};
 use crate::http::Status;
@@ -105,7 +105,7 @@ impl Bench {
     /// Gives the batches back, and checks that nothing is left.
     fn end(mut self, batches: Vec<Batch>) {
         for batch in batches {
-            let outcome = CommitOutcome::Committed { segment: SegmentNumber::new(1) };
+            let outcome = CommitOutcome::Committed { segment: BlockNumber::first(SegmentNumber::new(1)) };
             self.outbox.settle(Returned { batch, outcome });
         }
         assert!(self.batches().is_empty());

@@ -1,7 +1,7 @@
 //! Tests of the outbox: room, sequences, time-outs and what comes back.
 
 use super::*;
-use crate::batch::{CommitRefusal, Exchange, SegmentNumber};
+use crate::batch::{BlockNumber, CommitRefusal, Exchange, SegmentNumber};
 use crate::handoff::Mailbox;
 use crate::intake::budget::BudgetLimits;
 
@@ -58,7 +58,7 @@ fn a_used_up_budget_stops_all_but_the_last_batch() {
     assert!(!outbox.has_room(Size::Small));
     let returned = Returned {
         batch: handoff.next().unwrap(),
-        outcome: CommitOutcome::Committed { segment: SegmentNumber::new(1) },
+        outcome: CommitOutcome::Committed { segment: BlockNumber::first(SegmentNumber::new(1)) },
     };
     outbox.settle(returned).unwrap();
     assert_eq!(budget.bytes(), 0);
@@ -154,7 +154,7 @@ fn batches_that_return_out_of_order_end_the_process() {
         outbox.hand_over(&handoff);
     }
     let (_, batch) = (handoff.next(), handoff.next().unwrap());
-    let outcome = CommitOutcome::Committed { segment: SegmentNumber::new(1) };
+    let outcome = CommitOutcome::Committed { segment: BlockNumber::first(SegmentNumber::new(1)) };
     outbox.settle(Returned { batch, outcome });
 }
 
@@ -180,7 +180,10 @@ fn an_overdue_batch_is_reported_once_and_its_outcome_has_no_waiters() {
     assert!(outbox.overdue(Duration::ZERO).is_none());
     let batch = handoff.next().unwrap();
     let settled = outbox
-        .settle(Returned { batch, outcome: CommitOutcome::Committed { segment: SegmentNumber::new(1) } })
+        .settle(Returned {
+            batch,
+            outcome: CommitOutcome::Committed { segment: BlockNumber::first(SegmentNumber::new(1)) },
+        })
         .unwrap();
     assert!(settled.waiters.is_empty());
     assert!(outbox.is_empty());

@@ -3,13 +3,13 @@
 use super::super::tests::chance::Chance;
 use super::super::tests::faulty::{End, Fault, FaultyDisk};
 use super::*;
-use crate::batch::{Epoch, SegmentNumber};
+use crate::batch::{BlockNumber, Epoch, SegmentNumber};
 use crate::spool::cut::{Cut, Piece, PieceState};
 
 type States = BTreeMap<BlockId, Block>;
 
 fn id(number: u64) -> BlockId {
-    BlockId { epoch: Epoch::new(number * 3), number: SegmentNumber::new(number) }
+    BlockId { epoch: Epoch::new(number * 3), number: BlockNumber::first(SegmentNumber::new(number)) }
 }
 
 fn attempt(since_ms: u64) -> OpenAttempt {
@@ -46,7 +46,7 @@ fn any_change(chance: &mut Chance) -> Change {
 }
 
 fn load(disk: &FaultyDisk) -> Journal {
-    Journal::load(Arc::new(disk.clone()), Path::new("/s/state"), Path::new("/s/t")).unwrap()
+    Journal::load(Arc::new(disk.clone()), Path::new("/s/state"), vec!["/s/t".into()]).unwrap()
 }
 
 /// A journal that was begun on a new disk.

@@ -1,6 +1,6 @@
 //! Tests of the maps and their logs, in a real folder.
 
-use crate::batch::SegmentNumber;
+use crate::batch::{BlockNumber, SegmentNumber};
 use std::path::Path;
 
 use super::*;
@@ -22,7 +22,7 @@ struct Bench {
 
 impl Bench {
     fn open(dir: &Path, keys_max: usize, now: u64) -> Self {
-        let layout = Arc::new(Layout::open(Arc::new(Disk), dir, "t", Some("node")).unwrap());
+        let layout = Arc::new(Layout::open(Arc::new(Disk), dir, vec!["t".into()], Some("node")).unwrap());
         let metrics = Arc::new(SpoolMetrics::default());
         let (mut keys, log) = Requests::open(&layout, &metrics, keys_max).unwrap();
         keys.forget_old(now);
@@ -32,10 +32,10 @@ impl Bench {
     /// Commits requests and seals their segment.
     fn take(&mut self, segment: u64, keys: &[RequestKey], now: u64) {
         for key in keys {
-            self.keys.begin(key, SegmentNumber::new(segment));
+            self.keys.begin(key, BlockNumber::first(SegmentNumber::new(segment)));
         }
         self.keys.committed(now);
-        assert!(self.log.append(SegmentNumber::new(segment), keys, now).is_ok());
+        assert!(self.log.append(BlockNumber::first(SegmentNumber::new(segment)), keys, now).is_ok());
     }
 
     fn knows(&self, name: &str) -> bool {
@@ -44,7 +44,7 @@ impl Bench {
 }
 
 fn repeated(segment: Option<u64>) -> CommitOutcome {
-    CommitOutcome::Repeated { summary: FIGURES, segment: segment.map(SegmentNumber::new) }
+    CommitOutcome::Repeated { summary: FIGURES, segment: segment.map(SegmentNumber::new).map(BlockNumber::first) }
 }
 
 fn logs(dir: &Path) -> Vec<String> {
@@ -59,15 +59,15 @@ fn a_key_is_new_once_and_a_failed_commit_leaves_none() {
     let mut bench = Bench::open(folder.path(), 10, 0);
     let (first, other_body) = (key("a", "body"), key("a", "another"));
     assert_eq!(bench.keys.rule(&first), OutcomeRule::OfGroup);
-    bench.keys.begin(&first, SegmentNumber::new(7));
+    bench.keys.begin(&first, BlockNumber::first(SegmentNumber::new(7)));
     assert_eq!(bench.keys.rule(&first), OutcomeRule::IfCommitted(repeated(Some(7))));
     assert_eq!(bench.keys.rule(&other_body), OutcomeRule::IfCommitted(CommitOutcome::KeyReused));
     bench.keys.refused();
     assert_eq!(bench.keys.rule(&first), OutcomeRule::OfGroup);
-    bench.keys.begin(&first, SegmentNumber::new(8));
+    bench.keys.begin(&first, BlockNumber::first(SegmentNumber::new(8)));
     bench.keys.committed(1);
     assert_eq!(bench.keys.rule(&first), OutcomeRule::Fixed(repeated(None)), "segment 8 does not wait");
-    bench.metrics.opened(SegmentNumber::new(8), 1);
+    bench.metrics.opened(BlockNumber::first(SegmentNumber::new(8)), TableIndex::default(), 1);
     assert_eq!(bench.keys.rule(&first), OutcomeRule::Fixed(repeated(Some(8))));
     assert_eq!(bench.keys.rule(&other_body), OutcomeRule::Fixed(CommitOutcome::KeyReused));
     assert_eq!(bench.keys.rule(&key("b", "body")), OutcomeRule::OfGroup);
@@ -107,11 +107,13 @@ fn the_newest_keys_of_a_segment_with_too_many_are_remembered() {
     let newest = [false, false, false, true, true];
     let mut bench = Bench::open(folder.path(), 2, 0);
     for name in names {
-        bench.keys.begin(&key(name, "body"), SegmentNumber::new(1));
+        bench.keys.begin(&key(name, "body"), BlockNumber::first(SegmentNumber::new(1)));
         bench.keys.committed(5);
     }
     assert_eq!(names.map(|name| bench.knows(name)), newest);
-    assert!(bench.log.append(SegmentNumber::new(1), &names.map(|name| key(name, "body")), 6).is_ok());
+    assert!(
+        bench.log.append(BlockNumber::first(SegmentNumber::new(1)), &names.map(|name| key(name, "body")), 6).is_ok()
+    );
     assert_eq!(names.map(|name| bench.knows(name)), newest, "after the seal");
     drop(bench);
     let bench = Bench::open(folder.path(), 2, 7);
@@ -121,7 +123,7 @@ fn the_newest_keys_of_a_segment_with_too_many_are_remembered() {
     let (mut seen, mut log, _) = open_events(folder.path(), 2);
     begin(&mut seen, &names, 1);
     seen.committed();
-    assert!(log.append(SegmentNumber::new(1), &names.map(id), 6).is_ok());
+    assert!(log.append(BlockNumber::first(SegmentNumber::new(1)), &names.map(id), 6).is_ok());
     assert_eq!(begin(&mut seen, &["d", "e", "a"], 2).0, "a", "after the seal");
     seen.refused();
     drop((seen, log));
@@ -245,7 +247,7 @@ fn a_log_keeps_little_more_than_the_remembered_records() {
     let log_all = |log: &mut HourlyLog<Id>, numbers: std::ops::Range<u64>| {
         for segment in numbers.step_by(block) {
             let ids: Vec<Id> = (segment..segment + block as u64).map(id).collect();
-            assert!(log.append(SegmentNumber::new(segment), &ids, HOUR).is_ok());
+            assert!(log.append(BlockNumber::first(SegmentNumber::new(segment)), &ids, HOUR).is_ok());
         }
     };
     let knows = |numbers: std::ops::Range<u64>| {
@@ -288,21 +290,24 @@ fn events(names: &[&str]) -> Batch {
 }
 
 fn open_events(dir: &Path, values_max: usize) -> (SeenEvents, HourlyLog<Id>, Arc<SpoolMetrics>) {
-    let layout = Arc::new(Layout::open(Arc::new(Disk), dir, "t", Some("node")).unwrap());
+    let layout = Arc::new(Layout::open(Arc::new(Disk), dir, vec!["t".into()], Some("node")).unwrap());
     let metrics = Arc::new(SpoolMetrics::default());
-    let (seen, log) = SeenEvents::open(&layout, &metrics, values_max).unwrap();
-    (seen, log, metrics)
+    let (seen, mut logs) = SeenEvents::open(&layout, &metrics, values_max, &[TableIndex::default()]).unwrap();
+    (seen, logs.remove(&TableIndex::default()).unwrap(), metrics)
 }
 
 /// The events that are left of a batch, and its outcome rule.
 fn begin(seen: &mut SeenEvents, names: &[&str], segment: u64) -> (String, OutcomeRule) {
     let mut batch = events(names);
-    let fate = seen.begin(&mut batch, SegmentNumber::new(segment));
+    let fate = seen.begin(&mut batch, BlockNumber::first(SegmentNumber::new(segment)));
     (String::from_utf8(batch.rows.bytes).unwrap(), fate)
 }
 
 fn deduplicated(segment: Option<u64>, certain: bool) -> OutcomeRule {
-    OutcomeRule::IfCommitted(CommitOutcome::Deduplicated { segment: segment.map(SegmentNumber::new), certain })
+    OutcomeRule::IfCommitted(CommitOutcome::Deduplicated {
+        segment: segment.map(SegmentNumber::new).map(BlockNumber::first),
+        certain,
+    })
 }
 
 #[test]
@@ -318,7 +323,7 @@ fn an_event_is_stored_once_and_a_failed_commit_leaves_no_trace_of_it() {
     // Segment 8 is inserted, as far as the metrics know.
     assert_eq!(begin(&mut seen, &["a"], 9), (String::new(), deduplicated(None, true)));
     assert_eq!(begin(&mut seen, &["a", "d"], 9), ("d".into(), deduplicated(Some(9), true)));
-    metrics.opened(SegmentNumber::new(8), 1);
+    metrics.opened(BlockNumber::first(SegmentNumber::new(8)), TableIndex::default(), 1);
     assert_eq!(begin(&mut seen, &["a"], 10), (String::new(), deduplicated(Some(8), true)));
     assert_eq!(begin(&mut seen, &["a", "e"], 10), ("e".into(), deduplicated(Some(10), false)));
 }
@@ -330,7 +335,7 @@ fn the_newest_values_are_remembered_across_a_restart() {
     for (name, hour) in [("a", 1), ("b", 2), ("c", 3), ("d", 30)] {
         begin(&mut seen, &[name], hour);
         seen.committed();
-        assert!(log.append(SegmentNumber::new(hour), &[id(name)], hour * HOUR).is_ok());
+        assert!(log.append(BlockNumber::first(SegmentNumber::new(hour)), &[id(name)], hour * HOUR).is_ok());
     }
     let left = |seen: &mut SeenEvents| {
         let (left, _) = begin(seen, &["b", "c", "d", "a"], 9);
@@ -354,11 +359,11 @@ fn no_step_of_the_clock_forgets_a_key() {
     bench.take(2, &[key("ahead", "body")], ahead);
     drop(bench);
     // The clock was wrong for a while, and is right again at the next start.
-    let layout = Arc::new(Layout::open(Arc::new(Disk), folder.path(), "t", Some("node")).unwrap());
-    let (mut repeats, _) = Repeats::open(&layout, &Arc::default(), 10, None).unwrap();
+    let layout = Arc::new(Layout::open(Arc::new(Disk), folder.path(), vec!["t".into()], Some("node")).unwrap());
+    let (mut repeats, _) = Repeats::open(&layout, &Arc::default(), 10, 10, &[]).unwrap();
     let mut fresh = Batch::new(0);
     fresh.key = Some(key("fresh", "body"));
-    repeats.begin(&mut fresh, SegmentNumber::new(3));
+    repeats.begin(&mut fresh, BlockNumber::first(SegmentNumber::new(3)));
     repeats.committed();
     repeats.forget_old();
     let knows = |name| repeats.requests.rule(&key(name, "body")) != OutcomeRule::OfGroup;

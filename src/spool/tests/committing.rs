@@ -34,7 +34,7 @@ impl Bench {
             sender.send(segment).unwrap();
         }
         let (pool, metrics) = (spool.pool(), spool.metrics());
-        let (committer, keeper) = Committer::new(spool, exchange.clone(), b"frozen".to_vec(), sender, inserters);
+        let (committer, keeper) = Committer::new(spool, exchange.clone(), sender, inserters);
         let thread = thread::spawn(|| run(committer, keeper));
         Self { exchange, sealed, pool, metrics, thread, sequence: Sequence::default() }
     }
@@ -86,7 +86,7 @@ pub(super) fn rows_of(segments: &[SealedSegment]) -> Vec<String> {
 #[test]
 fn rows_seal_a_segment_before_they_are_too_many() {
     let folder = tempfile::tempdir().unwrap();
-    let mut bench = Bench::start(SpoolConfig { batch_rows: 3, ..config(folder.path()) }, 1);
+    let mut bench = Bench::start(with(config(folder.path()), |table| table.batch_rows = 3), 1);
     for rows in [&["a", "b"][..], &["c", "d"], &["e"], &["f", "g", "h", "i"], &["j"]] {
         assert!(matches!(bench.commit(rows), CommitOutcome::Committed { .. }));
     }
@@ -96,7 +96,7 @@ fn rows_seal_a_segment_before_they_are_too_many() {
 #[test]
 fn bytes_seal_a_segment_and_a_large_batch_has_one_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
-    let mut bench = Bench::start(SpoolConfig { batch_bytes: 4096, ..config(folder.path()) }, 1);
+    let mut bench = Bench::start(with(config(folder.path()), |table| table.batch_bytes = 4096), 1);
     let (large, small) = ("x".repeat(100_000), "y".repeat(3000));
     for row in [&small, &large, &small] {
         assert!(matches!(bench.commit(&[row]), CommitOutcome::Committed { .. }));
@@ -111,7 +111,7 @@ fn bytes_seal_a_segment_and_a_large_batch_has_one_of_its_own() {
 #[test]
 fn age_seals_only_while_an_inserter_is_free() {
     let folder = tempfile::tempdir().unwrap();
-    let mut bench = Bench::start(SpoolConfig { batch_age: Duration::from_millis(20), ..config(folder.path()) }, 1);
+    let mut bench = Bench::start(with(config(folder.path()), |table| table.batch_age = Duration::from_millis(20)), 1);
     bench.commit(&["a"]);
     let first = bench.next_sealed();
     bench.commit(&["b"]);
@@ -125,7 +125,7 @@ fn age_seals_only_while_an_inserter_is_free() {
 #[test]
 fn a_silent_insert_leaves_its_place_to_one_more_segment_and_a_silent_spare_to_none() {
     let folder = tempfile::tempdir().unwrap();
-    let mut bench = Bench::start(SpoolConfig { batch_age: Duration::from_millis(20), ..config(folder.path()) }, 1);
+    let mut bench = Bench::start(with(config(folder.path()), |table| table.batch_age = Duration::from_millis(20)), 1);
     bench.commit(&["a"]);
     bench.metrics.held.fall_silent(bench.next_sealed().number());
     bench.commit(&["b"]);
@@ -143,7 +143,10 @@ fn a_full_spool_refuses_until_there_is_space() {
     let folder = tempfile::tempdir().unwrap();
     // Space for two files.
     let bytes_max = 2 * (64 << 10) + 2 * crate::limits::SEGMENT_BLOCKS_BYTES + 100;
-    let mut bench = Bench::start(SpoolConfig { batch_rows: 1, spool_bytes_max: bytes_max, ..config(folder.path()) }, 1);
+    let mut bench = Bench::start(
+        with(SpoolConfig { spool_bytes_max: bytes_max, ..config(folder.path()) }, |table| table.batch_rows = 1),
+        1,
+    );
     assert!(matches!(bench.commit(&["a"]), CommitOutcome::Committed { .. }));
     assert!(matches!(bench.commit(&["b"]), CommitOutcome::Committed { .. }));
     assert_eq!(bench.commit(&["c"]), CommitOutcome::Refused(CommitRefusal::SpoolFull));
@@ -161,11 +164,11 @@ fn a_full_spool_refuses_until_there_is_space() {
 fn numbers_go_on_after_a_stop_whatever_was_inserted_meanwhile() {
     let folder = tempfile::tempdir().unwrap();
     for (first, starts) in [(1, 0), (3, 1), (5, 2)] {
-        let config = SpoolConfig { batch_rows: 1, ..config(folder.path()) };
+        let config = with(config(folder.path()), |table| table.batch_rows = 1);
         let mut bench = Bench::start(config, 1);
         assert_eq!(bench.metrics.newest().get(), 2 * starts, "what counts is what was ever opened");
         for (row, number) in ["a", "b"].iter().zip(first..) {
-            let segment = SegmentNumber::new(number);
+            let segment = super::number(number);
             assert_eq!(bench.commit(&[row]), CommitOutcome::Committed { segment });
         }
         let pool = bench.pool.clone();
@@ -234,7 +237,7 @@ fn commit_at_once(config: SpoolConfig, batches: Vec<Batch>) -> Vec<CommitOutcome
         exchange.submit(batch);
     }
     exchange.finish();
-    let (committer, keeper) = Committer::new(spool, exchange.clone(), b"frozen".to_vec(), sender, 1);
+    let (committer, keeper) = Committer::new(spool, exchange.clone(), sender, 1);
     run(committer, keeper);
     let returned: Vec<_> = std::iter::from_fn(|| exchange.take()).collect();
     let order: Vec<u64> = returned.iter().map(|returned| returned.batch.sequence.get()).collect();
@@ -252,7 +255,8 @@ pub(super) fn keyed(key: &[u8], body: &[u8], rows: &[&str]) -> Batch {
 #[test]
 fn a_disk_that_is_full_at_a_seal_is_said_to_be_full() {
     let disk = FaultyDisk::new(1);
-    let config = SpoolConfig { dir: "/disk/spool".into(), batch_rows: 2, ..config(Path::new("/")) };
+    let config =
+        with(SpoolConfig { dir: "/disk/spool".into(), ..config(Path::new("/")) }, |table| table.batch_rows = 2);
     let mut bench = Bench::start_on(Arc::new(disk.clone()), config, 1);
     let with_key = |key: &[u8], row| {
         let mut batch = keyed(key, b"body", &[row]);
@@ -262,7 +266,7 @@ fn a_disk_that_is_full_at_a_seal_is_said_to_be_full() {
     assert!(matches!(bench.commit_batch(with_key(b"a", "a")), CommitOutcome::Committed { .. }));
     // The next segment is made while the first is written.
     let made = |(name, _): &(String, Vec<u8>)| name == "00000000000000000002.segment";
-    while !disk.files_in(Path::new("/disk/spool/t")).iter().any(made) {
+    while !disk.files_in(Path::new("/disk/spool/log")).iter().any(made) {
         thread::yield_now();
     }
     disk.fill(true);
@@ -284,7 +288,7 @@ fn a_disk_that_is_full_at_a_seal_is_said_to_be_full() {
 #[test]
 fn a_seal_that_succeeds_after_a_failure_says_that_events_are_taken_again() {
     let folder = tempfile::tempdir().unwrap();
-    let config = SpoolConfig { batch_rows: 1, ..config(folder.path()) };
+    let config = with(config(folder.path()), |table| table.batch_rows = 1);
     let keys = config.dir.join("keys");
     let mut bench = Bench::start(config, 1);
     fs::remove_dir(&keys).unwrap();
@@ -338,15 +342,15 @@ fn a_repeat_within_a_group_shares_the_outcome_of_the_original() {
     let refused = CommitOutcome::Refused(CommitRefusal::SpoolFull);
     let full = SpoolConfig { spool_bytes_max: 0, ..config(folder.path()) };
     assert_eq!(commit_at_once(full, batches()), [refused; 6]);
-    let stored = CommitOutcome::Committed { segment: SegmentNumber::new(1) };
+    let stored = CommitOutcome::Committed { segment: number(1) };
     let repeated = |accepted| CommitOutcome::Repeated {
         summary: Summary { accepted, rejected: 0, refused: false },
-        segment: Some(SegmentNumber::new(1)),
+        segment: Some(number(1)),
     };
     let expected = [stored, stored, repeated(1), CommitOutcome::KeyReused, stored, repeated(0)];
     assert_eq!(commit_at_once(config(folder.path()), batches()), expected);
     // The committer has sealed the segment at its end, so the key now comes from the log.
-    let expected = [repeated(1), CommitOutcome::Committed { segment: SegmentNumber::new(2) }, repeated(1)];
+    let expected = [repeated(1), CommitOutcome::Committed { segment: number(2) }, repeated(1)];
     assert_eq!(commit_at_once(config(folder.path()), batches())[..3], expected);
     let (_spool, recovered) = Spool::open(config(folder.path())).unwrap();
     let rows: Vec<String> = recovered.segments.iter().map(|segment| contents(segment).unwrap().0).collect();
@@ -386,7 +390,7 @@ fn a_group_ends_where_the_schema_changes() {
     let exchange = Arc::new(TestExchange::default());
     let (sender, sealed) = unbounded();
     let (spool, _) = Spool::open(config(folder.path())).unwrap();
-    let (committer, keeper) = Committer::new(spool, exchange.clone(), b"1".to_vec(), sender, 1);
+    let (committer, keeper) = Committer::new(spool, exchange.clone(), sender, 1);
     // All batches are queued at once: with one schema they would be one group.
     let all = [("1", "a"), ("1", "b"), ("2", "c"), ("2", "d"), ("1", "e"), ("2", "f"), ("2", "g")];
     for (sequence, (frozen, row)) in (1..).zip(all) {
@@ -413,21 +417,21 @@ fn commit_and_hold(bench: &mut Bench, frozen: &[u8], row: &str, cause: Cause) {
     bench.commit_as(frozen, &[row]);
     let sealed = bench.next_sealed();
     assert_eq!(contents(&sealed).unwrap().0, row);
-    bench.metrics.held.hold(sealed.number(), "a reason".into(), cause);
+    bench.metrics.held.hold(sealed.number(), sealed.table(), "a reason".into(), cause);
 }
 
 #[test]
 fn while_the_table_takes_nothing_age_seals_two_segments_and_no_more() {
     for inserters in [1, 2] {
         let folder = tempfile::tempdir().unwrap();
-        let config = SpoolConfig { batch_age: Duration::from_millis(20), ..config(folder.path()) };
+        let config = with(config(folder.path()), |table| table.batch_age = Duration::from_millis(20));
         let mut bench = Bench::start(config, inserters);
         commit_and_hold(&mut bench, b"frozen", "a", Cause::Table);
         commit_and_hold(&mut bench, b"frozen", "b", Cause::Table);
         bench.commit(&["c"]);
         assert!(bench.sealed.recv_timeout(Duration::from_millis(300)).is_err(), "sealed while nothing gets through");
         bench.commit(&["d"]);
-        bench.metrics.held.got_through();
+        bench.metrics.held.got_through(TableIndex::default());
         assert_eq!(contents(&bench.next_sealed()).unwrap().0, "cd");
     }
 }
@@ -435,15 +439,15 @@ fn while_the_table_takes_nothing_age_seals_two_segments_and_no_more() {
 #[test]
 fn a_thousand_segments_that_are_held_leave_the_next_one_its_age_and_little_of_the_disk() {
     let folder = tempfile::tempdir().unwrap();
-    let config = SpoolConfig { batch_age: Duration::from_millis(1), ..config(folder.path()) };
-    let bytes = 1001 * (config.batch_bytes + crate::limits::SEGMENT_BLOCKS_BYTES);
+    let config = with(config(folder.path()), |table| table.batch_age = Duration::from_millis(1));
+    let bytes = 1001 * (config.tables[0].batch_bytes + crate::limits::SEGMENT_BLOCKS_BYTES);
     let mut bench = Bench::start(SpoolConfig { spool_bytes_max: bytes / 2, ..config }, 1);
     for index in 0..1000 {
         bench.commit(&["a"]);
         let sealed = bench.next_sealed();
         match index % 2 {
-            0 => drop(bench.metrics.held.hold(sealed.number(), "a reason".into(), Cause::Own)),
-            _ => bench.metrics.held.retry(sealed.number(), Cause::Own),
+            0 => drop(bench.metrics.held.hold(sealed.number(), sealed.table(), "a reason".into(), Cause::Own)),
+            _ => bench.metrics.held.retry(sealed.number(), sealed.table(), Cause::Own),
         }
         bench.pool.trim(&sealed);
     }
@@ -454,7 +458,7 @@ fn a_thousand_segments_that_are_held_leave_the_next_one_its_age_and_little_of_th
 #[test]
 fn held_segments_of_older_columns_do_not_keep_younger_events_waiting() {
     let folder = tempfile::tempdir().unwrap();
-    let config = SpoolConfig { batch_age: Duration::from_millis(20), ..config(folder.path()) };
+    let config = with(config(folder.path()), |table| table.batch_age = Duration::from_millis(20));
     let mut bench = Bench::start(config, 1);
     for row in ["a", "b"] {
         commit_and_hold(&mut bench, b"old", row, Cause::Table);
@@ -465,7 +469,7 @@ fn held_segments_of_older_columns_do_not_keep_younger_events_waiting() {
     bench.commit_as(b"new", &["d"]);
     let flipped = bench.next_sealed();
     assert_eq!(contents(&flipped).unwrap().0, "c");
-    bench.metrics.held.hold(flipped.number(), "a reason".into(), Cause::Table);
+    bench.metrics.held.hold(flipped.number(), flipped.table(), "a reason".into(), Cause::Table);
     assert_eq!(contents(&bench.next_sealed()).unwrap().0, "d");
     assert_eq!(bench.metrics.outstanding(), 4);
 }

@@ -3,7 +3,7 @@
 //! - In a frame of a sealed segment: that frame, whatever becomes of the others.
 //! - In a frame of an unsealed one: that frame, too. If no later frame says that it was on the disk,
 //!   those behind it as well, and unnoticed: to the next start they are a torn tail.
-//! - In an identity: nothing, there is a copy. In the seal of what was sent: nothing while all frames are
+//! - In an identity or a schema: nothing, there is a copy. In the seal of what was sent: nothing while all frames are
 //!   whole, else the segment is set aside, whole.
 //! - In any other seal: nothing. But without its seal a frame that was
 //!   damaged before may be a torn tail.
@@ -19,7 +19,7 @@ use super::faulty::FaultyDisk;
 use super::model::{Model, Section, batches_of};
 use crate::batch;
 use crate::batch::identity::Id;
-use crate::spool::block::{BLOCK, Identity, Seal, frames_start};
+use crate::spool::block::{BLOCK, Identity, Seal, Seals};
 use crate::spool::frame::{FramePlace, HEADER, Header, MAGIC};
 use crate::spool::journal::BlockId;
 
@@ -40,12 +40,12 @@ pub(super) fn flip(
     let Some(segment) = Segment::parse(bytes) else { return };
     let Segment { identity, identity_len, sealed_frames, frames } = segment;
     let is_sealed = sealed_frames.is_some();
-    let (all, none, is_sent) = (0..frames.len(), 0..0, was_sent(identity.block_id()));
+    let (all, none, is_sent) = (0..frames.len(), 0..0, was_sent(identity.block_id(0)));
     let (first, len, hit, is_sealed) = match chance.below(5) {
         0 => (0, 60, none, true),
         1 => {
             let is_lost = is_sent && sealed_frames != Some(frames.len());
-            (identity_len, 84, if is_lost { all } else { none }, is_sent)
+            (identity_len, 116, if is_lost { all } else { none }, is_sent)
         }
         _ if frames.is_empty() => return,
         _ => {
@@ -161,12 +161,18 @@ impl Segment {
         let mut halves = (0..bytes.len()).step_by(BLOCK);
         let identity = halves.find_map(|at| Identity::decode(&bytes[at..]))?;
         let identity_len = identity.encode().len();
-        let seal = Seal::decode(&bytes[identity_len..], identity.epoch, identity.number);
-        let start = frames_start(identity_len as u64) as usize;
-        let end = seal.map_or(bytes.len(), |seal| seal.end as usize);
+        let seal = if identity.is_of_one_block() {
+            let seal = Seal::decode(&bytes[identity_len..], identity.epoch, identity.number);
+            seal.map(|seal| (seal.end as usize, seal.frames as usize))
+        } else {
+            let seals = Seals::decode(&bytes[identity_len..], identity.epoch, identity.number);
+            seals.map(|seals| (seals.end as usize, seals.frames as usize))
+        };
+        let start = identity.frames_start(identity_len as u64) as usize;
+        let end = seal.map_or(bytes.len(), |(end, _)| end);
         let places = memchr::memmem::find_iter(bytes, MAGIC).filter(|offset| (start..end).contains(offset));
         let frames = places.filter_map(|offset| Frame::parse(bytes, &identity, offset)).collect();
-        let sealed_frames = seal.map(|seal| seal.frames as usize);
+        let sealed_frames = seal.map(|(_, frames)| frames);
         Some(Self { identity, identity_len, sealed_frames, frames })
     }
 }
@@ -180,6 +186,9 @@ impl Frame {
         // A frame that is damaged already can't be lost again.
         if batch::checksum(rows, rest, None, &[]) != header.checksum {
             return None;
+        }
+        if header.is_schema {
+            return Some(Self { offset, header, batches: Vec::new() });
         }
         let mut batches = batches_of(Section::Rows, rows);
         batches.extend(batches_of(Section::Rejected, &rest[..header.rejected_bytes as usize]));

@@ -51,7 +51,7 @@ fn a_frame_of_a_refused_batch_is_not_found_by_the_next_process() {
         let mut segment = write_segment(&spool, 1, None, &[batch(&["stored"], &[])]);
         let refused = [batch(&["refused"], &[]), batch(&["as well"], &[])];
         disk.plan(1, Fault::ShortThenFails);
-        if segment.append(refused.iter(), &mut Vec::new()).is_ok() {
+        if segment.append(refused.iter(), &mut Scratch::default()).is_ok() {
             continue;
         }
         failed += 1;
@@ -69,7 +69,7 @@ fn an_attempt_after_a_record_that_could_not_be_written_is_known_to_the_next_proc
         let mut disk = FaultyDisk::new(seed);
         let (mut spool, _) = open(&disk).unwrap();
         let segment = write_segment(&spool, 1, None, &[batch(&["row"], &[])]);
-        let mut segment = segment.seal(&mut spool.logs).map_err(|_| ()).unwrap();
+        let mut segment = segment.seal(&mut spool.logs).map_err(|_| ()).unwrap().remove(0);
         segment.begin_attempt("window", SegmentNumber::new(1)).unwrap();
         // A part of the record is written, which may be all that matters of it.
         disk.plan(1, Fault::ShortThenFails);
@@ -94,7 +94,7 @@ fn a_cut_that_could_not_be_written_is_unknown_to_whoever_sends_the_segment() {
         let mut disk = FaultyDisk::new(seed);
         let (mut spool, _) = open(&disk).unwrap();
         let segment = write_segment(&spool, 1, None, &[batch(&["row"], &[])]);
-        let mut segment = segment.seal(&mut spool.logs).map_err(|_| ()).unwrap();
+        let mut segment = segment.seal(&mut spool.logs).map_err(|_| ()).unwrap().remove(0);
         let piece = Piece { first: 0, rows: 1, offset: 0, bytes: 3, state: PieceState::Waiting };
         disk.plan(nth, Fault::Fails);
         let is_cut = segment.cut_into(vec![piece]).is_ok();
@@ -148,11 +148,11 @@ fn a_recycled_file_counts_until_it_is_gone() {
             disk.create(&free).unwrap().reserve(len).unwrap();
             spool.metrics.occupy(len);
             disk.plan(nth, Fault::Fails);
-            if OpenSegment::create(&spool.layout, SegmentNumber::new(1), b"frozen", 4096, Some((&free, len))).is_ok() {
+            if OpenSegment::create(&spool.layout, SegmentNumber::new(1), 4096, Some((&free, len))).is_ok() {
                 continue;
             }
             spool.pool.give_up(SegmentNumber::new(1), &free, len);
-            let names = [spool.layout.table_dir().to_owned(), spool.layout.free_dir()];
+            let names = [spool.layout.folder().to_owned(), spool.layout.free_dir()];
             let files = names
                 .iter()
                 .flat_map(|folder| disk.files_in(folder))

@@ -20,7 +20,7 @@ impl Meeting {
         let folder = tempfile::tempdir().unwrap();
         let (spool, _) = Spool::open(config(folder.path())).unwrap();
         let frozen: Arc<[u8]> = b"frozen"[..].into();
-        Self { shelf: Shelf::new(frozen.clone()), frozen, spool, _folder: folder }
+        Self { shelf: Shelf::new(), frozen, spool, _folder: folder }
     }
 
     fn segment(&self, number: u64) -> OpenSegment {
@@ -28,7 +28,7 @@ impl Meeting {
     }
 
     fn take(&self) -> Option<Result<OpenSegment, CommitRefusal>> {
-        match self.shelf.take(&self.frozen) {
+        match self.shelf.take() {
             Next::Segment(open, _) => Some(Ok(*open)),
             Next::Refused(refusal) => Some(Err(refusal)),
             Next::NotYet => None,
@@ -42,7 +42,7 @@ fn an_answer_that_nobody_waits_for_is_not_that_to_the_next_question() {
     assert!(meeting.take().is_none());
     // In one turn the keeper makes the next segment and fails to seal another.
     let Errands { make, .. } = meeting.shelf.errands();
-    assert!(make.is_some());
+    assert!(make);
     meeting.shelf.put(meeting.segment(1), None);
     assert!(!meeting.shelf.refuse(CommitRefusal::DiskFull), "events are taken");
     let open = meeting.take().unwrap().unwrap();
@@ -58,7 +58,7 @@ fn a_segment_that_was_being_made_when_a_write_failed_is_not_used() {
     let meeting = Meeting::new();
     meeting.shelf.put(meeting.segment(1), None);
     let open = meeting.take().unwrap().unwrap();
-    assert!(meeting.shelf.errands().make.is_some());
+    assert!(meeting.shelf.errands().make);
     meeting.shelf.hand_over(open, Some(CommitRefusal::WriteFailed));
     meeting.shelf.put(meeting.segment(2), None);
     assert!(meeting.take().is_none());
@@ -76,7 +76,10 @@ fn whatever_disk_and_table_do_every_batch_is_answered_and_what_is_committed_is_s
         let (disk, mut chance) = (FaultyDisk::new(seed), Chance::new(seed));
         let durability = *chance.pick(&[Durability::Sync, Durability::Written]);
         let dir = "/disk/spool".into();
-        let config = SpoolConfig { dir, durability, batch_rows: 3, batch_bytes: 4096, ..config(Path::new("/")) };
+        let config = with(SpoolConfig { dir, durability, ..config(Path::new("/")) }, |table| {
+            table.batch_rows = 3;
+            table.batch_bytes = 4096;
+        });
         let mut bench = Bench::start_on(Arc::new(disk.clone()), config, 1);
         let (mut expected, mut frozen): (_, &[u8]) = (String::new(), b"frozen");
         for count in 0..60 {

@@ -19,29 +19,50 @@ use crate::batch::SegmentNumber;
 use std::fs;
 
 use super::layout::FileKind;
-use super::segment::OpenSegment;
+use super::segment::{OpenSegment, Scratch};
 use super::*;
-use crate::batch::Batch;
+use crate::batch::{Batch, BlockNumber};
 
 /// Settings of a spool that never seals by rows, bytes or age.
 fn config(dir: &Path) -> SpoolConfig {
     SpoolConfig {
         dir: dir.join("spool"),
-        table: "t".into(),
+        tables: vec![table("t")],
         node_id: Some("node".into()),
         spool_bytes_max: 1 << 30,
         disk_free_min: 1,
+        durability: Durability::Sync,
+        idempotency_keys_max: 1000,
+        dedup_values_max: 1000,
+    }
+}
+
+/// A table that never seals by rows, bytes or age.
+fn table(label: &str) -> SpoolTable {
+    SpoolTable {
+        label: label.into(),
         batch_rows: 1000,
         batch_bytes: 64 << 10,
         batch_age: Duration::from_secs(3600),
-        durability: Durability::Sync,
-        idempotency_keys_max: 1000,
-        dedup_values_max: Some(1000),
+        has_identities: true,
+        bytes_max: None,
     }
+}
+
+/// The settings with a change of every table's.
+fn with(mut config: SpoolConfig, change: impl Fn(&mut SpoolTable)) -> SpoolConfig {
+    config.tables.iter_mut().for_each(change);
+    config
+}
+
+/// The number of the first block of a segment.
+fn number(segment: u64) -> BlockNumber {
+    BlockNumber::first(SegmentNumber::new(segment))
 }
 
 fn batch(rows: &[&str], rejected: &[&str]) -> Batch {
     let mut batch = Batch::new(0);
+    batch.frozen = b"frozen"[..].into();
     for (section, texts) in [(&mut batch.rows, rows), (&mut batch.rejected, rejected)] {
         for text in texts {
             section.bytes.extend_from_slice(text.as_bytes());
@@ -68,10 +89,10 @@ fn contents(segment: &SealedSegment) -> io::Result<(String, String)> {
 
 /// Opens a segment in a spool's folder and appends these batches, each synced before the next.
 fn write_segment(spool: &Spool, number: u64, recycled: Option<(&Path, u64)>, batches: &[Batch]) -> OpenSegment {
-    let mut open = OpenSegment::create(&spool.layout, SegmentNumber::new(number), b"frozen", 4096, recycled).unwrap();
-    let mut headers = Vec::new();
+    let mut open = OpenSegment::create(&spool.layout, SegmentNumber::new(number), 4096, recycled).unwrap();
+    let mut scratch = Scratch::default();
     for batch in batches {
-        open.append(std::iter::once(batch), &mut headers).unwrap();
+        open.append(std::iter::once(batch), &mut scratch).unwrap();
         open.sync().unwrap();
     }
     open
@@ -84,7 +105,7 @@ fn three_frames(dir: &Path) -> (Vec<u8>, [usize; 3]) {
     let mut ends = [0; 3];
     for (count, end) in (1..).zip(&mut ends) {
         let open = write_segment(&spool, 1, None, &batches[..count]);
-        *end = open.totals.end as usize;
+        *end = open.end as usize;
     }
     let bytes = fs::read(spool.layout.path(SegmentNumber::new(1), FileKind::Segment)).unwrap();
     (bytes, ends)
@@ -93,7 +114,7 @@ fn three_frames(dir: &Path) -> (Vec<u8>, [usize; 3]) {
 /// Recovers a folder whose only segment has these bytes.
 fn recover(bytes: &[u8], name: &str) -> (tempfile::TempDir, Spool, Vec<SealedSegment>) {
     let folder = tempfile::tempdir().unwrap();
-    let table_dir = folder.path().join("spool/t");
+    let table_dir = folder.path().join("spool/log");
     fs::create_dir_all(&table_dir).unwrap();
     fs::write(table_dir.join(name), bytes).unwrap();
     let (spool, recovered) = Spool::open(config(folder.path())).unwrap();

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::batch::identity::{RequestKey, Summary, of_event, of_request};
-use crate::batch::{Epoch, Position, SegmentNumber};
+use crate::batch::{BlockNumber, Epoch, Position, SegmentNumber};
 use crate::spool::frame::{FramePlace, HEADER, Header};
 use crate::spool::repeats::OutcomeRule;
 
@@ -80,15 +80,15 @@ fn a_frame_is_damaged_when_the_durable_mark_of_any_later_frame_covers_it() {
     let folder = tempfile::tempdir().unwrap();
     let (spool, _) = Spool::open(config(folder.path())).unwrap();
     let path = spool.layout.path(SegmentNumber::new(1), FileKind::Segment);
-    let mut open = OpenSegment::create(&spool.layout, SegmentNumber::new(1), b"frozen", 4096, None).unwrap();
+    let mut open = OpenSegment::create(&spool.layout, SegmentNumber::new(1), 4096, None).unwrap();
     let (second, third) = (batch(&["second"], &[]), batch(&["third"], &[]));
-    open.append(std::iter::once(&batch(&["first"], &[])), &mut Vec::new()).unwrap();
+    open.append(std::iter::once(&batch(&["first"], &[])), &mut Scratch::default()).unwrap();
     open.sync().unwrap();
-    let begins = open.totals.end as usize;
+    let begins = open.end as usize;
     // One group: the third frame was written before the second was on the disk.
-    open.append([&second, &third].into_iter(), &mut Vec::new()).unwrap();
+    open.append([&second, &third].into_iter(), &mut Scratch::default()).unwrap();
     open.sync().unwrap();
-    open.append(std::iter::once(&batch(&["fourth"], &[])), &mut Vec::new()).unwrap();
+    open.append(std::iter::once(&batch(&["fourth"], &[])), &mut Scratch::default()).unwrap();
     let mut bytes = fs::read(path).unwrap();
     bytes[begins + HEADER] ^= 1;
     let (_folder, spool, segments) = recover(&bytes, NAME);
@@ -105,7 +105,7 @@ fn frames_of_the_segment_that_a_recycled_file_held_before_do_not_come_back() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool, _) = Spool::open(config(folder.path())).unwrap();
     let old = [batch(&["old1"], &[]), batch(&["old2"], &[]), batch(&["old3"], &[])];
-    write_segment(&spool, 1, None, &old).seal(&mut spool.logs).map_err(|_| ()).unwrap();
+    write_segment(&spool, 1, None, &old).seal(&mut spool.logs).map_err(|_| ()).unwrap().remove(0);
     let path = spool.layout.path(SegmentNumber::new(1), FileKind::Segment);
     let len = fs::metadata(&path).unwrap().len();
     // As long as the old first frame, so that the old second one follows without a seam.
@@ -121,7 +121,7 @@ fn sealed_segments_keep_their_token_and_what_is_known_of_them() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool, _) = Spool::open(config(folder.path())).unwrap();
     let open = write_segment(&spool, 7, None, &[batch(&["a"], &["b"])]);
-    let mut sealed = open.seal(&mut spool.logs).map_err(|_| ()).unwrap();
+    let mut sealed = open.seal(&mut spool.logs).map_err(|_| ()).unwrap().remove(0);
     let token = sealed.token();
     sealed.begin_attempt("a window", SegmentNumber::new(9)).unwrap();
     drop((spool, sealed));
@@ -142,7 +142,7 @@ fn sealed_segments_keep_their_token_and_what_is_known_of_them() {
     assert_eq!(contents(&segment).unwrap(), ("a".into(), "b".into()));
     spool.pool().retire(&segment).unwrap();
     assert_eq!((spool.metrics().spooled_rows(), spool.metrics().spooled_rejected()), (0, 0));
-    assert!(files(spool.layout.table_dir()).is_empty());
+    assert!(files(spool.layout.folder()).is_empty());
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn an_interrupted_recovery_doubles_nothing() {
     let (bytes, _) = three_frames(folder.path());
     let (folder, spool, segments) = recover(&bytes, NAME);
     drop((spool, segments));
-    let table_dir = folder.path().join("spool/t");
+    let table_dir = folder.path().join("spool/log");
     // The copy was complete, and had not yet taken the original's place.
     fs::rename(table_dir.join(NAME), table_dir.join("00000000000000000001.copy")).unwrap();
     fs::write(table_dir.join(NAME), &bytes).unwrap();
@@ -180,8 +180,8 @@ fn a_sealed_segment_that_changed_is_not_streamed() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool, _) = Spool::open(config(folder.path())).unwrap();
     let open = write_segment(&spool, 1, None, &[batch(&["first"], &[]), batch(&["second"], &[])]);
-    let end = open.totals.end as usize;
-    let sealed = open.seal(&mut spool.logs).map_err(|_| ()).unwrap();
+    let end = open.end as usize;
+    let sealed = open.seal(&mut spool.logs).map_err(|_| ()).unwrap().remove(0);
     let path = spool.layout.path(SegmentNumber::new(1), FileKind::Segment);
     let bytes = fs::read(&path).unwrap();
     let second = end - HEADER - 6;
@@ -228,7 +228,7 @@ fn whatever_byte_of_an_identity_has_changed_nothing_is_lost() {
         let (folder, spool, segments) = recover(&changed, NAME);
         assert_eq!(contents(&segments[0]).unwrap(), ("onetwodeux".into(), "badworse".into()));
         assert!(files(&spool.layout.damaged_dir()).is_empty());
-        let written = fs::read(folder.path().join("spool/t").join(NAME)).unwrap();
+        let written = fs::read(folder.path().join("spool/log").join(NAME)).unwrap();
         assert_eq!(written[..2 * block::BLOCK], bytes[..2 * block::BLOCK], "it is whole again");
     }
 }
@@ -239,10 +239,10 @@ fn a_renamed_segment_gets_its_name_back_and_a_second_one_of_its_number_is_set_as
     for name in ["00000000000000000009.segment", "1.segment", "old.segment", "99999999999999999999.segment"] {
         let (folder, spool, segments) = recover(&bytes, name);
         assert_eq!(contents(&segments[0]).unwrap(), ("onetwodeux".into(), "badworse".into()), "{name}");
-        assert_eq!(segments[0].number(), SegmentNumber::new(1));
+        assert_eq!(segments[0].number(), BlockNumber::first(SegmentNumber::new(1)));
         let token = segments[0].token();
         drop((spool, segments));
-        let table_dir = folder.path().join("spool/t");
+        let table_dir = folder.path().join("spool/log");
         fs::copy(table_dir.join(NAME), table_dir.join(name)).unwrap();
         let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
         let tokens: Vec<_> = recovered.segments.iter().map(SealedSegment::token).collect();
@@ -256,7 +256,7 @@ fn folders_and_links_with_the_names_of_segments_do_not_stop_a_start() {
     let names = ["segment", "sent", "copy", "new", "cut"].map(|ending| format!("00000000000000000003.{ending}"));
     let folder = tempfile::tempdir().unwrap();
     let (bytes, _) = three_frames(tempfile::tempdir().unwrap().path());
-    let table_dir = folder.path().join("spool/t");
+    let table_dir = folder.path().join("spool/log");
     fs::create_dir_all(table_dir.join("free/00000000000000000001.free")).unwrap();
     fs::create_dir_all(table_dir.join("seen/2026-11-24T21.log")).unwrap();
     fs::write(table_dir.join(NAME), &bytes).unwrap();
@@ -268,7 +268,7 @@ fn folders_and_links_with_the_names_of_segments_do_not_stop_a_start() {
         let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
         assert_eq!(contents(&recovered.segments[0]).unwrap(), ("onetwodeux".into(), "badworse".into()));
         assert_eq!(spool.metrics().damaged(), damaged);
-        assert_eq!(files(spool.layout.table_dir()), [NAME]);
+        assert_eq!(files(spool.layout.folder()), [NAME]);
     }
 }
 
@@ -277,7 +277,7 @@ fn a_seal_that_is_damaged_after_something_was_sent_is_written_again() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool, _) = Spool::open(config(folder.path())).unwrap();
     let batches = [batch(&["a"], &["b"]), batch(&["c"], &[])];
-    let mut sealed = write_segment(&spool, 1, None, &batches).seal(&mut spool.logs).map_err(|_| ()).unwrap();
+    let mut sealed = write_segment(&spool, 1, None, &batches).seal(&mut spool.logs).map_err(|_| ()).unwrap().remove(0);
     let token = sealed.token();
     sealed.begin_attempt("a window", SegmentNumber::new(1)).unwrap();
     let path = sealed.path().to_owned();
@@ -340,7 +340,7 @@ fn identities_in_an_unsealed_segment_are_known_after_a_crash_and_those_that_were
     let folder = tempfile::tempdir().unwrap();
     let (spool, _) = Spool::open(config(folder.path())).unwrap();
     let open = write_segment(&spool, 1, None, &[keyed("one"), batch(&["plain"], &[]), keyed("two")]);
-    let end = open.totals.end as usize;
+    let end = open.end as usize;
     let bytes = fs::read(spool.layout.path(SegmentNumber::new(1), FileKind::Segment)).unwrap();
     drop(spool);
     for (len, known) in [(end, [true, true]), (end - 1, [true, false])] {
@@ -350,7 +350,7 @@ fn identities_in_an_unsealed_segment_are_known_after_a_crash_and_those_that_were
             let events = ["one", "two"].map(|name| {
                 let mut batch = keyed(name);
                 batch.key = None;
-                spool.repeats.begin(&mut batch, SegmentNumber::new(9)) != OutcomeRule::OfGroup
+                spool.repeats.begin(&mut batch, BlockNumber::first(SegmentNumber::new(9))) != OutcomeRule::OfGroup
             });
             spool.repeats.refused();
             assert_eq!(requests, events);
@@ -375,7 +375,7 @@ fn a_segment_of_another_version_stops_the_start_and_stays_where_it_is() {
     identity.version = 1;
     let older = [identity.encode(), bytes[block::BLOCK..].to_vec()].concat();
     let folder = tempfile::tempdir().unwrap();
-    let table_dir = folder.path().join("spool/t");
+    let table_dir = folder.path().join("spool/log");
     fs::create_dir_all(&table_dir).unwrap();
     fs::write(table_dir.join(NAME), &older).unwrap();
     let error = Spool::open(config(folder.path())).err().unwrap().to_string();

@@ -3,7 +3,7 @@
 use super::faulty::{End, Fault, FaultyDisk};
 use super::*;
 use crate::batch::Batch;
-use crate::batch::SegmentNumber;
+use crate::batch::{BlockNumber, SegmentNumber};
 use crate::spool::frame::HEADER;
 use crate::spool::ledger::Events;
 
@@ -42,8 +42,8 @@ fn events(frames: &[(&[&str], &[&str])]) -> Events {
 /// Opens a segment and appends these batches as one group: no frame has a durable mark for another,
 /// only the seal proves that they were synced.
 fn one_group(spool: &Spool, batches: &[Batch]) -> OpenSegment {
-    let mut open = OpenSegment::create(&spool.layout, SegmentNumber::new(1), b"frozen", 4096, None).unwrap();
-    open.append(batches.iter(), &mut Vec::new()).unwrap();
+    let mut open = OpenSegment::create(&spool.layout, SegmentNumber::new(1), 4096, None).unwrap();
+    open.append(batches.iter(), &mut Scratch::default()).unwrap();
     open
 }
 
@@ -52,21 +52,21 @@ fn sealed(frames: &[(&[&str], &[&str])]) -> (tempfile::TempDir, Vec<u8>) {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool, _) = Spool::open(config(folder.path())).unwrap();
     let batches: Vec<Batch> = frames.iter().map(|(rows, rejected)| batch(rows, rejected)).collect();
-    one_group(&spool, &batches).seal(&mut spool.logs).map_err(|_| ()).unwrap();
+    one_group(&spool, &batches).seal(&mut spool.logs).map_err(|_| ()).unwrap().remove(0);
     let bytes = fs::read(spool.layout.path(SegmentNumber::new(1), FileKind::Segment)).unwrap();
     (folder, bytes)
 }
 
 /// Overwrites the segment with these bytes, and recovers the folder.
 fn start_with(folder: &Path, bytes: &[u8]) -> (Spool, SealedSegment) {
-    let _ = fs::remove_file(folder.join("spool/t/damaged").join(NAME));
+    let _ = fs::remove_file(folder.join("spool/damaged").join(NAME));
     // With the journal of before anything was sent.
     for name in ["0", "1"] {
         let (journal, kept) = (folder.join("spool/state").join(name), folder.join(name));
         let (from, to) = if kept.exists() { (kept, journal) } else { (journal, kept) };
         fs::copy(from, to).unwrap();
     }
-    fs::write(folder.join("spool/t").join(NAME), bytes).unwrap();
+    fs::write(folder.join("spool/log").join(NAME), bytes).unwrap();
     let (spool, mut recovered) = Spool::open(config(folder)).unwrap();
     (spool, recovered.segments.remove(0))
 }
@@ -97,7 +97,11 @@ fn whichever_byte_has_changed_only_its_frame_is_missing() {
         assert_eq!(salvaged.missing, events(&FRAMES[lost..=lost]), "byte {at}");
         let left = salvaged.segment.unwrap();
         assert_eq!(contents(&left).unwrap(), without(lost), "byte {at}");
-        assert!(left.token() != token && left.open_attempt().is_none() && left.number() == SegmentNumber::new(1));
+        assert!(
+            left.token() != token
+                && left.open_attempt().is_none()
+                && left.number() == BlockNumber::first(SegmentNumber::new(1))
+        );
         let metrics = spool.metrics();
         let ledger = metrics.ledger();
         assert!(ledger.balances() && metrics.damaged() == 1 && metrics.outstanding() == 1, "{ledger:?}");
@@ -105,7 +109,7 @@ fn whichever_byte_has_changed_only_its_frame_is_missing() {
             (ledger.rows.set_aside, ledger.rejected.set_aside),
             (salvaged.missing.rows, salvaged.missing.rejected)
         );
-        let folders = [spool.layout.table_dir().to_owned(), spool.layout.damaged_dir()];
+        let folders = [spool.layout.folder().to_owned(), spool.layout.damaged_dir()];
         let bytes_there = folders.iter().flat_map(|dir| files(dir).into_iter().map(|name| dir.join(name)));
         let bytes_there: u64 = bytes_there.map(|path| fs::metadata(path).unwrap().len()).sum();
         assert_eq!(metrics.spool_bytes(), bytes_there);
@@ -117,7 +121,7 @@ fn whichever_byte_has_changed_only_its_frame_is_missing() {
             let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
             let [left] = &recovered.segments[..] else { panic!("{recovered:?}") };
             assert_eq!((left.token(), contents(left).unwrap()), (token.clone(), without(lost)));
-            assert_eq!(files(spool.layout.table_dir()), [NAME]);
+            assert_eq!(files(spool.layout.folder()), [NAME]);
             assert_eq!(files(&spool.layout.damaged_dir()), [NAME]);
         }
     }
@@ -158,7 +162,7 @@ fn a_segment_without_a_readable_frame_leaves_only_its_original() {
     assert!(ledger.balances(), "{ledger:?}");
     assert_eq!((ledger.rows.set_aside, ledger.rejected.set_aside, ledger.rows.spooled), (2, 1, 0));
     assert_eq!((spool.metrics().outstanding(), spool.metrics().damaged()), (0, 1));
-    assert_eq!((files(spool.layout.table_dir()), files(&spool.layout.damaged_dir())), (vec![], vec![NAME.to_owned()]));
+    assert_eq!((files(spool.layout.folder()), files(&spool.layout.damaged_dir())), (vec![], vec![NAME.to_owned()]));
     drop((spool, segment));
     let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
     assert!(recovered.segments.is_empty() && spool.next_number == SegmentNumber::new(2));
@@ -181,9 +185,9 @@ fn a_backup_that_is_put_back_for_a_salvaged_segment_goes_in_under_its_token() {
         }
         drop((spool, segment));
         if !keeps_one_set_aside {
-            fs::remove_file(folder.path().join("spool/t/damaged").join(NAME)).unwrap();
+            fs::remove_file(folder.path().join("spool/damaged").join(NAME)).unwrap();
         }
-        fs::write(folder.path().join("spool/t").join(NAME), &bytes).unwrap();
+        fs::write(folder.path().join("spool/log").join(NAME), &bytes).unwrap();
         let (_spool, recovered) = Spool::open(config(folder.path())).unwrap();
         assert_eq!(contents(&recovered.segments[0]).unwrap(), without(FRAMES.len()));
         assert_eq!(recovered.segments[0].token(), token);
@@ -198,7 +202,7 @@ fn a_backup_that_is_put_back_for_an_unreadable_segment_goes_in_under_its_token()
     segment.use_up_token().unwrap();
     let token = segment.token();
     drop((spool, segment));
-    let path = folder.path().join("spool/t").join(NAME);
+    let path = folder.path().join("spool/log").join(NAME);
     fs::write(&path, [&[0; 2 * block::BLOCK], &bytes[2 * block::BLOCK..]].concat()).unwrap();
     for _ in 0..2 {
         let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
@@ -285,13 +289,13 @@ fn a_crash_at_any_call_loses_and_doubles_nothing_readable() {
                 let (mut spool, _) = start(&disk);
                 let batches: Vec<Batch> = FRAMES.iter().map(|(rows, rejected)| batch(rows, rejected)).collect();
                 let segment = one_group(&spool, &batches).seal(&mut spool.logs);
-                let mut segment = segment.map_err(|_| ()).unwrap();
+                let mut segment = segment.map_err(|_| ()).unwrap().remove(0);
                 segment.begin_attempt("window", SegmentNumber::new(1)).unwrap();
                 if lost > 0 {
                     segment.attempt_answered();
                 }
-                spool.metrics().sealed();
-                let in_folder = disk.files_in(spool.layout.table_dir());
+                spool.metrics().sealed(1);
+                let in_folder = disk.files_in(spool.layout.folder());
                 let (_, bytes) = in_folder.into_iter().find(|(name, _)| name == NAME).unwrap();
                 disk.flip(
                     &spool.layout.path(SegmentNumber::new(1), FileKind::Segment),
@@ -358,7 +362,7 @@ fn an_unknown_attempt_stays_open_when_the_rows_are_there() {
 #[test]
 fn what_a_spool_holds_for_another_table_is_counted() {
     let (folder, _) = sealed(&FRAMES);
-    let (spool, recovered) = Spool::open(SpoolConfig { table: "u".into(), ..config(folder.path()) }).unwrap();
+    let (spool, recovered) = Spool::open(SpoolConfig { tables: vec![table("u")], ..config(folder.path()) }).unwrap();
     assert!(recovered.segments.is_empty());
     let Events { rows, rejected } = events(&FRAMES);
     let other = OtherTable { name: "t".into(), segments: 1, events: rows + rejected };

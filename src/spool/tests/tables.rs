@@ -32,11 +32,11 @@ fn keyed(row: &str) -> Batch {
 #[test]
 fn a_table_with_the_name_of_a_file_of_the_spool_is_one_like_any_other() {
     let folder = tempfile::tempdir().unwrap();
-    let of = |table: &str| SpoolConfig { table: table.into(), node_id: None, ..config(folder.path()) };
+    let of = |label: &str| SpoolConfig { tables: vec![table(label)], node_id: None, ..config(folder.path()) };
     for (seen, table) in NAMES.into_iter().enumerate() {
         for start in 0..3 {
             let (mut spool, recovered) = Spool::open(of(table)).unwrap();
-            assert!(spool.layout.table_dir().starts_with(&of(table).dir));
+            assert!(spool.layout.folder().starts_with(&of(table).dir));
             assert!(fs::metadata(of(table).dir.join("spare")).unwrap().is_file());
             let rows: Vec<_> = recovered.segments.iter().map(|segment| contents(segment).unwrap().0).collect();
             assert_eq!(rows, vec![table; start.min(1)], "{table}");
@@ -50,7 +50,7 @@ fn a_table_with_the_name_of_a_file_of_the_spool_is_one_like_any_other() {
                 write_segment(&spool, 1, None, &[keyed(table)]);
             } else {
                 assert!(matches!(spool.repeats.rule(&keyed(table)), OutcomeRule::Fixed(_)), "{table}");
-                let found = inspect(&of(table).dir, table).unwrap();
+                let found = inspect(&of(table).dir, &[table]).unwrap();
                 assert!(matches!(&found[..], [Inspected::Sealed(_)]), "{found:?}");
             }
             spool.repeats.refused();
@@ -61,10 +61,10 @@ fn a_table_with_the_name_of_a_file_of_the_spool_is_one_like_any_other() {
 #[test]
 fn the_start_of_one_table_notices_that_the_journal_of_another_is_lost() {
     let folder = tempfile::tempdir().unwrap();
-    let of = |table: &str| SpoolConfig { table: table.into(), ..config(folder.path()) };
+    let of = |label: &str| SpoolConfig { tables: vec![table(label)], ..config(folder.path()) };
     let (mut spool, _) = Spool::open(of("t")).unwrap();
     let open = write_segment(&spool, 1, None, &[batch(&["row"], &[])]);
-    let mut segment = open.seal(&mut spool.logs).unwrap_or_else(|_| panic!("it is sealed"));
+    let mut segment = open.seal(&mut spool.logs).unwrap_or_else(|_| panic!("it is sealed")).remove(0);
     segment.begin_attempt("server", SegmentNumber::new(1)).unwrap();
     drop((spool, segment));
     fs::remove_dir_all(of("t").dir.join("state")).unwrap();

@@ -12,7 +12,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread::{self, JoinHandle};
 
 use super::*;
-use crate::batch::{CommitOutcome, CommitRefusal, Exchange, Returned, SegmentNumber};
+use crate::batch::{BlockNumber, CommitOutcome, CommitRefusal, Exchange, Returned, SegmentNumber};
 use crate::handoff::{Handoff, Lifecycle, Mailbox, Published};
 use crate::intake::budget::{BudgetLimits, ByteBudget};
 use crate::intake::health::Health;
@@ -114,7 +114,7 @@ fn plan(names: &[&str]) -> Plan {
     Plan::compile(&names.iter().map(column).collect::<Vec<_>>(), "UTC").unwrap()
 }
 
-const COMMITTED: CommitOutcome = CommitOutcome::Committed { segment: SegmentNumber::new(1) };
+const COMMITTED: CommitOutcome = CommitOutcome::Committed { segment: BlockNumber::first(SegmentNumber::new(1)) };
 
 fn post(stream: &mut TcpStream, event: &str) {
     post_to(stream, "/api/events", event);
@@ -208,14 +208,14 @@ fn a_reply_that_waits_for_an_insert_is_sent_after_its_confirmation_or_is_202() {
         post_to(&mut client, inserted, proof);
         let batch = harness.batch();
         if proof == "before" {
-            harness.shared.handoff.segment_inserted(SegmentNumber::new(segment));
+            harness.shared.handoff.segment_inserted(BlockNumber::first(SegmentNumber::new(segment)));
         }
-        harness.give_back(batch, CommitOutcome::Committed { segment: SegmentNumber::new(segment) });
+        harness.give_back(batch, CommitOutcome::Committed { segment: BlockNumber::first(SegmentNumber::new(segment)) });
         if proof == "after" {
             client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
             assert!(client.read(&mut [0]).is_err(), "a reply came before the proof");
             client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-            harness.shared.handoff.segment_inserted(SegmentNumber::new(segment));
+            harness.shared.handoff.segment_inserted(BlockNumber::first(SegmentNumber::new(segment)));
         }
         assert_eq!(status(&mut client), if proof == "never" { 202 } else { 200 }, "{proof}");
     }
@@ -224,7 +224,7 @@ fn a_reply_that_waits_for_an_insert_is_sent_after_its_confirmation_or_is_202() {
     let first = harness.batch();
     post(&mut client, "does not");
     let second = harness.batch();
-    harness.give_back(first, CommitOutcome::Committed { segment: SegmentNumber::new(8) });
+    harness.give_back(first, CommitOutcome::Committed { segment: BlockNumber::first(SegmentNumber::new(8)) });
     harness.give_back(second, COMMITTED);
     assert_eq!((status(&mut client), status(&mut client)), (202, 200));
     drop(client);

@@ -103,7 +103,7 @@ impl Left {
     /// What was sealed is there.
     fn check_all_but_open(&self, recovered: &Recovered) {
         for segment in &recovered.segments {
-            assert_eq!(self.segments[&segment.number().get()], describe(segment), "on a full disk");
+            assert_eq!(self.segments[&segment.number().segment.get()], describe(segment), "on a full disk");
         }
         let sealed = self.segments.keys().filter(|number| !OPEN.contains(number)).count();
         assert!(recovered.segments.len() >= sealed);
@@ -112,7 +112,7 @@ impl Left {
     /// The spool holds what was left, and nothing else.
     fn check(&self, spool: &mut Spool, recovered: &Recovered, context: &str) {
         let found: BTreeMap<u64, String> =
-            recovered.segments.iter().map(|segment| (segment.number().get(), describe(segment))).collect();
+            recovered.segments.iter().map(|segment| (segment.number().segment.get(), describe(segment))).collect();
         for (number, text) in &self.segments {
             assert_eq!(found.get(number), Some(text), "segment {number}: {context}");
         }
@@ -126,7 +126,7 @@ impl Left {
         for id in &self.events {
             let mut batch = batch(&["x"], &[]);
             batch.identify(*id, 0..1);
-            let rule = spool.repeats.begin(&mut batch, SegmentNumber::new(99));
+            let rule = spool.repeats.begin(&mut batch, BlockNumber::first(SegmentNumber::new(99)));
             assert!(matches!(rule, OutcomeRule::IfCommitted(_)), "{id:?}: {context}");
             spool.repeats.refused();
         }
@@ -141,7 +141,7 @@ fn bytes_of(hex: &str) -> Vec<u8> {
 /// A segment as the states describe it.
 fn describe(segment: &SealedSegment) -> String {
     let mut out = String::new();
-    let is_copied = segment.number() == SegmentNumber::new(23);
+    let is_copied = segment.number() == BlockNumber::first(SegmentNumber::new(23));
     writeln!(out, "token {}", if is_copied { "of a copy".to_owned() } else { segment.token() }).unwrap();
     writeln!(out, "frozen {:?}, created {}", String::from_utf8_lossy(segment.frozen()), segment.created_ms()).unwrap();
     let (sent, inserted) = (segment.was_sent(), segment.rows_are_inserted());
@@ -189,8 +189,9 @@ fn what_an_older_release_left_keeps_its_tokens_and_states() {
         for context in ["first start", "second start", "third start"] {
             let (mut spool, recovered) = Spool::open(config(folder.path())).unwrap();
             left.check(&mut spool, &recovered, context);
-            let names = files(spool.layout.table_dir());
-            let numbered = recovered.segments.iter().map(|segment| format!("{:020}.segment", segment.number().get()));
+            let names = files(spool.layout.folder());
+            let numbered =
+                recovered.segments.iter().map(|segment| format!("{:020}.segment", segment.number().segment.get()));
             let expected: Vec<_> = numbered.chain(["schema.json".to_owned()]).collect();
             assert_eq!(names, expected, "{context}");
         }
@@ -199,10 +200,13 @@ fn what_an_older_release_left_keeps_its_tokens_and_states() {
 
 /// What was recovered, with the segments that waited for room.
 fn with_postponed(spool: &mut Spool, mut recovered: Recovered) -> Recovered {
-    while let Some(segment) = spool.recover_postponed().unwrap() {
-        recovered.segments.push(segment);
+    loop {
+        let blocks = spool.recover_postponed().unwrap();
+        if blocks.is_empty() {
+            return recovered;
+        }
+        recovered.segments.extend(blocks);
     }
-    recovered
 }
 
 /// Starts on a disk that fails as planned, and then again. False if the plan was for later.
@@ -299,7 +303,8 @@ fn what_an_older_release_did_after_a_start_that_failed_before_the_tripwire_count
             break;
         }
         disk.restart(End::Killed);
-        let journal = journal::Journal::load(Arc::new(disk.clone()), Path::new("/spool/state"), Path::new("/spool/t"));
+        let journal =
+            journal::Journal::load(Arc::new(disk.clone()), Path::new("/spool/state"), vec!["/spool/t".into()]);
         if journal.unwrap().is_new() || disk.open(tripwire).is_ok() {
             continue;
         }
@@ -307,7 +312,11 @@ fn what_an_older_release_did_after_a_start_that_failed_before_the_tripwire_count
         // The older release has begun an attempt, and a part of the note is not on the disk.
         disk.flip(Path::new("/spool/t/00000000000000000003.sent"), 8192 + 4096 + 26, 0);
         let (_spool, recovered) = start(&disk).unwrap();
-        let third = recovered.segments.iter().find(|segment| segment.number() == SegmentNumber::new(3)).unwrap();
+        let third = recovered
+            .segments
+            .iter()
+            .find(|segment| segment.number() == BlockNumber::first(SegmentNumber::new(3)))
+            .unwrap();
         assert!(third.open_attempt().is_some_and(|open| open.server.is_empty()), "call {nth}");
     }
     assert!(reached);
@@ -318,7 +327,7 @@ fn the_tripwire_is_a_segment_that_older_releases_refuse() {
     let folder = tempfile::tempdir().unwrap();
     let (spool, _) = Spool::open(config(folder.path())).unwrap();
     let name = "00000000000000000000.segment";
-    let bytes = fs::read(spool.layout.table_dir().join(name)).unwrap();
+    let bytes = fs::read(spool.layout.folder().join(name)).unwrap();
     let (number, extension) = name.split_once('.').unwrap();
     // As those releases read it: the name, the first bytes, the checksum; then the version.
     assert_eq!((number.parse(), extension), (Ok(0), "segment"));
@@ -346,7 +355,7 @@ fn a_table_that_an_older_release_kept_in_a_folder_of_the_spool_gets_one_of_its_o
             // A start of another table, and two of this one.
             for opened in ["other", table, table] {
                 let (mut spool, recovered) =
-                    Spool::open(SpoolConfig { table: opened.into(), ..config(folder.path()) }).unwrap();
+                    Spool::open(SpoolConfig { tables: vec![super::table(opened)], ..config(folder.path()) }).unwrap();
                 if opened == table {
                     left.check(&mut spool, &recovered, table);
                 } else {

@@ -31,7 +31,7 @@ impl Life {
 
     /// Salvages a segment that can't be read, and returns the copy.
     fn damaged(&mut self, mut segment: SealedSegment, pool: &SegmentPool) -> Option<SealedSegment> {
-        assert!(self.model.is_damaged(segment.number().get()), "nothing has hit it");
+        assert!(self.model.is_damaged(segment.number().segment.get()), "nothing has hit it");
         let a_person_looks = !self.is_faulty || self.chance.one_in(3);
         if self.must_be_held(&segment) || segment.open_attempt().is_some() && !a_person_looks {
             return Some(segment);

@@ -79,18 +79,23 @@ impl Life {
         let mut chance = Chance::new(seed);
         let batch_bytes = *chance.pick(&[8 << 10, 52 << 10]);
         let files = *chance.pick(&[2, 4, 1000]);
-        let config = SpoolConfig {
-            dir: "/disk/spool".into(),
-            table: "t".into(),
-            node_id: None,
-            spool_bytes_max: files * (batch_bytes + 2 * FROZEN as u64 + limits::SEGMENT_BLOCKS_BYTES),
-            disk_free_min: 1,
+        let table = SpoolTable {
+            label: "t".into(),
             batch_rows: *chance.pick(&[6, 25, 1000]),
             batch_bytes,
             batch_age: *chance.pick(&[Duration::ZERO, Duration::from_secs(3600)]),
+            has_identities: chance.one_in(2),
+            bytes_max: None,
+        };
+        let config = SpoolConfig {
+            dir: "/disk/spool".into(),
+            tables: vec![table],
+            node_id: None,
+            spool_bytes_max: files * (batch_bytes + limits::SEGMENT_BLOCKS_BYTES),
+            disk_free_min: 1,
             durability: kind.durability,
             idempotency_keys_max: 100_000,
-            dedup_values_max: chance.one_in(2).then_some(100_000),
+            dedup_values_max: 100_000,
         };
         let disk = FaultyDisk::new(seed ^ 0xD15C);
         let is_rough = chance.one_in(4);
@@ -185,8 +190,7 @@ impl Life {
         let mut waiting = recovered.segments;
         while spool.postponed() > 0 && self.chance.one_in(2) {
             match spool.recover_postponed() {
-                Ok(Some(segment)) => waiting.push(segment),
-                Ok(None) => {}
+                Ok(blocks) => waiting.extend(blocks),
                 Err(_) if self.disk.ended().is_some() => return false,
                 Err(_) => break,
             }
@@ -210,7 +214,7 @@ impl Life {
         let (sender, sealed) = unbounded();
         let (pool, layout, metrics) = (spool.pool(), spool.layout.clone(), spool.metrics());
         let inserters = self.chance.below(3) as usize;
-        let (committer, keeper) = Committer::new(spool, exchange.clone(), vec![b'f'; FROZEN], sender, inserters);
+        let (committer, keeper) = Committer::new(spool, exchange.clone(), sender, inserters);
         assert!(metrics.newest() >= self.newest, "numbers of segments fell back");
         let (under_way, sequence) = (BTreeMap::new(), 0);
         let is_open = waiting.iter().any(|segment| segment.open_attempt().is_some());
@@ -258,7 +262,7 @@ impl Life {
                 ids
             }
             Err(error) if self.kind.flips && error.kind() == io::ErrorKind::InvalidData => {
-                assert!(self.model.is_damaged(segment.number().get()), "nothing has hit it: {error}");
+                assert!(self.model.is_damaged(segment.number().segment.get()), "nothing has hit it: {error}");
                 flips::readable(&self.disk, segment.path(), true).into_iter().collect()
             }
             Err(error) => panic!("a sealed segment can't be read: {error}"),
@@ -294,7 +298,7 @@ impl Life {
                 2 => flips::flip_journal(&self.disk, &state_dir, &mut self.chance),
                 _ => {
                     let planned = self.disk.pause();
-                    let journal = Journal::load(Arc::new(self.disk.clone()), &state_dir, &table_dir).unwrap();
+                    let journal = Journal::load(Arc::new(self.disk.clone()), &state_dir, Vec::new()).unwrap();
                     let was_sent = |id| journal.find(id).is_some_and(|block| block.was_sent);
                     flips::flip(&self.disk, &table_dir, was_sent, &mut self.model, &mut self.chance);
                     self.disk.resume(planned);
@@ -350,7 +354,7 @@ impl Life {
             return *self.chance.pick(&known);
         }
         let is_keyed = !self.kind.flips && self.chance.one_in(4);
-        let is_identified = self.config.dedup_values_max.is_some() && self.chance.one_in(2);
+        let is_identified = self.config.tables[0].has_identities && self.chance.one_in(2);
         self.model.batch(&mut self.chance, is_keyed, is_identified)
     }
 
@@ -439,7 +443,10 @@ impl Life {
         }
         let mut held = BTreeSet::new();
         for segment in &self.process.as_ref().unwrap().waiting {
-            assert!(self.kind.flips && self.model.is_damaged(segment.number().get()), "a segment is never done");
+            assert!(
+                self.kind.flips && self.model.is_damaged(segment.number().segment.get()),
+                "a segment is never done"
+            );
             assert!(self.must_be_held(segment), "what is readable of a segment is never sent");
             held.extend(flips::readable(&self.disk, segment.path(), true));
         }
