@@ -21,13 +21,13 @@ pub(super) const IDENTITY_BYTES_MAX: usize = 4 << 20;
 const SEAL_MAGIC: &[u8; 8] = b"SEALED 1";
 
 /// The most blocks of a segment.
-pub(super) const BLOCKS_MAX: usize = 256;
+pub(super) const BLOCKS_MAX: usize = 240;
 
 /// Room for the seals of a segment of several blocks.
 const SEALS_BYTES: usize = 4 * BLOCK;
 const SEALS_MAGIC: &[u8; 8] = b"SEALED 3";
 const SEALS_FIXED: usize = 52;
-const SEALS_ENTRY: usize = 60;
+const SEALS_ENTRY: usize = 68;
 
 const _: () = assert!(SEALS_FIXED + BLOCKS_MAX * SEALS_ENTRY + 4 <= SEALS_BYTES);
 
@@ -192,7 +192,9 @@ pub(super) struct Seals {
 /// The seal of one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct BlockSeal {
-    /// Offset of the block's first frame, which is its schema.
+    /// Offset of the block's schema.
+    pub(super) schema: u64,
+    /// Offset of its first frame.
     pub(super) first: u64,
     pub(super) totals: Seal,
 }
@@ -205,9 +207,9 @@ impl Seals {
             bytes.extend_from_slice(&value.to_le_bytes());
         }
         bytes.extend_from_slice(&(self.blocks.len() as u32).to_le_bytes());
-        for BlockSeal { first, totals } in &self.blocks {
+        for BlockSeal { schema, first, totals } in &self.blocks {
             let Seal { end, frames, rows, rejected, rows_bytes, rejected_bytes, checksum, .. } = *totals;
-            for value in [*first, end, frames, rows, rejected, rows_bytes, rejected_bytes] {
+            for value in [*schema, *first, end, frames, rows, rejected, rows_bytes, rejected_bytes] {
                 bytes.extend_from_slice(&value.to_le_bytes());
             }
             bytes.extend_from_slice(&checksum.to_le_bytes());
@@ -240,16 +242,16 @@ impl Seals {
         let entry = |at: usize| {
             let value = |index: usize| get_u64(whole, at + 8 * index);
             let totals = Seal {
-                end: value(1)?,
-                frames: value(2)?,
-                rows: value(3)?,
-                rejected: value(4)?,
-                rows_bytes: value(5)?,
-                rejected_bytes: value(6)?,
+                end: value(2)?,
+                frames: value(3)?,
+                rows: value(4)?,
+                rejected: value(5)?,
+                rows_bytes: value(6)?,
+                rejected_bytes: value(7)?,
                 sealed_ms,
-                checksum: get_u32(whole, at + 56)?,
+                checksum: get_u32(whole, at + 64)?,
             };
-            Some(BlockSeal { first: value(0)?, totals })
+            Some(BlockSeal { schema: value(0)?, first: value(1)?, totals })
         };
         let blocks = (0..count).map(|index| entry(SEALS_FIXED + index * SEALS_ENTRY)).collect::<Option<_>>()?;
         Some(Self { end: get_u64(whole, 24)?, frames: get_u64(whole, 32)?, sealed_ms, blocks })
@@ -318,10 +320,10 @@ mod tests {
             bad[at] ^= 0x10;
             assert_eq!(Seal::decode(&bad, Epoch::new(5), SegmentNumber::new(6)), None, "{at}");
         }
-        let blocks = (0..BLOCKS_MAX as u64).map(|first| BlockSeal { first, totals: Seal { end: first + 1, ..seal } });
+        let blocks = (0..BLOCKS_MAX as u64).map(|schema| BlockSeal { schema, first: schema + 7, totals: Seal { end: schema + 1, ..seal } });
         let seals = Seals { end: 1, frames: 2, sealed_ms: 7, blocks: blocks.collect() };
         let block = seals.encode(Epoch::new(5), SegmentNumber::new(6));
-        assert_eq!(block.len(), SEALS_BYTES);
+        assert_eq!(block.len(), SEALS_BYTES, "the largest just fits");
         assert_eq!(Seals::decode(&block, Epoch::new(5), SegmentNumber::new(6)), Some(seals));
         assert_eq!(Seals::decode(&block, Epoch::new(4), SegmentNumber::new(6)), None);
         for at in (0..SEALS_FIXED + BLOCKS_MAX * SEALS_ENTRY + 4).step_by(3) {

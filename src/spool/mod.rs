@@ -44,8 +44,9 @@
 //!   0  8  "SEALED 3"            8  8  epoch              16  8  number
 //!  24  8  end offset           32  8  frames, schemas included
 //!  40  8  sealed, Unix ms      48  4  number B of blocks
-//!  52  …  of each block, by its index: 8 offset of its first frame, 8 end of its last, 8 frames, 8 rows,
-//!         8 rejected, 8 bytes of rows, 8 bytes of rejected, 4 checksum over the frames' payload checksums
+//!  52  …  of each block, by its index: 8 offset of its schema, 8 of its first frame, 8 end of its last, 8 frames,
+//!         8 rows, 8 rejected, 8 bytes of rows, 8 bytes of rejected, 4 checksum over the frames' payload checksums;
+//!         no schema counts
 //!   …  4  checksum of all of it
 //!
 //! frames from I + 16384 to the end offset; of each block its schema first, twice ([`schema`])

@@ -61,9 +61,6 @@ impl SegmentReader {
     /// If the segment is damaged, or on an I/O error.
     pub fn next_rows(&mut self) -> io::Result<Option<Bytes>> {
         while let Some(header) = self.next_frame()? {
-            if header.is_schema {
-                continue;
-            }
             let mut rows = self.payload.split();
             let mut rejected = rows.split_off(rows.len().min(header.rows_bytes as usize));
             rejected.truncate(header.rejected_bytes as usize);
@@ -95,7 +92,7 @@ impl SegmentReader {
             io::Error::new(io::ErrorKind::InvalidData, format!("segment {number} is damaged at byte {offset}: {what}"))
         };
         let header = read_frame(&*self.file, self.place, self.seal.end, &mut self.payload)?
-            .filter(|header| header.block == self.block)
+            .filter(|header| header.block == self.block && !header.is_schema)
             .ok_or_else(|| damaged("there is no valid frame"))?;
         if self.offsets.is_none() && self.position.is_some_and(|position| header.position != position.next()) {
             return Err(damaged("a frame is missing"));

@@ -61,7 +61,7 @@ pub(super) fn salvage(segment: &mut SealedSegment) -> io::Result<Left> {
     let start = segment.file.place(identity.frames_start(segment.file.identity_len));
     let end = end_of(&*file, segment)?;
     let mut frames = scan(&*file, start, identity.first_position, end, Tail::Sealed)?.frames;
-    frames.retain(|(_, header)| header.block == number.index);
+    frames.retain(|(_, header)| header.block == number.index && !header.is_schema);
     // Of a whole one whose cut can't be read nobody knows which rows were sent.
     let is_unreadable = segment.rows_waiting() > 0 && segment.cut().is_some_and(Cut::is_unreadable);
     if is_whole(segment, &frames) && !is_unreadable {
@@ -72,7 +72,7 @@ pub(super) fn salvage(segment: &mut SealedSegment) -> io::Result<Left> {
     // Pieces of a cut are found by the positions of rows, some of which are missing.
     let takes_rows = segment.rows_waiting() > 0 && segment.cut().is_none();
     let mode = if takes_rows { CopyMode::All } else { CopyMode::AllButRows };
-    frames.retain(|(_, header)| !header.is_schema && (takes_rows || header.rejected > 0));
+    frames.retain(|(_, header)| takes_rows || header.rejected > 0);
     if frames.is_empty() {
         set_aside(layout, segment.path(), segment.file.is_shared())?;
         layout.sync_folder()?;
@@ -104,9 +104,9 @@ pub(super) fn salvage(segment: &mut SealedSegment) -> io::Result<Left> {
     set_aside(layout, segment.path(), true)?;
     layout.storage().rename(&copy_path, &layout.path(number.segment, kind))?;
     layout.sync_folder()?;
+    let copy = open(layout, segment, kind)?.ok_or_else(|| io::Error::other("the salvaged copy can't be read back"))?;
     has_been_salvaged(segment)?;
-    let copy = open(layout, segment, kind)?;
-    copy.map(|copy| Left::Part(Box::new(copy))).ok_or_else(|| io::Error::other("the salvaged copy can't be read back"))
+    Ok(Left::Part(Box::new(copy)))
 }
 
 /// Notes that the copy has taken the block's place. A segment that no other block waits in goes: it is in

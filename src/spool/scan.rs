@@ -24,6 +24,17 @@ pub(super) struct Scan {
     pub(super) end: u64,
 }
 
+impl Scan {
+    /// Leaves out a schema at the end: nothing of its block came after it.
+    fn leave_out_begun(&mut self, tail: Tail) {
+        while tail == Tail::MayBeTorn
+            && let Some((offset, _)) = self.frames.pop_if(|(_, header)| header.is_schema)
+        {
+            self.end = offset;
+        }
+    }
+}
+
 /// What is known of a segment's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tail {
@@ -54,7 +65,10 @@ pub(super) fn scan(
                     Tail::Sealed => later_frame(file, place, end, &mut payload)?,
                     Tail::MayBeTorn => frame_behind_damage(file, place, end, expected, &mut payload)?,
                 };
-                let Some(next) = next else { return Ok(scan) };
+                let Some(next) = next else {
+                    scan.leave_out_begun(tail);
+                    return Ok(scan);
+                };
                 scan.damaged = true;
                 scan.lost.add(header_at(file, place)?.map_or(Events::default(), |header| header.events()));
                 next

@@ -41,8 +41,8 @@ impl SealedSegment {
 
     /// True if nothing of it is to be sent any more from this file.
     pub(super) fn is_over(&self) -> bool {
-        // A file that is one block's and was salvaged was put there by an operator.
-        self.state.is_done || self.state.is_salvaged && self.file.is_shared()
+        // What was salvaged and is found in another file than the damaged one was put there by an operator.
+        self.state.is_done || self.state.is_salvaged && self.file.is_shared() && self.file.is_damaged()
     }
 
     /// Writes a change to the journal, durably. It counts only if that succeeds.

@@ -37,7 +37,7 @@ pub(super) struct OpenSegment {
 pub(super) struct OpenBlock {
     pub(super) table: TableIndex,
     schema: BlockSchema,
-    first: u64,
+    schema_offset: u64,
     /// Totals of the frames that were appended; written as the seal.
     pub(super) totals: Seal,
     offsets: Vec<u64>,
@@ -174,7 +174,7 @@ impl OpenSegment {
             return Err(error);
         }
         for header in &scratch.placed {
-            if let Some(block) = self.blocks.get_mut(usize::from(header.block)) {
+            if let Some(block) = self.blocks.get_mut(usize::from(header.block)).filter(|_| !header.is_schema) {
                 block.offsets.push(header.offset);
                 block.totals.add(header);
             }
@@ -261,7 +261,11 @@ impl OpenSegment {
     /// read behind the end that they name.
     pub(super) fn seal(self, logs: &mut IdentityLogs) -> Result<Vec<SealedSegment>, Box<(Self, SealError)>> {
         let sealed_ms = unix_ms();
-        let seal_of = |block: &OpenBlock| BlockSeal { first: block.first, totals: Seal { sealed_ms, ..block.totals } };
+        let seal_of = |block: &OpenBlock| BlockSeal {
+            schema: block.schema_offset,
+            first: block.offsets.first().copied().unwrap_or_default(),
+            totals: Seal { sealed_ms, ..block.totals },
+        };
         let blocks: Vec<BlockSeal> = self.blocks.iter().map(seal_of).collect();
         let seals = Seals { end: self.end, frames: self.frames, sealed_ms, blocks };
         let bytes = seals.encode(self.identity.epoch, self.identity.number);
@@ -288,9 +292,9 @@ impl OpenSegment {
 }
 
 impl OpenBlock {
-    fn new(table: TableIndex, schema: BlockSchema, first: u64) -> Self {
-        let totals = Seal { end: first, ..Seal::default() };
-        Self { table, schema, first, totals, offsets: Vec::new(), identities: Identities::default() }
+    fn new(table: TableIndex, schema: BlockSchema, schema_offset: u64) -> Self {
+        let (totals, identities) = (Seal::default(), Identities::default());
+        Self { table, schema, schema_offset, totals, offsets: Vec::new(), identities }
     }
 
     /// Time of the block's first frame, Unix ms.
@@ -314,14 +318,11 @@ pub(super) fn schema_bytes(layout: &Layout, batch: &Batch) -> u64 {
 }
 
 impl Seal {
-    /// Adds a frame to the totals.
+    /// Adds a frame to the totals, in which no schema counts.
     pub(super) fn add(&mut self, header: &Header) {
         self.end = header.offset + header.len();
         self.frames += 1;
         self.checksum = crc32c::crc32c_append(self.checksum, &header.checksum.to_le_bytes());
-        if header.is_schema {
-            return;
-        }
         self.rows += u64::from(header.rows);
         self.rejected += u64::from(header.rejected);
         self.rows_bytes += u64::from(header.rows_bytes);

@@ -17,7 +17,7 @@ use super::reader::read_frame;
 use super::scan::next_header;
 use super::schema::{self, BlockSchema};
 use super::sealed::SealedSegment;
-use super::storage::{StorageFile, read_up_to};
+use super::storage::{EntryKind, StorageFile, read_up_to};
 use crate::batch::SegmentNumber;
 
 /// A segment's file. It is there until no block in it waits for its insert.
@@ -104,7 +104,7 @@ impl SegmentFile {
         };
         let mut schemas = Vec::with_capacity(seals.blocks.len());
         for block in &seals.blocks {
-            match self.schema_at(file, block.first, seals.end)? {
+            match self.schema_at(file, block.schema, seals.end)? {
                 Some(schema) => schemas.push(schema),
                 // Without it nobody knows what the block's rows are; what is of others is salvaged with a scan.
                 None => {
@@ -116,12 +116,13 @@ impl SegmentFile {
         let mut blocks = self.sealed(&seals, schemas, None);
         for block in &mut blocks {
             block.state = block.file.layout.journal().find(block.id).unwrap_or_default();
-            if block.state.is_done || block.state.is_salvaged {
-                block.file.has_no_more(block.id);
+            // A file that is not the one in `damaged/` was put there by an operator.
+            if block.state.is_salvaged && !block.file.is_damaged() && block.file.is_aside()? {
+                block.file.found_damage();
             }
-            if block.state.is_salvaged {
-                block.file.is_damaged.store(true, Relaxed);
-            }
+        }
+        for block in blocks.iter().filter(|block| block.is_over()) {
+            block.file.has_no_more(block.id);
         }
         Ok(Opened::Sealed(blocks))
     }
@@ -252,7 +253,7 @@ impl SegmentFile {
         let mut payload = BytesMut::new();
         let mut place = self.place(self.identity.frames_start(self.identity_len));
         while let Some((offset, header)) = next_header(file, place, seals.end, &mut payload)? {
-            if let Some(offsets) = offsets.get_mut(usize::from(header.block)) {
+            if let Some(offsets) = offsets.get_mut(usize::from(header.block)).filter(|_| !header.is_schema) {
                 offsets.push(offset);
             }
             place.offset = offset + header.len();
@@ -279,6 +280,17 @@ impl SegmentFile {
 
     pub(super) fn is_damaged(&self) -> bool {
         self.is_damaged.load(Relaxed)
+    }
+
+    /// True if the file is in `damaged/` too.
+    fn is_aside(&self) -> io::Result<bool> {
+        let (storage, folder) = (self.layout.storage(), self.layout.damaged_dir());
+        for entry in storage.list(&folder)?.into_iter().filter(|entry| entry.kind == EntryKind::File) {
+            if storage.is_same_file(&self.path, &folder.join(entry.name))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Something in it could not be read.

@@ -257,9 +257,12 @@ fn seals_of(headers: &[Header], sealed_ms: u64) -> Seals {
         let index = usize::from(header.block);
         if index == seals.blocks.len() {
             let totals = Seal { sealed_ms, ..Seal::default() };
-            seals.blocks.push(BlockSeal { first: header.offset, totals });
+            seals.blocks.push(BlockSeal { schema: header.offset, first: 0, totals });
         }
-        if let Some(block) = seals.blocks.get_mut(index) {
+        if let Some(block) = seals.blocks.get_mut(index).filter(|_| !header.is_schema) {
+            if block.totals.frames == 0 {
+                block.first = header.offset;
+            }
             block.totals.add(header);
         }
     }

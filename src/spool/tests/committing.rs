@@ -197,9 +197,9 @@ fn a_committed_and_unsealed_batch_is_recovered_at_the_next_start() {
         bench.commit(&["b"]);
         // Leave the segment unsealed, as a crash does.
         let copy = folder.path().join("crashed");
-        fs::create_dir_all(copy.join("t")).unwrap();
+        fs::create_dir_all(copy.join("log")).unwrap();
         let name = "00000000000000000001.segment";
-        fs::copy(config.dir.join("t").join(name), copy.join("t").join(name)).unwrap();
+        fs::copy(config.dir.join("log").join(name), copy.join("log").join(name)).unwrap();
         bench.finish();
         let again = Bench::start(SpoolConfig { dir: copy, ..config }, 1);
         assert_eq!(again.metrics.spooled_rows(), 2);

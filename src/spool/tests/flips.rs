@@ -10,7 +10,7 @@
 //! - In the journal: nothing, each record is there twice.
 //! - In a log of identities: that the events in that block are taken for new, once more.
 
-use crate::batch::Position;
+use crate::batch::{Epoch, Position, SegmentNumber};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -21,13 +21,12 @@ use crate::batch;
 use crate::batch::identity::Id;
 use crate::spool::block::{BLOCK, Identity, Seal, Seals};
 use crate::spool::frame::{FramePlace, HEADER, Header, MAGIC};
-use crate::spool::journal::BlockId;
 
 /// Flips a bit of one segment, and records the permitted loss in the model.
 pub(super) fn flip(
     disk: &FaultyDisk,
     folder: &Path,
-    was_sent: impl Fn(BlockId) -> bool,
+    was_sent: impl Fn(Epoch, SegmentNumber) -> bool,
     model: &mut Model,
     chance: &mut Chance,
 ) {
@@ -40,7 +39,7 @@ pub(super) fn flip(
     let Some(segment) = Segment::parse(bytes) else { return };
     let Segment { identity, identity_len, sealed_frames, frames } = segment;
     let is_sealed = sealed_frames.is_some();
-    let (all, none, is_sent) = (0..frames.len(), 0..0, was_sent(identity.block_id(0)));
+    let (all, none, is_sent) = (0..frames.len(), 0..0, was_sent(identity.epoch, identity.number));
     let (first, len, hit, is_sealed) = match chance.below(5) {
         0 => (0, 60, none, true),
         1 => {
@@ -123,13 +122,14 @@ fn torn_tail(left: &[&Frame], first_position: Position) -> (usize, bool) {
     (left.len(), is_noticed)
 }
 
-/// The batches in the valid frames of a segment's file; without `rows`, only in the frames that have
+/// The batches in the valid frames of a block in a segment's file; without `rows`, only in the frames that have
 /// rejected lines.
-pub(super) fn readable(disk: &FaultyDisk, path: &Path, rows: bool) -> BTreeSet<u32> {
+pub(super) fn readable(disk: &FaultyDisk, path: &Path, block: u16, rows: bool) -> BTreeSet<u32> {
     let files = disk.files_in(path.parent().unwrap());
     let (_, bytes) = files.iter().find(|(name, _)| *name == *path.file_name().unwrap().to_string_lossy()).unwrap();
     let frames = Segment::parse(bytes).map_or(Vec::new(), |segment| segment.frames);
-    frames.iter().filter(|frame| rows || frame.header.rejected > 0).flat_map(|frame| &frame.batches).copied().collect()
+    let of_block = frames.iter().filter(|frame| frame.header.block == block);
+    of_block.filter(|frame| rows || frame.header.rejected > 0).flat_map(|frame| &frame.batches).copied().collect()
 }
 
 /// Number of segments that have frames and no seal.

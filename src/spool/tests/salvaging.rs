@@ -8,6 +8,7 @@ use crate::spool::frame::HEADER;
 use crate::spool::ledger::Events;
 
 const NAME: &str = "00000000000000000001.segment";
+const COPY: &str = "00000000000000000001.0.segment";
 
 /// The contents of the frames: rows and rejected lines.
 const FRAMES: [(&[&str], &[&str]); 4] =
@@ -18,7 +19,8 @@ fn places(bytes: &[u8]) -> Vec<usize> {
     let len = |(rows, rejected): &(&[&str], &[&str])| {
         HEADER + rows.iter().chain(*rejected).map(|text| text.len()).sum::<usize>()
     };
-    let begin = block::Identity::length(bytes).unwrap() + 2 * block::BLOCK;
+    let schema = HEADER + schema::BlockSchema::bytes("t", b"frozen") as usize;
+    let begin = block::Identity::length(bytes).unwrap() + 4 * block::BLOCK + schema::COPIES * schema;
     let ends = FRAMES.iter().scan(begin, |at, frame| {
         *at += len(frame);
         Some(*at)
@@ -60,6 +62,7 @@ fn sealed(frames: &[(&[&str], &[&str])]) -> (tempfile::TempDir, Vec<u8>) {
 /// Overwrites the segment with these bytes, and recovers the folder.
 fn start_with(folder: &Path, bytes: &[u8]) -> (Spool, SealedSegment) {
     let _ = fs::remove_file(folder.join("spool/damaged").join(NAME));
+    let _ = fs::remove_file(folder.join("spool/log").join(COPY));
     // With the journal of before anything was sent.
     for name in ["0", "1"] {
         let (journal, kept) = (folder.join("spool/state").join(name), folder.join(name));
@@ -121,7 +124,7 @@ fn whichever_byte_has_changed_only_its_frame_is_missing() {
             let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
             let [left] = &recovered.segments[..] else { panic!("{recovered:?}") };
             assert_eq!((left.token(), contents(left).unwrap()), (token.clone(), without(lost)));
-            assert_eq!(files(spool.layout.folder()), [NAME]);
+            assert_eq!(files(spool.layout.folder()), [COPY]);
             assert_eq!(files(&spool.layout.damaged_dir()), [NAME]);
         }
     }
@@ -360,14 +363,11 @@ fn an_unknown_attempt_stays_open_when_the_rows_are_there() {
 }
 
 #[test]
-fn what_a_spool_holds_for_another_table_is_counted() {
+fn what_the_log_holds_of_a_table_that_is_no_longer_configured_is_recovered_with_the_rest() {
     let (folder, _) = sealed(&FRAMES);
     let (spool, recovered) = Spool::open(SpoolConfig { tables: vec![table("u")], ..config(folder.path()) }).unwrap();
-    assert!(recovered.segments.is_empty());
-    let Events { rows, rejected } = events(&FRAMES);
-    let other = OtherTable { name: "t".into(), segments: 1, events: rows + rejected };
-    assert_eq!(spool.metrics().others(), [other]);
-    drop(spool);
-    let (spool, _) = Spool::open(config(folder.path())).unwrap();
+    let [block] = &recovered.segments[..] else { panic!("{recovered:?}") };
+    assert_eq!((block.label(), block.table()), ("t", TableIndex::OTHER));
+    assert_eq!(contents(block).unwrap(), without(FRAMES.len()));
     assert_eq!(spool.metrics().others(), []);
 }

@@ -32,29 +32,30 @@ fn keyed(row: &str) -> Batch {
 #[test]
 fn a_table_with_the_name_of_a_file_of_the_spool_is_one_like_any_other() {
     let folder = tempfile::tempdir().unwrap();
-    let of = |label: &str| SpoolConfig { tables: vec![table(label)], node_id: None, ..config(folder.path()) };
-    for (seen, table) in NAMES.into_iter().enumerate() {
-        for start in 0..3 {
-            let (mut spool, recovered) = Spool::open(of(table)).unwrap();
-            assert!(spool.layout.folder().starts_with(&of(table).dir));
-            assert!(fs::metadata(of(table).dir.join("spare")).unwrap().is_file());
-            let rows: Vec<_> = recovered.segments.iter().map(|segment| contents(segment).unwrap().0).collect();
-            assert_eq!(rows, vec![table; start.min(1)], "{table}");
-            let others = spool.layout.others().unwrap();
-            let mut others: Vec<_> = others.into_iter().map(|other| (other.name, other.segments)).collect();
-            others.sort();
-            let mut expected: Vec<_> = NAMES[..seen].iter().map(|name| ((*name).to_owned(), 1)).collect();
-            expected.sort();
-            assert_eq!(others, expected);
-            if start == 0 {
-                write_segment(&spool, 1, None, &[keyed(table)]);
-            } else {
-                assert!(matches!(spool.repeats.rule(&keyed(table)), OutcomeRule::Fixed(_)), "{table}");
-                let found = inspect(&of(table).dir, &[table]).unwrap();
-                assert!(matches!(&found[..], [Inspected::Sealed(_)]), "{found:?}");
-            }
-            spool.repeats.refused();
+    let all = || SpoolConfig { tables: NAMES.map(table).into(), node_id: None, ..config(folder.path()) };
+    let (spool, _) = Spool::open(all()).unwrap();
+    let mut open = write_segment(&spool, 1, None, &[]);
+    for (index, label) in (0..).zip(NAMES) {
+        let mut batch = keyed(label);
+        batch.table = TableIndex::new(index);
+        open.append(std::iter::once(&batch), &mut Scratch::default()).unwrap();
+    }
+    open.sync().unwrap();
+    drop((open, spool));
+    for _ in 0..2 {
+        let (mut spool, recovered) = Spool::open(all()).unwrap();
+        assert!(fs::metadata(all().dir.join("spare")).unwrap().is_file());
+        let found: Vec<_> = recovered.segments.iter().map(|block| (block.label(), contents(block).unwrap().0)).collect();
+        assert_eq!(found, NAMES.map(|name| (name, name.to_owned())));
+        assert!(recovered.segments.iter().zip(0..).all(|(block, index)| block.table() == TableIndex::new(index)));
+        for label in NAMES {
+            assert!(matches!(spool.repeats.rule(&keyed(label)), OutcomeRule::Fixed(_)), "{label}");
+            assert!(spool.schema_path(recovered.segments[0].table()).starts_with(&all().dir));
         }
+        spool.repeats.refused();
+        assert_eq!(spool.layout.others().unwrap(), []);
+        let found = inspect(&all().dir, &NAMES).unwrap();
+        assert!(found.len() == NAMES.len() && found.iter().all(|found| matches!(found, Inspected::Sealed(_))));
     }
 }
 

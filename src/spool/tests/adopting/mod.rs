@@ -189,7 +189,7 @@ fn what_an_older_release_left_keeps_its_tokens_and_states() {
         for context in ["first start", "second start", "third start"] {
             let (mut spool, recovered) = Spool::open(config(folder.path())).unwrap();
             left.check(&mut spool, &recovered, context);
-            let names = files(spool.layout.folder());
+            let names = files(spool.layout.of_table("t").folder());
             let numbered =
                 recovered.segments.iter().map(|segment| format!("{:020}.segment", segment.number().segment.get()));
             let expected: Vec<_> = numbered.chain(["schema.json".to_owned()]).collect();
@@ -279,7 +279,7 @@ fn a_full_disk_stops_the_first_start_with_a_sentence_or_not_at_all() {
                 }
                 Err(error) => {
                     let error = error.to_string();
-                    assert!(!has_spare && error.contains("can't be used: recovering /spool/t"), "{error}");
+                    assert!(!has_spare && error.contains("can't be used: taking over what an earlier run left"), "{error}");
                 }
             }
             disk.fill(false);
@@ -327,7 +327,7 @@ fn the_tripwire_is_a_segment_that_older_releases_refuse() {
     let folder = tempfile::tempdir().unwrap();
     let (spool, _) = Spool::open(config(folder.path())).unwrap();
     let name = "00000000000000000000.segment";
-    let bytes = fs::read(spool.layout.folder().join(name)).unwrap();
+    let bytes = fs::read(spool.layout.of_table("t").folder().join(name)).unwrap();
     let (number, extension) = name.split_once('.').unwrap();
     // As those releases read it: the name, the first bytes, the checksum; then the version.
     assert_eq!((number.parse(), extension), (Ok(0), "segment"));

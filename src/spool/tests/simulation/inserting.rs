@@ -36,7 +36,7 @@ impl Life {
         if self.must_be_held(&segment) || segment.open_attempt().is_some() && !a_person_looks {
             return Some(segment);
         }
-        let readable = flips::readable(&self.disk, segment.path(), segment.rows_waiting() > 0);
+        let readable = flips::readable(&self.disk, segment.path(), segment.number().index, segment.rows_waiting() > 0);
         match pool.salvage(&mut segment) {
             // Nothing can be looked up.
             Ok(Some(salvaged)) if self.disk.ended().is_some() => salvaged.segment,

@@ -23,7 +23,7 @@ use crate::spool::journal::Journal;
 use inserting::read;
 
 /// Length of `frozen`, chosen so that the identity block has more than one page and can be torn.
-const FROZEN: usize = 5000;
+const FROZEN: usize = 1500;
 
 /// The kind of a life.
 #[derive(Debug, Clone, Copy)]
@@ -76,20 +76,22 @@ type Reached = BTreeMap<&'static str, u64>;
 
 impl Life {
     fn new(seed: u64, kind: Kind) -> Self {
-        let mut chance = Chance::new(seed);
+        let (mut chance, mut count) = (Chance::new(seed), Chance::new(seed ^ 0x7AB));
         let batch_bytes = *chance.pick(&[8 << 10, 52 << 10]);
         let files = *chance.pick(&[2, 4, 1000]);
-        let table = SpoolTable {
-            label: "t".into(),
+        let has_identities = chance.one_in(2);
+        let table = |index: u64| SpoolTable {
+            label: format!("t{index}"),
             batch_rows: *chance.pick(&[6, 25, 1000]),
             batch_bytes,
             batch_age: *chance.pick(&[Duration::ZERO, Duration::from_secs(3600)]),
-            has_identities: chance.one_in(2),
+            has_identities,
             bytes_max: None,
         };
+        let tables: Vec<SpoolTable> = (0..*count.pick(&[1, 2, 5])).map(table).collect();
         let config = SpoolConfig {
             dir: "/disk/spool".into(),
-            tables: vec![table],
+            tables,
             node_id: None,
             spool_bytes_max: files * (batch_bytes + limits::SEGMENT_BLOCKS_BYTES),
             disk_free_min: 1,
@@ -166,7 +168,7 @@ impl Life {
     fn start(&mut self) {
         loop {
             self.disk.has_failed();
-            let unsealed = flips::unsealed(&self.disk, &self.config.dir.join("t"));
+            let unsealed = flips::unsealed(&self.disk, &self.config.dir.join("log"));
             self.reach_if(unsealed > 1, "a start finds two segments without a seal");
             self.reach_if(self.disk.is_full(), "a start on a full disk");
             match Spool::open_on(Arc::new(self.disk.clone()), self.config.clone()) {
@@ -258,12 +260,13 @@ impl Life {
                 let ids = self.model.look_at(&segment.token(), &rows, &rejected);
                 for id in &ids {
                     self.model.records[*id as usize].is_sealed = true;
+                    assert_eq!(self.table_of(*id), segment.table(), "batch {id} is among those of another table");
                 }
                 ids
             }
             Err(error) if self.kind.flips && error.kind() == io::ErrorKind::InvalidData => {
                 assert!(self.model.is_damaged(segment.number().segment.get()), "nothing has hit it: {error}");
-                flips::readable(&self.disk, segment.path(), true).into_iter().collect()
+                flips::readable(&self.disk, segment.path(), segment.number().index, true).into_iter().collect()
             }
             Err(error) => panic!("a sealed segment can't be read: {error}"),
         }
@@ -291,7 +294,7 @@ impl Life {
         // loss is known.
         let may_flip = self.kind.flips && self.is_faulty && end == End::PowerLost;
         if may_flip && !std::mem::replace(&mut self.has_flipped, true) {
-            let table_dir = self.config.dir.join("t");
+            let (table_dir, log_dir) = (self.config.dir.join("t0"), self.config.dir.join("log"));
             let state_dir = self.config.dir.join("state");
             match self.chance.below(8) {
                 0 | 1 => flips::flip_log(&self.disk, &table_dir.join("seen"), &mut self.model, &mut self.chance),
@@ -299,8 +302,8 @@ impl Life {
                 _ => {
                     let planned = self.disk.pause();
                     let journal = Journal::load(Arc::new(self.disk.clone()), &state_dir, Vec::new()).unwrap();
-                    let was_sent = |id| journal.find(id).is_some_and(|block| block.was_sent);
-                    flips::flip(&self.disk, &table_dir, was_sent, &mut self.model, &mut self.chance);
+                    let was_sent = |epoch, number| journal.of_segment(epoch, number).iter().any(|(_, block)| block.was_sent);
+                    flips::flip(&self.disk, &log_dir, was_sent, &mut self.model, &mut self.chance);
                     self.disk.resume(planned);
                 }
             }
@@ -332,15 +335,25 @@ impl Life {
             // Several requests in one batch, new ones and repeats.
             while self.model.records[ids[0] as usize].is_identified && self.chance.one_in(3) {
                 let next = self.next_record();
-                ids.extend(self.model.records[next as usize].is_identified.then_some(next));
+                let joins = self.model.records[next as usize].is_identified && self.table_of(next) == self.table_of(ids[0]);
+                ids.extend(joins.then_some(next));
             }
+            let table = self.table_of(ids[0]);
+            let schema = if self.chance.one_in(12) { b'n' } else { b'f' };
             let process = self.process.as_mut().unwrap();
             process.sequence += 1;
-            let batch = self.model.contents(&ids, process.sequence);
+            let mut batch = self.model.contents(&ids, process.sequence);
+            batch.table = table;
+            batch.frozen = vec![schema; FROZEN].into();
             process.under_way.insert(process.sequence, ids);
             process.exchange.submit(batch);
         }
         self.turn();
+    }
+
+    /// The table of a batch.
+    fn table_of(&self, id: u32) -> TableIndex {
+        TableIndex::new(id as u16 % self.config.tables.len() as u16)
     }
 
     /// The request of a client: something new, or a repeat of one with a key or identities.
@@ -448,10 +461,10 @@ impl Life {
                 "a segment is never done"
             );
             assert!(self.must_be_held(segment), "what is readable of a segment is never sent");
-            held.extend(flips::readable(&self.disk, segment.path(), true));
+            held.extend(flips::readable(&self.disk, segment.path(), segment.number().index, true));
         }
         if self.model.everything_is_stored_once(&held) {
-            let is_kept = !self.disk.files_in(&self.config.dir.join("t/damaged")).is_empty();
+            let is_kept = !self.disk.files_in(&self.config.dir.join("damaged")).is_empty();
             let is_held = !self.process.as_ref().unwrap().waiting.is_empty();
             assert!(is_held || is_kept, "what is damaged is gone, and nobody was told");
         }
