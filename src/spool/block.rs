@@ -320,7 +320,11 @@ mod tests {
             bad[at] ^= 0x10;
             assert_eq!(Seal::decode(&bad, Epoch::new(5), SegmentNumber::new(6)), None, "{at}");
         }
-        let blocks = (0..BLOCKS_MAX as u64).map(|schema| BlockSeal { schema, first: schema + 7, totals: Seal { end: schema + 1, ..seal } });
+        let blocks = (0..BLOCKS_MAX as u64).map(|schema| BlockSeal {
+            schema,
+            first: schema + 7,
+            totals: Seal { end: schema + 1, ..seal },
+        });
         let seals = Seals { end: 1, frames: 2, sealed_ms: 7, blocks: blocks.collect() };
         let block = seals.encode(Epoch::new(5), SegmentNumber::new(6));
         assert_eq!(block.len(), SEALS_BYTES, "the largest just fits");

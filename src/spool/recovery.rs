@@ -4,6 +4,7 @@
 //! is quick whatever the backlog. An unsealed one is sealed first ([`super::unsealed`]), and not appended
 //! to. What has a segment's name and is none is set aside ([`super::aside`]).
 
+use bytes::BytesMut;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,16 +12,19 @@ use std::sync::Arc;
 
 use super::adoption::TRIPWIRE;
 use super::aside::{set_aside_strange, set_aside_unreadable};
+use super::frame::{HEADER, Header};
 use super::layout::{FileKind, Layout, Listing, SpoolError, failed, parse_name};
 use super::metrics::SpoolMetrics;
 use super::numbers;
+use super::reader::read_frame;
 use super::repeats::IdentityLogs;
 use super::scan::{Tail, scan};
+use super::schema;
 use super::sealed::SealedSegment;
 use super::segment_file::{Opened, SegmentFile, read_identity};
 use super::storage::{EntryKind, FolderEntry, is_out_of_space, write_all};
 use super::unsealed::Unsealed;
-use crate::batch::SegmentNumber;
+use crate::batch::{Position, SegmentNumber};
 
 /// What a start found.
 #[derive(Debug, Default)]
@@ -190,7 +194,10 @@ pub(super) fn recover_one(
     let path = layout.path(number, kind);
     restore_identity(layout, &path)?;
     let blocks = match SegmentFile::open(layout, number, kind)? {
-        Opened::Sealed(blocks) => blocks,
+        Opened::Sealed(blocks) => {
+            blocks.iter().try_for_each(restore_schema)?;
+            blocks
+        }
         Opened::Unsealed { file, states } if !file.is_shared() && states.iter().all(|(_, state)| state.is_done) => {
             drop(file);
             Vec::new()
@@ -306,6 +313,40 @@ fn restore_identity(layout: &Layout, path: &Path) -> io::Result<()> {
     write_all(&*file, &block, 0)?;
     file.sync()?;
     tracing::error!(path = %path.display(), "a segment's first block is damaged; it is written again from its copy");
+    Ok(())
+}
+
+/// Writes a damaged schema of a block again from its copy, or the copy from it.
+fn restore_schema(block: &SealedSegment) -> io::Result<()> {
+    let Some(schema) = block.schema_offset else { return Ok(()) };
+    let file = block.file.layout.storage().open(block.path())?;
+    let mut payload = BytesMut::new();
+    let mut read = |offset: u64| read_frame(&*file, block.file.place(offset), block.first, &mut payload);
+    // All copies are as long as the first frame is away.
+    let len = block.first.saturating_sub(schema) / schema::COPIES as u64;
+    let places = (0..schema::COPIES as u64).map(|copy| schema + copy * len);
+    let mut whole = None;
+    let mut damaged = Vec::new();
+    for (offset, copy) in places.zip(0..) {
+        match read(offset)?.filter(|header| header.is_schema) {
+            Some(header) => whole = Some((header, copy)),
+            None => damaged.push((offset, copy)),
+        }
+    }
+    let (Some((header, which)), false) = (whole, damaged.is_empty()) else { return Ok(()) };
+    if header.len() != len {
+        // A recovery found one of them.
+        return Ok(());
+    }
+    read_frame(&*file, block.file.place(header.offset), block.first, &mut payload)?;
+    let first = header.position.get().saturating_sub(which);
+    for (offset, copy) in damaged {
+        let header = Header { offset, position: Position::new(first + copy), ..header };
+        write_all(&*file, &header.encode(), offset)?;
+        write_all(&*file, &payload, offset + HEADER as u64)?;
+    }
+    file.sync()?;
+    tracing::error!(block = %block.number(), "a block's schema is damaged; it is written again from its copy");
     Ok(())
 }
 

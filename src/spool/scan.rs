@@ -171,7 +171,8 @@ pub(super) fn behind(file: &dyn StorageFile, place: FramePlace) -> io::Result<Be
     }
     // A file has room for frames behind the last one, unless it was cut.
     let is_cut = len < HEADER && bytes.iter().any(|byte| *byte != 0);
-    let is_ours = get_u64(bytes, 48) == Some(place.epoch.get());
+    // The former life of the file may be of this epoch too.
+    let is_ours = get_u64(bytes, 48) == Some(place.epoch.get()) && get_u64(bytes, 56) == Some(place.number.get());
     let is_torn = bytes.starts_with(MAGIC) && !Header::is_whole(bytes);
     Ok(if is_cut || is_ours || is_torn { Behind::Frame(None) } else { Behind::Nothing })
 }

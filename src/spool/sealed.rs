@@ -23,6 +23,8 @@ pub struct SealedSegment {
     pub(super) table: TableIndex,
     pub(super) schema: BlockSchema,
     pub(super) state: Block,
+    /// Offset of the schema, in a segment of several blocks.
+    pub(super) schema_offset: Option<u64>,
     /// Offset of the first frame.
     pub(super) first: u64,
     pub(super) seal: Seal,

@@ -168,8 +168,9 @@ impl SegmentFile {
         }
         let file = Arc::new(self);
         let blocks = seals.blocks.iter().zip(schemas).zip(0..);
-        let blocks: Vec<_> =
-            blocks.map(|((seal, schema), index)| file.block(index, schema, seal.first, seal.totals)).collect();
+        let blocks: Vec<_> = blocks
+            .map(|((seal, schema), index)| file.block(index, schema, Some(seal.schema), seal.first, seal.totals))
+            .collect();
         *file.waiting() = blocks.iter().map(|block| block.id).collect();
         blocks
     }
@@ -179,7 +180,7 @@ impl SegmentFile {
         let schema = self.own_schema()?;
         let (first, index) = (self.identity.frames_start(self.identity_len), self.own.unwrap_or(0));
         let file = Arc::new(self);
-        let block = file.block(index, schema, first, seal);
+        let block = file.block(index, schema, None, first, seal);
         file.waiting().insert(block.id);
         Some(block)
     }
@@ -197,7 +198,14 @@ impl SegmentFile {
         BlockSchema::decode(frozen)
     }
 
-    fn block(self: &Arc<Self>, index: u16, schema: BlockSchema, first: u64, seal: Seal) -> SealedSegment {
+    fn block(
+        self: &Arc<Self>,
+        index: u16,
+        schema: BlockSchema,
+        schema_offset: Option<u64>,
+        first: u64,
+        seal: Seal,
+    ) -> SealedSegment {
         let id = self.identity.block_id(index);
         SealedSegment {
             file: self.clone(),
@@ -206,6 +214,7 @@ impl SegmentFile {
             table: self.layout.index_of(&schema.table),
             schema,
             state: Block::default(),
+            schema_offset,
             first,
             seal,
         }

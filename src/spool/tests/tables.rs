@@ -45,7 +45,8 @@ fn a_table_with_the_name_of_a_file_of_the_spool_is_one_like_any_other() {
     for _ in 0..2 {
         let (mut spool, recovered) = Spool::open(all()).unwrap();
         assert!(fs::metadata(all().dir.join("spare")).unwrap().is_file());
-        let found: Vec<_> = recovered.segments.iter().map(|block| (block.label(), contents(block).unwrap().0)).collect();
+        let found: Vec<_> =
+            recovered.segments.iter().map(|block| (block.label(), contents(block).unwrap().0)).collect();
         assert_eq!(found, NAMES.map(|name| (name, name.to_owned())));
         assert!(recovered.segments.iter().zip(0..).all(|(block, index)| block.table() == TableIndex::new(index)));
         for label in NAMES {

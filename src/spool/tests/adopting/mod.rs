@@ -279,7 +279,10 @@ fn a_full_disk_stops_the_first_start_with_a_sentence_or_not_at_all() {
                 }
                 Err(error) => {
                     let error = error.to_string();
-                    assert!(!has_spare && error.contains("can't be used: taking over what an earlier run left"), "{error}");
+                    assert!(
+                        !has_spare && error.contains("can't be used: taking over what an earlier run left"),
+                        "{error}"
+                    );
                 }
             }
             disk.fill(false);

@@ -302,7 +302,8 @@ impl Life {
                 _ => {
                     let planned = self.disk.pause();
                     let journal = Journal::load(Arc::new(self.disk.clone()), &state_dir, Vec::new()).unwrap();
-                    let was_sent = |epoch, number| journal.of_segment(epoch, number).iter().any(|(_, block)| block.was_sent);
+                    let was_sent =
+                        |epoch, number| journal.of_segment(epoch, number).iter().any(|(_, block)| block.was_sent);
                     flips::flip(&self.disk, &log_dir, was_sent, &mut self.model, &mut self.chance);
                     self.disk.resume(planned);
                 }
@@ -335,7 +336,8 @@ impl Life {
             // Several requests in one batch, new ones and repeats.
             while self.model.records[ids[0] as usize].is_identified && self.chance.one_in(3) {
                 let next = self.next_record();
-                let joins = self.model.records[next as usize].is_identified && self.table_of(next) == self.table_of(ids[0]);
+                let joins =
+                    self.model.records[next as usize].is_identified && self.table_of(next) == self.table_of(ids[0]);
                 ids.extend(joins.then_some(next));
             }
             let table = self.table_of(ids[0]);
