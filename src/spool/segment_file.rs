@@ -248,7 +248,8 @@ impl SegmentFile {
             return Ok(offsets.get(index).cloned());
         }
         let Identity { epoch, number, .. } = self.identity;
-        let seals = Seals::read(file, self.identity_len, epoch, number)?.unwrap_or_default();
+        let unreadable = || io::Error::new(io::ErrorKind::InvalidData, format!("segment {number} has lost its seals"));
+        let seals = Seals::read(file, self.identity_len, epoch, number)?.ok_or_else(unreadable)?;
         if seals.blocks.len() <= 1 {
             return Ok(None);
         }
