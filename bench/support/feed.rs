@@ -16,7 +16,7 @@ use mio::{Events, Poll, Token};
 use sluicegate::batch::{Batch, CommitOutcome, Returned, Sequence};
 use sluicegate::handoff::{Handoff, Mailbox};
 use sluicegate::limits::BATCHES_PER_WORKER;
-use sluicegate::spool::{Committer, Durability, SealedSegment, SegmentPool, Spool, SpoolConfig};
+use sluicegate::spool::{Committer, Durability, SealedSegment, SegmentPool, Spool, SpoolConfig, SpoolTable};
 
 const WAKE: Token = Token(0);
 
@@ -63,7 +63,7 @@ impl Feed<'_> {
         let handoff = Arc::new(Handoff::new(mailboxes, Arc::default()));
         let (sender, segments) = crossbeam::channel::unbounded();
         let frozen: Arc<[u8]> = FROZEN.into();
-        let (committer, keeper) = Committer::new(spool, handoff.clone(), frozen.clone(), sender, 1);
+        let (committer, keeper) = Committer::new(spool, handoff.clone(), sender, 1);
         let mut batches = Vec::new();
         for worker in 0..self.workers {
             let mut home = Vec::new();
@@ -111,16 +111,20 @@ impl Feed<'_> {
     fn config(&self) -> SpoolConfig {
         SpoolConfig {
             dir: self.folder.to_owned(),
-            table: "events".into(),
+            tables: vec![SpoolTable {
+                label: "events".into(),
+                batch_rows: 500_000,
+                batch_bytes: self.segment_bytes,
+                batch_age: Duration::from_secs(1),
+                has_identities: false,
+                bytes_max: None,
+            }],
             node_id: Some("bench".into()),
             spool_bytes_max: 10 << 30,
             disk_free_min: 1 << 30,
-            batch_rows: 500_000,
-            batch_bytes: self.segment_bytes,
-            batch_age: Duration::from_secs(1),
             durability: self.durability,
             idempotency_keys_max: 1000,
-            dedup_values_max: None,
+            dedup_values_max: 1000,
         }
     }
 }

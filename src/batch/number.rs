@@ -112,7 +112,7 @@ impl BlockNumber {
 
     /// The number in 64 bits; that of a first block is its segment's number.
     pub const fn packed(self) -> u64 {
-        (self.index as u64) << 48 | self.segment.get() % Self::SEGMENTS
+        ((self.index as u64) << 48) | (self.segment.get() % Self::SEGMENTS)
     }
 
     /// The block whose number was [`BlockNumber::packed`].

@@ -21,6 +21,15 @@ pub(super) struct Written {
     pub(super) identities: BTreeMap<u16, Identities>,
 }
 
+/// What is readable of a segment.
+pub(super) struct Readable<'a> {
+    pub(super) file: &'a dyn StorageFile,
+    pub(super) frames: &'a [(u64, Header)],
+    /// Any place in the file.
+    pub(super) start: FramePlace,
+    pub(super) end: u64,
+}
+
 /// What a copy takes over of each frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CopyMode {
@@ -31,10 +40,7 @@ pub(super) enum CopyMode {
 
 /// Writes the frames to a new segment, and syncs it. `index_of` gives a block its index there.
 pub(super) fn write_copy(
-    from: &dyn StorageFile,
-    frames: &[(u64, Header)],
-    start: FramePlace,
-    end: u64,
+    from: &Readable<'_>,
     identity: &Identity,
     to: &dyn StorageFile,
     kept: CopyMode,
@@ -49,8 +55,9 @@ pub(super) fn write_copy(
     write_all(to, &vec![0; usize::try_from(offset - identity_len).unwrap_or(0)], identity_len)?;
     let mut written = Written { identity_len, headers: Vec::new(), identities: BTreeMap::new() };
     let mut payload = BytesMut::new();
+    let Readable { file, frames, start, end } = *from;
     for ((place, header), position) in frames.iter().zip((1..).map(Position::new)) {
-        let found = read_frame(from, FramePlace { offset: *place, ..start }, end, &mut payload)?;
+        let found = read_frame(file, FramePlace { offset: *place, ..start }, end, &mut payload)?;
         if found != Some(*header) {
             return Err(io::Error::other("a frame changed while it was read"));
         }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::aside::set_aside;
 use super::block::{Identity, Seal, Seals, VERSION};
-use super::copying::{CopyMode, Written, write_copy};
+use super::copying::{CopyMode, Readable, Written, write_copy};
 use super::cut::Cut;
 use super::frame::Header;
 use super::layout::{FileKind, Layout, random};
@@ -90,7 +90,8 @@ pub(super) fn salvage(segment: &mut SealedSegment) -> io::Result<Left> {
     };
     let copy_path = layout.path(number.segment, FileKind::Copy);
     let copy = layout.storage().create(&copy_path)?;
-    let written = write_copy(&*file, &frames, start, end, &identity, &*copy, mode, |index| index).and_then(|written| {
+    let from = Readable { file: &*file, frames: &frames, start, end };
+    let written = write_copy(&from, &identity, &*copy, mode, |index| index).and_then(|written| {
         let Written { identity_len, headers, .. } = written;
         let mut seal = Seal { sealed_ms: segment.sealed_ms(), ..Seal::default() };
         headers.iter().for_each(|header| seal.add(header));

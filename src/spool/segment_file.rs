@@ -48,7 +48,7 @@ pub(super) enum Opened {
     Sealed(Vec<SealedSegment>),
     /// It has no seal, or that can't be read.
     Unsealed {
-        file: SegmentFile,
+        file: Box<SegmentFile>,
         /// What the journal knows of its blocks, or an older release has left.
         states: Vec<(BlockId, Block)>,
     },
@@ -100,7 +100,7 @@ impl SegmentFile {
         let Identity { epoch, number, .. } = self.identity;
         let Some(seals) = Seals::read(file, self.identity_len, epoch, number)? else {
             let states = self.layout.journal().of_segment(epoch, number);
-            return Ok(Opened::Unsealed { file: self, states });
+            return Ok(Opened::Unsealed { file: Box::new(self), states });
         };
         let mut schemas = Vec::with_capacity(seals.blocks.len());
         for block in &seals.blocks {
@@ -109,7 +109,7 @@ impl SegmentFile {
                 // Without it nobody knows what the block's rows are; what is of others is salvaged with a scan.
                 None => {
                     let states = self.layout.journal().of_segment(epoch, number);
-                    return Ok(Opened::Unsealed { file: self, states });
+                    return Ok(Opened::Unsealed { file: Box::new(self), states });
                 }
             }
         }
@@ -145,7 +145,7 @@ impl SegmentFile {
                 let start = identity.name(id) + "-";
                 state.cut = adoption::cut(&layout, identity.number, |name| name.starts_with(&start))?;
             }
-            return Ok(Opened::Unsealed { file: self, states: vec![(id, state)] });
+            return Ok(Opened::Unsealed { file: Box::new(self), states: vec![(id, state)] });
         };
         let Some(mut block) = self.sealed_one(seal) else { return Ok(Opened::Unreadable) };
         block.state = state;

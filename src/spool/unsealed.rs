@@ -14,7 +14,7 @@ use bytes::BytesMut;
 
 use super::aside::{book, set_aside, set_aside_unreadable};
 use super::block::{BlockSeal, Identity, Seal, Seals, VERSION};
-use super::copying::{CopyMode, Written, write_copy};
+use super::copying::{CopyMode, Readable, Written, write_copy};
 use super::frame::{FramePlace, HEADER, Header};
 use super::journal::{Block, BlockId, Change, OpenAttempt};
 use super::layout::{FileKind, Layout};
@@ -33,7 +33,7 @@ use crate::clock::unix_ms;
 /// An unsealed segment's file.
 pub(super) struct Unsealed<'a> {
     pub(super) metrics: &'a SpoolMetrics,
-    pub(super) file: SegmentFile,
+    pub(super) file: Box<SegmentFile>,
 }
 
 impl Unsealed<'_> {
@@ -121,7 +121,7 @@ impl Unsealed<'_> {
     }
 
     fn seal_in_place(&self, file: &dyn StorageFile, scan: &Scan, logs: &mut IdentityLogs) -> io::Result<()> {
-        let SegmentFile { identity, identity_len, .. } = &self.file;
+        let SegmentFile { identity, identity_len, .. } = &*self.file;
         let mut block = vec![0; usize::try_from(*identity_len).map_err(io::Error::other)?];
         read_up_to(file, &mut block, 0)?;
         write_all(file, &block, 0)?;
@@ -164,12 +164,11 @@ impl Unsealed<'_> {
         frames.retain(|(_, header)| !is_shared || known.contains(&header.block));
         let index_of = |index: u16| if is_shared { known.range(..index).count() as u16 } else { index };
         let copy = layout.storage().create(&copy_path)?;
-        let (start, end) = (self.file.place(0), file.len()?);
-        let written =
-            write_copy(file, &frames, start, end, &identity, &*copy, CopyMode::All, index_of).inspect_err(|_| {
-                // Half a copy takes room that is wanted. The next start removes what can't be removed now.
-                let _ = layout.storage().remove(&copy_path);
-            });
+        let from = Readable { file, frames: &frames, start: self.file.place(0), end: file.len()? };
+        let written = write_copy(&from, &identity, &*copy, CopyMode::All, index_of).inspect_err(|_| {
+            // Half a copy takes room that is wanted. The next start removes what can't be removed now.
+            let _ = layout.storage().remove(&copy_path);
+        });
         let Written { identity_len, headers, identities } = written?;
         layout.storage().rename(&copy_path, &self.file.path)?;
         layout.sync_folder()?;

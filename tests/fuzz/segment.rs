@@ -6,21 +6,24 @@
 #![no_main]
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use crossbeam::channel::unbounded;
 use libfuzzer_sys::fuzz_target;
-use sluicegate::batch::Batch;
 use sluicegate::batch::identity::{RequestKey, Summary, of_event, of_request};
+use sluicegate::batch::{Batch, TableIndex};
 use sluicegate::handoff::{Handoff, Mailbox};
-use sluicegate::spool::{Committer, Durability, Inspected, Part, Spool, SpoolConfig, inspect};
+use sluicegate::spool::{Committer, Durability, Inspected, Part, Spool, SpoolConfig, SpoolTable, inspect};
 
-const NAME: &str = "t/00000000000000000001.segment";
+const NAME: &str = "log/00000000000000000001.segment";
 
-/// Where the seal's block lies.
-const SEAL: usize = 8192;
+const TABLES: [&str; 2] = ["t", "u"];
+
+/// Where the seals are.
+const SEALS: Range<usize> = 8192..8192 + 16384;
 
 struct Base {
     folder: tempfile::TempDir,
@@ -33,8 +36,9 @@ static BASE: LazyLock<Base> = LazyLock::new(|| {
     let poll = mio::Poll::new().expect("an event queue");
     let mailbox = Mailbox::new(poll.registry(), mio::Token(0)).expect("a waker");
     let handoff = Arc::new(Handoff::new(vec![mailbox], Arc::default()));
-    for sequence in 1..=4 {
+    for sequence in 1..=6u16 {
         let mut batch = Batch::new(0);
+        (batch.table, batch.frozen) = (TableIndex::new(sequence % 2), b"frozen"[..].into());
         batch.rows.bytes.extend_from_slice(b"a row and another row");
         batch.rows.count = 2;
         batch.rejected.bytes.extend_from_slice(b"bad");
@@ -49,7 +53,7 @@ static BASE: LazyLock<Base> = LazyLock::new(|| {
     }
     handoff.finish();
     let (sender, _sealed) = unbounded();
-    let (committer, keeper) = Committer::new(spool, handoff, b"frozen".to_vec(), sender, 1);
+    let (committer, keeper) = Committer::new(spool, handoff, sender, 1);
     std::thread::scope(|scope| {
         scope.spawn(|| keeper.run());
         committer.run();
@@ -64,16 +68,24 @@ static BASE: LazyLock<Base> = LazyLock::new(|| {
 fn config(dir: &Path) -> SpoolConfig {
     SpoolConfig {
         dir: dir.to_owned(),
-        table: "t".into(),
+        tables: TABLES.map(table).into(),
         node_id: Some("node".into()),
         spool_bytes_max: 1 << 30,
         disk_free_min: 0,
+        durability: Durability::Written,
+        idempotency_keys_max: 100,
+        dedup_values_max: 100,
+    }
+}
+
+fn table(label: &str) -> SpoolTable {
+    SpoolTable {
+        label: label.to_owned(),
         batch_rows: 1000,
         batch_bytes: 64 << 10,
         batch_age: Duration::from_secs(3600),
-        durability: Durability::Written,
-        idempotency_keys_max: 100,
-        dedup_values_max: Some(100),
+        has_identities: true,
+        bytes_max: None,
     }
 }
 
@@ -82,7 +94,7 @@ fuzz_target!(|input: (bool, u16, Vec<(u16, u8)>)| {
     let Base { folder, segment } = &*BASE;
     let mut bytes = segment.clone();
     if !is_sealed {
-        bytes[SEAL..2 * SEAL].fill(0);
+        bytes[SEALS].fill(0);
     }
     for (at, change) in changes {
         let at = usize::from(at) % bytes.len();
@@ -90,10 +102,10 @@ fuzz_target!(|input: (bool, u16, Vec<(u16, u8)>)| {
     }
     bytes.truncate(bytes.len() - usize::from(cut) % bytes.len());
     let dir = folder.path();
-    for folder in ["t", "keys"] {
+    for folder in ["log", "damaged", "keys"].iter().chain(&TABLES) {
         let _ = fs::remove_dir_all(dir.join(folder));
     }
-    fs::create_dir_all(dir.join("t")).expect("a folder");
+    fs::create_dir_all(dir.join("log")).expect("a folder");
     fs::write(dir.join(NAME), &bytes).expect("a file");
     let Ok((_spool, recovered)) = Spool::open(config(dir)) else { return };
     for segment in &recovered.segments {
@@ -109,7 +121,7 @@ fuzz_target!(|input: (bool, u16, Vec<(u16, u8)>)| {
             assert!(!is_whole || read == expected);
         }
     }
-    for found in inspect(dir, "t").expect("a folder that can be read") {
+    for found in inspect(dir, &TABLES).expect("a folder that can be read") {
         assert!(!matches!(found, Inspected::Unsealed { .. }), "a start seals or sets aside");
     }
 });

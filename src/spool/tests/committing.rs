@@ -1,6 +1,5 @@
 //! Tests of the committer with an [`Exchange`].
 
-use crate::batch::SegmentNumber;
 use std::thread;
 
 use crossbeam::channel::{Receiver, unbounded};

@@ -7,10 +7,9 @@ use super::shelf::{Errands, Next, Shelf};
 use super::*;
 use crate::batch::{CommitOutcome, CommitRefusal};
 
-/// A shelf, columns, and segments for it.
+/// A shelf, and segments for it.
 struct Meeting {
     shelf: Shelf,
-    frozen: Arc<[u8]>,
     spool: Spool,
     _folder: tempfile::TempDir,
 }
@@ -19,8 +18,7 @@ impl Meeting {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (spool, _) = Spool::open(config(folder.path())).unwrap();
-        let frozen: Arc<[u8]> = b"frozen"[..].into();
-        Self { shelf: Shelf::new(), frozen, spool, _folder: folder }
+        Self { shelf: Shelf::new(), spool, _folder: folder }
     }
 
     fn segment(&self, number: u64) -> OpenSegment {
