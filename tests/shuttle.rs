@@ -80,7 +80,7 @@ use handoff::mailbox::{Arrival, Mailbox};
 use shuttle::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use shuttle::sync::{Arc, mpsc};
 use shuttle::thread::{self, JoinHandle, Thread};
-use sluicegate::batch::{self, Batch, CommitOutcome, Exchange, Returned, SegmentNumber, Sequence};
+use sluicegate::batch::{self, Batch, BlockNumber, CommitOutcome, Exchange, Returned, SegmentNumber, Sequence};
 use sluicegate::net::{self, Stream};
 
 const RANDOM: usize = 4000;
@@ -150,7 +150,7 @@ impl Meeting {
                     for batch in std::iter::once(first).chain(std::iter::from_fn(|| handoff.next())) {
                         taken += 1;
                         let worker = batch.worker;
-                        let segment = SegmentNumber::new(batch.sequence.get());
+                        let segment = BlockNumber::first(SegmentNumber::new(batch.sequence.get()));
                         handoff.give_back(Returned { batch, outcome: CommitOutcome::Committed { segment } });
                         handoff.wake(worker);
                     }
@@ -172,7 +172,7 @@ fn hand_over(worker: usize, count: u64) -> impl FnMut(&Handoff, &Mailbox) -> boo
     move |handoff, mailbox| {
         while let Some(Returned { batch, outcome }) = mailbox.take() {
             received += 1;
-            assert_eq!(outcome, CommitOutcome::Committed { segment: SegmentNumber::new(received) });
+            assert_eq!(outcome, CommitOutcome::Committed { segment: BlockNumber::first(SegmentNumber::new(received)) });
             home.push(batch);
         }
         while sent < count
@@ -246,7 +246,7 @@ fn a_reply_that_waits_for_its_segment_hears_of_it() {
         let mut waiting = SEGMENTS.to_vec();
         let mut is_noted = false;
         let worker = meeting.worker(0, move |handoff, mailbox| {
-            while let Some(segment) = waiting.last().copied().map(SegmentNumber::new) {
+            while let Some(segment) = waiting.last().copied().map(SegmentNumber::new).map(BlockNumber::first) {
                 if !is_noted {
                     handoff.inserted.wait();
                 }
@@ -265,7 +265,7 @@ fn a_reply_that_waits_for_its_segment_hears_of_it() {
             .into_iter()
             .map(|segment| {
                 let handoff = meeting.handoff.clone();
-                thread::spawn(move || handoff.segment_inserted(SegmentNumber::new(segment)))
+                thread::spawn(move || handoff.segment_inserted(BlockNumber::first(SegmentNumber::new(segment))))
             })
             .collect();
         inserters.into_iter().for_each(|inserter| inserter.join().unwrap());

@@ -15,7 +15,7 @@ use std::time::Instant;
 use libfuzzer_sys::fuzz_target;
 use sluicegate::api::cors::Cors;
 use sluicegate::api::{Ack, Answer, Fault, IngestOptions, Rendering, Reply, ReplyFields, RequestIds, Route, Shed};
-use sluicegate::batch::{CommitRefusal, SegmentNumber, Sequence};
+use sluicegate::batch::{BlockNumber, CommitRefusal, SegmentNumber, Sequence};
 use sluicegate::connection::{Committed, Connection, RequestLimits, Served, Service, Unfinished};
 use sluicegate::http::{CONTINUE, DateCache, Head, HeadLimits, Method, Status, client_address};
 
@@ -149,7 +149,7 @@ impl Side {
         if !undecided.is_empty() {
             self.order = self.order.wrapping_mul(5).wrapping_add(1);
             let sequence = undecided.swap_remove(usize::from(self.order) % undecided.len());
-            let (number, segment) = (sequence.get(), SegmentNumber::new(sequence.get()));
+            let (number, segment) = (sequence.get(), BlockNumber::first(SegmentNumber::new(sequence.get())));
             let outcome = match number % 4 {
                 0 => Err(Shed::Commit(CommitRefusal::DiskFull).into()),
                 1 => Ok(Committed { segment: None, certain: true, until: Instant::now(), first: None }),
