@@ -6,6 +6,7 @@
 //! under it is stored once. Query: `dry_run=1`.
 
 use super::{Admin, Page};
+use crate::batch::TableIndex;
 use crate::clock::unix_ms;
 use crate::http::{Framing, Head, Method, Status, query_pairs};
 use crate::intake::replay::{ReplayedClient, ReplayedLine};
@@ -44,7 +45,7 @@ pub(super) fn page(admin: &Admin, head: &Head<'_>, body: &[u8]) -> Page {
     let Some(key) = head.idempotency_key.filter(|key| !key.is_empty()) else {
         return Page::fault(Status::BadRequest, "bad_idempotency_key", "There must be one Idempotency-Key.");
     };
-    match replayer.store(key, &lines, dry_run) {
+    match replayer.store(TableIndex::default(), key, &lines, dry_run) {
         Ok(are_good) => {
             let rejected = (0usize..).zip(&are_good).filter(|(_, good)| !**good).map(|(place, _)| place.to_string());
             let rejected: Vec<String> = rejected.collect();

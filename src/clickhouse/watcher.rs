@@ -35,7 +35,7 @@ pub struct Watcher {
     /// Wakes the watcher early.
     pub refresh: Arc<RefreshSignal>,
     /// Receives new versions of the schema.
-    pub schema: Arc<Published<SchemaVersion>>,
+    pub schema: Arc<Published<Option<SchemaVersion>>>,
     /// The file that keeps the description for the next start.
     pub path: PathBuf,
     /// Receives the reason why new events can't be encoded for the changed table.
@@ -118,7 +118,7 @@ impl Watcher {
             }
         };
         let frozen = found.freeze(&plan, &self.config).to_bytes();
-        let version = self.schema.publish(SchemaVersion::new(plan, frozen));
+        let version = self.schema.publish(Some(SchemaVersion::new(plan, frozen)));
         let changed = changes(&self.known, &found);
         tracing::info!(version, changed, "the table has changed; new events are encoded for its new columns");
         if let Err(error) = found.save(&self.path) {

@@ -1,5 +1,5 @@
-//! The rates that events are charged to: that of the key's name, or everyone's, and that of the client's
-//! address.
+//! The rates that events are charged to: that of the key's name, or everyone's, that of the client's
+//! address, and that of the table.
 //!
 //! Events are charged once they are read, all of a request or none. What turns out not to be stored after
 //! all, because it is a repeat or the disk refused it, is given back.
@@ -10,8 +10,8 @@ use std::sync::Arc;
 use super::addresses::RatedAddresses;
 use crate::api::keys::{Owners, Writer};
 use crate::api::rate::{Quota, Rate, RateCell};
-use crate::api::{Fault, OVER_BURST, OVER_RATE};
-use crate::batch::CommitOutcome;
+use crate::api::{Fault, IngestOptions, OVER_BURST, OVER_RATE};
+use crate::batch::{CommitOutcome, TableIndex};
 use crate::clock::monotonic_ns;
 use crate::limits;
 
@@ -20,11 +20,15 @@ use crate::limits;
 pub struct Quotas {
     owners: Arc<Owners>,
     per_address: Option<(Rate, RatedAddresses)>,
+    /// In the order of the tables; those behind the last have no rate.
+    per_table: Box<[Option<(Rate, RateCell)>]>,
 }
 
 /// What a request was charged, and to whom.
 #[derive(Debug, Clone, Copy)]
 pub struct Debit {
+    /// The table that its events are for.
+    pub table: TableIndex,
     /// Whose key it has.
     pub writer: Option<Writer>,
     /// The client's address.
@@ -58,45 +62,51 @@ impl Quotas {
     /// The rates of these owners, and one for each address.
     pub fn new(owners: Arc<Owners>, per_address: Option<Rate>) -> Self {
         let per_address = per_address.map(|rate| (rate, RatedAddresses::new(limits::RATED_ADDRESSES)));
-        Self { owners, per_address }
+        Self { owners, per_address, per_table: Box::default() }
     }
 
-    /// True when nothing is charged to or counted for a request of this writer.
+    /// With a rate for all events of each of these tables that has one.
+    #[must_use]
+    pub fn with_tables(self, rates: impl IntoIterator<Item = Option<Rate>>) -> Self {
+        let cells = rates.into_iter().map(|rate| rate.map(|rate| (rate, RateCell::default())));
+        Self { per_table: cells.collect(), ..self }
+    }
+
+    /// True when nothing is charged to or counted for a request with these options.
     #[inline]
-    pub fn is_free(&self, writer: Option<Writer>) -> bool {
-        writer.is_none() && self.per_address.is_none()
+    pub fn is_free(&self, options: IngestOptions) -> bool {
+        options.writer.is_none() && self.per_address.is_none() && self.of_table(options.table).is_none()
     }
 
-    /// Charges a request, and returns what is left of the rate that is nearer to its end.
+    /// Charges a request, and returns what is left of the rate that is nearest to its end.
     ///
     /// # Errors
     ///
     /// The request does not pass; nothing is charged.
     pub fn charge(&self, debit: &Debit) -> Result<Option<Quota>, OverQuota> {
         let now = monotonic_ns();
-        let of_key = self.of_key(debit);
-        let of_address = self.of_address(debit, now);
-        if [of_key, of_address].into_iter().flatten().any(|(_, rate)| debit.lines > rate.burst()) {
+        let cells = self.cells(debit, now);
+        if cells.into_iter().flatten().any(|(_, rate)| debit.lines > rate.burst()) {
             return Err(OverQuota::OverBurst);
         }
-        let charge = |of: Option<(&RateCell, Rate)>| {
-            let quota = of.map(|(cell, rate)| cell.charge(rate, debit.lines, now));
-            quota.transpose().map_err(OverQuota::OverRate)
-        };
-        let left_of_address = charge(of_address)?;
-        let left_of_key = charge(of_key).inspect_err(|_| {
-            if let Some((cell, rate)) = of_address {
-                cell.refund(rate, debit.lines);
+        let mut nearest: Option<Quota> = None;
+        for (place, (cell, rate)) in cells.into_iter().enumerate().filter_map(|(place, cell)| Some((place, cell?))) {
+            match cell.charge(rate, debit.lines, now) {
+                Ok(quota) if nearest.is_none_or(|nearest| quota.remaining < nearest.remaining) => nearest = Some(quota),
+                Ok(_) => {}
+                Err(quota) => {
+                    let charged = cells.into_iter().take(place).flatten();
+                    charged.for_each(|(cell, rate)| cell.refund(rate, debit.lines));
+                    return Err(OverQuota::OverRate(quota));
+                }
             }
-        })?;
-        let left = [left_of_key, left_of_address].into_iter().flatten();
-        Ok(left.min_by_key(|quota| quota.remaining))
+        }
+        Ok(nearest)
     }
 
     /// Gives back what a request was charged.
     pub fn refund(&self, debit: &Debit) {
-        let cells = [self.of_key(debit), self.of_address(debit, monotonic_ns())];
-        for (cell, rate) in cells.into_iter().flatten() {
+        for (cell, rate) in self.cells(debit, monotonic_ns()).into_iter().flatten() {
             cell.refund(rate, debit.lines);
         }
     }
@@ -122,6 +132,16 @@ impl Quotas {
         }
     }
 
+    /// What a request is charged to.
+    fn cells(&self, debit: &Debit, now: u64) -> [Option<(&RateCell, Rate)>; 3] {
+        [self.of_address(debit, now), self.of_key(debit), self.of_table(debit.table)]
+    }
+
+    fn of_table(&self, table: TableIndex) -> Option<(&RateCell, Rate)> {
+        let (rate, cell) = self.per_table.get(table.get())?.as_ref()?;
+        Some((cell, *rate))
+    }
+
     fn of_key(&self, debit: &Debit) -> Option<(&RateCell, Rate)> {
         let Writer { owner, rate } = debit.writer?;
         Some((&self.owners.get(owner).rate, rate?))
@@ -145,7 +165,7 @@ mod tests {
 
     fn debit(lines: u32, rate: &str) -> Debit {
         let writer = Some(Writer { owner: OwnerId::EVERYONE, rate: rate.parse().ok() });
-        Debit { writer, address: Some([127, 0, 0, 1].into()), lines, accepted: lines }
+        Debit { table: TableIndex::default(), writer, address: Some([127, 0, 0, 1].into()), lines, accepted: lines }
     }
 
     #[test]

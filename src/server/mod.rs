@@ -39,8 +39,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::admin::{Access, Admin, Series};
-use crate::api::Api;
 use crate::api::keys::Keys;
+use crate::api::{Api, ApiTable};
+use crate::batch::TableIndex;
 use crate::clickhouse::delivery;
 use crate::clickhouse::description::TableDescription;
 use crate::clickhouse::embedded::{Embedded, EmbeddedOptions};
@@ -50,13 +51,13 @@ use crate::clickhouse::watcher::Watcher;
 use crate::config::Settings;
 use crate::handoff::{Handoff, Lifecycle, Published};
 use crate::insert::native;
-use crate::intake::Shared;
 use crate::intake::addresses::ConnectionsPerAddress;
 use crate::intake::budget::ByteBudget;
 use crate::intake::health::Health;
 use crate::intake::metrics::WorkerMetrics;
 use crate::intake::quotas::Quotas;
-use crate::intake::replay::Replayer;
+use crate::intake::replay::{ReplayTable, Replayer};
+use crate::intake::{Schemas, Shared};
 use crate::limits;
 use crate::ndjson::RowEncoder;
 use crate::net::tls::TlsConfig;
@@ -129,17 +130,18 @@ impl Server {
         table: TableDescription,
         tls: Option<Arc<Published<TlsConfig>>>,
     ) -> Result<Self, ServerError> {
-        let schema = Arc::new(Published::new(first_version(settings, &table)?));
-        let (engine, mailboxes) = engine::prepare(settings, metrics.len())?;
+        let first = first_version(settings, &table)?;
+        let (plan, frozen) = (first.plan.clone(), first.frozen.clone());
+        let schemas = Arc::new(Schemas::new([Some(first)]));
+        let (engine, mailboxes) = engine::prepare(settings, metrics.len(), schemas.values().len())?;
         delivery::log_at_start(admin.clickhouse.clone(), settings.table()).map_err(os("a thread can't be started"))?;
         let handoff = Arc::new(Handoff::new(mailboxes, lifecycle.clone()));
         let (path, node) = (spool.schema_path(), spool.node_id().to_owned());
-        let frozen = schema.newest().frozen.clone();
         let pipeline = Pipeline::start(settings, spool, recovered, frozen, &handoff, &admin)?;
         let shared = Arc::new(Shared {
             handoff: handoff.clone(),
             health: admin.health.clone(),
-            schema: schema.clone(),
+            schemas: schemas.clone(),
             quotas: Quotas::new(admin.keys.newest().owners().clone(), settings.rate_limit_per_address),
             keys: admin.keys.clone(),
             cors: settings.cors(),
@@ -154,26 +156,31 @@ impl Server {
             proxy_protocol: settings.proxy_protocol,
             tls,
         });
-        let (plan, address_form) = (schema.newest().plan.clone(), settings.address_form()?);
+        let address_form = settings.address_form()?;
         let encoder = || {
             let encoder = RowEncoder::new(plan.clone(), settings.encode_limits());
             let encoder = encoder.with_invalid_text(settings.invalid_text).writing_addresses(address_form.clone());
             encoder.identifying(settings.dedup_field.as_deref())
         };
-        let api = || Api::new(encoder(), &settings.table);
+        let name = &settings.table;
+        let paths = ["/api/events".to_owned(), format!("/api/{name}")];
+        let api = || Api::new(vec![ApiTable { name: name.clone(), paths: paths.to_vec(), encoder: encoder() }]);
         let engine = engine.start(api, &shared, metrics, settings.pin)?;
         // Its only other writer would be a second start.
-        let _ = admin.replayer.set(Replayer::new(shared, encoder(), node, &settings.table));
-        let watcher = Watcher {
-            config: settings.table(),
-            servers: pipeline.inserts.servers(),
-            refresh: pipeline.inserts.refresh.clone(),
-            schema,
-            path,
-            metrics: admin.inserts.clone(),
-            known: table,
-        };
-        spawn("watcher".into(), move || watcher.run())?;
+        let _ =
+            admin.replayer.set(Replayer::new(shared, node, [ReplayTable { name: name.clone(), encoder: encoder() }]));
+        if let Some(schema) = schemas.get(TableIndex::default()) {
+            let watcher = Watcher {
+                config: settings.table(),
+                servers: pipeline.inserts.servers(),
+                refresh: pipeline.inserts.refresh.clone(),
+                schema: schema.clone(),
+                path,
+                metrics: admin.inserts.clone(),
+                known: table,
+            };
+            spawn("watcher".into(), move || watcher.run())?;
+        }
         lifecycle.serve();
         Ok(Self { lifecycle, handoff, engine, pipeline })
     }

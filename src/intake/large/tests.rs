@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::api::keys::Owners;
-use crate::api::{Api, ReplyFields};
+use crate::api::{Api, ApiTable, ReplyFields};
 use crate::batch::{Batch, CommitOutcome, Exchange, Returned, SegmentNumber};
 use crate::connection::Service;
 use crate::handoff::{Handoff, Mailbox};
@@ -50,13 +50,15 @@ impl Bench {
     fn with_budget(max: u64) -> Self {
         let handoff = Arc::new(Handoff::new(vec![Mailbox::woken_by(|| ())], Arc::default()));
         let budget = ByteBudget::new(BudgetLimits { max, request_max: 1 << 19 });
-        let schema = SchemaVersion { plan: plan(&["event"]), frozen: Arc::default() };
-        let mut shared = Shared::of_tests(handoff, schema, budget.clone());
+        let schemas = vec![Some(SchemaVersion { plan: plan(&["event"]), frozen: Arc::default() })];
+        let mut shared = Shared::of_tests(handoff, schemas, budget.clone());
         shared.request_limits.body_bytes_max = BODY_BYTES_MAX;
         let limits = EncodeLimits { line_bytes_max: 1 << 20, events_max: 1 << 20, encoded_bytes_max: 2 << 20 };
+        let encoder = RowEncoder::new(plan(&["event"]), limits);
+        let table = ApiTable { name: "events".into(), paths: vec!["/api/events".into()], encoder };
         Self {
-            api: Api::new(RowEncoder::new(plan(&["event"]), limits), "events"),
-            outbox: Outbox::new(0, budget.clone()),
+            api: Api::new(vec![table]),
+            outbox: Outbox::new(0, BATCHES_PER_WORKER, 1, budget.clone()),
             large: LargeRequests::default(),
             shared,
             metrics: WorkerMetrics::default(),
@@ -113,8 +115,8 @@ impl Bench {
         self.replies.set(0);
         assert_eq!(self.shared.budget.bytes(), 0, "bytes stay in flight");
         // The one that fills, which no request has joined, too.
-        assert!(self.outbox.fill().is_some());
-        let spare: Vec<OwnBatch> = std::iter::from_fn(|| self.outbox.open_own()).collect();
+        assert!(self.outbox.fill(EVENTS).is_some());
+        let spare: Vec<OwnBatch> = std::iter::from_fn(|| self.outbox.open_own(EVENTS)).collect();
         assert_eq!(spare.len(), BATCHES_PER_WORKER);
     }
 }
@@ -134,8 +136,10 @@ fn rows(count: usize) -> Vec<u8> {
 /// Events of more than four slices.
 const MANY: usize = 5 * SLICE_BYTES / 21;
 
+const EVENTS: TableIndex = TableIndex::new(0);
+
 const PLAIN: IngestOptions =
-    IngestOptions { dry_run: false, ack: crate::api::Ack::Disk, key: None, writer: None, coding: None };
+    IngestOptions { table: EVENTS, dry_run: false, ack: crate::api::Ack::Disk, key: None, writer: None, coding: None };
 
 fn status(answer: &Answer) -> Status {
     match answer {
@@ -247,9 +251,9 @@ fn a_change_of_the_columns_in_the_middle_leaves_rows_of_one_version() {
             for _ in 0..turns {
                 bench.pass(0, options, &body);
             }
-            bench.outbox.change_schema(b"second".to_vec().into(), &bench.shared.handoff);
-            bench.api.follow(plan(&["more", "event"]));
-            bench.large.change_schema();
+            bench.outbox.change_schema(EVENTS, b"second".to_vec().into(), &bench.shared.handoff);
+            bench.api.follow(EVENTS, Some(plan(&["more", "event"])));
+            bench.large.change_schema(EVENTS);
             let (answer, _) = bench.serve(options, &body);
             assert!(matches!(answer, Answer::AfterCommit { reply: Reply::Accepted(n), .. } if n as usize == MANY));
             let batches = bench.batches();
