@@ -187,6 +187,36 @@ mod tests {
     }
 
     #[test]
+    fn a_request_is_charged_to_its_table_as_well_or_to_nothing() {
+        let rate = |text: &str| text.parse::<Rate>().ok();
+        let quotas = quotas("1/s,burst=20").with_tables([None, rate("1/s,burst=5")]);
+        let debit = |table, lines| Debit { table: TableIndex::new(table), ..debit(lines, "1/s,burst=15") };
+        assert_eq!(quotas.charge(&debit(1, 3)).unwrap().map(|quota| (quota.limit, quota.remaining)), Some((5, 2)));
+        // The table refuses: its two are still there, and so are the key's twelve and the address's 17.
+        assert!(matches!(quotas.charge(&debit(1, 3)), Err(OverQuota::OverRate(quota)) if quota.limit == 5));
+        assert_eq!(quotas.charge(&debit(1, 6)), Err(OverQuota::OverBurst));
+        assert_eq!(quotas.charge(&debit(1, 2)).unwrap().map(|quota| quota.remaining), Some(0));
+        assert_eq!(quotas.charge(&debit(0, 10)).unwrap().map(|quota| (quota.limit, quota.remaining)), Some((15, 0)));
+        // The key refuses: the table had nothing left anyway, and gets back what is given back.
+        assert!(matches!(quotas.charge(&debit(0, 1)), Err(OverQuota::OverRate(quota)) if quota.limit == 15));
+        quotas.settle(&[debit(1, 3)], Some(CommitOutcome::Refused(CommitRefusal::SpoolFull)));
+        assert_eq!(quotas.charge(&debit(1, 3)).unwrap().map(|quota| quota.remaining), Some(0));
+    }
+
+    #[test]
+    fn a_request_without_a_key_is_free_where_its_table_has_no_rate() {
+        let owners = || Arc::new(Owners::new(1));
+        let options = |table| IngestOptions { table: TableIndex::new(table), ..IngestOptions::default() };
+        let quotas = Quotas::new(owners(), None).with_tables([None, "1/s".parse().ok()]);
+        assert_eq!([0, 1, 2].map(|table| quotas.is_free(options(table))), [true, false, true]);
+        assert!(Quotas::new(owners(), None).is_free(options(1)));
+        // Two clients without a key share the rate of the table.
+        let debit = Debit { table: TableIndex::new(1), writer: None, address: None, lines: 1, accepted: 1 };
+        assert!(quotas.charge(&debit).is_ok());
+        assert!(matches!(quotas.charge(&debit), Err(OverQuota::OverRate(_))));
+    }
+
+    #[test]
     fn what_is_not_stored_is_given_back_and_what_is_stored_is_counted() {
         let segment = SegmentNumber::new(1);
         let outcomes = [

@@ -198,3 +198,80 @@ impl Replayed {
         good
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{Exchange, Returned, SegmentNumber};
+    use crate::handoff::Handoff;
+    use crate::intake::budget::{BudgetLimits, ByteBudget};
+    use crate::ndjson::EncodeLimits;
+    use crate::schema::ColumnDescription;
+
+    fn schema(column: &str, frozen: &[u8]) -> Option<SchemaVersion> {
+        let column = ColumnDescription {
+            name: column.to_owned(),
+            type_name: "UInt8".into(),
+            default_kind: String::new(),
+            default_expression: String::new(),
+        };
+        Some(SchemaVersion::new(Plan::compile(&[column], "UTC").unwrap(), frozen.to_vec()))
+    }
+
+    /// What was in a batch.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Stored {
+        table: TableIndex,
+        frozen: Vec<u8>,
+        rows: Vec<u8>,
+        key: identity::Id,
+    }
+
+    /// A committer that commits one batch.
+    fn commit_one(handoff: Arc<Handoff>) -> thread::JoinHandle<Stored> {
+        thread::spawn(move || {
+            loop {
+                if let Some(batch) = handoff.next() {
+                    let (table, frozen, rows) = (batch.table, batch.frozen.to_vec(), batch.rows.bytes.clone());
+                    let stored = Stored { table, frozen, rows, key: batch.key.unwrap().id };
+                    let outcome = CommitOutcome::Committed { segment: SegmentNumber::new(1) };
+                    handoff.give_back(Returned { batch, outcome });
+                    return stored;
+                }
+                thread::sleep(LOOK_AGAIN);
+            }
+        })
+    }
+
+    #[test]
+    fn lines_are_stored_in_the_table_that_is_named_and_their_key_is_of_that_table() {
+        let handoff = Arc::new(Handoff::new(Vec::new(), Arc::default()));
+        let budget = ByteBudget::new(BudgetLimits { max: 1 << 20, request_max: 1 << 10 });
+        let schemas = vec![schema("a", b"1"), None, schema("b", b"3")];
+        let shared = Arc::new(Shared::of_tests(handoff.clone(), schemas, budget));
+        let limits = EncodeLimits { line_bytes_max: 100, events_max: 10, encoded_bytes_max: 1000 };
+        let table = |name: &str| ReplayTable {
+            name: name.to_owned(),
+            encoder: RowEncoder::new(Arc::new(Plan::none()), limits),
+        };
+        let replayer = Replayer::new(shared.clone(), String::new(), [table("x"), table("y"), table("z")]);
+        let line = |line| ReplayedLine { second: 0, client: ReplayedClient::Unknown, line };
+        let lines = [line(&b"{\"a\":1,\"b\":2}"[..]), line(b"{\"a\":\"no\",\"b\":3}"), line(b"no")];
+        let store = |table, name: &str, good: &[bool], frozen: &[u8], rows: &[u8]| {
+            let (table, committer) = (TableIndex::new(table), commit_one(handoff.clone()));
+            assert_eq!(replayer.store(table, b"k", &lines, false).unwrap(), good);
+            let key = identity::of_request(&format!(" quarantine of {name}"), b"k");
+            let stored = Stored { table, frozen: frozen.to_vec(), rows: rows.to_vec(), key };
+            assert_eq!(committer.join().unwrap(), stored);
+        };
+        store(0, "x", &[true, false, false], b"1", &[1]);
+        store(2, "z", &[true, true, false], b"3", &[2, 3]);
+        for table in [1, 3].map(TableIndex::new) {
+            assert_eq!(replayer.store(table, b"k", &lines, false), Err(TABLE_UNAVAILABLE));
+        }
+        shared.schemas.values()[0].publish(schema("b", b"4"));
+        shared.schemas.values()[1].publish(schema("a", b"2"));
+        store(0, "x", &[true, true, false], b"4", &[2, 3]);
+        store(1, "y", &[true, false, false], b"2", &[1]);
+    }
+}

@@ -133,6 +133,7 @@ impl Server {
         let first = first_version(settings, &table)?;
         let (plan, frozen) = (first.plan.clone(), first.frozen.clone());
         let schemas = Arc::new(Schemas::new([Some(first)]));
+        admin.health.look_at(schemas.clone());
         let (engine, mailboxes) = engine::prepare(settings, metrics.len(), schemas.values().len())?;
         delivery::log_at_start(admin.clickhouse.clone(), settings.table()).map_err(os("a thread can't be started"))?;
         let handoff = Arc::new(Handoff::new(mailboxes, lifecycle.clone()));

@@ -3,6 +3,7 @@
 mod ends;
 mod large;
 mod proxies;
+mod tables;
 #[cfg(feature = "tls")]
 mod tls;
 mod turns;
@@ -35,7 +36,10 @@ impl Harness {
     }
 
     fn start_with(commit_timeout: Duration, change: impl FnOnce(&mut Shared)) -> Self {
-        let (worker, address) = worker(commit_timeout, change);
+        Self::run(worker(commit_timeout, change))
+    }
+
+    fn run((worker, address): (Worker, SocketAddr)) -> Self {
         let (shared, metrics) = (worker.shared.clone(), worker.metrics.clone());
         Self { shared, metrics, address, thread: thread::spawn(|| worker.run()) }
     }
@@ -82,29 +86,35 @@ impl Harness {
     }
 }
 
-/// A worker that does not run yet, and its address.
+/// A worker of the table `events` that does not run yet, and its address.
 fn worker(commit_timeout: Duration, change: impl FnOnce(&mut Shared)) -> (Worker, SocketAddr) {
+    worker_of(&["events"], commit_timeout, change)
+}
+
+/// A worker of these tables, each with a column `event`, that does not run yet, and its address.
+fn worker_of(tables: &[&str], commit_timeout: Duration, change: impl FnOnce(&mut Shared)) -> (Worker, SocketAddr) {
     let poll = Poll::new().unwrap();
     let lifecycle = Arc::new(Lifecycle::default());
-    let handoff = Arc::new(Handoff::new(vec![Mailbox::new(poll.registry(), WAKE).unwrap()], lifecycle.clone()));
+    let (mailbox, batches) = (Mailbox::new(poll.registry(), WAKE).unwrap(), limits::batches_per_worker(tables.len()));
+    let handoff = Arc::new(Handoff::new(vec![mailbox.with_batches(batches)], lifecycle.clone()));
     lifecycle.serve();
-    let schemas = vec![Some(SchemaVersion::new(plan(&["event"]), b"first".to_vec()))];
+    let schema = |_| Some(SchemaVersion::new(plan(&["event"]), b"first".to_vec()));
     let budget = ByteBudget::new(BudgetLimits { max: 1 << 20, request_max: 1 << 19 });
-    let mut shared = Shared::of_tests(handoff, schemas, budget);
+    let mut shared = Shared::of_tests(handoff, tables.iter().map(schema).collect(), budget);
     shared.health = Arc::new(Health::new(lifecycle, Arc::default(), commit_timeout));
     shared.timeouts.commit = commit_timeout;
     shared.timeouts.inserted = Duration::from_millis(500);
     change(&mut shared);
-    let (shared, metrics) = (Arc::new(shared), Arc::<WorkerMetrics>::default());
+    let (shared, metrics) = (Arc::new(shared), Arc::new(WorkerMetrics::of_tables(tables.len())));
     let limits = EncodeLimits { line_bytes_max: 8 << 20, events_max: 1000, encoded_bytes_max: 8 << 20 };
-    let table = |name: &str| ApiTable {
-        name: name.to_owned(),
+    let table = |name: &&str| ApiTable {
+        name: (*name).to_owned(),
         paths: vec![format!("/api/{name}")],
         encoder: RowEncoder::new(Arc::new(Plan::none()), limits),
     };
     let listeners = crate::net::bind(&"127.0.0.1:0".parse().unwrap(), 1).unwrap();
     let address = local_addr(&listeners[0]);
-    let api = Api::new(vec![table("events")]);
+    let api = Api::new(tables.iter().map(table).collect());
     let worker = Worker::new(0, poll, listeners, api, shared, metrics).unwrap();
     (worker, address)
 }

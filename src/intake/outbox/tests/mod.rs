@@ -1,5 +1,7 @@
 //! Tests of the outbox: room, sequences, time-outs and what comes back.
 
+mod tables;
+
 use super::*;
 use crate::batch::{CommitRefusal, Exchange, SegmentNumber};
 use crate::handoff::Mailbox;

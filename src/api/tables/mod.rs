@@ -83,3 +83,6 @@ impl Tables {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
