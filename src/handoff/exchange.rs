@@ -137,7 +137,14 @@ impl Handoff {
 
     /// Called by a worker: submits a closed batch to the committer.
     pub fn submit(&self, batch: Batch) {
-        self.submitted.push(batch);
+        self.submit_all([batch]);
+    }
+
+    /// The same for all batches of a turn: a committer that sleeps finds all of them when it wakes, and
+    /// commits them with one sync.
+    pub fn submit_all(&self, batches: impl IntoIterator<Item = Batch>) {
+        batches.into_iter().for_each(|batch| self.submitted.push(batch));
+        self.submitted.wake();
     }
 
     /// True while the committer waits for more batches to join a group.

@@ -181,7 +181,7 @@ impl Outbox {
     pub fn hand_over_own(&mut self, own: OwnBatch, handoff: &Handoff) {
         if own.under_way.has_requests() {
             self.hand_over(handoff);
-            self.submit(own.batch, own.under_way, handoff);
+            handoff.submit(self.close(own.batch, own.under_way));
         } else {
             self.put_back(own);
         }
@@ -239,7 +239,7 @@ impl Outbox {
     pub fn hand_over_table(&mut self, table: TableIndex, handoff: &Handoff) {
         if let Some((batch, under_way)) = self.take_filling(table, UnderWay::has_requests) {
             self.filling.retain(|filling| *filling != table);
-            self.submit(batch, under_way, handoff);
+            handoff.submit(self.close(batch, under_way));
         }
     }
 
@@ -250,18 +250,20 @@ impl Outbox {
             return false;
         }
         self.put_back_unused();
-        let mut filling = std::mem::take(&mut self.filling);
-        let any = !filling.is_empty();
-        for table in filling.drain(..) {
-            if let Some((batch, under_way)) = self.take_filling(table, |_| true) {
-                self.submit(batch, under_way, handoff);
-            }
+        if self.filling.is_empty() {
+            return false;
         }
+        let mut filling = std::mem::take(&mut self.filling);
+        handoff.submit_all(filling.drain(..).filter_map(|table| {
+            let (batch, under_way) = self.take_filling(table, |_| true)?;
+            Some(self.close(batch, under_way))
+        }));
         self.filling = filling;
-        any
+        true
     }
 
-    fn submit(&mut self, mut batch: Batch, mut under_way: UnderWay, handoff: &Handoff) {
+    /// Notes that a batch is under way, which is handed over next.
+    fn close(&mut self, mut batch: Batch, mut under_way: UnderWay) -> Batch {
         if let Some(TableBatch { frozen, .. }) = self.tables.get(under_way.table.get())
             && !Arc::ptr_eq(&batch.frozen, frozen)
         {
@@ -270,7 +272,7 @@ impl Outbox {
         batch.close();
         under_way.charge.set(batch.memory());
         self.under_way.push_back(under_way);
-        handoff.submit(batch);
+        batch
     }
 
     /// The batches that are being filled.
