@@ -7,13 +7,8 @@ use crate::connection::{ReplyOptions, spell_out};
 use crate::http::Status;
 
 /// The header fields that only some replies have.
-const FIELDS: [&str; 5] = [
-    "Accept-Encoding: identity",
-    "Allow: POST, OPTIONS",
-    "Allow: GET, HEAD, OPTIONS",
-    "Retry-After: 1",
-    "WWW-Authenticate: Bearer",
-];
+const FIELDS: [&str; 4] =
+    ["Accept-Encoding: identity", "Allow: POST, OPTIONS", "Allow: GET, HEAD, OPTIONS", "Retry-After: 1"];
 
 /// Fills in the response for a reply, and returns the status.
 pub(super) fn write(response: &mut Response, reply: &Reply, options: ReplyOptions) -> Status {

@@ -458,6 +458,7 @@ fn a_change_of_another_table_does_not_begin_a_large_request_again() {
     let mut turns = 0;
     while !matches!(bench.pass(0, PLAIN, &body), Served::Answered(_)) {
         turns += 1;
+        assert!(turns <= undisturbed, "it has begun again");
         bench.outbox.change_schema(HITS, b"second".to_vec().into(), &bench.shared.handoff);
         bench.api.follow(HITS, Some(plan(&["more", "event"])));
         bench.large.change_schema(HITS);
