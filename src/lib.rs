@@ -38,12 +38,12 @@
 //! | [`api`] | `batch`, `http`, `limits`, `ndjson`, `schema` | routes, replies and faults of the public address; keys, rates, pages of other origins, identities of requests |
 //! | [`connection`] | `api`, `batch`, `http`, `limits` | one connection's state machine, without a socket |
 //! | [`intake`] | `api`, `batch`, `clock`, `connection`, `handoff`, `http`, `limits`, `ndjson`, `net`, `schema`, `spool` | what both engines share: a request's context, outbox, outcomes, waiting for inserts, budget, what is charged to rates, health, counters |
-//! | [`worker`] | `api`, `clock`, `connection`, `handoff`, `http`, `intake`, `limits`, `net`, `schema` | the own event loop: sockets, buffers, time-outs |
-//! | `engine_may` | `api`, `batch`, `clock`, `connection`, `handoff`, `http`, `intake`, `limits`, `schema` | the same api through `may_minihttp`, in a build with the feature `engine-may` |
+//! | [`worker`] | `api`, `clock`, `connection`, `handoff`, `http`, `intake`, `limits`, `net` | the own event loop: sockets, buffers, time-outs |
+//! | `engine_may` | `api`, `batch`, `clock`, `connection`, `handoff`, `http`, `intake`, `limits` | the same api through `may_minihttp`, in a build with the feature `engine-may` |
 //! | [`admin`] | `api`, `batch`, `clickhouse`, `clock`, `handoff`, `http`, `intake`, `limits`, `ndjson`, `spool` | the admin address: metrics, statistics, `/livez`, `/readyz` and its warnings, orders for held segments |
 //! | [`config`] | `api`, `batch`, `clickhouse`, `connection`, `http`, `insert`, `intake`, `limits`, `ndjson`, `net`, `schema`, `spool` | flags, environment and file → one checked [`config::Settings`], handed on in parts |
 //! | [`commands`] | `clickhouse`, `clock`, `config`, `limits`, `net`, `rowbinary`, `spool` | `check`, `schema`, `spool` and `quarantine` |
-//! | [`server`] | `admin`, `api`, `clickhouse`, `config`, `engine_may`, `handoff`, `insert`, `intake`, `limits`, `ndjson`, `net`, `schema`, `spool`, `worker` | start and stop in order, signals, engines, pinning, open files, the log; `drain` |
+//! | [`server`] | `admin`, `api`, `batch`, `clickhouse`, `config`, `engine_may`, `handoff`, `insert`, `intake`, `limits`, `ndjson`, `net`, `schema`, `spool`, `worker` | start and stop in order, signals, engines, pinning, open files, the log; `drain` |
 //!
 //! Three rooms are not where one would look first. *Health* is in `intake`, because both engines
 //! answer `GET /health`; what `/readyz` adds to it is in `admin`. The *phase from start to stop* is in

@@ -7,8 +7,9 @@
 //! - `--in-flight-bytes-max`: partly received requests, batches under way by the memory that they
 //!   hold, and replies that wait or that a client does not read;
 //! - `W` × twice [`SLICE_BYTES`], as rows and as rejected lines: what one request adds to the batch
-//!   that fills, before that batch is counted. The batch of a larger request is counted slice by slice ([`BATCH_BYTES_KEPT`] twice for each spare batch
-//!   until [`MEMORY_KEPT_SECONDS`] of rest);
+//!   that fills, before that batch is counted. The batch of a larger request is counted slice by slice. With
+//!   more than one table [`TURN_TABLES_BYTES_MAX`], and `W` × about 40 KiB for the encoder of each;
+//! - `W` × [`SPARE_BATCHES_BYTES_MAX`] for spare batches, until [`MEMORY_KEPT_SECONDS`] of rest;
 //! - `W` × ([`READ_SCRATCH_BYTES`] and [`RENDER_BYTES_KEPT`], both twice with TLS, [`SPARE_BUFFERS_MAX`] × twice
 //!   [`KEPT_BYTES_FIRST`], and a few lines of `--line-bytes-max` in the encoder);
 //! - `--connections-max` × about 600 bytes for an idle connection, which owns no buffer, with TLS about
@@ -60,9 +61,29 @@ pub const TURN_ARRIVALS_MAX: usize = 16;
 /// Connections whose time a worker ends in one turn; each costs about 7 µs, a reply with 408 included.
 pub const TURN_TIME_OUTS_MAX: usize = 16;
 
-/// Batches of one worker, filling or under way. Two keep worker and committer busy; the rest
-/// carries a worker over a slow sync. Each costs up to [`BATCH_BYTES_KEPT`] twice.
+/// Encoded bytes of all tables in one turn, beyond which all batches that fill are handed over: what they
+/// hold counts in no budget before. Larger: more of that; smaller: more batches of few requests, where many
+/// tables are written to at once.
+pub const TURN_TABLES_BYTES_MAX: usize = 4 * TURN_BYTES_MAX;
+
+/// Batches of one worker with one table, filling or under way. Two keep worker and committer busy; the
+/// rest carries a worker over a slow sync. Each costs up to [`BATCH_BYTES_KEPT`] twice.
 pub const BATCHES_PER_WORKER: usize = 16;
+
+/// Batches of one worker, however many tables there are. A batch that was not used yet costs some 300
+/// bytes, and those that were used keep [`SPARE_BATCHES_BYTES_MAX`] together. Smaller: the worker reads
+/// nothing more before the batches of its last two turns are back.
+pub const WORKER_BATCHES_MAX: usize = 256;
+
+/// Memory that the spare batches of a worker keep: as much as those of one table.
+pub const SPARE_BATCHES_BYTES_MAX: usize = BATCHES_PER_WORKER * (2 * BATCH_BYTES_KEPT + 32 * BATCH_IDS_KEPT);
+
+/// Batches of one worker with so many tables: each further table may fill one in this turn and have one
+/// of the last turn under way.
+pub const fn batches_per_worker(tables: usize) -> usize {
+    let batches = BATCHES_PER_WORKER.saturating_add(tables.saturating_sub(1).saturating_mul(2));
+    if batches < WORKER_BATCHES_MAX { batches } else { WORKER_BATCHES_MAX }
+}
 
 /// A batch that grew beyond this gives its memory back after use.
 pub const BATCH_BYTES_KEPT: usize = 512 << 10;
@@ -114,6 +135,20 @@ pub const DEPTH_MAX: usize = 128;
 
 /// A rejected line is stored in the quarantine up to this length.
 pub const QUARANTINE_LINE_BYTES_MAX: usize = 64 << 10;
+
+/// Tables that one server takes events for. Each costs its plan, once a worker a row encoder, a file in the
+/// spool for its last known columns, four small queries a minute, and some 20 series of the metrics.
+pub const TABLES_MAX: usize = 1000;
+
+/// Tables that have counters of their own beside those of the configuration: segments of earlier
+/// configurations name them. Each costs about 10 series of the metrics.
+pub const UNKNOWN_TABLES_MAX: usize = 100;
+
+/// Bytes of the configuration file: far more than [`TABLES_MAX`] sections need.
+pub const CONFIG_FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// Bytes of a table's `path`.
+pub const PATH_BYTES_MAX: usize = 1024;
 
 /// Columns of a table. Each costs a worker 24 bytes, allocated once a schema: where the cell of a
 /// field that came early lies.
@@ -299,7 +334,11 @@ pub const INSERTED_RING: usize = 4096;
 // What must hold between the limits, whoever changes one of them.
 const _: () = {
     // One batch under way and one that fills, or worker and committer wait for each other.
-    assert!(BATCHES_PER_WORKER >= 2);
+    assert!(BATCHES_PER_WORKER >= 2 && BATCHES_PER_WORKER <= WORKER_BATCHES_MAX);
+    // Each request of two turns may be for another table.
+    assert!(2 * (TURN_WORK_MAX + VISIT_REQUESTS_MAX) <= WORKER_BATCHES_MAX);
+    // A batch is full before all of them are.
+    assert!(TURN_BYTES_MAX < TURN_TABLES_BYTES_MAX);
     // The exponent of the window is what zstd is told.
     assert!(CODING_WINDOW_BYTES_MAX.is_power_of_two());
     // What is encoded in one go fits into one turn as well as what is read in one go.
@@ -314,6 +353,8 @@ const _: () = {
     assert!(KEPT_BYTES_FIRST <= READ_SCRATCH_BYTES);
     // A header of the PROXY protocol is looked at in the worker's buffer.
     assert!(PROXY_HEADER_BYTES_MAX <= READ_SCRATCH_BYTES);
+    // A table's place fits into its index.
+    assert!(TABLES_MAX <= u16::MAX as usize);
     assert!(GATHER_MIN.as_nanos() < GATHER_MAX.as_nanos());
     // A reply that lists errors is one that has not too many of them.
     assert!(LINE_ERRORS_LISTED_MAX <= BAD_LINES_MAX as usize);

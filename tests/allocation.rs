@@ -83,6 +83,40 @@ fn decoding_gzip_and_deflate_allocates_nothing_once_it_is_warm() {
 }
 
 #[test]
+fn requests_of_many_tables_are_routed_and_encoded_without_an_allocation_once_they_are_warm() {
+    use sluicegate::api::{Answer, Api, ApiTable, Reply, Route};
+    use sluicegate::http::{HeadLimits, NO_HEADERS, Parsed, parse_head};
+
+    let table = |place: usize| {
+        let name = format!("table{place}");
+        ApiTable { paths: vec![format!("/api/{name}"), format!("/in/{name}")], name, encoder: encoder() }
+    };
+    let mut api = Api::new((0..100).map(table).collect());
+    let events = include_bytes!("../bench/corpus/events-30.ndjson");
+    let heads: Vec<Vec<u8>> = (0..100)
+        .map(|place| format!("POST /in/table{place}?ack=disk HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes())
+        .collect();
+    let origin = Origin { client_ip: None, server_time_unix_ns: 0 };
+    let mut batch = Batch::new(0);
+    let mut round = || {
+        for (place, head) in heads.iter().enumerate() {
+            let mut slots = NO_HEADERS;
+            let limits = HeadLimits { head_bytes_max: 1000, headers_max: 16 };
+            let Parsed::Done(head) = parse_head(head, &limits, &mut slots) else { panic!() };
+            let Route::Events(options) = api.route(&head) else { panic!() };
+            assert_eq!(options.table.get(), place);
+            let answer = api.take_events(events, options, &origin, &mut batch);
+            assert!(matches!(answer, Answer::AfterCommit { reply: Reply::Accepted(30), .. }));
+            batch.clear();
+        }
+    };
+    (0..3).for_each(|_| round());
+    let before = ALLOCATIONS.with(Cell::get);
+    round();
+    assert_eq!(ALLOCATIONS.with(Cell::get) - before, 0, "allocations in 100 requests");
+}
+
+#[test]
 fn encoding_allocates_nothing_once_it_is_warm() {
     let events = include_bytes!("../bench/corpus/events-30.ndjson");
     // The same events in another order of keys: the guess is missed again and again.

@@ -143,6 +143,12 @@ impl Shed {
     }
 }
 
+/// The reply at the path of a table that is missing or can't be filled.
+pub const TABLE_UNAVAILABLE: Fault = Fault::new(
+    Status::ServiceUnavailable,
+    "table_unavailable",
+    "The table is missing in ClickHouse or can't be filled; send the request again later.",
+);
 pub(super) const NOT_FOUND: Fault = Fault::new(Status::NotFound, "not_found", "There is nothing at this path.");
 pub(super) const EVENTS_ALLOW: &str = "POST, OPTIONS";
 pub(super) const HEALTH_ALLOW: &str = "GET, HEAD, OPTIONS";

@@ -7,27 +7,30 @@ pub mod rate;
 mod reply;
 mod reply_fields;
 mod request_id;
+mod tables;
 mod taken;
 
 use std::sync::Arc;
 
-pub use fault::{Fault, KEY_REUSED, OVER_BURST, OVER_RATE, Shed, TOO_MANY_OF_ADDRESS};
+pub use fault::{Fault, KEY_REUSED, OVER_BURST, OVER_RATE, Shed, TABLE_UNAVAILABLE, TOO_MANY_OF_ADDRESS};
 pub use reply::{Ack, Answer, Reply};
 pub use reply_fields::{Rendering, ReplyFields};
 pub use request_id::RequestIds;
+pub use tables::ApiTable;
 pub use taken::Taken;
 
 use fault::{
     BAD_KEY, BAD_QUERY, CODINGS, EVENTS_ALLOW, HEALTH_ALLOW, METHOD_NOT_ALLOWED, NOT_FOUND, UNSUPPORTED_CODING,
 };
+use tables::Tables;
 use taken::answer;
 
 use self::keys::{Keys, Writer};
-use crate::batch::Batch;
 use crate::batch::identity::{self, Id, RequestKey};
+use crate::batch::{Batch, TableIndex};
 use crate::http::{Coding, ContentCoding, Head, Method, has_repeated_name, plain_path, query_pairs};
 use crate::limits;
-use crate::ndjson::{EncodeRefusal, Origin, Report, RowEncoder};
+use crate::ndjson::{EncodeRefusal, Origin, Report};
 use crate::schema::Plan;
 
 /// The operation that a request head selects.
@@ -48,6 +51,8 @@ pub enum Route {
 /// The options of a request with events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct IngestOptions {
+    /// The table at whose path the request came.
+    pub table: TableIndex,
     /// `dry_run=1`: the reply is the same, and nothing is stored.
     pub dry_run: bool,
     /// What the reply waits for.
@@ -60,25 +65,21 @@ pub struct IngestOptions {
     pub coding: Option<Coding>,
 }
 
-/// One worker's implementation of the API, with the row encoder and its reused report.
+/// One worker's implementation of the API, with the row encoders and their reused report.
 pub struct Api {
-    encoder: RowEncoder,
+    tables: Tables,
     report: Report,
-    table: String,
-    table_path: String,
     keys: Arc<Keys>,
     /// Coded bodies are decoded by who serves them; else they are refused.
     decodes: bool,
 }
 
 impl Api {
-    /// The API of `table`, served at `/api/events` and `/api/<table>` to everyone.
-    pub fn new(encoder: RowEncoder, table: &str) -> Self {
+    /// The API of these tables, which all take events from everyone.
+    pub fn new(tables: Vec<ApiTable>) -> Self {
         Self {
-            encoder,
+            tables: Tables::new(tables),
             report: Report::default(),
-            table: table.to_owned(),
-            table_path: format!("/api/{table}"),
             keys: Arc::new(Keys::open(None)),
             decodes: cfg!(feature = "codings"),
         }
@@ -96,15 +97,22 @@ impl Api {
         self
     }
 
-    /// Changes the plan that events are encoded by, because the table's columns have changed.
-    pub fn follow(&mut self, plan: Arc<Plan>) {
-        self.encoder.follow(plan);
+    /// Changes the plan that the events of a table are encoded by, because its columns have changed.
+    /// Without a plan the table takes no events: it is missing, or can't be filled.
+    pub fn follow(&mut self, table: TableIndex, plan: Option<Arc<Plan>>) {
+        self.tables.follow(table, plan);
+    }
+
+    /// True when the table takes events.
+    pub fn is_available(&self, table: TableIndex) -> bool {
+        self.tables.is_available(table)
     }
 
     /// Selects the operation of a request by its head.
     pub fn route(&self, head: &Head<'_>) -> Route {
         let path = plain_path(head.path);
-        let allow = if path == "/api/events" || path == self.table_path {
+        let table = self.tables.at(&path);
+        let allow = if table.is_some() {
             EVENTS_ALLOW
         } else if path == "/health" {
             HEALTH_ALLOW
@@ -113,16 +121,17 @@ impl Api {
         } else {
             return Route::Refuse(NOT_FOUND);
         };
-        match head.method {
-            Method::Options => Route::Options(allow),
-            Method::Post if allow == EVENTS_ALLOW => self.route_events(head),
-            Method::Get | Method::Head if allow == HEALTH_ALLOW => Route::Health,
+        match (head.method, table) {
+            (Method::Options, _) => Route::Options(allow),
+            (Method::Post, Some(table)) => self.route_events(head, table),
+            (Method::Get | Method::Head, None) => Route::Health,
             _ => Route::Refuse(METHOD_NOT_ALLOWED.with_allow(allow)),
         }
     }
 
-    fn route_events(&self, head: &Head<'_>) -> Route {
-        let writer = match self.keys.authorize(head, &self.table) {
+    fn route_events(&self, head: &Head<'_>, table: TableIndex) -> Route {
+        let name = self.tables.name(table);
+        let writer = match self.keys.authorize(head, name) {
             Ok(writer) => writer,
             Err(fault) => return Route::Refuse(fault),
         };
@@ -135,19 +144,20 @@ impl Api {
             _ if self.decodes => return Route::Refuse(UNSUPPORTED_CODING.with_accept_encoding(CODINGS)),
             _ => return Route::Refuse(UNSUPPORTED_CODING.with_accept_encoding("identity")),
         };
-        let options = IngestOptions { writer, coding, ..options };
+        let options = IngestOptions { table, writer, coding, ..options };
         match head.idempotency_key {
+            Some(key) if !(1..=limits::IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()) => Route::Refuse(BAD_KEY),
+            _ if !self.is_available(table) => Route::Refuse(TABLE_UNAVAILABLE),
             None => Route::Events(options),
-            Some(key) if (1..=limits::IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()) => {
+            Some(key) => {
                 let owner = writer.and_then(|writer| self.keys.owners().get(writer.owner).identity.as_ref());
-                let id = identity::of_request_by(owner, &self.table, key);
+                let id = identity::of_request_by(owner, name, key);
                 Route::Events(IngestOptions { key: Some(id), ..options })
             }
-            Some(_) => Route::Refuse(BAD_KEY),
         }
     }
 
-    /// Encodes the events of a complete body into `batch`.
+    /// Encodes the events of a complete body into `batch`, a batch of the table.
     ///
     /// With [`Answer::Now`] the caller rolls back what was appended. A refused request's rows are
     /// rolled back here; a keyed request still submits an empty batch, because only the committer
@@ -155,19 +165,29 @@ impl Api {
     pub fn take_events(&mut self, body: &[u8], options: IngestOptions, origin: &Origin, batch: &mut Batch) -> Answer {
         let before = batch.mark();
         self.report.clear();
-        let encoded = self.encoder.encode(body, origin, batch, &mut self.report);
+        // It may have become unavailable since the head of the request came.
+        let Some(encoder) = self.tables.encoder(options.table) else {
+            return Answer::Now(Reply::Fault(TABLE_UNAVAILABLE));
+        };
+        let encoded = encoder.encode(body, origin, batch, &mut self.report);
         let key = |id, summary| RequestKey::new(id, body, summary);
         answer(encoded, options, &self.report, before, batch, key)
     }
 
     /// Encodes the next slice of a body into a batch of its own. The caller ends with [`Taken::conclude`],
-    /// with the first refusal at once.
+    /// with the first refusal at once. `None` when the table takes no events any more.
     ///
     /// # Errors
     ///
     /// The whole request is refused.
-    pub fn take_slice(&mut self, slice: &[u8], taken: &mut Taken, batch: &mut Batch) -> Result<(), EncodeRefusal> {
-        self.encoder.encode_slice(slice, &mut taken.progress, &taken.origin, batch, &mut taken.report)
+    pub fn take_slice(
+        &mut self,
+        slice: &[u8],
+        taken: &mut Taken,
+        batch: &mut Batch,
+    ) -> Option<Result<(), EncodeRefusal>> {
+        let encoder = self.tables.encoder(taken.options.table)?;
+        Some(encoder.encode_slice(slice, &mut taken.progress, &taken.origin, batch, &mut taken.report))
     }
 
     /// The report of the last [`Api::take_events`].

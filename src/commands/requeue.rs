@@ -59,10 +59,12 @@ fn offline(arguments: &RequeueArgs, out: &mut impl Write) -> Result<(), Box<dyn 
             "no server runs; the next start retries the segments anyway, and --convert needs a running server";
         return Err(ConfigError(sentence.to_owned()).into());
     }
-    let (_spool, recovered) = Spool::open(arguments.settings.spool())?;
+    let (_spool, recovered) = Spool::open(arguments.settings.spool(&arguments.settings.tables()))?;
     let mut count = 0;
     for mut segment in recovered.segments {
-        let meant = arguments.segment.is_none_or(|number| number == segment.number());
+        let only = &arguments.settings.only;
+        let meant = arguments.segment.is_none_or(|number| number == segment.number())
+            && (only.is_empty() || only.iter().any(|only| only == segment.label()));
         if meant && segment.open_attempt().is_some() {
             segment.force()?;
             count += 1;

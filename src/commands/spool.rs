@@ -6,19 +6,20 @@ use crate::clock::unix_ms;
 use crate::config::Settings;
 use crate::spool::{Inspected, Part, SealedSegment, SpoolError, inspect, table_folder};
 
-/// Prints a line for each segment.
+/// Prints a line for each block.
 ///
 /// # Errors
 ///
-/// If the folder can't be read, or `out` can't be written.
+/// If a folder can't be read, or `out` can't be written.
 pub fn list(settings: &Settings, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let (mut rows, mut rejected) = (0, 0);
-    for inspected in segments(settings)? {
+    let names = Names::new(settings);
+    for inspected in names.inspect(settings)? {
         match inspected {
-            Inspected::Sealed(segment) => {
-                rows += segment.rows();
-                rejected += segment.rejected();
-                writeln!(out, "{}", describe(&segment))?;
+            Inspected::Sealed(block) => {
+                rows += block.rows();
+                rejected += block.rejected();
+                writeln!(out, "{}: {}", names.of(&block), describe(&block))?;
             }
             Inspected::Unsealed { number, path } => {
                 writeln!(out, "{number}: not sealed; the next start recovers its events ({})", path.display())?;
@@ -26,25 +27,26 @@ pub fn list(settings: &Settings, out: &mut impl Write) -> Result<(), Box<dyn std
             Inspected::Unreadable { path } => writeln!(out, "{}: can't be read, or not all of it", path.display())?,
         }
     }
-    writeln!(out, "{rows} events and {rejected} rejected lines wait in sealed segments")?;
+    writeln!(out, "{rows} events and {rejected} rejected lines wait in sealed blocks")?;
     Ok(())
 }
 
-/// Reads every sealed segment to its end. True if no segment is damaged.
+/// Reads every sealed block to its end. True if nothing is damaged.
 ///
 /// # Errors
 ///
-/// If the folder can't be read, or `out` can't be written.
+/// If a folder can't be read, or `out` can't be written.
 pub fn verify(settings: &Settings, out: &mut impl Write) -> Result<bool, Box<dyn std::error::Error>> {
     let mut whole = true;
     let (mut sealed, mut others) = (0, 0);
-    for inspected in segments(settings)? {
+    let names = Names::new(settings);
+    for inspected in names.inspect(settings)? {
         match inspected {
             Inspected::Sealed(_) => sealed += 1,
             Inspected::Unsealed { .. } | Inspected::Unreadable { .. } => others += 1,
         }
         let (name, outcome) = match &inspected {
-            Inspected::Sealed(segment) => (segment.number().to_string(), read_through(segment)),
+            Inspected::Sealed(block) => (names.of(block), read_through(block)),
             Inspected::Unsealed { number, .. } => (number.to_string(), Ok("not sealed")),
             Inspected::Unreadable { path } => {
                 (path.display().to_string(), Err(io::Error::other("not all that was written in it can be read")))
@@ -58,9 +60,10 @@ pub fn verify(settings: &Settings, out: &mut impl Write) -> Result<bool, Box<dyn
             }
         }
     }
-    let folder = &settings.spool_dir;
-    writeln!(out, "{sealed} sealed blocks and {others} other files were read in {}", folder.display())?;
-    for damaged in [folder.join("damaged"), table_folder(folder, &settings.table).join("damaged")] {
+    let dir = &settings.spool_dir;
+    writeln!(out, "{sealed} sealed blocks and {others} other files were read in {}", dir.display())?;
+    let of_tables = names.labels.iter().map(|label| table_folder(dir, label));
+    for damaged in std::iter::once(dir.clone()).chain(of_tables).map(|folder| folder.join("damaged")) {
         let kept = damaged.read_dir().map_or(0, Iterator::count);
         if kept > 0 {
             writeln!(out, "{kept} files that were found damaged before are kept in {}", damaged.display())?;
@@ -69,8 +72,37 @@ pub fn verify(settings: &Settings, out: &mut impl Write) -> Result<bool, Box<dyn
     Ok(whole)
 }
 
-fn segments(settings: &Settings) -> Result<Vec<Inspected>, SpoolError> {
-    inspect(&settings.spool_dir, &[&settings.table])
+/// The tables whose blocks a command is about, and how it names blocks.
+struct Names {
+    /// Of all tables of the configuration.
+    labels: Vec<String>,
+    /// Of those of `--only`; empty without it.
+    only: Vec<String>,
+}
+
+impl Names {
+    fn new(settings: &Settings) -> Self {
+        let labels = settings.tables().into_iter().map(|table| table.label).collect();
+        Self { labels, only: settings.only.clone() }
+    }
+
+    fn inspect(&self, settings: &Settings) -> Result<Vec<Inspected>, SpoolError> {
+        let labels: Vec<&str> = self.labels.iter().map(String::as_str).collect();
+        let mut found = inspect(&settings.spool_dir, &labels)?;
+        found.retain(|inspected| match inspected {
+            Inspected::Sealed(block) => self.only.is_empty() || self.only.iter().any(|only| only == block.label()),
+            Inspected::Unsealed { .. } | Inspected::Unreadable { .. } => true,
+        });
+        Ok(found)
+    }
+
+    /// The number of a block, and its table where that is not the only one.
+    fn of(&self, block: &SealedSegment) -> String {
+        match &self.labels[..] {
+            [only] if only == block.label() => block.number().to_string(),
+            _ => format!("{} ({})", block.number(), block.label()),
+        }
+    }
 }
 
 fn describe(segment: &SealedSegment) -> String {
@@ -82,8 +114,7 @@ fn describe(segment: &SealedSegment) -> String {
         _ => "never sent",
     };
     format!(
-        "{}: {state}; {} events, {} rejected lines, {} bytes, {} s old, token {}",
-        segment.number(),
+        "{state}; {} events, {} rejected lines, {} bytes, {} s old, token {}",
         segment.rows(),
         segment.rejected(),
         segment.rows_bytes() + segment.rejected_bytes(),

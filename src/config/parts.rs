@@ -7,12 +7,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{ClientIp, ConfigError, Settings};
+use super::{ClientIp, ConfigError, Settings, TableSettings};
 use crate::api::cors::Cors;
 use crate::api::keys::Keys;
-use crate::clickhouse::TableConfig;
 use crate::clickhouse::client::{ClickHouse, ClientConfig};
-use crate::clickhouse::name::TableName;
 use crate::clickhouse::trust::Trust;
 use crate::connection::RequestLimits;
 use crate::http::HeadLimits;
@@ -29,18 +27,11 @@ use crate::spool::{SpoolConfig, SpoolTable};
 const ADDRESS_KEY_BYTES_MIN: usize = 16;
 
 impl Settings {
-    /// The settings of the spool.
-    pub fn spool(&self) -> SpoolConfig {
+    /// The settings of the spool, with these tables.
+    pub fn spool(&self, tables: &[TableSettings]) -> SpoolConfig {
         SpoolConfig {
             dir: self.spool_dir.clone(),
-            tables: vec![SpoolTable {
-                label: self.table.clone(),
-                batch_rows: self.batch_rows,
-                batch_bytes: self.batch_bytes.0,
-                batch_age: *self.batch_age,
-                has_identities: self.dedup_field.is_some(),
-                bytes_max: None,
-            }],
+            tables: tables.iter().map(spool_table).collect(),
             node_id: self.node_id.clone(),
             spool_bytes_max: self.spool_bytes_max.0,
             disk_free_min: self.disk_free_min.0,
@@ -50,22 +41,15 @@ impl Settings {
         }
     }
 
-    /// The configuration of the target table.
-    pub fn table(&self) -> TableConfig {
-        TableConfig {
-            name: TableName::new(&self.database, &self.table),
-            create: self.create_table,
-            insert_settings: self.clickhouse_setting.clone(),
-            insert_format: self.insert_format,
-            writers: self.writers,
-            batch_age: *self.batch_age,
-            addresses: self.addresses(),
-        }
+    /// The largest file of the spool: a batch that is larger than a segment gets one of its own.
+    pub fn segment_bytes_max(&self) -> u64 {
+        let largest = self.tables().iter().map(|table| table.batch_bytes).max().unwrap_or_default();
+        largest.max(self.encoded_bytes_max.0) + limits::SEGMENT_BLOCKS_BYTES
     }
 
     /// Which addresses are stored: those that connections to the listeners can come from, or that a proxy
     /// can name.
-    fn addresses(&self) -> Addresses {
+    pub(super) fn addresses(&self) -> Addresses {
         let is_ipv4_alone = self.trusted_proxy.is_empty() && self.listen.iter().all(ListenAddress::is_without_ipv6);
         match self.client_ip {
             ClientIp::Hashed => Addresses::Hashed,
@@ -216,7 +200,8 @@ impl Settings {
     /// If the file can't be read, or a line is wrong; the sentence repeats nothing of the file.
     pub fn write_keys(&self, former: Option<&Keys>) -> Result<Keys, ConfigError> {
         let Some(path) = &self.write_key_file else {
-            return Ok(Keys::open(self.rate_limit));
+            // Everyone's rate is that of each table.
+            return Ok(Keys::open(None));
         };
         let wrong = |error: &dyn Display| ConfigError(format!("--write-key-file {}: {error}", path.display()));
         let text = read_bounded(path, limits::WRITE_KEY_FILE_BYTES_MAX).map_err(|error| wrong(&error))?;
@@ -262,6 +247,17 @@ impl Settings {
             }
             password => Ok(Some(password)),
         }
+    }
+}
+
+fn spool_table(table: &TableSettings) -> SpoolTable {
+    SpoolTable {
+        label: table.label.clone(),
+        batch_rows: table.batch_rows,
+        batch_bytes: table.batch_bytes,
+        batch_age: table.batch_age,
+        has_identities: table.dedup_field.is_some(),
+        bytes_max: Some(table.spool_bytes_max),
     }
 }
 

@@ -14,15 +14,13 @@ use crate::api::{Answer, Api, Fault, Reply, ReplyFields, Route, Shed};
 use crate::batch::Sequence;
 use crate::clock::monotonic_ms;
 use crate::connection::{Committed, Replies, ReplyOptions, Wire};
-use crate::handoff::Subscription;
 use crate::http::{Head, Status};
 use crate::intake::awaiting::AwaitingInserts;
 use crate::intake::budget::{Charge, Size};
 use crate::intake::metrics::WorkerMetrics;
 use crate::intake::outbox::{Outbox, Settled, Waiter};
-use crate::intake::{Hop, LargeRequests, RequestContext, Shared, decide};
+use crate::intake::{Hop, LargeRequests, RequestContext, SchemaFollower, Shared, decide};
 use crate::limits;
-use crate::schema::SchemaVersion;
 
 /// A worker of this engine. Its connections are those whose file descriptors `may` polls on one thread.
 pub(super) struct MayWorker {
@@ -39,8 +37,8 @@ pub(super) struct MayWorker {
 /// The state of a worker under its lock.
 struct Inner {
     api: Api,
-    /// The schema that `api` encodes for.
-    schema: Subscription<SchemaVersion>,
+    /// The schemas that `api` encodes for.
+    schemas: SchemaFollower,
     outbox: Outbox,
     metrics: Arc<WorkerMetrics>,
     /// The requests that are being served.
@@ -80,8 +78,13 @@ impl MayWorker {
     pub(super) fn new(index: usize, api: Api, shared: Arc<Shared>, metrics: Arc<WorkerMetrics>) -> Self {
         let inner = Inner {
             api: api.without_codings(),
-            schema: Subscription::new(shared.schema.clone()),
-            outbox: Outbox::new(index, shared.budget.clone()),
+            schemas: SchemaFollower::new(&shared.schemas),
+            outbox: Outbox::new(
+                index,
+                shared.handoff.batches(index),
+                shared.schemas.values().len(),
+                shared.budget.clone(),
+            ),
             metrics,
             slots: Vec::new(),
             vacant: Vec::new(),
@@ -101,7 +104,9 @@ impl MayWorker {
 
     /// Selects the operation of a request by its head.
     pub(super) fn route(&self, head: &Head<'_>) -> Route {
-        self.lock().api.route(head)
+        let mut inner = self.lock();
+        inner.follow_schemas(&self.shared);
+        inner.api.route(head)
     }
 
     /// Counts a reply.
@@ -136,7 +141,7 @@ impl MayWorker {
             coroutine::park();
         };
         let inner = &mut *guard;
-        inner.follow_schema(&self.shared);
+        inner.follow_schemas(&self.shared);
         let waiter = inner.take_slot(me, self.shared.budget.open(None));
         let mut charge = self.shared.budget.open(client_ip);
         let answer = if inner.refusing && matches!(route, Route::Events(_)) {
@@ -172,7 +177,7 @@ impl MayWorker {
     /// Waits for the reply, and vacates the slot. Parks the coroutine meanwhile.
     pub(super) fn reply_of(&self, pending: PendingReply) -> (Reply, ReplyOptions) {
         if let Some(sequence) = pending.sequence {
-            // All coroutines that are ready add their events to the batch before it is handed over.
+            // All coroutines that are ready add their events to the batches before these are handed over.
             coroutine::yield_now();
             self.lock().outbox.hand_over_batch(sequence, &self.shared.handoff);
         }
@@ -251,12 +256,10 @@ impl MayWorker {
 }
 
 impl Inner {
-    /// Encodes all further events for the newest version of the schema.
-    fn follow_schema(&mut self, shared: &Shared) {
-        if let Some(version) = self.schema.changed() {
-            self.outbox.change_schema(version.frozen.clone(), &shared.handoff);
-            self.api.follow(version.plan.clone());
-        }
+    /// Encodes all further events for the newest schemas. No large request is under way between two calls.
+    fn follow_schemas(&mut self, shared: &Shared) {
+        let Self { schemas, api, outbox, .. } = self;
+        schemas.follow(api, outbox, &shared.handoff, |_| ());
     }
 
     fn take_slot(&mut self, coroutine: Coroutine, charge: Charge) -> Waiter {

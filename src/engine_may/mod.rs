@@ -94,8 +94,9 @@ pub struct Settlers {
 /// The workers of the running engine.
 pub struct MayWorkers(Vec<Arc<MayWorker>>);
 
-/// Prepares the engine, and returns the mailboxes that wake its settlers.
-pub fn prepare(listen: &[SocketAddr], workers: usize) -> (Settlers, Vec<Mailbox>) {
+/// Prepares the engine with so many batches for each worker, and returns the mailboxes that wake its
+/// settlers.
+pub fn prepare(listen: &[SocketAddr], workers: usize, batches: usize) -> (Settlers, Vec<Mailbox>) {
     let settlers: Vec<Settler> = (0..workers).map(|_| Settler::default()).collect();
     let mailboxes = settlers.iter().cloned().map(|settler| {
         Mailbox::woken_by(move || {
@@ -103,6 +104,7 @@ pub fn prepare(listen: &[SocketAddr], workers: usize) -> (Settlers, Vec<Mailbox>
                 settler.unpark();
             }
         })
+        .with_batches(batches)
     });
     let mailboxes = mailboxes.collect();
     (Settlers { listen: listen.to_vec(), settlers }, mailboxes)

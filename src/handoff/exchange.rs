@@ -11,7 +11,6 @@ use super::mailbox::{Arrival, Mailbox};
 use super::submitted::Submitted;
 use super::sync::atomic::{Ordering, fence};
 use crate::batch::{Batch, BlockNumber, Exchange, Returned};
-use crate::limits;
 
 /// The queue to the committer, and the mailboxes of all workers.
 pub struct Handoff {
@@ -29,7 +28,7 @@ pub struct Handoff {
 impl Handoff {
     /// Creates a hand-off for the workers with these mailboxes, in the order of their indices.
     pub fn new(mailboxes: Vec<Mailbox>, lifecycle: Arc<Lifecycle>) -> Self {
-        let capacity = mailboxes.len() * limits::BATCHES_PER_WORKER + 1;
+        let capacity = mailboxes.iter().map(Mailbox::batches).sum::<usize>() + 1;
         Self {
             submitted: Submitted::new(capacity),
             mailboxes: mailboxes.into_iter().map(CachePadded::new).collect(),
@@ -50,6 +49,11 @@ impl Handoff {
             Some(padded) => Some(padded),
             None => (worker == self.mailboxes.len()).then_some(&self.replay),
         }
+    }
+
+    /// The batches that a worker has.
+    pub fn batches(&self, worker: usize) -> usize {
+        self.mailbox(worker).map_or(0, Mailbox::batches)
     }
 
     /// Called by worker `from`: passes a connection that it has accepted to the worker with the fewest
@@ -133,7 +137,14 @@ impl Handoff {
 
     /// Called by a worker: submits a closed batch to the committer.
     pub fn submit(&self, batch: Batch) {
-        self.submitted.push(batch);
+        self.submit_all([batch]);
+    }
+
+    /// The same for all batches of a turn: a committer that sleeps finds all of them when it wakes, and
+    /// commits them with one sync.
+    pub fn submit_all(&self, batches: impl IntoIterator<Item = Batch>) {
+        batches.into_iter().for_each(|batch| self.submitted.push(batch));
+        self.submitted.wake();
     }
 
     /// True while the committer waits for more batches to join a group.

@@ -21,6 +21,8 @@ pub struct Arrival {
 
 /// The queues to one worker, and the means to wake it.
 pub struct Mailbox {
+    /// The batches that the worker has.
+    batches: usize,
     returned: ArrayQueue<Returned>,
     arrivals: ArrayQueue<Arrival>,
     connections: AtomicUsize,
@@ -43,6 +45,7 @@ impl Mailbox {
     /// Creates the mailbox of a worker that sleeps until `wake` is called.
     pub fn woken_by(wake: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
+            batches: limits::BATCHES_PER_WORKER,
             returned: ArrayQueue::new(limits::BATCHES_PER_WORKER),
             arrivals: ArrayQueue::new(limits::ARRIVALS_MAX),
             connections: AtomicUsize::new(0),
@@ -50,6 +53,18 @@ impl Mailbox {
             asleep: Asleep::default(),
             waker: Box::new(wake),
         }
+    }
+
+    /// A mailbox for a worker with so many batches, at least one, in place of those of one table.
+    #[must_use]
+    pub fn with_batches(self, batches: usize) -> Self {
+        let batches = batches.max(1);
+        Self { batches, returned: ArrayQueue::new(batches), ..self }
+    }
+
+    /// The batches that the worker has.
+    pub fn batches(&self) -> usize {
+        self.batches
     }
 
     /// Called by the committer: returns a batch. Must be followed by one [`Mailbox::wake`] per group.

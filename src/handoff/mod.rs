@@ -27,7 +27,7 @@ pub use exchange::Handoff;
 pub use inserted::Inserted;
 pub use lifecycle::Lifecycle;
 pub use mailbox::{Arrival, Mailbox};
-pub use published::{Published, Subscription};
+pub use published::{ListSubscription, Published, PublishedList, Subscription};
 
 #[cfg(test)]
 mod tests;

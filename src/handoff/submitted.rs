@@ -29,11 +29,10 @@ impl Submitted {
         }
     }
 
-    /// Called by a worker: submits a closed batch to the committer.
+    /// Called by a worker: submits a closed batch to the committer. [`Submitted::wake`] follows.
     pub(super) fn push(&self, batch: Batch) {
         let accepted = self.batches.push(batch);
         assert!(accepted.is_ok(), "more batches are under way than exist");
-        self.wake();
     }
 
     /// Wakes the committer if it sleeps or is about to.

@@ -1,6 +1,7 @@
 //! The loop of an inserter: it takes the segment that is due, runs its steps, and retires it once
 //! ClickHouse has proven all of it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,9 +40,9 @@ pub struct Inserts {
     /// Asks the watcher to refresh the description of the table.
     pub refresh: Arc<RefreshSignal>,
     pub(super) servers: Arc<Servers>,
-    /// The table of segments that name none.
+    /// The table of blocks that name none.
     table: TableName,
-    pub(super) format: InsertFormat,
+    formats: HashMap<TableName, InsertFormat>,
     pub(super) timeout: Duration,
     pub(super) writers: Writers,
     pub(super) places: Places,
@@ -66,23 +67,30 @@ pub struct Ends {
 }
 
 impl Inserts {
-    /// Creates the shared state for INSERTs into the table of `config`. `timeout` limits one attempt.
-    pub fn new(config: &TableConfig, timeout: Duration, servers: Arc<Servers>, ends: Ends) -> Self {
+    /// Creates the shared state for INSERTs into these tables, and into those that an earlier run has left
+    /// something of. `timeout` limits one attempt.
+    pub fn new(tables: &[TableConfig], timeout: Duration, servers: Arc<Servers>, ends: Ends) -> Self {
         let Ends { sealed, pool, spool, metrics, handoff } = ends;
         Self {
             due: Due::new(sealed, handoff.lifecycle.clone()),
             refresh: Arc::default(),
             servers,
-            table: config.name.clone(),
-            format: config.insert_format,
+            table: tables.first().map(|table| table.name.clone()).unwrap_or_default(),
+            formats: tables.iter().map(|table| (table.name.clone(), table.insert_format)).collect(),
             timeout,
             places: Places::default(),
-            writers: Writers { nodes: config.writers.get() as u64 },
+            // One setting of the server.
+            writers: Writers { nodes: tables.first().map_or(1, |table| table.writers.get() as u64) },
             pool,
             spool,
             metrics,
             handoff,
         }
+    }
+
+    /// The format of INSERTs into a table.
+    pub(super) fn format(&self, table: &TableName) -> InsertFormat {
+        self.formats.get(table).copied().unwrap_or(InsertFormat::Rowbinary)
     }
 
     /// The servers that INSERTs are sent to.

@@ -100,18 +100,16 @@ impl RequestContext<'_> {
         let origin = self.origin();
         if options.key.is_some() {
             // A request with a key has a batch of its own: the committer may find that it is a repeat.
-            self.outbox.hand_over(&self.shared.handoff);
+            self.outbox.hand_over_table(options.table, &self.shared.handoff);
         }
-        let Some(mut filling) = self.outbox.fill() else {
+        let Some(mut filling) = self.outbox.fill(options.table) else {
             return Answer::Now(Reply::Fault(Shed::InFlightBytes.into()));
         };
         let answer = self.api.take_events(body, options, &origin, filling.batch());
         let charging = Charging { quotas: &self.shared.quotas, address: self.client_ip, quota: &mut self.quota };
         let joining = Joining { options, replies: self.replies, metrics: self.metrics, waiter: self.waiter, charging };
         let (answer, is_full) = joining.join(answer, self.api.report(), filling);
-        if is_full {
-            self.outbox.hand_over(&self.shared.handoff);
-        }
+        self.outbox.hand_over_full(options.table, is_full, &self.shared.handoff);
         answer
     }
 
@@ -148,10 +146,11 @@ impl Charging<'_> {
         options: IngestOptions,
         report: &Report,
     ) -> Result<Option<Debit>, OverQuota> {
-        if self.quotas.is_free(options.writer) || matches!(answer, Answer::Now(Reply::Fault(_))) {
+        if self.quotas.is_free(options) || matches!(answer, Answer::Now(Reply::Fault(_))) {
             return Ok(None);
         }
         let debit = Debit {
+            table: options.table,
             writer: options.writer,
             address: self.address,
             lines: report.accepted.saturating_add(report.rejected),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::api::Shed;
+use crate::batch::TableIndex;
 use crate::ndjson::{LineCode, RejectedByCode};
 
 /// Upper bounds of the buckets of the histogram `request_seconds`, in seconds.
@@ -56,6 +57,35 @@ impl ByStatus {
     }
 }
 
+/// A number for each table.
+#[derive(Debug)]
+pub struct ByTable(Box<[Counter]>);
+
+impl Default for ByTable {
+    /// For one table.
+    fn default() -> Self {
+        Self::new(1)
+    }
+}
+
+impl ByTable {
+    /// For so many tables.
+    fn new(tables: usize) -> Self {
+        Self(std::iter::repeat_with(Counter::default).take(tables).collect())
+    }
+
+    /// The number of a table; 0 for one that is not there.
+    pub fn get(&self, table: TableIndex) -> u64 {
+        self.0.get(table.get()).map_or(0, Counter::get)
+    }
+
+    fn add(&self, table: TableIndex, more: u64) {
+        if let Some(counter) = self.0.get(table.get()) {
+            counter.add(more);
+        }
+    }
+}
+
 /// The counters of one worker.
 #[derive(Debug, Default)]
 pub struct WorkerMetrics {
@@ -65,6 +95,8 @@ pub struct WorkerMetrics {
     pub received: Counter,
     /// Events of committed batches, duplicates included.
     pub accepted: Counter,
+    /// The same for each table.
+    pub accepted_by_table: ByTable,
     /// Accepted events that had been stored before (`--dedup-field`).
     pub duplicates: Counter,
     /// Repeated requests (`Idempotency-Key`).
@@ -85,6 +117,17 @@ pub struct WorkerMetrics {
 }
 
 impl WorkerMetrics {
+    /// The counters of a worker with so many tables.
+    pub fn of_tables(tables: usize) -> Self {
+        Self { accepted_by_table: ByTable::new(tables), ..Self::default() }
+    }
+
+    /// Counts the events of a committed batch, duplicates included.
+    pub fn accept(&self, table: TableIndex, events: u64) {
+        self.accepted.add(events);
+        self.accepted_by_table.add(table, events);
+    }
+
     /// Counts `requests` requests that took `time` each.
     pub fn request_took(&self, time: Duration, requests: u64) {
         let seconds = time.as_secs_f64();

@@ -6,13 +6,14 @@
 //! | `context` | serves one request: route, decode, encode, join the batch |
 //! | `large` | requests that are decoded and encoded over several turns |
 //! | `outbox` | a worker's batches: filling, under way, spare |
+//! | `schemas` | the schema of each table, and how a worker follows it |
 //! | `settle` | the effect of a batch's outcome on its replies |
 //! | `awaiting` | replies that wait for ClickHouse's confirmation (`ack=inserted`) |
 //! | `budget` | `--in-flight-bytes-max` |
 //! | `hop` | who is in front of a connection: a client or a trusted proxy |
 //! | `health` | whether events are accepted now |
 //! | `metrics` | the counters of each worker |
-//! | `quotas` | what events are charged to: rates by key and by address |
+//! | `quotas` | what events are charged to: rates by key, by address and by table |
 //! | `addresses` | what is kept by client address: rates, connections |
 //! | `replay` | rejected lines that an operator sends again |
 
@@ -27,6 +28,7 @@ pub mod metrics;
 pub mod outbox;
 pub mod quotas;
 pub mod replay;
+mod schemas;
 mod settle;
 
 use std::sync::Arc;
@@ -35,6 +37,8 @@ use std::time::Duration;
 pub(crate) use context::RequestContext;
 pub use hop::Hop;
 pub(crate) use large::LargeRequests;
+pub(crate) use schemas::SchemaFollower;
+pub use schemas::Schemas;
 pub(crate) use settle::decide;
 
 use crate::api::cors::Cors;
@@ -43,7 +47,6 @@ use crate::connection::RequestLimits;
 use crate::handoff::{Handoff, Published};
 use crate::net::TrustedProxies;
 use crate::net::tls::TlsConfig;
-use crate::schema::SchemaVersion;
 use addresses::ConnectionsPerAddress;
 use budget::ByteBudget;
 use health::Health;
@@ -84,8 +87,8 @@ pub struct Shared {
     pub handoff: Arc<Handoff>,
     /// Whether events are accepted now.
     pub health: Arc<Health>,
-    /// The schema that events are encoded for.
-    pub schema: Arc<Published<SchemaVersion>>,
+    /// The schemas that events are encoded for.
+    pub schemas: Arc<Schemas>,
     /// The keys that requests with events need.
     pub keys: Arc<Published<Keys>>,
     /// The rates that events are charged to.
@@ -113,13 +116,17 @@ pub struct Shared {
 #[cfg(test)]
 impl Shared {
     /// A state for tests: everyone may send, bodies have at most 8 MiB, and every time-out is a minute.
-    pub(crate) fn of_tests(handoff: Arc<Handoff>, schema: SchemaVersion, budget: Arc<ByteBudget>) -> Self {
+    pub(crate) fn of_tests(
+        handoff: Arc<Handoff>,
+        schemas: Vec<Option<crate::schema::SchemaVersion>>,
+        budget: Arc<ByteBudget>,
+    ) -> Self {
         let minute = Duration::from_secs(60);
         let health = Health::new(handoff.lifecycle.clone(), Arc::default(), minute);
         Self {
             health: Arc::new(health),
             handoff,
-            schema: Arc::new(Published::new(schema)),
+            schemas: Arc::new(Schemas::new(schemas)),
             keys: Arc::new(Published::new(Keys::open(None))),
             quotas: Quotas::new(Arc::new(crate::api::keys::Owners::new(1)), None),
             cors: Cors::default(),

@@ -29,12 +29,12 @@ pub(crate) fn decide(
     match settled.outcome {
         Some(CommitOutcome::Committed { segment }) => {
             metrics.reject(&settled.rejected);
-            metrics.accepted.add(u64::from(settled.rows));
+            metrics.accept(settled.table, settled.rows.into());
             Ok(Committed { segment: Some(segment), ..committed })
         }
         Some(CommitOutcome::Deduplicated { segment, certain }) => {
             metrics.reject(&settled.rejected);
-            metrics.accepted.add(u64::from(settled.rows) + u64::from(settled.duplicates));
+            metrics.accept(settled.table, u64::from(settled.rows) + u64::from(settled.duplicates));
             metrics.duplicates.add(settled.duplicates.into());
             Ok(Committed { segment, certain, ..committed })
         }

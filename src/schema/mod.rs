@@ -178,6 +178,17 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The plan of a table whose columns are not known: no event is encoded by it.
+    pub fn none() -> Self {
+        Self {
+            columns: Vec::new(),
+            fields: Vec::new(),
+            server_runs: vec![Vec::new()],
+            names: Names::default(),
+            unfillable: Vec::new(),
+        }
+    }
+
     /// Compiles the columns of `DESCRIBE TABLE`.
     ///
     /// `server_timezone` is ClickHouse's answer to `SELECT timezone()`: the time zone of a column
@@ -187,13 +198,7 @@ impl Plan {
     ///
     /// The first column that can't be filled, with the reason.
     pub fn compile(columns: &[ColumnDescription], server_timezone: &str) -> Result<Self, SchemaError> {
-        let mut plan = Self {
-            columns: Vec::new(),
-            fields: Vec::new(),
-            server_runs: vec![Vec::new()],
-            names: Names::default(),
-            unfillable: Vec::new(),
-        };
+        let mut plan = Self::none();
         for column in columns {
             match column.default_kind.as_str() {
                 "" | "DEFAULT" | "EPHEMERAL" => plan.add(column, server_timezone)?,

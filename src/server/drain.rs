@@ -14,7 +14,7 @@ use crate::config::{ConfigError, Settings};
 use crate::handoff::Handoff;
 use crate::insert::inserter::{Ends, Inserts};
 use crate::insert::stream::InsertClient;
-use crate::spool::{self, LedgerSnapshot, Spool, SpoolError, SpoolMetrics};
+use crate::spool::{self, LedgerSnapshot, SealedSegment, Spool, SpoolError, SpoolMetrics};
 
 /// Threads that insert: an inserter, and a spare one for the place of a silent attempt.
 const INSERTERS: usize = 2;
@@ -56,7 +56,11 @@ impl fmt::Display for DrainError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSpool(folder) => {
-                write!(f, "there is no spool at {}; check --spool-dir and --table", folder.display())
+                write!(
+                    f,
+                    "there is no spool at {}; check --spool-dir and the tables of the configuration",
+                    folder.display()
+                )
             }
             Self::Spool(error) => error.fmt(f),
             Self::Config(error) => error.fmt(f),
@@ -91,23 +95,28 @@ impl std::error::Error for DrainError {}
 /// If the spool can't be opened, or can't be emptied completely.
 pub fn run(settings: &Settings) -> Result<(), DrainError> {
     // Opening the spool would create a missing folder, perhaps in the wrong place.
-    if !spool::exists(&settings.spool_dir, &[&settings.table]) {
+    let tables = settings.tables();
+    let labels: Vec<&str> = tables.iter().map(|table| table.label.as_str()).collect();
+    if !spool::exists(&settings.spool_dir, &labels) {
         return Err(DrainError::NoSpool(settings.spool_dir.clone()));
     }
-    let (spool, recovered) = Spool::open(settings.spool()).map_err(DrainError::Spool)?;
+    let (spool, recovered) = Spool::open(settings.spool(&tables)).map_err(DrainError::Spool)?;
     let servers = settings.clickhouse().map_err(DrainError::Config)?;
     let trust = settings.trust().map_err(DrainError::Config)?;
     tracing::info!(segments = recovered.segments.len(), events = spool.metrics().spooled_rows(), "draining");
+    let configs: Vec<_> = tables.iter().map(|table| settings.table_config(table)).collect();
+    let is_meant =
+        |block: &SealedSegment| settings.only.is_empty() || settings.only.iter().any(|only| only == block.label());
     let (sender, sealed) = channel::unbounded();
-    for segment in recovered.segments {
+    for segment in recovered.segments.into_iter().filter(is_meant) {
         // The receiver is alive, so the channel takes the segment.
         let _ = sender.send(segment);
     }
     drop(sender);
     let handoff = Arc::new(Handoff::new(Vec::new(), Arc::default()));
     let ends = Ends { sealed, pool: spool.pool(), spool: spool.metrics(), metrics: Arc::default(), handoff };
-    let servers = Arc::new(Servers::new(servers, settings.table().insert_settings));
-    let inserts = Arc::new(Inserts::new(&settings.table(), *settings.insert_timeout, servers, ends));
+    let servers = Arc::new(Servers::new(servers, settings.clickhouse_setting.clone()));
+    let inserts = Arc::new(Inserts::new(&configs, *settings.insert_timeout, servers, ends));
     let client = || InsertClient::new(settings.insert_compression, &trust).map_err(DrainError::Io);
     let (shared, own) = (inserts.clone(), client()?);
     let inserter = spawn("inserter".into(), move || shared.run(&own)).map_err(DrainError::Thread)?;

@@ -16,6 +16,7 @@ use crate::engine_may::{self, MayWorkers, Settlers};
 use crate::handoff::Mailbox;
 use crate::intake::Shared;
 use crate::intake::metrics::WorkerMetrics;
+use crate::limits;
 use crate::net::{self, Listener};
 use crate::worker::{WAKE, Worker};
 
@@ -37,26 +38,27 @@ pub enum Serving {
     May(MayWorkers),
 }
 
-/// Prepares the engine that the settings name, and a mailbox for each of its workers.
+/// Prepares the engine that the settings name for so many tables, and a mailbox for each of its workers.
 ///
 /// # Errors
 ///
 /// If an address can't be bound, or an event queue can't be created.
-pub fn prepare(settings: &Settings, workers: usize) -> Result<(Prepared, Vec<Mailbox>), ServerError> {
+pub fn prepare(settings: &Settings, workers: usize, tables: usize) -> Result<(Prepared, Vec<Mailbox>), ServerError> {
+    let batches = limits::batches_per_worker(tables);
     match settings.engine {
-        Engine::Epoll => prepare_epoll(settings, workers),
+        Engine::Epoll => prepare_epoll(settings, workers, batches),
         #[cfg(feature = "engine-may")]
         Engine::May => {
-            let (settlers, mailboxes) = engine_may::prepare(&settings.tcp_addresses(), workers);
+            let (settlers, mailboxes) = engine_may::prepare(&settings.tcp_addresses(), workers, batches);
             Ok((Prepared::May(settlers), mailboxes))
         }
         // `Settings::validate` refuses this case.
         #[cfg(not(feature = "engine-may"))]
-        Engine::May => prepare_epoll(settings, workers),
+        Engine::May => prepare_epoll(settings, workers, batches),
     }
 }
 
-fn prepare_epoll(settings: &Settings, workers: usize) -> Result<(Prepared, Vec<Mailbox>), ServerError> {
+fn prepare_epoll(settings: &Settings, workers: usize, batches: usize) -> Result<(Prepared, Vec<Mailbox>), ServerError> {
     let mut sockets = Vec::new();
     for address in &settings.listen {
         sockets.push(net::bind(address, workers)?);
@@ -64,7 +66,8 @@ fn prepare_epoll(settings: &Settings, workers: usize) -> Result<(Prepared, Vec<M
     let (mut seats, mut mailboxes) = (Vec::new(), Vec::new());
     for _ in 0..workers {
         let poll = Poll::new().map_err(os("an event queue can't be created"))?;
-        mailboxes.push(Mailbox::new(poll.registry(), WAKE).map_err(os("a waker can't be created"))?);
+        let mailbox = Mailbox::new(poll.registry(), WAKE).map_err(os("a waker can't be created"))?;
+        mailboxes.push(mailbox.with_batches(batches));
         seats.push((poll, sockets.iter_mut().filter_map(Vec::pop).collect()));
     }
     Ok((Prepared::Epoll(seats), mailboxes))

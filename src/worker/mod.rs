@@ -1,7 +1,7 @@
 //! The worker: the event loop of one core.
 //!
 //! In each turn the loop waits for events, takes returned batches from the committer and sends their
-//! replies, visits connections with input, and hands the filled batch to the committer. `mio` is
+//! replies, visits connections with input, and hands the filled batches to the committer. `mio` is
 //! edge-triggered: a connection that may have more input is queued for the next turn.
 //!
 //! No client delays the others, because everything in a turn is bounded, and what is left waits for the
@@ -35,11 +35,10 @@ use crate::intake::awaiting::AwaitingInserts;
 use crate::intake::budget::Size;
 use crate::intake::metrics::WorkerMetrics;
 use crate::intake::outbox::{Outbox, Settled, Waiter};
-use crate::intake::{LargeRequests, Shared, decide};
+use crate::intake::{LargeRequests, SchemaFollower, Shared, decide};
 use crate::limits;
 use crate::net::tls::TlsConfig;
 use crate::net::{Listener, Scratch};
-use crate::schema::SchemaVersion;
 use slot::{BufferPool, Slot};
 use timers::Timers;
 use visits::Visits;
@@ -70,8 +69,8 @@ pub struct Worker {
     stalled: Vec<usize>,
     timers: Timers,
     api: Api,
-    /// The schema that `api` encodes for.
-    schema: Subscription<SchemaVersion>,
+    /// The schemas that `api` encodes for.
+    schemas: SchemaFollower,
     keys: Subscription<Keys>,
     outbox: Outbox,
     /// The request that is decoded and encoded over several turns, and those that wait for their turn.
@@ -140,9 +139,14 @@ impl Worker {
             stalled: Vec::new(),
             timers: Timers::default(),
             api,
-            schema: Subscription::new(shared.schema.clone()),
+            schemas: SchemaFollower::new(&shared.schemas),
             keys: Subscription::new(shared.keys.clone()),
-            outbox: Outbox::new(index, shared.budget.clone()),
+            outbox: Outbox::new(
+                index,
+                shared.handoff.batches(index),
+                shared.schemas.values().len(),
+                shared.budget.clone(),
+            ),
             large: LargeRequests::default(),
             awaiting: AwaitingInserts::default(),
             buffers: BufferPool::new(shared.budget.clone()),
@@ -191,9 +195,7 @@ impl Worker {
     /// A turn, but for its wait.
     fn serve(&mut self, events: &Events) {
         self.now = Instant::now();
-        if let Some(version) = self.schema.changed() {
-            self.change_schema(&version);
-        }
+        self.follow_schemas();
         if let Some(keys) = self.keys.changed() {
             self.api.require(keys);
         }
@@ -216,12 +218,10 @@ impl Worker {
         self.tend_large();
     }
 
-    /// Encodes all further events for another version of the schema.
-    #[cold]
-    fn change_schema(&mut self, version: &SchemaVersion) {
-        self.outbox.change_schema(version.frozen.clone(), &self.shared.handoff);
-        self.api.follow(version.plan.clone());
-        self.large.change_schema();
+    /// Encodes all further events for the newest schemas.
+    fn follow_schemas(&mut self) {
+        let Self { schemas, api, outbox, large, shared, .. } = self;
+        schemas.follow(api, outbox, &shared.handoff, |table| large.change_schema(table));
     }
 
     /// Gives up the large request of a connection that is closed, and visits the next one of the line.

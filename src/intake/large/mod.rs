@@ -12,15 +12,16 @@
 //! has refused it, the worker gives it up, and nothing of it is stored. Nothing leaves the batch before
 //! the last slice, so a request is all or nothing here as well.
 //!
-//! When the columns of the table change in the middle, the encoding begins again: a batch has rows of one
-//! version.
+//! When the columns of its table change in the middle, the encoding begins again: a batch has rows of one
+//! version. When the table becomes unavailable, the request ends with that.
 
 use std::collections::VecDeque;
 
 use super::budget::{Charge, Size};
 use super::context::{Charging, Joining, RequestContext, count};
 use super::outbox::{Outbox, OwnBatch, Waiter};
-use crate::api::{Answer, Fault, IngestOptions, Reply, Route, Shed, Taken};
+use crate::api::{Answer, Fault, IngestOptions, Reply, Route, Shed, TABLE_UNAVAILABLE, Taken};
+use crate::batch::TableIndex;
 use crate::connection::{Served, Unfinished};
 use crate::http::Coding;
 use crate::http::coding::{Advanced, ContentDecoder};
@@ -104,9 +105,10 @@ impl LargeRequests {
         None
     }
 
-    /// Begins the encoding again, because the columns of the table have changed.
-    pub(crate) fn change_schema(&mut self) {
+    /// Begins the encoding again, because the columns of the table have changed, or it became unavailable.
+    pub(crate) fn change_schema(&mut self, table: TableIndex) {
         if let Place::Taken(large) = &mut self.place
+            && large.taken.options.table == table
             && let Stage::Encode(at) = &mut large.stage
         {
             *at = 0;
@@ -186,7 +188,7 @@ impl RequestContext<'_> {
             self.large.keep(decoder);
             return Served::Answered(self.shed(Shed::InFlightBytes));
         }
-        let Some(own) = self.outbox.open_own() else {
+        let Some(own) = self.outbox.open_own(options.table) else {
             self.large.keep(decoder);
             return Served::Answered(self.shed(Shed::InFlightBytes));
         };
@@ -233,7 +235,9 @@ impl RequestContext<'_> {
             Stage::Encode(at) => {
                 let end = slice_end(content, at, LARGE_SLICE_BYTES);
                 let slice = content.get(at..end).unwrap_or_default();
-                let encoded = self.api.take_slice(slice, taken, own.batch());
+                let Some(encoded) = self.api.take_slice(slice, taken, own.batch()) else {
+                    return Err(Answer::Now(Reply::Fault(TABLE_UNAVAILABLE)));
+                };
                 own.account();
                 if encoded.is_err() || end == content.len() {
                     return Ok(Some(own.conclude(taken, encoded)));
@@ -270,7 +274,7 @@ impl RequestContext<'_> {
 
     /// Hands over the batch of a request if its answer waits for the commit, and empties it if not.
     fn conclude(&mut self, large: Large, answer: Answer) -> Answer {
-        let Large { taken, own, decoder, .. } = large;
+        let Large { taken, mut own, decoder, .. } = large;
         self.large.keep(decoder);
         let Taken { options, report, .. } = &taken;
         let charging = Charging { quotas: &self.shared.quotas, address: self.client_ip, quota: &mut self.quota };
@@ -284,11 +288,9 @@ impl RequestContext<'_> {
         }
         let joining =
             Joining { options: *options, replies: self.replies, metrics: self.metrics, waiter: self.waiter, charging };
-        let filling = self.outbox.resume(own, &self.shared.handoff);
-        let (answer, _) = joining.join(answer, report, filling);
-        self.outbox.hand_over(&self.shared.handoff);
-        // It may be refused yet, and its batch is large.
-        self.outbox.put_back_unused();
+        // It may be refused yet.
+        let (answer, _) = joining.join(answer, report, own.fill());
+        self.outbox.hand_over_own(own, &self.shared.handoff);
         answer
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::api::keys::Owners;
-use crate::api::{Api, ReplyFields};
+use crate::api::{Api, ApiTable, ReplyFields};
 use crate::batch::{Batch, BlockNumber, CommitOutcome, Exchange, Returned, SegmentNumber};
 use crate::connection::Service;
 use crate::handoff::{Handoff, Mailbox};
@@ -50,13 +50,18 @@ impl Bench {
     fn with_budget(max: u64) -> Self {
         let handoff = Arc::new(Handoff::new(vec![Mailbox::woken_by(|| ())], Arc::default()));
         let budget = ByteBudget::new(BudgetLimits { max, request_max: 1 << 19 });
-        let schema = SchemaVersion { plan: plan(&["event"]), frozen: Arc::default() };
-        let mut shared = Shared::of_tests(handoff, schema, budget.clone());
+        let schema = || Some(SchemaVersion { plan: plan(&["event"]), frozen: Arc::default() });
+        let mut shared = Shared::of_tests(handoff, vec![schema(), schema()], budget.clone());
         shared.request_limits.body_bytes_max = BODY_BYTES_MAX;
         let limits = EncodeLimits { line_bytes_max: 1 << 20, events_max: 1 << 20, encoded_bytes_max: 2 << 20 };
+        let table = |name: &str| ApiTable {
+            name: name.to_owned(),
+            paths: vec![format!("/api/{name}")],
+            encoder: RowEncoder::new(plan(&["event"]), limits),
+        };
         Self {
-            api: Api::new(RowEncoder::new(plan(&["event"]), limits), "events"),
-            outbox: Outbox::new(0, budget.clone()),
+            api: Api::new(vec![table("events"), table("hits")]),
+            outbox: Outbox::new(0, BATCHES_PER_WORKER, 2, budget.clone()),
             large: LargeRequests::default(),
             shared,
             metrics: WorkerMetrics::default(),
@@ -102,19 +107,24 @@ impl Bench {
         std::iter::from_fn(|| self.shared.handoff.next()).collect()
     }
 
-    /// Gives the batches back, and checks that nothing is left.
-    fn end(mut self, batches: Vec<Batch>) {
+    /// Gives the batches back.
+    fn settle(&mut self, batches: Vec<Batch>) {
         for batch in batches {
             let outcome = CommitOutcome::Committed { segment: BlockNumber::first(SegmentNumber::new(1)) };
             self.outbox.settle(Returned { batch, outcome });
         }
+    }
+
+    /// Gives the batches back, and checks that nothing is left.
+    fn end(mut self, batches: Vec<Batch>) {
+        self.settle(batches);
         assert!(self.batches().is_empty());
         assert!(matches!(self.large.place, Place::Free));
         self.replies.set(0);
         assert_eq!(self.shared.budget.bytes(), 0, "bytes stay in flight");
         // The one that fills, which no request has joined, too.
-        assert!(self.outbox.fill().is_some());
-        let spare: Vec<OwnBatch> = std::iter::from_fn(|| self.outbox.open_own()).collect();
+        assert!(self.outbox.fill(EVENTS).is_some());
+        let spare: Vec<OwnBatch> = std::iter::from_fn(|| self.outbox.open_own(EVENTS)).collect();
         assert_eq!(spare.len(), BATCHES_PER_WORKER);
     }
 }
@@ -134,8 +144,11 @@ fn rows(count: usize) -> Vec<u8> {
 /// Events of more than four slices.
 const MANY: usize = 5 * SLICE_BYTES / 21;
 
+const EVENTS: TableIndex = TableIndex::new(0);
+const HITS: TableIndex = TableIndex::new(1);
+
 const PLAIN: IngestOptions =
-    IngestOptions { dry_run: false, ack: crate::api::Ack::Disk, key: None, writer: None, coding: None };
+    IngestOptions { table: EVENTS, dry_run: false, ack: crate::api::Ack::Disk, key: None, writer: None, coding: None };
 
 fn status(answer: &Answer) -> Status {
     match answer {
@@ -247,9 +260,9 @@ fn a_change_of_the_columns_in_the_middle_leaves_rows_of_one_version() {
             for _ in 0..turns {
                 bench.pass(0, options, &body);
             }
-            bench.outbox.change_schema(b"second".to_vec().into(), &bench.shared.handoff);
-            bench.api.follow(plan(&["more", "event"]));
-            bench.large.change_schema();
+            bench.outbox.change_schema(EVENTS, b"second".to_vec().into(), &bench.shared.handoff);
+            bench.api.follow(EVENTS, Some(plan(&["more", "event"])));
+            bench.large.change_schema(EVENTS);
             let (answer, _) = bench.serve(options, &body);
             assert!(matches!(answer, Answer::AfterCommit { reply: Reply::Accepted(n), .. } if n as usize == MANY));
             let batches = bench.batches();
@@ -404,4 +417,76 @@ fn a_large_request_is_charged_once_and_one_above_the_rate_stores_nothing() {
     let batches = bench.batches();
     assert_eq!(batches.iter().map(|batch| batch.rows.count).sum::<u32>(), MANY as u32);
     bench.end(batches);
+}
+
+/// The tables of batches, and their numbers of rows.
+fn contents(batches: &[Batch]) -> Vec<(TableIndex, usize)> {
+    batches.iter().map(|batch| (batch.table, batch.rows.count as usize)).collect()
+}
+
+#[test]
+fn a_large_request_of_one_table_leaves_the_batches_of_the_others_alone() {
+    let mut bench = Bench::new();
+    let (large, small) = (events(MANY), events(1));
+    let hits = IngestOptions { table: HITS, ..PLAIN };
+    assert_eq!(bench.pass(0, hits, &large), Served::Unfinished(Unfinished::NextTurn));
+    let mut turns = 0;
+    loop {
+        for options in [PLAIN, hits] {
+            assert!(matches!(bench.pass(1, options, &small), Served::Answered(_)));
+        }
+        turns += 1;
+        if let Served::Answered(answer) = bench.pass(0, hits, &large) {
+            assert_eq!(status(&answer), Status::Ok);
+            break;
+        }
+        let batches = bench.batches();
+        assert_eq!(contents(&batches), [(EVENTS, 1), (HITS, 1)]);
+        bench.settle(batches);
+    }
+    let batches = bench.batches();
+    assert_eq!(contents(&batches), [(EVENTS, 1), (HITS, 1), (HITS, MANY)]);
+    assert!(turns >= 4 && batches[2].rows.bytes == rows(MANY));
+    bench.end(batches);
+}
+
+#[test]
+fn a_change_of_another_table_does_not_begin_a_large_request_again() {
+    let mut bench = Bench::new();
+    let body = events(MANY);
+    let (_, undisturbed) = bench.serve(PLAIN, &body);
+    let mut turns = 0;
+    while !matches!(bench.pass(0, PLAIN, &body), Served::Answered(_)) {
+        turns += 1;
+        assert!(turns <= undisturbed, "it has begun again");
+        bench.outbox.change_schema(HITS, b"second".to_vec().into(), &bench.shared.handoff);
+        bench.api.follow(HITS, Some(plan(&["more", "event"])));
+        bench.large.change_schema(HITS);
+    }
+    assert_eq!(turns, undisturbed);
+    let batches = bench.batches();
+    assert_eq!(contents(&batches), [(EVENTS, MANY); 2]);
+    assert!(batches.iter().all(|batch| batch.rows.bytes == rows(MANY) && batch.frozen.is_empty()));
+    bench.end(batches);
+}
+
+#[test]
+fn a_large_request_of_a_table_that_becomes_unavailable_is_503_and_stores_and_counts_nothing() {
+    for turns in 1..4 {
+        let mut bench = Bench::new();
+        let (body, hits) = (gzip(&events(MANY)), IngestOptions { table: HITS, coding: Some(Coding::Gzip), ..PLAIN });
+        for _ in 0..turns {
+            bench.pass(0, hits, &body);
+        }
+        bench.api.follow(HITS, None);
+        bench.large.change_schema(HITS);
+        let (answer, _) = bench.serve(hits, &body);
+        assert_eq!(answer, Answer::Now(Reply::Fault(TABLE_UNAVAILABLE)), "after {turns} turns");
+        assert_eq!((bench.metrics.received.get(), bench.batches().len()), (0, 0));
+        let (answer, _) = bench.serve(PLAIN, &events(MANY));
+        assert_eq!(status(&answer), Status::Ok);
+        let batches = bench.batches();
+        assert_eq!(contents(&batches), [(EVENTS, MANY)]);
+        bench.end(batches);
+    }
 }

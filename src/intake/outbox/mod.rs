@@ -1,7 +1,9 @@
-//! A worker's batches: the batch that is being filled in this turn, the batches under way to the
-//! committer and back with the requests that wait for them, and the spare ones.
+//! A worker's batches: those that are being filled in this turn, one for each table that requests came
+//! for, the batches under way to the committer and back with the requests that wait for them, and the
+//! spare ones.
 //!
-//! The number of batches is fixed, and the bytes of batches under way count in the in-flight budget.
+//! A batch has rows of one table and of one version of its schema, and an outcome of its own: what becomes
+//! of it concerns no request of another table. The number of batches is fixed, and the bytes of batches under way count in the in-flight budget.
 //! While no batch is spare, or while the budget is used up and a batch is under way, the worker reads
 //! no requests. This is the back-pressure that TCP's flow control passes on to the clients.
 
@@ -12,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::api::Fault;
 use crate::api::{Answer, Taken};
 use crate::batch::identity::Summary;
-use crate::batch::{Batch, CommitOutcome, Mark, Returned, Sequence};
+use crate::batch::{Batch, CommitOutcome, Mark, Returned, Sequence, TableIndex};
 use crate::handoff::Handoff;
 use crate::intake::budget::{ByteBudget, Charge, Size};
 use crate::intake::quotas::Debit;
@@ -34,6 +36,8 @@ pub struct Waiter {
 pub struct Settled {
     /// The sequence of the batch.
     pub sequence: Sequence,
+    /// The table that its events are for.
+    pub table: TableIndex,
     /// The outcome; `None` when the deadline passed first.
     pub outcome: Option<CommitOutcome>,
     /// Rows of the batch, without duplicates.
@@ -58,6 +62,7 @@ pub struct Settled {
 #[derive(Debug)]
 struct UnderWay {
     sequence: Sequence,
+    table: TableIndex,
     waiters: Vec<Waiter>,
     /// When the first request of the batch was served.
     begun: Instant,
@@ -72,15 +77,28 @@ struct UnderWay {
     charge: Charge,
 }
 
-/// All batches of one worker: the one that is being filled, those under way and the spare ones.
+/// What belongs to one table.
+#[derive(Debug, Default)]
+struct TableBatch {
+    /// The serialized columns, types and INSERT settings of the rows, see [`Batch::frozen`].
+    frozen: Arc<[u8]>,
+    /// The batch that is being filled.
+    filling: Option<(Batch, UnderWay)>,
+}
+
+/// All batches of one worker: those that are being filled, those under way and the spare ones.
 #[derive(Debug)]
 pub struct Outbox {
     budget: Arc<ByteBudget>,
-    /// The serialized columns, types and INSERT settings of the rows, see [`Batch::frozen`].
-    frozen: Arc<[u8]>,
-    filling: Option<(Batch, UnderWay)>,
+    tables: Box<[TableBatch]>,
+    /// The tables with a batch that is being filled, in the order in which these were opened.
+    filling: Vec<TableIndex>,
     under_way: VecDeque<UnderWay>,
     spare: Vec<Batch>,
+    /// Memory that the spare batches hold.
+    spare_bytes: usize,
+    /// The number of batches.
+    batches: usize,
     spare_waiters: Vec<Vec<Waiter>>,
     spare_debits: Vec<Vec<Debit>>,
     /// The sequence of the newest batch.
@@ -88,49 +106,57 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// The outbox of `worker` with all of its batches. Their bytes are charged to `budget` while they
-    /// are under way.
-    pub fn new(worker: usize, budget: Arc<ByteBudget>) -> Self {
+    /// The outbox of `worker` with all of its `batches`, for so many `tables`. The bytes of batches are
+    /// charged to `budget` while they are under way.
+    pub fn new(worker: usize, batches: usize, tables: usize, budget: Arc<ByteBudget>) -> Self {
         Self {
             budget,
-            frozen: Arc::default(),
-            filling: None,
-            under_way: VecDeque::with_capacity(limits::BATCHES_PER_WORKER),
-            spare: (0..limits::BATCHES_PER_WORKER).map(|_| Batch::new(worker)).collect(),
-            spare_waiters: Vec::with_capacity(limits::BATCHES_PER_WORKER),
+            tables: std::iter::repeat_with(TableBatch::default).take(tables).collect(),
+            filling: Vec::new(),
+            under_way: VecDeque::with_capacity(batches),
+            spare: (0..batches).map(|_| Batch::new(worker)).collect(),
+            spare_bytes: 0,
+            batches,
+            spare_waiters: Vec::with_capacity(batches),
             spare_debits: Vec::new(),
             sequence: Sequence::default(),
         }
     }
 
-    /// True while another request of this size can be served, even one that needs a batch of its own.
+    /// True while another request of this size can be served, for whichever table, even one that needs a
+    /// batch of its own.
     pub fn has_room(&self, size: Size) -> bool {
-        match &self.filling {
-            Some((_, under_way)) if !under_way.waiters.is_empty() => !self.spare.is_empty(),
-            filling => {
-                (filling.is_some() || !self.spare.is_empty())
-                    && (self.under_way.is_empty() || !self.budget.is_used_up(size))
-            }
-        }
+        let is_begun = self.all_filling().any(|(_, under_way)| under_way.has_requests());
+        let can_open = !self.spare.is_empty() || self.all_filling().any(|(_, under_way)| !under_way.has_requests());
+        can_open && (is_begun || self.under_way.is_empty() || !self.budget.is_used_up(size))
     }
 
-    /// Opens the batch that is being filled for one request; `None` when no batch is spare.
-    pub fn fill(&mut self) -> Option<Filling<'_>> {
-        if self.filling.is_none() {
-            self.filling = Some(self.open()?);
+    /// Opens the batch of a table that is being filled for one request; `None` when no batch is spare, or
+    /// there is no such table.
+    pub fn fill(&mut self, table: TableIndex) -> Option<Filling<'_>> {
+        if self.tables.get(table.get())?.filling.is_none() {
+            let opened = self.open(table)?;
+            self.tables.get_mut(table.get())?.filling = Some(opened);
+            self.filling.push(table);
         }
-        let (batch, under_way) = self.filling.as_mut()?;
+        let (batch, under_way) = self.tables.get_mut(table.get())?.filling.as_mut()?;
         let mark = batch.mark();
         Some(Filling { batch, under_way, mark, joined: false })
     }
 
     /// A spare batch with the next sequence.
-    fn open(&mut self) -> Option<(Batch, UnderWay)> {
+    fn open(&mut self, table: TableIndex) -> Option<(Batch, UnderWay)> {
+        if self.spare.is_empty() {
+            // One that no request has joined is spare as well.
+            self.put_back_unused();
+        }
         let mut batch = self.spare.pop()?;
+        self.spare_bytes = self.spare_bytes.saturating_sub(batch.memory());
         self.sequence = self.sequence.next();
-        batch.sequence = self.sequence;
+        (batch.sequence, batch.table) = (self.sequence, table);
         let under_way = UnderWay {
             sequence: self.sequence,
+            table,
             waiters: self.spare_waiters.pop().unwrap_or_default(),
             begun: Instant::now(),
             overdue: false,
@@ -143,87 +169,144 @@ impl Outbox {
     }
 
     /// Takes a spare batch for one request that is encoded over several turns; `None` when no batch is
-    /// spare. It comes back by [`Outbox::resume`] or [`Outbox::put_back`].
-    pub fn open_own(&mut self) -> Option<OwnBatch> {
-        // One that no request has joined is spare as well.
-        let unused = |filling: &mut (Batch, UnderWay)| filling.1.waiters.is_empty();
-        let (batch, under_way) = self.open().or_else(|| self.filling.take_if(unused))?;
+    /// spare. It comes back by [`Outbox::hand_over_own`] or [`Outbox::put_back`].
+    pub fn open_own(&mut self, table: TableIndex) -> Option<OwnBatch> {
+        let (batch, under_way) = self.open(table)?;
         let mark = batch.mark();
         Some(OwnBatch { batch, under_way, mark })
     }
 
-    /// Makes it the batch that is being filled, by the request that it belongs to. What other requests
-    /// have filled is handed over.
-    pub fn resume(&mut self, own: OwnBatch, handoff: &Handoff) -> Filling<'_> {
-        self.hand_over(handoff);
-        let OwnBatch { batch, under_way, mark } = own;
-        if let Some((empty, before)) = self.filling.take() {
-            self.put_back(OwnBatch { mark: empty.mark(), batch: empty, under_way: before });
-        }
-        let (batch, under_way) = self.filling.insert((batch, under_way));
-        under_way.charge.set(0);
-        Filling { batch, under_way, mark, joined: false }
-    }
-
-    /// Takes back the batch that is being filled, with its memory, if no request has joined it.
-    pub fn put_back_unused(&mut self) {
-        if let Some((batch, under_way)) = self.filling.take_if(|(_, under_way)| under_way.waiters.is_empty()) {
-            self.put_back(OwnBatch { mark: batch.mark(), batch, under_way });
+    /// Hands over the batch of a request that has joined it, and takes it back from one that has not. What
+    /// other requests have filled goes first, so that it does not wait for a large write.
+    pub fn hand_over_own(&mut self, own: OwnBatch, handoff: &Handoff) {
+        if own.under_way.has_requests() {
+            self.hand_over(handoff);
+            handoff.submit(self.close(own.batch, own.under_way));
+        } else {
+            self.put_back(own);
         }
     }
 
     /// Takes back the batch of a request that is given up.
     pub fn put_back(&mut self, own: OwnBatch) {
-        let OwnBatch { mut batch, under_way, .. } = own;
-        batch.clear();
-        self.spare.push(batch);
+        let OwnBatch { batch, under_way, .. } = own;
+        self.keep(batch);
         self.recycle(under_way.waiters, under_way.debits);
     }
 
-    /// Changes the schema of all further rows: hands over the batch that is being filled.
-    pub fn change_schema(&mut self, frozen: Arc<[u8]>, handoff: &Handoff) {
-        self.hand_over(handoff);
-        self.frozen = frozen;
+    /// Takes back the batches that no request has joined.
+    fn put_back_unused(&mut self) {
+        let mut filling = std::mem::take(&mut self.filling);
+        filling.retain(|table| match self.take_filling(*table, |under_way| !under_way.has_requests()) {
+            Some((batch, under_way)) => {
+                self.put_back(OwnBatch { mark: batch.mark(), batch, under_way });
+                false
+            }
+            None => true,
+        });
+        self.filling = filling;
     }
 
-    /// Hands over the batch that is being filled, if it is the batch of this sequence.
+    /// Changes the schema of all further rows of a table: hands over its batch that is being filled.
+    pub fn change_schema(&mut self, table: TableIndex, frozen: Arc<[u8]>, handoff: &Handoff) {
+        self.hand_over_table(table, handoff);
+        if let Some(table) = self.tables.get_mut(table.get()) {
+            table.frozen = frozen;
+        }
+    }
+
+    /// Hands over the batch of this sequence, if it is being filled.
     pub fn hand_over_batch(&mut self, sequence: Sequence, handoff: &Handoff) {
-        if self.filling.as_ref().is_some_and(|(_, under_way)| under_way.sequence == sequence) {
+        let filling = self.all_filling().find(|(_, under_way)| under_way.sequence == sequence);
+        if let Some(table) = filling.map(|(_, under_way)| under_way.table) {
+            self.hand_over_table(table, handoff);
+        }
+    }
+
+    /// After a request: hands over its table's batch if that `is_full`, and all that are being filled if
+    /// together they have what a turn may have.
+    pub fn hand_over_full(&mut self, table: TableIndex, is_full: bool, handoff: &Handoff) {
+        if is_full {
+            self.hand_over_table(table, handoff);
+        } else if self.filling.len() > 1
+            && self.all_filling().map(|(batch, _)| batch.len()).sum::<usize>() >= limits::TURN_TABLES_BYTES_MAX
+        {
             self.hand_over(handoff);
         }
     }
 
-    /// Hands the batch that is being filled to the committer. Does nothing, and returns false, if no request
-    /// has joined it.
+    /// Hands over the batch of a table that is being filled, if a request has joined it.
+    pub fn hand_over_table(&mut self, table: TableIndex, handoff: &Handoff) {
+        if let Some((batch, under_way)) = self.take_filling(table, UnderWay::has_requests) {
+            self.filling.retain(|filling| *filling != table);
+            handoff.submit(self.close(batch, under_way));
+        }
+    }
+
+    /// Hands all batches that are being filled to the committer, and takes back those that no request has
+    /// joined. False if nothing was handed over.
     pub fn hand_over(&mut self, handoff: &Handoff) -> bool {
-        if self.filling.as_ref().is_none_or(|(_, under_way)| under_way.waiters.is_empty()) {
+        if self.filling.is_empty() {
             return false;
         }
-        if let Some((mut batch, mut under_way)) = self.filling.take() {
-            if !Arc::ptr_eq(&batch.frozen, &self.frozen) {
-                batch.frozen = self.frozen.clone();
-            }
-            batch.close();
-            under_way.charge.set(batch.memory());
-            self.under_way.push_back(under_way);
-            handoff.submit(batch);
+        self.put_back_unused();
+        if self.filling.is_empty() {
+            return false;
         }
+        let mut filling = std::mem::take(&mut self.filling);
+        handoff.submit_all(filling.drain(..).filter_map(|table| {
+            let (batch, under_way) = self.take_filling(table, |_| true)?;
+            Some(self.close(batch, under_way))
+        }));
+        self.filling = filling;
         true
+    }
+
+    /// Notes that a batch is under way, which is handed over next.
+    fn close(&mut self, mut batch: Batch, mut under_way: UnderWay) -> Batch {
+        if let Some(TableBatch { frozen, .. }) = self.tables.get(under_way.table.get())
+            && !Arc::ptr_eq(&batch.frozen, frozen)
+        {
+            batch.frozen = frozen.clone();
+        }
+        batch.close();
+        under_way.charge.set(batch.memory());
+        self.under_way.push_back(under_way);
+        batch
+    }
+
+    /// The batches that are being filled.
+    fn all_filling(&self) -> impl Iterator<Item = &(Batch, UnderWay)> {
+        self.filling.iter().filter_map(|table| self.tables.get(table.get())?.filling.as_ref())
+    }
+
+    fn take_filling(&mut self, table: TableIndex, which: impl FnOnce(&UnderWay) -> bool) -> Option<(Batch, UnderWay)> {
+        self.tables.get_mut(table.get())?.filling.take_if(|(_, under_way)| which(under_way))
+    }
+
+    /// Keeps a batch for its next use, with its memory unless the others have enough.
+    fn keep(&mut self, mut batch: Batch) {
+        batch.clear();
+        if self.spare_bytes.saturating_add(batch.memory()) > limits::SPARE_BATCHES_BYTES_MAX {
+            batch.shrink();
+        }
+        self.spare_bytes = self.spare_bytes.saturating_add(batch.memory());
+        self.spare.push(batch);
     }
 
     /// Takes back a batch that the committer has returned, and reports its outcome.
     pub fn settle(&mut self, returned: Returned) -> Option<Settled> {
-        let Returned { mut batch, outcome } = returned;
+        let Returned { batch, outcome } = returned;
         let (sequence, rows, duplicates) = (batch.sequence, batch.rows.count, batch.duplicates);
         let keyed = batch.key.map(|key| key.summary);
-        batch.clear();
-        self.spare.push(batch);
+        self.keep(batch);
         let under_way = self.under_way.pop_front()?;
         // The check is made once a batch: a batch out of order would send its replies to the requests
         // of another batch.
         assert_eq!(under_way.sequence, sequence, "the committer returned a worker's batches out of order");
         Some(Settled {
             sequence,
+            table: under_way.table,
             outcome: Some(outcome),
             rows,
             duplicates,
@@ -247,6 +330,7 @@ impl Outbox {
         late.overdue = true;
         Some(Settled {
             sequence: late.sequence,
+            table: late.table,
             outcome: None,
             rows: 0,
             duplicates: 0,
@@ -262,7 +346,7 @@ impl Outbox {
 
     /// Takes back the memory of [`Settled::waiters`] and [`Settled::debits`] for reuse.
     pub fn recycle(&mut self, mut waiters: Vec<Waiter>, mut debits: Vec<Debit>) {
-        if waiters.capacity() > 0 && self.spare_waiters.len() < limits::BATCHES_PER_WORKER {
+        if waiters.capacity() > 0 && self.spare_waiters.len() < self.batches {
             waiters.clear();
             self.spare_waiters.push(waiters);
         }
@@ -275,17 +359,25 @@ impl Outbox {
     /// Gives back the memory of the batches that are not in use.
     pub fn shrink(&mut self) {
         self.spare.iter_mut().for_each(Batch::shrink);
+        self.spare_bytes = 0;
     }
 
     /// True while a batch is taken for requests to come.
     #[cfg(test)]
     pub fn is_filling(&self) -> bool {
-        self.filling.is_some()
+        !self.filling.is_empty()
     }
 
     /// True when no request waits for a batch and no batch is under way.
     pub fn is_empty(&self) -> bool {
-        self.under_way.is_empty() && self.filling.as_ref().is_none_or(|(_, under_way)| under_way.waiters.is_empty())
+        self.under_way.is_empty() && !self.all_filling().any(|(_, under_way)| under_way.has_requests())
+    }
+}
+
+impl UnderWay {
+    /// True when a request has joined the batch.
+    fn has_requests(&self) -> bool {
+        !self.waiters.is_empty()
     }
 }
 
@@ -301,6 +393,12 @@ impl OwnBatch {
     /// The batch to append to.
     pub fn batch(&mut self) -> &mut Batch {
         &mut self.batch
+    }
+
+    /// Opens it for its request, to join it. What it takes of the budget is charged again by its hand-over.
+    pub fn fill(&mut self) -> Filling<'_> {
+        self.under_way.charge.set(0);
+        Filling { batch: &mut self.batch, under_way: &mut self.under_way, mark: self.mark, joined: false }
     }
 
     /// Charges the memory that the batch holds by now.

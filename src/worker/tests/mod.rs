@@ -3,6 +3,7 @@
 mod ends;
 mod large;
 mod proxies;
+mod tables;
 #[cfg(feature = "tls")]
 mod tls;
 mod turns;
@@ -12,8 +13,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread::{self, JoinHandle};
 
 use super::*;
+use crate::api::ApiTable;
 use crate::batch::{BlockNumber, CommitOutcome, CommitRefusal, Exchange, Returned, SegmentNumber};
 use crate::handoff::{Handoff, Lifecycle, Mailbox, Published};
+use crate::intake::Schemas;
 use crate::intake::budget::{BudgetLimits, ByteBudget};
 use crate::intake::health::Health;
 use crate::ndjson::{EncodeLimits, RowEncoder};
@@ -33,7 +36,10 @@ impl Harness {
     }
 
     fn start_with(commit_timeout: Duration, change: impl FnOnce(&mut Shared)) -> Self {
-        let (worker, address) = worker(commit_timeout, change);
+        Self::run(worker(commit_timeout, change))
+    }
+
+    fn run((worker, address): (Worker, SocketAddr)) -> Self {
         let (shared, metrics) = (worker.shared.clone(), worker.metrics.clone());
         Self { shared, metrics, address, thread: thread::spawn(|| worker.run()) }
     }
@@ -56,6 +62,11 @@ impl Harness {
         }
     }
 
+    /// Publishes a schema of a table.
+    fn publish(&self, table: usize, columns: &[&str], frozen: &[u8]) {
+        self.shared.schemas.values()[table].publish(Some(SchemaVersion::new(plan(columns), frozen.to_vec())));
+    }
+
     fn give_back(&self, batch: crate::batch::Batch, outcome: CommitOutcome) {
         let mailbox = self.shared.handoff.mailbox(0).unwrap();
         mailbox.give_back(Returned { batch, outcome });
@@ -75,25 +86,35 @@ impl Harness {
     }
 }
 
-/// A worker that does not run yet, and its address.
+/// A worker of the table `events` that does not run yet, and its address.
 fn worker(commit_timeout: Duration, change: impl FnOnce(&mut Shared)) -> (Worker, SocketAddr) {
+    worker_of(&["events"], commit_timeout, change)
+}
+
+/// A worker of these tables, each with a column `event`, that does not run yet, and its address.
+fn worker_of(tables: &[&str], commit_timeout: Duration, change: impl FnOnce(&mut Shared)) -> (Worker, SocketAddr) {
     let poll = Poll::new().unwrap();
     let lifecycle = Arc::new(Lifecycle::default());
-    let handoff = Arc::new(Handoff::new(vec![Mailbox::new(poll.registry(), WAKE).unwrap()], lifecycle.clone()));
+    let (mailbox, batches) = (Mailbox::new(poll.registry(), WAKE).unwrap(), limits::batches_per_worker(tables.len()));
+    let handoff = Arc::new(Handoff::new(vec![mailbox.with_batches(batches)], lifecycle.clone()));
     lifecycle.serve();
-    let schema = SchemaVersion::new(plan(&["event"]), b"first".to_vec());
+    let schema = |_| Some(SchemaVersion::new(plan(&["event"]), b"first".to_vec()));
     let budget = ByteBudget::new(BudgetLimits { max: 1 << 20, request_max: 1 << 19 });
-    let mut shared = Shared::of_tests(handoff, schema, budget);
+    let mut shared = Shared::of_tests(handoff, tables.iter().map(schema).collect(), budget);
     shared.health = Arc::new(Health::new(lifecycle, Arc::default(), commit_timeout));
     shared.timeouts.commit = commit_timeout;
     shared.timeouts.inserted = Duration::from_millis(500);
     change(&mut shared);
-    let (shared, metrics) = (Arc::new(shared), Arc::<WorkerMetrics>::default());
+    let (shared, metrics) = (Arc::new(shared), Arc::new(WorkerMetrics::of_tables(tables.len())));
     let limits = EncodeLimits { line_bytes_max: 8 << 20, events_max: 1000, encoded_bytes_max: 8 << 20 };
-    let encoder = RowEncoder::new(shared.schema.newest().plan.clone(), limits);
+    let table = |name: &&str| ApiTable {
+        name: (*name).to_owned(),
+        paths: vec![format!("/api/{name}")],
+        encoder: RowEncoder::new(Arc::new(Plan::none()), limits),
+    };
     let listeners = crate::net::bind(&"127.0.0.1:0".parse().unwrap(), 1).unwrap();
     let address = local_addr(&listeners[0]);
-    let api = Api::new(encoder, "events");
+    let api = Api::new(tables.iter().map(table).collect());
     let worker = Worker::new(0, poll, listeners, api, shared, metrics).unwrap();
     (worker, address)
 }
@@ -298,7 +319,7 @@ fn a_new_schema_applies_from_the_next_turn_on_and_no_batch_has_two() {
     // The schema is published while the first batch is under way. A request that is incomplete then is
     // encoded for the new schema.
     write!(client, "POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 22\r\n\r\n{{\"event\":\"b\"").unwrap();
-    harness.shared.schema.publish(SchemaVersion::new(plan(&["more", "event"]), b"second".to_vec()));
+    harness.publish(0, &["more", "event"], b"second");
     client.write_all(b",\"more\":1}").unwrap();
     let after = harness.batch();
     assert_eq!((&after.frozen[..], &after.rows.bytes[..]), (&b"second"[..], &b"\x011\x01b"[..]));

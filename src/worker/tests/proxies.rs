@@ -11,7 +11,7 @@ fn start(proxies: &[&str], proxy_protocol: bool) -> Harness {
     Harness::start_with(Duration::from_secs(60), |shared| {
         trust(shared, proxies);
         shared.proxy_protocol = proxy_protocol;
-        shared.schema = Arc::new(Published::new(SchemaVersion::new(plan(&["ip"]), b"first".to_vec())));
+        shared.schemas = Arc::new(Schemas::new([Some(SchemaVersion::new(plan(&["ip"]), b"first".to_vec()))]));
     })
 }
 

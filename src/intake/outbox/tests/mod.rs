@@ -1,9 +1,14 @@
 //! Tests of the outbox: room, sequences, time-outs and what comes back.
 
+mod tables;
+
 use super::*;
 use crate::batch::{BlockNumber, CommitRefusal, Exchange, SegmentNumber};
 use crate::handoff::Mailbox;
 use crate::intake::budget::BudgetLimits;
+
+/// The only table.
+const EVENTS: TableIndex = TableIndex::new(0);
 
 fn handoff() -> Handoff {
     let poll = mio::Poll::new().unwrap();
@@ -21,7 +26,7 @@ fn waiter(slot: usize) -> Waiter {
 /// Adds a request with `bytes` bytes of rows, and hands the batch over when it has reached the limit
 /// of a turn, as a worker does.
 fn join(outbox: &mut Outbox, bytes: usize, slot: usize, handoff: &Handoff) -> Sequence {
-    let mut filling = outbox.fill().unwrap();
+    let mut filling = outbox.fill(EVENTS).unwrap();
     let batch = filling.batch();
     batch.rows.bytes.resize(batch.rows.bytes.len() + bytes, 0);
     let sequence = batch.sequence;
@@ -33,14 +38,14 @@ fn join(outbox: &mut Outbox, bytes: usize, slot: usize, handoff: &Handoff) -> Se
 
 #[test]
 fn there_is_room_until_all_batches_are_under_way() {
-    let (mut outbox, handoff) = (Outbox::new(0, budget()), handoff());
+    let (mut outbox, handoff) = (Outbox::new(0, limits::BATCHES_PER_WORKER, 1, budget()), handoff());
     for sequence in 1..=limits::BATCHES_PER_WORKER as u64 {
         assert!(outbox.has_room(Size::Small));
         assert_eq!(join(&mut outbox, 0, 7, &handoff), Sequence::new(sequence));
         outbox.hand_over(&handoff);
     }
     assert!(!outbox.has_room(Size::Small));
-    assert!(outbox.fill().is_none());
+    assert!(outbox.fill(EVENTS).is_none());
     let batch = handoff.next().unwrap();
     let outcome = CommitOutcome::Refused(CommitRefusal::DiskFull);
     let settled = outbox.settle(Returned { batch, outcome }).unwrap();
@@ -52,7 +57,7 @@ fn there_is_room_until_all_batches_are_under_way() {
 #[test]
 fn a_used_up_budget_stops_all_but_the_last_batch() {
     let budget = budget();
-    let (mut outbox, handoff) = (Outbox::new(0, budget.clone()), handoff());
+    let (mut outbox, handoff) = (Outbox::new(0, limits::BATCHES_PER_WORKER, 1, budget.clone()), handoff());
     join(&mut outbox, 1 << 20, 0, &handoff);
     assert!(budget.bytes() >= 1 << 20);
     assert!(!outbox.has_room(Size::Small));
@@ -70,16 +75,16 @@ fn a_used_up_budget_stops_all_but_the_last_batch() {
     outbox.hand_over(&handoff);
     assert!(!outbox.has_room(Size::Small));
     // A batch that was opened and left empty does not make room.
-    drop(outbox.fill().unwrap());
+    drop(outbox.fill(EVENTS).unwrap());
     assert!(!outbox.has_room(Size::Small));
 }
 
 #[test]
 fn what_the_committer_takes_out_of_a_batch_is_given_back_too() {
     let budget = budget();
-    let (mut outbox, handoff) = (Outbox::new(0, budget.clone()), handoff());
+    let (mut outbox, handoff) = (Outbox::new(0, limits::BATCHES_PER_WORKER, 1, budget.clone()), handoff());
     for repeat in 0..3u8 {
-        let mut filling = outbox.fill().unwrap();
+        let mut filling = outbox.fill(EVENTS).unwrap();
         let batch = filling.batch();
         for row in 0..100 {
             batch.rows.bytes.extend_from_slice(&[repeat; 100]);
@@ -99,7 +104,7 @@ fn what_the_committer_takes_out_of_a_batch_is_given_back_too() {
 
 #[test]
 fn a_batch_is_handed_over_at_the_limits_of_a_turn() {
-    let (mut outbox, handoff) = (Outbox::new(0, budget()), handoff());
+    let (mut outbox, handoff) = (Outbox::new(0, limits::BATCHES_PER_WORKER, 1, budget()), handoff());
     for _ in 0..limits::TURN_REQUESTS_MAX {
         assert!(handoff.next().is_none());
         join(&mut outbox, 0, 0, &handoff);
@@ -111,7 +116,7 @@ fn a_batch_is_handed_over_at_the_limits_of_a_turn() {
 
 #[test]
 fn handing_over_a_batch_again_does_not_hand_over_the_next_one() {
-    let (mut outbox, handoff) = (Outbox::new(0, budget()), handoff());
+    let (mut outbox, handoff) = (Outbox::new(0, limits::BATCHES_PER_WORKER, 1, budget()), handoff());
     let first = join(&mut outbox, 0, 0, &handoff);
     outbox.hand_over(&handoff);
     let second = join(&mut outbox, 0, 0, &handoff);
@@ -124,8 +129,8 @@ fn handing_over_a_batch_again_does_not_hand_over_the_next_one() {
 
 #[test]
 fn a_batch_without_waiters_is_not_handed_over() {
-    let (mut outbox, handoff) = (Outbox::new(0, budget()), handoff());
-    drop(outbox.fill().unwrap());
+    let (mut outbox, handoff) = (Outbox::new(0, limits::BATCHES_PER_WORKER, 1, budget()), handoff());
+    drop(outbox.fill(EVENTS).unwrap());
     outbox.hand_over(&handoff);
     assert!(handoff.next().is_none());
     assert!(outbox.is_empty());
@@ -133,9 +138,9 @@ fn a_batch_without_waiters_is_not_handed_over() {
 
 #[test]
 fn what_a_request_appends_without_joining_is_rolled_back() {
-    let (mut outbox, handoff) = (Outbox::new(0, budget()), handoff());
+    let (mut outbox, handoff) = (Outbox::new(0, limits::BATCHES_PER_WORKER, 1, budget()), handoff());
     join(&mut outbox, 7, 0, &handoff);
-    let mut filling = outbox.fill().unwrap();
+    let mut filling = outbox.fill(EVENTS).unwrap();
     let batch = filling.batch();
     batch.rows.bytes.resize(100, 0);
     batch.rejected.bytes.resize(10, 0);
@@ -148,7 +153,7 @@ fn what_a_request_appends_without_joining_is_rolled_back() {
 #[test]
 #[should_panic(expected = "out of order")]
 fn batches_that_return_out_of_order_end_the_process() {
-    let (mut outbox, handoff) = (Outbox::new(0, budget()), handoff());
+    let (mut outbox, handoff) = (Outbox::new(0, limits::BATCHES_PER_WORKER, 1, budget()), handoff());
     for _ in 0..2 {
         join(&mut outbox, 0, 0, &handoff);
         outbox.hand_over(&handoff);
@@ -160,11 +165,11 @@ fn batches_that_return_out_of_order_end_the_process() {
 
 #[test]
 fn a_batch_is_as_old_as_the_first_request_in_it() {
-    let (mut outbox, handoff) = (Outbox::new(0, budget()), handoff());
+    let (mut outbox, handoff) = (Outbox::new(0, limits::BATCHES_PER_WORKER, 1, budget()), handoff());
     let timeout = Duration::from_secs(60);
     // The batch was opened long ago, for a request that did not join it.
-    drop(outbox.fill().unwrap());
-    outbox.filling.as_mut().unwrap().1.begun = Instant::now().checked_sub(2 * timeout).unwrap();
+    drop(outbox.fill(EVENTS).unwrap());
+    outbox.tables[0].filling.as_mut().unwrap().1.begun = Instant::now().checked_sub(2 * timeout).unwrap();
     join(&mut outbox, 0, 3, &handoff);
     outbox.hand_over(&handoff);
     assert!(outbox.overdue(timeout).is_none());
@@ -172,7 +177,7 @@ fn a_batch_is_as_old_as_the_first_request_in_it() {
 
 #[test]
 fn an_overdue_batch_is_reported_once_and_its_outcome_has_no_waiters() {
-    let (mut outbox, handoff) = (Outbox::new(0, budget()), handoff());
+    let (mut outbox, handoff) = (Outbox::new(0, limits::BATCHES_PER_WORKER, 1, budget()), handoff());
     join(&mut outbox, 0, 3, &handoff);
     outbox.hand_over(&handoff);
     let late = outbox.overdue(Duration::ZERO).unwrap();
@@ -191,22 +196,22 @@ fn an_overdue_batch_is_reported_once_and_its_outcome_has_no_waiters() {
 
 #[test]
 fn a_request_with_a_batch_of_its_own_uses_the_last_one_though_it_was_opened_for_others() {
-    let (mut outbox, handoff) = (Outbox::new(0, budget()), handoff());
+    let (mut outbox, handoff) = (Outbox::new(0, limits::BATCHES_PER_WORKER, 1, budget()), handoff());
     for _ in 1..limits::BATCHES_PER_WORKER {
         join(&mut outbox, 0, 7, &handoff);
         outbox.hand_over(&handoff);
     }
-    drop(outbox.fill().unwrap());
-    let own = outbox.open_own().expect("no request has joined the batch that fills");
-    assert!(outbox.open_own().is_none());
+    drop(outbox.fill(EVENTS).unwrap());
+    let own = outbox.open_own(EVENTS).expect("no request has joined the batch that fills");
+    assert!(outbox.open_own(EVENTS).is_none());
     outbox.put_back(own);
     join(&mut outbox, 0, 7, &handoff);
-    assert!(outbox.open_own().is_none(), "a request has joined it");
+    assert!(outbox.open_own(EVENTS).is_none(), "a request has joined it");
 }
 
 #[test]
 fn no_more_lists_of_waiters_are_kept_than_there_are_batches() {
-    let mut outbox = Outbox::new(0, budget());
+    let mut outbox = Outbox::new(0, limits::BATCHES_PER_WORKER, 1, budget());
     for _ in 0..3 * limits::BATCHES_PER_WORKER {
         outbox.recycle(vec![waiter(7)], Vec::new());
     }

@@ -1,0 +1,277 @@
+//! Tests of a worker of several tables.
+
+use super::*;
+use crate::batch::{Batch, TableIndex};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn start(tables: &[&str]) -> Harness {
+    start_with(tables, MINUTE, |_| {})
+}
+
+fn start_with(tables: &[&str], commit_timeout: Duration, change: impl FnOnce(&mut Shared)) -> Harness {
+    Harness::run(worker_of(tables, commit_timeout, change))
+}
+
+/// A request with one event, whose value is `event`, for the path of a table.
+fn request(table: &str, headers: &str, event: &str) -> String {
+    let body = format!("{{\"event\":\"{event}\"}}");
+    format!("POST /api/{table} HTTP/1.1\r\nHost: a\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// So many batches that the worker hands over.
+fn batches(harness: &Harness, count: usize) -> Vec<Batch> {
+    (0..count).map(|_| harness.batch()).collect()
+}
+
+/// The table of a batch and its rows, without the lengths in front of the values.
+fn contents(batch: &Batch) -> (usize, String) {
+    let text = String::from_utf8(batch.rows.bytes.clone()).unwrap();
+    (batch.table.get(), text.replace(|character: char| character.is_control(), " "))
+}
+
+fn statuses(client: &mut TcpStream, count: usize) -> Vec<u16> {
+    (0..count).map(|_| status(client)).collect()
+}
+
+const REFUSED: CommitOutcome = CommitOutcome::Refused(CommitRefusal::SpoolFull);
+
+#[test]
+fn requests_of_one_turn_are_a_batch_a_table_and_each_is_answered_by_the_outcome_of_its_own() {
+    let harness = start(&["a", "b", "c"]);
+    let mut client = harness.connect();
+    let pipelined: String = ["b", "a", "b", "c", "a"].map(|table| request(table, "", table)).concat();
+    client.write_all(pipelined.as_bytes()).unwrap();
+    let batches = batches(&harness, 3);
+    assert!(harness.shared.handoff.next().is_none());
+    let expected = [(1, " b b".to_owned()), (0, " a a".to_owned()), (2, " c".to_owned())];
+    assert_eq!(batches.iter().map(contents).collect::<Vec<_>>(), expected);
+    // The share of `a` is full.
+    for batch in batches {
+        let outcome = if batch.table.get() == 0 { REFUSED } else { COMMITTED };
+        harness.give_back(batch, outcome);
+    }
+    assert_eq!(statuses(&mut client, 5), [200, 503, 200, 200, 503]);
+    let accepted = |table| harness.metrics.accepted_by_table.get(TableIndex::new(table));
+    assert_eq!([0, 1, 2, 3].map(accepted), [0, 2, 1, 0]);
+    assert_eq!(harness.metrics.accepted.get(), 3);
+    drop(client);
+    harness.stop();
+}
+
+#[test]
+fn replies_come_in_the_order_of_the_requests_though_other_tables_are_committed_first() {
+    let harness = start(&["a", "b"]);
+    let mut client = harness.connect();
+    // `b` is handed over first, by the request with a key behind it.
+    let pipelined = [request("a", "", "1"), request("b", "Idempotency-Key: k\r\n", "2"), request("a", "", "3")];
+    client.write_all(pipelined.concat().as_bytes()).unwrap();
+    let mut batches = batches(&harness, 2);
+    assert_eq!(batches.iter().map(contents).collect::<Vec<_>>(), [(1, " 2".to_owned()), (0, " 1 3".to_owned())]);
+    let last = batches.pop().unwrap();
+    harness.give_back(batches.pop().unwrap(), COMMITTED);
+    client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    assert!(client.read(&mut [0]).is_err(), "the second reply came first");
+    client.set_read_timeout(Some(MINUTE)).unwrap();
+    harness.give_back(last, REFUSED);
+    assert_eq!(statuses(&mut client, 3), [503, 200, 503]);
+    drop(client);
+    harness.stop();
+}
+
+#[test]
+fn a_request_with_a_key_has_a_batch_of_its_own_and_hands_over_that_of_its_table_alone() {
+    let harness = start(&["a", "b"]);
+    let mut client = harness.connect();
+    let keyed = "Idempotency-Key: k\r\n";
+    let pipelined = [
+        request("a", "", "1"),
+        request("b", "", "2"),
+        request("a", keyed, "3"),
+        request("b", "", "4"),
+        request("b", keyed, "5"),
+        request("a", "", "6"),
+    ];
+    client.write_all(pipelined.concat().as_bytes()).unwrap();
+    let batches = batches(&harness, 5);
+    let expected = [(0, " 1", false), (0, " 3", true), (1, " 2 4", false), (1, " 5", true), (0, " 6", false)];
+    let keys: Vec<_> = batches.iter().filter_map(|batch| batch.key).map(|key| key.id).collect();
+    for (batch, (table, rows, is_keyed)) in batches.iter().zip(expected) {
+        assert_eq!((contents(batch), batch.key.is_some()), ((table, rows.to_owned()), is_keyed));
+    }
+    assert_ne!(keys[0], keys[1], "one key for two tables");
+    for batch in batches {
+        // The first one with a key was used for another body.
+        let reused = batch.key.is_some() && batch.table.get() == 0;
+        harness.give_back(batch, if reused { CommitOutcome::KeyReused } else { COMMITTED });
+    }
+    assert_eq!(statuses(&mut client, 6), [200, 200, 422, 200, 200, 200]);
+    drop(client);
+    harness.stop();
+}
+
+#[test]
+fn a_new_schema_of_one_table_applies_to_it_alone() {
+    let harness = start(&["a", "b", "c"]);
+    let mut client = harness.connect();
+    let all: String = ["a", "b", "c"].map(|table| request(table, "", table)).concat();
+    let mut frozen = [&b"first"[..]; 3];
+    let mut rows = [" a", " b", " c"];
+    for changed in [None, Some(1), Some(2), Some(1)] {
+        if let Some(table) = changed {
+            harness.publish(table, &["more", "event"], b"second");
+            frozen[table] = b"second";
+            rows[table] = ["", "  b", "  c"][table];
+        }
+        // Reused batches were those of other tables.
+        for _ in 0..limits::batches_per_worker(3) {
+            client.write_all(all.as_bytes()).unwrap();
+            for (table, batch) in batches(&harness, 3).into_iter().enumerate() {
+                assert_eq!((contents(&batch), &batch.frozen[..]), ((table, rows[table].to_owned()), frozen[table]));
+                harness.give_back(batch, COMMITTED);
+            }
+            assert_eq!(statuses(&mut client, 3), [200; 3]);
+        }
+    }
+    drop(client);
+    harness.stop();
+}
+
+#[test]
+fn a_table_that_becomes_unavailable_is_503_until_it_is_back_and_the_others_take_events() {
+    let harness = start(&["a", "b"]);
+    let mut client = harness.connect();
+    // Its head has come, and its body comes when the table is gone.
+    let cut = request("a", "", "late");
+    let (head, body) = cut.split_at(cut.len() - 3);
+    let mut late = harness.connect();
+    late.write_all(head.as_bytes()).unwrap();
+    while harness.shared.budget.bytes() == 0 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    harness.shared.schemas.values()[0].publish(None);
+    late.write_all(body.as_bytes()).unwrap();
+    assert_eq!(status(&mut late), 503);
+    let both = [request("a", "", "1"), request("b", "", "2"), request("a", "Idempotency-Key: k\r\n", "3")].concat();
+    client.write_all(both.as_bytes()).unwrap();
+    let batch = harness.batch();
+    assert_eq!(contents(&batch), (1, " 2".to_owned()));
+    harness.give_back(batch, COMMITTED);
+    assert_eq!(statuses(&mut client, 3), [503, 200, 503]);
+    harness.publish(0, &["event"], b"back");
+    client.write_all(request("a", "", "again").as_bytes()).unwrap();
+    let batch = harness.batch();
+    assert_eq!((contents(&batch), &batch.frozen[..]), ((0, " again".to_owned()), &b"back"[..]));
+    harness.give_back(batch, COMMITTED);
+    assert_eq!(status(&mut client), 200);
+    drop((client, late));
+    harness.stop();
+}
+
+#[test]
+fn a_dry_run_of_one_table_stores_nothing_and_the_others_are_stored() {
+    let harness = start(&["a", "b"]);
+    let mut client = harness.connect();
+    let pipelined = [
+        request("a?dry_run=1", "", "1"),
+        request("b", "", "2"),
+        request("b?dry_run=1", "", "3"),
+        request("a?dry_run=1", "Idempotency-Key: k\r\n", "4"),
+        request("b", "", "5"),
+    ];
+    client.write_all(pipelined.concat().as_bytes()).unwrap();
+    let batch = harness.batch();
+    assert_eq!(contents(&batch), (1, " 2 5".to_owned()));
+    harness.give_back(batch, COMMITTED);
+    assert_eq!(statuses(&mut client, 5), [200; 5]);
+    assert!(harness.shared.handoff.next().is_none());
+    drop(client);
+    harness.stop();
+}
+
+#[test]
+fn a_commit_that_takes_too_long_is_503_for_the_requests_of_its_table() {
+    let harness = start_with(&["a", "b"], Duration::from_millis(1500), |_| {});
+    let [mut slow, mut quick] = [harness.connect(), harness.connect()];
+    quick.write_all(request("b", "", "1").as_bytes()).unwrap();
+    harness.give_back(harness.batch(), COMMITTED);
+    assert_eq!(status(&mut quick), 200);
+    slow.write_all([request("a", "", "2"), request("b", "", "3")].concat().as_bytes()).unwrap();
+    let mut batches = batches(&harness, 2);
+    let (second, first) = (batches.pop().unwrap(), batches.pop().unwrap());
+    harness.give_back(first, COMMITTED);
+    assert_eq!(status(&mut slow), 200);
+    assert_eq!(status(&mut slow), 503, "the batch of `b` is late");
+    harness.give_back(second, COMMITTED);
+    drop((slow, quick));
+    harness.stop();
+}
+
+#[test]
+fn a_turn_over_many_tables_is_a_batch_for_each_while_the_last_turn_is_under_way() {
+    const TABLES: usize = 32;
+    let names: Vec<String> = (0..TABLES).map(|table| format!("t{table}")).collect();
+    let harness = start(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut client = harness.connect();
+    let all: String = names.iter().map(|table| request(table, "", table)).collect();
+    let mut under_way = Vec::new();
+    for _ in 0..2 {
+        client.write_all(all.as_bytes()).unwrap();
+        under_way.extend(batches(&harness, TABLES));
+    }
+    let mut tables: Vec<usize> = under_way.iter().map(|batch| batch.table.get()).collect();
+    tables.sort_unstable();
+    assert_eq!(tables, (0..2 * TABLES).map(|place| place / 2).collect::<Vec<_>>());
+    // So many are left: what comes now waits for one.
+    let left = limits::batches_per_worker(TABLES) - 2 * TABLES;
+    let mut others: Vec<TcpStream> = (0..left + 1).map(|_| harness.connect()).collect();
+    for (place, other) in others.iter_mut().enumerate() {
+        other.write_all(request("t7", "", "x").as_bytes()).unwrap();
+        if place < left {
+            under_way.push(harness.batch());
+        }
+    }
+    thread::sleep(Duration::from_millis(200));
+    assert!(harness.shared.handoff.next().is_none(), "there are more batches than there may be");
+    for batch in under_way {
+        harness.give_back(batch, COMMITTED);
+    }
+    harness.give_back(harness.batch(), COMMITTED);
+    assert_eq!(statuses(&mut client, 2 * TABLES), [200; 2 * TABLES]);
+    assert!(others.iter_mut().all(|client| status(client) == 200));
+    drop((client, others));
+    harness.stop();
+}
+
+#[test]
+fn a_large_request_of_one_table_is_served_beside_small_ones_of_all() {
+    const EVENTS: usize = 1000;
+    const SMALL: usize = 5;
+    let harness = start_with(&["a", "b"], MINUTE, |shared| {
+        shared.budget = ByteBudget::new(BudgetLimits { max: 256 << 20, request_max: 8 << 20 });
+    });
+    let body = format!("{{\"event\":\"{}\"}}\n", "x".repeat(5 * limits::SLICE_BYTES / EVENTS)).repeat(EVENTS);
+    let mut large = harness.connect();
+    let mut sending = large.try_clone().unwrap();
+    let sender = thread::spawn(move || {
+        write!(sending, "POST /api/b HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+        sending.write_all(request("a", "", "behind").as_bytes()).unwrap();
+    });
+    let mut small: Vec<TcpStream> = (0..SMALL).map(|_| harness.connect()).collect();
+    for client in &mut small {
+        client.write_all([request("a", "", "1"), request("b", "", "2")].concat().as_bytes()).unwrap();
+    }
+    let mut events = [0; 2];
+    while events != [SMALL + 1, SMALL + EVENTS] {
+        let batch = harness.batch();
+        let (table, rows) = (batch.table.get(), batch.rows.count as usize);
+        assert!(rows < EVENTS || (table, rows) == (1, EVENTS), "a large request shares a batch");
+        events[table] += rows;
+        harness.give_back(batch, COMMITTED);
+    }
+    sender.join().unwrap();
+    assert_eq!(statuses(&mut large, 2), [200, 200]);
+    assert!(small.iter_mut().all(|client| statuses(client, 2) == [200, 200]));
+    drop((large, small));
+    harness.stop();
+}
