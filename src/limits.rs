@@ -136,6 +136,20 @@ pub const DEPTH_MAX: usize = 128;
 /// A rejected line is stored in the quarantine up to this length.
 pub const QUARANTINE_LINE_BYTES_MAX: usize = 64 << 10;
 
+/// Tables that one server takes events for. Each costs its plan, once a worker a row encoder, a file in the
+/// spool for its last known columns, four small queries a minute, and some 20 series of the metrics.
+pub const TABLES_MAX: usize = 1000;
+
+/// Tables that have counters of their own beside those of the configuration: segments of earlier
+/// configurations name them. Each costs about 10 series of the metrics.
+pub const UNKNOWN_TABLES_MAX: usize = 100;
+
+/// Bytes of the configuration file: far more than [`TABLES_MAX`] sections need.
+pub const CONFIG_FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// Bytes of a table's `path`.
+pub const PATH_BYTES_MAX: usize = 1024;
+
 /// Columns of a table. Each costs a worker 24 bytes, allocated once a schema: where the cell of a
 /// field that came early lies.
 pub const COLUMNS_MAX: usize = 1024;
@@ -339,6 +353,8 @@ const _: () = {
     assert!(KEPT_BYTES_FIRST <= READ_SCRATCH_BYTES);
     // A header of the PROXY protocol is looked at in the worker's buffer.
     assert!(PROXY_HEADER_BYTES_MAX <= READ_SCRATCH_BYTES);
+    // A table's place fits into its index.
+    assert!(TABLES_MAX <= u16::MAX as usize);
     assert!(GATHER_MIN.as_nanos() < GATHER_MAX.as_nanos());
     // A reply that lists errors is one that has not too many of them.
     assert!(LINE_ERRORS_LISTED_MAX <= BAD_LINES_MAX as usize);

@@ -29,26 +29,26 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
             warn_of_variables();
             Ok(server::run(&settings)?)
         }
-        Command::Check(settings) => {
-            let works = check::run(&settings, &mut std::io::stdout().lock())?;
+        Command::Check(arguments) => {
+            let works = check::run(&arguments.settings, &mut std::io::stdout().lock())?;
             Ok(if works { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        Command::Schema(settings) => {
-            schema::run(&settings, &mut std::io::stdout().lock())?;
+        Command::Schema(arguments) => {
+            schema::run(&arguments.settings, &mut std::io::stdout().lock())?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Drain(settings) => {
-            log::start(&settings);
+        Command::Drain(arguments) => {
+            log::start(&arguments.settings);
             warn_of_variables();
-            drain::run(&settings)?;
+            drain::run(&arguments.settings)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Spool(SpoolCommand::List(settings)) => {
-            spool::list(&settings, &mut std::io::stdout().lock())?;
+        Command::Spool(SpoolCommand::List(arguments)) => {
+            spool::list(&arguments.settings, &mut std::io::stdout().lock())?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Spool(SpoolCommand::Verify(settings)) => {
-            let whole = spool::verify(&settings, &mut std::io::stdout().lock())?;
+        Command::Spool(SpoolCommand::Verify(arguments)) => {
+            let whole = spool::verify(&arguments.settings, &mut std::io::stdout().lock())?;
             Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Spool(SpoolCommand::Requeue(arguments)) => {

@@ -5,15 +5,15 @@
 
 use super::{Admin, Page};
 use crate::clickhouse::client::ClientError;
-use crate::clickhouse::name::quoted;
+use crate::clickhouse::name::{TableName, quoted};
 use crate::http::{Status, query_pairs};
 
 const LIMIT_DEFAULT: u32 = 100;
 const LIMIT_MAX: u32 = 10_000;
 
 /// The page.
-pub(super) fn page(admin: &Admin, query: &str) -> Page {
-    match newest(admin, query) {
+pub(super) fn page(admin: &Admin, table: &TableName, query: &str) -> Page {
+    match newest(admin, table, query) {
         Ok(body) => Page { status: Status::Ok, content_type: "application/x-ndjson", body, allow: None },
         Err(Wrong::Query(message)) => Page::fault(Status::BadRequest, "bad_query", &message),
         Err(Wrong::ClickHouse(error)) => {
@@ -28,7 +28,7 @@ enum Wrong {
     ClickHouse(ClientError),
 }
 
-fn newest(admin: &Admin, query: &str) -> Result<String, Wrong> {
+fn newest(admin: &Admin, table: &TableName, query: &str) -> Result<String, Wrong> {
     let (mut limit, mut since, mut filters) = (LIMIT_DEFAULT, None, Vec::new());
     for pair in query_pairs(query) {
         let (name, value) = pair.map_err(|refusal| Wrong::Query(refusal.message().to_owned()))?;
@@ -44,7 +44,7 @@ fn newest(admin: &Admin, query: &str) -> Result<String, Wrong> {
             _ => filters.push((name.into_owned(), value.into_owned())),
         }
     }
-    let columns = columns(admin)?;
+    let columns = columns(admin, table)?;
     let mut conditions = Vec::new();
     let mut parameters = vec![
         ("output_format_json_quote_64bit_integers".to_owned(), "0".to_owned()),
@@ -69,7 +69,7 @@ fn newest(admin: &Admin, query: &str) -> Result<String, Wrong> {
     }
     let condition = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
     let order = if has_time { " ORDER BY server_time DESC" } else { "" };
-    let statement = format!("SELECT * FROM {}{condition}{order} LIMIT {limit} FORMAT JSONEachRow", admin.table);
+    let statement = format!("SELECT * FROM {table}{condition}{order} LIMIT {limit} FORMAT JSONEachRow");
     ask(admin, &statement, &parameters).map_err(|wrong| match wrong {
         // Only `since` can be malformed: filters are texts, and the limit is a number.
         Wrong::ClickHouse(ClientError::Refused { status: 400, .. }) if asks_for_time => {
@@ -84,8 +84,8 @@ fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n")
 }
 
-fn columns(admin: &Admin) -> Result<Vec<String>, Wrong> {
-    let statement = format!("DESCRIBE TABLE {} FORMAT JSONCompactEachRow", admin.table);
+fn columns(admin: &Admin, table: &TableName) -> Result<Vec<String>, Wrong> {
+    let statement = format!("DESCRIBE TABLE {table} FORMAT JSONCompactEachRow");
     let described = ask(admin, &statement, &[])?;
     Ok(described.lines().filter_map(|line| sonic_rs::from_str::<Vec<String>>(line).ok()?.into_iter().next()).collect())
 }

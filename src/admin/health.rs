@@ -12,7 +12,7 @@ use crate::spool::{OtherTable, SpoolMetrics};
 /// Where [`live`] is.
 pub(super) const LIVE_PATH: &str = "/livez";
 
-/// Held segments that `/readyz` names.
+/// Held segments, and tables with faults, that `/readyz` names.
 const WARNINGS_MAX: usize = 10;
 
 /// `/livez`: 200 while the heartbeats of the workers and the committer are fresh. ClickHouse is not
@@ -82,6 +82,10 @@ fn warnings(admin: &Admin) -> Vec<Warning> {
              stop it and send them with `sluicegate drain --table {name}` and the same --spool-dir"
         )
     }).collect::<Vec<_>>();
+    let problems = admin.inserts.problems();
+    let (faults, unnamed) = (problems.len() as u64, problems.len().saturating_sub(WARNINGS_MAX));
+    let problems = problems.into_iter().take(WARNINGS_MAX).map(|(table, problem)| format!("table {table}: {problem}"));
+    let problems = problems.chain((unnamed > 0).then(|| format!("{unnamed} more tables have faults")));
     let held = admin.spool.held.reasons();
     let named = held.iter().take(WARNINGS_MAX).map(|(number, reason)| format!("segment {number} is held: {reason}"));
     let more = held.len().saturating_sub(WARNINGS_MAX);
@@ -90,7 +94,7 @@ fn warnings(admin: &Admin) -> Vec<Warning> {
         Warning::of("faults of the ledger", unbalanced),
         Warning { count: damaged, ..Warning::of("damaged files", damaged_text) },
         Warning::of("other tables in the spool", others),
-        Warning::of("faults of the table", admin.inserts.table_problem().clone()),
+        Warning { count: faults, ..Warning::of("faults of tables", problems) },
         Warning::of("warnings about failing INSERTs", admin.inserts.failing.warning()),
         Warning { count: held.len() as u64, ..Warning::of("held segments", named.chain(more)) },
     ];

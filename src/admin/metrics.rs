@@ -9,12 +9,12 @@ use prometheus_client::registry::Registry;
 
 use super::{Admin, Page};
 use crate::api::Shed;
-use crate::clickhouse::metrics::{Attempts, INSERT_SECONDS};
+use crate::clickhouse::metrics::{Attempts, INSERT_SECONDS, quarantine_label};
 use crate::clock::unix_ms;
 use crate::http::Status;
 use crate::intake::metrics::{Counter, REQUEST_SECONDS, WorkerMetrics};
 use crate::ndjson::LineCode;
-use crate::spool::{COMMIT_SECONDS, KEY_SECONDS_MAX, LedgerSnapshot};
+use crate::spool::{Accounts, COMMIT_SECONDS, KEY_SECONDS_MAX, LedgerSnapshot};
 
 /// Where [`page`] is.
 pub(super) const PATH: &str = "/metrics";
@@ -72,8 +72,8 @@ pub(super) struct Snapshot {
     pub(super) gauges: Vec<(&'static str, &'static str, Labels, f64)>,
     pub(super) histograms: Vec<Histogram>,
     pub(super) ledger: LedgerSnapshot,
-    /// The ledger's accounts by table.
-    ledger_events: Vec<(Labels, f64)>,
+    /// The ledger's accounts by the label of the table.
+    pub(super) ledger_tables: Vec<(String, Accounts)>,
 }
 
 /// A histogram with its buckets, each with its upper bound.
@@ -102,20 +102,16 @@ impl Snapshot {
             gauges: gauges(admin, &ledger),
             histograms: histograms(admin),
             ledger,
-            ledger_events: ledger_events(admin, &ledger),
+            ledger_tables: ledger_tables(admin, &ledger),
         }
     }
 }
 
-fn ledger_events(admin: &Admin, ledger: &LedgerSnapshot) -> Vec<(Labels, f64)> {
-    let lines = [(admin.table.table.clone(), ledger.rows), (admin.table.quarantine().table, ledger.rejected)];
-    let accounts = lines.into_iter().flat_map(|(table, accounts)| {
-        accounts.named().map(|(account, events)| {
-            let labels = vec![("table".to_owned(), table.clone()), ("account".to_owned(), account.to_owned())];
-            (labels, events as f64)
-        })
-    });
-    accounts.collect()
+/// The accounts of each table and of its quarantine, by label. The spool has one table, whose accounts are
+/// all of the ledger.
+fn ledger_tables(admin: &Admin, ledger: &LedgerSnapshot) -> Vec<(String, Accounts)> {
+    let of = |label: &str| [(label.to_owned(), ledger.rows), (quarantine_label(label), ledger.rejected)];
+    admin.tables.first().map(|table| of(&table.label)).into_iter().flatten().collect()
 }
 
 fn counters(admin: &Admin) -> Vec<Family> {
@@ -135,9 +131,9 @@ fn counters(admin: &Admin) -> Vec<Family> {
         let count = workers.iter().filter_map(|worker| worker.shed.get(index)).map(Counter::get).sum();
         (label("reason", reason.code()), count)
     });
-    let quarantine = admin.table.quarantine().table;
-    let mut outcomes = outcomes(&admin.table.table, &inserts.table);
-    outcomes.extend(self::outcomes(&quarantine, &inserts.quarantine));
+    let tables = inserts.tables();
+    let outcomes = tables.iter().flat_map(|table| outcomes(&table.label, &table.attempts)).collect();
+    let targets = tables.iter().filter(|table| !table.is_quarantine);
     let mut counters = vec![
         (
             "requests",
@@ -160,12 +156,12 @@ fn counters(admin: &Admin) -> Vec<Family> {
         (
             "events_inserted",
             "Rows that ClickHouse has confirmed",
-            vec![(label("table", &admin.table.table), inserts.table.rows())],
+            targets.map(|table| (label("table", &table.label), table.attempts.rows())).collect(),
         ),
         (
             "events_quarantined",
             "Rows that ClickHouse has confirmed in the quarantine table: rejected lines and refused rows",
-            vec![(Vec::new(), inserts.quarantine.rows())],
+            vec![(Vec::new(), inserts.rows(true))],
         ),
         ("inserts", "INSERT attempts by outcome", outcomes),
         ("shed", "Requests answered with 503 by reason", shed.collect()),
@@ -276,8 +272,11 @@ impl Collector for Snapshot {
         }
         let help = "Events by account: recovered + committed = inserted + spooled + set_aside";
         let mut family = encoder.encode_descriptor("ledger_events", help, None, MetricType::Gauge)?;
-        for (labels, value) in &self.ledger_events {
-            family.encode_family(labels)?.encode_gauge(value)?;
+        for (table, accounts) in &self.ledger_tables {
+            for (account, events) in accounts.named() {
+                let labels = vec![("table".to_owned(), table.clone()), ("account".to_owned(), account.to_owned())];
+                family.encode_family(&labels)?.encode_gauge(&(events as f64))?;
+            }
         }
         for histogram in &self.histograms {
             let mut family = encoder.encode_descriptor(histogram.name, histogram.help, None, MetricType::Histogram)?;

@@ -33,6 +33,17 @@ use crate::intake::metrics::WorkerMetrics;
 use crate::intake::replay::Replayer;
 use crate::spool::{Orders, SpoolMetrics};
 
+/// A table that events are taken for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminTable {
+    /// The table.
+    pub name: TableName,
+    /// Its name in paths and metrics.
+    pub label: String,
+    /// True for the table of the public address's `/api/events`.
+    pub is_default: bool,
+}
+
 pub use access::Access;
 pub use series::Series;
 
@@ -58,8 +69,8 @@ pub struct Admin {
     pub inserts: Arc<InsertMetrics>,
     /// The servers that have the events.
     pub clickhouse: Vec<ClickHouse>,
-    /// The target table.
-    pub table: TableName,
+    /// The tables that events are taken for, in the order of their indexes.
+    pub tables: Vec<AdminTable>,
     /// Requeues segments; set once the inserters run.
     pub requeue: OnceLock<Requeue>,
     /// Takes rejected lines again. Set once the workers run.
@@ -97,6 +108,7 @@ impl Admin {
     /// Serves a request that [`Access::refusal`] has let through.
     fn page(&self, head: &Head<'_>, body: &[u8]) -> Page {
         let path = http::plain_path(head.path);
+        let reads = matches!(head.method, Method::Get | Method::Head);
         let page: fn(&Self, &Head<'_>) -> Page = match path.as_ref() {
             requeue::PATH => return requeue::page(self, head.method, head.query),
             replay::PATH if replay::body_len(head).is_none() => {
@@ -109,16 +121,21 @@ impl Admin {
             metrics::PATH => |admin, _| metrics::page(admin),
             "/stats" => |admin, _| stats::page(admin),
             "/version" => |_, _| version(),
-            path => match path.strip_prefix("/api/") {
-                Some(table) if table == self.table.table || table == "events" => {
-                    |admin, head| events::page(admin, head.query)
-                }
-                _ => return Page::fault(Status::NotFound, "not_found", "There is nothing at this path."),
+            path => match path.strip_prefix("/api/").and_then(|name| named(&self.tables, name)) {
+                Some(_) if !reads => return Page::only("GET, HEAD"),
+                Some(table) => return events::page(self, &table.name, head.query),
+                None => return Page::fault(Status::NotFound, "not_found", "There is nothing at this path."),
             },
         };
-        let reads = matches!(head.method, Method::Get | Method::Head);
         if reads { page(self, head) } else { Page::only("GET, HEAD") }
     }
+}
+
+/// The table of `/api/<name>`: the one with this label; for `events`, else the one that has the public
+/// `/api/events`.
+fn named<'a>(tables: &'a [AdminTable], name: &str) -> Option<&'a AdminTable> {
+    let labelled = tables.iter().find(|table| table.label == name);
+    labelled.or_else(|| tables.iter().find(|table| name == "events" && table.is_default))
 }
 
 fn version() -> Page {
@@ -153,4 +170,25 @@ fn response(page: &Page, head_only: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(page.body.len() + 256);
     response.append_to(&mut out, &date);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_table_is_found_by_its_label_and_the_default_one_as_events() {
+        let table = |database: &str, name: &str, label: &str, is_default| AdminTable {
+            name: TableName::new(database, name),
+            label: label.to_owned(),
+            is_default,
+        };
+        let tables = [table("a", "hits", "a.hits", false), table("b", "hits", "b.hits", true)];
+        let found = |tables: &[AdminTable], name: &str| named(tables, name).map(|table| table.label.clone());
+        assert_eq!(found(&tables, "a.hits").as_deref(), Some("a.hits"));
+        assert_eq!(found(&tables, "events").as_deref(), Some("b.hits"));
+        assert_eq!((found(&tables, "hits"), found(&tables, "")), (None, None));
+        let tables = [table("a", "events", "events", false), table("a", "hits", "hits", true)];
+        assert_eq!(found(&tables, "events").as_deref(), Some("events"), "its label is nobody else's");
+    }
 }

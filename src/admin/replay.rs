@@ -3,7 +3,8 @@
 //! `GET` says the node's name, its table and its clock. `POST` takes lines one behind the other: the second in
 //! four bytes, little-endian, then address and line, each behind its length in LEB128; and says which
 //! of them are not stored, by their places from 0. Its `Idempotency-Key` names them: what comes again
-//! under it is stored once. Query: `dry_run=1`.
+//! under it is stored once. Query: `dry_run=1`, and `table=LABEL`, which may be left out where there is only
+//! one table.
 
 use super::{Admin, Page};
 use crate::batch::TableIndex;
@@ -29,23 +30,34 @@ pub(super) fn page(admin: &Admin, head: &Head<'_>, body: &[u8]) -> Page {
         return Page::fault(Status::ServiceUnavailable, "starting", "The server takes no events yet.");
     };
     let node = sonic_rs::to_string(&replayer.node).unwrap_or_default();
+    let Some(options) = Options::read(head.query) else {
+        return Page::fault(Status::BadRequest, "bad_query", "The query may have dry_run=1 and table=LABEL.");
+    };
+    let mut tables = (0..).zip(&admin.tables);
+    let found = match &options.table {
+        Some(label) => tables.find(|(_, table)| table.label == *label),
+        None => tables.next().filter(|_| admin.tables.len() == 1),
+    };
+    let Some((place, table)) = found else {
+        return Page::fault(Status::NotFound, "no_table", "There is no such table; table=LABEL names one.");
+    };
     match head.method {
         Method::Get => {
-            let table = sonic_rs::to_string(&admin.table.to_string()).unwrap_or_default();
+            let table = sonic_rs::to_string(&table.name.to_string()).unwrap_or_default();
             let second = unix_ms() / 1000;
             return Page::json(Status::Ok, format!("{{\"node\":{node},\"table\":{table},\"second\":{second}}}"));
         }
         Method::Post => {}
         _ => return Page::only("GET, POST"),
     }
-    let (Some(dry_run), Some(lines)) = (dry_run(head.query), lines(body)) else {
-        let message = "The query may have dry_run=1, and the body holds seconds, addresses and lines.";
+    let Some(lines) = lines(body) else {
+        let message = "The body holds seconds, addresses and lines.";
         return Page::fault(Status::BadRequest, "bad_request", message);
     };
     let Some(key) = head.idempotency_key.filter(|key| !key.is_empty()) else {
         return Page::fault(Status::BadRequest, "bad_idempotency_key", "There must be one Idempotency-Key.");
     };
-    match replayer.store(TableIndex::default(), key, &lines, dry_run) {
+    match replayer.store(TableIndex::new(place), key, &lines, options.dry_run) {
         Ok(are_good) => {
             let rejected = (0usize..).zip(&are_good).filter(|(_, good)| !**good).map(|(place, _)| place.to_string());
             let rejected: Vec<String> = rejected.collect();
@@ -57,16 +69,28 @@ pub(super) fn page(admin: &Admin, head: &Head<'_>, body: &[u8]) -> Page {
     }
 }
 
-fn dry_run(query: &str) -> Option<bool> {
-    let mut dry_run = false;
-    for pair in query_pairs(query) {
-        let (name, value) = pair.ok()?;
-        match (name.as_ref(), value.as_ref()) {
-            ("dry_run", "1") => dry_run = true,
-            _ => return None,
+/// The options in the query.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Options {
+    dry_run: bool,
+    /// The label of the table.
+    table: Option<String>,
+}
+
+impl Options {
+    /// `None` for a query with anything else.
+    fn read(query: &str) -> Option<Self> {
+        let mut options = Self::default();
+        for pair in query_pairs(query) {
+            let (name, value) = pair.ok()?;
+            match (name.as_ref(), value.as_ref()) {
+                ("dry_run", "1") => options.dry_run = true,
+                ("table", label) => options.table = Some(label.to_owned()),
+                _ => return None,
+            }
         }
+        Some(options)
     }
-    Some(dry_run)
 }
 
 /// The lines of a body; `None` when it is none.
@@ -101,6 +125,16 @@ fn text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_query_names_a_table_and_a_dry_run_and_nothing_else() {
+        let options = |dry_run, table: Option<&str>| Some(Options { dry_run, table: table.map(str::to_owned) });
+        assert_eq!(Options::read(""), options(false, None));
+        assert_eq!(Options::read("table=web.hits&dry_run=1"), options(true, Some("web.hits")));
+        for wrong in ["dry_run=2", "more=1", "%"] {
+            assert_eq!(Options::read(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn a_body_is_lines_to_its_end_or_nothing() {

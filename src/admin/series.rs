@@ -116,7 +116,7 @@ impl Sample {
             requests: total(&|worker| worker.replies.sent().map(|(_, count)| count).sum()),
             accepted: total(&|worker| worker.accepted.get()),
             rejected: total(&|worker| all(&worker.rejected)),
-            inserted: admin.inserts.table.rows(),
+            inserted: admin.inserts.rows(false),
             shed: total(&|worker| all(&worker.shed)),
             spooled: admin.spool.spooled_rows(),
             spool_bytes: admin.spool.spool_bytes(),

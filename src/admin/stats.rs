@@ -20,7 +20,7 @@ struct Stats {
     metrics: BTreeMap<String, Metric>,
     /// The ledger's accounts by table.
     ledger: BTreeMap<String, TableAccounts>,
-    /// True if the accounts of both tables balance.
+    /// True if the accounts of all tables balance.
     ledger_balances: bool,
     /// The time series of the last minute.
     last_minute: Steps,
@@ -56,16 +56,13 @@ impl From<Accounts> for TableAccounts {
 /// The page.
 pub(super) fn page(admin: &Admin) -> Page {
     let snapshot = Snapshot::of(admin);
-    let ledger = snapshot.ledger;
+    let ledger_balances = snapshot.ledger.balances();
+    let ledger = snapshot.ledger_tables.iter().map(|(table, accounts)| (table.clone(), (*accounts).into())).collect();
     let stats = Stats {
         unix_ms: unix_ms(),
         metrics: metrics(snapshot),
-        ledger: [
-            (admin.table.table.clone(), ledger.rows.into()),
-            (admin.table.quarantine().table, ledger.rejected.into()),
-        ]
-        .into(),
-        ledger_balances: ledger.balances(),
+        ledger,
+        ledger_balances,
         last_minute: admin.series.steps(),
     };
     match sonic_rs::to_string(&stats) {

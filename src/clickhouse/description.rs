@@ -63,6 +63,9 @@ impl From<ClientError> for TableError {
     }
 }
 
+/// ClickHouse's error codes for a table, and a database, that is not there.
+const MISSING: [u32; 2] = [60, 81];
+
 /// ClickHouse's error codes for a wrong user or password.
 const LOGIN_REFUSED: [u32; 4] = [192, 193, 194, 516];
 
@@ -70,6 +73,11 @@ impl TableError {
     /// True if a later attempt may succeed.
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::Client(error) if error.may_pass())
+    }
+
+    /// True if the table or its database is missing.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Client(ClientError::Refused { code: Some(code), .. }) if MISSING.contains(code))
     }
 
     /// True if the error says nothing about the table: ClickHouse refuses the user or the password, or a

@@ -1,9 +1,12 @@
 //! The counters of INSERT attempts. The inserters update them a few times a second.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use super::name::TableName;
+use crate::limits;
 
 /// Upper bounds of the buckets of `insert_seconds`, in seconds.
 pub const INSERT_SECONDS: [f64; 13] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
@@ -78,29 +81,95 @@ impl Failing {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, (Instant, String)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
+
+/// A table that INSERTs go into: one that events are taken for, or its quarantine.
+#[derive(Debug)]
+pub struct Inserted {
+    /// The name in metrics.
+    pub label: String,
+    /// True for a quarantine table.
+    pub is_quarantine: bool,
+    /// The attempts.
+    pub attempts: Attempts,
+}
+
+/// The label of the tables beyond [`limits::UNKNOWN_TABLES_MAX`]; no table's name has a bracket.
+const OTHER: &str = "(other)";
 
 /// The counters of all inserters.
 #[derive(Debug, Default)]
 pub struct InsertMetrics {
-    /// INSERTs into the target table.
-    pub table: Attempts,
-    /// INSERTs into the quarantine table.
-    pub quarantine: Attempts,
+    /// The tables of the configuration and their quarantines, in that order.
+    tables: Vec<Arc<Inserted>>,
+    /// The places in `tables`.
+    places: HashMap<TableName, usize>,
+    /// Tables of segments that a server with another configuration has written.
+    unknown: Mutex<BTreeMap<(TableName, bool), Arc<Inserted>>>,
     buckets: [AtomicU64; INSERT_SECONDS.len() + 1],
     microseconds: AtomicU64,
-    table_problem: Mutex<Option<String>>,
+    problems: Mutex<BTreeMap<String, String>>,
     /// The segments whose INSERT fails and is retried.
     pub failing: Failing,
 }
 
 impl InsertMetrics {
-    /// The reason why new events are still encoded for the old columns of a table that has changed;
-    /// `None` if they are not.
-    pub fn table_problem(&self) -> MutexGuard<'_, Option<String>> {
-        self.table_problem.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Counters for these tables, each with its label, and their quarantines.
+    pub fn new(tables: impl IntoIterator<Item = (TableName, String)>) -> Self {
+        let mut metrics = Self::default();
+        for (name, label) in tables {
+            let quarantine = (name.quarantine(), quarantine_label(&label), true);
+            for (name, label, is_quarantine) in [(name, label, false), quarantine] {
+                metrics.places.insert(name, metrics.tables.len());
+                metrics.tables.push(Arc::new(Inserted { label, is_quarantine, attempts: Attempts::default() }));
+            }
+        }
+        metrics
+    }
+
+    /// The tables of the configuration, each followed by its quarantine, and then those of other segments.
+    pub fn tables(&self) -> Vec<Arc<Inserted>> {
+        let unknown = lock(&self.unknown);
+        self.tables.iter().chain(unknown.values()).cloned().collect()
+    }
+
+    /// Rows that are proven in target tables, or in quarantine tables.
+    pub fn rows(&self, is_quarantine: bool) -> u64 {
+        let tables = self.tables();
+        tables.iter().filter(|table| table.is_quarantine == is_quarantine).map(|table| table.attempts.rows()).sum()
+    }
+
+    /// The counters of the table that an INSERT goes into.
+    pub fn of(&self, table: &TableName, is_quarantine: bool) -> Arc<Inserted> {
+        if let Some(known) = self.places.get(table).and_then(|place| self.tables.get(*place)) {
+            return known.clone();
+        }
+        let mut unknown = lock(&self.unknown);
+        if let Some(found) = unknown.get(&(table.clone(), is_quarantine)) {
+            return found.clone();
+        }
+        let label = format!("{}.{}", table.database, table.table);
+        let is_other =
+            unknown.len() >= limits::UNKNOWN_TABLES_MAX || self.tables.iter().any(|table| table.label == label);
+        let (name, label) = if is_other { (TableName::default(), OTHER.to_owned()) } else { (table.clone(), label) };
+        let new = || Arc::new(Inserted { label, is_quarantine, attempts: Attempts::default() });
+        unknown.entry((name, is_quarantine)).or_insert_with(new).clone()
+    }
+
+    /// Notes why the table with this label can't be followed or filled; `None` when it can.
+    pub fn set_problem(&self, label: &str, problem: Option<String>) {
+        let mut problems = lock(&self.problems);
+        match problem {
+            Some(problem) => drop(problems.insert(label.to_owned(), problem)),
+            None => drop(problems.remove(label)),
+        }
+    }
+
+    /// Why tables can't be followed or filled, by label.
+    pub fn problems(&self) -> BTreeMap<String, String> {
+        lock(&self.problems).clone()
     }
 
     /// The number of attempts in each bucket of [`INSERT_SECONDS`] and in one more for longer ones,
@@ -110,16 +179,16 @@ impl InsertMetrics {
         (buckets, self.microseconds.load(Relaxed) as f64 / 1e6)
     }
 
-    /// Counts a proven INSERT of `rows` rows.
-    pub fn proven(&self, quarantine: bool, rows: u64) {
-        let attempts = self.of(quarantine);
-        attempts.done.fetch_add(1, Relaxed);
-        attempts.rows.fetch_add(rows, Relaxed);
+    /// Counts a proven INSERT of `rows` rows into a table.
+    pub fn proven(&self, table: &TableName, is_quarantine: bool, rows: u64) {
+        let inserted = self.of(table, is_quarantine);
+        inserted.attempts.done.fetch_add(1, Relaxed);
+        inserted.attempts.rows.fetch_add(rows, Relaxed);
     }
 
     /// Counts a failed attempt by what follows from it: `retry`, `hold`, `cut` or `split`.
-    pub fn failed(&self, quarantine: bool, outcome: &str) {
-        self.of(quarantine).failed(outcome);
+    pub fn failed(&self, table: &TableName, is_quarantine: bool, outcome: &str) {
+        self.of(table, is_quarantine).attempts.failed(outcome);
     }
 
     /// Counts the duration of an attempt.
@@ -131,8 +200,63 @@ impl InsertMetrics {
         }
         self.microseconds.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Relaxed);
     }
+}
 
-    fn of(&self, quarantine: bool) -> &Attempts {
-        if quarantine { &self.quarantine } else { &self.table }
+/// The label of the quarantine of the table with this label.
+pub fn quarantine_label(label: &str) -> String {
+    format!("{label}_quarantine")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(metrics: &InsertMetrics) -> Vec<(String, u64)> {
+        metrics.tables().iter().map(|table| (table.label.clone(), table.attempts.rows())).collect()
+    }
+
+    #[test]
+    fn each_table_and_each_quarantine_has_counters_of_its_own() {
+        let (events, hits) = (TableName::new("d", "events"), TableName::new("web", "hits"));
+        let metrics = InsertMetrics::new([(events.clone(), "events".into()), (hits.clone(), "hits".into())]);
+        metrics.proven(&events, false, 3);
+        metrics.proven(&hits, false, 4);
+        metrics.proven(&hits.quarantine(), true, 5);
+        metrics.failed(&hits.quarantine(), true, "hold");
+        let expected = [("events", 3), ("events_quarantine", 0), ("hits", 4), ("hits_quarantine", 5)];
+        assert_eq!(labels(&metrics), expected.map(|(label, rows)| (label.to_owned(), rows)));
+        assert_eq!((metrics.rows(false), metrics.rows(true)), (7, 5));
+        let outcomes = metrics.of(&hits.quarantine(), true).attempts.by_outcome();
+        assert_eq!(outcomes, [("done", 1), ("retry", 0), ("hold", 1), ("cut", 0), ("split", 0)]);
+    }
+
+    #[test]
+    fn tables_of_old_segments_have_labels_of_their_own_up_to_a_limit() {
+        let metrics = InsertMetrics::new([(TableName::new("d", "web.old"), "web.old".into())]);
+        metrics.proven(&TableName::new("d", "old"), false, 1);
+        metrics.proven(&TableName::new("d", "old"), false, 1);
+        metrics.proven(&TableName::new("d", "old_quarantine"), true, 1);
+        assert_eq!(labels(&metrics)[2..], [("d.old".to_owned(), 2), ("d.old_quarantine".to_owned(), 1)]);
+        // A label that a table of the configuration has is not given twice.
+        metrics.proven(&TableName::new("web", "old"), false, 7);
+        assert!(labels(&metrics).contains(&("(other)".to_owned(), 7)), "{:?}", labels(&metrics));
+        for number in 0..1000 {
+            metrics.proven(&TableName::new("many", &number.to_string()), number % 2 == 0, 1);
+        }
+        assert!(metrics.tables().len() <= limits::UNKNOWN_TABLES_MAX + 4);
+        assert_eq!(metrics.rows(false) + metrics.rows(true), 2 + 1 + 7 + 1000, "none is lost");
+    }
+
+    #[test]
+    fn a_table_s_problem_stays_until_it_is_taken_back() {
+        let metrics = InsertMetrics::default();
+        metrics.set_problem("a", Some("missing".into()));
+        metrics.set_problem("b", Some("broken".into()));
+        metrics.set_problem("a", None);
+        assert_eq!(metrics.problems(), BTreeMap::from([("b".to_owned(), "broken".to_owned())]));
     }
 }

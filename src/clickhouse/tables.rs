@@ -76,6 +76,11 @@ impl QuarantineEngine {
     }
 }
 
+/// True for a table that [`create_missing`] creates.
+pub fn is_created(name: &TableName) -> bool {
+    name.table == DEFAULT_TABLE
+}
+
 /// `CREATE DATABASE`.
 fn create_database(database: &str) -> String {
     format!("CREATE DATABASE IF NOT EXISTS {}", quoted(database))
@@ -126,7 +131,7 @@ pub fn statements_on(clickhouse: &ClickHouse, name: &TableName) -> Result<Vec<St
 
 fn statements_with(name: &TableName, quarantine: &QuarantineEngine) -> Vec<String> {
     let mut statements = vec![create_database(&name.database)];
-    if name.table == DEFAULT_TABLE {
+    if is_created(name) {
         statements.push(create_events(name));
     }
     statements.push(create_quarantine(name, quarantine));
@@ -146,7 +151,7 @@ pub fn create_missing(clickhouse: &ClickHouse, name: &TableName) -> Result<(), C
         tracing::info!(database, "created the missing database");
     }
     if !exists(clickhouse, name)? {
-        if table != DEFAULT_TABLE {
+        if !is_created(name) {
             // The caller describes the table next and reports that it is missing.
             return Ok(());
         }

@@ -30,6 +30,8 @@ const LOG_PAUSE: Duration = Duration::from_secs(60);
 pub struct Watcher {
     /// The configuration of the table.
     pub config: TableConfig,
+    /// Its label.
+    pub label: String,
     /// The servers to ask.
     pub servers: Arc<Servers>,
     /// Wakes the watcher early.
@@ -133,17 +135,17 @@ impl Watcher {
 
     fn clear_problem(&self, logged: &mut LastLogged) {
         *logged = None;
-        *self.metrics.table_problem() = None;
+        self.metrics.set_problem(&self.label, None);
     }
 
     fn warn(&self, what: String, logged: &mut LastLogged) {
         let reason = format!("{what}; new events are still encoded for the columns that the table had");
-        let is_new = self.metrics.table_problem().as_ref() != Some(&reason);
+        let is_new = self.metrics.problems().get(&self.label) != Some(&reason);
         if is_new || logged.is_none_or(|logged| logged.elapsed() >= LOG_PAUSE) {
             tracing::warn!(reason, "the table needs operator action");
             *logged = Some(Instant::now());
         }
-        *self.metrics.table_problem() = Some(reason);
+        self.metrics.set_problem(&self.label, Some(reason));
     }
 }
 

@@ -59,7 +59,7 @@ fn offline(arguments: &RequeueArgs, out: &mut impl Write) -> Result<(), Box<dyn 
             "no server runs; the next start retries the segments anyway, and --convert needs a running server";
         return Err(ConfigError(sentence.to_owned()).into());
     }
-    let (_spool, recovered) = Spool::open(arguments.settings.spool())?;
+    let (_spool, recovered) = Spool::open(arguments.settings.spool(&arguments.settings.selected_tables()))?;
     let mut count = 0;
     for mut segment in recovered.segments {
         let meant = arguments.segment.is_none_or(|number| number == segment.number());

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use crate::clock::unix_ms;
 use crate::config::Settings;
-use crate::spool::{Inspected, Part, SealedSegment, SpoolError, inspect, table_folder};
+use crate::spool::{Inspected, Part, SealedSegment, inspect, table_folder};
 
 /// Prints a line for each segment.
 ///
@@ -12,8 +12,12 @@ use crate::spool::{Inspected, Part, SealedSegment, SpoolError, inspect, table_fo
 ///
 /// If the folder can't be read, or `out` can't be written.
 pub fn list(settings: &Settings, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
+    for_each_table(settings, out, |table, out| list_table(settings, table, out))
+}
+
+fn list_table(settings: &Settings, table: &str, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let (mut rows, mut rejected) = (0, 0);
-    for inspected in segments(settings)? {
+    for inspected in inspect(&settings.spool_dir, table)? {
         match inspected {
             Inspected::Sealed(segment) => {
                 rows += segment.rows();
@@ -37,8 +41,17 @@ pub fn list(settings: &Settings, out: &mut impl Write) -> Result<(), Box<dyn std
 /// If the folder can't be read, or `out` can't be written.
 pub fn verify(settings: &Settings, out: &mut impl Write) -> Result<bool, Box<dyn std::error::Error>> {
     let mut whole = true;
+    for_each_table(settings, out, |table, out| {
+        whole &= verify_table(settings, table, out)?;
+        Ok(())
+    })?;
+    Ok(whole)
+}
+
+fn verify_table(settings: &Settings, table: &str, out: &mut impl Write) -> Result<bool, Box<dyn std::error::Error>> {
+    let mut whole = true;
     let (mut sealed, mut others) = (0, 0);
-    for inspected in segments(settings)? {
+    for inspected in inspect(&settings.spool_dir, table)? {
         match inspected {
             Inspected::Sealed(_) => sealed += 1,
             Inspected::Unsealed { .. } | Inspected::Unreadable { .. } => others += 1,
@@ -58,7 +71,7 @@ pub fn verify(settings: &Settings, out: &mut impl Write) -> Result<bool, Box<dyn
             }
         }
     }
-    let folder = table_folder(&settings.spool_dir, &settings.table);
+    let folder = table_folder(&settings.spool_dir, table);
     writeln!(out, "{sealed} sealed segments and {others} other files were read in {}", folder.display())?;
     let damaged = folder.join("damaged");
     let kept = damaged.read_dir().map_or(0, Iterator::count);
@@ -68,8 +81,21 @@ pub fn verify(settings: &Settings, out: &mut impl Write) -> Result<bool, Box<dyn
     Ok(whole)
 }
 
-fn segments(settings: &Settings) -> Result<Vec<Inspected>, SpoolError> {
-    inspect(&settings.spool_dir, &settings.table)
+/// Calls `each` with the label of every table that the command is about, below a line with the label where
+/// the configuration has several tables.
+fn for_each_table<W: Write>(
+    settings: &Settings,
+    out: &mut W,
+    mut each: impl FnMut(&str, &mut W) -> Result<(), Box<dyn std::error::Error>>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let has_several = settings.tables().len() > 1;
+    for table in settings.selected_tables() {
+        if has_several {
+            writeln!(out, "table {}:", table.label)?;
+        }
+        each(&table.label, out)?;
+    }
+    Ok(())
 }
 
 fn describe(segment: &SealedSegment) -> String {

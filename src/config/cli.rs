@@ -5,13 +5,13 @@
 //! therefore has one definition, one default and one error message, wherever its value comes from.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::{ConfigError, Settings};
+use super::{ConfigError, Settings, file};
 use crate::batch::SegmentNumber;
 
 /// Takes analytics events over HTTP and inserts every one into ClickHouse exactly once.
@@ -29,11 +29,11 @@ pub enum Command {
     /// Run the server
     Serve(Box<Settings>),
     /// Connect as serve would, and report whether serve would work and which guarantee the table gives
-    Check(Box<Settings>),
+    Check(Box<TablesArgs>),
     /// Print the CREATE statements that serve would run
-    Schema(Box<Settings>),
+    Schema(Box<TablesArgs>),
     /// Insert all events of a spool without opening a port
-    Drain(Box<Settings>),
+    Drain(Box<TablesArgs>),
     /// List, verify or requeue the segments of a spool
     #[command(subcommand)]
     Spool(SpoolCommand),
@@ -48,12 +48,35 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum SpoolCommand {
     /// Print a line for each segment
-    List(Box<Settings>),
+    List(Box<TablesArgs>),
     /// Read every sealed segment and report damage
-    Verify(Box<Settings>),
+    Verify(Box<TablesArgs>),
     /// Send held segments again: now through the running server, else at the next start
     Requeue(Box<RequeueArgs>),
 }
+
+/// Arguments of a command about the tables.
+#[derive(Debug, Args)]
+pub struct TablesArgs {
+    /// The tables.
+    #[command(flatten)]
+    pub only: OnlyArgs,
+    /// The settings.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// The tables that a command is about.
+#[derive(Debug, Args)]
+pub struct OnlyArgs {
+    /// Only the table with this label, of those that have a [table.NAME] section in the file: its name, or
+    /// database.table where two databases share it; repeat it for more [default: all tables]
+    #[arg(long = "only", id = ONLY, value_name = "LABEL", value_delimiter = ',')]
+    labels: Vec<String>,
+}
+
+/// The identifier of `--only`.
+const ONLY: &str = "only";
 
 /// Arguments of `sluicegate spool requeue`.
 #[derive(Debug, Args)]
@@ -68,6 +91,9 @@ pub struct RequeueArgs {
     /// Let ClickHouse convert the segment's columns to those that the table has now
     #[arg(long)]
     pub convert: bool,
+    /// The tables.
+    #[command(flatten)]
+    pub only: OnlyArgs,
     /// The settings, which name the spool and the server.
     #[command(flatten)]
     pub settings: Settings,
@@ -95,6 +121,9 @@ pub struct ListArgs {
     /// Number of the newest lines to show
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub limit: u32,
+    /// The tables.
+    #[command(flatten)]
+    pub only: OnlyArgs,
     /// The settings, which name ClickHouse and the table.
     #[command(flatten)]
     pub settings: Settings,
@@ -113,6 +142,9 @@ pub struct ReplayArgs {
     /// open what it has stored: that may be stored twice
     #[arg(long)]
     pub force: bool,
+    /// The tables.
+    #[command(flatten)]
+    pub only: OnlyArgs,
     /// The settings, which name ClickHouse, the table and the server.
     #[command(flatten)]
     pub settings: Settings,
@@ -122,10 +154,11 @@ impl Command {
     /// The settings of the command; `None` if it has none.
     pub fn settings_mut(&mut self) -> Option<&mut Settings> {
         match self {
-            Self::Serve(settings) | Self::Check(settings) | Self::Schema(settings) | Self::Drain(settings) => {
-                Some(settings)
+            Self::Serve(settings) => Some(settings),
+            Self::Check(arguments) | Self::Schema(arguments) | Self::Drain(arguments) => Some(&mut arguments.settings),
+            Self::Spool(SpoolCommand::List(arguments) | SpoolCommand::Verify(arguments)) => {
+                Some(&mut arguments.settings)
             }
-            Self::Spool(SpoolCommand::List(settings) | SpoolCommand::Verify(settings)) => Some(settings),
             Self::Spool(SpoolCommand::Requeue(arguments)) => Some(&mut arguments.settings),
             Self::Quarantine(QuarantineCommand::List(arguments)) => Some(&mut arguments.settings),
             Self::Quarantine(QuarantineCommand::Replay(arguments)) => Some(&mut arguments.settings),
@@ -166,18 +199,31 @@ fn parse_from(mut arguments: Vec<OsString>) -> Result<Cli, ConfigError> {
         // Help, version, or invalid usage.
         _ => error.exit(),
     })?;
+    let mut sections = Vec::new();
     if let Some(path) = innermost(&known, &matches).1.try_get_one::<PathBuf>("config").ok().flatten().cloned() {
         let (command, given) = innermost(&known, &matches);
-        arguments.extend(arguments_of_file(&path, command, given)?);
-        matches = known
-            .clone()
-            .try_get_matches_from(&arguments)
-            .map_err(|error| ConfigError(format!("{}: {}", path.display(), one_sentence(&error))))?;
+        let file = file::read(&path)?;
+        let wrong = |sentence: String| ConfigError(format!("{}: {sentence}", path.display()));
+        let is_given =
+            |id: &str| matches!(given.value_source(id), Some(ValueSource::CommandLine | ValueSource::EnvVariable));
+        if !file.sections.is_empty() && is_given("table") {
+            return Err(wrong(
+                "--table (or SLUICEGATE_TABLE) is the name of the one table, or [table.NAME] sections name the \
+                 tables: leave one of them out (`--only` selects tables for a command)"
+                    .to_owned(),
+            ));
+        }
+        arguments.extend(file::arguments(&file.keys, command, is_given).map_err(|error| wrong(error.sentence()))?);
+        sections = file.sections;
+        matches = known.clone().try_get_matches_from(&arguments).map_err(|error| wrong(one_sentence(&error)))?;
     }
     let mut cli = read(&matches);
     if let Some(settings) = cli.command.settings_mut() {
-        settings.validate()?;
         let (command, given) = innermost(&known, &matches);
+        let only = given.try_get_many::<String>(ONLY).ok().flatten();
+        settings.only = only.map(|labels| labels.cloned().collect()).unwrap_or_default();
+        settings.sections = sections;
+        settings.validate()?;
         settings.effective = effective(command, given);
     }
     Ok(cli)
@@ -209,54 +255,8 @@ fn read(matches: &ArgMatches) -> Cli {
     Cli::from_arg_matches(matches).unwrap_or_else(|error| error.exit())
 }
 
-/// The keys of the file as arguments, without those that a flag or the environment sets.
-fn arguments_of_file(path: &Path, known: &ClapCommand, given: &ArgMatches) -> Result<Vec<OsString>, ConfigError> {
-    let wrong = |sentence: String| ConfigError(format!("{}: {sentence}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| wrong(error.to_string()))?;
-    let mut arguments = Vec::new();
-    for (key, value) in &table {
-        let argument = known
-            .get_arguments()
-            .find(|argument| argument.get_long() == Some(key) && key != "config" && key != "help")
-            .ok_or_else(|| wrong(unknown_key(key, known)))?;
-        let id = argument.get_id().as_str();
-        if matches!(given.value_source(id), Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
-            continue;
-        }
-        let repeatable = matches!(argument.get_action(), clap::ArgAction::Append);
-        let values = match value {
-            toml::Value::Array(values) if repeatable => values.as_slice(),
-            value => std::slice::from_ref(value),
-        };
-        for value in values {
-            let text = match value {
-                toml::Value::String(text) => text.clone(),
-                toml::Value::Integer(number) => number.to_string(),
-                toml::Value::Boolean(truth) => truth.to_string(),
-                _ => return Err(wrong(format!("`{key}` takes a string, a number or true/false"))),
-            };
-            arguments.push(format!("--{key}={text}").into());
-        }
-    }
-    Ok(arguments)
-}
-
-fn unknown_key(key: &str, known: &ClapCommand) -> String {
-    let nearest = known
-        .get_arguments()
-        .filter_map(|argument| argument.get_long())
-        .filter(|long| !matches!(*long, "help" | "config"))
-        .map(|long| (strsim::jaro_winkler(long, key), long))
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    match nearest {
-        Some((likeness, long)) if likeness > 0.7 => format!("unknown key `{key}`; did you mean `{long}`?"),
-        _ => format!("unknown key `{key}`; `sluicegate serve --help` lists the keys"),
-    }
-}
-
 /// One sentence that names the setting, its invalid value, and what the setting accepts.
-fn one_sentence(error: &clap::Error) -> String {
+pub(super) fn one_sentence(error: &clap::Error) -> String {
     let named = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
@@ -290,11 +290,11 @@ fn accepted(argument: &str) -> Option<&'static str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::io::Write;
 
-    fn settings(arguments: &[&str]) -> Result<Settings, ConfigError> {
+    pub fn settings(arguments: &[&str]) -> Result<Settings, ConfigError> {
         let mut all = vec!["sluicegate".into(), "serve".into()];
         all.extend(arguments.iter().map(OsString::from));
         match parse_from(all)?.command {
@@ -309,7 +309,7 @@ mod tests {
         file
     }
 
-    fn with_file(text: &str, more: &[&str]) -> Result<Settings, ConfigError> {
+    pub fn with_file(text: &str, more: &[&str]) -> Result<Settings, ConfigError> {
         let file = file(text);
         let mut arguments = vec!["--config", file.path().to_str().unwrap()];
         arguments.extend(more);
@@ -343,6 +343,23 @@ mod tests {
         assert_eq!(merged.batch_age.as_millis(), 250);
         assert_eq!(merged.listen.len(), 2);
         assert_eq!(merged.clickhouse_setting.first().unwrap().name, "insert_quorum");
+    }
+
+    #[test]
+    fn only_is_a_flag_of_commands_and_no_key_of_the_file() {
+        let file = file("[table.a]\n[table.b]");
+        let path = file.path().to_str().unwrap();
+        let parsed = |arguments: &[&str]| {
+            let mut cli = parse_from(arguments.iter().map(OsString::from).collect())?;
+            Ok::<_, ConfigError>(cli.command.settings_mut().unwrap().only.clone())
+        };
+        for command in [&["check"][..], &["schema"], &["drain"], &["spool", "list"], &["quarantine", "replay"]] {
+            let arguments = [&["sluicegate"][..], command, &["--config", path, "--only", "a", "--only", "b"]].concat();
+            assert_eq!(parsed(&arguments).unwrap(), ["a", "b"], "{command:?}");
+        }
+        assert!(with_file("only = \"a\"\n[table.a]", &[]).unwrap_err().0.contains("unknown key `only`"));
+        let serve = Cli::command().find_subcommand("serve").unwrap().get_arguments().any(|flag| flag.get_id() == ONLY);
+        assert!(!serve, "serve takes events for all tables");
     }
 
     #[test]

@@ -5,7 +5,10 @@
 
 pub mod cli;
 pub mod environment;
+mod file;
 mod parts;
+mod section;
+mod tables;
 mod validate;
 
 use std::fmt;
@@ -23,6 +26,9 @@ use crate::insert::compression::InsertCompression;
 use crate::ndjson::InvalidText;
 use crate::net::{ListenAddress, TrustedProxy};
 use crate::spool::Durability;
+
+pub use section::Section;
+pub use tables::TableSettings;
 
 /// The settings of `serve` and of every command that works on the same spool and table.
 ///
@@ -142,11 +148,11 @@ pub struct Settings {
     #[arg(long, env = "SLUICEGATE_INSERT_TIMEOUT", value_name = "TIME", default_value = "300s")]
     pub insert_timeout: humantime::Duration,
 
-    /// Database of the target table
+    /// Database of the target table, and of each [table.NAME] section that names none
     #[arg(long, env = "SLUICEGATE_DATABASE", value_name = "NAME", default_value = "default")]
     pub database: String,
 
-    /// The target table
+    /// The target table, unless the file has [table.NAME] sections
     #[arg(long, env = "SLUICEGATE_TABLE", value_name = "NAME", default_value = "events")]
     pub table: String,
 
@@ -154,7 +160,7 @@ pub struct Settings {
     #[arg(long, env = "SLUICEGATE_WRITERS", value_name = "N", default_value = "1")]
     pub writers: NonZeroUsize,
 
-    /// Create the database, the quarantine table and, if it is named events, the target table when
+    /// Create the databases, the quarantine tables and, under the name events, the target table when
     /// they are missing
     #[arg(long, env = "SLUICEGATE_CREATE_TABLE", value_name = "BOOL", default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub create_table: bool,
@@ -306,6 +312,14 @@ pub struct Settings {
     /// Lowest level that is logged
     #[arg(long, env = "SLUICEGATE_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     pub log_level: LogLevel,
+
+    /// The `[table.NAME]` sections of the file; none: `--table` is the only table.
+    #[arg(skip)]
+    pub sections: Vec<Section>,
+
+    /// `--only` of a command: the labels of the tables that it is about; none: all tables.
+    #[arg(skip)]
+    pub only: Vec<String>,
 
     /// Every effective setting as `key=value`, for the log at the start.
     #[arg(skip)]

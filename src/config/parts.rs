@@ -7,12 +7,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{ClientIp, ConfigError, Settings};
+use super::{ClientIp, ConfigError, Settings, TableSettings};
 use crate::api::cors::Cors;
 use crate::api::keys::Keys;
-use crate::clickhouse::TableConfig;
 use crate::clickhouse::client::{ClickHouse, ClientConfig};
-use crate::clickhouse::name::TableName;
 use crate::clickhouse::trust::Trust;
 use crate::connection::RequestLimits;
 use crate::http::HeadLimits;
@@ -29,39 +27,33 @@ use crate::spool::SpoolConfig;
 const ADDRESS_KEY_BYTES_MIN: usize = 16;
 
 impl Settings {
-    /// The settings of the spool.
-    pub fn spool(&self) -> SpoolConfig {
+    /// The settings of the spool, for the first of these tables.
+    pub fn spool(&self, tables: &[TableSettings]) -> SpoolConfig {
+        let table = tables.first();
         SpoolConfig {
             dir: self.spool_dir.clone(),
-            table: self.table.clone(),
+            table: table.map(|table| table.label.clone()).unwrap_or_default(),
             node_id: self.node_id.clone(),
             spool_bytes_max: self.spool_bytes_max.0,
             disk_free_min: self.disk_free_min.0,
-            batch_rows: self.batch_rows,
-            batch_bytes: self.batch_bytes.0,
-            batch_age: *self.batch_age,
+            batch_rows: table.map_or(self.batch_rows, |table| table.batch_rows),
+            batch_bytes: table.map_or(self.batch_bytes.0, |table| table.batch_bytes),
+            batch_age: table.map_or(*self.batch_age, |table| table.batch_age),
             durability: self.durability,
             idempotency_keys_max: self.idempotency_keys_max.get(),
-            dedup_values_max: self.dedup_field.as_ref().map(|_| self.dedup_values_max.get()),
+            dedup_values_max: table.and_then(|table| table.dedup_field.as_ref()).map(|_| self.dedup_values_max.get()),
         }
     }
 
-    /// The configuration of the target table.
-    pub fn table(&self) -> TableConfig {
-        TableConfig {
-            name: TableName::new(&self.database, &self.table),
-            create: self.create_table,
-            insert_settings: self.clickhouse_setting.clone(),
-            insert_format: self.insert_format,
-            writers: self.writers,
-            batch_age: *self.batch_age,
-            addresses: self.addresses(),
-        }
+    /// The largest file of the spool: a batch that is larger than a segment gets one of its own.
+    pub fn segment_bytes_max(&self) -> u64 {
+        let largest = self.tables().iter().map(|table| table.batch_bytes).max().unwrap_or_default();
+        largest.max(self.encoded_bytes_max.0) + limits::SEGMENT_BLOCKS_BYTES
     }
 
     /// Which addresses are stored: those that connections to the listeners can come from, or that a proxy
     /// can name.
-    fn addresses(&self) -> Addresses {
+    pub(super) fn addresses(&self) -> Addresses {
         let is_ipv4_alone = self.trusted_proxy.is_empty() && self.listen.iter().all(ListenAddress::is_without_ipv6);
         match self.client_ip {
             ClientIp::Hashed => Addresses::Hashed,

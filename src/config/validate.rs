@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::{ClientIp, ConfigError, Engine, Settings};
+use super::{ClientIp, ConfigError, Engine, Settings, TableSettings};
 use crate::clickhouse::trust::is_https;
 use crate::limits;
 use crate::net::ListenAddress;
@@ -41,14 +41,15 @@ impl Settings {
         self.check_engine()?;
         self.check_tls()?;
         self.check_times()?;
-        self.check_batches()?;
+        self.check_events()?;
         self.check_requests()?;
         self.check_listeners()?;
         self.check_proxies()?;
         self.check_origins()?;
         self.check_threads()?;
         self.check_names()?;
-        self.check_urls()
+        self.check_urls()?;
+        self.check_tables()
     }
 
     fn check_engine(&self) -> Result<(), ConfigError> {
@@ -99,7 +100,6 @@ impl Settings {
 
     fn check_times(&self) -> Result<(), ConfigError> {
         for (key, value) in [
-            ("batch-age", self.batch_age),
             ("insert-timeout", self.insert_timeout),
             ("commit-timeout", self.commit_timeout),
             ("head-timeout", self.head_timeout),
@@ -108,23 +108,25 @@ impl Settings {
             ("inserted-timeout", self.inserted_timeout),
             ("shutdown-timeout", self.shutdown_timeout),
         ] {
-            rule(
-                *value > Duration::ZERO && *value <= TIME_CEILING,
-                format_args!("--{key} must be more than 0s, and at most {}", humantime::format_duration(TIME_CEILING)),
-            )?;
+            time(key, *value)?;
         }
         Ok(())
     }
 
-    fn check_batches(&self) -> Result<(), ConfigError> {
-        positive("batch-rows", self.batch_rows)?;
-        positive("batch-bytes", self.batch_bytes.0)?;
+    fn check_events(&self) -> Result<(), ConfigError> {
         positive("events-max", self.events_max.into())?;
         positive("encoded-bytes-max", self.encoded_bytes_max.0)?;
-        at_most_1_gib("batch-bytes", self.batch_bytes)?;
-        at_most_1_gib("encoded-bytes-max", self.encoded_bytes_max)?;
+        at_most_1_gib("encoded-bytes-max", self.encoded_bytes_max.0)
+    }
+
+    /// Checks the INSERTs of a table.
+    pub(super) fn check_batches(&self, table: &TableSettings) -> Result<(), ConfigError> {
+        time("batch-age", table.batch_age)?;
+        positive("batch-rows", table.batch_rows)?;
+        positive("batch-bytes", table.batch_bytes)?;
+        at_most_1_gib("batch-bytes", table.batch_bytes)?;
         rule(
-            self.batch_rows.saturating_add(self.events_max.into()) < limits::ROWS_PER_INSERT_MAX,
+            table.batch_rows.saturating_add(self.events_max.into()) < limits::ROWS_PER_INSERT_MAX,
             format_args!(
                 "--batch-rows plus --events-max must be less than {}: ClickHouse stores at most that many rows as one \
                  block",
@@ -132,8 +134,16 @@ impl Settings {
             ),
         )?;
         rule(
-            self.spool_bytes_max.0 > self.batch_bytes.0,
-            "--spool-bytes-max must be more than --batch-bytes: the spool holds at least one segment",
+            table.spool_bytes_max <= self.spool_bytes_max.0,
+            format_args!("--spool-bytes-max must be at most that of all tables, {}", self.spool_bytes_max),
+        )?;
+        rule(
+            table.spool_bytes_max > table.batch_bytes,
+            format_args!(
+                "--spool-bytes-max must be more than --batch-bytes: the spool holds at least one segment of a table, \
+                 which may take {} of the spool",
+                ByteSize(table.spool_bytes_max)
+            ),
         )
     }
 
@@ -141,7 +151,7 @@ impl Settings {
         positive("body-bytes-max", self.body_bytes_max.0)?;
         positive("line-bytes-max", self.line_bytes_max.0)?;
         positive("body-rate-min", self.body_rate_min.0)?;
-        at_most_1_gib("body-bytes-max", self.body_bytes_max)?;
+        at_most_1_gib("body-bytes-max", self.body_bytes_max.0)?;
         rule(
             (1..=CONNECTIONS_CEILING).contains(&self.connections_max),
             format_args!("--connections-max must be from 1 to {CONNECTIONS_CEILING}"),
@@ -211,12 +221,10 @@ impl Settings {
     }
 
     fn check_names(&self) -> Result<(), ConfigError> {
-        for (key, name) in [("database", &self.database), ("table", &self.table)] {
-            rule(
-                is_plain_name(name),
-                format_args!("--{key} must consist of letters, digits, `_`, `-` and `.`, not `{name}`"),
-            )?;
-        }
+        rule(
+            is_plain_name(&self.database),
+            format_args!("--database must consist of letters, digits, `_`, `-` and `.`, not `{}`", self.database),
+        )?;
         let Some(node_id) = &self.node_id else { return Ok(()) };
         rule(
             is_plain_name(node_id) && node_id.len() <= 64,
@@ -241,7 +249,7 @@ impl Settings {
     }
 }
 
-fn rule(holds: bool, sentence: impl Display) -> Result<(), ConfigError> {
+pub(super) fn rule(holds: bool, sentence: impl Display) -> Result<(), ConfigError> {
     if holds { Ok(()) } else { Err(ConfigError(sentence.to_string())) }
 }
 
@@ -249,12 +257,19 @@ fn positive(key: &str, value: u64) -> Result<(), ConfigError> {
     rule(value > 0, format_args!("--{key} must be more than 0"))
 }
 
-fn at_most_1_gib(key: &str, value: ByteSize) -> Result<(), ConfigError> {
-    rule(value.0 <= BYTES_CEILING, format_args!("--{key} must be at most 1GiB"))
+fn time(key: &str, value: Duration) -> Result<(), ConfigError> {
+    rule(
+        value > Duration::ZERO && value <= TIME_CEILING,
+        format_args!("--{key} must be more than 0s, and at most {}", humantime::format_duration(TIME_CEILING)),
+    )
+}
+
+fn at_most_1_gib(key: &str, value: u64) -> Result<(), ConfigError> {
+    rule(value <= BYTES_CEILING, format_args!("--{key} must be at most 1GiB"))
 }
 
 /// A name that is safe as a folder, in a URL path and, quoted, in SQL.
-fn is_plain_name(name: &str) -> bool {
+pub(super) fn is_plain_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 200
         && !name.starts_with('.')

@@ -127,7 +127,7 @@ impl Inserts {
         }
         Err(match unreachable {
             Some(failure) => {
-                self.count_failure(insert.sent, failure.class);
+                self.count_failure(insert, failure.class);
                 failure
             }
             None if elsewhere => Failure::hold(
@@ -230,12 +230,12 @@ impl Inserts {
     fn count_attempt(&self, insert: &Insert, took: std::time::Duration, failed: Option<Class>) {
         self.metrics.took(took);
         match failed {
-            Some(class) => self.count_failure(insert.sent, class),
-            None => self.metrics.proven(insert.sent.is_for_quarantine(), insert.rows),
+            Some(class) => self.count_failure(insert, class),
+            None => self.metrics.proven(&insert.frozen.table, insert.sent.is_for_quarantine(), insert.rows),
         }
     }
 
-    fn count_failure(&self, sent: Sent, class: Class) {
-        self.metrics.failed(sent.is_for_quarantine(), class.as_str());
+    fn count_failure(&self, insert: &Insert, class: Class) {
+        self.metrics.failed(&insert.frozen.table, insert.sent.is_for_quarantine(), class.as_str());
     }
 }

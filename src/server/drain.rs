@@ -56,7 +56,11 @@ impl fmt::Display for DrainError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSpool(folder) => {
-                write!(f, "there is no spool at {}; check --spool-dir and --table", folder.display())
+                write!(
+                    f,
+                    "there is no spool at {}; check --spool-dir and the tables of the configuration",
+                    folder.display()
+                )
             }
             Self::Spool(error) => error.fmt(f),
             Self::Config(error) => error.fmt(f),
@@ -91,11 +95,13 @@ impl std::error::Error for DrainError {}
 /// If the spool can't be opened, or can't be emptied completely.
 pub fn run(settings: &Settings) -> Result<(), DrainError> {
     // Opening the spool would create a missing folder, perhaps in the wrong place.
-    let folder = table_folder(&settings.spool_dir, &settings.table);
-    if !folder.is_dir() {
-        return Err(DrainError::NoSpool(folder));
+    let tables = settings.selected_tables();
+    let Some(first) = tables.first() else { return Ok(()) };
+    let folders: Vec<PathBuf> = tables.iter().map(|table| table_folder(&settings.spool_dir, &table.label)).collect();
+    if !folders.iter().any(|folder| folder.is_dir()) {
+        return Err(DrainError::NoSpool(table_folder(&settings.spool_dir, &first.label)));
     }
-    let (spool, recovered) = Spool::open(settings.spool()).map_err(DrainError::Spool)?;
+    let (spool, recovered) = Spool::open(settings.spool(&tables)).map_err(DrainError::Spool)?;
     let servers = settings.clickhouse().map_err(DrainError::Config)?;
     let trust = settings.trust().map_err(DrainError::Config)?;
     tracing::info!(segments = recovered.segments.len(), events = spool.metrics().spooled_rows(), "draining");
@@ -107,8 +113,8 @@ pub fn run(settings: &Settings) -> Result<(), DrainError> {
     drop(sender);
     let handoff = Arc::new(Handoff::new(Vec::new(), Arc::default()));
     let ends = Ends { sealed, pool: spool.pool(), spool: spool.metrics(), metrics: Arc::default(), handoff };
-    let servers = Arc::new(Servers::new(servers, settings.table().insert_settings));
-    let inserts = Arc::new(Inserts::new(&settings.table(), *settings.insert_timeout, servers, ends));
+    let servers = Arc::new(Servers::new(servers, settings.clickhouse_setting.clone()));
+    let inserts = Arc::new(Inserts::new(&settings.table_config(first), *settings.insert_timeout, servers, ends));
     let client = || InsertClient::new(settings.insert_compression, &trust).map_err(DrainError::Io);
     let (shared, own) = (inserts.clone(), client()?);
     let inserter = spawn("inserter".into(), move || shared.run(&own)).map_err(DrainError::Thread)?;

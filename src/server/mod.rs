@@ -38,7 +38,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::admin::{Access, Admin, Series};
+use crate::admin::{Access, Admin, AdminTable, Series};
 use crate::api::keys::Keys;
 use crate::api::{Api, ApiTable};
 use crate::batch::TableIndex;
@@ -46,9 +46,10 @@ use crate::clickhouse::delivery;
 use crate::clickhouse::description::TableDescription;
 use crate::clickhouse::embedded::{Embedded, EmbeddedOptions};
 use crate::clickhouse::frozen::Frozen;
+use crate::clickhouse::metrics::InsertMetrics;
 use crate::clickhouse::settings::InsertFormat;
 use crate::clickhouse::watcher::Watcher;
-use crate::config::Settings;
+use crate::config::{Settings, TableSettings};
 use crate::handoff::{Handoff, Lifecycle, Published};
 use crate::insert::native;
 use crate::intake::addresses::ConnectionsPerAddress;
@@ -58,7 +59,6 @@ use crate::intake::metrics::WorkerMetrics;
 use crate::intake::quotas::Quotas;
 use crate::intake::replay::{ReplayTable, Replayer};
 use crate::intake::{Schemas, Shared};
-use crate::limits;
 use crate::ndjson::RowEncoder;
 use crate::net::tls::TlsConfig;
 use crate::net::{self, ListenAddress};
@@ -86,10 +86,12 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     let reload = Reload { settings: settings.clone(), keys: keys.clone(), tls: tls.clone() };
     signals::install(&lifecycle, settings.stop_within(), reload)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), settings = settings.effective.join(" "), "starting");
-    // A batch that is larger than a segment gets one of its own.
-    let segment_bytes = settings.batch_bytes.0.max(settings.encoded_bytes_max.0) + limits::SEGMENT_BLOCKS_BYTES;
-    spool::require_file_bytes(segment_bytes)?;
-    let (spool, recovered) = Spool::open(settings.spool())?;
+    spool::require_file_bytes(settings.segment_bytes_max())?;
+    let tables = settings.tables();
+    let [target] = tables.as_slice() else {
+        return Err(ServerError("several tables can't be served yet".to_owned()));
+    };
+    let (spool, recovered) = Spool::open(settings.spool(&tables))?;
     let metrics: Vec<Arc<WorkerMetrics>> = (0..settings.worker_count()).map(|_| Arc::default()).collect();
     probe_addresses(&settings.listen)?;
     let connections_max = files::connections_max(settings)?;
@@ -98,11 +100,12 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     let admin = start_admin(settings, &lifecycle, &spool, &metrics, &budget, &keys)?;
     // Before any thread is pinned: the child inherits the CPU affinity of the thread that starts it.
     let embedded = settings.embedded.as_deref().map(|path| start_embedded(path, settings)).transpose()?;
-    let Some(table) = discover::known_table(&admin.clickhouse, &settings.table(), &spool, &lifecycle)? else {
+    let Some(table) = discover::known_table(&admin.clickhouse, &settings.table_config(target), &spool, &lifecycle)?
+    else {
         tracing::info!("stopped while waiting for ClickHouse");
         return Ok(ExitCode::SUCCESS);
     };
-    let server = Server::start(settings, lifecycle, (spool, recovered), admin, &metrics, table, tls)?;
+    let server = Server::start((settings, target), lifecycle, (spool, recovered), admin, &metrics, table, tls)?;
     tracing::info!(listen = ?settings.listen, admin = %settings.admin_listen, workers = metrics.len(), "serving");
     server.wait_for_stop();
     server.stop();
@@ -122,7 +125,7 @@ struct Server {
 
 impl Server {
     fn start(
-        settings: &Settings,
+        (settings, target): (&Settings, &TableSettings),
         lifecycle: Arc<Lifecycle>,
         (spool, recovered): (Spool, Recovered),
         admin: Arc<Admin>,
@@ -130,15 +133,17 @@ impl Server {
         table: TableDescription,
         tls: Option<Arc<Published<TlsConfig>>>,
     ) -> Result<Self, ServerError> {
-        let first = first_version(settings, &table)?;
+        let first = first_version(settings, target, &table)?;
         let (plan, frozen) = (first.plan.clone(), first.frozen.clone());
         let schemas = Arc::new(Schemas::new([Some(first)]));
         admin.health.look_at(schemas.clone());
         let (engine, mailboxes) = engine::prepare(settings, metrics.len(), schemas.values().len())?;
-        delivery::log_at_start(admin.clickhouse.clone(), settings.table()).map_err(os("a thread can't be started"))?;
+        delivery::log_at_start(admin.clickhouse.clone(), settings.table_config(target))
+            .map_err(os("a thread can't be started"))?;
         let handoff = Arc::new(Handoff::new(mailboxes, lifecycle.clone()));
         let (path, node) = (spool.schema_path(), spool.node_id().to_owned());
-        let pipeline = Pipeline::start(settings, spool, recovered, frozen, &handoff, &admin)?;
+        let pipeline =
+            Pipeline::start(settings, &settings.table_config(target), spool, recovered, frozen, &handoff, &admin)?;
         let shared = Arc::new(Shared {
             handoff: handoff.clone(),
             health: admin.health.clone(),
@@ -161,18 +166,18 @@ impl Server {
         let encoder = || {
             let encoder = RowEncoder::new(plan.clone(), settings.encode_limits());
             let encoder = encoder.with_invalid_text(settings.invalid_text).writing_addresses(address_form.clone());
-            encoder.identifying(settings.dedup_field.as_deref())
+            encoder.identifying(target.dedup_field.as_deref())
         };
-        let name = &settings.table;
-        let paths = ["/api/events".to_owned(), format!("/api/{name}")];
-        let api = || Api::new(vec![ApiTable { name: name.clone(), paths: paths.to_vec(), encoder: encoder() }]);
+        let name = &target.label;
+        let api = || Api::new(vec![ApiTable { name: name.clone(), paths: target.paths.clone(), encoder: encoder() }]);
         let engine = engine.start(api, &shared, metrics, settings.pin)?;
         // Its only other writer would be a second start.
         let _ =
             admin.replayer.set(Replayer::new(shared, node, [ReplayTable { name: name.clone(), encoder: encoder() }]));
         if let Some(schema) = schemas.get(TableIndex::default()) {
             let watcher = Watcher {
-                config: settings.table(),
+                config: settings.table_config(target),
+                label: target.label.clone(),
                 servers: pipeline.inserts.servers(),
                 refresh: pipeline.inserts.refresh.clone(),
                 schema: schema.clone(),
@@ -239,9 +244,9 @@ fn start_admin(
         budget: budget.clone(),
         keys: keys.clone(),
         spool: spool.metrics(),
-        inserts: Arc::default(),
+        inserts: Arc::new(InsertMetrics::new(settings.tables().into_iter().map(|table| (table.name, table.label)))),
         clickhouse: settings.clickhouse()?,
-        table: settings.table().name,
+        tables: settings.tables().into_iter().map(admin_table).collect(),
         requeue: OnceLock::new(),
         replayer: OnceLock::new(),
         series: Series::default(),
@@ -257,10 +262,18 @@ fn start_admin(
     Ok(admin)
 }
 
+fn admin_table(TableSettings { name, label, paths, .. }: TableSettings) -> AdminTable {
+    AdminTable { name, label, is_default: paths.iter().any(|path| path == "/api/events") }
+}
+
 /// The first version of the schema.
-fn first_version(settings: &Settings, table: &TableDescription) -> Result<SchemaVersion, ServerError> {
-    let plan = table.plan(&settings.table())?;
-    if let Some(field) = &settings.dedup_field {
+fn first_version(
+    settings: &Settings,
+    target: &TableSettings,
+    table: &TableDescription,
+) -> Result<SchemaVersion, ServerError> {
+    let plan = table.plan(&settings.table_config(target))?;
+    if let Some(field) = &target.dedup_field {
         plan.require_field(field)?;
     }
     for column in plan.unfillable() {
@@ -269,8 +282,8 @@ fn first_version(settings: &Settings, table: &TableDescription) -> Result<Schema
             "no client can fill this column, which holds states of an aggregate function; it gets its default"
         );
     }
-    let frozen = table.freeze(&plan, &settings.table());
-    warn_of_format(&frozen, settings.insert_format);
+    let frozen = table.freeze(&plan, &settings.table_config(target));
+    warn_of_format(&frozen, target.insert_format);
     Ok(SchemaVersion::new(plan, frozen.to_bytes()))
 }
 

@@ -7,6 +7,7 @@ use crossbeam::channel;
 
 use super::threads::{ServerError, all_ended, os, spawn};
 use crate::admin::Admin;
+use crate::clickhouse::TableConfig;
 use crate::clickhouse::servers::Servers;
 use crate::config::Settings;
 use crate::handoff::Handoff;
@@ -28,6 +29,7 @@ impl Pipeline {
     /// Starts the inserters, with the segments of previous runs, and then the committer and its keeper.
     pub(super) fn start(
         settings: &Settings,
+        table: &TableConfig,
         spool: Spool,
         recovered: Recovered,
         frozen: Arc<[u8]>,
@@ -47,8 +49,8 @@ impl Pipeline {
             metrics: admin.inserts.clone(),
             handoff: handoff.clone(),
         };
-        let servers = Arc::new(Servers::new(admin.clickhouse.clone(), settings.table().insert_settings));
-        let inserts = Arc::new(Inserts::new(&settings.table(), *settings.insert_timeout, servers, ends));
+        let servers = Arc::new(Servers::new(admin.clickhouse.clone(), settings.clickhouse_setting.clone()));
+        let inserts = Arc::new(Inserts::new(table, *settings.insert_timeout, servers, ends));
         let requeued = inserts.clone();
         let _ = admin.requeue.set(Box::new(move |segment, orders| requeued.requeue(segment, orders)));
         let count = settings.inserters.get();

@@ -41,6 +41,28 @@ impl Report {
         self.findings.push(Finding { severity, text: text.into(), remedy });
     }
 
+    /// True if there is this finding already.
+    pub fn has(&self, text: &str) -> bool {
+        self.findings.iter().any(|finding| finding.text == text)
+    }
+
+    /// Adds the findings about one of several tables, and what they come to. `serve` works without a table
+    /// that can't be filled, so that an error about it is a warning about `serve`.
+    pub fn add_table(&mut self, label: &str, mut about: Self) {
+        let verdict = if about.works() {
+            Finding { severity: Severity::Info, text: format!("table {label}: would take events"), remedy: None }
+        } else {
+            let text =
+                format!("table {label}: would NOT take events: they would be answered with 503 until this is fixed");
+            Finding { severity: Severity::Warning, text, remedy: None }
+        };
+        for finding in &mut about.findings {
+            finding.severity = finding.severity.min(Severity::Warning);
+        }
+        self.findings.append(&mut about.findings);
+        self.findings.push(verdict);
+    }
+
     /// True if `serve` would work.
     pub fn works(&self) -> bool {
         self.findings.iter().all(|finding| finding.severity < Severity::Error)
@@ -81,5 +103,16 @@ mod tests {
         assert_eq!(printed(&report), text);
         report.add(Severity::Error, "no table");
         assert!(!report.works() && printed(&report).ends_with("no table\nserve would NOT work\n"));
+    }
+
+    #[test]
+    fn each_of_several_tables_has_its_verdict_and_a_broken_one_does_not_decide() {
+        let mut report = Report::default();
+        let mut broken = Report::default();
+        broken.add(Severity::Error, "no table");
+        report.add_table("hits", broken);
+        report.add_table("events", Report::default());
+        assert!(report.works() && report.has("table events: would take events"));
+        assert!(report.findings.iter().any(|found| found.text.starts_with("table hits: would NOT take events")));
     }
 }

@@ -16,7 +16,8 @@ use crate::clickhouse::client::ClickHouse;
 use crate::clickhouse::delivery::{Delivery, shared_windows};
 use crate::clickhouse::description::TableDescription;
 use crate::clickhouse::guarantee::{Guarantee, Level};
-use crate::config::Settings;
+use crate::clickhouse::tables;
+use crate::config::{Settings, TableSettings};
 use crate::net;
 use crate::spool;
 
@@ -40,7 +41,7 @@ pub fn run(settings: &Settings, out: &mut impl Write) -> io::Result<bool> {
 pub fn report(settings: &Settings) -> Report {
     let mut report = Report::default();
     match settings.clickhouse() {
-        Ok(servers) => check_servers(&servers, settings, &mut report),
+        Ok(servers) => check_tables(&servers, settings, &mut report),
         Err(error) => report.add(Severity::Error, format!("configuration: {error}")),
     }
     for error in
@@ -68,11 +69,31 @@ fn check_keys(settings: &Settings, report: &mut Report) {
     }
 }
 
-/// Checks the servers. A server that is away does not prevent a start while another one answers.
-fn check_servers(servers: &[ClickHouse], settings: &Settings, report: &mut Report) {
+/// Checks the tables of `--only`, else all of them. With several tables `serve` works while one of them
+/// takes events.
+fn check_tables(servers: &[ClickHouse], settings: &Settings, report: &mut Report) {
+    let tables = settings.selected_tables();
+    if let ([table], [_]) = (tables.as_slice(), settings.tables().as_slice()) {
+        return check_servers(servers, settings, table, report);
+    }
+    let mut is_there = false;
+    for table in &tables {
+        let mut about = Report::default();
+        about.add(Severity::Info, format!("table {} at {}:", table.label, table.paths.join(" and ")));
+        check_servers(servers, settings, table, &mut about);
+        is_there |= about.works();
+        report.add_table(&table.label, about);
+    }
+    if !is_there {
+        report.add(Severity::Error, "none of these tables would take events");
+    }
+}
+
+/// Checks the servers for a table. A server that is away does not prevent a start while another one answers.
+fn check_servers(servers: &[ClickHouse], settings: &Settings, table: &TableSettings, report: &mut Report) {
     let (mut windows, mut is_there) = (Vec::new(), false);
     for server in servers {
-        is_there |= check_server(server, settings, &mut windows, report);
+        is_there |= check_server(server, settings, table, &mut windows, report);
     }
     if !is_there {
         report.add(Severity::Error, "no server of --clickhouse-url can be used");
@@ -88,13 +109,18 @@ fn check_servers(servers: &[ClickHouse], settings: &Settings, report: &mut Repor
 fn check_server(
     server: &ClickHouse,
     settings: &Settings,
+    table: &TableSettings,
     windows: &mut Vec<(String, String)>,
     report: &mut Report,
 ) -> bool {
-    let config = settings.table();
+    let config = settings.table_config(table);
     let name = &config.name;
     let described = match TableDescription::ask(server, &config) {
         Ok(described) => described,
+        Err(error) if config.create && tables::is_created(name) && error.is_missing() => {
+            report.add(Severity::Info, format!("{}: {name} is missing; `serve` would create it", server.url()));
+            return true;
+        }
         Err(error) => {
             let severity = if error.may_pass() { Severity::Warning } else { Severity::Error };
             report.add(severity, format!("{}: {error}", server.url()));
@@ -121,16 +147,16 @@ fn check_server(
     for column in plan.unfillable() {
         report.add(Severity::Warning, format!("  {column}: no client can fill it, so it gets its default"));
     }
-    if let Err(error) = settings.dedup_field.as_ref().map_or(Ok(()), |field| plan.require_field(field)) {
+    if let Err(error) = table.dedup_field.as_ref().map_or(Ok(()), |field| plan.require_field(field)) {
         report.add(Severity::Error, error.to_string());
         return false;
     }
     check_settings(server, &config, report);
-    for table in [name.clone(), name.quarantine()] {
-        match Delivery::ask(server, &config, &table) {
+    for table in &[name.clone(), name.quarantine()] {
+        match Delivery::ask(server, &config, table) {
             Ok(Some(delivery)) => {
                 describe(&delivery, report);
-                if table == *name {
+                if table == name {
                     windows.push((server.url().to_owned(), delivery.facts.window_name));
                 }
             }

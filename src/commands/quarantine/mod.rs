@@ -9,6 +9,7 @@ use std::io::Write;
 
 use crate::clickhouse::client::ClickHouse;
 use crate::clickhouse::facts::TableFacts;
+use crate::clickhouse::name::TableName;
 use crate::config::cli::ListArgs;
 use crate::config::{ConfigError, Settings};
 
@@ -28,9 +29,27 @@ const SHOWN_CHARACTERS: &str = "200";
 /// written.
 pub fn list(arguments: &ListArgs, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let since = since(arguments.since.as_deref());
+    let tables = arguments.settings.selected_tables();
+    for table in &tables {
+        match quarantine_tables(&arguments.settings, &table.name, &since, out)? {
+            Some(quarantines) => list_tables(arguments, &since, &quarantines, out)?,
+            // One table that has no quarantine keeps none of the others from being listed.
+            None if tables.len() > 1 => writeln!(out, "there is no table {}", table.name.quarantine())?,
+            None => return Err(missing(&table.name)),
+        }
+    }
+    Ok(())
+}
+
+fn list_tables(
+    arguments: &ListArgs,
+    since: &Since<'_>,
+    quarantines: &[QuarantineTable],
+    out: &mut impl Write,
+) -> Result<(), Box<dyn std::error::Error>> {
     let limit = arguments.limit.to_string();
-    for quarantine in quarantine_tables(&arguments.settings, &since, out)? {
-        let QuarantineTable { server, table } = &quarantine;
+    for quarantine in quarantines {
+        let QuarantineTable { server, table } = quarantine;
         writeln!(out, "{table} at {}:", server.url())?;
         let mut parameters = since.parameters();
         let statement = format!(
@@ -64,14 +83,15 @@ struct QuarantineTable {
     table: String,
 }
 
-/// The quarantine tables of all servers, each replicated one once. Prints which servers do not
-/// answer.
+/// The quarantine tables that the servers have for a table, each replicated one once; `None` if no server
+/// has one. Prints which servers do not answer.
 fn quarantine_tables(
     settings: &Settings,
+    table: &TableName,
     since: &Since<'_>,
     out: &mut impl Write,
-) -> Result<Vec<QuarantineTable>, Box<dyn std::error::Error>> {
-    let table = settings.table().name.quarantine();
+) -> Result<Option<Vec<QuarantineTable>>, Box<dyn std::error::Error>> {
+    let table = table.quarantine();
     let (mut tables, mut known) = (Vec::new(), HashSet::new());
     let mut away = None;
     for server in settings.clickhouse()? {
@@ -90,11 +110,15 @@ fn quarantine_tables(
         Some(error) if tables.is_empty() => Err(error.into()),
         Some(error) => {
             writeln!(out, "{error}; the lines on this server are left out")?;
-            Ok(tables)
+            Ok(Some(tables))
         }
-        None if !tables.is_empty() => Ok(tables),
-        None => Err(ConfigError(format!("there is no table {table}")).into()),
+        None => Ok((!tables.is_empty()).then_some(tables)),
     }
+}
+
+/// No server has the quarantine of this table.
+fn missing(table: &TableName) -> Box<dyn std::error::Error> {
+    ConfigError(format!("there is no table {}", table.quarantine())).into()
 }
 
 /// `--since` as a condition and its parameter.

@@ -29,11 +29,11 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::row::{self, Request};
-use super::{MARK, QuarantineTable, Since, quarantine_tables, since};
+use super::{MARK, QuarantineTable, Since, missing, quarantine_tables, since};
 use crate::clickhouse::client::ClientError;
 use crate::commands::running::RunningServer;
-use crate::config::ConfigError;
 use crate::config::cli::ReplayArgs;
+use crate::config::{ConfigError, TableSettings};
 use crate::limits;
 
 /// The most lines of a request. The server refuses a request with more bad lines as a whole.
@@ -75,18 +75,44 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 pub fn replay(arguments: &ReplayArgs, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let settings = &arguments.settings;
     let since = since(arguments.since.as_deref());
-    let tables = quarantine_tables(settings, &since, out)?;
+    let (selected, has_several) = (settings.selected_tables(), settings.tables().len() > 1);
+    for table in &selected {
+        let quarantines = match quarantine_tables(settings, &table.name, &since, out)? {
+            Some(quarantines) => quarantines,
+            None if selected.len() > 1 => {
+                writeln!(out, "there is no table {}", table.name.quarantine())?;
+                continue;
+            }
+            None => return Err(missing(&table.name)),
+        };
+        if has_several {
+            writeln!(out, "table {}:", table.label)?;
+        }
+        replay_table(arguments, table, &since, &quarantines, out)?;
+    }
+    Ok(())
+}
+
+fn replay_table(
+    arguments: &ReplayArgs,
+    table: &TableSettings,
+    since: &Since<'_>,
+    quarantines: &[QuarantineTable],
+    out: &mut impl Write,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let settings = &arguments.settings;
     let server = RunningServer::new(settings, REQUEST_TIMEOUT)?;
-    let target = if arguments.dry_run { format!("{PATH}?dry_run=1") } else { PATH.to_owned() };
-    let node = Node::ask(&server)?;
-    let name = settings.table().name.to_string();
+    let path = format!("{PATH}?table={}", table.label);
+    let target = if arguments.dry_run { format!("{path}&dry_run=1") } else { path.clone() };
+    let node = Node::ask(&server, &path)?;
+    let name = table.name.to_string();
     if node.table != name {
         let url = server.url(PATH);
         return Err(ConfigError(format!("the server at {url} takes lines for {}, not for {name}", node.table)).into());
     }
-    let until = if arguments.dry_run { u32::MAX } else { node.last_full_second(&server)? };
+    let until = if arguments.dry_run { u32::MAX } else { node.last_full_second(&server, &path)? };
     let mut total = Totals::default();
-    for quarantine in &tables {
+    for quarantine in quarantines {
         if !arguments.dry_run {
             begin(quarantine, &node, arguments.force)?;
         }
@@ -103,7 +129,7 @@ pub fn replay(arguments: &ReplayArgs, out: &mut impl Write) -> Result<(), Box<dy
             acknowledged: Acknowledged::default(),
             total: Totals::default(),
         };
-        let outcome = replay.run(&since, out);
+        let outcome = replay.run(since, out);
         // Delete the acknowledged lines even if the replay failed afterwards.
         let deleted = replay.delete(out);
         total.add(&replay.total);
@@ -308,9 +334,9 @@ struct Node {
 }
 
 impl Node {
-    fn ask(server: &RunningServer) -> Result<Self, Box<dyn std::error::Error>> {
-        let url = server.url(PATH);
-        let reply = server.get(PATH).send().and_then(reqwest::blocking::Response::text);
+    fn ask(server: &RunningServer, path: &str) -> Result<Self, Box<dyn std::error::Error>> {
+        let url = server.url(path);
+        let reply = server.get(path).send().and_then(reqwest::blocking::Response::text);
         let text = reply.map_err(|error| ConfigError(format!("the server does not answer at {url}: {error}")))?;
         let node = sonic_rs::from_str(&text);
         Ok(node.map_err(|_| {
@@ -319,10 +345,10 @@ impl Node {
     }
 
     /// The second of its clock that is shown now, once that is over.
-    fn last_full_second(&self, server: &RunningServer) -> Result<u32, Box<dyn std::error::Error>> {
+    fn last_full_second(&self, server: &RunningServer, path: &str) -> Result<u32, Box<dyn std::error::Error>> {
         for _ in 0..CLOCK_READS_MAX {
             std::thread::sleep(Duration::from_millis(100));
-            if Self::ask(server)?.second > self.second {
+            if Self::ask(server, path)?.second > self.second {
                 return Ok(self.second);
             }
         }
