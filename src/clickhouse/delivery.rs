@@ -104,72 +104,141 @@ pub fn shared_windows(windows: &[(String, String)]) -> Vec<String> {
     sentences.collect()
 }
 
-/// Makes the quarantine table where a server has the table without it, and says in the log what each
-/// server's tables promise, as soon as it answers: the start does not wait for it.
+/// Makes the quarantine tables where a server has a table without its quarantine, and says in the log what
+/// each server's tables promise, as soon as it answers: the start does not wait for it.
 ///
 /// # Errors
 ///
 /// If the thread can't be started.
-pub fn log_at_start(servers: Vec<ClickHouse>, config: TableConfig) -> std::io::Result<()> {
+pub fn log_at_start(servers: Vec<ClickHouse>, tables: Vec<TableConfig>) -> std::io::Result<()> {
     thread::Builder::new().name("delivery".into()).spawn(move || {
         let mut windows = Vec::new();
-        let (count, mut unasked) = (servers.len(), servers);
-        let mut uncreated = if config.create { unasked.clone() } else { Vec::new() };
-        create_quarantines(&mut uncreated, &config.name, true);
+        let mut left: Vec<Unlogged<'_>> = servers.iter().map(|server| Unlogged::new(server, &tables)).collect();
+        let (mut pause, mut is_said) = (RETRY_PAUSE, servers.len() < 2);
         loop {
-            unasked.retain(|server| match log_tables(server, &config) {
-                Ok(window) => {
-                    windows.push((server.url().to_owned(), window));
-                    false
-                }
-                Err(error) => {
-                    tracing::debug!(url = server.url(), %error, "the delivery guarantee of the server's tables is not known yet");
-                    true
-                }
-            });
-            if unasked.is_empty() {
-                break;
+            left.retain_mut(|server| server.ask(&mut windows));
+            let is_silent = left.iter().any(|server| !server.has_answered);
+            if !is_said && left.iter().all(|server| server.unlogged.is_empty()) {
+                shared_windows(&windows).iter().for_each(|sentence| tracing::info!("{sentence}"));
+                is_said = true;
             }
-            thread::sleep(RETRY_PAUSE);
-            create_quarantines(&mut uncreated, &config.name, false);
-        }
-        if count > 1 {
-            shared_windows(&windows).iter().for_each(|sentence| tracing::info!("{sentence}"));
-        }
-        let mut pause = RETRY_PAUSE;
-        while !uncreated.is_empty() {
+            if left.is_empty() {
+                return;
+            }
+            // A server that has answered lacks a table, or refuses to create one.
+            pause = if is_silent { RETRY_PAUSE } else { pause };
             thread::sleep(pause);
             pause = CREATE_AGAIN_MAX.min(pause * 2);
-            create_quarantines(&mut uncreated, &config.name, false);
         }
     })?;
     Ok(())
 }
 
-/// Creates the quarantine table on servers that lack it, and keeps those on which it is not there yet. A refusal may
-/// pass: a replica without ZooKeeper refuses for a while.
-fn create_quarantines(uncreated: &mut Vec<ClickHouse>, name: &TableName, is_first: bool) {
-    uncreated.retain(|server| match tables::create_missing_quarantine(server, name) {
-        Ok(()) => false,
-        Err(error) => {
-            if is_first && !error.is_no_answer() {
-                tables::say_not_created(server, name, &error);
-            }
-            true
-        }
-    });
+/// A server, and what is still to be created and said of its tables.
+struct Unlogged<'a> {
+    server: &'a ClickHouse,
+    /// Tables whose quarantine may be missing.
+    uncreated: Vec<&'a TableConfig>,
+    /// Tables whose guarantee was not said.
+    unlogged: Vec<&'a TableConfig>,
+    /// True once the log says whether the settings of an INSERT arrive.
+    has_answered: bool,
+    is_first: bool,
 }
 
-/// Returns the name of the target table's window.
-fn log_tables(server: &ClickHouse, config: &TableConfig) -> Result<String, ClientError> {
+impl<'a> Unlogged<'a> {
+    fn new(server: &'a ClickHouse, tables: &'a [TableConfig]) -> Self {
+        Self {
+            server,
+            uncreated: tables.iter().filter(|table| table.create).collect(),
+            unlogged: tables.iter().collect(),
+            has_answered: false,
+            is_first: true,
+        }
+    }
+
+    /// Creates and says what is possible now. True while something is left.
+    fn ask(&mut self, windows: &mut Vec<(String, String)>) -> bool {
+        if let Err(error) = self.try_ask(windows) {
+            tracing::debug!(url = self.server.url(), %error, "the delivery guarantee of the server's tables is not known yet");
+        }
+        !self.uncreated.is_empty() || !self.unlogged.is_empty()
+    }
+
+    fn try_ask(&mut self, windows: &mut Vec<(String, String)>) -> Result<(), ClientError> {
+        let Self { server, is_first, .. } = *self;
+        self.create_quarantines()?;
+        if let Some(config) = self.unlogged.first().filter(|_| !self.has_answered) {
+            log_settings(server, config)?;
+            self.has_answered = true;
+        }
+        let mut outcome = Ok(());
+        self.unlogged.retain(|config| {
+            if outcome.is_err() {
+                return true;
+            }
+            match log_tables(server, config, is_first) {
+                Ok(Some(window)) => {
+                    windows.push((server.url().to_owned(), window));
+                    false
+                }
+                // It may come later.
+                Ok(None) => true,
+                Err(error) => {
+                    outcome = Err(error);
+                    true
+                }
+            }
+        });
+        self.is_first &= outcome.is_err();
+        outcome
+    }
+
+    /// Creates the quarantine tables that are missing, and keeps those that are not there yet. A refusal may
+    /// pass: a replica without ZooKeeper refuses for a while.
+    fn create_quarantines(&mut self) -> Result<(), ClientError> {
+        let Self { server, is_first, .. } = *self;
+        let mut no_answer = None;
+        self.uncreated.retain(|config| {
+            if no_answer.is_some() {
+                return true;
+            }
+            match tables::create_missing_quarantine(server, &config.name) {
+                Ok(()) => false,
+                Err(error) if error.is_no_answer() => {
+                    no_answer = Some(error);
+                    true
+                }
+                Err(error) => {
+                    if is_first {
+                        tables::say_not_created(server, &config.name, &error);
+                    }
+                    true
+                }
+            }
+        });
+        no_answer.map_or(Ok(()), Err)
+    }
+}
+
+/// Says in the log whether the settings of an INSERT arrive.
+fn log_settings(server: &ClickHouse, config: &TableConfig) -> Result<(), ClientError> {
     match arrival::check(server, config) {
         Ok(None) => {}
         Ok(Some(altered)) => tracing::error!(url = server.url(), "{altered}"),
         Err(error) if error.is_no_answer() => return Err(error),
         Err(error) => tracing::error!(url = server.url(), %error, "the settings of an INSERT can't be sent"),
     }
+    Ok(())
+}
+
+/// Returns the name of the target table's window; `None` if the server has no such table.
+fn log_tables(server: &ClickHouse, config: &TableConfig, says_missing: bool) -> Result<Option<String>, ClientError> {
     let (name, quarantine) = (&config.name, config.name.quarantine());
     let target = Delivery::ask(server, config, name)?;
+    if target.is_none() && !says_missing {
+        return Ok(None);
+    }
     let lines = Delivery::ask(server, config, &quarantine)?;
     for (table, delivery) in [(name, &target), (&quarantine, &lines)] {
         match delivery {
@@ -177,7 +246,7 @@ fn log_tables(server: &ClickHouse, config: &TableConfig) -> Result<String, Clien
             None => tracing::warn!(url = server.url(), %table, "a table is missing; its rows wait in the spool"),
         }
     }
-    Ok(target.map(|delivery| delivery.facts.window_name).unwrap_or_default())
+    Ok(target.map(|delivery| delivery.facts.window_name))
 }
 
 fn replicas(clickhouse: &ClickHouse, name: &TableName, facts: &TableFacts) -> Result<u64, ClientError> {

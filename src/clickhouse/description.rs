@@ -14,9 +14,10 @@ use serde::{Deserialize, Serialize};
 use super::client::{ClickHouse, ClientError};
 use super::frozen::{Frozen, FrozenDefault, RowFormat};
 use super::name::TableName;
+use super::settings::ClickHouseSetting;
 use super::version::Release;
 use super::{TableConfig, settings, tables};
-use crate::schema::{self, ColumnDescription, Plan, PlanColumn, SchemaError};
+use crate::schema::{self, ColumnDescription, Plan, PlanColumn, SchemaError, SchemaVersion};
 
 /// The oldest ClickHouse that is supported.
 const VERSION_MIN: Release = Release::new(25, 8);
@@ -75,6 +76,11 @@ impl TableError {
         matches!(self, Self::Client(error) if error.may_pass())
     }
 
+    /// True if the server did not answer.
+    pub fn is_no_answer(&self) -> bool {
+        matches!(self, Self::Client(error) if error.is_no_answer())
+    }
+
     /// True if the table or its database is missing.
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Client(ClientError::Refused { code: Some(code), .. }) if MISSING.contains(code))
@@ -90,20 +96,49 @@ impl TableError {
     }
 }
 
-impl TableDescription {
-    /// Creates the missing tables, asks for the description, and checks that its columns are
-    /// supported.
+/// What a server says of itself, which the descriptions of all of its tables have in common.
+#[derive(Debug, Clone)]
+pub struct ServerDescription {
+    version: String,
+    timezone: String,
+    /// The fixed settings that the server knows.
+    settings: BTreeMap<String, String>,
+}
+
+impl ServerDescription {
+    /// Asks a server. `operators` are the settings of `--clickhouse-setting`, which the server must know.
     ///
     /// # Errors
     ///
     /// See [`TableError`].
-    pub fn discover(clickhouse: &ClickHouse, config: &TableConfig) -> Result<Self, TableError> {
-        supported_version(clickhouse)?;
+    pub fn ask(clickhouse: &ClickHouse, operators: &[ClickHouseSetting]) -> Result<Self, TableError> {
+        let version = supported_version(clickhouse)?;
+        let timezone = timezone(clickhouse)?;
+        Ok(Self { settings: insert_settings(clickhouse, operators)?, version, timezone })
+    }
+
+    /// The version of ClickHouse.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+}
+
+impl TableDescription {
+    /// Creates the missing tables, asks for the description, and checks that events can be encoded for it.
+    ///
+    /// # Errors
+    ///
+    /// See [`TableError`].
+    pub fn discover(
+        clickhouse: &ClickHouse,
+        server: &ServerDescription,
+        config: &TableConfig,
+    ) -> Result<Self, TableError> {
         if config.create {
             tables::create_missing(clickhouse, &config.name)?;
         }
-        let described = Self::ask(clickhouse, config)?;
-        described.plan(config).map_err(TableError::Schema)?;
+        let described = Self::ask_of(clickhouse, server, &config.name)?;
+        described.first_version(config).map_err(TableError::Schema)?;
         Ok(described)
     }
 
@@ -113,10 +148,48 @@ impl TableDescription {
     ///
     /// See [`TableError`].
     pub fn ask(clickhouse: &ClickHouse, config: &TableConfig) -> Result<Self, TableError> {
-        let version = supported_version(clickhouse)?;
-        let timezone = timezone(clickhouse)?;
-        let columns = describe_table(clickhouse, &config.name)?;
-        Ok(Self { settings: insert_settings(clickhouse, config)?, version, timezone, columns })
+        let server = ServerDescription::ask(clickhouse, &config.insert_settings)?;
+        Self::ask_of(clickhouse, &server, &config.name)
+    }
+
+    /// Asks a server that has described itself for one of its tables.
+    ///
+    /// # Errors
+    ///
+    /// See [`TableError`].
+    pub fn ask_of(
+        clickhouse: &ClickHouse,
+        ServerDescription { version, timezone, settings }: &ServerDescription,
+        name: &TableName,
+    ) -> Result<Self, TableError> {
+        Ok(Self {
+            columns: describe_table(clickhouse, name)?,
+            version: version.clone(),
+            timezone: timezone.clone(),
+            settings: settings.clone(),
+        })
+    }
+
+    /// The schema of a table that begins to take events.
+    ///
+    /// # Errors
+    ///
+    /// If a column is not supported, or there is none of the name of `--dedup-field`.
+    pub fn first_version(&self, config: &TableConfig) -> Result<SchemaVersion, SchemaError> {
+        let version = self.version(config)?;
+        config.dedup_field.as_ref().map_or(Ok(()), |field| version.plan.require_field(field))?;
+        Ok(version)
+    }
+
+    /// The schema that events are encoded by.
+    ///
+    /// # Errors
+    ///
+    /// If a column is not supported.
+    pub fn version(&self, config: &TableConfig) -> Result<SchemaVersion, SchemaError> {
+        let plan = self.plan(config)?;
+        let frozen = self.freeze(&plan, config).to_bytes();
+        Ok(SchemaVersion::new(plan, frozen))
     }
 
     /// Compiles the plan by which rows are encoded.
@@ -268,9 +341,12 @@ fn check_version(version: &str) -> Result<(), TableError> {
 }
 
 /// The fixed settings that this ClickHouse knows. It must also know the operator's settings.
-fn insert_settings(clickhouse: &ClickHouse, config: &TableConfig) -> Result<BTreeMap<String, String>, TableError> {
+fn insert_settings(
+    clickhouse: &ClickHouse,
+    operators: &[ClickHouseSetting],
+) -> Result<BTreeMap<String, String>, TableError> {
     let known = known_settings(clickhouse)?;
-    if let Some(setting) = config.insert_settings.iter().find(|setting| !known.contains(&setting.name)) {
+    if let Some(setting) = operators.iter().find(|setting| !known.contains(&setting.name)) {
         return Err(TableError::Unsupported(format!(
             "--clickhouse-setting {}: this ClickHouse has no such setting",
             setting.name

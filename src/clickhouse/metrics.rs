@@ -167,6 +167,11 @@ impl InsertMetrics {
         }
     }
 
+    /// Why the table with this label can't be followed or filled; `None` if it can.
+    pub fn problem(&self, label: &str) -> Option<String> {
+        lock(&self.problems).get(label).cloned()
+    }
+
     /// Why tables can't be followed or filled, by label.
     pub fn problems(&self) -> BTreeMap<String, String> {
         lock(&self.problems).clone()

@@ -9,7 +9,7 @@
 //! | `description`, `frozen` | a table's columns as they are; what of them is fixed with a segment |
 //! | `settings`, `arrival` | what is sent with every INSERT, and whether it arrives |
 //! | `version` | releases, and which tokens they recognise |
-//! | `watcher`, `look` | follows the columns of a table while the server runs |
+//! | `watcher`, `watched` | follows the columns of the tables while the server runs |
 //! | `facts` | engine, deduplication window, TTL and policies of a table |
 //! | `guarantee`, `horizon`, `delivery` | what a table promises, for how long, and who says it |
 //! | `metrics` | what INSERTs came to |
@@ -33,6 +33,7 @@ pub mod settings;
 pub mod tables;
 pub mod trust;
 pub mod version;
+mod watched;
 pub mod watcher;
 
 use std::num::NonZeroUsize;
@@ -60,4 +61,6 @@ pub struct TableConfig {
     pub batch_age: Duration,
     /// Which addresses the clients have that its rows may come from.
     pub addresses: Addresses,
+    /// `--dedup-field`: a column that the table must have.
+    pub dedup_field: Option<String>,
 }

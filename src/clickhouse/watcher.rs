@@ -1,204 +1,136 @@
-//! The watcher, which detects changes of the table and publishes the new schema.
+//! The watcher, which detects changes of the tables and publishes their new schemas.
 //!
-//! It asks for the description of the table
+//! It asks for the description of a table
 //!
 //! - regularly, because an added column causes no error;
 //! - at once when a failed INSERT may be due to changed columns;
-//! - every few seconds while ClickHouse is away, because the table may be different afterwards.
+//! - every few seconds while ClickHouse is away or the table is missing, because it may be different
+//!   afterwards.
 //!
-//! Segments that were opened before a change keep their columns (invariant 3): they are inserted
-//! with them, or held.
+//! One table that is missing or can't be filled delays none of the others. Segments that were opened
+//! before a change keep their columns (invariant 3): they are inserted with them, or held.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::TableConfig;
-use super::description::TableDescription;
+use super::description::{self, ServerDescription, TableError};
 use super::metrics::InsertMetrics;
 use super::refresh::RefreshSignal;
 use super::servers::Servers;
-use crate::handoff::Published;
+use super::settings::ClickHouseSetting;
+use super::watched::Watched;
+pub use super::watched::WatchedTable;
 use crate::limits;
-use crate::schema::{Differences, SchemaVersion};
 
-/// Pause between two log messages about the same problem of the table.
-const LOG_PAUSE: Duration = Duration::from_secs(60);
-
-/// Follows the changes of one table.
+/// Follows the changes of all tables.
 pub struct Watcher {
-    /// The configuration of the table.
-    pub config: TableConfig,
-    /// Its label.
-    pub label: String,
-    /// The servers to ask.
-    pub servers: Arc<Servers>,
-    /// Wakes the watcher early.
-    pub refresh: Arc<RefreshSignal>,
-    /// Receives new versions of the schema.
-    pub schema: Arc<Published<Option<SchemaVersion>>>,
-    /// The file that keeps the description for the next start.
-    pub path: PathBuf,
-    /// Receives the reason why new events can't be encoded for the changed table.
-    pub metrics: Arc<InsertMetrics>,
-    /// The description that events are encoded for now.
-    pub known: TableDescription,
+    servers: Arc<Servers>,
+    refresh: Arc<RefreshSignal>,
+    /// `--clickhouse-setting`.
+    settings: Vec<ClickHouseSetting>,
+    tables: Vec<Watched>,
 }
-
-/// Time of the last log message about a problem of the table.
-type LastLogged = Option<Instant>;
 
 impl Watcher {
-    /// Runs until the process ends. Asks once immediately, because the start may have loaded the
-    /// columns from the file.
+    /// A watcher of these tables, which `refresh` wakes early, and which puts into `metrics` why a table can't
+    /// be followed.
+    pub fn new(
+        servers: Arc<Servers>,
+        refresh: Arc<RefreshSignal>,
+        metrics: &Arc<InsertMetrics>,
+        settings: Vec<ClickHouseSetting>,
+        tables: Vec<WatchedTable>,
+    ) -> Self {
+        let is_alone = tables.len() == 1;
+        let watched = |table| Watched::new(table, is_alone, metrics.clone());
+        Self { servers, refresh, settings, tables: tables.into_iter().map(watched).collect() }
+    }
+
+    /// Runs until the process ends. Asks for all tables immediately, because the start may have loaded
+    /// their columns from files.
     pub fn run(mut self) {
-        let mut logged = None;
         loop {
-            let answered = self.ask(&mut logged);
+            self.ask();
             thread::sleep(Duration::from_millis(limits::SCHEMA_REFRESH_PAUSE_MS));
-            if answered {
-                self.wait();
-            } else {
-                self.refresh.wait(Duration::from_secs(limits::SCHEMA_REFRESH_AWAY_SECONDS));
+            if self.wait() {
+                let now = Instant::now();
+                self.tables.iter_mut().for_each(|table| table.due = now);
             }
         }
     }
 
-    /// Waits until the table has to be described again: on a request, after a while, or when the server
-    /// has another time zone, if a column depends on it. Such a change makes no error, and the times of
-    /// events would be hours off.
-    fn wait(&self) {
-        if !self.known.depends_on_timezone() {
-            self.refresh.wait(Duration::from_secs(limits::SCHEMA_REFRESH_SECONDS));
-            return;
-        }
-        for _ in 0..limits::SCHEMA_REFRESH_SECONDS / limits::TIMEZONE_CHECK_SECONDS {
-            if self.refresh.wait(Duration::from_secs(limits::TIMEZONE_CHECK_SECONDS)) || !self.has_known_timezone() {
-                return;
+    /// Waits until a table is due. True if all tables have to be described again: on a request, or when the
+    /// server has another time zone, if a column depends on it. Such a change makes no error, and the times
+    /// of events would be hours off.
+    fn wait(&self) -> bool {
+        let Some(due) = self.tables.iter().map(|table| table.due).min() else {
+            return self.refresh.wait(Duration::from_secs(limits::SCHEMA_REFRESH_SECONDS));
+        };
+        let known = self.tables.iter().filter_map(|table| table.table.known.as_ref());
+        let timezone = known.filter(|known| known.depends_on_timezone()).map(|known| known.timezone.as_str()).next();
+        loop {
+            let left = due.saturating_duration_since(Instant::now());
+            let Some(timezone) = timezone else { return self.refresh.wait(left) };
+            if self.refresh.wait(left.min(Duration::from_secs(limits::TIMEZONE_CHECK_SECONDS))) {
+                return true;
+            }
+            if Instant::now() >= due {
+                return false;
+            }
+            if self.timezone().as_deref() != Some(timezone) {
+                return true;
             }
         }
     }
 
-    /// Asks the server of the INSERTs for its time zone. False if that has changed, or without an answer.
-    fn has_known_timezone(&self) -> bool {
-        let server = self.servers.in_turn().next().and_then(|index| self.servers.get(index));
-        let timezone = server.and_then(|server| super::description::timezone(server).ok());
-        timezone.as_ref() == Some(&self.known.timezone)
+    /// The time zone of the server of the INSERTs; `None` without an answer.
+    fn timezone(&self) -> Option<String> {
+        let server = self.servers.in_turn().next().and_then(|index| self.servers.get(index))?;
+        description::timezone(server).ok()
     }
 
-    /// Asks the servers in the order of the INSERTs until one describes the table. False if none does.
-    fn ask(&mut self, logged: &mut LastLogged) -> bool {
-        let mut refused = None;
+    /// Asks the servers in the order of the INSERTs until one describes each table that is due.
+    fn ask(&mut self) {
+        let now = Instant::now();
+        let mut due: Vec<&mut Watched> = self.tables.iter_mut().filter(|table| table.due <= now).collect();
+        let mut refusals: BTreeMap<String, (String, TableError)> = BTreeMap::new();
         for index in self.servers.in_turn() {
-            let Some(server) = self.servers.get(index) else { continue };
-            match TableDescription::ask(server, &self.config) {
-                Ok(found) => {
-                    self.compare(found, logged);
-                    return true;
+            let Some(server) = self.servers.get(index).filter(|_| !due.is_empty()) else { continue };
+            let mut refuse = |label: &str, error: TableError| {
+                if error.may_pass() {
+                    tracing::debug!(url = server.url(), table = label, %error, "the server did not describe the table");
+                } else {
+                    refusals.insert(label.to_owned(), (server.url().to_owned(), error));
                 }
-                Err(error) if error.may_pass() => {
-                    tracing::debug!(url = server.url(), %error, "the server did not describe the table");
+            };
+            let described = match ServerDescription::ask(server, &self.settings) {
+                Ok(described) => described,
+                Err(error) => {
+                    due.iter().for_each(|table| refuse(&table.table.label, error.clone()));
+                    continue;
                 }
-                Err(error) => refused = Some(format!("{}: {error}", server.url())),
+            };
+            let mut is_gone = false;
+            due.retain_mut(|table| {
+                let asked = if is_gone { return true } else { table.ask(server, &described) };
+                match asked {
+                    Ok(found) => table.found(found),
+                    Err(error) => {
+                        is_gone = error.is_no_answer();
+                        refuse(&table.table.label, error);
+                        return true;
+                    }
+                }
+                false
+            });
+        }
+        for table in due {
+            match refusals.get(&table.table.label) {
+                Some((url, error)) => table.refused(url, error),
+                None => table.ask_again_soon(),
             }
         }
-        if let Some(reason) = refused {
-            self.warn(format!("the table can't be described: {reason}"), logged);
-        }
-        false
-    }
-
-    fn compare(&mut self, found: TableDescription, logged: &mut LastLogged) {
-        if found == self.known {
-            return self.clear_problem(logged);
-        }
-        let plan = match found.plan(&self.config) {
-            Ok(plan) => plan,
-            Err(error) => {
-                return self.warn(format!("the table has changed and can't be followed: {error}"), logged);
-            }
-        };
-        let frozen = found.freeze(&plan, &self.config).to_bytes();
-        let version = self.schema.publish(Some(SchemaVersion::new(plan, frozen)));
-        let changed = changes(&self.known, &found);
-        tracing::info!(version, changed, "the table has changed; new events are encoded for its new columns");
-        if let Err(error) = found.save(&self.path) {
-            tracing::warn!(
-                %error, path = %self.path.display(),
-                "the columns can't be saved for a start without ClickHouse"
-            );
-        }
-        self.known = found;
-        self.clear_problem(logged);
-    }
-
-    fn clear_problem(&self, logged: &mut LastLogged) {
-        *logged = None;
-        self.metrics.set_problem(&self.label, None);
-    }
-
-    fn warn(&self, what: String, logged: &mut LastLogged) {
-        let reason = format!("{what}; new events are still encoded for the columns that the table had");
-        let is_new = self.metrics.problems().get(&self.label) != Some(&reason);
-        if is_new || logged.is_none_or(|logged| logged.elapsed() >= LOG_PAUSE) {
-            tracing::warn!(reason, "the table needs operator action");
-            *logged = Some(Instant::now());
-        }
-        self.metrics.set_problem(&self.label, Some(reason));
-    }
-}
-
-/// Describes the differences between two descriptions, for the log.
-fn changes(before: &TableDescription, now: &TableDescription) -> String {
-    let columns = Differences::between(&before.columns, &now.columns);
-    let mut changes = Vec::new();
-    if !columns.is_empty() {
-        changes.push(format!("columns: {columns}"));
-    } else if before.columns != now.columns {
-        changes.push("the order of the columns".to_owned());
-    }
-    if before.timezone != now.timezone {
-        changes.push(format!("time zone: from {} to {}", before.timezone, now.timezone));
-    }
-    if before.version != now.version {
-        changes.push(format!("ClickHouse: from {} to {}", before.version, now.version));
-    }
-    if before.settings != now.settings {
-        changes.push("the settings that ClickHouse knows".to_owned());
-    }
-    changes.join("; ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::schema::ColumnDescription;
-
-    #[test]
-    fn the_log_names_the_differences() {
-        let column = |name: &str| ColumnDescription {
-            name: name.to_owned(),
-            type_name: "String".to_owned(),
-            default_kind: String::new(),
-            default_expression: String::new(),
-        };
-        let before = TableDescription {
-            version: "25.3".into(),
-            timezone: "UTC".into(),
-            columns: vec![column("a"), column("b")],
-            settings: Default::default(),
-        };
-        let now = TableDescription { columns: vec![column("a"), column("c")], ..before.clone() };
-        assert_eq!(changes(&before, &now), "columns: added `c` String; dropped `b` String");
-        let now = TableDescription { columns: vec![column("b"), column("a")], ..before.clone() };
-        assert_eq!(changes(&before, &now), "the order of the columns");
-        let settings = [("async_insert".to_owned(), "0".to_owned())].into();
-        let now =
-            TableDescription { version: "26.7".into(), timezone: "Asia/Tokyo".into(), settings, ..before.clone() };
-        assert_eq!(
-            changes(&before, &now),
-            "time zone: from UTC to Asia/Tokyo; ClickHouse: from 25.3 to 26.7; the settings that ClickHouse knows"
-        );
     }
 }

@@ -5,13 +5,13 @@
 //! therefore has one definition, one default and one error message, wherever its value comes from.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::{ConfigError, Settings, file};
+use super::{ConfigError, Section, Settings, file};
 use crate::batch::SegmentNumber;
 
 /// Takes analytics events over HTTP and inserts every one into ClickHouse exactly once.
@@ -224,9 +224,29 @@ fn parse_from(mut arguments: Vec<OsString>) -> Result<Cli, ConfigError> {
         settings.only = only.map(|labels| labels.cloned().collect()).unwrap_or_default();
         settings.sections = sections;
         settings.validate()?;
-        settings.effective = effective(command, given);
+        settings.effective = effective(command, given, &settings.sections);
     }
     Ok(cli)
+}
+
+/// The `[table.NAME]` sections that a file has now.
+///
+/// # Errors
+///
+/// If the file can't be read, or a section is wrong.
+pub fn sections_of(path: &Path) -> Result<Vec<Section>, ConfigError> {
+    Ok(file::read(path)?.sections)
+}
+
+/// The same, checked for a start with these settings.
+///
+/// # Errors
+///
+/// If a start with the sections would not work.
+pub fn sections_again(path: &Path, settings: &Settings) -> Result<Vec<Section>, ConfigError> {
+    let sections = sections_of(path)?;
+    Settings { sections: sections.clone(), ..settings.clone() }.validate()?;
+    Ok(sections)
 }
 
 /// The innermost subcommand and its matches.
@@ -239,15 +259,16 @@ fn innermost<'a>(mut command: &'a ClapCommand, mut matches: &'a ArgMatches) -> (
     (command, matches)
 }
 
-/// Every setting that has a value, as `key=value`.
-fn effective(command: &ClapCommand, given: &ArgMatches) -> Vec<String> {
+/// Every setting that has a value, as `key=value`; with sections, these in place of `table`.
+fn effective(command: &ClapCommand, given: &ArgMatches, sections: &[Section]) -> Vec<String> {
     let mut settings = Vec::new();
     for argument in command.get_arguments() {
-        let Some(key) = argument.get_long() else { continue };
+        let Some(key) = argument.get_long().filter(|key| *key != "table" || sections.is_empty()) else { continue };
         let Ok(Some(values)) = given.try_get_raw(argument.get_id().as_str()) else { continue };
         let values: Vec<String> = values.map(|value| value.to_string_lossy().into_owned()).collect();
         settings.push(format!("{key}={}", values.join(",")));
     }
+    settings.extend(sections.iter().map(Section::written));
     settings
 }
 

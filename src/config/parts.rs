@@ -204,7 +204,8 @@ impl Settings {
     /// If the file can't be read, or a line is wrong; the sentence repeats nothing of the file.
     pub fn write_keys(&self, former: Option<&Keys>) -> Result<Keys, ConfigError> {
         let Some(path) = &self.write_key_file else {
-            return Ok(Keys::open(self.rate_limit));
+            // Everyone's rate is that of each table.
+            return Ok(Keys::open(None));
         };
         let wrong = |error: &dyn Display| ConfigError(format!("--write-key-file {}: {error}", path.display()));
         let text = read_bounded(path, limits::WRITE_KEY_FILE_BYTES_MAX).map_err(|error| wrong(&error))?;

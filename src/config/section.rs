@@ -16,6 +16,8 @@ pub struct Section {
     pub name: String,
     /// The keys that the section sets.
     pub keys: SectionKeys,
+    /// The same as they are written.
+    values: toml::Table,
 }
 
 /// The keys of a section. A key that is not set has the value of the flag, variable or top-level key of
@@ -49,6 +51,12 @@ pub struct SectionKeys {
 }
 
 impl Section {
+    /// The section on one line.
+    pub(super) fn written(&self) -> String {
+        let keys: Vec<String> = self.values.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        format!("{}={{{}}}", self.title(), keys.join(","))
+    }
+
     /// Reads the keys of a section.
     ///
     /// # Errors
@@ -74,7 +82,8 @@ impl Section {
         // The keys of a section are no flags.
         let invalid = |error: clap::Error| wrong(cli::one_sentence(&error).replace("'--", "'"));
         let matches = known.try_get_matches_from(arguments).map_err(invalid)?;
-        Ok(Self { name: name.to_owned(), keys: SectionKeys::from_arg_matches(&matches).map_err(invalid)? })
+        let set = SectionKeys::from_arg_matches(&matches).map_err(invalid)?;
+        Ok(Self { name: name.to_owned(), keys: set, values: keys.clone() })
     }
 
     /// The table; without a database in its name it is in `database`.

@@ -50,7 +50,8 @@ pub struct TableSettings {
     pub dedup_field: Option<String>,
     /// `insert-format`.
     pub insert_format: InsertFormat,
-    /// `rate-limit`: the section's, else `--rate-limit`.
+    /// `rate-limit`, of all events of the table: the section's, else `--rate-limit`. With a
+    /// `--write-key-file` that is the rate of each key's name instead, and the table has only its own.
     pub rate_limit: Option<Rate>,
     /// `spool-bytes-max`: what the table may take of the spool's `--spool-bytes-max`; by default half of it,
     /// and with only one table all of it.
@@ -81,6 +82,7 @@ impl Settings {
             writers: self.writers,
             batch_age: table.batch_age,
             addresses: self.addresses(),
+            dedup_field: table.dedup_field.clone(),
         }
     }
 
@@ -131,7 +133,9 @@ impl Settings {
             batch_age: *keys.and_then(|keys| keys.batch_age).unwrap_or(self.batch_age),
             dedup_field: keys.and_then(|keys| keys.dedup_field.clone()).or_else(|| self.dedup_field.clone()),
             insert_format: keys.and_then(|keys| keys.insert_format).unwrap_or(self.insert_format),
-            rate_limit: keys.and_then(|keys| keys.rate_limit).or(self.rate_limit),
+            rate_limit: keys
+                .and_then(|keys| keys.rate_limit)
+                .or_else(|| self.rate_limit.filter(|_| self.write_key_file.is_none())),
             spool_bytes_max: keys.and_then(|keys| keys.spool_bytes_max).map_or(share, |size| size.0),
         }
     }

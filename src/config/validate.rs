@@ -59,7 +59,7 @@ impl Settings {
         )?;
         for (flag, is_set) in [
             ("write-key-file", self.write_key_file.is_some()),
-            ("rate-limit", self.rate_limit.is_some()),
+            ("rate-limit", self.rate_limit.is_some() || self.tables().iter().any(|table| table.rate_limit.is_some())),
             ("rate-limit-per-address", self.rate_limit_per_address.is_some()),
             ("connections-per-address-max", self.connections_per_address_max.is_some()),
             ("requests-per-connection-max", self.requests_per_connection_max.is_some()),

@@ -1,6 +1,6 @@
 //! The start of the server in order, and the stop in the opposite order.
 //!
-//! Start: lock and recover the spool → the table's columns → inserters → committer → workers →
+//! Start: lock and recover the spool → the tables' columns → inserters → committer → workers →
 //! watcher. Every thread runs before the threads that send to it.
 //!
 //! Stop: the workers stop accepting and answer the requests in progress → the committer stores the
@@ -11,7 +11,8 @@
 //! |---|---|
 //! | `signals` | SIGTERM, SIGINT and SIGHUP |
 //! | `reload` | what SIGHUP reads again |
-//! | `discover` | the table's columns, from ClickHouse or from the last run |
+//! | `discover` | the tables' columns, from ClickHouse or from the last run |
+//! | `targets` | the tables as the start deals with them |
 //! | `engine` | the HTTP loop of `--engine` |
 //! | `pipeline` | the committer, the keeper and the inserters |
 //! | `threads` | starting threads, and the error of a start |
@@ -29,6 +30,7 @@ mod pinning;
 mod pipeline;
 mod reload;
 mod signals;
+mod targets;
 mod threads;
 
 use std::net::TcpListener;
@@ -38,35 +40,29 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::admin::{Access, Admin, AdminTable, Series};
+use crate::admin::{Access, Admin, Series};
+use crate::api::Api;
 use crate::api::keys::Keys;
-use crate::api::{Api, ApiTable};
-use crate::batch::TableIndex;
 use crate::clickhouse::delivery;
-use crate::clickhouse::description::TableDescription;
 use crate::clickhouse::embedded::{Embedded, EmbeddedOptions};
-use crate::clickhouse::frozen::Frozen;
 use crate::clickhouse::metrics::InsertMetrics;
-use crate::clickhouse::settings::InsertFormat;
 use crate::clickhouse::watcher::Watcher;
-use crate::config::{Settings, TableSettings};
+use crate::config::Settings;
 use crate::handoff::{Handoff, Lifecycle, Published};
-use crate::insert::native;
+use crate::intake::Shared;
 use crate::intake::addresses::ConnectionsPerAddress;
 use crate::intake::budget::ByteBudget;
 use crate::intake::health::Health;
 use crate::intake::metrics::WorkerMetrics;
 use crate::intake::quotas::Quotas;
-use crate::intake::replay::{ReplayTable, Replayer};
-use crate::intake::{Schemas, Shared};
-use crate::ndjson::RowEncoder;
+use crate::intake::replay::Replayer;
 use crate::net::tls::TlsConfig;
 use crate::net::{self, ListenAddress};
-use crate::schema::SchemaVersion;
 use crate::spool::{self, Recovered, Spool};
 use engine::Serving;
 use pipeline::Pipeline;
 use reload::Reload;
+use targets::{Target, Targets};
 use threads::{os, spawn};
 
 pub use threads::ServerError;
@@ -88,11 +84,9 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), settings = settings.effective.join(" "), "starting");
     spool::require_file_bytes(settings.segment_bytes_max())?;
     let tables = settings.tables();
-    let [target] = tables.as_slice() else {
-        return Err(ServerError("several tables can't be served yet".to_owned()));
-    };
     let (spool, recovered) = Spool::open(settings.spool(&tables))?;
-    let metrics: Vec<Arc<WorkerMetrics>> = (0..settings.worker_count()).map(|_| Arc::default()).collect();
+    let new_metrics = || Arc::new(WorkerMetrics::of_tables(tables.len()));
+    let metrics: Vec<Arc<WorkerMetrics>> = (0..settings.worker_count()).map(|_| new_metrics()).collect();
     probe_addresses(&settings.listen)?;
     let connections_max = files::connections_max(settings)?;
     let settings = &Settings { connections_max, ..settings.clone() };
@@ -100,12 +94,13 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     let admin = start_admin(settings, &lifecycle, &spool, &metrics, &budget, &keys)?;
     // Before any thread is pinned: the child inherits the CPU affinity of the thread that starts it.
     let embedded = settings.embedded.as_deref().map(|path| start_embedded(path, settings)).transpose()?;
-    let Some(table) = discover::known_table(&admin.clickhouse, &settings.table_config(target), &spool, &lifecycle)?
-    else {
+    let targets = Target::all(settings, &spool);
+    let Some(known) = discover::known_tables(&admin.clickhouse, &targets, &lifecycle)? else {
         tracing::info!("stopped while waiting for ClickHouse");
         return Ok(ExitCode::SUCCESS);
     };
-    let server = Server::start((settings, target), lifecycle, (spool, recovered), admin, &metrics, table, tls)?;
+    let targets = Targets::new(targets, known, &admin.inserts)?;
+    let server = Server::start(settings, lifecycle, (spool, recovered), admin, &metrics, targets, tls)?;
     tracing::info!(listen = ?settings.listen, admin = %settings.admin_listen, workers = metrics.len(), "serving");
     server.wait_for_stop();
     server.stop();
@@ -125,30 +120,31 @@ struct Server {
 
 impl Server {
     fn start(
-        (settings, target): (&Settings, &TableSettings),
+        settings: &Settings,
         lifecycle: Arc<Lifecycle>,
         (spool, recovered): (Spool, Recovered),
         admin: Arc<Admin>,
         metrics: &[Arc<WorkerMetrics>],
-        table: TableDescription,
+        targets: Targets,
         tls: Option<Arc<Published<TlsConfig>>>,
     ) -> Result<Self, ServerError> {
-        let first = first_version(settings, target, &table)?;
-        let (plan, frozen) = (first.plan.clone(), first.frozen.clone());
-        let schemas = Arc::new(Schemas::new([Some(first)]));
-        admin.health.look_at(schemas.clone());
-        let (engine, mailboxes) = engine::prepare(settings, metrics.len(), schemas.values().len())?;
-        delivery::log_at_start(admin.clickhouse.clone(), settings.table_config(target))
-            .map_err(os("a thread can't be started"))?;
+        let configs = targets.configs();
+        if configs.len() > 1 {
+            return Err(ServerError("several tables can't be served yet".to_owned()));
+        }
+        let (engine, mailboxes) = engine::prepare(settings, metrics.len(), configs.len())?;
         let handoff = Arc::new(Handoff::new(mailboxes, lifecycle.clone()));
-        let (path, node) = (spool.schema_path(), spool.node_id().to_owned());
-        let pipeline =
-            Pipeline::start(settings, &settings.table_config(target), spool, recovered, frozen, &handoff, &admin)?;
+        let node = spool.node_id().to_owned();
+        let pipeline = Pipeline::start(settings, &configs, spool, recovered, targets.first_frozen(), &handoff, &admin)?;
+        delivery::log_at_start(admin.clickhouse.clone(), configs).map_err(os("a thread can't be started"))?;
+        admin.health.look_at(targets.schemas.clone());
+        let rates = targets.all.iter().map(|target| target.settings.rate_limit);
+        let quotas = Quotas::new(admin.keys.newest().owners().clone(), settings.rate_limit_per_address);
         let shared = Arc::new(Shared {
             handoff: handoff.clone(),
             health: admin.health.clone(),
-            schemas: schemas.clone(),
-            quotas: Quotas::new(admin.keys.newest().owners().clone(), settings.rate_limit_per_address),
+            schemas: targets.schemas.clone(),
+            quotas: quotas.with_tables(rates),
             keys: admin.keys.clone(),
             cors: settings.cors(),
             connections_per_address: settings
@@ -162,31 +158,19 @@ impl Server {
             proxy_protocol: settings.proxy_protocol,
             tls,
         });
-        let address_form = settings.address_form()?;
-        let encoder = || {
-            let encoder = RowEncoder::new(plan.clone(), settings.encode_limits());
-            let encoder = encoder.with_invalid_text(settings.invalid_text).writing_addresses(address_form.clone());
-            encoder.identifying(target.dedup_field.as_deref())
-        };
-        let name = &target.label;
-        let api = || Api::new(vec![ApiTable { name: name.clone(), paths: target.paths.clone(), encoder: encoder() }]);
+        let addresses = settings.address_form()?;
+        let api = || Api::new(targets.for_api(settings, &addresses));
         let engine = engine.start(api, &shared, metrics, settings.pin)?;
         // Its only other writer would be a second start.
-        let _ =
-            admin.replayer.set(Replayer::new(shared, node, [ReplayTable { name: name.clone(), encoder: encoder() }]));
-        if let Some(schema) = schemas.get(TableIndex::default()) {
-            let watcher = Watcher {
-                config: settings.table_config(target),
-                label: target.label.clone(),
-                servers: pipeline.inserts.servers(),
-                refresh: pipeline.inserts.refresh.clone(),
-                schema: schema.clone(),
-                path,
-                metrics: admin.inserts.clone(),
-                known: table,
-            };
-            spawn("watcher".into(), move || watcher.run())?;
-        }
+        let _ = admin.replayer.set(Replayer::new(shared, node, targets.for_replay(settings, &addresses)));
+        let watcher = Watcher::new(
+            pipeline.inserts.servers(),
+            pipeline.inserts.refresh.clone(),
+            &admin.inserts,
+            settings.clickhouse_setting.clone(),
+            targets.watched(),
+        );
+        spawn("watcher".into(), move || watcher.run())?;
         lifecycle.serve();
         Ok(Self { lifecycle, handoff, engine, pipeline })
     }
@@ -246,7 +230,7 @@ fn start_admin(
         spool: spool.metrics(),
         inserts: Arc::new(InsertMetrics::new(settings.tables().into_iter().map(|table| (table.name, table.label)))),
         clickhouse: settings.clickhouse()?,
-        tables: settings.tables().into_iter().map(admin_table).collect(),
+        tables: settings.tables().into_iter().map(Target::admin_table).collect(),
         requeue: OnceLock::new(),
         replayer: OnceLock::new(),
         series: Series::default(),
@@ -260,40 +244,6 @@ fn start_admin(
         }
     })?;
     Ok(admin)
-}
-
-fn admin_table(TableSettings { name, label, paths, .. }: TableSettings) -> AdminTable {
-    AdminTable { name, label, is_default: paths.iter().any(|path| path == "/api/events") }
-}
-
-/// The first version of the schema.
-fn first_version(
-    settings: &Settings,
-    target: &TableSettings,
-    table: &TableDescription,
-) -> Result<SchemaVersion, ServerError> {
-    let plan = table.plan(&settings.table_config(target))?;
-    if let Some(field) = &target.dedup_field {
-        plan.require_field(field)?;
-    }
-    for column in plan.unfillable() {
-        tracing::warn!(
-            column,
-            "no client can fill this column, which holds states of an aggregate function; it gets its default"
-        );
-    }
-    let frozen = table.freeze(&plan, &settings.table_config(target));
-    warn_of_format(&frozen, target.insert_format);
-    Ok(SchemaVersion::new(plan, frozen.to_bytes()))
-}
-
-fn warn_of_format(frozen: &Frozen, format: InsertFormat) {
-    if format != InsertFormat::Native {
-        return;
-    }
-    if let Some(reason) = native::why_not(frozen) {
-        tracing::warn!(reason, "--insert-format native is not used for this table, and its rows are sent as RowBinary");
-    }
 }
 
 fn start_embedded(path: &Path, settings: &Settings) -> Result<Embedded, ServerError> {

@@ -29,7 +29,7 @@ impl Pipeline {
     /// Starts the inserters, with the segments of previous runs, and then the committer and its keeper.
     pub(super) fn start(
         settings: &Settings,
-        table: &TableConfig,
+        tables: &[TableConfig],
         spool: Spool,
         recovered: Recovered,
         frozen: Arc<[u8]>,
@@ -50,6 +50,8 @@ impl Pipeline {
             handoff: handoff.clone(),
         };
         let servers = Arc::new(Servers::new(admin.clickhouse.clone(), settings.clickhouse_setting.clone()));
+        // The inserters have one table's format.
+        let table = tables.first().ok_or_else(|| ServerError("there is no table".to_owned()))?;
         let inserts = Arc::new(Inserts::new(table, *settings.insert_timeout, servers, ends));
         let requeued = inserts.clone();
         let _ = admin.requeue.set(Box::new(move |segment, orders| requeued.requeue(segment, orders)));

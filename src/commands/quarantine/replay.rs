@@ -102,8 +102,13 @@ fn replay_table(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let settings = &arguments.settings;
     let server = RunningServer::new(settings, REQUEST_TIMEOUT)?;
-    let path = format!("{PATH}?table={}", table.label);
-    let target = if arguments.dry_run { format!("{path}&dry_run=1") } else { path.clone() };
+    let has_several = settings.tables().len() > 1;
+    let path = if has_several { format!("{PATH}?table={}", table.label) } else { PATH.to_owned() };
+    let target = match (arguments.dry_run, has_several) {
+        (false, _) => path.clone(),
+        (true, false) => format!("{path}?dry_run=1"),
+        (true, true) => format!("{path}&dry_run=1"),
+    };
     let node = Node::ask(&server, &path)?;
     let name = table.name.to_string();
     if node.table != name {
