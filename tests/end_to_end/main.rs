@@ -54,6 +54,7 @@ mod replicated;
 mod schema_change;
 mod silence;
 mod stops;
+mod tables;
 mod tls;
 mod types;
 mod values;
