@@ -12,7 +12,7 @@ use crate::spool::{OtherTable, SpoolMetrics};
 /// Where [`live`] is.
 pub(super) const LIVE_PATH: &str = "/livez";
 
-/// Held segments, and tables with faults, that `/readyz` names.
+/// Tables and held segments that `/readyz` names, of each kind of warning.
 const WARNINGS_MAX: usize = 10;
 
 /// `/livez`: 200 while the heartbeats of the workers and the committer are fresh. ClickHouse is not
@@ -68,6 +68,26 @@ impl Warning {
     }
 }
 
+/// A warning that names the first of many, and how many `more` there are.
+fn first_of(about: &'static str, mut texts: Vec<String>, more: &str) -> Warning {
+    let (count, unnamed) = (texts.len() as u64, texts.len().saturating_sub(WARNINGS_MAX));
+    texts.truncate(WARNINGS_MAX);
+    texts.extend((unnamed > 0).then(|| format!("{unnamed} more {more}")));
+    Warning { about, count, texts }
+}
+
+/// The tables that take no events, and those that have another fault, each with the reason.
+fn tables(admin: &Admin) -> (Vec<String>, Vec<String>) {
+    let mut problems = admin.inserts.problems();
+    let tables = admin.health.unavailable().into_iter().filter_map(|table| admin.tables.get(table.get()));
+    let unavailable = tables.map(|table| match problems.remove(&table.label) {
+        Some(problem) => format!("table {}: {problem}", table.label),
+        None => format!("table {} takes no events", table.label),
+    });
+    let unavailable = unavailable.collect();
+    (unavailable, problems.into_iter().map(|(table, problem)| format!("table {table}: {problem}")).collect())
+}
+
 fn warnings(admin: &Admin) -> Vec<Warning> {
     let unbalanced = (!admin.spool.ledger().balances()).then(|| {
         "the ledger does not balance: this is a bug of sluicegate, please report it; /stats shows the accounts"
@@ -82,21 +102,32 @@ fn warnings(admin: &Admin) -> Vec<Warning> {
              stop it and send them with `sluicegate drain --table {name}` and the same --spool-dir"
         )
     }).collect::<Vec<_>>();
-    let problems = admin.inserts.problems();
-    let (faults, unnamed) = (problems.len() as u64, problems.len().saturating_sub(WARNINGS_MAX));
-    let problems = problems.into_iter().take(WARNINGS_MAX).map(|(table, problem)| format!("table {table}: {problem}"));
-    let problems = problems.chain((unnamed > 0).then(|| format!("{unnamed} more tables have faults")));
+    let (unavailable, faults) = tables(admin);
     let held = admin.spool.held.reasons();
-    let named = held.iter().take(WARNINGS_MAX).map(|(number, reason)| format!("segment {number} is held: {reason}"));
-    let more = held.len().saturating_sub(WARNINGS_MAX);
-    let more = (more > 0).then(|| format!("{more} more segments are held"));
+    let held = held.iter().map(|(number, reason)| format!("segment {number} is held: {reason}"));
     let all = [
         Warning::of("faults of the ledger", unbalanced),
         Warning { count: damaged, ..Warning::of("damaged files", damaged_text) },
         Warning::of("other tables in the spool", others),
-        Warning { count: faults, ..Warning::of("faults of tables", problems) },
+        first_of("unavailable tables", unavailable, "tables are unavailable"),
+        first_of("faults of tables", faults, "tables have faults"),
         Warning::of("warnings about failing INSERTs", admin.inserts.failing.warning()),
-        Warning { count: held.len() as u64, ..Warning::of("held segments", named.chain(more)) },
+        first_of("held segments", held.collect(), "segments are held"),
     ];
     all.into_iter().filter(|warning| warning.count > 0).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_many_are_named_and_all_are_counted() {
+        let texts = |number| (0..number).map(|text: u32| text.to_string()).collect::<Vec<_>>();
+        let few = first_of("tables", texts(10), "have faults");
+        assert_eq!((few.count, few.texts), (10, texts(10)));
+        let many = first_of("tables", texts(12), "tables have faults");
+        assert_eq!((many.count, many.texts.len()), (12, 11));
+        assert_eq!(many.texts.last().map(String::as_str), Some("2 more tables have faults"));
+    }
 }
