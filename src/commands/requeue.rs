@@ -6,9 +6,11 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::running::RunningServer;
+use crate::clickhouse::frozen::Frozen;
+use crate::clickhouse::name::TableName;
 use crate::config::ConfigError;
 use crate::config::cli::RequeueArgs;
-use crate::spool::Spool;
+use crate::spool::{SealedSegment, Spool};
 
 /// The reply of the server.
 #[derive(Default, Deserialize)]
@@ -28,7 +30,8 @@ pub fn run(arguments: &RequeueArgs, out: &mut impl Write) -> Result<(), Box<dyn 
         arguments.force.then(|| "force=1".to_owned()),
         arguments.convert.then(|| "convert=1".to_owned()),
     ];
-    let query = query.into_iter().flatten().collect::<Vec<_>>().join("&");
+    let labels = arguments.settings.only.iter().map(|label| format!("table={label}"));
+    let query = query.into_iter().flatten().chain(labels).collect::<Vec<_>>().join("&");
     let server = RunningServer::new(&arguments.settings, Duration::from_secs(10))?;
     let address = server.address();
     match server.post(&format!("/spool/requeue?{query}")).send() {
@@ -59,10 +62,15 @@ fn offline(arguments: &RequeueArgs, out: &mut impl Write) -> Result<(), Box<dyn 
             "no server runs; the next start retries the segments anyway, and --convert needs a running server";
         return Err(ConfigError(sentence.to_owned()).into());
     }
-    let (_spool, recovered) = Spool::open(arguments.settings.spool(&arguments.settings.selected_tables()))?;
+    let tables = arguments.settings.selected_tables();
+    let (_spool, recovered) = Spool::open(arguments.settings.spool(&arguments.settings.tables()))?;
+    let is_of = |segment: &SealedSegment| match Frozen::from_bytes(segment.frozen(), &TableName::default()) {
+        Ok(frozen) => frozen.table.is_unknown() || tables.iter().any(|table| table.name == frozen.table),
+        Err(_) => false,
+    };
     let mut count = 0;
     for mut segment in recovered.segments {
-        let meant = arguments.segment.is_none_or(|number| number == segment.number());
+        let meant = arguments.segment.is_none_or(|number| number == segment.number()) && is_of(&segment);
         if meant && segment.open_attempt().is_some() {
             segment.force()?;
             count += 1;

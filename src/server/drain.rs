@@ -9,12 +9,13 @@ use std::time::Duration;
 use crossbeam::channel;
 
 use super::threads::{ServerError, spawn};
+use crate::clickhouse::name::TableName;
 use crate::clickhouse::servers::Servers;
 use crate::config::{ConfigError, Settings};
 use crate::handoff::Handoff;
-use crate::insert::inserter::{Ends, Inserts};
+use crate::insert::inserter::{Ends, Inserts, is_for};
 use crate::insert::stream::InsertClient;
-use crate::spool::{LedgerSnapshot, Spool, SpoolError, SpoolMetrics, table_folder};
+use crate::spool::{LedgerSnapshot, SealedSegment, Spool, SpoolError, SpoolMetrics, table_folder};
 
 /// Threads that insert: an inserter, and a spare one for the place of a silent attempt.
 const INSERTERS: usize = 2;
@@ -87,7 +88,7 @@ impl fmt::Display for DrainError {
 
 impl std::error::Error for DrainError {}
 
-/// Inserts until only held segments are left, and those whose INSERT is silent. Other failed INSERTs are
+/// Inserts the events of all tables, or of those of `--only`, until only held segments are left, and those whose INSERT is silent. Other failed INSERTs are
 /// retried as in `serve`. Only a signal ends the command early; the remaining segments stay in the spool.
 ///
 /// # Errors
@@ -95,7 +96,7 @@ impl std::error::Error for DrainError {}
 /// If the spool can't be opened, or can't be emptied completely.
 pub fn run(settings: &Settings) -> Result<(), DrainError> {
     // Opening the spool would create a missing folder, perhaps in the wrong place.
-    let tables = settings.selected_tables();
+    let tables = settings.tables();
     let Some(first) = tables.first() else { return Ok(()) };
     let folders: Vec<PathBuf> = tables.iter().map(|table| table_folder(&settings.spool_dir, &table.label)).collect();
     if !folders.iter().any(|folder| folder.is_dir()) {
@@ -106,7 +107,9 @@ pub fn run(settings: &Settings) -> Result<(), DrainError> {
     let trust = settings.trust().map_err(DrainError::Config)?;
     tracing::info!(segments = recovered.segments.len(), events = spool.metrics().spooled_rows(), "draining");
     let (sender, sealed) = channel::unbounded();
-    for segment in recovered.segments {
+    let names: Vec<TableName> = settings.selected_tables().into_iter().map(|table| table.name).collect();
+    let is_meant = |segment: &SealedSegment| settings.only.is_empty() || is_for(segment, &names, &first.name);
+    for segment in recovered.segments.into_iter().filter(is_meant) {
         // The receiver is alive, so the channel takes the segment.
         let _ = sender.send(segment);
     }
@@ -142,7 +145,8 @@ pub fn run(settings: &Settings) -> Result<(), DrainError> {
             events = ledger.rows.inserted,
             set_aside = ledger.rows.set_aside,
             rejected_lines = ledger.rejected.inserted,
-            "the spool is empty"
+            "{}",
+            if settings.only.is_empty() { "the spool is empty" } else { "the spool holds nothing of these tables" }
         ),
         segments => return Err(DrainError::NoRoom(segments)),
     }

@@ -54,7 +54,7 @@ impl Pipeline {
         let table = tables.first().ok_or_else(|| ServerError("there is no table".to_owned()))?;
         let inserts = Arc::new(Inserts::new(table, *settings.insert_timeout, servers, ends));
         let requeued = inserts.clone();
-        let _ = admin.requeue.set(Box::new(move |segment, orders| requeued.requeue(segment, orders)));
+        let _ = admin.requeue.set(Box::new(move |segment, tables, orders| requeued.requeue(segment, tables, orders)));
         let count = settings.inserters.get();
         let trust = settings.trust()?;
         let inserters = (0..count)
