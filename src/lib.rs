@@ -58,8 +58,8 @@
 //! | committer | one | parses anything; makes, names or seals a file; waits for anything but its write, its sync, and the next segment |
 //! | keeper | one | stands in the way of a commit: it has the next segment ready, and seals the full ones |
 //! | inserter | a few | sleeps on a segment |
-//! | watcher | one | touches an event; publishes what the table has become |
-//! | delivery | one, until every server was asked once and has the quarantine table | does more than make missing quarantine tables and say in the log what the tables promise |
+//! | watcher | one, for all tables | touches an event; publishes what a table has become |
+//! | delivery | one, until every server was asked about every table and has its quarantine | does more than make missing quarantine tables and say in the log what the tables promise |
 //! | admin | one, one that samples once a second, and one a request | serves ingestion |
 //! | main | one | does anything but start and stop the others |
 //!

@@ -47,9 +47,9 @@ pub struct AdminTable {
 pub use access::Access;
 pub use series::Series;
 
-/// A function that makes one segment, or all of them, due now with an operator's orders. Returns how
-/// many segments that were.
-pub type Requeue = Box<dyn Fn(Option<BlockNumber>, Orders) -> usize + Send + Sync>;
+/// A function that makes one segment, or all of them, due now with an operator's orders; with tables, only
+/// those of these. Returns how many segments that were.
+pub type Requeue = Box<dyn Fn(Option<BlockNumber>, &[TableName], Orders) -> usize + Send + Sync>;
 
 /// The state that the admin address shows.
 pub struct Admin {

@@ -7,35 +7,48 @@ use crate::spool::Orders;
 
 pub(super) const PATH: &str = "/spool/requeue";
 
-/// Requeues segment N with `segment=N`, else all segments; `force=1` and `convert=1` are the orders.
-/// Replies with the number of segments.
+/// Requeues segment N with `segment=N`, else all segments, with `table=LABEL` those of that table (or of
+/// several); `force=1` and `convert=1` are the orders. Replies with the number of segments.
 pub(super) fn page(admin: &Admin, method: Method, query: &str) -> Page {
     if method != Method::Post {
         return Page::only("POST");
     }
-    let Some((segment, orders)) = read(query) else {
-        let message = "The query may have segment=NUMBER, force=1 and convert=1.";
+    let Some(Meant { segment, labels, orders }) = read(query) else {
+        let message = "The query may have segment=NUMBER, table=LABEL, force=1 and convert=1.";
         return Page::fault(Status::BadRequest, "bad_query", message);
+    };
+    let named = |label: &String| admin.tables.iter().find(|table| table.label == *label);
+    let Some(tables) = labels.iter().map(|label| Some(named(label)?.name.clone())).collect::<Option<Vec<_>>>() else {
+        return Page::fault(Status::NotFound, "no_table", "There is no such table.");
     };
     let Some(requeue) = admin.requeue.get() else {
         return Page::fault(Status::ServiceUnavailable, "starting", "The server has not started to insert yet.");
     };
-    let count = requeue(segment, orders);
+    let count = requeue(segment, &tables, orders);
     Page::json(Status::Ok, format!("{{\"requeued\":{count}}}"))
 }
 
-fn read(query: &str) -> Option<(Option<BlockNumber>, Orders)> {
-    let (mut segment, mut orders) = (None, Orders::default());
+/// What an operator asks for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Meant {
+    segment: Option<BlockNumber>,
+    labels: Vec<String>,
+    orders: Orders,
+}
+
+fn read(query: &str) -> Option<Meant> {
+    let mut meant = Meant::default();
     for pair in query_pairs(query) {
         let (name, value) = pair.ok()?;
         match (name.as_ref(), value.as_ref()) {
-            ("segment", number) => segment = Some(number.parse().ok()?),
-            ("force", "1") => orders.force = true,
-            ("convert", "1") => orders.convert = true,
+            ("segment", number) => meant.segment = Some(number.parse().ok()?),
+            ("table", label) => meant.labels.push(label.to_owned()),
+            ("force", "1") => meant.orders.force = true,
+            ("convert", "1") => meant.orders.convert = true,
             _ => return None,
         }
     }
-    Some((segment, orders))
+    Some(meant)
 }
 
 #[cfg(test)]
@@ -45,12 +58,13 @@ mod tests {
 
     #[test]
     fn orders_are_parsed_and_nothing_else() {
-        assert_eq!(read(""), Some((None, Orders::default())));
-        assert_eq!(
-            read("segment=7&force=1"),
-            Some((Some(BlockNumber::first(SegmentNumber::new(7))), Orders { force: true, convert: false }))
-        );
-        assert_eq!(read("convert=1"), Some((None, Orders { force: false, convert: true })));
+        assert_eq!(read(""), Some(Meant::default()));
+        let forced = Orders { force: true, convert: false };
+        let segment = Some(BlockNumber::first(SegmentNumber::new(7)));
+        assert_eq!(read("segment=7&force=1"), Some(Meant { segment, orders: forced, ..Meant::default() }));
+        let labels = vec!["a".to_owned(), "web.b".to_owned()];
+        let orders = Orders { force: false, convert: true };
+        assert_eq!(read("table=a&convert=1&table=web.b"), Some(Meant { segment: None, labels, orders }));
         for wrong in ["segment=x", "force=yes", "other=1", "segment=-1"] {
             assert_eq!(read(wrong), None, "{wrong}");
         }

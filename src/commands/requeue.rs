@@ -28,7 +28,8 @@ pub fn run(arguments: &RequeueArgs, out: &mut impl Write) -> Result<(), Box<dyn 
         arguments.force.then(|| "force=1".to_owned()),
         arguments.convert.then(|| "convert=1".to_owned()),
     ];
-    let query = query.into_iter().flatten().collect::<Vec<_>>().join("&");
+    let labels = arguments.settings.only.iter().map(|label| format!("table={label}"));
+    let query = query.into_iter().flatten().chain(labels).collect::<Vec<_>>().join("&");
     let server = RunningServer::new(&arguments.settings, Duration::from_secs(10))?;
     let address = server.address();
     match server.post(&format!("/spool/requeue?{query}")).send() {

@@ -202,13 +202,13 @@ impl Due {
         self.waiting().timed.push(DueEntry { due: Instant::now() + delay, is_held: true, work });
     }
 
-    /// Makes one segment, or all of them, due now with an operator's orders. Returns how many
-    /// segments that were.
-    pub fn requeue(&self, number: Option<BlockNumber>, orders: Orders) -> usize {
+    /// Makes the segments that are meant due now with an operator's orders. Returns how many segments
+    /// that were.
+    pub fn requeue(&self, is_meant: impl Fn(&SealedSegment) -> bool, orders: Orders) -> usize {
         let mut waiting = self.waiting();
         let mut count = 0;
         let mut order = |work: &mut Work| {
-            let is_meant = number.is_none_or(|number| number == work.segment.number());
+            let is_meant = is_meant(&work.segment);
             if is_meant {
                 work.orders = orders;
                 count += 1;

@@ -98,12 +98,13 @@ impl Inserts {
         self.servers.clone()
     }
 
-    /// Makes one segment, or all of them, due now with an operator's orders. Returns how many
-    /// segments that were.
-    pub fn requeue(&self, segment: Option<BlockNumber>, orders: Orders) -> usize {
+    /// Makes one segment, or all of them, due now with an operator's orders; with `tables`, only those of
+    /// these tables. Returns how many segments that were.
+    pub fn requeue(&self, segment: Option<BlockNumber>, tables: &[TableName], orders: Orders) -> usize {
         // The operator may have changed the table to fix a problem.
         self.refresh.request();
-        self.due.requeue(segment, orders)
+        let is_of = |of: &SealedSegment| tables.is_empty() || is_for(of, tables, &self.table);
+        self.due.requeue(|of| segment.is_none_or(|number| number == of.number()) && is_of(of), orders)
     }
 
     /// Runs an inserter until nothing is left to insert, or until the deadline of a stop.
@@ -365,6 +366,11 @@ impl Inserts {
             }
         }
     }
+}
+
+/// True for a segment of one of these tables. One that names no table is of `unnamed`.
+pub fn is_for(segment: &SealedSegment, tables: &[TableName], unnamed: &TableName) -> bool {
+    Frozen::from_bytes(segment.frozen(), unnamed).is_ok_and(|frozen| tables.contains(&frozen.table))
 }
 
 /// Lifts the limit of partitions after an INSERT that exceeds it, so that the INSERT is retried without

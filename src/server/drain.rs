@@ -87,7 +87,7 @@ impl fmt::Display for DrainError {
 
 impl std::error::Error for DrainError {}
 
-/// Inserts until only held segments are left, and those whose INSERT is silent. Other failed INSERTs are
+/// Inserts the events of all tables, or of those of `--only`, until only held segments are left, and those whose INSERT is silent. Other failed INSERTs are
 /// retried as in `serve`. Only a signal ends the command early; the remaining segments stay in the spool.
 ///
 /// # Errors
@@ -144,7 +144,8 @@ pub fn run(settings: &Settings) -> Result<(), DrainError> {
             events = ledger.rows.inserted,
             set_aside = ledger.rows.set_aside,
             rejected_lines = ledger.rejected.inserted,
-            "the spool is empty"
+            "{}",
+            if settings.only.is_empty() { "the spool is empty" } else { "the spool holds nothing of these tables" }
         ),
         segments => return Err(DrainError::NoRoom(segments)),
     }

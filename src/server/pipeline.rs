@@ -51,7 +51,7 @@ impl Pipeline {
         let servers = Arc::new(Servers::new(admin.clickhouse.clone(), settings.clickhouse_setting.clone()));
         let inserts = Arc::new(Inserts::new(tables, *settings.insert_timeout, servers, ends));
         let requeued = inserts.clone();
-        let _ = admin.requeue.set(Box::new(move |segment, orders| requeued.requeue(segment, orders)));
+        let _ = admin.requeue.set(Box::new(move |segment, tables, orders| requeued.requeue(segment, tables, orders)));
         let count = settings.inserters.get();
         let trust = settings.trust()?;
         let inserters = (0..count)

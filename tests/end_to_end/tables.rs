@@ -143,9 +143,14 @@ fn the_table_of_one_section_is_served_at_its_path_and_at_that_of_events() {
     // The section's two rows, not the file's 100000, make an INSERT.
     assert_eq!([events("/collect/hits"), events("/api/events"), events("/api/hits")], [200, 200, 404]);
     server.wait_for_rows(clickhouse, &format!("{other}.hits"), 2);
-    let metrics = server.metrics();
-    assert_eq!(metrics["sluicegate_events_inserted_total{table=\"hits\"}"], 2.0);
-    assert_eq!(metrics["sluicegate_ledger_events{table=\"hits\",account=\"inserted\"}"], 2.0);
+    // An INSERT is counted a moment after its rows are there.
+    let counted = || {
+        let metrics = server.metrics();
+        let inserted = metrics["sluicegate_events_inserted_total{table=\"hits\"}"];
+        let account = metrics["sluicegate_ledger_events{table=\"hits\",account=\"inserted\"}"];
+        [inserted, account]
+    };
+    wait_for(|| format!("{:?}", counted()), || (counted() == [2.0, 2.0]).then_some(()));
     for path in ["/api/hits", "/api/events"] {
         let found = get(server.admin_address(), path);
         assert_eq!((found.status, found.text().lines().count()), (200, 2), "{path}: {}", found.text());

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::batch::{Batch, TableIndex};
+use crate::intake::quotas::Quotas;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -208,6 +209,30 @@ fn a_commit_that_takes_too_long_is_503_for_the_requests_of_its_table() {
 }
 
 #[test]
+fn events_above_the_rate_of_a_table_are_429_and_those_of_others_are_stored() {
+    let harness = start_with(&["a", "b"], MINUTE, |shared| {
+        let owners = shared.keys.newest().owners().clone();
+        shared.quotas = Quotas::new(owners, None).with_tables([None, "1/s,burst=1".parse().ok()]);
+    });
+    let mut client = harness.connect();
+    let all: String = ["b", "a", "b?dry_run=1", "a", "b"].map(|table| request(table, "", "x")).concat();
+    client.write_all(all.as_bytes()).unwrap();
+    let batches = batches(&harness, 2);
+    assert_eq!(batches.iter().map(contents).collect::<Vec<_>>(), [(1, " x".to_owned()), (0, " x x".to_owned())]);
+    for batch in batches {
+        // What the disk refuses is given back.
+        let outcome = if batch.table.get() == 1 { REFUSED } else { COMMITTED };
+        harness.give_back(batch, outcome);
+    }
+    assert_eq!(statuses(&mut client, 5), [503, 200, 429, 200, 429]);
+    client.write_all(request("b", "", "y").as_bytes()).unwrap();
+    harness.give_back(harness.batch(), COMMITTED);
+    assert_eq!(status(&mut client), 200);
+    drop(client);
+    harness.stop();
+}
+
+#[test]
 fn a_turn_over_many_tables_is_a_batch_for_each_while_the_last_turn_is_under_way() {
     const TABLES: usize = 32;
     let names: Vec<String> = (0..TABLES).map(|table| format!("t{table}")).collect();
@@ -274,4 +299,43 @@ fn a_large_request_of_one_table_is_served_beside_small_ones_of_all() {
     assert!(small.iter_mut().all(|client| statuses(client, 2) == [200, 200]));
     drop((large, small));
     harness.stop();
+}
+
+#[test]
+fn a_large_request_is_in_the_columns_of_its_table_that_are_known_at_its_end() {
+    const EVENTS: usize = 1000;
+    let (mut worker, address) = worker_of(&["a", "b"], MINUTE, |shared| {
+        shared.budget = ByteBudget::new(BudgetLimits { max: 256 << 20, request_max: 8 << 20 });
+    });
+    let value = "x".repeat(5 * limits::SLICE_BYTES / EVENTS);
+    let body = format!("{{\"event\":\"{value}\"}}\n").repeat(EVENTS);
+    let mut client = TcpStream::connect(address).unwrap();
+    client.set_read_timeout(Some(MINUTE)).unwrap();
+    let mut sending = client.try_clone().unwrap();
+    let sender = thread::spawn(move || {
+        write!(sending, "POST /api/b HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    });
+    let mut events = Events::with_capacity(64);
+    let is_under_way =
+        |worker: &Worker| worker.slots.iter().flatten().any(|slot| slot.connection.unfinished().is_some());
+    while !is_under_way(&worker) {
+        worker.turn(&mut events).unwrap();
+    }
+    worker.turn(&mut events).unwrap();
+    assert!(is_under_way(&worker), "it is served already");
+    let second = SchemaVersion::new(plan(&["more", "event"]), b"second".to_vec());
+    worker.shared.schemas.values()[1].publish(Some(second));
+    let batch = loop {
+        worker.turn(&mut events).unwrap();
+        if let Some(batch) = worker.shared.handoff.next() {
+            break batch;
+        }
+    };
+    assert_eq!((batch.table.get(), &batch.frozen[..], batch.rows.count as usize), (1, &b"second"[..], EVENTS));
+    let length = [0x80 | value.len() as u8 & 0x7f, (value.len() >> 7) as u8];
+    assert!(batch.rows.bytes == [&b"\0"[..], &length, value.as_bytes()].concat().repeat(EVENTS));
+    worker.shared.handoff.mailbox(0).unwrap().give_back(Returned { batch, outcome: COMMITTED });
+    worker.turn(&mut events).unwrap();
+    sender.join().unwrap();
+    assert_eq!(status(&mut client), 200);
 }
