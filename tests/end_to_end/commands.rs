@@ -173,9 +173,9 @@ fn what_waits_is_listed_verified_and_drained() {
     assert_eq!(events.trim(), "a\nb\nc");
     assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events_quarantine")).trim(), "1");
     let (ok, listed, _) = command(&["spool", "list"]);
-    assert!(ok && listed.trim() == "0 events and 0 rejected lines wait in sealed segments", "{listed}");
+    assert!(ok && listed.trim() == "0 events and 0 rejected lines wait in sealed blocks", "{listed}");
     let (ok, verified, _) = command(&["spool", "verify"]);
-    let expected = format!("0 sealed segments and 0 other files were read in {spool}/events");
+    let expected = format!("0 sealed blocks and 0 other files were read in {spool}");
     assert!(ok && verified.trim() == expected, "{verified}");
 
     let nowhere = format!("{spool}-elsewhere");
@@ -212,7 +212,7 @@ fn verify_finds_a_changed_byte() {
     let mut server = Server::start(&clickhouse, &database, &[]);
     clickhouse.kill();
     assert_eq!(post(server.address(), "/api/events", b"{\"event\":\"changed\"}").status, 200);
-    let file = server.spool_dir().join("events/00000000000000000001.segment");
+    let file = server.spool_dir().join("log/00000000000000000001.segment");
     wait_for(
         || server.log(),
         || (server.metrics()["sluicegate_inserts_total{table=\"events\",outcome=\"retry\"}"] > 0.0).then_some(()),

@@ -78,9 +78,9 @@ fn segment(server: &Server) -> PathBuf {
         || format!("no sealed segment is there: {:?}\n{}", server.spooled_files(), server.log()),
         || {
             let name = server.spooled_files().into_iter().find(|name| name.ends_with(".segment"))?;
-            let path = server.spool_dir().join("events").join(name);
+            let path = server.spool_dir().join("log").join(name);
             let bytes = fs::read(&path).ok()?;
-            bytes[number(&bytes, 12)..].starts_with(b"SEALED 1").then_some(path)
+            bytes[number(&bytes, 12)..].starts_with(b"SEALED 3").then_some(path)
         },
     )
 }
@@ -92,7 +92,11 @@ fn number(bytes: &[u8], at: usize) -> usize {
 /// Changes a byte in the rows of a segment's frame, and in nothing else.
 fn flip(path: &PathBuf, frame: usize) {
     let mut bytes = fs::read(path).unwrap();
-    let mut at = number(&bytes, 12) + 8192;
+    let mut at = number(&bytes, 12) + 16384;
+    // The schema and its copy come first.
+    while number(&bytes, at + 20) >> 31 == 1 {
+        at += 76 + number(&bytes, at + 12);
+    }
     for _ in 0..frame {
         assert_eq!(&bytes[at..at + 4], b"FRAM");
         assert_eq!((number(&bytes, at + 20), number(&bytes, at + 24)), (0, 0), "there are identities");
@@ -104,7 +108,7 @@ fn flip(path: &PathBuf, frame: usize) {
 }
 
 fn damaged_files(server: &Server) -> Vec<String> {
-    let folder = fs::read_dir(server.spool_dir().join("events/damaged")).unwrap();
+    let folder = fs::read_dir(server.spool_dir().join("damaged")).unwrap();
     folder.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
@@ -307,7 +311,7 @@ fn a_start_deletes_nothing_that_it_does_not_understand_and_sends_what_is_readabl
     let mut server = Server::start(&clickhouse, &database, &ONE_SEGMENT);
     clickhouse.kill();
     send(&server, 0..4 * REQUESTS);
-    let table = server.spool_dir().join("events");
+    let table = server.spool_dir().join("log");
     let path = |number: u64| table.join(format!("{number:020}.segment"));
     wait_for(|| server.log(), || (1..=4).all(|number| path(number).exists()).then_some(()));
     wait_for_ledger(&server, [[0, 0, 200, 0], [0, 0, 20, 0]]);

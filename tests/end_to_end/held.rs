@@ -1,7 +1,5 @@
 //! Segments that are held leave those behind them alone; and while nothing gets through, few are made.
 
-use std::fs;
-
 use crate::support::{ClickHouse, Server, post, run, shared_clickhouse, wait_for};
 
 const SOON: [&str; 2] = ["--batch-age", "50ms"];
@@ -86,7 +84,7 @@ fn while_clickhouse_is_away_events_wait_in_few_segments() {
 }
 
 #[test]
-fn what_is_for_another_table_is_said_and_what_is_for_another_database_goes_there() {
+fn what_was_taken_for_another_table_or_database_goes_where_it_belongs() {
     let clickhouse = shared_clickhouse();
     let (database, other) = (clickhouse.database(), clickhouse.database());
     let mut server = Server::start(clickhouse, &database, &SOON);
@@ -95,15 +93,20 @@ fn what_is_for_another_table_is_said_and_what_is_for_another_database_goes_there
     wait_for_held(&server, 1.0);
     server.kill9();
     clickhouse.query(&format!("RENAME TABLE {database}.away TO {database}.events"));
-    fs::create_dir(server.spool_dir().join("hits")).unwrap();
     let (spool, url) = (server.spool_dir().to_string_lossy().into_owned(), clickhouse.url());
-    let drain = |flags: &[&str]| {
-        run(&[&["drain", "--log-format", "json", "--spool-dir", &spool, "--clickhouse-url", &url], flags].concat())
-    };
-    let (succeeded, _, log) = drain(&["--database", &database, "--table", "hits"]);
-    assert!(succeeded && log.contains("drain --table events") && log.contains("\"events\":2"), "{log}");
-    assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events")).trim(), "0");
-    let (succeeded, _, log) = drain(&["--database", &other]);
+    let (succeeded, _, log) = run(&[
+        "drain",
+        "--log-format",
+        "json",
+        "--spool-dir",
+        &spool,
+        "--clickhouse-url",
+        &url,
+        "--database",
+        &other,
+        "--table",
+        "hits",
+    ]);
     assert!(succeeded && log.contains("the spool is empty"), "{log}");
     assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events")).trim(), "2");
 }

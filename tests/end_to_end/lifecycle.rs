@@ -119,8 +119,8 @@ fn what_is_in_the_spool_is_its_owners_alone() {
         ".segment",
         "state/0",
         "state/1",
-        "events/damaged",
-        "events/free",
+        "damaged",
+        "log/recycled",
         "events/seen/",
     ];
     wait_for(

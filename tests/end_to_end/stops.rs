@@ -84,7 +84,7 @@ fn a_stop_and_a_drain_say_that_a_segment_waits_to_be_recovered() {
         assert_eq!(reply.status, 200);
     }
     let room =
-        ["spare", "events/00000000000000000002.segment"].map(|name| disk.seen_from_outside().join("spool").join(name));
+        ["spare", "log/00000000000000000002.segment"].map(|name| disk.seen_from_outside().join("spool").join(name));
     wait_for(|| server.log(), || room.iter().all(|path| path.exists()).then_some(()));
     server.kill9();
     // Without the spare room the keys can't be logged, so the segment can't be sealed; nor is there the room

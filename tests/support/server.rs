@@ -97,7 +97,7 @@ impl Server {
     pub fn start_on(disk: &Arc<SmallDisk>, clickhouse: &ClickHouse, database: &str, flags: &[&str]) -> Self {
         let spool = disk.path().join("spool").to_string_lossy().into_owned();
         let flags = [&["--spool-dir", &spool], flags].concat();
-        let segments = disk.seen_from_outside().join("spool/events");
+        let segments = disk.seen_from_outside().join("spool/log");
         let setup = Setup { disk: Some(disk.clone()), segments, ..Setup::new(clickhouse, database, &flags, &[]) };
         let server = setup.spawn();
         server.wait_until_there();
@@ -330,7 +330,7 @@ impl Setup {
             disk: None,
             pipe: None,
             before: None,
-            segments: spool.join("events"),
+            segments: spool.join("log"),
         }
     }
 
@@ -374,6 +374,6 @@ fn has_a_frame(bytes: &[u8]) -> bool {
     let Some(identity_len) = bytes.get(12..16).map(|len| u32::from_le_bytes(len.try_into().unwrap())) else {
         return true;
     };
-    let frame = identity_len as usize + 8192;
+    let frame = identity_len as usize + 16384;
     bytes.get(frame..).is_some_and(|frame| frame.starts_with(b"FRAM")) && number(frame + 56) == number(24)
 }
