@@ -129,9 +129,6 @@ impl Server {
         tls: Option<Arc<Published<TlsConfig>>>,
     ) -> Result<Self, ServerError> {
         let configs = targets.configs();
-        if configs.len() > 1 {
-            return Err(ServerError("several tables can't be served yet".to_owned()));
-        }
         let (engine, mailboxes) = engine::prepare(settings, metrics.len(), configs.len())?;
         let handoff = Arc::new(Handoff::new(mailboxes, lifecycle.clone()));
         let node = spool.node_id().to_owned();
