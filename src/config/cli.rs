@@ -378,7 +378,9 @@ pub(super) mod tests {
             let arguments = [&["sluicegate"][..], command, &["--config", path, "--only", "a", "--only", "b"]].concat();
             assert_eq!(parsed(&arguments).unwrap(), ["a", "b"], "{command:?}");
         }
-        assert!(with_file("only = \"a\"\n[table.a]", &[]).unwrap_err().0.contains("unknown key `only`"));
+        let key = self::file("only = \"a\"\n[table.a]");
+        let error = parsed(&["sluicegate", "check", "--config", key.path().to_str().unwrap()]).unwrap_err();
+        assert!(error.0.contains("unknown key `only`"), "{error}");
         let serve = Cli::command().find_subcommand("serve").unwrap().get_arguments().any(|flag| flag.get_id() == ONLY);
         assert!(!serve, "serve takes events for all tables");
     }

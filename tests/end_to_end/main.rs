@@ -52,6 +52,7 @@ mod repeats;
 mod replicas;
 mod replicated;
 mod schema_change;
+mod several_tables;
 mod silence;
 mod stops;
 mod tables;
