@@ -7,8 +7,9 @@
 //! - `--in-flight-bytes-max`: partly received requests, batches under way by the memory that they
 //!   hold, and replies that wait or that a client does not read;
 //! - `W` × twice [`SLICE_BYTES`], as rows and as rejected lines: what one request adds to the batch
-//!   that fills, before that batch is counted. The batch of a larger request is counted slice by slice. With
-//!   more than one table [`TURN_TABLES_BYTES_MAX`], and `W` × about 40 KiB for the encoder of each;
+//!   that fills, before that batch is counted. The batch of a larger request is counted slice by slice;
+//! - `W` × [`TURN_TABLES_BYTES_MAX`] for the batches of all tables that fill, and about 40 KiB for the
+//!   encoder of each table;
 //! - `W` × [`SPARE_BATCHES_BYTES_MAX`] for spare batches, until [`MEMORY_KEPT_SECONDS`] of rest;
 //! - `W` × ([`READ_SCRATCH_BYTES`] and [`RENDER_BYTES_KEPT`], both twice with TLS, [`SPARE_BUFFERS_MAX`] × twice
 //!   [`KEPT_BYTES_FIRST`], and a few lines of `--line-bytes-max` in the encoder);

@@ -3,7 +3,9 @@
 //! spare ones.
 //!
 //! A batch has rows of one table and of one version of its schema, and an outcome of its own: what becomes
-//! of it concerns no request of another table. The number of batches is fixed, and the bytes of batches under way count in the in-flight budget.
+//! of it concerns no request of another table.
+//!
+//! The number of batches is fixed, and the bytes of batches under way count in the in-flight budget.
 //! While no batch is spare, or while the budget is used up and a batch is under way, the worker reads
 //! no requests. This is the back-pressure that TCP's flow control passes on to the clients.
 
