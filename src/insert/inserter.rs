@@ -308,8 +308,8 @@ impl Inserts {
     }
 
     /// Reports a failure and puts the segment back for a later attempt.
-    pub(super) fn put_back(&self, work: Work, failure: &Failure) {
-        self.report(&work, failure);
+    pub(super) fn put_back(&self, mut work: Work, failure: &Failure) {
+        self.report(&mut work, failure);
         let delay = failure.delay(work.attempts);
         if failure.class == Class::Hold {
             // However many are held, they take only a part of the inserters' time.
@@ -320,9 +320,9 @@ impl Inserts {
         }
     }
 
-    fn report(&self, work: &Work, failure: &Failure) {
+    fn report(&self, work: &mut Work, failure: &Failure) {
         let (number, attempts, reason) = (work.segment.number(), work.attempts, failure.reason.as_str());
-        let (segment, table, label) = (number.packed(), work.segment.table(), work.segment.label());
+        let (segment, table, label) = (number.packed(), work.segment.table(), work.segment.label().to_owned());
         if failure.error.as_ref().is_some_and(calls_for_refresh) {
             self.refresh.request();
         }
@@ -353,7 +353,7 @@ impl Inserts {
             }
             Class::Hold => {
                 if let Some(since) = self.spool.held.hold(number, table, failure.reason.clone(), cause) {
-                    self.pool.trim(&work.segment);
+                    self.pool.set_apart(&mut work.segment);
                     tracing::error!(
                         block = %number,
                         table = label,

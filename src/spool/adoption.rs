@@ -25,9 +25,10 @@ use serde::Deserialize;
 
 use super::block::{self, Identity, VERSION, VERSION_BEFORE};
 use super::cut::{Cut, Piece};
+use super::file_name::FileKind;
 use super::frame::{get, get_u32, get_u64};
 use super::journal::{Block, BlockId, Change, OpenAttempt};
-use super::layout::{FileKind, Layout, Listing};
+use super::layout::{Layout, Listing};
 use super::segment_file::{Opened, SegmentFile, read_identity};
 use super::storage::{self, is_out_of_space, read_up_to};
 use crate::batch::{Position, SegmentNumber};

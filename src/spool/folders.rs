@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::layout::parse_name;
+use super::file_name::parse_name;
 use super::numbers;
 use super::storage::{EntryKind, FolderEntry, Storage};
 

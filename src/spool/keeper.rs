@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
 
-use super::layout::{FileKind, Layout};
+use super::file_name::FileKind;
+use super::layout::Layout;
 use super::metrics::SpoolMetrics;
 use super::numbers::Numbers;
 use super::pool::SegmentPool;

@@ -11,12 +11,15 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crossbeam::queue::ArrayQueue;
 
+use super::file_name::FileKind;
 use super::journal::Change;
-use super::layout::{FileKind, Layout};
+use super::layout::Layout;
 use super::ledger::Events;
 use super::metrics::SpoolMetrics;
+use super::moving;
 use super::salvage::{self, Left, Salvaged};
 use super::sealed::SealedSegment;
+use super::segment_file::SegmentFile;
 use crate::batch::SegmentNumber;
 use crate::limits;
 
@@ -62,13 +65,25 @@ impl SegmentPool {
         }
     }
 
-    /// Gives the room back that a segment's file keeps for frames behind its last one: it may be held for
-    /// long, and a thousand others with it. What fails costs only that room.
-    pub fn trim(&self, segment: &SealedSegment) {
-        let trimmed = segment.file.trim().inspect(|bytes| self.metrics.release(*bytes));
-        if let Err(error) = trimmed {
-            tracing::debug!(block = %segment.number(), %error, "a held block's file can't be made shorter");
+    /// A block is held, it may be for long, and a thousand others with it: it gets a file of its own, so that it
+    /// keeps no room but what it needs. What fails costs only room.
+    pub fn set_apart(&self, block: &mut SealedSegment) {
+        if let Err(error) = self.try_to_set_apart(block) {
+            tracing::debug!(block = %block.number(), %error, "a held block can't be moved to a file of its own");
         }
+    }
+
+    fn try_to_set_apart(&self, block: &mut SealedSegment) -> io::Result<()> {
+        let Some(segment) = moving::move_out(block)? else {
+            self.metrics.release(block.file.trim()?);
+            return Ok(());
+        };
+        self.metrics.occupy(block.file.len()?);
+        if segment.has_no_more(block.id()) {
+            let len = segment.len()?;
+            self.take_away(&segment, len)?;
+        }
+        Ok(())
     }
 
     /// Takes a block whose insert is proven out of the spool (invariant 4), and its file with the last block
@@ -84,7 +99,7 @@ impl SegmentPool {
         }
         if segment.file.has_no_more(segment.id()) {
             match segment.file.len() {
-                Ok(len) => self.take_away(segment, len)?,
+                Ok(len) => self.take_away(&segment.file, len)?,
                 // An earlier call has removed the file.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -95,7 +110,8 @@ impl SegmentPool {
                 all.into_iter().filter(|(_, state)| state.is_done).for_each(|(id, _)| journal.forget(id));
             }
         }
-        if !segment.file.is_shared() {
+        // The segment that it was moved out of has it too, as long as that is there.
+        if !segment.file.is_shared() && !segment.file.has_segment() {
             journal.forget(segment.id());
         }
         self.metrics.inserted(segment.number(), segment.rows_undecided(), segment.rejected());
@@ -159,21 +175,21 @@ impl SegmentPool {
         self.layout.journal().flush()
     }
 
-    fn take_away(&self, segment: &SealedSegment, len: u64) -> io::Result<()> {
+    fn take_away(&self, file: &SegmentFile, len: u64) -> io::Result<()> {
         // What is in `damaged/` too is not written to.
-        let is_ours = segment.file.is_shared() && !segment.file.is_damaged();
+        let is_ours = file.is_shared() && !file.is_damaged();
         let usual = is_ours && (self.bytes_min..=self.bytes_max).contains(&len) && len > limits::FREE_SEGMENT_BYTES_MIN;
         if usual && !self.free.is_full() {
             let path = self.layout.free_dir().join(format!("{:020}.free", self.names.fetch_add(1, Relaxed)));
-            self.layout.storage().rename(segment.path(), &path)?;
+            self.layout.storage().rename(&file.path, &path)?;
             if let Err((path, len)) = self.free.push((path, len)) {
                 self.remove(&path, len)?;
             }
-        } else if segment.file.is_damaged() {
+        } else if file.is_damaged() {
             // `damaged/` has it too.
-            self.layout.storage().remove(segment.path())?;
+            self.layout.storage().remove(&file.path)?;
         } else {
-            self.remove(segment.path(), len)?;
+            self.remove(&file.path, len)?;
         }
         Ok(())
     }

@@ -12,8 +12,9 @@ use std::sync::Arc;
 
 use super::adoption::TRIPWIRE;
 use super::aside::{set_aside_strange, set_aside_unreadable};
+use super::file_name::{FileKind, parse_name};
 use super::frame::{HEADER, Header};
-use super::layout::{FileKind, Layout, Listing, SpoolError, failed, parse_name};
+use super::layout::{Layout, Listing, SpoolError, failed};
 use super::metrics::SpoolMetrics;
 use super::numbers;
 use super::reader::read_frame;
@@ -24,7 +25,7 @@ use super::sealed::SealedSegment;
 use super::segment_file::{Opened, SegmentFile, read_identity};
 use super::storage::{EntryKind, FolderEntry, is_out_of_space, write_all};
 use super::unsealed::Unsealed;
-use crate::batch::{Position, SegmentNumber};
+use crate::batch::{Epoch, Position, SegmentNumber};
 
 /// What a start found.
 #[derive(Debug, Default)]
@@ -79,8 +80,13 @@ fn inspect_one(layout: &Arc<Layout>, number: SegmentNumber, kind: FileKind) -> i
         // A copy that was interrupted is nothing, whatever is in it.
         _ if kind == FileKind::Copy => vec![Inspected::Unsealed { number, path }],
         Opened::Sealed(blocks) => {
-            let waiting = blocks.into_iter().filter(|block| !block.is_over());
-            waiting.map(|block| Inspected::Sealed(Box::new(block))).collect()
+            let mut waiting = Vec::new();
+            for block in blocks.into_iter().filter(|block| !block.is_over()) {
+                if own_epoch(layout, &block)?.is_none() {
+                    waiting.push(Inspected::Sealed(Box::new(block)));
+                }
+            }
+            waiting
         }
         Opened::Unsealed { file: segment, .. } if matches!(kind, FileKind::Segment | FileKind::Block(_)) => {
             let file = layout.storage().open(&path)?;
@@ -218,13 +224,13 @@ pub(super) fn recover_one(
     };
     let mut waiting = Vec::new();
     for mut block in blocks {
-        let own = layout.path(number, FileKind::Block(block.id().number.index));
-        // A crash came between the copy of it and the note that there is one.
-        if block.file.is_shared() && !block.is_over() && !is_missing(layout, &own) {
+        let own = own_epoch(layout, &block)?;
+        // A crash came between the copy of what was readable and the note that there is one.
+        if own.is_some_and(|epoch| epoch != block.id().epoch) && !block.is_over() {
             block.has_been_salvaged()?;
             block.file.found_damage();
         }
-        if block.is_over() {
+        if own.is_some() || block.is_over() {
             block.file.has_no_more(block.id());
         } else {
             waiting.push(block);
@@ -235,6 +241,19 @@ pub(super) fn recover_one(
         layout.storage().remove(&path)?;
     }
     Ok(waiting)
+}
+
+/// The epoch in the own file of a block of a segment: its own if it was moved there, another if it was salvaged.
+fn own_epoch(layout: &Layout, block: &SealedSegment) -> io::Result<Option<Epoch>> {
+    if !block.file.is_shared() {
+        return Ok(None);
+    }
+    let path = layout.path(block.id().number.segment, FileKind::Block(block.id().number.index));
+    match layout.storage().open(&path) {
+        Ok(file) => Ok(read_identity(&*file)?.map(|found| found.identity.epoch)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// A segment whose recovery waits for room on the disk.
@@ -358,7 +377,7 @@ fn remove_leftovers(layout: &Layout) -> io::Result<()> {
         let (stem, extension) = entry.name.split_once('.').unwrap_or((&entry.name, ""));
         let Ok(number) = stem.parse::<SegmentNumber>() else { continue };
         let of_a_segment = segments.iter().any(|(segment, _)| *segment == number);
-        if extension == "new" || (extension == "cut" && !of_a_segment) {
+        if extension == "new" || extension.ends_with(".copy") || (extension == "cut" && !of_a_segment) {
             layout.storage().remove(&layout.folder().join(&entry.name))?;
         }
     }

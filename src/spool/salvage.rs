@@ -17,8 +17,9 @@ use super::aside::set_aside;
 use super::block::{Identity, Seal, Seals, VERSION};
 use super::copying::{CopyMode, Readable, Written, write_copy};
 use super::cut::Cut;
+use super::file_name::FileKind;
 use super::frame::Header;
-use super::layout::{FileKind, Layout, random};
+use super::layout::{Layout, random};
 use super::ledger::Events;
 use super::scan::{Tail, scan};
 use super::sealed::SealedSegment;
@@ -88,7 +89,7 @@ pub(super) fn salvage(segment: &mut SealedSegment) -> io::Result<Left> {
         frozen: segment.schema.encode(),
         ..segment.file.identity.clone()
     };
-    let copy_path = layout.path(number.segment, FileKind::Copy);
+    let copy_path = layout.path(number.segment, kind).with_extension("copy");
     let copy = layout.storage().create(&copy_path)?;
     let from = Readable { file: &*file, frames: &frames, start, end };
     let written = write_copy(&from, &identity, &*copy, mode, |index| index).and_then(|written| {
@@ -115,6 +116,10 @@ pub(super) fn salvage(segment: &mut SealedSegment) -> io::Result<Left> {
 fn has_been_salvaged(segment: &mut SealedSegment) -> io::Result<()> {
     segment.file.found_damage();
     segment.has_been_salvaged()?;
+    if segment.file.has_segment() {
+        // What the segment that it was moved out of has of it is not sent either.
+        segment.note_done()?;
+    }
     if segment.file.is_shared() && segment.file.has_no_more(segment.id()) {
         match segment.file.layout.storage().remove(segment.path()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -265,6 +265,11 @@ impl SealedSegment {
         self.change(Change::Salvaged)
     }
 
+    /// Notes durably that nothing of it is to be sent any more, from whatever file.
+    pub(super) fn note_done(&mut self) -> io::Result<()> {
+        self.change(Change::Proven)
+    }
+
     /// Notes durably that the rows are inserted.
     pub(super) fn mark_rows_inserted(&mut self) -> io::Result<()> {
         self.change(Change::RowsInserted)

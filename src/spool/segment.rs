@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::block::{BlockSeal, Identity, Seal, Seals, VERSION};
+use super::file_name::FileKind;
 use super::frame::{FramePlace, HEADER, Header};
-use super::layout::{FileKind, Layout};
+use super::layout::Layout;
 use super::repeats::{Identities, IdentityLogs};
 use super::schema::{self, BlockSchema};
 use super::sealed::SealedSegment;

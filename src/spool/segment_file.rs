@@ -10,9 +10,10 @@ use bytes::BytesMut;
 
 use super::adoption;
 use super::block::{BLOCK, IDENTITY_BYTES_MAX, Identity, Seal, Seals, VERSION, VERSION_BEFORE};
+use super::file_name::FileKind;
 use super::frame::FramePlace;
 use super::journal::{Block, BlockId};
-use super::layout::{FileKind, Layout};
+use super::layout::Layout;
 use super::reader::read_frame;
 use super::scan::next_header;
 use super::schema::{self, BlockSchema};
@@ -276,6 +277,12 @@ impl SegmentFile {
         let mut waiting = self.waiting();
         waiting.remove(&id);
         waiting.is_empty()
+    }
+
+    /// True for the own file of a block whose segment is there too.
+    pub(super) fn has_segment(&self) -> bool {
+        matches!(self.kind, FileKind::Block(_))
+            && self.layout.storage().open(&self.layout.path(self.identity.number, FileKind::Segment)).is_ok()
     }
 
     /// The kind of the file.

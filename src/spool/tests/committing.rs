@@ -443,12 +443,12 @@ fn a_thousand_segments_that_are_held_leave_the_next_one_its_age_and_little_of_th
     let mut bench = Bench::start(SpoolConfig { spool_bytes_max: bytes / 2, ..config }, 1);
     for index in 0..1000 {
         bench.commit(&["a"]);
-        let sealed = bench.next_sealed();
+        let mut sealed = bench.next_sealed();
         match index % 2 {
             0 => drop(bench.metrics.held.hold(sealed.number(), sealed.table(), "a reason".into(), Cause::Own)),
             _ => bench.metrics.held.retry(sealed.number(), sealed.table(), Cause::Own),
         }
-        bench.pool.trim(&sealed);
+        bench.pool.set_apart(&mut sealed);
     }
     assert!(matches!(bench.commit(&["b"]), CommitOutcome::Committed { .. }));
     assert_eq!(contents(&bench.next_sealed()).unwrap().0, "b");

@@ -18,7 +18,7 @@ mod tables;
 use crate::batch::SegmentNumber;
 use std::fs;
 
-use super::layout::FileKind;
+use super::file_name::FileKind;
 use super::segment::{OpenSegment, Scratch};
 use super::*;
 use crate::batch::{Batch, BlockNumber};

@@ -22,7 +22,9 @@ impl Life {
             }
             Ok(false) | Err(_) => {
                 if self.chance.one_in(8) {
-                    pool.trim(&segment);
+                    let before = segment.path().to_owned();
+                    pool.set_apart(&mut segment);
+                    self.reach_if(segment.path() != before, "a block is moved out of its segment");
                 }
                 self.process.as_mut().unwrap().waiting.push(segment);
             }
@@ -36,6 +38,7 @@ impl Life {
         if self.must_be_held(&segment) || segment.open_attempt().is_some() && !a_person_looks {
             return Some(segment);
         }
+        self.reach_if(segment.number().index > 0, "a block of several in a segment is damaged");
         let readable = flips::readable(&self.disk, segment.path(), segment.number().index, segment.rows_waiting() > 0);
         match pool.salvage(&mut segment) {
             // Nothing can be looked up.

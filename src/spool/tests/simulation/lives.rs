@@ -10,7 +10,7 @@ use crate::spool::Durability;
 const SEEDS: u64 = 2000;
 
 /// The states that a thousand lives must reach.
-const RARE_STATES: [&str; 10] = [
+const RARE_STATES: [&str; 13] = [
     "a batch waits for the next segment",
     "a sync of the committer fails",
     "a sync of the journal fails",
@@ -19,6 +19,9 @@ const RARE_STATES: [&str; 10] = [
     "the journal goes on in its other file",
     "a start finds two segments without a seal",
     "a start on a full disk",
+    "a start finds several blocks in a segment",
+    "a block is moved out of its segment",
+    "a block of several in a segment is damaged",
     "an attempt is open at a start",
     "a segment is cut at a start",
 ];

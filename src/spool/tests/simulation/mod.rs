@@ -223,6 +223,8 @@ impl Life {
         let is_cut = waiting.iter().any(|segment| segment.cut().is_some());
         self.reach_if(is_open, "an attempt is open at a start");
         self.reach_if(is_cut, "a segment is cut at a start");
+        let segments: BTreeSet<_> = waiting.iter().map(|block| block.number().segment).collect();
+        self.reach_if(segments.len() < waiting.len(), "a start finds several blocks in a segment");
         let generation = layout.journal().generation();
         self.process = Some(Process {
             committer,
