@@ -10,7 +10,7 @@
 use std::thread;
 use std::time::Instant;
 
-use crate::support::{ClickHouse, Client, Counts, Load, Random, Server, Variant, each_engine, seed};
+use crate::support::{ClickHouse, Client, Counts, Folder, Load, Random, Server, Variant, each_engine, post, seed};
 
 /// Rounds when nobody says how many.
 const ROUNDS: u64 = 24;
@@ -27,6 +27,12 @@ const CLIENTS: [Client; 6] = [
     Client::WithKey,
     Client::WithoutKey,
 ];
+
+/// With the keys and identities of those of `events`, which are others here.
+const CLIENTS_OF_OTHERS: [Client; 3] = [Client::WithKey, Client::WithIdentities, Client::WithoutKey];
+
+/// The tables beside `events`. The last one is away now and then, and what was taken for it is held.
+const OTHERS: [&str; 2] = ["hits", "few"];
 
 const FLAGS: [&str; 10] = [
     "--batch-age",
@@ -90,14 +96,15 @@ fn killed_at_random_instants_nothing_is_lost_and_nothing_is_doubled(variant: Var
 struct Evidence<'a> {
     series: &'a str,
     database: &'a str,
-    load: &'a Load,
+    loads: &'a [Load],
 }
 
 impl Drop for Evidence<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            let Self { series, database, load } = self;
-            eprintln!("{series}, in {database}, has failed. What was done:\n{}", load.notes());
+            let Self { series, database, loads } = self;
+            let notes = loads.first().map(Load::notes).unwrap_or_default();
+            eprintln!("{series}, in {database}, has failed. What was done:\n{notes}");
         }
     }
 }
@@ -111,12 +118,23 @@ fn run_series(
     kills: &mut Kills,
 ) -> Counts {
     let database = clickhouse.database();
-    let mut server = Server::start(clickhouse, &database, &[&FLAGS, flags].concat());
+    assert!(Server::start(clickhouse, &database, &[]).stop().success(), "it makes the first table");
+    for table in OTHERS {
+        clickhouse.query(&format!("CREATE TABLE {database}.{table} AS {database}.events"));
+    }
+    let folder = Folder::new();
+    let file = folder.path().join("sluicegate.toml").to_string_lossy().into_owned();
+    std::fs::write(&file, "[table.events]\n[table.hits]\nbatch-age = \"200ms\"\n[table.few]\n").unwrap();
+    let mut server = Server::start(clickhouse, &database, &[&FLAGS, flags, &["--config", &file]].concat());
     // Its folder stays until what it did is looked at.
     let _folder = server.folder();
-    let load = Load::new(server.address(), random.next());
-    let _evidence = Evidence { series, database: &database, load: &load };
-    load.during(&CLIENTS, || {
+    let seed = random.next();
+    let others = OTHERS.map(|table| Load::new(server.address(), seed).for_table(table));
+    let loads: Vec<Load> = std::iter::once(Load::new(server.address(), seed)).chain(others).collect();
+    let _evidence = Evidence { series, database: &database, loads: &loads };
+    let [load, hits, few] = &loads[..] else { panic!("there are three") };
+    let mut is_away = false;
+    let mut rounds_of_kills = || {
         for round in 1..=rounds {
             // Short ones hit a start, long ones inserts under way.
             thread::sleep(random.milliseconds(10, 900));
@@ -151,16 +169,37 @@ fn run_series(
                 clickhouse.restart();
                 load.note(format!("round {round}: ClickHouse is back"));
             }
+            if random.below(3) == 0 {
+                is_away = !is_away;
+                rename_last(clickhouse, &database, is_away);
+                load.note(format!("round {round}: the last table is away: {is_away}"));
+            }
+        }
+        if is_away {
+            rename_last(clickhouse, &database, false);
         }
         server.wait_until_ready();
+    };
+    load.during(&CLIENTS, || {
+        hits.during(&CLIENTS_OF_OTHERS, || few.during(&CLIENTS_OF_OTHERS, &mut rounds_of_kills));
     });
     load.note("no more requests".to_owned());
+    assert_eq!(post(server.admin_address(), "/spool/requeue", b"").status, 200);
     server.wait_until_drained();
     load.note("the spool is empty".to_owned());
     let log = server.log();
     assert!(!log.contains("damaged"), "a kill damages nothing:\n{log}");
     assert!(server.stop().success());
-    load.check(clickhouse, &database);
+    loads.iter().for_each(|load| load.check(clickhouse, &database));
     clickhouse.query(&format!("DROP DATABASE {database} SYNC"));
-    load.counts()
+    loads.iter().map(Load::counts).fold(Counts::default(), |mut all, counts| {
+        all += counts;
+        all
+    })
+}
+
+/// Takes the last of the tables away, or brings it back.
+fn rename_last(clickhouse: &ClickHouse, database: &str, is_away: bool) {
+    let (from, to) = if is_away { ("few", "few_away") } else { ("few_away", "few") };
+    clickhouse.query(&format!("RENAME TABLE {database}.{from} TO {database}.{to}"));
 }

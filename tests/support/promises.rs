@@ -28,6 +28,7 @@ const WRONG_SHOWN: usize = 100;
 pub struct Load {
     address: SocketAddr,
     seed: u64,
+    table: &'static str,
     pause_max_ms: u64,
     stopping: AtomicBool,
     next: AtomicU64,
@@ -127,6 +128,7 @@ impl Load {
         Self {
             address,
             seed,
+            table: "events",
             pause_max_ms: 5,
             stopping: AtomicBool::new(false),
             next: AtomicU64::new(0),
@@ -140,6 +142,11 @@ impl Load {
     /// Clients that rest so long at most between two requests.
     pub fn with_pauses(self, pause_max_ms: u64) -> Self {
         Self { pause_max_ms, ..self }
+    }
+
+    /// Clients that send for another table than `events`, which has the same columns.
+    pub fn for_table(self, table: &'static str) -> Self {
+        Self { table, ..self }
     }
 
     /// Writes down what is being done to the server or to ClickHouse, for the case of a failure.
@@ -206,11 +213,11 @@ impl Load {
     /// Panics unless everything that was promised is in ClickHouse once, and of the rest nothing
     /// in part or twice. Call it when the spool is empty.
     pub fn check(&self, clickhouse: &ClickHouse, database: &str) {
-        let events = Stored::find(clickhouse, database, "events", "param_int", "sequence");
+        let events = Stored::find(clickhouse, database, self.table, "param_int", "sequence");
         let bad = Stored::find(
             clickhouse,
             database,
-            "events_quarantine",
+            &format!("{}_quarantine", self.table),
             "toInt64(splitByChar(' ', line)[2])",
             "toInt64(splitByChar(' ', line)[3])",
         );
@@ -228,7 +235,13 @@ impl Load {
             })
             .collect();
         let shown = wrong.iter().take(WRONG_SHOWN).cloned().collect::<Vec<_>>().join("\n");
-        assert!(wrong.is_empty(), "in {database} {} of {} requests are wrong:\n{shown}", wrong.len(), sent.len());
+        assert!(
+            wrong.is_empty(),
+            "in {database}.{} {} of {} requests are wrong:\n{shown}",
+            self.table,
+            wrong.len(),
+            sent.len()
+        );
     }
 
     fn lock_sent(&self) -> MutexGuard<'_, HashMap<u64, Request>> {
@@ -261,7 +274,7 @@ impl Clients for Senders<'_> {
             Stage::Rested => {
                 let number = load.next.fetch_add(1, Relaxed);
                 let new = Request { sent: load.begun.elapsed(), ..Request::random(number, *client, random) };
-                *request = new.to_bytes(load.seed);
+                *request = new.to_bytes(load.seed, load.table);
                 // Written down before anything is sent.
                 load.lock_sent().insert(number, new);
                 *stage = Stage::Sent(new, Instant::now());
@@ -327,7 +340,7 @@ impl Request {
         Self { number, client, events, bad, promised: false, sent: Duration::ZERO, ended: None }
     }
 
-    fn to_bytes(self, seed: u64) -> Vec<u8> {
+    fn to_bytes(self, seed: u64, table: &str) -> Vec<u8> {
         let Self { number, client, events, bad, .. } = self;
         let mut body = String::new();
         for place in 0..bad {
@@ -342,12 +355,12 @@ impl Request {
                 "{{\"event\":\"load\",\"param_int\":{number},\"sequence\":{place},\"session\":\"{session}\"}}\n"
             ));
         }
-        let target = if client == Client::Inserted { "/api/events?ack=inserted" } else { "/api/events" };
+        let ack = if client == Client::Inserted { "?ack=inserted" } else { "" };
         let key = match client {
             Client::WithKey => format!("Idempotency-Key: {seed:x}-{number}\r\n"),
             _ => String::new(),
         };
-        load::request(target, &key, body.as_bytes())
+        load::request(&format!("/api/{table}{ack}"), &key, body.as_bytes())
     }
 
     /// A reply other than 503 has to promise the whole request.

@@ -15,13 +15,13 @@ pub(super) struct Bench {
     exchange: Arc<TestExchange>,
     sealed: Receiver<SealedSegment>,
     pool: Arc<SegmentPool>,
-    metrics: Arc<SpoolMetrics>,
+    pub(super) metrics: Arc<SpoolMetrics>,
     thread: thread::JoinHandle<()>,
     sequence: Sequence,
 }
 
 impl Bench {
-    fn start(config: SpoolConfig, inserters: usize) -> Self {
+    pub(super) fn start(config: SpoolConfig, inserters: usize) -> Self {
         Self::start_on(Arc::new(Disk), config, inserters)
     }
 
