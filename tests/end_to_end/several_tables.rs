@@ -270,3 +270,76 @@ fn what_is_held_is_sent_again_and_drained_for_the_tables_that_are_named() {
     assert!(ok, "{said}");
     assert_eq!(events(clickhouse, &format!("{database}.events")), "a");
 }
+
+/// Rows of `few` throw in a view, so each block of it is held; those of `events` go in beside it.
+#[test]
+fn a_table_that_is_held_for_ever_takes_no_room_from_the_others_and_delays_none() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    create(clickhouse, &format!("{database}.few"), COLUMNS);
+    create(clickhouse, &format!("{database}.events"), COLUMNS);
+    clickhouse.query(&format!(
+        "CREATE MATERIALIZED VIEW {database}.broken ENGINE = Memory AS \
+         SELECT throwIf(event != '', 'as told') AS nothing FROM {database}.few"
+    ));
+    let flags = ["--batch-bytes", "256KiB", "--spool-bytes-max", "4MiB", "--batch-age", "1h"];
+    let (server, _folder) = start(clickhouse, &database, "[table.events]\n[table.few]\nbatch-rows = 3\n", &flags);
+    let row = format!("{{\"event\":\"{}\"}}\n", "x".repeat(1000));
+    let body = row.repeat(100);
+    let (mut rows, mut few) = (0, 0);
+    // Ten times what the spool may hold, and a few rows of the held table in each segment.
+    for request in 0..400 {
+        // A full spool has room again as soon as rows of its table are in.
+        let is_taken = || (post(server.address(), "/api/events", body.as_bytes()).status == 200).then_some(());
+        wait_for(|| format!("request {request}:\n{}", server.log()), is_taken);
+        rows += 100;
+        if request % 2 == 0 {
+            few += u32::from(status(&server, "/api/few") == 200);
+        }
+    }
+    assert!(server.metrics()["sluicegate_segments_held"] > 30.0, "{}", server.metrics()["sluicegate_segments_held"]);
+    let server = server.restart();
+    wait_for(
+        || server.log(),
+        || {
+            let count = clickhouse.query(&format!("SELECT count() FROM {database}.events"));
+            (count.trim() == rows.to_string()).then_some(())
+        },
+    );
+    clickhouse.query(&format!("DROP TABLE {database}.broken SYNC"));
+    assert_eq!(post(server.admin_address(), "/spool/requeue", b"").status, 200);
+    server.wait_until_drained();
+    let counts = ["events", "few"].map(|table| clickhouse.query(&format!("SELECT count() FROM {database}.{table}")));
+    assert_eq!(counts.map(|count| count.trim().to_owned()), [rows.to_string(), few.to_string()]);
+    assert!(server.stop().success());
+}
+
+#[test]
+fn a_table_that_has_its_share_of_the_spool_is_refused_alone() {
+    let mut clickhouse = ClickHouse::start();
+    let database = clickhouse.database();
+    create(&clickhouse, &format!("{database}.few"), COLUMNS);
+    create(&clickhouse, &format!("{database}.events"), COLUMNS);
+    let sections = "[table.events]\n[table.few]\nspool-bytes-max = \"300KiB\"\n";
+    let flags = ["--batch-bytes", "256KiB", "--spool-bytes-max", "32MiB"];
+    let (server, _folder) = start(&clickhouse, &database, sections, &flags);
+    clickhouse.kill();
+    let body = format!("{{\"event\":\"{}\"}}\n", "x".repeat(1000)).repeat(100);
+    let mut taken = 0;
+    let refused = (0..10).find_map(|_| {
+        let reply = post(server.address(), "/api/few", body.as_bytes());
+        taken += u64::from(reply.status == 200);
+        (reply.status != 200).then_some(reply)
+    });
+    let refused = refused.unwrap_or_else(|| panic!("it takes more than its share:\n{}", server.log()));
+    assert!(refused.status == 503 && refused.text().contains("spool_full"), "{}", refused.text());
+    assert_eq!(taken, 3);
+    for _ in 0..20 {
+        assert_eq!(post(server.address(), "/api/events", body.as_bytes()).status, 200);
+    }
+    assert_eq!(server.admin_get("/readyz").status, 200);
+    clickhouse.restart();
+    server.wait_for_rows(&clickhouse, &format!("{database}.few"), 300);
+    server.wait_for_rows(&clickhouse, &format!("{database}.events"), 2000);
+    assert_eq!(post(server.address(), "/api/few", body.as_bytes()).status, 200);
+}
