@@ -9,7 +9,8 @@ use prometheus_client::registry::Registry;
 
 use super::{Admin, Page};
 use crate::api::Shed;
-use crate::clickhouse::metrics::{Attempts, INSERT_SECONDS, quarantine_label};
+use crate::batch::TableIndex;
+use crate::clickhouse::metrics::{Attempts, INSERT_SECONDS, OTHER_TABLES, quarantine_label};
 use crate::clock::unix_ms;
 use crate::http::Status;
 use crate::intake::metrics::{Counter, REQUEST_SECONDS, WorkerMetrics};
@@ -96,22 +97,37 @@ impl Histogram {
 
 impl Snapshot {
     pub(super) fn of(admin: &Admin) -> Self {
-        let ledger = admin.spool.ledger();
+        let (ledger, tables) = admin.spool.ledgers();
         Self {
             counters: counters(admin),
             gauges: gauges(admin, &ledger),
             histograms: histograms(admin),
             ledger,
-            ledger_tables: ledger_tables(admin, &ledger),
+            ledger_tables: ledger_tables(admin, &ledger, &tables),
         }
     }
 }
 
-/// The accounts of each table and of its quarantine, by label. The spool has one table, whose accounts are
-/// all of the ledger.
-fn ledger_tables(admin: &Admin, ledger: &LedgerSnapshot) -> Vec<(String, Accounts)> {
-    let of = |label: &str| [(label.to_owned(), ledger.rows), (quarantine_label(label), ledger.rejected)];
-    admin.tables.first().map(|table| of(&table.label)).into_iter().flatten().collect()
+/// The accounts of each table and of its quarantine, by label. Of an only table they are all of the ledger.
+fn ledger_tables(
+    admin: &Admin,
+    ledger: &LedgerSnapshot,
+    tables: &[(TableIndex, LedgerSnapshot)],
+) -> Vec<(String, Accounts)> {
+    let of = |label: &str, ledger: &LedgerSnapshot| {
+        [(label.to_owned(), ledger.rows), (quarantine_label(label), ledger.rejected)]
+    };
+    if let [only] = &admin.tables[..] {
+        return of(&only.label, ledger).into();
+    }
+    let none = LedgerSnapshot::default();
+    let of_table = |index: TableIndex| tables.iter().find(|(table, _)| *table == index).map(|(_, ledger)| ledger);
+    let known = (0..).map(TableIndex::new).zip(&admin.tables);
+    let mut lines: Vec<_> =
+        known.flat_map(|(index, table)| of(&table.label, of_table(index).unwrap_or(&none))).collect();
+    // What an earlier run left of a table that is not configured, and what nobody knows whose it was.
+    lines.extend(of_table(TableIndex::OTHER).into_iter().flat_map(|ledger| of(OTHER_TABLES, ledger)));
+    lines
 }
 
 fn counters(admin: &Admin) -> Vec<Family> {

@@ -97,7 +97,7 @@ pub struct Inserted {
 }
 
 /// The label of the tables beyond [`limits::UNKNOWN_TABLES_MAX`]; no table's name has a bracket.
-const OTHER: &str = "(other)";
+pub const OTHER_TABLES: &str = "(other)";
 
 /// The counters of all inserters.
 #[derive(Debug, Default)]
@@ -153,7 +153,8 @@ impl InsertMetrics {
         let label = format!("{}.{}", table.database, table.table);
         let is_other =
             unknown.len() >= limits::UNKNOWN_TABLES_MAX || self.tables.iter().any(|table| table.label == label);
-        let (name, label) = if is_other { (TableName::default(), OTHER.to_owned()) } else { (table.clone(), label) };
+        let (name, label) =
+            if is_other { (TableName::default(), OTHER_TABLES.to_owned()) } else { (table.clone(), label) };
         let new = || Arc::new(Inserted { label, is_quarantine, attempts: Attempts::default() });
         unknown.entry((name, is_quarantine)).or_insert_with(new).clone()
     }

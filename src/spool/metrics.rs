@@ -50,9 +50,10 @@ impl SpoolMetrics {
         self.accounts().snapshot()
     }
 
-    /// A snapshot of the accounts of each table that has some.
-    pub fn ledgers(&self) -> Vec<(TableIndex, LedgerSnapshot)> {
-        self.accounts().snapshots()
+    /// The same, with the accounts of each table that has some, at the same moment.
+    pub fn ledgers(&self) -> (LedgerSnapshot, Vec<(TableIndex, LedgerSnapshot)>) {
+        let accounts = self.accounts();
+        (accounts.snapshot(), accounts.snapshots())
     }
 
     /// Bytes of a table's frames that are not inserted.

@@ -87,6 +87,13 @@ fn each_table_gets_its_own_events_and_rejected_lines_and_is_counted_for_itself()
     };
     let expected = ([2.0, 2.0, 1.0], 2.0, true, 1.0);
     wait_for(|| format!("{:?}", counted()), || (counted() == expected).then_some(()));
+    let metrics = server.metrics();
+    let account = |table: &str, account: &str| {
+        metrics[&format!("sluicegate_ledger_events{{table=\"{table}\",account=\"{account}\"}}")]
+    };
+    let tables = ["hits", "hits_quarantine", &label(&database), &label(&other), &quarantine];
+    assert_eq!(tables.map(|table| account(table, "committed")), [2.0, 1.0, 2.0, 1.0, 1.0]);
+    assert_eq!(tables.map(|table| account(table, "spooled")), [0.0; 5]);
     for (path, lines) in [("/api/hits", 2), ("/api/events", 2), (&*format!("/api/{}", label(&other)), 1)] {
         let found = get(server.admin_address(), path);
         assert_eq!((found.status, found.text().lines().count()), (200, lines), "{path}: {}", found.text());
