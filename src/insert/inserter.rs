@@ -10,7 +10,7 @@ use crossbeam::channel::Receiver;
 use super::attempt::{Insert, Source};
 use super::due::{Due, PartitionLimit, Work};
 use super::failure::Failure;
-use super::outcome::{Class, calls_for_refresh, is_forbidden_setting, is_partition_limit};
+use super::outcome::{Class, calls_for_refresh, is_forbidden_setting, is_partition_limit, is_too_many_parts};
 use super::places::Places;
 use super::presence::Presence;
 use super::step::{Sent, Step, judge};
@@ -325,6 +325,9 @@ impl Inserts {
         let (segment, table, label) = (number.packed(), work.segment.table(), work.segment.label().to_owned());
         if failure.error.as_ref().is_some_and(calls_for_refresh) {
             self.refresh.request();
+        }
+        if failure.error.as_ref().is_some_and(is_too_many_parts) {
+            self.spool.held.too_many_parts(table);
         }
         let cause = failure.cause(work.next_step());
         match failure.class {

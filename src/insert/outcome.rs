@@ -99,6 +99,11 @@ pub fn calls_for_refresh(error: &ClientError) -> bool {
     }
 }
 
+/// True if the table has more parts than ClickHouse lets it have (`parts_to_throw_insert`).
+pub fn is_too_many_parts(error: &ClientError) -> bool {
+    matches!(error, ClientError::Refused { code: Some(TOO_MANY_PARTS), .. })
+}
+
 /// True if the INSERT touches more partitions than the limit permits.
 pub fn is_partition_limit(error: &ClientError) -> bool {
     match error {
@@ -137,6 +142,9 @@ pub(super) const COLUMNS_CHANGED: &str = "sluicegate: the columns of the table a
 /// Codes for a column that is missing or can't be inserted into, and for a missing table or database,
 /// which may return with other columns.
 const TABLE_CHANGED: [u32; 7] = [16, 20, 36, 44, 47, 60, 81];
+
+/// `TOO_MANY_PARTS`.
+const TOO_MANY_PARTS: u32 = 252;
 
 /// The index of the row that a violated constraint names, from 0. The text names the row before it
 /// quotes any value.
@@ -292,6 +300,7 @@ mod tests {
         assert!(calls_for_refresh(&ClientError::NoConnection("refused".into())));
         for (code, message) in [(117, "Bool value must be 0 or 1"), (241, ""), (469, ""), (252, "Too many parts")] {
             assert!(!calls_for_refresh(&refused(code, message)), "{code}");
+            assert_eq!(is_too_many_parts(&refused(code, message)), code == 252);
         }
         assert!(!calls_for_refresh(&ClientError::Refused { status: 502, code: None, message: "x".into() }));
         let native = classify(&refused(53, "Cannot convert: Int64 to Int32"), 1, InsertFormat::Native);

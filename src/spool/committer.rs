@@ -374,7 +374,7 @@ impl<E: Exchange> Committer<E> {
     }
 
     fn wait(&self) -> Duration {
-        let left = self.open.as_ref().and_then(|open| self.tables.left(open));
+        let left = self.open.as_ref().and_then(|open| self.tables.left(open, &self.metrics));
         match left {
             None => SLEEP_MAX,
             Some(Duration::ZERO) => INSERTER_POLL_PAUSE,

@@ -11,6 +11,12 @@ use crate::batch::{BlockNumber, SegmentNumber, TableIndex};
 /// Pause between two log messages about the same held segment.
 const LOG_PAUSE: Duration = Duration::from_secs(60);
 
+/// The age of a table's blocks is doubled no further than to this.
+const SLOWED_AGE_MAX: Duration = Duration::from_secs(30);
+
+/// A second doubled so often is more than [`SLOWED_AGE_MAX`]; a shorter age comes closer to it.
+const DOUBLINGS_MAX: u32 = 16;
+
 /// An operator's orders for a held segment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Orders {
@@ -41,6 +47,8 @@ struct Segments {
     waiting: BTreeMap<BlockNumber, Waiting>,
     /// Those with an INSERT under way that nothing is heard of.
     silent: BTreeSet<BlockNumber>,
+    /// How often the age that seals a table's blocks is doubled.
+    slowed: BTreeMap<TableIndex, u32>,
 }
 
 /// Numbers of segments that do not go out with the next free inserter.
@@ -128,6 +136,23 @@ impl Held {
         let mut segments = self.lock();
         let of_table = segments.waiting.values_mut().filter(|waiting| waiting.table == table);
         of_table.for_each(|waiting| waiting.passed = true);
+        if let Some(doublings) = segments.slowed.get_mut(&table) {
+            *doublings = doublings.saturating_sub(1);
+        }
+    }
+
+    /// ClickHouse can't merge a table's parts as fast as they come: fewer and larger INSERTs help.
+    pub fn too_many_parts(&self, table: TableIndex) {
+        let mut segments = self.lock();
+        let doublings = segments.slowed.entry(table).or_default();
+        *doublings = (*doublings + 1).min(DOUBLINGS_MAX);
+    }
+
+    /// The age that seals a table's blocks, where `configured` is that of its settings: longer after too many
+    /// parts, and as configured again once so many INSERTs got through.
+    pub(super) fn age(&self, table: TableIndex, configured: Duration) -> Duration {
+        let doublings = self.lock().slowed.get(&table).copied().unwrap_or(0);
+        configured.saturating_mul(1 << doublings.min(DOUBLINGS_MAX)).min(SLOWED_AGE_MAX).max(configured)
     }
 
     /// Segments that are held, the oldest first, and why.
@@ -146,7 +171,7 @@ impl Held {
     /// they don't count for the table.
     pub(super) fn delayed(&self, table: TableIndex, from: SegmentNumber) -> Delayed {
         let segments = self.lock();
-        let Segments { waiting, silent } = &*segments;
+        let Segments { waiting, silent, .. } = &*segments;
         let is_of_table = |number: &BlockNumber, waiting: &Waiting| {
             waiting.table == table && waiting.cause == Cause::Table && !waiting.passed && !silent.contains(number)
         };
@@ -181,6 +206,26 @@ mod tests {
         assert_eq!((held.count(), held.reasons()), (1, vec![(number(3), "second".into())]));
         held.retry(number(3), table, Cause::Own);
         assert_eq!(held.count(), 0);
+    }
+
+    #[test]
+    fn after_too_many_parts_a_table_s_age_doubles_up_to_half_a_minute_and_falls_again() {
+        let held = Held::default();
+        let (slow, other, second) = (TableIndex::new(0), TableIndex::new(1), Duration::from_secs(1));
+        let ages = [2, 4, 8, 16, 30, 30].map(|seconds| {
+            held.too_many_parts(slow);
+            (held.age(slow, second), Duration::from_secs(seconds))
+        });
+        assert!(ages.iter().all(|(age, expected)| age == expected), "{ages:?}");
+        assert_eq!(held.age(other, second), second);
+        assert_eq!(held.age(slow, 60 * second), 60 * second, "never below what is configured");
+        for _ in 0..5 {
+            held.got_through(slow);
+        }
+        assert_eq!(held.age(slow, second), 2 * second);
+        held.got_through(slow);
+        held.got_through(slow);
+        assert_eq!(held.age(slow, second), second);
     }
 
     #[test]

@@ -160,16 +160,18 @@ impl Tables {
             block.events() >= table.batch_rows
                 || bytes >= table.batch_bytes
                 || table.age_from.elapsed() >= table.batch_age
+                    && table.age_from.elapsed() >= metrics.held.age(block.table, table.batch_age)
                     && metrics.may_seal_by_age(block.table, table.frozen_from, inserters)
         };
         open.end >= open.capacity || open.blocks().iter().any(is_due)
     }
 
     /// How long no block in the open segment is old; `None` if there is none.
-    pub(super) fn left(&self, open: &OpenSegment) -> Option<Duration> {
+    pub(super) fn left(&self, open: &OpenSegment, metrics: &SpoolMetrics) -> Option<Duration> {
         let of = |block: &OpenBlock| {
             let table = self.tables.get(block.table.get())?;
-            Some(table.batch_age.saturating_sub(table.age_from.elapsed()))
+            let age = metrics.held.age(block.table, table.batch_age);
+            Some(age.saturating_sub(table.age_from.elapsed()))
         };
         open.blocks().iter().filter_map(of).min()
     }
