@@ -27,7 +27,7 @@ TEST = RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked --no-fail-fast
 MINIMAL_TESTS = a_build_without events:: framing:: lifecycle::
 
 .PHONY: help build clickhouse run test test-may crash-test check sim fuzz bench \
-	bench-micro bench-attacks bench-features bench-latency bench-scale bench-stages bench-insert bench-peers bench-plot oha \
+	bench-micro bench-attacks bench-features bench-tables bench-latency bench-scale bench-stages bench-insert bench-peers bench-plot oha \
 	load-wrk load-ab clean
 
 help: ## this list
@@ -109,6 +109,10 @@ bench-attacks: clickhouse ## normal traffic beside each attack, and the same for
 bench-features: clickhouse ## what PROXY, TLS, request ids, keys and CORS cost beside plain: RECORD, QUICK=1
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
 	$(BENCH) features $(BENCH_ARGUMENTS)
+
+bench-tables: clickhouse ## what 5, 20 and 100 tables cost beside one: RECORD, QUICK=1
+	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
+	$(BENCH) tables $(BENCH_ARGUMENTS)
 
 bench-stages: clickhouse ## where the CPU time of a request goes, by perf
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"

@@ -37,7 +37,8 @@ pub struct Connections(clients::Connections);
 
 /// The clients of one run.
 struct Repeating<'a> {
-    request: &'a [u8],
+    /// Sent in turn.
+    requests: Vec<&'a [u8]>,
     until: Until,
     begun: Instant,
     begun_requests: u64,
@@ -62,10 +63,15 @@ impl Connections {
 
     /// Sends the request over all of them, and again over each as soon as its reply is there.
     pub fn run(&mut self, request: &[u8], until: Until) -> io::Result<Outcome> {
+        self.run_in_turn(vec![request], until)
+    }
+
+    /// The same with several requests in turn.
+    pub fn run_in_turn(&mut self, requests: Vec<&[u8]>, until: Until) -> io::Result<Outcome> {
         let expected = if let Until::Requests(requests) = until { requests } else { 0 };
         let latencies = Vec::with_capacity(usize::try_from(expected).unwrap_or(0).min(1 << 20));
         let outcome = Outcome { failed: 0, elapsed: Duration::ZERO, latencies };
-        let mut clients = Repeating { request, until, begun: Instant::now(), begun_requests: 0, outcome };
+        let mut clients = Repeating { requests, until, begun: Instant::now(), begun_requests: 0, outcome };
         self.0.run(&mut clients)?;
         Ok(Outcome { elapsed: clients.begun.elapsed(), ..clients.outcome })
     }
@@ -80,10 +86,11 @@ impl Clients for Repeating<'_> {
         if is_over {
             return Next::Leave;
         }
+        let turn = usize::try_from(self.begun_requests).unwrap_or(0) % self.requests.len();
         self.begun_requests += 1;
         // The same bytes as those of the last time stay where they are.
-        if request != self.request {
-            self.request.clone_into(request);
+        if request != self.requests[turn] {
+            self.requests[turn].clone_into(request);
         }
         Next::Send
     }

@@ -173,7 +173,10 @@ pub fn serve_with_admin(
     if !more.contains(&"--clickhouse-url") {
         arguments.extend(["--clickhouse-url", clickhouse.url()]);
     }
-    arguments.extend(["--database", "bench", "--table", table]);
+    arguments.extend(["--database", "bench"]);
+    if !more.contains(&"--config") {
+        arguments.extend(["--table", table]);
+    }
     arguments.extend(["--spool-dir", &spool, "--durability", durability, "--log-level", "warn"]);
     arguments.extend(more);
     // Another build may be measured, such as that of a former commit.

@@ -36,8 +36,19 @@ impl Turn {
         until: Until,
         settle: impl FnOnce(u64) -> Result<(), Box<dyn Error>>,
     ) -> Result<Self, Box<dyn Error>> {
+        Self::take_in_turn(server, connections, vec![request], until, settle)
+    }
+
+    /// The same with several requests in turn.
+    pub fn take_in_turn(
+        server: &Child,
+        connections: &mut Connections,
+        requests: Vec<&[u8]>,
+        until: Until,
+        settle: impl FnOnce(u64) -> Result<(), Box<dyn Error>>,
+    ) -> Result<Self, Box<dyn Error>> {
         let before = server.cpu_time()?;
-        let outcome = connections.run(request, until)?;
+        let outcome = connections.run_in_turn(requests, until)?;
         let requests = outcome.latencies.len() as u64;
         if outcome.failed > 0 {
             return Err(format!("{} of {requests} requests failed", outcome.failed).into());
