@@ -77,7 +77,13 @@ impl Layout {
         for folder in [dir, &log].into_iter().chain(table_folders.iter().map(PathBuf::as_path)) {
             storage.sync_folder(folder).map_err(failed(format!("syncing {}", folder.display())))?;
         }
-        let folders = std::iter::once(log.clone()).chain(table_folders).collect();
+        // No other folder of a table gets a segment, or loses one.
+        let has_segments = |folder: &PathBuf| {
+            let is_segment =
+                |entry: &FolderEntry| parse_name(&entry.name).is_some_and(|(number, _)| number != TRIPWIRE);
+            storage.list(folder).is_ok_and(|entries| entries.iter().any(is_segment))
+        };
+        let folders = std::iter::once(log.clone()).chain(table_folders.into_iter().filter(has_segments)).collect();
         let journal = Arc::new(load_journal(&storage, dir, folders)?);
         let spare = storage.open(&dir.join(SPARE)).and_then(|file| file.len());
         let has_spare = AtomicBool::new(spare.is_ok_and(|len| len >= limits::SPARE_BYTES));
