@@ -132,7 +132,7 @@ fn a_block_that_is_set_apart_keeps_its_token_and_leaves_the_segment_to_the_other
     assert_eq!((a.token(), contents(&a).unwrap().0), (token.clone(), "a1a2".to_owned()));
     let own = "00000000000000000001.0.segment".to_owned();
     assert_eq!(files(spool.layout.folder()), [own.clone(), "00000000000000000001.segment".to_owned()]);
-    drop(spool);
+    drop((spool, blocks, a, b));
     let (spool, recovered) = Spool::open(config()).unwrap();
     let found: Vec<_> = recovered.segments.iter().map(|block| (block.label(), contents(block).unwrap().0)).collect();
     assert_eq!(found, [("a", "a1a2".to_owned()), ("b", "b1".to_owned())], "each of them once");
@@ -141,7 +141,7 @@ fn a_block_that_is_set_apart_keeps_its_token_and_leaves_the_segment_to_the_other
     spool.pool().retire(&recovered.segments[1]).unwrap();
     assert_eq!(files(spool.layout.folder()), [own]);
     spool.pool().retire(a).unwrap();
-    drop((b, blocks, spool, recovered));
+    drop((spool, recovered));
     let (spool, recovered) = Spool::open(config()).unwrap();
     assert!(recovered.segments.is_empty() && files(spool.layout.folder()).is_empty());
 }
