@@ -36,7 +36,7 @@ const EVENTS: &[u8] = include_bytes!("corpus/events-30.ndjson");
 const SERVER_CORE: usize = 0;
 const LOAD_CORE: usize = 1;
 /// What the committer and the inserters still have to do belongs to the round.
-const LAST_SEGMENT: Duration = Duration::from_millis(1300);
+const LAST_BLOCK: Duration = Duration::from_millis(1300);
 
 const PROXY_V1: &[u8] = b"PROXY TCP4 203.0.113.7 203.0.113.1 56324 443\r\n";
 /// The same as version 2 of the protocol has it.
@@ -198,7 +198,7 @@ impl Contender {
                 exchange(&mut stream, &request, requests)?;
             }
         }
-        std::thread::sleep(LAST_SEGMENT);
+        std::thread::sleep(LAST_BLOCK);
         let used = self.used()?;
         let spent = if self.counts.is_some() { used } else { used - before };
         Ok(spent / (requests * connections) as f64)

@@ -119,7 +119,7 @@ fn run(clickhouse: &ClickHouse, format: &str, coding: &str, size: u64, events: u
     })
 }
 
-/// One request after the other, so that each segment is sealed at exactly its size.
+/// One request after the other, so that each block is sealed at exactly its size.
 fn send(address: SocketAddr, requests: u64) -> Result<(), Box<dyn Error>> {
     let mut random = Random::new(0, 0);
     let mut stream = TcpStream::connect(address)?;

@@ -9,7 +9,7 @@
 //! make says nothing about the server; which one it was is said.
 //!
 //! The server's process is on one core, oha on another, ClickHouse wherever it likes. With
-//! `ack=inserted` a reply waits for its segment, which age seals after a second: so many
+//! `ack=inserted` a reply waits for its block, which age seals after a second: so many
 //! connections are needed that each of them may wait.
 //!
 //! `cargo bench --bench latency` (or `make bench-latency`). Environment: `BENCH_SECONDS` (a round of a

@@ -31,7 +31,7 @@ use serde_json::Value;
 use sluicegate::batch::Batch;
 use sluicegate::http::{ChunkDecoder, HeadLimits, NO_HEADERS, Parsed, parse_head};
 use sluicegate::ndjson::Report;
-use sluicegate::spool::{Durability, Part, SealedSegment};
+use sluicegate::spool::{Durability, Part, SealedBlock};
 
 const EVENTS_30: &[u8] = include_bytes!("corpus/events-30.ndjson");
 const ONE_EVENT: &[u8] = include_bytes!("corpus/one.ndjson");
@@ -52,7 +52,7 @@ Accept-Encoding: gzip, deflate, br, zstd\r\nAccept-Language: en-GB,en;q=0.9\r\n\
 const FRAMES: [(&str, &[u8], usize); 3] =
     [("1 row", ONE_EVENT, 1), ("30 rows", EVENTS_30, 1), ("1,500 rows", EVENTS_30, 50)];
 
-const SEGMENT_BYTES: u64 = 8 << 20;
+const BATCH_BYTES: u64 = 8 << 20;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut record = Record::begin("micro");
@@ -220,11 +220,11 @@ fn segment(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
     let mut group = criterion.benchmark_group("segment");
     for (name, body, times) in FRAMES {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-        let segment = sealed(folder.path(), body, times)?;
-        group.throughput(Throughput::Bytes(segment.rows_bytes()));
+        let block = sealed(folder.path(), body, times)?;
+        group.throughput(Throughput::Bytes(block.rows_bytes()));
         group.bench_function(format!("frames of {name}"), |bencher| {
             bencher.iter(|| {
-                let mut reader = segment.read(Part::Rows).expect("a segment");
+                let mut reader = block.read(Part::Rows).expect("a block");
                 while let Some(piece) = reader.next_rows().expect("its frames") {
                     black_box(&piece);
                 }
@@ -235,16 +235,16 @@ fn segment(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A full segment of frames that hold the rows of `body` so many times.
-fn sealed(folder: &Path, body: &[u8], times: usize) -> Result<SealedSegment, Box<dyn Error>> {
-    let feed = Feed { folder, durability: Durability::Written, segment_bytes: SEGMENT_BYTES, workers: 1, cores: None };
-    let batches = SEGMENT_BYTES / rows::batch(body, times)?.frame_payload();
+/// A full block of frames that hold the rows of `body` so many times.
+fn sealed(folder: &Path, body: &[u8], times: usize) -> Result<SealedBlock, Box<dyn Error>> {
+    let feed = Feed { folder, durability: Durability::Written, batch_bytes: BATCH_BYTES, workers: 1, cores: None };
+    let batches = BATCH_BYTES / rows::batch(body, times)?.frame_payload();
     let mut first = None;
     feed.run(
         || rows::batch(body, times),
         |batches_so_far, _| batches_so_far < batches,
-        |segment, _| {
-            first.get_or_insert(segment);
+        |block, _| {
+            first.get_or_insert(block);
             Ok(())
         },
     )?;

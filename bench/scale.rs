@@ -58,8 +58,8 @@ const ROWS_A_BATCH: [usize; 4] = [1, 30, 300, 1_500];
 const USUAL_CONNECTIONS: usize = 64;
 /// A body of small events holds as many as this takes.
 const BODY_BYTES: usize = 64 << 10;
-/// Segments of the default length.
-const SEGMENT_BYTES: u64 = 32 << 20;
+/// Blocks of the default length.
+const BATCH_BYTES: u64 = 32 << 20;
 
 const SERVERS: [(&str, &str); 2] = [("1 worker", "1"), ("2 workers", "2")];
 const FEEDERS: [(&str, usize); 2] = [("1 worker", 1), ("8 workers", 8)];
@@ -239,11 +239,11 @@ fn ceiling(record: &mut Record, length: Duration, rounds: u64) -> Result<(), Box
 fn feed(durability: Durability, workers: usize, rows: usize, length: Duration) -> Result<Fed, Box<dyn Error>> {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let cores = Some((COMMITTER_CORE, LOAD_CORE));
-    let feed = Feed { folder: folder.path(), durability, segment_bytes: SEGMENT_BYTES, workers, cores };
+    let feed = Feed { folder: folder.path(), durability, batch_bytes: BATCH_BYTES, workers, cores };
     feed.run(
         || rows::batch(ONE_EVENT, rows),
         |_, elapsed| elapsed < length,
         // As if it were inserted: its file is overwritten.
-        |segment, pool| pool.retire(&segment),
+        |block, pool| pool.retire(&block),
     )
 }

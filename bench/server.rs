@@ -38,7 +38,7 @@ const EVENTS: &[u8] = include_bytes!("corpus/events-30.ndjson");
 const SERVER_CORE: usize = 0;
 const LOAD_CORE: usize = 1;
 /// What the committer and the inserters still have to do belongs to the round.
-const LAST_SEGMENT: Duration = Duration::from_millis(1200);
+const LAST_BLOCK: Duration = Duration::from_millis(1200);
 const ONE_WORKER: [&str; 2] = ["--workers", "1"];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -81,8 +81,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         for ((_, child, address), turns) in contenders.iter().zip(&mut turns) {
             let mut connections = Connections::open(*address, connections)?;
             let turn = Turn::take(child, &mut connections, &request, Until::Requests(requests), |_| {
-                // The last segment is sealed by its age, and inserted.
-                std::thread::sleep(LAST_SEGMENT);
+                // The last block is sealed by its age, and inserted.
+                std::thread::sleep(LAST_BLOCK);
                 Ok(())
             })?;
             // The first round warms up.

@@ -7,7 +7,7 @@
 //! ```text
 //! socket ─▶ head ─▶ body ─▶ line ─▶ row ─▶ batch ═lock-free═▶ frame ─▶ segment ═lock-free═▶ INSERT ─▶ ClickHouse
 //! └───────────── worker k, pinned to core k ──────────┘        └── committer ──┘             └ inserter i ┘
-//!      ▲ reply                                                       │ outcome of the batch     │ segment inserted
+//!      ▲ reply                                                       │ outcome of the batch     │ block inserted
 //!      └───────────────◀── released when the batch is durable ───────┴──────────────────────────┘
 //! ```
 //!
@@ -31,16 +31,16 @@
 //! | [`schema`] | `limits`, `rowbinary` | a table's columns → the plan that rows are encoded by |
 //! | [`quarantine`] | `limits`, `rowbinary`, `schema` | the row of a rejected line |
 //! | [`ndjson`] | `batch`, `limits`, `quarantine`, `rowbinary`, `schema` | lines → rows, one file a family of types |
-//! | [`handoff`] | `batch`, `limits`, `net` | where threads meet: batches, wake-ups, proven segments, published versions, the phase from start to stop |
+//! | [`handoff`] | `batch`, `limits`, `net` | where threads meet: batches, wake-ups, proven blocks, published versions, the phase from start to stop |
 //! | [`spool`] | `batch`, `clock`, `limits` | the log: frames, segments, the committer and its keeper, the journal, keys and identities, what is held, recovery |
-//! | [`clickhouse`] | `clock`, `handoff`, `limits`, `quarantine`, `schema` | what ClickHouse is: client, servers, tables and columns, guarantee ("exactly once") and horizon, embedded |
-//! | [`insert`] | `batch`, `clickhouse`, `clock`, `handoff`, `quarantine`, `rowbinary`, `schema`, `spool` | how a segment gets into it: due, step, attempt, outcome of an error, cutting, presence |
+//! | [`clickhouse`] | `batch`, `clock`, `handoff`, `limits`, `quarantine`, `schema` | what ClickHouse is: client, servers, tables and columns, guarantee ("exactly once") and horizon, embedded |
+//! | [`insert`] | `batch`, `clickhouse`, `clock`, `handoff`, `quarantine`, `rowbinary`, `schema`, `spool` | how a block gets into it: due, step, attempt, outcome of an error, cutting, presence |
 //! | [`api`] | `batch`, `http`, `limits`, `ndjson`, `schema` | routes, replies and faults of the public address; keys, rates, pages of other origins, identities of requests |
 //! | [`connection`] | `api`, `batch`, `http`, `limits` | one connection's state machine, without a socket |
 //! | [`intake`] | `api`, `batch`, `clock`, `connection`, `handoff`, `http`, `limits`, `ndjson`, `net`, `schema`, `spool` | what both engines share: a request's context, outbox, outcomes, schemas of the tables, waiting for inserts, budget, what is charged to rates, health, counters |
 //! | [`worker`] | `api`, `clock`, `connection`, `handoff`, `http`, `intake`, `limits`, `net` | the own event loop: sockets, buffers, time-outs |
 //! | `engine_may` | `api`, `batch`, `clock`, `connection`, `handoff`, `http`, `intake`, `limits` | the same api through `may_minihttp`, in a build with the feature `engine-may` |
-//! | [`admin`] | `api`, `batch`, `clickhouse`, `clock`, `handoff`, `http`, `intake`, `limits`, `ndjson`, `spool` | the admin address: metrics, statistics, `/livez`, `/readyz` and its warnings, orders for held segments |
+//! | [`admin`] | `api`, `batch`, `clickhouse`, `clock`, `handoff`, `http`, `intake`, `limits`, `ndjson`, `spool` | the admin address: metrics, statistics, `/livez`, `/readyz` and its warnings, orders for held blocks |
 //! | [`config`] | `api`, `batch`, `clickhouse`, `connection`, `http`, `insert`, `intake`, `limits`, `ndjson`, `net`, `schema`, `spool` | flags, environment and file → one checked [`config::Settings`], handed on in parts |
 //! | [`commands`] | `clickhouse`, `clock`, `config`, `limits`, `net`, `rowbinary`, `spool` | `check`, `schema`, `spool` and `quarantine` |
 //! | [`server`] | `admin`, `api`, `batch`, `clickhouse`, `config`, `engine_may`, `handoff`, `insert`, `intake`, `limits`, `ndjson`, `net`, `schema`, `spool`, `worker` | start and stop in order, signals, engines, pinning, open files, the log; `drain` |
@@ -57,7 +57,7 @@
 //! | worker | one a core, pinned where each has one | blocks, locks, allocates per event, touches disk or ClickHouse |
 //! | committer | one | parses anything; makes, names or seals a file; waits for anything but its write, its sync, and the next segment |
 //! | keeper | one | stands in the way of a commit: it has the next segment ready, and seals the full ones |
-//! | inserter | a few | sleeps on a segment |
+//! | inserter | a few | sleeps on a block |
 //! | watcher | one, for all tables | touches an event; publishes what a table has become |
 //! | delivery | one, until every server was asked about every table and has its quarantine | does more than make missing quarantine tables and say in the log what the tables promise |
 //! | admin | one, one that samples once a second, and one a request | serves ingestion |
@@ -73,10 +73,10 @@
 //!
 //! 1. A 200 never leaves before its rows are durable ([`connection`], [`intake::outbox`]).
 //! 2. Positions are contiguous, at commit and at replay ([`spool`]).
-//! 3. A segment's bytes, columns, types, row count and settings never change after it is sealed, and
+//! 3. A block's bytes, columns, types, row count and settings never change after it is sealed, and
 //!    its token only when ClickHouse knows it and has not the rows ([`spool`],
 //!    [`clickhouse::frozen::Frozen`]).
-//! 4. A segment is deleted only after ClickHouse has proven the insert ([`clickhouse::client`]).
+//! 4. A block leaves the spool only after ClickHouse has proven the insert ([`clickhouse::client`]).
 //! 5. Recovered + committed = inserted + spooled + set aside, in events, at every moment
 //!    ([`spool::LedgerSnapshot`]).
 //! 6. A failed sync ends the process; it is never tried again and believed ([`spool`]).
@@ -85,7 +85,7 @@
 //! 8. What a client says about its own address or the server's time is never stored as such, unless the
 //!    operator named its proxy
 //!    ([`ndjson`]).
-//! 9. One segment is one block for ClickHouse ([`config::Settings::validate`]).
+//! 9. One block of the spool is one block for ClickHouse ([`config::Settings::validate`]).
 //!
 //! # Absent on purpose
 //!

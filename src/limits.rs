@@ -25,14 +25,14 @@
 //!   and about 70 for each value of `--dedup-field`, `--dedup-values-max` at most;
 //! - 1 MiB with `--rate-limit-per-address`, about 100 bytes for each connection with
 //!   `--connections-per-address-max`, and about 300 for each key of `--write-key-file`;
-//! - inserters × about 1 MiB: a segment is streamed from its file, never held; with
+//! - inserters × about 1 MiB: a block is streamed from its file, never held; with
 //!   `--insert-format native` × its rows, `--batch-bytes` as a rule and 128 MiB at most.
 
 use std::time::Duration;
 
 /// The most rows of one INSERT that ClickHouse still stores as one block
 /// (`max_insert_block_size` of ClickHouse, its documented default). Sent with every insert;
-/// segments stay below it, because more than one block is not atomic.
+/// blocks of the spool stay below it, because more than one block for ClickHouse is not atomic.
 pub const ROWS_PER_INSERT_MAX: u64 = 1_048_449;
 
 /// A worker ends its turn after so many requests…
@@ -141,7 +141,7 @@ pub const QUARANTINE_LINE_BYTES_MAX: usize = 64 << 10;
 /// spool for its last known columns, four small queries a minute, and some 20 series of the metrics.
 pub const TABLES_MAX: usize = 1000;
 
-/// Tables that have counters of their own beside those of the configuration: segments of earlier
+/// Tables that have counters of their own beside those of the configuration: blocks of earlier
 /// configurations name them. Each costs about 10 series of the metrics.
 pub const UNKNOWN_TABLES_MAX: usize = 100;
 
@@ -328,7 +328,7 @@ pub const CHUNK_EXTENSIONS_BYTES_MAX: usize = 16 << 10;
 /// Bytes of trailers behind a chunked body; they are skipped.
 pub const TRAILER_BYTES_MAX: usize = 8 << 10;
 
-/// Confirmed segments that are remembered for `ack=inserted`: far more than are inserted while a
+/// Confirmed blocks that are remembered for `ack=inserted`: far more than are inserted while a
 /// reply waits. Costs 8 bytes each.
 pub const INSERTED_RING: usize = 4096;
 

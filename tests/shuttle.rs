@@ -1,7 +1,7 @@
 //! Where threads meet, in every order that a scheduler can think of: no wake-up is lost.
 //!
 //! The files under test are the server's own hand-over: its mailboxes, its committer's waits and its
-//! list of confirmed segments, built on `shuttle`'s atomics and threads instead of the system's. It
+//! list of confirmed blocks, built on `shuttle`'s atomics and threads instead of the system's. It
 //! runs one thread at a time and chooses which at each operation, at random or by priorities that it
 //! changes at a few places (PCT). All threads asleep at once is a lost wake-up and fails: to `shuttle`
 //! no time-out ends a sleep. Every operation is sequentially consistent to it, which is what the
@@ -65,7 +65,7 @@ mod handoff {
 mod limits {
     pub(crate) const BATCHES_PER_WORKER: usize = 2;
     pub(crate) const ARRIVALS_MAX: usize = 2;
-    /// Segments meet in the ring.
+    /// Blocks meet in the ring.
     pub(crate) const INSERTED_RING: usize = 4;
 }
 
@@ -150,8 +150,8 @@ impl Meeting {
                     for batch in std::iter::once(first).chain(std::iter::from_fn(|| handoff.next())) {
                         taken += 1;
                         let worker = batch.worker;
-                        let segment = BlockNumber::first(SegmentNumber::new(batch.sequence.get()));
-                        handoff.give_back(Returned { batch, outcome: CommitOutcome::Committed { segment } });
+                        let block = BlockNumber::first(SegmentNumber::new(batch.sequence.get()));
+                        handoff.give_back(Returned { batch, outcome: CommitOutcome::Committed { block } });
                         handoff.wake(worker);
                     }
                 } else if finished {
@@ -172,7 +172,7 @@ fn hand_over(worker: usize, count: u64) -> impl FnMut(&Handoff, &Mailbox) -> boo
     move |handoff, mailbox| {
         while let Some(Returned { batch, outcome }) = mailbox.take() {
             received += 1;
-            assert_eq!(outcome, CommitOutcome::Committed { segment: BlockNumber::first(SegmentNumber::new(received)) });
+            assert_eq!(outcome, CommitOutcome::Committed { block: BlockNumber::first(SegmentNumber::new(received)) });
             home.push(batch);
         }
         while sent < count
@@ -239,19 +239,19 @@ fn a_committer_that_gathers_hears_of_the_last_worker_that_sleeps() {
 }
 
 #[test]
-fn a_reply_that_waits_for_its_segment_hears_of_it() {
+fn a_reply_that_waits_for_its_block_hears_of_it() {
     in_many_orders(|| {
-        const SEGMENTS: [u64; 2] = [5, 6];
+        const BLOCKS: [u64; 2] = [5, 6];
         let meeting = Meeting::of(1);
-        let mut waiting = SEGMENTS.to_vec();
+        let mut waiting = BLOCKS.to_vec();
         let mut is_noted = false;
         let worker = meeting.worker(0, move |handoff, mailbox| {
-            while let Some(segment) = waiting.last().copied().map(SegmentNumber::new).map(BlockNumber::first) {
+            while let Some(block) = waiting.last().copied().map(SegmentNumber::new).map(BlockNumber::first) {
                 if !is_noted {
                     handoff.inserted.wait();
                 }
                 // Later it looks only when there is news.
-                if (is_noted && !mailbox.take_news()) || !handoff.inserted.has(segment) {
+                if (is_noted && !mailbox.take_news()) || !handoff.inserted.has(block) {
                     is_noted = true;
                     return false;
                 }
@@ -261,11 +261,11 @@ fn a_reply_that_waits_for_its_segment_hears_of_it() {
             }
             true
         });
-        let inserters: Vec<_> = SEGMENTS
+        let inserters: Vec<_> = BLOCKS
             .into_iter()
-            .map(|segment| {
+            .map(|block| {
                 let handoff = meeting.handoff.clone();
-                thread::spawn(move || handoff.segment_inserted(BlockNumber::first(SegmentNumber::new(segment))))
+                thread::spawn(move || handoff.block_inserted(BlockNumber::first(SegmentNumber::new(block))))
             })
             .collect();
         inserters.into_iter().for_each(|inserter| inserter.join().unwrap());

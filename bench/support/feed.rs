@@ -16,11 +16,11 @@ use mio::{Events, Poll, Token};
 use sluicegate::batch::{Batch, CommitOutcome, Returned, Sequence};
 use sluicegate::handoff::{Handoff, Mailbox};
 use sluicegate::limits::BATCHES_PER_WORKER;
-use sluicegate::spool::{Committer, Durability, SealedSegment, SegmentPool, Spool, SpoolConfig, SpoolTable};
+use sluicegate::spool::{Committer, Durability, SealedBlock, SegmentPool, Spool, SpoolConfig, SpoolTable};
 
 const WAKE: Token = Token(0);
 
-/// What the segments say about their columns.
+/// What the blocks say about their columns.
 const FROZEN: &[u8] = b"frozen";
 
 /// How the committer is fed.
@@ -29,8 +29,8 @@ pub struct Feed<'a> {
     pub folder: &'a Path,
     /// What an acknowledgement means.
     pub durability: Durability,
-    /// Bytes that seal a segment.
-    pub segment_bytes: u64,
+    /// Bytes that seal a block.
+    pub batch_bytes: u64,
     /// Threads that feed it, each with all the batches that a worker has.
     pub workers: usize,
     /// Where the committer's thread runs, and where the others do; `None` leaves it to the kernel.
@@ -49,19 +49,19 @@ pub struct Fed {
 
 impl Feed<'_> {
     /// Hands over batches that `prepare` makes, while `more` says so: it gets the number of those
-    /// handed over and the time since the first. `sealed` gets each segment, for the pool or not.
+    /// handed over and the time since the first. `sealed` gets each block, for the pool or not.
     pub fn run(
         &self,
         prepare: impl Fn() -> Result<Batch, String>,
         more: impl Fn(u64, Duration) -> bool + Sync,
-        mut sealed: impl FnMut(SealedSegment, &SegmentPool) -> std::io::Result<()> + Send,
+        mut sealed: impl FnMut(SealedBlock, &SegmentPool) -> std::io::Result<()> + Send,
     ) -> Result<Fed, Box<dyn Error>> {
         let (spool, _) = Spool::open(self.config())?;
         let pool = spool.pool();
         let polls = (0..self.workers).map(|_| Poll::new()).collect::<Result<Vec<_>, _>>()?;
         let mailboxes = polls.iter().map(|poll| Mailbox::new(poll.registry(), WAKE)).collect::<Result<Vec<_>, _>>()?;
         let handoff = Arc::new(Handoff::new(mailboxes, Arc::default()));
-        let (sender, segments) = crossbeam::channel::unbounded();
+        let (sender, blocks) = crossbeam::channel::unbounded();
         let frozen: Arc<[u8]> = FROZEN.into();
         let (committer, keeper) = Committer::new(spool, handoff.clone(), sender, 1);
         let mut batches = Vec::new();
@@ -84,7 +84,7 @@ impl Feed<'_> {
                 committer.run();
                 Ok::<_, Box<dyn Error + Send + Sync>>(cpu_time()?.saturating_sub(before))
             });
-            let taking = scope.spawn(|| segments.iter().try_for_each(|segment| sealed(segment, &pool)));
+            let taking = scope.spawn(|| blocks.iter().try_for_each(|block| sealed(block, &pool)));
             let workers: Vec<_> = polls
                 .into_iter()
                 .zip(batches)
@@ -102,7 +102,7 @@ impl Feed<'_> {
             let elapsed = begun.elapsed();
             handoff.finish();
             let cpu = committing.join().expect("the committer").map_err(|error| error.to_string())?;
-            taking.join().expect("what takes the segments")?;
+            taking.join().expect("what takes the blocks")?;
             let batches = batches.into_iter().sum::<Result<u64, String>>()?;
             Ok(Fed { batches, elapsed, cpu })
         })
@@ -114,7 +114,7 @@ impl Feed<'_> {
             tables: vec![SpoolTable {
                 label: "events".into(),
                 batch_rows: 500_000,
-                batch_bytes: self.segment_bytes,
+                batch_bytes: self.batch_bytes,
                 batch_age: Duration::from_secs(1),
                 has_identities: false,
                 bytes_max: None,

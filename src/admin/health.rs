@@ -12,7 +12,7 @@ use crate::spool::{OtherTable, SpoolMetrics};
 /// Where [`live`] is.
 pub(super) const LIVE_PATH: &str = "/livez";
 
-/// Tables and held segments that `/readyz` names, of each kind of warning.
+/// Tables and held blocks that `/readyz` names, of each kind of warning.
 const WARNINGS_MAX: usize = 10;
 
 /// `/livez`: 200 while the heartbeats of the workers and the committer are fresh. ClickHouse is not
@@ -104,7 +104,7 @@ fn warnings(admin: &Admin) -> Vec<Warning> {
     }).collect::<Vec<_>>();
     let (unavailable, faults) = tables(admin);
     let held = admin.spool.held.reasons();
-    let held = held.iter().map(|(number, reason)| format!("segment {number} is held: {reason}"));
+    let held = held.iter().map(|(number, reason)| format!("block {number} is held: {reason}"));
     let all = [
         Warning::of("faults of the ledger", unbalanced),
         Warning { count: damaged, ..Warning::of("damaged files", damaged_text) },
@@ -112,7 +112,7 @@ fn warnings(admin: &Admin) -> Vec<Warning> {
         first_of("unavailable tables", unavailable, "tables are unavailable"),
         first_of("faults of tables", faults, "tables have faults"),
         Warning::of("warnings about failing INSERTs", admin.inserts.failing.warning()),
-        first_of("held segments", held.collect(), "segments are held"),
+        first_of("held blocks", held.collect(), "blocks are held"),
     ];
     all.into_iter().filter(|warning| warning.count > 0).collect()
 }

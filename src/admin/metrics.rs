@@ -212,8 +212,8 @@ fn gauges(admin: &Admin, ledger: &LedgerSnapshot) -> Vec<(&'static str, &'static
         ("events_spooled", "Events that are committed and not yet inserted", Vec::new(), ledger.rows.spooled as f64),
         ("ledger_balances", "1 while every event is accounted for", Vec::new(), f64::from(u8::from(ledger.balances()))),
         ("spool_bytes", "Bytes that the files of the spool occupy", Vec::new(), spool.spool_bytes() as f64),
-        ("spool_oldest_seconds", "Age of the oldest segment that is not yet inserted", Vec::new(), oldest),
-        ("segments_held", "Segments that need operator action", Vec::new(), admin.spool.held.count() as f64),
+        ("spool_oldest_seconds", "Age of the oldest block that is not yet inserted", Vec::new(), oldest),
+        ("blocks_held", "Blocks that need operator action", Vec::new(), admin.spool.held.count() as f64),
         ("files_damaged", "Files in damaged/", Vec::new(), spool.damaged() as f64),
         (
             "in_flight_bytes",

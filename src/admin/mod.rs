@@ -47,8 +47,8 @@ pub struct AdminTable {
 pub use access::Access;
 pub use series::Series;
 
-/// A function that makes one segment, or all of them, due now with an operator's orders; with tables, only
-/// those of these. Returns how many segments that were.
+/// A function that makes one block, or all of them, due now with an operator's orders; with tables, only
+/// those of these. Returns how many blocks that were.
 pub type Requeue = Box<dyn Fn(Option<BlockNumber>, &[TableName], Orders) -> usize + Send + Sync>;
 
 /// The state that the admin address shows.
@@ -71,7 +71,7 @@ pub struct Admin {
     pub clickhouse: Vec<ClickHouse>,
     /// The tables that events are taken for, in the order of their indexes.
     pub tables: Vec<AdminTable>,
-    /// Requeues segments; set once the inserters run.
+    /// Requeues blocks; set once the inserters run.
     pub requeue: OnceLock<Requeue>,
     /// Takes rejected lines again. Set once the workers run.
     pub replayer: OnceLock<Replayer>,

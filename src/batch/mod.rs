@@ -55,7 +55,7 @@ pub struct Batch {
     /// The table that the rows are for.
     pub table: TableIndex,
     /// The serialized columns, types and INSERT settings of `rows`; batches with different ones never
-    /// share a segment. A worker sets it when the schema has changed, not for each batch.
+    /// share a block. A worker sets it when the schema has changed, not for each batch.
     pub frozen: Arc<[u8]>,
     /// Rows for the table.
     pub rows: Section,

@@ -22,22 +22,22 @@ pub enum CommitOutcome {
     /// The batch is stored, as durably as `--durability` says.
     Committed {
         /// The block that contains the batch.
-        segment: BlockNumber,
+        block: BlockNumber,
     },
     /// The batch is stored without the events that had been stored before.
     Deduplicated {
-        /// The newest segment that contains events of the batch, new or repeated, and is not inserted
+        /// The newest block that contains events of the batch, new or repeated, and is not inserted
         /// yet; `None` when ClickHouse has all of them.
-        segment: Option<BlockNumber>,
-        /// False when an older segment that is not inserted yet contains events of the batch as well.
+        block: Option<BlockNumber>,
+        /// False when an older block that is not inserted yet contains events of the batch as well.
         certain: bool,
     },
     /// The request is a repeat: its key was seen before with the same body. Nothing is stored again.
     Repeated {
         /// The numbers in the reply to the first request.
         summary: Summary,
-        /// The segment that contains the first request; `None` when ClickHouse has it.
-        segment: Option<BlockNumber>,
+        /// The block that contains the first request; `None` when ClickHouse has it.
+        block: Option<BlockNumber>,
     },
     /// The key of the request was seen before with another body. Nothing is stored.
     KeyReused,

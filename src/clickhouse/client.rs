@@ -47,7 +47,7 @@ pub enum ClientError {
     /// The answer may not be ClickHouse's answer to this request: it may come from a proxy, or belong to
     /// another request. An INSERT may have taken effect.
     Unproven(String),
-    /// The segment is damaged. The INSERT was broken off before its end, so ClickHouse has stored none
+    /// The block is damaged. The INSERT was broken off before its end, so ClickHouse has stored none
     /// of it.
     Damaged(String),
     /// ClickHouse answered a repeat with success but has none of the rows; see `insert::presence`.

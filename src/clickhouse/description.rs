@@ -208,7 +208,7 @@ impl TableDescription {
         self.columns.iter().any(|column| schema::depends_on_timezone(&column.type_name))
     }
 
-    /// The table, columns and settings that are written into each segment.
+    /// The table, columns and settings that are written into each block.
     pub fn freeze(&self, plan: &Plan, config: &TableConfig) -> Frozen {
         let defaults: Vec<FrozenDefault> = plan.columns().iter().filter_map(frozen_default).collect();
         Frozen {

@@ -1,4 +1,4 @@
-//! The table, columns and settings that are fixed when a segment is opened. The segment is inserted
+//! The table, columns and settings that are fixed when a block is opened. The block is inserted
 //! with them even after the table or the configuration has changed (invariant 3).
 
 use std::collections::BTreeMap;
@@ -10,9 +10,9 @@ use super::name::TableName;
 use crate::quarantine;
 use crate::schema::{self, SchemaError};
 
-/// The encoding of rows in a segment.
+/// The encoding of rows in a block.
 ///
-/// The format of the INSERT is a different one, set by `--insert-format`, and may change. A segment
+/// The format of the INSERT is a different one, set by `--insert-format`, and may change. A block
 /// with a row format that this version does not know is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum RowFormat {
@@ -29,18 +29,18 @@ pub enum RowFormat {
 pub struct FrozenDefault {
     /// The column's name.
     pub column: String,
-    /// The expression as ClickHouse wrote it when the segment was opened.
+    /// The expression as ClickHouse wrote it when the block was opened.
     pub expression: String,
     /// True for an EPHEMERAL column, which is not stored.
     #[serde(default)]
     pub ephemeral: bool,
 }
 
-/// The serialized columns, types and INSERT settings of a segment, with its table. Batches with
-/// different ones never share a segment.
+/// The serialized columns, types and INSERT settings of a block, with its table. Batches with
+/// different ones never share a block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frozen {
-    /// The table that the rows are inserted into; unknown in a segment of version 0.1.
+    /// The table that the rows are inserted into; unknown in a block of version 0.1.
     #[serde(default)]
     pub table: TableName,
     /// The encoding of the rows.
@@ -59,13 +59,13 @@ pub struct Frozen {
 }
 
 impl Frozen {
-    /// Serializes the value for the identity block of a segment.
+    /// Serializes the value, as the schema of a block.
     pub fn to_bytes(&self) -> Vec<u8> {
         // Lists and maps of strings always serialize.
         sonic_rs::to_vec(self).unwrap_or_default()
     }
 
-    /// Deserializes the value from the identity block of a segment. A segment that names no table is
+    /// Deserializes the value from the schema of a block. A block that names no table is
     /// for `table`.
     ///
     /// # Errors
@@ -93,7 +93,7 @@ impl Frozen {
     /// True if ClickHouse would refuse these rows as a Native block after the table has changed.
     ///
     /// ClickHouse compares the types of a Native block with those of the table only if
-    /// `input_format_native_allow_types_conversion` is 0; segments of older versions lack the setting.
+    /// `input_format_native_allow_types_conversion` is 0; blocks of older versions lack the setting.
     /// It never compares the values of an Enum: a number that the table's Enum lacks would be stored
     /// and break every SELECT.
     pub fn is_safe_as_native(&self) -> bool {
@@ -136,7 +136,7 @@ impl Frozen {
         parts
     }
 
-    /// The value for the rejected lines of the segment.
+    /// The value for the rejected lines of the block.
     pub fn of_quarantine(&self) -> Self {
         Self {
             table: self.table.quarantine(),
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_segment_that_names_no_table_is_for_the_configured_one() {
+    fn a_block_that_names_no_table_is_for_the_configured_one() {
         let configured = TableName::new("d", "events");
         let old = br#"{"columns":[["a","String"]],"settings":{"async_insert":"0"}}"#;
         let frozen = Frozen::from_bytes(old, &configured).unwrap();

@@ -48,7 +48,7 @@ impl TableFacts {
     pub fn tokens_per_insert(&self) -> u64 {
         match self.partition_key.as_str() {
             "" => 1,
-            // The events of a segment are seconds apart, so they touch at most two partitions.
+            // The events of a block are seconds apart, so they touch at most two partitions.
             key if key.contains("server_time") => 2,
             // The default limit of `max_partitions_per_insert_block`.
             _ => 100,
@@ -102,7 +102,7 @@ impl TableFacts {
             Some(_) if self.has_row_policy && !replicated => Guarantee {
                 level: Level::AtLeastOnce,
                 sentence: "a row policy may hide rows from this user, so the rows of an INSERT whose answer was lost \
-                           can't be looked up; its segment is held until an operator sends it again",
+                           can't be looked up; its block is held until an operator sends it again",
                 fix: Some("insert as a user to whom no row policy of the table applies".to_owned()),
             },
             Some(_) if !self.synced && !replicated => Guarantee {

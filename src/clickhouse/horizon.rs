@@ -1,6 +1,6 @@
 //! The deduplication horizon: for how many INSERTs, and for how long, a table remembers a token.
 //!
-//! A segment with an attempt of unknown outcome may be sent again only while ClickHouse still
+//! A block with an attempt of unknown outcome may be sent again only while ClickHouse still
 //! remembers its token. The number of later INSERTs is bounded by the difference of segment numbers,
 //! which needs no clock and survives a restart.
 
@@ -29,11 +29,11 @@ const ROUND: u64 = 10_000;
 /// The deduplication horizon of a table for one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Horizon {
-    /// Number of later segments of this node after which the token may be forgotten.
-    pub segments: u64,
-    /// Time after which the token may be forgotten, if segments are sealed by age.
+    /// Number of later blocks of this node after which the token may be forgotten.
+    pub blocks: u64,
+    /// Time after which the token may be forgotten, if blocks are sealed by age.
     pub duration: Duration,
-    /// The age that seals segments.
+    /// The age that seals blocks.
     pub batch_age: Duration,
     /// The statement that widens a horizon of less than a day to a day; `None` if it is a day, or if
     /// the window for a day would be too large.
@@ -44,7 +44,7 @@ impl fmt::Display for Horizon {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hours = self.duration.as_secs_f64() / 3600.0;
         write!(f, "{hours:.*} hours", if hours < 0.1 { 3 } else { 1 })?;
-        write!(f, " ({} segments of this node, one every {:?} by --batch-age", self.segments, self.batch_age)?;
+        write!(f, " ({} blocks of this node, one every {:?} by --batch-age", self.blocks, self.batch_age)?;
         f.write_str("; less while size seals them sooner)")
     }
 }
@@ -57,23 +57,23 @@ pub struct Writers {
 }
 
 impl Writers {
-    /// Number of segments that this node may insert before the table forgets a token; `None` without
+    /// Number of blocks that this node may insert before the table forgets a token; `None` without
     /// a window.
-    pub fn segments(self, facts: &TableFacts) -> Option<u64> {
-        Some(with_margin(facts.window?) / self.tokens_per_segment(facts))
+    pub fn blocks(self, facts: &TableFacts) -> Option<u64> {
+        Some(with_margin(facts.window?) / self.tokens_per_block(facts))
     }
 
-    /// The horizon if segments are sealed by age; `None` without a window.
+    /// The horizon if blocks are sealed by age; `None` without a window.
     ///
-    /// Age seals at most one segment per `batch_age`. Segments that are sealed by rows or bytes come
+    /// Age seals at most one block per `batch_age`. Blocks that are sealed by rows or bytes come
     /// faster and make the horizon shorter; by how much depends on the load.
     pub fn horizon(self, facts: &TableFacts, batch_age: Duration, table: &TableName) -> Option<Horizon> {
-        let segments = self.segments(facts)?;
-        let by_count = batch_age.saturating_mul(u32::try_from(segments).unwrap_or(u32::MAX));
+        let blocks = self.blocks(facts)?;
+        let by_count = batch_age.saturating_mul(u32::try_from(blocks).unwrap_or(u32::MAX));
         let by_age = facts.window_seconds.map(|seconds| Duration::from_secs(with_margin(seconds)));
         let duration = by_age.map_or(by_count, |by_age| by_age.min(by_count));
         let widen = self.widen(facts, batch_age, by_count, by_age, table);
-        Some(Horizon { segments, duration, batch_age, widen })
+        Some(Horizon { blocks, duration, batch_age, widen })
     }
 
     fn widen(
@@ -87,9 +87,9 @@ impl Writers {
         let prefix = if is_replicated(&facts.engine) { "" } else { "non_" };
         let mut settings = Vec::new();
         if by_count < WANTED {
-            let segments = WANTED.as_nanos().div_ceil(batch_age.as_nanos().max(1));
-            let segments = u64::try_from(segments).unwrap_or(u64::MAX);
-            let tokens = with_room(segments.saturating_mul(self.tokens_per_segment(facts)));
+            let blocks = WANTED.as_nanos().div_ceil(batch_age.as_nanos().max(1));
+            let blocks = u64::try_from(blocks).unwrap_or(u64::MAX);
+            let tokens = with_room(blocks.saturating_mul(self.tokens_per_block(facts)));
             if tokens > WINDOW_MAX {
                 return None;
             }
@@ -102,8 +102,8 @@ impl Writers {
         (!settings.is_empty()).then(|| format!("ALTER TABLE {table} MODIFY SETTING {}", settings.join(", ")))
     }
 
-    /// Number of tokens that all writers add to the window while one of them inserts a segment.
-    fn tokens_per_segment(self, facts: &TableFacts) -> u64 {
+    /// Number of tokens that all writers add to the window while one of them inserts a block.
+    fn tokens_per_block(self, facts: &TableFacts) -> u64 {
         facts.tokens_per_insert().saturating_mul(self.nodes.max(1)).saturating_mul(places_of_a_block(facts))
     }
 
@@ -114,7 +114,7 @@ impl Writers {
     /// If the table may have forgotten the token; the text says why.
     pub fn still_known(self, facts: &TableFacts, first: &FirstAttempt, now_ms: u64) -> Result<(), String> {
         // Without a window the guarantee is at least once, and a repeat is permitted.
-        let (Some(window), Some(segments)) = (facts.window, self.segments(facts)) else { return Ok(()) };
+        let (Some(window), Some(blocks)) = (facts.window, self.blocks(facts)) else { return Ok(()) };
         if let (Some(then), Some(now)) = (first.release, Release::of(&facts.version))
             && !then.tokens_are_known_to(now)
         {
@@ -135,11 +135,11 @@ impl Writers {
                      {window}"
                 ));
             }
-            None if first.segments_since > segments => {
+            None if first.blocks_since > blocks => {
                 return Err(format!(
                     "up to {} INSERTs of this node may have followed its first attempt, and the table remembers the \
-                     tokens of {segments}",
-                    first.segments_since
+                     tokens of {blocks}",
+                    first.blocks_since
                 ));
             }
             _ => {}
@@ -159,8 +159,8 @@ impl Writers {
 pub struct FirstAttempt {
     /// Start of the attempt, Unix ms.
     pub since_ms: u64,
-    /// The most segments of this node that may have been inserted since.
-    pub segments_since: u64,
+    /// The most blocks of this node that may have been inserted since.
+    pub blocks_since: u64,
     /// The release of the server; `None` if unknown.
     pub release: Option<Release>,
     /// The newest block of the table at or shortly before the start of the attempt.
@@ -198,13 +198,13 @@ mod tests {
     }
 
     #[test]
-    fn the_segments_in_a_window_depend_on_partitions_and_nodes() {
+    fn the_blocks_in_a_window_depend_on_partitions_and_nodes() {
         let one = Writers { nodes: 1 };
-        assert_eq!(one.segments(&facts(Some(10_000), None, "")), Some(9000));
-        assert_eq!(one.segments(&facts(Some(10_000), None, "toYYYYMM(server_time)")), Some(4500));
-        assert_eq!(one.segments(&facts(Some(10_000), None, "toYYYYMM(client_time)")), Some(90));
-        assert_eq!(Writers { nodes: 3 }.segments(&facts(Some(10_000), None, "")), Some(3000));
-        assert_eq!(one.segments(&facts(None, None, "")), None);
+        assert_eq!(one.blocks(&facts(Some(10_000), None, "")), Some(9000));
+        assert_eq!(one.blocks(&facts(Some(10_000), None, "toYYYYMM(server_time)")), Some(4500));
+        assert_eq!(one.blocks(&facts(Some(10_000), None, "toYYYYMM(client_time)")), Some(90));
+        assert_eq!(Writers { nodes: 3 }.blocks(&facts(Some(10_000), None, "")), Some(3000));
+        assert_eq!(one.blocks(&facts(None, None, "")), None);
     }
 
     #[test]
@@ -238,7 +238,7 @@ mod tests {
         let said = horizon(1, &plain, second).map(|horizon| horizon.to_string()).unwrap();
         assert_eq!(
             said,
-            "2.5 hours (9000 segments of this node, one every 1s by --batch-age; less while size seals them sooner)"
+            "2.5 hours (9000 blocks of this node, one every 1s by --batch-age; less while size seals them sooner)"
         );
     }
 
@@ -257,9 +257,9 @@ mod tests {
     #[test]
     fn a_token_is_known_until_too_many_inserts_or_seconds_have_passed() {
         let one = Writers { nodes: 1 };
-        let first = |segments_since| FirstAttempt {
+        let first = |blocks_since| FirstAttempt {
             since_ms: 1_000_000,
-            segments_since,
+            blocks_since,
             release: Some(Release::new(26, 7)),
             newest_block: None,
         };
@@ -277,9 +277,9 @@ mod tests {
     #[test]
     fn blocks_of_all_writers_and_partitions_count_where_they_can_be_counted() {
         let one = Writers { nodes: 1 };
-        let known = |then: Option<u64>, now: Option<u64>, release, segments_since| {
+        let known = |then: Option<u64>, now: Option<u64>, release, blocks_since| {
             let release = Some(release);
-            let first = FirstAttempt { since_ms: 0, segments_since, release, newest_block: then };
+            let first = FirstAttempt { since_ms: 0, blocks_since, release, newest_block: then };
             let facts = TableFacts { newest_block: now, version: "26.7.2.1".into(), ..facts(Some(1000), None, "") };
             one.still_known(&facts, &first, 0).is_ok()
         };
@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn a_token_does_not_cross_an_upgrade_that_forgets_it() {
         let known = |release, now: &str| {
-            let first = FirstAttempt { since_ms: 0, segments_since: 1, release, newest_block: None };
+            let first = FirstAttempt { since_ms: 0, blocks_since: 1, release, newest_block: None };
             let facts = TableFacts { version: now.into(), ..facts(Some(1000), None, "") };
             Writers { nodes: 1 }.still_known(&facts, &first, 0).is_ok()
         };

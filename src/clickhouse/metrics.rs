@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::name::TableName;
+use crate::batch::BlockNumber;
 use crate::limits;
 
 /// Upper bounds of the buckets of `insert_seconds`, in seconds.
@@ -45,42 +46,42 @@ impl Attempts {
     }
 }
 
-/// The segments whose INSERT fails and is retried, each with the time of the first failure and the last
+/// The blocks whose INSERT fails and is retried, each with the time of the first failure and the last
 /// reason.
 #[derive(Debug, Default)]
-pub struct Failing(Mutex<BTreeMap<u64, (Instant, String)>>);
+pub struct Failing(Mutex<BTreeMap<BlockNumber, (Instant, String)>>);
 
 /// Time of consecutive failures after which there is a warning.
 const WORTH_A_WARNING: Duration = Duration::from_secs(60);
 
 impl Failing {
-    /// Notes that the INSERT of a segment failed.
-    pub fn note(&self, segment: u64, reason: String) {
+    /// Notes that the INSERT of a block failed.
+    pub fn note(&self, block: BlockNumber, reason: String) {
         let mut failing = self.lock();
-        let since = failing.get(&segment).map_or_else(Instant::now, |(since, _)| *since);
-        failing.insert(segment, (since, reason));
+        let since = failing.get(&block).map_or_else(Instant::now, |(since, _)| *since);
+        failing.insert(block, (since, reason));
     }
 
-    /// Notes that the INSERT of a segment no longer fails in this way.
-    pub fn forget(&self, segment: u64) {
-        self.lock().remove(&segment);
+    /// Notes that the INSERT of a block no longer fails in this way.
+    pub fn forget(&self, block: BlockNumber) {
+        self.lock().remove(&block);
     }
 
-    /// One sentence about the segments that have failed for longer than [`WORTH_A_WARNING`]; `None` if
+    /// One sentence about the blocks that have failed for longer than [`WORTH_A_WARNING`]; `None` if
     /// there are none.
     pub fn warning(&self) -> Option<String> {
         let failing = self.lock();
         let long = || failing.iter().filter(|(_, (since, _))| since.elapsed() >= WORTH_A_WARNING);
-        let (segment, (since, reason)) = long().next()?;
+        let (block, (since, reason)) = long().next()?;
         let seconds = since.elapsed().as_secs();
         let more = match long().count() {
             1 => String::new(),
-            count => format!(", and {} more segments", count - 1),
+            count => format!(", and {} more blocks", count - 1),
         };
-        Some(format!("the INSERT of segment {segment} has failed for {seconds} s{more}; it is retried: {reason}"))
+        Some(format!("the INSERT of block {block} has failed for {seconds} s{more}; it is retried: {reason}"))
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, (Instant, String)>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<BlockNumber, (Instant, String)>> {
         lock(&self.0)
     }
 }
@@ -106,12 +107,12 @@ pub struct InsertMetrics {
     tables: Vec<Arc<Inserted>>,
     /// The places in `tables`.
     places: HashMap<TableName, usize>,
-    /// Tables of segments that a server with another configuration has written.
+    /// Tables of blocks that a server with another configuration has written.
     unknown: Mutex<BTreeMap<(TableName, bool), Arc<Inserted>>>,
     buckets: [AtomicU64; INSERT_SECONDS.len() + 1],
     microseconds: AtomicU64,
     problems: Mutex<BTreeMap<String, String>>,
-    /// The segments whose INSERT fails and is retried.
+    /// The blocks whose INSERT fails and is retried.
     pub failing: Failing,
 }
 
@@ -129,7 +130,7 @@ impl InsertMetrics {
         metrics
     }
 
-    /// The tables of the configuration, each followed by its quarantine, and then those of other segments.
+    /// The tables of the configuration, each followed by its quarantine, and then those of other blocks.
     pub fn tables(&self) -> Vec<Arc<Inserted>> {
         let unknown = lock(&self.unknown);
         self.tables.iter().chain(unknown.values()).cloned().collect()
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_of_old_segments_have_labels_of_their_own_up_to_a_limit() {
+    fn tables_of_old_blocks_have_labels_of_their_own_up_to_a_limit() {
         let metrics = InsertMetrics::new([(TableName::new("d", "web.old"), "web.old".into())]);
         metrics.proven(&TableName::new("d", "old"), false, 1);
         metrics.proven(&TableName::new("d", "old"), false, 1);

@@ -6,7 +6,7 @@
 //! | `client` | asks a server over HTTP, and tells success from anything else |
 //! | `servers` | the servers of `--clickhouse-url`, and which share a deduplication window |
 //! | `name`, `tables` | a table's name in SQL; the tables that the server creates |
-//! | `description`, `frozen` | a table's columns as they are; what of them is fixed with a segment |
+//! | `description`, `frozen` | a table's columns as they are; what of them is fixed with a block |
 //! | `settings`, `arrival` | what is sent with every INSERT, and whether it arrives |
 //! | `version` | releases, and which tokens they recognise |
 //! | `watcher`, `watched` | follows the columns of the tables while the server runs |
@@ -57,7 +57,7 @@ pub struct TableConfig {
     pub insert_format: InsertFormat,
     /// `--writers`: number of sluicegate nodes that insert into the table.
     pub writers: NonZeroUsize,
-    /// `--batch-age`: the age at which a segment is sealed and inserted.
+    /// `--batch-age`: the age at which a block is sealed and inserted.
     pub batch_age: Duration,
     /// Which addresses the clients have that its rows may come from.
     pub addresses: Addresses,

@@ -25,7 +25,7 @@ impl TableName {
         Self { database: self.database.clone(), table: format!("{}_quarantine", self.table) }
     }
 
-    /// True if no table is named, as in a segment of an older version.
+    /// True if no table is named, as in a block of an older version.
     pub fn is_unknown(&self) -> bool {
         self.table.is_empty()
     }

@@ -101,7 +101,7 @@ impl Servers {
     }
 
     /// The settings of an INSERT to a server, checked to arrive unchanged. `frozen` are those that were
-    /// fixed with the segment.
+    /// fixed with the block.
     ///
     /// # Errors
     ///

@@ -47,7 +47,7 @@ pub const FIXED: [(&str, &str); 28] = [
     ("distributed_foreground_insert", "1"),
 ];
 
-/// The settings of a query that names the types of a segment and reads rows of it.
+/// The settings of a query that names the types of a block and reads rows of it.
 pub const READING_ROWS: [(&str, &str); 5] = [
     ("allow_suspicious_low_cardinality_types", "1"),
     ("allow_suspicious_fixed_string_types", "1"),
@@ -69,7 +69,7 @@ pub fn fixed_names() -> impl Iterator<Item = &'static str> {
 
 /// The settings to send with an INSERT.
 ///
-/// A fixed setting has the value that was `frozen` with the segment, or its present value if it was not
+/// A fixed setting has the value that was `frozen` with the block, or its present value if it was not
 /// fixed then. The operator's settings have their present values. Settings that the server does not
 /// know are left out; to such a server they make no difference.
 pub fn to_send(
@@ -150,7 +150,7 @@ mod tests {
         let text = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
             pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
         };
-        // Of a segment of before, the operator's setting was frozen too.
+        // Of a block of before, the operator's setting was frozen too.
         let frozen = text(&[("max_insert_block_size", "7"), ("insert_quorum", "3"), ("gone", "1")]);
         let operators = ["insert_quorum=2".parse().unwrap(), "unknown=1".parse().unwrap()];
         let expected =

@@ -7,7 +7,7 @@
 //! - every few seconds while ClickHouse is away or the table is missing, because it may be different
 //!   afterwards.
 //!
-//! One table that is missing or can't be filled delays none of the others. Segments that were opened
+//! One table that is missing or can't be filled delays none of the others. Blocks that were opened
 //! before a change keep their columns (invariant 3): they are inserted with them, or held.
 
 use std::collections::BTreeMap;

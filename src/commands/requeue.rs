@@ -1,4 +1,4 @@
-//! `sluicegate spool requeue`: sends held segments again.
+//! `sluicegate spool requeue`: sends held blocks again.
 
 use std::io::Write;
 use std::time::Duration;
@@ -17,14 +17,14 @@ struct Requeued {
 }
 
 /// Sends the order to the running server through its admin address. If no server runs, `--force` is
-/// noted in each segment that ClickHouse may have, so that the next start sends it.
+/// noted in each block that ClickHouse may have, so that the next start sends it.
 ///
 /// # Errors
 ///
-/// If the server refuses, no segment matches, or the spool can't be opened.
+/// If the server refuses, no block matches, or the spool can't be opened.
 pub fn run(arguments: &RequeueArgs, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let query = [
-        arguments.segment.map(|number| format!("segment={number}")),
+        arguments.block.map(|number| format!("block={number}")),
         arguments.force.then(|| "force=1".to_owned()),
         arguments.convert.then(|| "convert=1".to_owned()),
     ];
@@ -41,9 +41,9 @@ pub fn run(arguments: &RequeueArgs, out: &mut impl Write) -> Result<(), Box<dyn 
             }
             writeln!(out, "the server at {address} answered: {text}")?;
             let Requeued { requeued } = sonic_rs::from_str(&text).unwrap_or_default();
-            match arguments.segment {
+            match arguments.block {
                 Some(number) if requeued == 0 => Err(ConfigError(format!(
-                    "segment {number} does not wait there; `sluicegate spool list` shows those that do"
+                    "block {number} does not wait there; `sluicegate spool list` shows those that do"
                 ))
                 .into()),
                 _ => Ok(()),
@@ -56,21 +56,20 @@ pub fn run(arguments: &RequeueArgs, out: &mut impl Write) -> Result<(), Box<dyn 
 
 fn offline(arguments: &RequeueArgs, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     if !arguments.force {
-        let sentence =
-            "no server runs; the next start retries the segments anyway, and --convert needs a running server";
+        let sentence = "no server runs; the next start retries the blocks anyway, and --convert needs a running server";
         return Err(ConfigError(sentence.to_owned()).into());
     }
     let (_spool, recovered) = Spool::open(arguments.settings.spool(&arguments.settings.tables()))?;
     let mut count = 0;
-    for mut segment in recovered.segments {
+    for mut block in recovered.blocks {
         let only = &arguments.settings.only;
-        let meant = arguments.segment.is_none_or(|number| number == segment.number())
-            && (only.is_empty() || only.iter().any(|only| only == segment.label()));
-        if meant && segment.open_attempt().is_some() {
-            segment.force()?;
+        let meant = arguments.block.is_none_or(|number| number == block.number())
+            && (only.is_empty() || only.iter().any(|only| only == block.label()));
+        if meant && block.open_attempt().is_some() {
+            block.force()?;
             count += 1;
         }
     }
-    writeln!(out, "no server runs; the next start sends {count} segments again that ClickHouse may have")?;
+    writeln!(out, "no server runs; the next start sends {count} blocks again that ClickHouse may have")?;
     Ok(())
 }

@@ -1,10 +1,10 @@
-//! `sluicegate spool list|verify`: reports on the segments of a spool without changing anything.
+//! `sluicegate spool list|verify`: reports on the blocks of a spool without changing anything.
 
 use std::io::{self, Write};
 
 use crate::clock::unix_ms;
 use crate::config::Settings;
-use crate::spool::{Inspected, Part, SealedSegment, SpoolError, inspect, table_folder};
+use crate::spool::{Inspected, Part, SealedBlock, SpoolError, inspect, table_folder};
 
 /// Prints a line for each block.
 ///
@@ -97,7 +97,7 @@ impl Names {
     }
 
     /// The number of a block, and its table where that is not the only one.
-    fn of(&self, block: &SealedSegment) -> String {
+    fn of(&self, block: &SealedBlock) -> String {
         match &self.labels[..] {
             [only] if only == block.label() => block.number().to_string(),
             _ => format!("{} ({})", block.number(), block.label()),
@@ -105,27 +105,27 @@ impl Names {
     }
 }
 
-fn describe(segment: &SealedSegment) -> String {
-    let state = match segment {
-        segment if segment.rows_are_inserted() => "rows inserted, rejected lines wait",
-        segment if segment.cut().is_some() => "cut into pieces",
-        segment if segment.open_attempt().is_some() => "sent, not proven",
-        segment if segment.was_sent() => "sent and refused",
+fn describe(block: &SealedBlock) -> String {
+    let state = match block {
+        block if block.rows_are_inserted() => "rows inserted, rejected lines wait",
+        block if block.cut().is_some() => "cut into pieces",
+        block if block.open_attempt().is_some() => "sent, not proven",
+        block if block.was_sent() => "sent and refused",
         _ => "never sent",
     };
     format!(
         "{state}; {} events, {} rejected lines, {} bytes, {} s old, token {}",
-        segment.rows(),
-        segment.rejected(),
-        segment.rows_bytes() + segment.rejected_bytes(),
-        unix_ms().saturating_sub(segment.created_ms()) / 1000,
-        segment.token()
+        block.rows(),
+        block.rejected(),
+        block.rows_bytes() + block.rejected_bytes(),
+        unix_ms().saturating_sub(block.created_ms()) / 1000,
+        block.token()
     )
 }
 
-fn read_through(segment: &SealedSegment) -> io::Result<&'static str> {
-    for (part, expected) in [(Part::Rows, segment.rows_bytes()), (Part::Rejected, segment.rejected_bytes())] {
-        let (mut reader, mut bytes) = (segment.read(part)?, 0);
+fn read_through(block: &SealedBlock) -> io::Result<&'static str> {
+    for (part, expected) in [(Part::Rows, block.rows_bytes()), (Part::Rejected, block.rejected_bytes())] {
+        let (mut reader, mut bytes) = (block.read(part)?, 0);
         while let Some(rows) = reader.next_rows()? {
             bytes += rows.len() as u64;
         }

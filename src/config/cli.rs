@@ -34,7 +34,7 @@ pub enum Command {
     Schema(Box<TablesArgs>),
     /// Insert all events of a spool without opening a port
     Drain(Box<TablesArgs>),
-    /// List, verify or requeue the segments of a spool
+    /// List, verify or requeue the blocks of a spool
     #[command(subcommand)]
     Spool(SpoolCommand),
     /// List the rejected lines, or send them again
@@ -47,11 +47,11 @@ pub enum Command {
 /// A command of `sluicegate spool`.
 #[derive(Debug, Subcommand)]
 pub enum SpoolCommand {
-    /// Print a line for each segment
+    /// Print a line for each block
     List(Box<TablesArgs>),
-    /// Read every sealed segment and report damage
+    /// Read every sealed block and report damage
     Verify(Box<TablesArgs>),
-    /// Send held segments again: now through the running server, else at the next start
+    /// Send held blocks again: now through the running server, else at the next start
     Requeue(Box<RequeueArgs>),
 }
 
@@ -81,14 +81,14 @@ const ONLY: &str = "only";
 /// Arguments of `sluicegate spool requeue`.
 #[derive(Debug, Args)]
 pub struct RequeueArgs {
-    /// Only this segment, by its number in `spool list`
-    #[arg(long, value_name = "N")]
-    pub segment: Option<BlockNumber>,
-    /// Also send segments that ClickHouse may have and whose tokens it may have forgotten; this may
+    /// Only this block, by its number in `spool list`
+    #[arg(long, alias = "segment", value_name = "N")]
+    pub block: Option<BlockNumber>,
+    /// Also send blocks that ClickHouse may have and whose tokens it may have forgotten; this may
     /// double their rows
     #[arg(long)]
     pub force: bool,
-    /// Let ClickHouse convert the segment's columns to those that the table has now
+    /// Let ClickHouse convert the block's columns to those that the table has now
     #[arg(long)]
     pub convert: bool,
     /// The tables.

@@ -140,7 +140,7 @@ impl Settings {
         rule(
             table.spool_bytes_max > table.batch_bytes,
             format_args!(
-                "--spool-bytes-max must be more than --batch-bytes: the spool holds at least one segment of a table, \
+                "--spool-bytes-max must be more than --batch-bytes: the spool holds at least one block of a table, \
                  which may take {} of the spool",
                 ByteSize(table.spool_bytes_max)
             ),

@@ -209,7 +209,7 @@ impl Connection {
         self.requests
     }
 
-    /// The pending replies, to release those whose batch is committed or whose segment is inserted.
+    /// The pending replies, to release those whose batch is committed or whose block is inserted.
     pub fn replies(&mut self) -> &mut Replies {
         &mut self.replies
     }

@@ -32,19 +32,19 @@ enum Wait {
     Nothing,
     /// The commit of this batch, and then the insert if `ack` asks for it.
     Commit { sequence: Sequence, ack: Ack },
-    /// ClickHouse's confirmation of this segment, at most until `until`. If the segment is not
+    /// ClickHouse's confirmation of this block, at most until `until`. If the block is not
     /// `certain` to contain all events of the request, the reply is 202 even after the confirmation.
-    Insert { segment: BlockNumber, certain: bool, until: Instant },
+    Insert { block: BlockNumber, certain: bool, until: Instant },
 }
 
 /// Where a committed batch is stored, and what its replies still wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Committed {
-    /// The segment that contains the batch; `None` when ClickHouse has its rows.
-    pub segment: Option<BlockNumber>,
-    /// False when another segment that is not inserted yet contains events of the batch, too.
+    /// The block that contains the batch; `None` when ClickHouse has its rows.
+    pub block: Option<BlockNumber>,
+    /// False when another block that is not inserted yet contains events of the batch, too.
     pub certain: bool,
-    /// How long a reply with `ack=inserted` waits for the confirmation of the segment.
+    /// How long a reply with `ack=inserted` waits for the confirmation of the block.
     pub until: Instant,
     /// The first reply to a repeated request, if it differs from the reply to the repeat.
     pub first: Option<Summary>,
@@ -135,12 +135,12 @@ impl Replies {
             }
             pending.wait = Wait::Nothing;
             match outcome {
-                Ok(Committed { segment, certain, until, first }) => {
+                Ok(Committed { block, certain, until, first }) => {
                     if let Some(summary) = first {
                         pending.replace(Reply::remembered(summary), &mut self.bytes);
                     }
-                    if let Some(segment) = segment.filter(|_| ack == Ack::Inserted) {
-                        pending.wait = Wait::Insert { segment, certain, until };
+                    if let Some(block) = block.filter(|_| ack == Ack::Inserted) {
+                        pending.wait = Wait::Insert { block, certain, until };
                         waits = true;
                     }
                 }
@@ -150,11 +150,11 @@ impl Replies {
         waits
     }
 
-    /// Ends the wait for a segment, which ClickHouse has confirmed.
-    pub fn inserted(&mut self, segment: BlockNumber) {
+    /// Ends the wait for a block, which ClickHouse has confirmed.
+    pub fn inserted(&mut self, block: BlockNumber) {
         for pending in &mut self.queue {
             match pending.wait {
-                Wait::Insert { segment: of, certain, .. } if of == segment => pending.release(certain, &mut self.bytes),
+                Wait::Insert { block: of, certain, .. } if of == block => pending.release(certain, &mut self.bytes),
                 _ => {}
             }
         }

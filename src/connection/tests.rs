@@ -115,7 +115,7 @@ fn a_refused_head_request_has_no_content() {
 
 fn committed() -> Result<Committed, Fault> {
     Ok(Committed {
-        segment: Some(BlockNumber::first(SegmentNumber::new(7))),
+        block: Some(BlockNumber::first(SegmentNumber::new(7))),
         certain: true,
         until: Instant::now(),
         first: None,
@@ -409,16 +409,16 @@ fn a_peer_that_has_closed_its_side_gets_its_replies_and_then_the_end() {
 }
 
 #[test]
-fn a_reply_whose_segment_does_not_prove_all_events_is_202() {
+fn a_reply_whose_block_does_not_prove_all_events_is_202() {
     for (certain, status) in [(true, "200 OK"), (false, "202 Accepted")] {
         let mut connection = Connection::default();
-        let (sequence, segment) = (Sequence::new(1), BlockNumber::first(SegmentNumber::new(7)));
+        let (sequence, block) = (Sequence::new(1), BlockNumber::first(SegmentNumber::new(7)));
         let answer = Answer::AfterCommit { reply: Reply::Accepted(2), sequence, ack: Ack::Inserted };
         connection.replies.push(answer, ReplyOptions::LAST, ReplyFields::default());
-        let committed = Committed { segment: Some(segment), certain, until: Instant::now(), first: None };
+        let committed = Committed { block: Some(block), certain, until: Instant::now(), first: None };
         assert!(connection.replies().settle(sequence, Ok(committed)));
         assert_eq!(render(&mut connection), "");
-        connection.replies().inserted(segment);
+        connection.replies().inserted(block);
         let reply = render(&mut connection);
         assert!(reply.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{reply}");
     }

@@ -49,7 +49,7 @@ struct Inner {
     generation: u64,
     /// The coroutines that wait for room in the outbox.
     stalled: Vec<Coroutine>,
-    /// Requests with a reply that waits for the insert of a segment.
+    /// Requests with a reply that waits for the insert of a block.
     awaiting: AwaitingInserts,
     /// When the periodic work was last done.
     swept: Instant,
@@ -214,7 +214,7 @@ impl MayWorker {
         }
     }
 
-    /// One turn of the settler: returned batches, confirmed segments, time-outs and the stop.
+    /// One turn of the settler: returned batches, confirmed blocks, time-outs and the stop.
     fn turn(&self) {
         let mut guard = self.lock();
         let inner = &mut *guard;
@@ -282,22 +282,22 @@ impl Inner {
         for waiter in &settled.waiters {
             let Some(slot) = slot_of(&mut self.slots, *waiter) else { continue };
             let waits = slot.replies.settle(settled.sequence, outcome);
-            if waits && let Ok(Committed { segment: Some(segment), .. }) = outcome {
-                if self.awaiting.add(segment, *waiter, &shared.handoff.inserted) {
+            if waits && let Ok(Committed { block: Some(block), .. }) = outcome {
+                if self.awaiting.add(block, *waiter, &shared.handoff.inserted) {
                     continue;
                 }
-                slot.replies.inserted(segment);
+                slot.replies.inserted(block);
             }
             slot.coroutine.unpark();
         }
         self.outbox.recycle(settled.waiters, settled.debits);
     }
 
-    /// Unparks the coroutines whose segments are confirmed.
+    /// Unparks the coroutines whose blocks are confirmed.
     fn take_inserted(&mut self, shared: &Shared) {
-        for (segment, waiter) in self.awaiting.take_proven(&shared.handoff.inserted) {
+        for (block, waiter) in self.awaiting.take_proven(&shared.handoff.inserted) {
             if let Some(slot) = self.slot(waiter) {
-                slot.replies.inserted(segment);
+                slot.replies.inserted(block);
                 slot.coroutine.unpark();
             }
         }

@@ -21,7 +21,7 @@ pub struct Handoff {
     replay: Mailbox,
     /// The phase of the process.
     pub lifecycle: Arc<Lifecycle>,
-    /// The segments that ClickHouse has confirmed recently.
+    /// The blocks that ClickHouse has confirmed recently.
     pub inserted: Inserted,
 }
 
@@ -119,9 +119,9 @@ impl Handoff {
         self.mailboxes.iter().map(|mailbox| mailbox.connections()).sum()
     }
 
-    /// Called by an inserter after ClickHouse has confirmed the rows of a segment.
-    pub fn segment_inserted(&self, segment: BlockNumber) {
-        if self.inserted.note(segment) {
+    /// Called by an inserter after ClickHouse has confirmed the rows of a block.
+    pub fn block_inserted(&self, block: BlockNumber) {
+        if self.inserted.note(block) {
             for mailbox in &self.mailboxes {
                 mailbox.tell_news();
             }

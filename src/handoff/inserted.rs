@@ -1,13 +1,13 @@
-//! The segments that ClickHouse has confirmed recently, for the replies that wait for one of them.
+//! The blocks that ClickHouse has confirmed recently, for the replies that wait for one of them.
 //!
 //! The inserters write to a ring that the workers read, without locks or allocations. An entry is
-//! overwritten only after thousands of further segments, when no reply waits for it any more.
+//! overwritten only after thousands of further blocks, when no reply waits for it any more.
 
 use super::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use crate::batch::BlockNumber;
 use crate::limits;
 
-/// The ring of recently confirmed segments, and the number of replies that wait for one.
+/// The ring of recently confirmed blocks, and the number of replies that wait for one.
 #[derive(Debug)]
 pub struct Inserted {
     ring: Box<[AtomicU64]>,
@@ -22,14 +22,14 @@ impl Default for Inserted {
 }
 
 impl Inserted {
-    /// Called by an inserter: notes a segment. True if a reply may wait for it, so that the workers
+    /// Called by an inserter: notes a block. True if a reply may wait for it, so that the workers
     /// must be woken.
-    pub(super) fn note(&self, segment: BlockNumber) -> bool {
-        if let Some(place) = self.place(segment) {
-            place.store(segment.packed(), SeqCst);
+    pub(super) fn note(&self, block: BlockNumber) -> bool {
+        if let Some(place) = self.place(block) {
+            place.store(block.packed(), SeqCst);
         }
         // A worker that increments `waiting` after this load reads the ring afterwards and finds the
-        // segment.
+        // block.
         self.waiting.load(SeqCst) > 0
     }
 
@@ -43,14 +43,14 @@ impl Inserted {
         self.waiting.fetch_sub(1, SeqCst);
     }
 
-    /// True if the segment is among the recently confirmed ones.
-    pub fn has(&self, segment: BlockNumber) -> bool {
-        self.place(segment).is_some_and(|place| place.load(SeqCst) == segment.packed())
+    /// True if the block is among the recently confirmed ones.
+    pub fn has(&self, block: BlockNumber) -> bool {
+        self.place(block).is_some_and(|place| place.load(SeqCst) == block.packed())
     }
 
-    fn place(&self, segment: BlockNumber) -> Option<&AtomicU64> {
+    fn place(&self, block: BlockNumber) -> Option<&AtomicU64> {
         let index =
-            usize::try_from((segment.segment.get() + u64::from(segment.index)) % limits::INSERTED_RING as u64).ok()?;
+            usize::try_from((block.segment.get() + u64::from(block.index)) % limits::INSERTED_RING as u64).ok()?;
         self.ring.get(index)
     }
 }

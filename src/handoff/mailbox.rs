@@ -26,7 +26,7 @@ pub struct Mailbox {
     returned: ArrayQueue<Returned>,
     arrivals: ArrayQueue<Arrival>,
     connections: AtomicUsize,
-    /// True if a segment was confirmed since the worker last checked.
+    /// True if a block was confirmed since the worker last checked.
     news: AtomicBool,
     asleep: Asleep,
     waker: Box<dyn Fn() + Send + Sync>,
@@ -95,7 +95,7 @@ impl Mailbox {
         self.arrivals.pop()
     }
 
-    /// Called by the worker: true if a segment was confirmed since the last call.
+    /// Called by the worker: true if a block was confirmed since the last call.
     pub fn take_news(&self) -> bool {
         self.news.load(Ordering::Relaxed) && self.news.swap(false, Ordering::SeqCst)
     }
@@ -117,7 +117,7 @@ impl Mailbox {
         self.asleep.is_asleep()
     }
 
-    /// Inserter: a segment was confirmed.
+    /// Inserter: a block was confirmed.
     pub(super) fn tell_news(&self) {
         self.news.store(true, Ordering::SeqCst);
         self.wake();

@@ -4,7 +4,7 @@
 //! ```text
 //! worker k ── batch ──▶ Handoff.submitted ──▶ committer
 //! worker k ◀─ the same batch with its outcome ── Mailbox k ── committer
-//! worker k ◀─ segments that ClickHouse has confirmed ── Inserted ── inserter i
+//! worker k ◀─ blocks that ClickHouse has confirmed ── Inserted ── inserter i
 //! worker k ◀─ new connections, if it has fewer than worker j ── Mailbox k ── worker j
 //! ```
 //!

@@ -24,7 +24,7 @@ fn every_batch_comes_back_and_no_wake_up_is_lost() {
                 let finished = handoff.is_finished();
                 while let Some(batch) = handoff.next() {
                     let outcome = CommitOutcome::Committed {
-                        segment: BlockNumber::first(SegmentNumber::new(batch.sequence.get())),
+                        block: BlockNumber::first(SegmentNumber::new(batch.sequence.get())),
                     };
                     let mailbox = handoff.mailbox(batch.worker).unwrap();
                     mailbox.give_back(Returned { batch, outcome });
@@ -54,7 +54,7 @@ fn every_batch_comes_back_and_no_wake_up_is_lost() {
             assert_eq!(returned.batch.sequence.get(), received);
             assert_eq!(
                 returned.outcome,
-                CommitOutcome::Committed { segment: BlockNumber::first(SegmentNumber::new(received)) }
+                CommitOutcome::Committed { block: BlockNumber::first(SegmentNumber::new(received)) }
             );
             spare.push(returned.batch);
         }
@@ -105,7 +105,7 @@ fn a_mailbox_with_something_in_it_forbids_sleep() {
 }
 
 #[test]
-fn a_segment_is_known_once_it_is_noted_and_until_it_is_very_old() {
+fn a_block_is_known_once_it_is_noted_and_until_it_is_very_old() {
     let inserted = Inserted::default();
     assert!(!inserted.has(BlockNumber::first(SegmentNumber::new(5))));
     assert!(!inserted.note(BlockNumber::first(SegmentNumber::new(5))), "nobody waits");

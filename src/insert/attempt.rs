@@ -1,4 +1,4 @@
-//! One attempt: an INSERT of rows of a segment, from the choice of a server to the proof.
+//! One attempt: an INSERT of rows of a block, from the choice of a server to the proof.
 //!
 //! All INSERTs take the same steps, be it all rows, a piece or the rejected lines: choose a server
 //! that would recognise the token, note durably that ClickHouse may have the rows, send them, and
@@ -19,13 +19,13 @@ use super::repeat::{Repeat, ServerNote};
 use super::rows::RowReader;
 use super::statement::{self, Statement};
 use super::step::Sent;
-use super::stream::{BodyFormat, InsertClient, InsertRequest, SegmentBody};
+use super::stream::{BlockBody, BodyFormat, InsertClient, InsertRequest};
 use crate::clickhouse::client::{ClickHouse, ClientError};
 use crate::clickhouse::frozen::Frozen;
 use crate::clickhouse::name::TableName;
 use crate::clickhouse::servers::{ServerIndex, SettingsError};
 use crate::clickhouse::settings::{InsertFormat, TOKEN};
-use crate::spool::{Part, SealedSegment};
+use crate::spool::{Part, SealedBlock};
 
 /// The setting of [`PartitionLimit`]; 0 means no limit.
 const PARTITIONS: &str = "max_partitions_per_insert_block";
@@ -49,18 +49,18 @@ pub(super) struct Insert {
 
 /// The source of the rows of an INSERT.
 pub(super) enum Source {
-    /// A part of the segment, without the `first` rows, which take `offset` bytes.
-    Segment { part: Part, first: u64, offset: u64 },
+    /// A part of the block, without the `first` rows, which take `offset` bytes.
+    Block { part: Part, first: u64, offset: u64 },
     /// Rows in memory.
     Memory(Bytes),
 }
 
 impl Insert {
     /// A reader of the single rows.
-    pub(super) fn rows(&self, segment: &SealedSegment) -> io::Result<RowReader> {
+    pub(super) fn rows(&self, block: &SealedBlock) -> io::Result<RowReader> {
         match &self.source {
-            Source::Segment { part, first, .. } => {
-                let mut rows = RowReader::new(segment.read(*part)?, &self.frozen.parts())?;
+            Source::Block { part, first, .. } => {
+                let mut rows = RowReader::new(block.read(*part)?, &self.frozen.parts())?;
                 (0..*first).try_for_each(|_| rows.next_row().map(drop))?;
                 Ok(rows)
             }
@@ -68,10 +68,10 @@ impl Insert {
         }
     }
 
-    fn body(&self, segment: &SealedSegment, format: BodyFormat) -> io::Result<SegmentBody> {
+    fn body(&self, block: &SealedBlock, format: BodyFormat) -> io::Result<BlockBody> {
         Ok(match &self.source {
-            Source::Segment { part, offset, .. } => SegmentBody::new(format, segment.read(*part)?, *offset, self.bytes),
-            Source::Memory(rows) => SegmentBody::of_bytes(format, rows.clone()),
+            Source::Block { part, offset, .. } => BlockBody::new(format, block.read(*part)?, *offset, self.bytes),
+            Source::Memory(rows) => BlockBody::of_bytes(format, rows.clone()),
         })
     }
 
@@ -89,14 +89,14 @@ impl Inserts {
     /// Chooses a server and notes that it may have the rows from now on. `None` if the rows turn out to be
     /// in the table already.
     ///
-    /// Without an open attempt the segment may go to any server. With one it goes only to a server that
+    /// Without an open attempt the block may go to any server. With one it goes only to a server that
     /// would recognise its token.
     pub(super) fn begin(&self, work: &mut Work, insert: &Insert) -> Result<Option<ServerIndex>, Failure> {
         let table = &insert.frozen.table;
         let (mut unreachable, mut elsewhere) = (None, false);
         for index in self.servers.in_turn() {
             let Some(server) = self.servers.get(index) else { continue };
-            let open = work.segment.open_attempt().filter(|_| !work.orders.force).cloned();
+            let open = work.block.open_attempt().filter(|_| !work.orders.force).cloned();
             let asked = match &open {
                 Some(_) => self.servers.fresh_facts(index, table),
                 None => self.servers.facts(index, table),
@@ -119,10 +119,10 @@ impl Inserts {
                     }
                 }
             }
-            // In this order: a segment that is opened in between counts twice, not never.
+            // In this order: a block that is opened in between counts twice, not never.
             let newest = self.spool.newest();
-            let note = ServerNote::of(&facts, self.spool.not_inserted_of(work.segment.table())).to_text();
-            work.segment.begin_attempt(&note, newest).map_err(Failure::before_sending)?;
+            let note = ServerNote::of(&facts, self.spool.not_inserted_of(work.block.table())).to_text();
+            work.block.begin_attempt(&note, newest).map_err(Failure::before_sending)?;
             return Ok(Some(index));
         }
         Err(match unreachable {
@@ -131,7 +131,7 @@ impl Inserts {
                 failure
             }
             None if elsewhere => Failure::hold(
-                "ClickHouse may have the segment in a table that is gone, or on another server, and no server of \
+                "ClickHouse may have the block in a table that is gone, or on another server, and no server of \
                  --clickhouse-url would recognise its token; check whether the table has its rows; if not, \
                  `sluicegate spool requeue --force` sends it again",
             ),
@@ -157,7 +157,7 @@ impl Inserts {
             _ => InsertFormat::Rowbinary,
         };
         let Statement { text, body_format } = Statement::new(server, &insert.frozen, format, insert.convert)?;
-        let body = insert.body(&work.segment, body_format).map_err(Failure::on_disk)?;
+        let body = insert.body(&work.block, body_format).map_err(Failure::on_disk)?;
         let query_id = insert.query_id(work.attempts);
         let mut parameters = vec![("query", text.as_str()), (TOKEN, &insert.token)];
         parameters.extend(settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
@@ -165,7 +165,7 @@ impl Inserts {
             parameters.retain(|(name, _)| *name != PARTITIONS);
             parameters.push((PARTITIONS, "0"));
         }
-        let (place, number) = (self.places.take(), work.segment.number());
+        let (place, number) = (self.places.take(), work.block.number());
         let request = InsertRequest {
             parameters: &parameters,
             query_id: &query_id,
@@ -174,7 +174,7 @@ impl Inserts {
             is_silent: &|| {
                 place.give_up();
                 self.spool.held.fall_silent(number);
-                // Other segments go to another server meanwhile, if there is one.
+                // Other blocks go to another server meanwhile, if there is one.
                 self.servers.failed(index);
             },
         };

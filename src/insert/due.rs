@@ -1,7 +1,7 @@
-//! The segments that wait for an insert: those that were never tried first, then the oldest due.
+//! The blocks that wait for an insert: those that were never tried first, then the oldest due.
 //!
-//! The committer puts sealed segments into a lock-free queue and never waits; the inserters take them
-//! from there. What was tried is in a set ordered by time. No inserter sleeps on a segment: one that must wait goes back
+//! The committer puts sealed blocks into a lock-free queue and never waits; the inserters take them
+//! from there. What was tried is in a set ordered by time. No inserter sleeps on a block: one that must wait goes back
 //! with the time when it is due, and the inserter takes another.
 
 use std::cmp::Reverse;
@@ -14,19 +14,19 @@ use crossbeam::channel::{Receiver, RecvTimeoutError};
 use super::step::Unrecorded;
 use crate::batch::BlockNumber;
 use crate::handoff::Lifecycle;
-use crate::spool::{Orders, SealedSegment};
+use crate::spool::{Orders, SealedBlock};
 
-/// A segment that an inserter works on, with its state in this process.
+/// A block that an inserter works on, with its state in this process.
 pub struct Work {
-    /// The segment.
-    pub segment: SealedSegment,
+    /// The block.
+    pub block: SealedBlock,
     /// Number of attempts by this process.
     pub attempts: u32,
     /// Steps that are done and not noted on the disk.
     pub(super) progress: Unrecorded,
     /// The operator's orders.
     pub orders: Orders,
-    /// The segment is the salvaged copy of a damaged one. Replies that wait for the original are not
+    /// The block is the salvaged copy of a damaged one. Replies that wait for the original are not
     /// released, because their events may be lost.
     pub salvaged: bool,
     /// A lookup after a successful repeat has found no rows, once so far.
@@ -51,10 +51,10 @@ pub(super) enum PartitionLimit {
 }
 
 impl Work {
-    fn new(segment: SealedSegment) -> Self {
-        let orders = Orders { force: segment.is_forced(), ..Orders::default() };
+    fn new(block: SealedBlock) -> Self {
+        let orders = Orders { force: block.is_forced(), ..Orders::default() };
         Self {
-            segment,
+            block,
             attempts: 0,
             progress: Unrecorded::default(),
             orders,
@@ -65,17 +65,17 @@ impl Work {
     }
 }
 
-/// An entry of the heap, ordered by due time, then by segment number.
+/// An entry of the heap, ordered by due time, then by block number.
 struct DueEntry {
     due: Instant,
-    /// The segment is held, so a stop or a drain does not wait for it.
+    /// The block is held, so a stop or a drain does not wait for it.
     is_held: bool,
     work: Work,
 }
 
 impl DueEntry {
     fn key(&self) -> Reverse<(Instant, BlockNumber)> {
-        Reverse((self.due, self.work.segment.number()))
+        Reverse((self.due, self.work.block.number()))
     }
 }
 
@@ -99,9 +99,9 @@ impl Ord for DueEntry {
     }
 }
 
-/// The queue of segments that wait for their insert.
+/// The queue of blocks that wait for their insert.
 pub struct Due {
-    sealed: Receiver<SealedSegment>,
+    sealed: Receiver<SealedBlock>,
     waiting: Mutex<Waiting>,
     lifecycle: Arc<Lifecycle>,
 }
@@ -130,20 +130,20 @@ impl Waiting {
     }
 }
 
-/// Of so many segments that are given out one is not fresh, while some wait of both.
+/// Of so many blocks that are given out one is not fresh, while some wait of both.
 const FRESH_IN_A_ROW: u32 = 4;
 
 /// The longest that an inserter waits without looking at the deadline of a stop.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 
 impl Due {
-    /// Creates a queue that takes segments from `sealed` until the committer drops the sender, and
+    /// Creates a queue that takes blocks from `sealed` until the committer drops the sender, and
     /// returns none after the deadline of a stop.
-    pub fn new(sealed: Receiver<SealedSegment>, lifecycle: Arc<Lifecycle>) -> Self {
+    pub fn new(sealed: Receiver<SealedBlock>, lifecycle: Arc<Lifecycle>) -> Self {
         Self { sealed, waiting: Mutex::default(), lifecycle }
     }
 
-    /// Waits for the next segment that is due. `None` once the committer has ended and only held segments
+    /// Waits for the next block that is due. `None` once the committer has ended and only held blocks
     /// are left, or after the deadline of a stop.
     pub fn next(&self) -> Option<Work> {
         loop {
@@ -161,7 +161,7 @@ impl Due {
             };
             let wait = soonest.map_or(WAIT_MAX, |due| due.saturating_duration_since(now).min(WAIT_MAX));
             match self.sealed.recv_timeout(wait) {
-                Ok(segment) => self.waiting().fresh.push_back(Work::new(segment)),
+                Ok(block) => self.waiting().fresh.push_back(Work::new(block)),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) if nothing_is_left => return None,
                 // A disconnected channel returns at once, so sleep instead.
@@ -170,7 +170,7 @@ impl Due {
         }
     }
 
-    /// Waits for the next segment that is due, at most [`WAIT_MAX`].
+    /// Waits for the next block that is due, at most [`WAIT_MAX`].
     pub fn next_soon(&self) -> Option<Work> {
         let take = || {
             let mut waiting = self.waiting();
@@ -178,7 +178,7 @@ impl Due {
             waiting.take(Instant::now())
         };
         take().or_else(|| match self.sealed.recv_timeout(WAIT_MAX) {
-            Ok(segment) => Some(Work::new(segment)),
+            Ok(block) => Some(Work::new(block)),
             Err(RecvTimeoutError::Timeout) => take(),
             Err(RecvTimeoutError::Disconnected) => {
                 std::thread::sleep(WAIT_MAX);
@@ -192,23 +192,23 @@ impl Due {
         self.lifecycle.deadline().is_some_and(|deadline| deadline <= Instant::now())
     }
 
-    /// Puts a segment back, due after `delay`.
+    /// Puts a block back, due after `delay`.
     pub fn later(&self, work: Work, delay: Duration) {
         self.waiting().timed.push(DueEntry { due: Instant::now() + delay, is_held: false, work });
     }
 
-    /// Puts a held segment back, due after `delay`.
+    /// Puts a held block back, due after `delay`.
     pub fn hold(&self, work: Work, delay: Duration) {
         self.waiting().timed.push(DueEntry { due: Instant::now() + delay, is_held: true, work });
     }
 
-    /// Makes the segments that are meant due now with an operator's orders. Returns how many segments
+    /// Makes the blocks that are meant due now with an operator's orders. Returns how many blocks
     /// that were.
-    pub fn requeue(&self, is_meant: impl Fn(&SealedSegment) -> bool, orders: Orders) -> usize {
+    pub fn requeue(&self, is_meant: impl Fn(&SealedBlock) -> bool, orders: Orders) -> usize {
         let mut waiting = self.waiting();
         let mut count = 0;
         let mut order = |work: &mut Work| {
-            let is_meant = is_meant(&work.segment);
+            let is_meant = is_meant(&work.block);
             if is_meant {
                 work.orders = orders;
                 count += 1;

@@ -1,4 +1,4 @@
-//! The failure of a step for a segment.
+//! The failure of a step for a block.
 
 use std::io;
 use std::time::Duration;
@@ -37,7 +37,7 @@ impl Failure {
         Self { class: Class::Hold, answered: true, suspicious: false, reason: reason.into(), error: None }
     }
 
-    /// Creates the failure of a segment that can't be sent as it was sealed.
+    /// Creates the failure of a block that can't be sent as it was sealed.
     pub(super) fn damaged(reason: &str) -> Self {
         Self { error: Some(ClientError::Damaged(reason.to_owned())), ..Self::hold(reason) }
     }
@@ -49,11 +49,11 @@ impl Failure {
 
     pub(super) fn on_disk(error: io::Error) -> Self {
         let damage = (error.kind() == io::ErrorKind::InvalidData).then(|| ClientError::Damaged(error.to_string()));
-        Self { error: damage, ..Self::hold(format!("the segment's file: {error}")) }
+        Self { error: damage, ..Self::hold(format!("the block's file: {error}")) }
     }
 
-    /// Creates the failure of a write to the segment's file before anything was sent. It is retried,
-    /// because the error may pass, unless the segment is damaged.
+    /// Creates the failure of a write to the block's file before anything was sent. It is retried,
+    /// because the error may pass, unless the block is damaged.
     pub(super) fn before_sending(error: io::Error) -> Self {
         let failure = Self::on_disk(error);
         if failure.is_damage() { failure } else { Self { class: Class::Retry, ..failure } }
@@ -83,7 +83,7 @@ impl Failure {
         delay
     }
 
-    /// Whose reason it is that a segment waits which this failure of `step` puts back. By codes alone: a
+    /// Whose reason it is that a block waits which this failure of `step` puts back. By codes alone: a
     /// message may quote what a client wrote.
     pub(super) fn cause(&self, step: Step) -> Cause {
         let is_table = match &self.error {
@@ -103,7 +103,7 @@ impl Failure {
         if is_table { Cause::Table } else { Cause::Own }
     }
 
-    /// True if the segment is damaged.
+    /// True if the block is damaged.
     pub(super) fn is_damage(&self) -> bool {
         matches!(self.error, Some(ClientError::Damaged(_)))
     }

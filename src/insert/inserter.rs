@@ -1,4 +1,4 @@
-//! The loop of an inserter: it takes the segment that is due, runs its steps, and retires it once
+//! The loop of an inserter: it takes the block that is due, runs its steps, and retires it once
 //! ClickHouse has proven all of it.
 
 use std::collections::HashMap;
@@ -25,17 +25,17 @@ use crate::clickhouse::refresh::RefreshSignal;
 use crate::clickhouse::servers::{ServerIndex, Servers};
 use crate::clickhouse::settings::InsertFormat;
 use crate::handoff::Handoff;
-use crate::spool::{Orders, Part, PieceState, SealedSegment, SegmentPool, SpoolMetrics};
+use crate::spool::{Orders, Part, PieceState, SealedBlock, SegmentPool, SpoolMetrics};
 
-/// The least time between two attempts of segments that are held.
+/// The least time between two attempts of blocks that are held.
 const HELD_PAUSE: Duration = Duration::from_millis(50);
 
-/// When a proven segment is tried to be taken out of the spool again, on a disk that refused it.
+/// When a proven block is tried to be taken out of the spool again, on a disk that refused it.
 const RETIRE_RETRY_PAUSE: Duration = Duration::from_secs(5);
 
 /// The state that all inserters share.
 pub struct Inserts {
-    /// The queue of segments.
+    /// The queue of blocks.
     pub due: Due,
     /// Asks the watcher to refresh the description of the table.
     pub refresh: Arc<RefreshSignal>,
@@ -52,17 +52,17 @@ pub struct Inserts {
     handoff: Arc<Handoff>,
 }
 
-/// The source of segments, and the receivers of the results.
+/// The source of blocks, and the receivers of the results.
 pub struct Ends {
-    /// The sealed segments.
-    pub sealed: Receiver<SealedSegment>,
-    /// Takes the files of proven segments.
+    /// The sealed blocks.
+    pub sealed: Receiver<SealedBlock>,
+    /// Takes the files of proven blocks.
     pub pool: Arc<SegmentPool>,
     /// The accounts of the spool.
     pub spool: Arc<SpoolMetrics>,
     /// The counters of INSERT attempts.
     pub metrics: Arc<InsertMetrics>,
-    /// Wakes the workers whose replies wait for a segment.
+    /// Wakes the workers whose replies wait for a block.
     pub handoff: Arc<Handoff>,
 }
 
@@ -98,13 +98,13 @@ impl Inserts {
         self.servers.clone()
     }
 
-    /// Makes one segment, or all of them, due now with an operator's orders; with `tables`, only those of
-    /// these tables. Returns how many segments that were.
-    pub fn requeue(&self, segment: Option<BlockNumber>, tables: &[TableName], orders: Orders) -> usize {
+    /// Makes one block, or all of them, due now with an operator's orders; with `tables`, only those of
+    /// these tables. Returns how many blocks that were.
+    pub fn requeue(&self, block: Option<BlockNumber>, tables: &[TableName], orders: Orders) -> usize {
         // The operator may have changed the table to fix a problem.
         self.refresh.request();
-        let is_of = |of: &SealedSegment| tables.is_empty() || is_for(of, tables, &self.table);
-        self.due.requeue(|of| segment.is_none_or(|number| number == of.number()) && is_of(of), orders)
+        let is_of = |of: &SealedBlock| tables.is_empty() || is_for(of, tables, &self.table);
+        self.due.requeue(|of| block.is_none_or(|number| number == of.number()) && is_of(of), orders)
     }
 
     /// Runs an inserter until nothing is left to insert, or until the deadline of a stop.
@@ -114,13 +114,13 @@ impl Inserts {
         }
     }
 
-    /// True while no spare inserter works on a segment.
+    /// True while no spare inserter works on a block.
     pub fn spares_are_idle(&self) -> bool {
         self.places.spares_are_idle()
     }
 
     /// Runs a spare inserter until the deadline of a stop. It sleeps until a silent attempt gives up its place,
-    /// and then works on one segment at a time in that place.
+    /// and then works on one block at a time in that place.
     pub fn run_spare(&self, client: &InsertClient) {
         while !self.due.has_ended() {
             if self.places.take_spare() {
@@ -144,7 +144,7 @@ impl Inserts {
         }
     }
 
-    /// Runs the steps of a segment until it can be retired.
+    /// Runs the steps of a block until it can be retired.
     fn advance(&self, client: &InsertClient, work: &mut Work) -> Result<(), Failure> {
         loop {
             match work.next_step() {
@@ -169,7 +169,7 @@ impl Inserts {
         match self.send(client, work, index, &insert) {
             Ok(()) => {
                 if !sent.is_for_quarantine() {
-                    self.spool.held.got_through(work.segment.table());
+                    self.spool.held.got_through(work.block.table());
                 }
                 self.proven(work, sent)
             }
@@ -178,18 +178,18 @@ impl Inserts {
     }
 
     fn prepare(&self, work: &mut Work, sent: Sent) -> Result<Insert, Failure> {
-        let frozen = Frozen::from_bytes(work.segment.frozen(), &self.table).map_err(Failure::on_disk)?;
-        let (segment, convert) = (&work.segment, work.orders.convert);
-        let open_since_ms = segment.open_attempt().map(|open| open.since_ms);
-        let token = segment.token();
+        let frozen = Frozen::from_bytes(work.block.frozen(), &self.table).map_err(Failure::on_disk)?;
+        let (block, convert) = (&work.block, work.orders.convert);
+        let open_since_ms = block.open_attempt().map(|open| open.since_ms);
+        let token = block.token();
         match sent {
             Sent::Rows => Ok(Insert {
                 sent,
                 frozen,
                 token,
-                rows: segment.rows(),
-                bytes: segment.rows_bytes(),
-                source: Source::Segment { part: Part::Rows, first: 0, offset: 0 },
+                rows: block.rows(),
+                bytes: block.rows_bytes(),
+                source: Source::Block { part: Part::Rows, first: 0, offset: 0 },
                 convert,
                 is_repeat: open_since_ms.is_some(),
                 open_since_ms,
@@ -198,9 +198,9 @@ impl Inserts {
                 sent,
                 frozen: frozen.of_quarantine(),
                 token: format!("{token}-q"),
-                rows: segment.rejected(),
-                bytes: segment.rejected_bytes(),
-                source: Source::Segment { part: Part::Rejected, first: 0, offset: 0 },
+                rows: block.rejected(),
+                bytes: block.rejected_bytes(),
+                source: Source::Block { part: Part::Rejected, first: 0, offset: 0 },
                 convert: false,
                 is_repeat: open_since_ms.is_some(),
                 open_since_ms,
@@ -216,12 +216,12 @@ impl Inserts {
             Sent::Rejected => work.progress.rejected_proven = true,
             Sent::Piece(index) => {
                 let rows = work.turn_piece(index, PieceState::Inserted)?;
-                self.spool.inserted(work.segment.number(), rows, 0);
-                work.segment.attempt_answered();
+                self.spool.inserted(work.block.number(), rows, 0);
+                work.block.attempt_answered();
             }
             Sent::Refused => {
                 let refused = work.refused_are_stored()?;
-                self.spool.set_aside(work.segment.number(), refused);
+                self.spool.set_aside(work.block.number(), refused);
             }
         }
         Ok(())
@@ -236,7 +236,7 @@ impl Inserts {
         let is_repeat = insert.is_repeat && !work.orders.force;
         let mut verdict = judge(insert.sent, is_repeat, failure.class, failure.answered);
         if failure.suspicious {
-            work.segment.suspect_attempt().map_err(Failure::on_disk)?;
+            work.block.suspect_attempt().map_err(Failure::on_disk)?;
         }
         if verdict.cut_is_unsafe {
             let Some(server) = self.servers.get(index) else { return Err(failure) };
@@ -257,14 +257,14 @@ impl Inserts {
         }
         match (verdict.class, insert.sent) {
             (Class::Cut | Class::Split, Sent::Rows) => {
-                work.segment.attempt_answered();
+                work.block.attempt_answered();
                 work.cut_whole(&insert.frozen, &failure)?;
                 // Report the failure in the log; the pieces are sent with the next attempt.
                 Err(failure)
             }
             (Class::Cut | Class::Split, Sent::Piece(index)) => {
                 let cut = work.cut_piece(index, &insert.frozen, &failure);
-                work.segment.attempt_answered();
+                work.block.attempt_answered();
                 cut
             }
             (class, sent) => {
@@ -272,42 +272,42 @@ impl Inserts {
                     if let Sent::Piece(index) = sent {
                         work.turn_piece(index, PieceState::Waiting)?;
                     }
-                    work.segment.attempt_answered();
+                    work.block.attempt_answered();
                 }
                 Err(Failure { class, ..failure })
             }
         }
     }
 
-    /// Releases the replies that wait for the rows of the segment, all of which are proven.
+    /// Releases the replies that wait for the rows of the block, all of which are proven.
     ///
     /// If rejected lines are still to be sent, the proof of the rows is noted durably: the rejected
     /// lines may have to wait for a missing table longer than ClickHouse remembers the token of the
     /// rows.
     fn finish_rows(&self, work: &mut Work) -> Result<(), Failure> {
         if !work.salvaged {
-            self.handoff.segment_inserted(work.segment.number());
+            self.handoff.block_inserted(work.block.number());
         }
-        if work.segment.rejected() > 0 {
-            self.pool.rows_are_inserted(&mut work.segment).map_err(Failure::on_disk)?;
+        if work.block.rejected() > 0 {
+            self.pool.rows_are_inserted(&mut work.block).map_err(Failure::on_disk)?;
         }
         work.progress.rows_finished = true;
         Ok(())
     }
 
     fn retire(&self, work: Work) {
-        let number = work.segment.number();
+        let number = work.block.number();
         self.spool.held.release(number);
-        self.metrics.failing.forget(number.packed());
-        if let Err(error) = self.pool.retire(&work.segment) {
-            // If the process ends before that succeeds, the next start sends the segment again under
+        self.metrics.failing.forget(number);
+        if let Err(error) = self.pool.retire(&work.block) {
+            // If the process ends before that succeeds, the next start sends the block again under
             // the same token.
             tracing::warn!(block = %number, %error, "the file of an inserted block can't be removed yet");
             self.due.later(work, RETIRE_RETRY_PAUSE);
         }
     }
 
-    /// Reports a failure and puts the segment back for a later attempt.
+    /// Reports a failure and puts the block back for a later attempt.
     pub(super) fn put_back(&self, mut work: Work, failure: &Failure) {
         self.report(&mut work, failure);
         let delay = failure.delay(work.attempts);
@@ -321,8 +321,8 @@ impl Inserts {
     }
 
     fn report(&self, work: &mut Work, failure: &Failure) {
-        let (number, attempts, reason) = (work.segment.number(), work.attempts, failure.reason.as_str());
-        let (segment, table, label) = (number.packed(), work.segment.table(), work.segment.label().to_owned());
+        let (number, attempts, reason) = (work.block.number(), work.attempts, failure.reason.as_str());
+        let (table, label) = (work.block.table(), work.block.label().to_owned());
         if failure.error.as_ref().is_some_and(calls_for_refresh) {
             self.refresh.request();
         }
@@ -337,8 +337,8 @@ impl Inserts {
             Class::Hold => {}
         }
         match failure.class {
-            Class::Retry => self.metrics.failing.note(segment, failure.reason.clone()),
-            _ => self.metrics.failing.forget(segment),
+            Class::Retry => self.metrics.failing.note(number, failure.reason.clone()),
+            _ => self.metrics.failing.forget(number),
         }
         match failure.class {
             // Warn less and less often, because ClickHouse may be away for days.
@@ -356,7 +356,7 @@ impl Inserts {
             }
             Class::Hold => {
                 if let Some(since) = self.spool.held.hold(number, table, failure.reason.clone(), cause) {
-                    self.pool.set_apart(&mut work.segment);
+                    self.pool.set_apart(&mut work.block);
                     tracing::error!(
                         block = %number,
                         table = label,
@@ -371,9 +371,9 @@ impl Inserts {
     }
 }
 
-/// True for a segment of one of these tables. One that names no table is of `unnamed`.
-pub fn is_for(segment: &SealedSegment, tables: &[TableName], unnamed: &TableName) -> bool {
-    Frozen::from_bytes(segment.frozen(), unnamed).is_ok_and(|frozen| tables.contains(&frozen.table))
+/// True for a block of one of these tables. One that names no table is of `unnamed`.
+pub fn is_for(block: &SealedBlock, tables: &[TableName], unnamed: &TableName) -> bool {
+    Frozen::from_bytes(block.frozen(), unnamed).is_ok_and(|frozen| tables.contains(&frozen.table))
 }
 
 /// Lifts the limit of partitions after an INSERT that exceeds it, so that the INSERT is retried without

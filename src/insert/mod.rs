@@ -1,28 +1,28 @@
-//! The inserters, which bring sealed segments into ClickHouse and prove that their rows are there.
+//! The inserters, which bring sealed blocks into ClickHouse and prove that their rows are there.
 //!
 //! ```text
-//! committer ── sealed segment ──▶ due ──▶ inserter i ── step ──▶ attempt ──▶ ClickHouse
+//! committer ── sealed block ──▶ due ──▶ inserter i ── step ──▶ attempt ──▶ ClickHouse
 //!                                  ▲          │                     │ outcome
 //!                                  └── later ─┘◀────────────────────┘  (nothing is ever dropped)
 //! ```
 //!
-//! One segment is one INSERT of one block, under a token that identifies its bytes. An attempt whose
-//! outcome is unknown is therefore repeated under the same token. A segment leaves the spool only
+//! One block is one INSERT, and one block for ClickHouse, under a token that identifies its bytes. An attempt whose
+//! outcome is unknown is therefore repeated under the same token. A block leaves the spool only
 //! after ClickHouse has proven the INSERT (invariant 4).
 //!
 //! | file | contents |
 //! |---|---|
-//! | `due` | the segments that wait, by time |
+//! | `due` | the blocks that wait, by time |
 //! | `inserter` | takes one, does step after step |
 //! | `step` | which step is next, and what a failure means: pure |
 //! | `attempt` | one INSERT: choose a server, note, send, prove |
-//! | `repeat` | decides whether a segment that ClickHouse may have is sent again |
+//! | `repeat` | decides whether a block that ClickHouse may have is sent again |
 //! | `places` | bounds the concurrent INSERTs; silent attempts give up their places |
 //! | `statement`, `defaults`, `stream`, `native`, `compression` | the INSERT's text and body |
 //! | `outcome`, `codes`, `message`, `failure` | the class of each error of ClickHouse |
 //! | `presence` | are the rows of a repeat there |
 //! | `cutting`, `rows`, `row_json` | rows that ClickHouse refuses are cut out |
-//! | `damage` | a segment that can't be read as it was sealed |
+//! | `damage` | a block that can't be read as it was sealed |
 
 mod attempt;
 mod codes;

@@ -1,4 +1,4 @@
-//! Conversion of a segment's rows to one block of ClickHouse's Native format, which stores columns.
+//! Conversion of a block's rows to one block of ClickHouse's Native format, which stores columns.
 //!
 //! A block is the number of columns and of rows, then the name, the type and the values of each
 //! column. A value has the same bytes as in RowBinary, except in a Nullable column: there all NULL
@@ -117,7 +117,7 @@ impl NativeBlock {
     pub(super) fn push(&mut self, mut rows: &[u8]) -> io::Result<()> {
         while !rows.is_empty() {
             for column in &mut self.columns {
-                rows = column.push(rows).ok_or_else(|| invalid("a row does not match the segment's types"))?;
+                rows = column.push(rows).ok_or_else(|| invalid("a row does not match the block's types"))?;
             }
             self.rows += 1;
         }

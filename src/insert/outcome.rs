@@ -15,12 +15,12 @@ use super::message::Message;
 use crate::clickhouse::client::ClientError;
 use crate::clickhouse::settings::InsertFormat;
 
-/// How to continue with a segment after a failed attempt.
+/// How to continue with a block after a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// A temporary condition such as load, a lack of memory, the network or a restart: retry.
     Retry,
-    /// A condition that needs operator action: hold the segment, report it, and retry slowly.
+    /// A condition that needs operator action: hold the block, report it, and retry slowly.
     Hold,
     /// ClickHouse refuses some rows: cut them out and put them into the quarantine table.
     Cut,
@@ -123,7 +123,7 @@ fn is_too_many_partitions(code: u32, message: Message<'_>) -> bool {
     code == 252 && message.begins_with("Too many partitions for single INSERT block")
 }
 
-/// True if the error says that a column of the table has another type than in the segment. The codes
+/// True if the error says that a column of the table has another type than in the block. The codes
 /// are those of the header of RowBinary and of a Native block.
 fn is_another_type(code: u32, message: Message<'_>, format: InsertFormat) -> bool {
     match code {

@@ -17,12 +17,12 @@
 //! | rows of the sample in the table | result |
 //! |---|---|
 //! | all | the repeat is proven |
-//! | none, twice | the token is used up; the segment is sent again under the next one |
-//! | some | the segment is held; an INSERT into several partitions may be stored in part |
+//! | none, twice | the token is used up; the block is sent again under the next one |
+//! | some | the block is held; an INSERT into several partitions may be stored in part |
 //!
 //! With an operator's order to convert the columns, only those columns are compared that the table still
 //! has as they were. That can prove that the rows are absent, and never that they are there: rows of
-//! other INSERTs may equal them in the columns that are left. Then the segment is held.
+//! other INSERTs may equal them in the columns that are left. Then the block is held.
 //!
 //! A column that gets its default in a row of the sample is not compared, because only ClickHouse knows its
 //! value. If it has a value in another row, rows that look the same may differ in it, and the others alone
@@ -94,7 +94,7 @@ impl Inserts {
         let failed = |error| self.not_looked_up(insert, server, error, work.attempts);
         let facts = self.servers.facts(index, table).map_err(failed)?;
         let can_lie = facts.window.is_some() && !is_replicated(&facts.engine);
-        if !can_lie || !work.segment.is_suspect() && has_been_up_since(server, since_ms).map_err(failed)? {
+        if !can_lie || !work.block.is_suspect() && has_been_up_since(server, since_ms).map_err(failed)? {
             return Ok(());
         }
         let presence = match self.look_up(server, index, work, insert) {
@@ -107,14 +107,14 @@ impl Inserts {
             Presence::Nothing(reason) => reason,
             Presence::Unknown(why) if work.orders.force => why,
             Presence::Unknown(why) => {
-                let what = if work.segment.is_suspect() {
+                let what = if work.block.is_suspect() {
                     "an earlier attempt was answered with an error that may leave its token without its rows"
                 } else {
                     "ClickHouse was restarted after an attempt without an answer"
                 };
                 let reason = format!(
                     "{table} at {}: {what}, so the success of the repeat is no proof, and the rows can't be looked up: \
-                     {why}; check whether the table has them; `sluicegate spool requeue --force` sends the whole segment \
+                     {why}; check whether the table has them; `sluicegate spool requeue --force` sends the whole block \
                      again, which doubles the rows that are there",
                     server.url()
                 );
@@ -126,29 +126,29 @@ impl Inserts {
     }
 
     /// Handles rows that a lookup did not find. The first time the repeat and the lookup are made once
-    /// more; the second time the segment is sent again under the next token.
+    /// more; the second time the block is sent again under the next token.
     pub(super) fn absent(&self, mut work: Work, failure: Failure) {
         if !work.absent {
             tracing::warn!(
-                block = %work.segment.number(),
+                block = %work.block.number(),
                 reason = failure.reason,
                 "ClickHouse confirmed a repeat, and its rows are not in the table; the repeat is made once more"
             );
             work.absent = true;
             return self.due.later(work, LOOKUP_PAUSE);
         }
-        let (segment, used_up) = (work.segment.number(), work.segment.token());
-        if let Err(error) = work.segment.use_up_token() {
+        let (number, used_up) = (work.block.number(), work.block.token());
+        if let Err(error) = work.block.use_up_token() {
             return self.put_back(work, &Failure::on_disk(error));
         }
         tracing::warn!(
-            block = %segment,
+            block = %number,
             used_up,
-            token = work.segment.token(),
+            token = work.block.token(),
             reason = failure.reason,
             "ClickHouse knows a token and does not have its rows; they are sent again under another one"
         );
-        self.spool.held.release(segment);
+        self.spool.held.release(number);
         work.absent = false;
         work.orders.force = false;
         self.due.later(work, Duration::ZERO);
@@ -182,7 +182,7 @@ impl Inserts {
             let changed = statement::advice_for(&insert.frozen.columns, &now);
             return Ok(Presence::Unknown(format!("the columns of the table have changed{changed}")));
         }
-        let sample = insert.rows(&work.segment).and_then(|rows| sample(rows, insert.bytes, insert.rows));
+        let sample = insert.rows(&work.block).and_then(|rows| sample(rows, insert.bytes, insert.rows));
         let sample = sample.map_err(Failure::on_disk)?;
         let left_out = computed_columns(&insert.frozen, &sample).map_err(Failure::on_disk)?;
         if let Expiry::At(expression) = &facts.expiry
@@ -388,8 +388,8 @@ impl SampleFound {
         if is_partial && there > 0 {
             return Presence::Unknown(at(format!(
                 "the columns of the table have changed, or some hold defaults of ClickHouse, and by the others {there} of \
-                 {wanted} rows that were looked up are there; they may be rows of other INSERTs. Delete the segment's rows from the table, and \
-                 `sluicegate spool requeue --convert` inserts the whole segment"
+                 {wanted} rows that were looked up are there; they may be rows of other INSERTs. Delete the block's rows from the table, and \
+                 `sluicegate spool requeue --convert` inserts the whole block"
             )));
         }
         if there == 0 && !has_keys {
@@ -405,8 +405,8 @@ impl SampleFound {
             )));
         }
         Presence::Unknown(at(format!(
-            "of {wanted} rows of the segment that were looked up {there} are there. Delete the segment's rows from the \
-             table, and the whole segment is inserted automatically"
+            "of {wanted} rows of the block that were looked up {there} are there. Delete the block's rows from the \
+             table, and the whole block is inserted automatically"
         )))
     }
 }

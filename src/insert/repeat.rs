@@ -1,4 +1,4 @@
-//! The repeat of an INSERT without an answer: whether the segment may be sent again, and to which server.
+//! The repeat of an INSERT without an answer: whether the block may be sent again, and to which server.
 
 use super::attempt::Insert;
 use super::due::Work;
@@ -14,14 +14,14 @@ use crate::clickhouse::version::Release;
 use crate::clock::unix_ms;
 use crate::spool::OpenAttempt;
 
-/// The note about the server of an attempt, which is stored in the segment.
+/// The note about the server of an attempt, which is stored in the block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ServerNote {
     /// Name of the deduplication window that would know the token; empty if unknown.
     pub(super) window: String,
     pub(super) release: Option<Release>,
     pub(super) newest_block: Option<u64>,
-    /// Number of segments of this node that were not inserted at the start of the attempt.
+    /// Number of blocks of this node that were not inserted at the start of the attempt.
     pub(super) not_inserted: Option<u64>,
 }
 
@@ -50,17 +50,17 @@ impl ServerNote {
         }
     }
 
-    /// The most segments of this node that may have been inserted since the attempt, which began when
+    /// The most blocks of this node that may have been inserted since the attempt, which began when
     /// `newest_then` was the newest: all newer ones, and those that were not inserted then. The largest
     /// number if an older version did not note how many these were.
-    fn segments_since(&self, newest_then: SegmentNumber, newest_now: SegmentNumber) -> u64 {
+    fn blocks_since(&self, newest_then: SegmentNumber, newest_now: SegmentNumber) -> u64 {
         self.not_inserted.map_or(u64::MAX, |number| newest_now.since(newest_then).saturating_add(number))
     }
 }
 
-/// How to continue with a segment that ClickHouse may have.
+/// How to continue with a block that ClickHouse may have.
 pub(super) enum Repeat {
-    /// Send the segment again under the same token.
+    /// Send the block again under the same token.
     Send,
     /// Try another server: this one would not recognise the token.
     Elsewhere,
@@ -86,14 +86,14 @@ impl Inserts {
         }
         let first = FirstAttempt {
             since_ms: open.since_ms,
-            segments_since: then.segments_since(open.newest, self.spool.newest()),
+            blocks_since: then.blocks_since(open.newest, self.spool.newest()),
             release: then.release,
             newest_block: then.newest_block,
         };
         let Err(reason) = self.writers.still_known(facts, &first, unix_ms()) else { return Ok(Repeat::Send) };
         let held = |why: String| {
             Err(Failure::hold(format!(
-                "ClickHouse may have the segment, and may have forgotten its token: {reason}; {why}; check whether the \
+                "ClickHouse may have the block, and may have forgotten its token: {reason}; {why}; check whether the \
                  table has its rows; `sluicegate spool requeue --force` sends it again, which doubles the rows that are \
                  there"
             )))
@@ -163,8 +163,8 @@ mod tests {
     fn a_backlog_of_then_counts_though_it_is_inserted_by_now() {
         let note = |not_inserted| ServerNote { not_inserted, ..ServerNote::read("") };
         let (then, now) = (SegmentNumber::new(5000), SegmentNumber::new(5010));
-        assert_eq!(note(Some(4000)).segments_since(then, now), 4010);
-        assert_eq!(note(Some(1)).segments_since(then, then), 1, "itself");
-        assert_eq!(note(None).segments_since(then, now), u64::MAX);
+        assert_eq!(note(Some(4000)).blocks_since(then, now), 4010);
+        assert_eq!(note(Some(1)).blocks_since(then, then), 1, "itself");
+        assert_eq!(note(None).blocks_since(then, now), u64::MAX);
     }
 }

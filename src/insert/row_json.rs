@@ -27,7 +27,7 @@ pub struct CellBytes<'a> {
 ///
 /// `InvalidData` if the bytes are not a row of these columns.
 pub fn cells<'a>(frozen: &'a Frozen, row: &'a [u8]) -> io::Result<Vec<CellBytes<'a>>> {
-    let no_row = || invalid("a row does not match the segment's types");
+    let no_row = || invalid("a row does not match the block's types");
     let mut rest = row;
     let mut cells = Vec::with_capacity(frozen.columns.len());
     for (name, type_name) in &frozen.columns {

@@ -1,4 +1,4 @@
-//! Access to the single rows of a segment, and the offset of each. Needed only if ClickHouse refuses some
+//! Access to the single rows of a block, and the offset of each. Needed only if ClickHouse refuses some
 //! rows, or if rows are looked up.
 
 use std::io;
@@ -6,23 +6,23 @@ use std::io;
 use bytes::Bytes;
 
 use crate::rowbinary::{DataType, skip_value};
-use crate::spool::SegmentReader;
+use crate::spool::BlockReader;
 
-/// A reader of a segment's rows in order.
+/// A reader of a block's rows in order.
 pub struct RowReader {
-    reader: Option<SegmentReader>,
+    reader: Option<BlockReader>,
     types: Vec<DataType>,
     buffer: Bytes,
     offset: u64,
 }
 
 impl RowReader {
-    /// Creates a reader of rows from a segment, with columns of these names and types.
+    /// Creates a reader of rows from a block, with columns of these names and types.
     ///
     /// # Errors
     ///
     /// `InvalidData` for a type that is not understood.
-    pub fn new(reader: SegmentReader, columns: &[(String, String)]) -> io::Result<Self> {
+    pub fn new(reader: BlockReader, columns: &[(String, String)]) -> io::Result<Self> {
         Self::of(Some(reader), Bytes::new(), columns)
     }
 
@@ -35,7 +35,7 @@ impl RowReader {
         Self::of(None, rows, columns)
     }
 
-    fn of(reader: Option<SegmentReader>, buffer: Bytes, columns: &[(String, String)]) -> io::Result<Self> {
+    fn of(reader: Option<BlockReader>, buffer: Bytes, columns: &[(String, String)]) -> io::Result<Self> {
         let types = columns
             .iter()
             .map(|(_, type_name)| DataType::parse(type_name).map_err(invalid))
@@ -52,17 +52,17 @@ impl RowReader {
     ///
     /// # Errors
     ///
-    /// If the segment can't be read, or its rows do not match these types.
+    /// If the block can't be read, or its rows do not match these types.
     pub fn next_row(&mut self) -> io::Result<Option<Bytes>> {
         while self.buffer.is_empty() {
-            match self.reader.as_mut().map(SegmentReader::next_rows).transpose()?.flatten() {
+            match self.reader.as_mut().map(BlockReader::next_rows).transpose()?.flatten() {
                 Some(rows) => self.buffer = rows,
                 None => return Ok(None),
             }
         }
         let mut rest = &self.buffer[..];
         for described in &self.types {
-            rest = skip_value(described, rest).ok_or_else(|| invalid("a row does not match the segment's types"))?;
+            rest = skip_value(described, rest).ok_or_else(|| invalid("a row does not match the block's types"))?;
         }
         let row = self.buffer.split_to(self.buffer.len() - rest.len());
         self.offset += row.len() as u64;

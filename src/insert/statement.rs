@@ -18,9 +18,9 @@ pub(super) struct Statement {
 }
 
 impl Statement {
-    /// Creates the INSERT of a segment's columns.
+    /// Creates the INSERT of a block's columns.
     ///
-    /// With `convert`, ClickHouse reads the rows with the types of the segment and converts them to
+    /// With `convert`, ClickHouse reads the rows with the types of the block and converts them to
     /// the types that the table has now. Columns that the table no longer has are left out.
     pub(super) fn new(
         server: &ClickHouse,
@@ -41,7 +41,7 @@ impl Statement {
                     ("RowBinaryWithNamesAndTypes", BodyFormat::Rows(header))
                 }
                 InsertFormat::Native => {
-                    // A type that is not understood holds the segment. It is not damage, which would
+                    // A type that is not understood holds the block. It is not damage, which would
                     // set events aside.
                     let block = NativeBlock::new(&frozen.columns).map_err(|error| Failure::hold(error.to_string()))?;
                     ("Native", BodyFormat::Block(block))
@@ -60,7 +60,7 @@ impl Statement {
             })
             .collect();
         if kept.is_empty() {
-            return Err(Failure::hold(format!("{into} has none of the segment's columns")));
+            return Err(Failure::hold(format!("{into} has none of the block's columns")));
         }
         let structure = structure(frozen);
         // Aliases of the same names: a default expression means the value that was written.
@@ -100,13 +100,13 @@ fn literal(text: &str) -> String {
     text.replace('\\', "\\\\").replace('\'', "\\'")
 }
 
-/// A segment's names and types, as the text between the quotes of a literal.
+/// A block's names and types, as the text between the quotes of a literal.
 pub(super) fn structure(frozen: &Frozen) -> String {
     let columns: Vec<String> = frozen.parts().iter().map(|(name, kind)| format!("{} {kind}", quoted(name))).collect();
     literal(&columns.join(", "))
 }
 
-/// Advice for an operator about a segment whose columns differ from those of the table; empty if they
+/// Advice for an operator about a block whose columns differ from those of the table; empty if they
 /// don't.
 pub(super) fn advice(server: &ClickHouse, frozen: &Frozen) -> String {
     describe_table(server, &frozen.table).map(|now| advice_for(&frozen.columns, &now)).unwrap_or_default()
@@ -142,13 +142,13 @@ pub(super) fn advice_for(columns: &[(String, String)], now: &[ColumnDescription]
             Some(format!("{gone} can't be inserted into any more")),
             format!(
                 ", without the values of {gone}, which are dropped; if a column was renamed, rename it back until the \
-                 segment is inserted, and no value is dropped"
+                 block is inserted, and no value is dropped"
             ),
         )
     };
     let changes: Vec<String> = missing.into_iter().chain(retyped).collect();
     format!(
-        ". The segment was written for other columns: {}. It is inserted automatically when the table has \
+        ". The block was written for other columns: {}. It is inserted automatically when the table has \
          them again; `sluicegate spool requeue --convert` lets ClickHouse convert it to the present columns{gone}",
         changes.join("; ")
     )

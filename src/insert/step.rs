@@ -1,16 +1,16 @@
-//! The decision on the next step for a segment, and on the consequence of a failed INSERT. Both are
-//! pure functions of the segment's state, without access to a disk or a server.
+//! The decision on the next step for a block, and on the consequence of a failed INSERT. Both are
+//! pure functions of the block's state, without access to a disk or a server.
 
 use super::due::Work;
 use super::outcome::Class;
-use crate::spool::{Cut, PieceState, SealedSegment};
+use crate::spool::{Cut, PieceState, SealedBlock};
 
-/// Why a segment is held whose cut an older release has left unreadable.
-const UNREADABLE_CUT: &str = "the segment was cut, and its .cut file is damaged; check which of its rows are in the \
+/// Why a block is held whose cut an older release has left unreadable.
+const UNREADABLE_CUT: &str = "the block was cut, and its .cut file is damaged; check which of its rows are in the \
                               table; `sluicegate spool requeue --force` sets its rows aside, with the file in damaged/, \
                               and sends its rejected lines";
 
-/// The next step for a segment.
+/// The next step for a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// Send this as one INSERT.
@@ -18,13 +18,13 @@ pub(super) enum Step {
     /// All rows are proven. Release the replies that wait for them, and if rejected lines are still
     /// to be sent, note on the disk that the rows are inserted.
     FinishRows,
-    /// Everything is proven. Remove the segment from the spool.
+    /// Everything is proven. Remove the block from the spool.
     Retire,
-    /// Hold the segment for this reason; only an operator can continue.
+    /// Hold the block for this reason; only an operator can continue.
     Hold(&'static str),
 }
 
-/// The part of a segment that one INSERT sends.
+/// The part of a block that one INSERT sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sent {
     /// All rows, into the target table.
@@ -45,24 +45,24 @@ impl Sent {
     }
 }
 
-/// The state of a segment that is recorded on the disk.
+/// The state of a block that is recorded on the disk.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Recorded<'a> {
     /// Number of rows; 0 once they are noted as inserted.
     pub(super) rows_waiting: u64,
     /// Number of rejected lines.
     pub(super) rejected: u64,
-    /// The cut of the segment, if it is cut.
+    /// The cut of the block, if it is cut.
     pub(super) cut: Option<&'a Cut>,
 }
 
-impl<'a> From<&'a SealedSegment> for Recorded<'a> {
-    fn from(segment: &'a SealedSegment) -> Self {
-        Self { rows_waiting: segment.rows_waiting(), rejected: segment.rejected(), cut: segment.cut() }
+impl<'a> From<&'a SealedBlock> for Recorded<'a> {
+    fn from(block: &'a SealedBlock) -> Self {
+        Self { rows_waiting: block.rows_waiting(), rejected: block.rejected(), cut: block.cut() }
     }
 }
 
-/// The steps that this process has done for a segment and that are not recorded on the disk. After a
+/// The steps that this process has done for a block and that are not recorded on the disk. After a
 /// crash the next start repeats them, under the same token.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Unrecorded {
@@ -74,7 +74,7 @@ pub(super) struct Unrecorded {
     pub(super) rejected_proven: bool,
 }
 
-/// Decides on the next step for a segment.
+/// Decides on the next step for a block.
 pub(super) fn next_step(recorded: Recorded<'_>, progress: Unrecorded) -> Step {
     if recorded.rows_waiting > 0 && !progress.rows_finished {
         return match recorded.cut {
@@ -99,7 +99,7 @@ fn next_of_cut(cut: &Cut) -> Step {
 /// The consequence of a failed INSERT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Verdict {
-    /// How to continue with the segment; [`Class::Cut`] and [`Class::Split`] only if a cut is safe.
+    /// How to continue with the block; [`Class::Cut`] and [`Class::Split`] only if a cut is safe.
     pub(super) class: Class,
     /// ClickHouse certainly has stored none of what was sent, in this attempt and all earlier ones.
     pub(super) is_closed: bool,
@@ -119,9 +119,9 @@ pub(super) fn judge(sent: Sent, is_repeat: bool, class: Class, answered: bool) -
 }
 
 impl Work {
-    /// The next step for this segment.
+    /// The next step for this block.
     pub(super) fn next_step(&self) -> Step {
-        next_step(Recorded::from(&self.segment), self.progress)
+        next_step(Recorded::from(&self.block), self.progress)
     }
 }
 
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn each_state_of_a_segment_has_its_next_step() {
+    fn each_state_of_a_block_has_its_next_step() {
         use PieceState::{Inserted, Open, Refused, Waiting};
         let refused = Refused("because".into());
         let unreadable = cut(&[], false);

@@ -1,4 +1,4 @@
-//! The HTTP client of an inserter, which sends a segment as the body of one request.
+//! The HTTP client of an inserter, which sends a block as the body of one request.
 //!
 //! The blocking client of `reqwest` reads a body in chunks of 8 KiB and passes each to another
 //! thread. Measured under load, these thread switches cost more than half of the server's CPU time.
@@ -23,7 +23,7 @@ use super::native::NativeBlock;
 use crate::clickhouse::client::{ClickHouse, ClientError, ReplyVerdict, causes, not_sent, provide_tls};
 use crate::clickhouse::trust::Trust;
 use crate::insert::compression::InsertCompression;
-use crate::spool::SegmentReader;
+use crate::spool::BlockReader;
 
 /// The HTTP client of one inserter.
 pub struct InsertClient {
@@ -55,13 +55,13 @@ impl InsertClient {
     ///
     /// # Errors
     ///
-    /// If ClickHouse does not answer, refuses, or gives no proof. If the segment turns out to be damaged,
+    /// If ClickHouse does not answer, refuses, or gives no proof. If the block turns out to be damaged,
     /// the error is [`ClientError::Damaged`], whatever ClickHouse answered.
     pub fn insert(
         &self,
         server: &ClickHouse,
         request: &InsertRequest<'_>,
-        mut body: SegmentBody,
+        mut body: BlockBody,
     ) -> Result<(), ClientError> {
         let (damage, pieces) = (body.damage.clone(), body.pieces.clone());
         body.prepare(self.compression).map_err(|error| match error.kind() {
@@ -91,7 +91,7 @@ impl InsertClient {
         &self,
         server: &ClickHouse,
         request: &InsertRequest<'_>,
-        body: SegmentBody,
+        body: BlockBody,
     ) -> Result<(), ClientError> {
         let mut parameters = request.parameters.to_vec();
         parameters.push(("query_id", request.query_id));
@@ -141,32 +141,32 @@ pub(super) enum BodyFormat {
 /// A body that breaks off can't be taken for a complete one. An uncompressed body has a
 /// `Content-Length`. A compressed body is sent in HTTP chunks, and lacks the last chunk (RFC 9112,
 /// section 7.1) if it breaks off; ClickHouse refuses such a body.
-pub struct SegmentBody {
+pub struct BlockBody {
     /// Bytes that are sent before `rows`.
     front: VecDeque<Bytes>,
     rows: RowsToSend,
     /// The block that collects the rows before they are sent.
     block: Option<NativeBlock>,
     compressor: Option<Compressor>,
-    /// Set if the segment turns out to be damaged. The error of the HTTP client says only that the
+    /// Set if the block turns out to be damaged. The error of the HTTP client says only that the
     /// request broke off.
     damage: Arc<OnceLock<String>>,
     /// Pieces that were handed to the HTTP client: while they grow, the server reads.
     pieces: Arc<AtomicU64>,
 }
 
-/// A range of a segment's rows.
+/// A range of a block's rows.
 struct RowsToSend {
-    reader: Option<SegmentReader>,
+    reader: Option<BlockReader>,
     /// Bytes that are still to be skipped before the range.
     skip: u64,
     /// Bytes of the range that are still to be read.
     left: u64,
 }
 
-impl SegmentBody {
+impl BlockBody {
     /// Creates a body of the `bytes` of `rows` that begin at `offset`.
-    pub(super) fn new(format: BodyFormat, rows: SegmentReader, offset: u64, bytes: u64) -> Self {
+    pub(super) fn new(format: BodyFormat, rows: BlockReader, offset: u64, bytes: u64) -> Self {
         Self::of(format, VecDeque::new(), RowsToSend { reader: Some(rows), skip: offset, left: bytes })
     }
 
@@ -230,9 +230,9 @@ impl SegmentBody {
 impl RowsToSend {
     fn next(&mut self) -> io::Result<Option<Bytes>> {
         while self.left > 0 {
-            let rows = self.reader.as_mut().map(SegmentReader::next_rows).transpose()?.flatten();
+            let rows = self.reader.as_mut().map(BlockReader::next_rows).transpose()?.flatten();
             let mut rows = rows.ok_or_else(|| {
-                io::Error::new(io::ErrorKind::InvalidData, "the segment has fewer bytes than its seal says")
+                io::Error::new(io::ErrorKind::InvalidData, "the block has fewer bytes than its seal says")
             })?;
             let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(rows.len());
             self.skip -= skipped as u64;
@@ -247,7 +247,7 @@ impl RowsToSend {
     }
 }
 
-impl Body for SegmentBody {
+impl Body for BlockBody {
     type Data = Bytes;
     type Error = io::Error;
 

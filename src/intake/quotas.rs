@@ -218,9 +218,9 @@ mod tests {
 
     #[test]
     fn what_is_not_stored_is_given_back_and_what_is_stored_is_counted() {
-        let segment = BlockNumber::first(SegmentNumber::new(1));
+        let block = BlockNumber::first(SegmentNumber::new(1));
         let outcomes = [
-            (Some(CommitOutcome::Committed { segment }), false),
+            (Some(CommitOutcome::Committed { block }), false),
             (Some(CommitOutcome::Refused(CommitRefusal::DiskFull)), true),
             (Some(CommitOutcome::KeyReused), true),
             (None, false),

@@ -234,7 +234,7 @@ mod tests {
                 if let Some(batch) = handoff.next() {
                     let (table, frozen, rows) = (batch.table, batch.frozen.to_vec(), batch.rows.bytes.clone());
                     let stored = Stored { table, frozen, rows, key: batch.key.unwrap().id };
-                    let outcome = CommitOutcome::Committed { segment: BlockNumber::first(SegmentNumber::new(1)) };
+                    let outcome = CommitOutcome::Committed { block: BlockNumber::first(SegmentNumber::new(1)) };
                     handoff.give_back(Returned { batch, outcome });
                     return stored;
                 }

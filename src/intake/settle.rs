@@ -25,22 +25,22 @@ pub(crate) fn decide(
         metrics.shed(reason, requests);
         Err(Fault::from(reason))
     };
-    let committed = Committed { segment: None, certain: true, until, first: None };
+    let committed = Committed { block: None, certain: true, until, first: None };
     match settled.outcome {
-        Some(CommitOutcome::Committed { segment }) => {
+        Some(CommitOutcome::Committed { block }) => {
             metrics.reject(&settled.rejected);
             metrics.accept(settled.table, settled.rows.into());
-            Ok(Committed { segment: Some(segment), ..committed })
+            Ok(Committed { block: Some(block), ..committed })
         }
-        Some(CommitOutcome::Deduplicated { segment, certain }) => {
+        Some(CommitOutcome::Deduplicated { block, certain }) => {
             metrics.reject(&settled.rejected);
             metrics.accept(settled.table, u64::from(settled.rows) + u64::from(settled.duplicates));
             metrics.duplicates.add(settled.duplicates.into());
-            Ok(Committed { segment, certain, ..committed })
+            Ok(Committed { block, certain, ..committed })
         }
-        Some(CommitOutcome::Repeated { summary: first, segment }) => {
+        Some(CommitOutcome::Repeated { summary: first, block }) => {
             metrics.repeated.add(requests);
-            Ok(Committed { segment, first: Some(first).filter(|_| settled.keyed != Some(first)), ..committed })
+            Ok(Committed { block, first: Some(first).filter(|_| settled.keyed != Some(first)), ..committed })
         }
         Some(CommitOutcome::KeyReused) => Err(KEY_REUSED),
         Some(CommitOutcome::NoRepeat) => Err(settled.over.unwrap_or(OVER_RATE)),

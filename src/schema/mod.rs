@@ -33,7 +33,7 @@ use crate::rowbinary::DataType;
 pub struct SchemaVersion {
     /// The plan that events are encoded by.
     pub plan: Arc<Plan>,
-    /// The serialized columns, types and INSERT settings, stored in every segment with rows of this
+    /// The serialized columns, types and INSERT settings, stored in every block with rows of this
     /// version (invariant 3).
     pub frozen: Arc<[u8]>,
 }

@@ -14,7 +14,7 @@ use crate::config::{ConfigError, Settings};
 use crate::handoff::Handoff;
 use crate::insert::inserter::{Ends, Inserts};
 use crate::insert::stream::InsertClient;
-use crate::spool::{self, LedgerSnapshot, SealedSegment, Spool, SpoolError, SpoolMetrics};
+use crate::spool::{self, LedgerSnapshot, SealedBlock, Spool, SpoolError, SpoolMetrics};
 
 /// Threads that insert: an inserter, and a spare one for the place of a silent attempt.
 const INSERTERS: usize = 2;
@@ -46,7 +46,7 @@ pub enum DrainError {
     },
     /// This many segments can't be recovered, because the disk is full.
     NoRoom(usize),
-    /// This many segments are held; the text is the reason of the first.
+    /// This many blocks are held; the text is the reason of the first.
     Held(usize, String),
     /// The ledger does not balance.
     Unbalanced(LedgerSnapshot),
@@ -77,7 +77,7 @@ impl fmt::Display for DrainError {
                 "{segments} segments that a crash left open can't be recovered, because the disk of the spool is full; \
                  free some space and drain again"
             ),
-            Self::Held(count, reason) => write!(f, "{count} segments are held and need operator action: {reason}"),
+            Self::Held(count, reason) => write!(f, "{count} blocks are held and need operator action: {reason}"),
             Self::Unbalanced(ledger) => {
                 write!(f, "the ledger does not balance, which is a bug of sluicegate; please report it: {ledger:?}")
             }
@@ -87,8 +87,9 @@ impl fmt::Display for DrainError {
 
 impl std::error::Error for DrainError {}
 
-/// Inserts the events of all tables, or of those of `--only`, until only held segments are left, and those whose INSERT is silent. Other failed INSERTs are
-/// retried as in `serve`. Only a signal ends the command early; the remaining segments stay in the spool.
+/// Inserts the events of all tables, or of those of `--only`, until only held blocks are left, and those
+/// whose INSERT is silent. Other failed INSERTs are retried as in `serve`. Only a signal ends the command
+/// early; the remaining blocks stay in the spool.
 ///
 /// # Errors
 ///
@@ -103,14 +104,14 @@ pub fn run(settings: &Settings) -> Result<(), DrainError> {
     let (spool, recovered) = Spool::open(settings.spool(&tables)).map_err(DrainError::Spool)?;
     let servers = settings.clickhouse().map_err(DrainError::Config)?;
     let trust = settings.trust().map_err(DrainError::Config)?;
-    tracing::info!(segments = recovered.segments.len(), events = spool.metrics().spooled_rows(), "draining");
+    tracing::info!(blocks = recovered.blocks.len(), events = spool.metrics().spooled_rows(), "draining");
     let configs: Vec<_> = tables.iter().map(|table| settings.table_config(table)).collect();
     let is_meant =
-        |block: &SealedSegment| settings.only.is_empty() || settings.only.iter().any(|only| only == block.label());
+        |block: &SealedBlock| settings.only.is_empty() || settings.only.iter().any(|only| only == block.label());
     let (sender, sealed) = channel::unbounded();
-    for segment in recovered.segments.into_iter().filter(is_meant) {
-        // The receiver is alive, so the channel takes the segment.
-        let _ = sender.send(segment);
+    for block in recovered.blocks.into_iter().filter(is_meant) {
+        // The receiver is alive, so the channel takes the block.
+        let _ = sender.send(block);
     }
     drop(sender);
     let handoff = Arc::new(Handoff::new(Vec::new(), Arc::default()));
@@ -128,7 +129,7 @@ pub fn run(settings: &Settings) -> Result<(), DrainError> {
         thread::sleep(POLL_PAUSE);
     }
     if let Err(error) = spool.pool().flush() {
-        tracing::debug!(%error, "the next start looks up segments whose attempts were answered");
+        tracing::debug!(%error, "the next start looks up blocks whose attempts were answered");
     }
     is_given_up?;
     let ledger = spool.metrics().ledger();

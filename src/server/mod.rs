@@ -4,7 +4,7 @@
 //! watcher. Every thread runs before the threads that send to it.
 //!
 //! Stop: the workers stop accepting and answer the requests in progress → the committer stores the
-//! submitted batches and seals → the inserters insert the spooled segments. One deadline holds for
+//! submitted batches and seals → the inserters insert the spooled blocks. One deadline holds for
 //! the whole stop.
 //!
 //! | file | contents |

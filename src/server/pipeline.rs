@@ -26,7 +26,7 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    /// Starts the inserters, with the segments of previous runs, and then the committer and its keeper.
+    /// Starts the inserters, with the blocks of previous runs, and then the committer and its keeper.
     pub(super) fn start(
         settings: &Settings,
         tables: &[TableConfig],
@@ -36,9 +36,9 @@ impl Pipeline {
         admin: &Admin,
     ) -> Result<Self, ServerError> {
         let (sender, sealed) = channel::unbounded();
-        for segment in recovered.segments {
-            // The receiver is alive, so the channel takes the segment.
-            let _ = sender.send(segment);
+        for block in recovered.blocks {
+            // The receiver is alive, so the channel takes the block.
+            let _ = sender.send(block);
         }
         let (metrics, pool) = (spool.metrics(), spool.pool());
         let ends = Ends {
@@ -51,7 +51,7 @@ impl Pipeline {
         let servers = Arc::new(Servers::new(admin.clickhouse.clone(), settings.clickhouse_setting.clone()));
         let inserts = Arc::new(Inserts::new(tables, *settings.insert_timeout, servers, ends));
         let requeued = inserts.clone();
-        let _ = admin.requeue.set(Box::new(move |segment, tables, orders| requeued.requeue(segment, tables, orders)));
+        let _ = admin.requeue.set(Box::new(move |block, tables, orders| requeued.requeue(block, tables, orders)));
         let count = settings.inserters.get();
         let trust = settings.trust()?;
         let inserters = (0..count)
@@ -83,7 +83,7 @@ impl Pipeline {
     /// Says in the log what a stop has left in the spool.
     pub(super) fn log_what_is_left(&self) {
         if let Err(error) = self.pool.flush() {
-            tracing::debug!(%error, "the next start looks up segments whose attempts were answered");
+            tracing::debug!(%error, "the next start looks up blocks whose attempts were answered");
         }
         let (events, rejected_lines) = (self.spool.spooled_rows(), self.spool.spooled_rejected());
         match (events, rejected_lines, self.spool.postponed()) {

@@ -74,7 +74,7 @@ pub(super) fn adopt(log: &Arc<Layout>, tables: &[Arc<Layout>]) -> io::Result<()>
     }
     if journal.is_doubtful() {
         tracing::error!(
-            "the journal of the spool can't be read, or not all of it: what became of the segments is looked up in \
+            "the journal of the spool can't be read, or not all of it: what became of the blocks is looked up in \
              ClickHouse, and those that can't be looked up are held"
         );
         doubt_all(log)?;

@@ -31,7 +31,7 @@ const SEALS_ENTRY: usize = 68;
 
 const _: () = assert!(SEALS_FIXED + BLOCKS_MAX * SEALS_ENTRY + 4 <= SEALS_BYTES);
 
-/// The identity block: what is fixed when a segment is opened.
+/// The identity: what is fixed when a segment is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {
     /// Version of the segment format.
@@ -71,7 +71,7 @@ impl Identity {
         block.repeat(copies)
     }
 
-    /// The length of the identity block that begins with `start`; `None` if `start` is not the
+    /// The length of the identity that begins with `start`; `None` if `start` is not the
     /// beginning of one.
     pub(super) fn length(start: &[u8]) -> Option<usize> {
         let len = get_u32(start, 12)? as usize;

@@ -11,7 +11,7 @@ use super::keeper::{Keeper, refusal_of};
 use super::ledger::Events;
 use super::metrics::SpoolMetrics;
 use super::repeats::{OutcomeRule, Repeats};
-use super::sealed::SealedSegment;
+use super::sealed::SealedBlock;
 use super::segment::{OpenSegment, Scratch};
 use super::shelf::{Next, Shelf};
 use super::storage::{SyncFailed, end_after_failed_sync};
@@ -72,7 +72,7 @@ enum Group {
 impl<E: Exchange> Committer<E> {
     /// A committer that seals by age only while one of `inserters`
     /// is free and the table takes rows; and its keeper, which sends sealed blocks to `sealed`.
-    pub fn new(spool: Spool, exchange: Arc<E>, sealed: Sender<SealedSegment>, inserters: usize) -> (Self, Keeper) {
+    pub fn new(spool: Spool, exchange: Arc<E>, sealed: Sender<SealedBlock>, inserters: usize) -> (Self, Keeper) {
         let Spool { layout, config, metrics, pool, repeats, logs, numbers, next_number, postponed } = spool;
         let shelf = Arc::new(Shelf::new());
         let tables = Tables::new(layout.clone(), &config);
@@ -284,7 +284,7 @@ impl<E: Exchange> Committer<E> {
             let worker = batch.worker;
             let outcome = match (rule, refusal) {
                 (OutcomeRule::Fixed(outcome), _) | (OutcomeRule::IfCommitted(outcome), None) => outcome,
-                (OutcomeRule::OfGroup, None) => CommitOutcome::Committed { segment: block },
+                (OutcomeRule::OfGroup, None) => CommitOutcome::Committed { block },
                 (OutcomeRule::OfGroup | OutcomeRule::IfCommitted(_), Some(refusal)) => CommitOutcome::Refused(refusal),
             };
             self.exchange.give_back(Returned { batch, outcome });

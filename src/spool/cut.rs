@@ -1,4 +1,4 @@
-//! The cut of a segment whose rows are inserted in pieces: which rows ClickHouse has taken, which it
+//! The cut of a block whose rows are inserted in pieces: which rows ClickHouse has taken, which it
 //! refuses, and which are still to be tried.
 //!
 //! It is kept in the journal, durably before any of the pieces is sent, so that no piece is ever sent as
@@ -6,7 +6,7 @@
 
 use serde::Deserialize;
 
-/// The pieces of one segment's rows, in order and without a gap.
+/// The pieces of one block's rows, in order and without a gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cut {
     /// The pieces in the order of their rows.
@@ -17,14 +17,14 @@ pub struct Cut {
     pub refused_are_stored: bool,
 }
 
-/// Consecutive rows of a segment that are sent as one INSERT.
+/// Consecutive rows of a block that are sent as one INSERT.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Piece {
-    /// Index of the piece's first row in the segment.
+    /// Index of the piece's first row in the block.
     pub first: u64,
     /// Number of rows.
     pub rows: u64,
-    /// Offset of the first row in the bytes of the segment's rows.
+    /// Offset of the first row in the bytes of the block's rows.
     pub offset: u64,
     /// Bytes of the piece's rows.
     pub bytes: u64,

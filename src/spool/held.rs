@@ -1,4 +1,4 @@
-//! The segments that were tried and wait, which of them need an operator, and what an operator orders:
+//! The blocks that were tried and wait, which of them need an operator, and what an operator orders:
 //! the one place that knows. The inserters write, once an INSERT; the committer and the admin address
 //! read.
 
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::batch::{BlockNumber, SegmentNumber, TableIndex};
 
-/// Pause between two log messages about the same held segment.
+/// Pause between two log messages about the same held block.
 const LOG_PAUSE: Duration = Duration::from_secs(60);
 
 /// The age of a table's blocks is doubled no further than to this.
@@ -17,33 +17,33 @@ const SLOWED_AGE_MAX: Duration = Duration::from_secs(30);
 /// A second doubled so often is more than [`SLOWED_AGE_MAX`]; a shorter age comes closer to it.
 const DOUBLINGS_MAX: u32 = 16;
 
-/// An operator's orders for a held segment.
+/// An operator's orders for a held block.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Orders {
-    /// Send the segment although ClickHouse may have it and may have forgotten its token.
+    /// Send the block although ClickHouse may have it and may have forgotten its token.
     pub force: bool,
-    /// Let ClickHouse convert the segment's columns to those that the table has now.
+    /// Let ClickHouse convert the block's columns to those that the table has now.
     pub convert: bool,
 }
 
-/// Whose reason it is that a segment waits: decides whether younger events wait with it.
+/// Whose reason it is that a block waits: decides whether younger events wait with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// The segment's: it is damaged, its rows throw in a view, its quarantine table is missing. Others
+    /// The block's: it is damaged, its rows throw in a view, its quarantine table is missing. Others
     /// may well go in.
     Own,
     /// The table's or its server's: away, gone, or refusing whatever comes.
     Table,
 }
 
-/// The segments that were tried and are not inserted, and why.
+/// The blocks that were tried and are not inserted, and why.
 #[derive(Debug, Default)]
 pub struct Held {
-    segments: Mutex<Segments>,
+    blocks: Mutex<Tried>,
 }
 
 #[derive(Debug, Default)]
-struct Segments {
+struct Tried {
     waiting: BTreeMap<BlockNumber, Waiting>,
     /// Those with an INSERT under way that nothing is heard of.
     silent: BTreeSet<BlockNumber>,
@@ -51,7 +51,7 @@ struct Segments {
     slowed: BTreeMap<TableIndex, u32>,
 }
 
-/// Numbers of segments that do not go out with the next free inserter.
+/// Numbers of blocks that do not go out with the next free inserter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Delayed {
     /// All of them.
@@ -73,7 +73,7 @@ struct Waiting {
     hold: Option<Hold>,
 }
 
-/// Why and since when a segment is held.
+/// Why and since when a block is held.
 #[derive(Debug)]
 struct Hold {
     reason: String,
@@ -82,12 +82,12 @@ struct Hold {
 }
 
 impl Held {
-    /// A segment needs an operator, for this reason. Returns for how long it has been held, when that is
+    /// A block needs an operator, for this reason. Returns for how long it has been held, when that is
     /// to be said in the log now.
     pub fn hold(&self, number: BlockNumber, table: TableIndex, reason: String, cause: Cause) -> Option<Duration> {
         let now = Instant::now();
-        let mut segments = self.lock();
-        let waiting = segments.waiting.entry(number).or_insert(Waiting { table, cause, passed: false, hold: None });
+        let mut blocks = self.lock();
+        let waiting = blocks.waiting.entry(number).or_insert(Waiting { table, cause, passed: false, hold: None });
         waiting.cause = cause;
         let Some(hold) = &mut waiting.hold else {
             waiting.hold = Some(Hold { reason, since: now, logged: now });
@@ -101,50 +101,50 @@ impl Held {
         Some(now.duration_since(hold.since))
     }
 
-    /// A segment is tried again by itself, and needs no operator.
+    /// A block is tried again by itself, and needs no operator.
     pub fn retry(&self, number: BlockNumber, table: TableIndex, cause: Cause) {
-        let mut segments = self.lock();
-        let waiting = segments.waiting.entry(number).or_insert(Waiting { table, cause, passed: false, hold: None });
+        let mut blocks = self.lock();
+        let waiting = blocks.waiting.entry(number).or_insert(Waiting { table, cause, passed: false, hold: None });
         (waiting.cause, waiting.hold) = (cause, None);
     }
 
-    /// The segment waits for nothing any more.
+    /// The block waits for nothing any more.
     pub fn release(&self, number: BlockNumber) {
         self.lock().waiting.remove(&number);
     }
 
-    /// The INSERT of a segment is silent: it goes on, and leaves its place to another segment.
+    /// The INSERT of a block is silent: it goes on, and leaves its place to another block.
     pub fn fall_silent(&self, number: BlockNumber) {
         self.lock().silent.insert(number);
     }
 
-    /// The INSERT of a segment has ended, or something is heard of it.
+    /// The INSERT of a block has ended, or something is heard of it.
     pub fn end_silence(&self, number: BlockNumber) {
         self.lock().silent.remove(&number);
     }
 
-    /// Number of segments whose INSERT is silent, and number of segments that are silent or held.
+    /// Number of blocks whose INSERT is silent, and number of blocks that are silent or held.
     pub fn silent(&self) -> (usize, usize) {
-        let segments = self.lock();
-        let is_held = |number| segments.waiting.get(number).is_some_and(|waiting| waiting.hold.is_some());
-        let held_alone = segments.waiting.keys().filter(|number| is_held(number) && !segments.silent.contains(number));
-        (segments.silent.len(), segments.silent.len() + held_alone.count())
+        let blocks = self.lock();
+        let is_held = |number| blocks.waiting.get(number).is_some_and(|waiting| waiting.hold.is_some());
+        let held_alone = blocks.waiting.keys().filter(|number| is_held(number) && !blocks.silent.contains(number));
+        (blocks.silent.len(), blocks.silent.len() + held_alone.count())
     }
 
     /// An INSERT of rows into the table is proven: it takes rows.
     pub fn got_through(&self, table: TableIndex) {
-        let mut segments = self.lock();
-        let of_table = segments.waiting.values_mut().filter(|waiting| waiting.table == table);
+        let mut blocks = self.lock();
+        let of_table = blocks.waiting.values_mut().filter(|waiting| waiting.table == table);
         of_table.for_each(|waiting| waiting.passed = true);
-        if let Some(doublings) = segments.slowed.get_mut(&table) {
+        if let Some(doublings) = blocks.slowed.get_mut(&table) {
             *doublings = doublings.saturating_sub(1);
         }
     }
 
     /// ClickHouse can't merge a table's parts as fast as they come: fewer and larger INSERTs help.
     pub fn too_many_parts(&self, table: TableIndex) {
-        let mut segments = self.lock();
-        let doublings = segments.slowed.entry(table).or_default();
+        let mut blocks = self.lock();
+        let doublings = blocks.slowed.entry(table).or_default();
         *doublings = (*doublings + 1).min(DOUBLINGS_MAX);
     }
 
@@ -155,14 +155,14 @@ impl Held {
         configured.saturating_mul(1 << doublings.min(DOUBLINGS_MAX)).min(SLOWED_AGE_MAX).max(configured)
     }
 
-    /// Segments that are held, the oldest first, and why.
+    /// Blocks that are held, the oldest first, and why.
     pub fn reasons(&self) -> Vec<(BlockNumber, String)> {
-        let segments = self.lock();
-        let held = segments.waiting.iter().filter_map(|(number, waiting)| Some((*number, waiting.hold.as_ref()?)));
+        let blocks = self.lock();
+        let held = blocks.waiting.iter().filter_map(|(number, waiting)| Some((*number, waiting.hold.as_ref()?)));
         held.map(|(number, hold)| (number, hold.reason.clone())).collect()
     }
 
-    /// Number of held segments.
+    /// Number of held blocks.
     pub fn count(&self) -> usize {
         self.lock().waiting.values().filter(|waiting| waiting.hold.is_some()).count()
     }
@@ -170,8 +170,8 @@ impl Held {
     /// How many blocks are delayed, of all tables, and of this one. Those older than `from` have other columns, so
     /// they don't count for the table.
     pub(super) fn delayed(&self, table: TableIndex, from: SegmentNumber) -> Delayed {
-        let segments = self.lock();
-        let Segments { waiting, silent, .. } = &*segments;
+        let blocks = self.lock();
+        let Tried { waiting, silent, .. } = &*blocks;
         let is_of_table = |number: &BlockNumber, waiting: &Waiting| {
             waiting.table == table && waiting.cause == Cause::Table && !waiting.passed && !silent.contains(number)
         };
@@ -181,9 +181,9 @@ impl Held {
         Delayed { all: (waiting.len() + silent_alone) as u64, of_table: of_table as u64, silent: silent.len() as u64 }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Segments> {
+    fn lock(&self) -> MutexGuard<'_, Tried> {
         // One entry is changed at a time: nothing can be left half-changed.
-        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_segment_is_held_until_it_is_released_and_logged_once_a_minute() {
+    fn a_block_is_held_until_it_is_released_and_logged_once_a_minute() {
         let held = Held::default();
         let number = |segment| BlockNumber::first(SegmentNumber::new(segment));
         let table = TableIndex::new(1);
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn younger_events_wait_with_a_segment_only_for_what_the_table_refuses_all() {
+    fn younger_events_wait_with_a_block_only_for_what_the_table_refuses_all() {
         let held = Held::default();
         let number = |segment| BlockNumber::first(SegmentNumber::new(segment));
         let table = TableIndex::new(1);

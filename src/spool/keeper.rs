@@ -3,7 +3,7 @@
 //!
 //! A segment is made, named and synced before the committer gets it, and what the committer writes to it
 //! needs no more than a sync of that file. Afterwards the keeper syncs the frames, logs the identities,
-//! writes the seal, and hands the segment to the inserters.
+//! writes the seals, and hands the blocks to the inserters.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,7 +19,7 @@ use super::numbers::Numbers;
 use super::pool::SegmentPool;
 use super::recovery::{self, Postponed};
 use super::repeats::IdentityLogs;
-use super::sealed::SealedSegment;
+use super::sealed::SealedBlock;
 use super::segment::OpenSegment;
 use super::shelf::{Errands, Shelf};
 use super::storage::{SealError, SyncFailed, end_after_failed_sync, is_out_of_space};
@@ -44,7 +44,7 @@ pub struct Keeper {
     pub(super) numbers: Numbers,
     pub(super) next_number: SegmentNumber,
     pub(super) postponed: Vec<Postponed>,
-    pub(super) sealed: Sender<SealedSegment>,
+    pub(super) sealed: Sender<SealedBlock>,
     /// Handed over by the committer, the oldest first.
     pub(super) unsealed: VecDeque<OpenSegment>,
     /// What the disk said when it last refused a write, unless one has succeeded since; and when.
@@ -201,7 +201,7 @@ impl Keeper {
             match recovered {
                 Ok(blocks) if blocks.is_empty() => return Ok(()),
                 Ok(blocks) => {
-                    let events: u64 = blocks.iter().map(SealedSegment::rows).sum();
+                    let events: u64 = blocks.iter().map(SealedBlock::rows).sum();
                     tracing::info!(blocks = blocks.len(), events, "recovered a segment of a previous run");
                     // Without inserters they stay on the disk until the next start.
                     blocks.into_iter().for_each(|block| drop(self.sealed.send(block)));

@@ -33,10 +33,10 @@ pub struct Accounts {
     pub committed: u64,
     /// Events proven in their table.
     pub inserted: u64,
-    /// Events in segments that are open or wait for their insert.
+    /// Events in blocks that are open or wait for their insert.
     pub spooled: u64,
     /// Rows that ClickHouse refused and that are proven in the quarantine table, and events that
-    /// can't be read from a damaged segment, whose file is in `damaged/`.
+    /// can't be read from a damaged block, whose file is in `damaged/`.
     pub set_aside: u64,
 }
 
@@ -310,9 +310,9 @@ mod tests {
         assert!(!of(|ledger| ledger.close(number(1))), "gone with what was in it");
         assert!(!of(|ledger| ledger.inserted(number(1), events(6, 0))), "more than there was");
         assert!(!of(|ledger| ledger.inserted(number(1), events(0, 2))), "more lines than there were");
-        assert!(!of(|ledger| ledger.inserted(number(2), events(1, 0))), "of a segment that is not there");
+        assert!(!of(|ledger| ledger.inserted(number(2), events(1, 0))), "of a block that is not there");
         assert!(!of(|ledger| ledger.set_aside(number(1), events(6, 0))), "more than there was");
         assert!(!of(|ledger| ledger.set_aside(number(1), events(0, 2))), "more lines than there were");
-        assert!(!of(|ledger| ledger.committed(number(2), events(1, 0), 10)), "to a segment that is not there");
+        assert!(!of(|ledger| ledger.committed(number(2), events(1, 0), 10)), "to a block that is not there");
     }
 }

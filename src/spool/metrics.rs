@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::held::{Delayed, Held};
 use super::layout::OtherTable;
 use super::ledger::{Events, Ledger, LedgerSnapshot};
-use super::sealed::SealedSegment;
+use super::sealed::SealedBlock;
 use crate::batch::{BlockNumber, CommitRefusal, Position, SegmentNumber, TableIndex};
 use crate::clock::monotonic_ms;
 
@@ -16,7 +16,7 @@ use crate::clock::monotonic_ms;
 pub const COMMIT_SECONDS: [f64; 13] =
     [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
-/// A failure of one segment may be its own; that of two more is the table's.
+/// A failure of one block may be its own; that of two more is the table's.
 const TRIED_AT_LEAST: u64 = 2;
 
 /// The accounts and counters of one spool.
@@ -32,7 +32,7 @@ pub struct SpoolMetrics {
     commit_buckets: [AtomicU64; COMMIT_SECONDS.len() + 1],
     commit_nanoseconds: AtomicU64,
     sealed: AtomicU64,
-    /// The held segments.
+    /// The held blocks.
     pub held: Held,
     newest: AtomicU64,
     keys: AtomicU64,
@@ -81,7 +81,7 @@ impl SpoolMetrics {
         Position::new(self.durable.load(Relaxed))
     }
 
-    /// Creation time of the oldest segment that is not inserted, Unix ms; 0 if there is none.
+    /// Creation time of the oldest block that is not inserted, Unix ms; 0 if there is none.
     pub fn oldest_unix_ms(&self) -> u64 {
         self.accounts().oldest_ms()
     }
@@ -102,7 +102,7 @@ impl SpoolMetrics {
         self.others.get().map_or(&[], Vec::as_slice)
     }
 
-    /// Sealed segments that are not inserted.
+    /// Sealed blocks that are not inserted.
     pub fn outstanding(&self) -> u64 {
         self.sealed.load(Relaxed)
     }
@@ -177,7 +177,7 @@ impl SpoolMetrics {
     }
 
     /// Counts a recovered block that waits for its insert.
-    pub(super) fn recovered(&self, block: &SealedSegment) {
+    pub(super) fn recovered(&self, block: &SealedBlock) {
         self.opened(block.number(), block.table(), block.created_ms());
         let events = Events { rows: block.rows_undecided(), rejected: block.rejected() };
         let bytes = block.rows_bytes() + block.rejected_bytes();
@@ -218,19 +218,19 @@ impl SpoolMetrics {
         self.keys_since.store(since.unwrap_or(0), Relaxed);
     }
 
-    /// Counts rows or rejected lines of a segment that are proven in their table.
-    pub fn inserted(&self, segment: BlockNumber, rows: u64, rejected: u64) {
-        self.accounts().inserted(segment, Events { rows, rejected });
+    /// Counts rows or rejected lines of a block that are proven in their table.
+    pub fn inserted(&self, block: BlockNumber, rows: u64, rejected: u64) {
+        self.accounts().inserted(block, Events { rows, rejected });
     }
 
-    /// Counts rows of a segment that ClickHouse refused and that are proven in the quarantine table.
-    pub fn set_aside(&self, segment: BlockNumber, rows: u64) {
-        self.accounts().set_aside(segment, Events { rows, rejected: 0 });
+    /// Counts rows of a block that ClickHouse refused and that are proven in the quarantine table.
+    pub fn set_aside(&self, block: BlockNumber, rows: u64) {
+        self.accounts().set_aside(block, Events { rows, rejected: 0 });
     }
 
-    /// Counts events of a damaged segment that can't be read.
-    pub(super) fn lost_to_damage(&self, segment: BlockNumber, events: Events) {
-        self.accounts().set_aside(segment, events);
+    /// Counts events of a damaged block that can't be read.
+    pub(super) fn lost_to_damage(&self, block: BlockNumber, events: Events) {
+        self.accounts().set_aside(block, events);
     }
 
     /// The spool holds this for other tables.

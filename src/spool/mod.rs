@@ -155,11 +155,11 @@ pub use layout::{OtherTable, SpoolError};
 pub use ledger::{Accounts, Events, LedgerSnapshot};
 pub use metrics::{COMMIT_SECONDS, SpoolMetrics};
 pub use pool::SegmentPool;
-pub use reader::{Part, SegmentReader};
+pub use reader::{BlockReader, Part};
 pub use recovery::{Inspected, Recovered};
 pub use repeats::SECONDS_MAX as KEY_SECONDS_MAX;
 pub use salvage::Salvaged;
-pub use sealed::SealedSegment;
+pub use sealed::SealedBlock;
 
 use layout::Layout;
 use numbers::Numbers;
@@ -301,7 +301,7 @@ impl Spool {
     }
 
     #[cfg(test)]
-    fn recover_postponed(&mut self) -> io::Result<Vec<SealedSegment>> {
+    fn recover_postponed(&mut self) -> io::Result<Vec<SealedBlock>> {
         let recovered = recovery::recover_postponed(&self.metrics, &mut self.postponed, &mut self.logs);
         self.repeats.remember(self.logs.take_recovered());
         recovered
@@ -338,8 +338,8 @@ fn recover_all(layout: &Arc<Layout>, metrics: &SpoolMetrics, logs: &mut Identity
     let mut found = Recovered::default();
     let mut damaged = 0;
     for folder in all() {
-        let Recovered { segments, postponed, next_number } = recovery::recover(folder, metrics, logs)?;
-        found.segments.extend(segments);
+        let Recovered { blocks, postponed, next_number } = recovery::recover(folder, metrics, logs)?;
+        found.blocks.extend(blocks);
         found.postponed.extend(postponed);
         let (_, noted) = Numbers::open(folder).map_err(whole)?;
         found.next_number = found.next_number.max(next_number).max(noted);
@@ -349,7 +349,7 @@ fn recover_all(layout: &Arc<Layout>, metrics: &SpoolMetrics, logs: &mut Identity
         metrics.occupy(recovery::occupied(layout, &folder).map_err(whole)?);
     }
     // Those of older releases go first.
-    found.segments.sort_by_key(SealedSegment::number);
+    found.blocks.sort_by_key(SealedBlock::number);
     metrics.set_damaged(damaged);
     Ok(found)
 }

@@ -14,7 +14,7 @@ use super::block::{Identity, Seal, VERSION};
 use super::copying::{CopyMode, Readable, Written, write_copy};
 use super::file_name::FileKind;
 use super::reader::read_frame;
-use super::sealed::SealedSegment;
+use super::sealed::SealedBlock;
 use super::segment_file::{Opened, SegmentFile};
 use super::storage::write_all;
 use crate::batch::Position;
@@ -25,7 +25,7 @@ use crate::batch::Position;
 /// # Errors
 ///
 /// I/O errors, or when a frame can't be read. The block stays where it is then.
-pub(super) fn move_out(block: &mut SealedSegment) -> io::Result<Option<Arc<SegmentFile>>> {
+pub(super) fn move_out(block: &mut SealedBlock) -> io::Result<Option<Arc<SegmentFile>>> {
     let segment = block.file.clone();
     let (layout, number) = (&segment.layout, block.id().number);
     let from = layout.storage().open(&segment.path)?;
@@ -64,7 +64,7 @@ pub(super) fn move_out(block: &mut SealedSegment) -> io::Result<Option<Arc<Segme
     let Opened::Sealed(moved) = SegmentFile::open(layout, number.segment, FileKind::Block(number.index))? else {
         return Err(io::Error::other("what was just written can't be read"));
     };
-    for SealedSegment { file, first, seal, .. } in moved {
+    for SealedBlock { file, first, seal, .. } in moved {
         (block.file, block.first, block.seal, block.schema_offset) = (file, first, seal, None);
     }
     Ok(Some(segment))

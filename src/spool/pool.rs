@@ -18,12 +18,12 @@ use super::ledger::Events;
 use super::metrics::SpoolMetrics;
 use super::moving;
 use super::salvage::{self, Left, Salvaged};
-use super::sealed::SealedSegment;
+use super::sealed::SealedBlock;
 use super::segment_file::SegmentFile;
 use crate::batch::SegmentNumber;
 use crate::limits;
 
-/// The pool of free segment files, and the way out of the spool for inserted segments.
+/// The pool of free segment files, and the way out of the spool for inserted blocks.
 #[derive(Debug)]
 pub struct SegmentPool {
     free: ArrayQueue<(PathBuf, u64)>,
@@ -67,13 +67,13 @@ impl SegmentPool {
 
     /// A block is held, it may be for long, and a thousand others with it: it gets a file of its own, so that it
     /// keeps no room but what it needs. What fails costs only room.
-    pub fn set_apart(&self, block: &mut SealedSegment) {
+    pub fn set_apart(&self, block: &mut SealedBlock) {
         if let Err(error) = self.try_to_set_apart(block) {
             tracing::debug!(block = %block.number(), %error, "a held block can't be moved to a file of its own");
         }
     }
 
-    fn try_to_set_apart(&self, block: &mut SealedSegment) -> io::Result<()> {
+    fn try_to_set_apart(&self, block: &mut SealedBlock) -> io::Result<()> {
         let Some(segment) = moving::move_out(block)? else {
             self.metrics.release(block.file.trim()?);
             return Ok(());
@@ -92,58 +92,58 @@ impl SegmentPool {
     /// # Errors
     ///
     /// I/O errors. The call may be repeated; the next start finds the block again.
-    pub fn retire(&self, segment: &SealedSegment) -> io::Result<()> {
+    pub fn retire(&self, block: &SealedBlock) -> io::Result<()> {
         let journal = self.layout.journal();
-        if !journal.find(segment.id()).is_some_and(|block| block.is_done) {
-            journal.write(segment.id(), Change::Proven)?;
+        if !journal.find(block.id()).is_some_and(|state| state.is_done) {
+            journal.write(block.id(), Change::Proven)?;
         }
-        if segment.file.has_no_more(segment.id()) {
-            match segment.file.len() {
-                Ok(len) => self.take_away(&segment.file, len)?,
+        if block.file.has_no_more(block.id()) {
+            match block.file.len() {
+                Ok(len) => self.take_away(&block.file, len)?,
                 // An earlier call has removed the file.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
-            if segment.file.is_shared() {
-                let id = segment.id();
+            if block.file.is_shared() {
+                let id = block.id();
                 let all = journal.of_segment(id.epoch, id.number.segment);
                 all.into_iter().filter(|(_, state)| state.is_done).for_each(|(id, _)| journal.forget(id));
             }
         }
         // The segment that it was moved out of has it too, as long as that is there.
-        if !segment.file.is_shared() && !segment.file.has_segment() {
-            journal.forget(segment.id());
+        if !block.file.is_shared() && !block.file.has_segment() {
+            journal.forget(block.id());
         }
-        self.metrics.inserted(segment.number(), segment.rows_undecided(), segment.rejected());
-        self.metrics.retired(segment.number());
+        self.metrics.inserted(block.number(), block.rows_undecided(), block.rejected());
+        self.metrics.retired(block.number());
         Ok(())
     }
 
-    /// Notes durably that a segment's rows are proven and its rejected lines are not. The rejected
+    /// Notes durably that a block's rows are proven and its rejected lines are not. The rejected
     /// lines may have to wait for a missing table longer than ClickHouse remembers the token of the
     /// rows.
     ///
     /// # Errors
     ///
     /// I/O errors.
-    pub fn rows_are_inserted(&self, segment: &mut SealedSegment) -> io::Result<()> {
-        let rows = segment.rows_undecided();
-        segment.mark_rows_inserted()?;
-        self.metrics.inserted(segment.number(), rows, 0);
+    pub fn rows_are_inserted(&self, block: &mut SealedBlock) -> io::Result<()> {
+        let rows = block.rows_undecided();
+        block.mark_rows_inserted()?;
+        self.metrics.inserted(block.number(), rows, 0);
         Ok(())
     }
 
-    /// Replaces a damaged segment by a copy of its readable frames, and books the other events as
-    /// set aside. Returns `None` if the segment turns out to be readable.
+    /// Replaces a damaged block by a copy of its readable frames, and books the other events as
+    /// set aside. Returns `None` if the block turns out to be readable.
     ///
-    /// The caller must know that ClickHouse has nothing of the segment, or that an operator forced
+    /// The caller must know that ClickHouse has nothing of the block, or that an operator forced
     /// it.
     ///
     /// # Errors
     ///
     /// I/O errors. The call may be repeated; nothing is lost in between.
-    pub fn salvage(&self, segment: &mut SealedSegment) -> io::Result<Option<Salvaged>> {
-        let left = match salvage::salvage(segment)? {
+    pub fn salvage(&self, block: &mut SealedBlock) -> io::Result<Option<Salvaged>> {
+        let left = match salvage::salvage(block)? {
             Left::Whole => return Ok(None),
             Left::Part(copy) => Some(*copy),
             Left::Nothing => None,
@@ -151,19 +151,19 @@ impl SegmentPool {
         // Nothing below can fail, so the events are booked only once.
         let (rows, rejected) = left.as_ref().map_or((0, 0), |left| (left.rows(), left.rejected()));
         let missing = Events {
-            rows: segment.rows_undecided().saturating_sub(rows),
-            rejected: segment.rejected().saturating_sub(rejected),
+            rows: block.rows_undecided().saturating_sub(rows),
+            rejected: block.rejected().saturating_sub(rejected),
         };
-        self.metrics.lost_to_damage(segment.number(), missing);
+        self.metrics.lost_to_damage(block.number(), missing);
         match &left {
             // The original still occupies its bytes, in `damaged/`.
             Some(left) => self.metrics.occupy(left.seal().end),
-            None => self.metrics.retired(segment.number()),
+            None => self.metrics.retired(block.number()),
         }
         if let Ok(files) = self.layout.storage().list(&self.layout.damaged_dir()) {
             self.metrics.set_damaged(files.len() as u64);
         }
-        Ok(Some(Salvaged { segment: left, missing }))
+        Ok(Some(Salvaged { block: left, missing }))
     }
 
     /// Writes what the journal still has to write: at a stop.

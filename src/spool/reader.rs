@@ -27,7 +27,7 @@ pub enum Part {
 /// If the frames are not those that were sealed, the stream ends with an error of kind
 /// `InvalidData` before it has returned all bytes.
 #[derive(Debug)]
-pub struct SegmentReader {
+pub struct BlockReader {
     file: Box<dyn StorageFile>,
     part: Part,
     place: FramePlace,
@@ -41,7 +41,7 @@ pub struct SegmentReader {
     payload: BytesMut,
 }
 
-impl SegmentReader {
+impl BlockReader {
     pub(super) fn new(
         file: Box<dyn StorageFile>,
         part: Part,
@@ -58,7 +58,7 @@ impl SegmentReader {
     ///
     /// # Errors
     ///
-    /// If the segment is damaged, or on an I/O error.
+    /// If the block is damaged, or on an I/O error.
     pub fn next_rows(&mut self) -> io::Result<Option<Bytes>> {
         while let Some(header) = self.next_frame()? {
             let mut rows = self.payload.split();

@@ -21,7 +21,7 @@ use super::reader::read_frame;
 use super::repeats::IdentityLogs;
 use super::scan::{Tail, scan};
 use super::schema;
-use super::sealed::SealedSegment;
+use super::sealed::SealedBlock;
 use super::segment_file::{Opened, SegmentFile, read_identity};
 use super::storage::{EntryKind, FolderEntry, is_out_of_space, write_all};
 use super::unsealed::Unsealed;
@@ -31,7 +31,7 @@ use crate::batch::{Epoch, Position, SegmentNumber};
 #[derive(Debug, Default)]
 pub struct Recovered {
     /// The blocks that wait for their insert, the oldest first.
-    pub segments: Vec<SealedSegment>,
+    pub blocks: Vec<SealedBlock>,
     /// The segments whose recovery waits for disk space.
     pub(super) postponed: Vec<Postponed>,
     /// The number of the next segment, higher than that of every file found.
@@ -42,7 +42,7 @@ pub struct Recovered {
 #[derive(Debug)]
 pub enum Inspected {
     /// A sealed block, which waits for its insert.
-    Sealed(Box<SealedSegment>),
+    Sealed(Box<SealedBlock>),
     /// A segment that is open, or was open at a crash.
     Unsealed {
         /// The number of the segment.
@@ -111,7 +111,7 @@ pub(super) fn recover(
 ) -> Result<Recovered, SpoolError> {
     let whole = |error| failed(format!("recovering {}", layout.folder().display()))(error);
     let mut next_number = highest_number(layout, &layout.damaged_dir()).map_err(whole)?.next();
-    let (mut segments, mut postponed) = (Vec::new(), Vec::new());
+    let (mut blocks, mut postponed) = (Vec::new(), Vec::new());
     for (number, kind) in layout.list().map_err(whole)?.segments {
         next_number = next_number.max(number.next());
         let path = layout.path(number, kind);
@@ -121,7 +121,7 @@ pub(super) fn recover(
             continue;
         }
         match recover_one(layout, metrics, number, kind, logs) {
-            Ok(blocks) => segments.extend(blocks),
+            Ok(found) => blocks.extend(found),
             Err(error) if is_out_of_space(&error) => {
                 tracing::warn!(
                     path = %path.display(), %error,
@@ -135,13 +135,13 @@ pub(super) fn recover(
     remove_leftovers(layout).map_err(whole)?;
     layout.sync_folder().map_err(whole)?;
     forget_missing(layout).map_err(whole)?;
-    for segment in &segments {
-        metrics.recovered(segment);
+    for block in &blocks {
+        metrics.recovered(block);
         // What is on the disk of numbers that are gone.
-        next_number = next_number.max(segment.open_attempt().map_or(next_number, |open| open.newest.next()));
+        next_number = next_number.max(block.open_attempt().map_or(next_number, |open| open.newest.next()));
     }
     metrics.occupy(occupied(layout, layout.folder()).map_err(whole)?);
-    Ok(Recovered { segments, postponed, next_number })
+    Ok(Recovered { blocks, postponed, next_number })
 }
 
 /// Makes a folder's files ready to be looked at: those that were kept for another use go, and what is renamed
@@ -196,7 +196,7 @@ pub(super) fn recover_one(
     number: SegmentNumber,
     kind: FileKind,
     logs: &mut IdentityLogs,
-) -> io::Result<Vec<SealedSegment>> {
+) -> io::Result<Vec<SealedBlock>> {
     let path = layout.path(number, kind);
     restore_identity(layout, &path)?;
     let blocks = match SegmentFile::open(layout, number, kind)? {
@@ -218,7 +218,7 @@ pub(super) fn recover_one(
             blocks
         }
         Opened::Misnamed | Opened::Unreadable => {
-            set_aside_unreadable(layout, metrics, &path, number, "a segment's first block can't be read")?;
+            set_aside_unreadable(layout, metrics, &path, number, "a segment's identity can't be read")?;
             return Ok(Vec::new());
         }
     };
@@ -244,7 +244,7 @@ pub(super) fn recover_one(
 }
 
 /// The epoch in the own file of a block of a segment: its own if it was moved there, another if it was salvaged.
-fn own_epoch(layout: &Layout, block: &SealedSegment) -> io::Result<Option<Epoch>> {
+fn own_epoch(layout: &Layout, block: &SealedBlock) -> io::Result<Option<Epoch>> {
     if !block.file.is_shared() {
         return Ok(None);
     }
@@ -274,7 +274,7 @@ pub(super) fn recover_postponed(
     metrics: &SpoolMetrics,
     postponed: &mut Vec<Postponed>,
     logs: &mut IdentityLogs,
-) -> io::Result<Vec<SealedSegment>> {
+) -> io::Result<Vec<SealedBlock>> {
     while let Some(Postponed { layout, number, kind }) = postponed.first() {
         let recovered = recover_one(layout, metrics, *number, *kind, logs)?;
         postponed.remove(0);
@@ -331,12 +331,12 @@ fn restore_identity(layout: &Layout, path: &Path) -> io::Result<()> {
     let Some(block) = read_identity(&*file)?.and_then(|found| found.restored) else { return Ok(()) };
     write_all(&*file, &block, 0)?;
     file.sync()?;
-    tracing::error!(path = %path.display(), "a segment's first block is damaged; it is written again from its copy");
+    tracing::error!(path = %path.display(), "a segment's identity is damaged; it is written again from its copy");
     Ok(())
 }
 
 /// Writes a damaged schema of a block again from its copy, or the copy from it.
-fn restore_schema(block: &SealedSegment) -> io::Result<()> {
+fn restore_schema(block: &SealedBlock) -> io::Result<()> {
     let Some(schema) = block.schema_offset else { return Ok(()) };
     let file = block.file.layout.storage().open(block.path())?;
     let mut payload = BytesMut::new();

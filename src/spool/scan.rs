@@ -177,7 +177,7 @@ pub(super) fn behind(file: &dyn StorageFile, place: FramePlace) -> io::Result<Be
     Ok(if is_cut || is_ours || is_torn { Behind::Frame(None) } else { Behind::Nothing })
 }
 
-/// Events in the frames of segment `number` that can be read in a file whose first block can't: there
+/// Events in the frames of segment `number` that can be read in a file whose identity can't: there
 /// is no other way to know their epoch.
 pub(super) fn events_without_identity(file: &dyn StorageFile, number: SegmentNumber) -> io::Result<Events> {
     let (mut events, mut payload, end) = (Events::default(), BytesMut::new(), file.len()?);

@@ -8,7 +8,7 @@ use super::block::Seal;
 use super::cut::{Cut, Piece};
 use super::frame::FramePlace;
 use super::journal::{Block, BlockId, Change, OpenAttempt};
-use super::reader::{Part, SegmentReader};
+use super::reader::{BlockReader, Part};
 use super::schema::BlockSchema;
 use super::segment_file::SegmentFile;
 use crate::batch::{BlockNumber, SegmentNumber, TableIndex};
@@ -16,7 +16,7 @@ use crate::clock::unix_ms;
 
 /// A block that waits for its insert. Its frames and its seal never change (invariant 3).
 #[derive(Debug)]
-pub struct SealedSegment {
+pub struct SealedBlock {
     pub(super) file: Arc<SegmentFile>,
     pub(super) number: BlockNumber,
     pub(super) id: BlockId,
@@ -30,7 +30,7 @@ pub struct SealedSegment {
     pub(super) seal: Seal,
 }
 
-impl SealedSegment {
+impl SealedBlock {
     /// The name of the block in the journal.
     pub(super) fn id(&self) -> BlockId {
         self.id
@@ -94,7 +94,7 @@ impl SealedSegment {
         if self.state.rows_inserted { 0 } else { self.seal.rows }
     }
 
-    /// Number of rows on this segment's account in the ledger: those that are neither proven in the
+    /// Number of rows on this block's account in the ledger: those that are neither proven in the
     /// target table, nor refused and proven in the quarantine table.
     pub(super) fn rows_undecided(&self) -> u64 {
         self.rows_waiting() - self.state.cut.as_ref().map_or(0, Cut::decided).min(self.rows_waiting())
@@ -115,7 +115,7 @@ impl SealedSegment {
         self.seal.rejected_bytes
     }
 
-    /// True if any part of the segment was ever sent.
+    /// True if any part of the block was ever sent.
     pub fn was_sent(&self) -> bool {
         self.state.was_sent
     }
@@ -130,12 +130,12 @@ impl SealedSegment {
         self.state.rows_inserted
     }
 
-    /// The cut of the segment, if it is cut.
+    /// The cut of the block, if it is cut.
     pub fn cut(&self) -> Option<&Cut> {
         self.state.cut.as_ref()
     }
 
-    /// Notes durably that the rows are sent in these pieces. The segment is never sent whole again
+    /// Notes durably that the rows are sent in these pieces. The block is never sent whole again
     /// (invariant 3).
     ///
     /// # Errors
@@ -172,7 +172,7 @@ impl SealedSegment {
         self.change(Change::RefusedStored)
     }
 
-    /// The token under which the segment is sent: its name, and the number of used-up tokens if
+    /// The token under which the block is sent: its name, and the number of used-up tokens if
     /// there are any.
     pub fn token(&self) -> String {
         match self.state.generation {
@@ -187,7 +187,7 @@ impl SealedSegment {
         format!("{}-{rows}-{checksum:08x}", self.file.identity.name(self.id))
     }
 
-    /// Notes durably that ClickHouse may have the segment from now on. Must be called before the first
+    /// Notes durably that ClickHouse may have the block from now on. Must be called before the first
     /// byte is sent, so that a crash does not forget the attempt.
     ///
     /// `server` is the caller's note about the server; `newest` is the number of the newest segment.
@@ -246,12 +246,12 @@ impl SealedSegment {
         self.change(Change::Forced)
     }
 
-    /// True if an operator ordered to send the segment although ClickHouse may have it.
+    /// True if an operator ordered to send the block although ClickHouse may have it.
     pub fn is_forced(&self) -> bool {
         self.state.forced
     }
 
-    /// Notes durably that ClickHouse has nothing of the segment, despite an open attempt.
+    /// Notes durably that ClickHouse has nothing of the block, despite an open attempt.
     ///
     /// # Errors
     ///
@@ -260,7 +260,7 @@ impl SealedSegment {
         self.change(Change::Answered)
     }
 
-    /// Notes durably that another segment has taken this one's place, and what is readable of it.
+    /// Notes durably that a copy has taken the block's place, and what is readable of it.
     pub(super) fn has_been_salvaged(&mut self) -> io::Result<()> {
         self.change(Change::Salvaged)
     }
@@ -280,10 +280,10 @@ impl SealedSegment {
     /// # Errors
     ///
     /// If the file can't be opened.
-    pub fn read(&self, part: Part) -> io::Result<SegmentReader> {
+    pub fn read(&self, part: Part) -> io::Result<BlockReader> {
         let file = self.file.layout.storage().open(&self.file.path)?;
         let offsets = self.file.offsets_of(&*file, self)?;
-        Ok(SegmentReader::new(file, part, self.first_place(), self.seal, self.id.number.index, offsets))
+        Ok(BlockReader::new(file, part, self.first_place(), self.seal, self.id.number.index, offsets))
     }
 
     /// The place of the first frame.

@@ -10,7 +10,7 @@ use super::frame::{FramePlace, HEADER, Header};
 use super::layout::Layout;
 use super::repeats::{Identities, IdentityLogs};
 use super::schema::{self, BlockSchema};
-use super::sealed::SealedSegment;
+use super::sealed::SealedBlock;
 use super::segment_file::SegmentFile;
 use super::storage::{SealError, StorageFile, write_all, write_all_slices};
 use crate::batch::identity::REQUEST_KEY_BYTES;
@@ -260,7 +260,7 @@ impl OpenSegment {
 
     /// Syncs the frames, logs the segment's identities, then writes and syncs the seals. Nothing is
     /// read behind the end that they name.
-    pub(super) fn seal(self, logs: &mut IdentityLogs) -> Result<Vec<SealedSegment>, Box<(Self, SealError)>> {
+    pub(super) fn seal(self, logs: &mut IdentityLogs) -> Result<Vec<SealedBlock>, Box<(Self, SealError)>> {
         let sealed_ms = unix_ms();
         let seal_of = |block: &OpenBlock| BlockSeal {
             schema: block.schema_offset,

@@ -17,7 +17,7 @@ use super::layout::Layout;
 use super::reader::read_frame;
 use super::scan::next_header;
 use super::schema::{self, BlockSchema};
-use super::sealed::SealedSegment;
+use super::sealed::SealedBlock;
 use super::storage::{EntryKind, StorageFile, read_up_to};
 use crate::batch::SegmentNumber;
 
@@ -46,7 +46,7 @@ pub(super) enum Opened {
     /// Its identity can't be read, nor the copy of that.
     Unreadable,
     /// All of its blocks, those included that are done.
-    Sealed(Vec<SealedSegment>),
+    Sealed(Vec<SealedBlock>),
     /// It has no seal, or that can't be read.
     Unsealed {
         file: Box<SegmentFile>,
@@ -163,7 +163,7 @@ impl SegmentFile {
         seals: &Seals,
         schemas: Vec<BlockSchema>,
         offsets: Option<Vec<Vec<u64>>>,
-    ) -> Vec<SealedSegment> {
+    ) -> Vec<SealedBlock> {
         if let Some(offsets) = offsets.filter(|offsets| offsets.len() > 1) {
             let _ = self.offsets.set(offsets.into_iter().map(Arc::from).collect());
         }
@@ -177,7 +177,7 @@ impl SegmentFile {
     }
 
     /// The block of a file that is its own; `None` if its schema is none.
-    pub(super) fn sealed_one(self, seal: Seal) -> Option<SealedSegment> {
+    pub(super) fn sealed_one(self, seal: Seal) -> Option<SealedBlock> {
         let schema = self.own_schema()?;
         let (first, index) = (self.identity.frames_start(self.identity_len), self.own.unwrap_or(0));
         let file = Arc::new(self);
@@ -206,9 +206,9 @@ impl SegmentFile {
         schema_offset: Option<u64>,
         first: u64,
         seal: Seal,
-    ) -> SealedSegment {
+    ) -> SealedBlock {
         let id = self.identity.block_id(index);
-        SealedSegment {
+        SealedBlock {
             file: self.clone(),
             number: self.layout.number_of(id.number),
             id,
@@ -240,7 +240,7 @@ impl SegmentFile {
     }
 
     /// The offsets of a block's frames; `None` where all frames of the file are the block's.
-    pub(super) fn offsets_of(&self, file: &dyn StorageFile, block: &SealedSegment) -> io::Result<Option<Arc<[u64]>>> {
+    pub(super) fn offsets_of(&self, file: &dyn StorageFile, block: &SealedBlock) -> io::Result<Option<Arc<[u64]>>> {
         if self.own.is_some() {
             return Ok(None);
         }

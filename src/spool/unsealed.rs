@@ -25,7 +25,7 @@ use super::reader::{Sections, read_frame};
 use super::repeats::{Identities, IdentityLogs};
 use super::scan::{Behind, Scan, Tail, behind, scan};
 use super::schema::BlockSchema;
-use super::sealed::SealedSegment;
+use super::sealed::SealedBlock;
 use super::segment_file::{Opened, SegmentFile};
 use super::storage::{StorageFile, read_up_to, write_all};
 use crate::batch::Position;
@@ -39,7 +39,7 @@ pub(super) struct Unsealed<'a> {
 
 impl Unsealed<'_> {
     /// What is readable of it, sealed. Nothing if no frame of it was ever acknowledged.
-    pub(super) fn seal(self, logs: &mut IdentityLogs) -> io::Result<Vec<SealedSegment>> {
+    pub(super) fn seal(self, logs: &mut IdentityLogs) -> io::Result<Vec<SealedBlock>> {
         let path = self.file.path.clone();
         let file = self.layout().storage().open(&path)?;
         let scan = self.scan(&*file)?;
@@ -73,7 +73,7 @@ impl Unsealed<'_> {
     /// The same for one that was sent: it had a seal, which is damaged. Its frames say what that said,
     /// and so does its token, unless the last of them are damaged too. So an attempt that is open waits
     /// for an operator; and where frames are missing it may be that no other token is the right one.
-    pub(super) fn restore_seal(self, states: &[(BlockId, Block)]) -> io::Result<Vec<SealedSegment>> {
+    pub(super) fn restore_seal(self, states: &[(BlockId, Block)]) -> io::Result<Vec<SealedBlock>> {
         let file = self.layout().storage().open(&self.file.path)?;
         let scan = self.scan(&*file)?;
         let number = self.file.identity.number;
@@ -198,7 +198,7 @@ impl Unsealed<'_> {
         Ok(())
     }
 
-    fn sealed(&self) -> io::Result<Vec<SealedSegment>> {
+    fn sealed(&self) -> io::Result<Vec<SealedBlock>> {
         match SegmentFile::open(self.layout(), self.file.identity.number, self.file.kind())? {
             Opened::Sealed(blocks) => Ok(blocks),
             _ => Err(io::Error::other("what was just written can't be read")),

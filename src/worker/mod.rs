@@ -75,7 +75,7 @@ pub struct Worker {
     outbox: Outbox,
     /// The request that is decoded and encoded over several turns, and those that wait for their turn.
     large: LargeRequests,
-    /// Connections with a reply that waits for the insert of a segment.
+    /// Connections with a reply that waits for the insert of a block.
     awaiting: AwaitingInserts,
     buffers: BufferPool,
     /// The certificates, if clients speak TLS.
@@ -313,24 +313,24 @@ impl Worker {
         for waiter in &settled.waiters {
             let Some(slot) = slot_of(&mut self.slots, *waiter) else { continue };
             if slot.connection.replies().settle(settled.sequence, outcome)
-                && let Ok(Committed { segment: Some(segment), .. }) = outcome
-                && !self.awaiting.add(segment, *waiter, &self.shared.handoff.inserted)
+                && let Ok(Committed { block: Some(block), .. }) = outcome
+                && !self.awaiting.add(block, *waiter, &self.shared.handoff.inserted)
             {
-                slot.connection.replies().inserted(segment);
+                slot.connection.replies().inserted(block);
             }
             self.send_released(*waiter);
         }
         self.outbox.recycle(settled.waiters, settled.debits);
     }
 
-    /// Sends the replies whose segments are confirmed.
+    /// Sends the replies whose blocks are confirmed.
     fn take_inserted(&mut self) {
         if !self.shared.handoff.mailbox(self.index).is_some_and(|mailbox| mailbox.take_news()) {
             return;
         }
-        for (segment, waiter) in self.awaiting.take_proven(&self.shared.handoff.inserted) {
+        for (block, waiter) in self.awaiting.take_proven(&self.shared.handoff.inserted) {
             if let Some(slot) = slot_of(&mut self.slots, waiter) {
-                slot.connection.replies().inserted(segment);
+                slot.connection.replies().inserted(block);
                 self.send_released(waiter);
             }
         }

@@ -34,14 +34,14 @@ fn with_a_password_file_strangers_get_health_in_numbers_and_metrics_and_nothing_
     let wrong = post_with(server.admin_address(), "/spool/requeue", "Authorization: Basic Og==\r\n", b"");
     assert_eq!(wrong.status, 401);
 
-    // A held segment's reason is ClickHouse's text.
+    // A held block's reason is ClickHouse's text.
     clickhouse.query(&format!("RENAME TABLE {database}.events TO {database}.away"));
     assert_eq!(post(server.address(), "/api/events", b"{\"event\":\"a\"}").status, 200);
     let told = || get_with(&server, "/readyz", CREDENTIALS).text();
-    wait_for(|| format!("{}\n{}", told(), server.log()), || told().contains("segment 1 is held: ").then_some(()));
+    wait_for(|| format!("{}\n{}", told(), server.log()), || told().contains("block 1 is held: ").then_some(()));
     assert!(told().contains(&database), "{}", told());
     let numbers = server.admin_get("/readyz").text();
-    assert!(numbers.contains("held segments: 1") && !numbers.contains(&database), "{numbers}");
+    assert!(numbers.contains("held blocks: 1") && !numbers.contains(&database), "{numbers}");
 
     // The commands read the same file.
     let admin = server.admin_address().to_string();

@@ -185,19 +185,22 @@ fn what_waits_is_listed_verified_and_drained() {
 }
 
 #[test]
-fn requeue_tells_the_running_server_and_fails_for_a_segment_that_does_not_wait() {
+fn requeue_tells_the_running_server_and_fails_for_a_block_that_does_not_wait() {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
     let server = Server::start(clickhouse, &database, &[]);
     clickhouse.query(&format!("RENAME TABLE {database}.events TO {database}.away"));
     assert_eq!(post(server.address(), "/api/events", b"{\"event\":\"a\"}").status, 200);
-    wait_for(|| server.log(), || server.admin_get("/readyz").text().contains("segment 1 is held").then_some(()));
+    wait_for(|| server.log(), || server.admin_get("/readyz").text().contains("block 1 is held").then_some(()));
     let admin = server.admin_address().to_string();
     let requeue = |flags: &[&str]| run(&[&["spool", "requeue", "--admin-listen", &admin], flags].concat());
-    let (ok, _, error) = requeue(&["--segment", "7"]);
-    assert!(!ok && error.contains("segment 7 does not wait"), "{error}");
+    // The second is how it was called when a block was a segment.
+    for flag in ["--block", "--segment"] {
+        let (ok, _, error) = requeue(&[flag, "7"]);
+        assert!(!ok && error.contains("block 7 does not wait"), "{error}");
+    }
     clickhouse.query(&format!("RENAME TABLE {database}.away TO {database}.events"));
-    let (ok, said, _) = requeue(&["--segment", "1"]);
+    let (ok, said, _) = requeue(&["--block", "1"]);
     assert!(ok && said.contains("{\"requeued\":1}"), "{said}");
     server.wait_for_rows(clickhouse, &format!("{database}.events"), 1);
     let (ok, said, _) = requeue(&[]);

@@ -9,12 +9,12 @@ use std::thread;
 use crate::support::{ClickHouse, Forwarder, Server, Variant, each_insert, post, run, shared_clickhouse, wait_for};
 use serde_json::Value;
 
-/// Requests that fill a segment, each a frame of it, with so many events and a bad line.
+/// Requests that fill a block, each a frame of it, with so many events and a bad line.
 const REQUESTS: u64 = 5;
 const EVENTS: u64 = 10;
 
 /// Seals by rows and by nothing else.
-const ONE_SEGMENT: [&str; 4] = ["--batch-rows", "50", "--batch-age", "1h"];
+const ONE_BLOCK: [&str; 4] = ["--batch-rows", "50", "--batch-age", "1h"];
 
 /// Recovered, inserted, spooled, set aside; of rows, and of rejected lines.
 type Ledger = [[u64; 4]; 2];
@@ -129,18 +129,18 @@ fn is_said(server: &Server, missing_rows: u64, missing_lines: u64) {
 }
 
 each_insert!(
-    all_but_the_damaged_frame_of_a_segment_that_was_never_sent_is_stored_once,
+    all_but_the_damaged_frame_of_a_block_that_was_never_sent_is_stored_once,
     what_clickhouse_may_have_is_held_until_the_operator_wants_what_is_readable,
     rows_that_are_stored_are_not_sent_again_with_the_lines_that_are_not,
     nobody_is_told_that_the_lost_events_are_inserted,
-    a_damaged_segment_that_was_cut_is_held_until_the_operator_gives_its_rows_up,
-    drain_keeps_a_segment_without_a_readable_frame_and_is_done,
+    a_damaged_block_that_was_cut_is_held_until_the_operator_gives_its_rows_up,
+    drain_keeps_a_block_without_a_readable_frame_and_is_done,
 );
 
-fn all_but_the_damaged_frame_of_a_segment_that_was_never_sent_is_stored_once(variant: Variant) {
+fn all_but_the_damaged_frame_of_a_block_that_was_never_sent_is_stored_once(variant: Variant) {
     let mut clickhouse = ClickHouse::start();
     let database = clickhouse.database();
-    let mut server = Server::start(&clickhouse, &database, &variant.and(&ONE_SEGMENT));
+    let mut server = Server::start(&clickhouse, &database, &variant.and(&ONE_BLOCK));
     clickhouse.kill();
     send(&server, 0..REQUESTS);
     let path = segment(&server);
@@ -173,7 +173,7 @@ fn what_clickhouse_may_have_is_held_until_the_operator_wants_what_is_readable(va
     let forwarder = Forwarder::new(&clickhouse.url(), "", "");
     let url = forwarder.url();
     let mut server =
-        Server::start(clickhouse, &database, &variant.and(&[&ONE_SEGMENT[..], &["--clickhouse-url", &url]].concat()));
+        Server::start(clickhouse, &database, &variant.and(&[&ONE_BLOCK[..], &["--clickhouse-url", &url]].concat()));
     forwarder.lose_answers(true);
     send(&server, 0..REQUESTS);
     wait_for(|| server.log(), || (stored(clickhouse, &database).len() == 50).then_some(()));
@@ -202,7 +202,7 @@ fn what_clickhouse_may_have_is_held_until_the_operator_wants_what_is_readable(va
 fn rows_that_are_stored_are_not_sent_again_with_the_lines_that_are_not(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let mut server = Server::start(clickhouse, &database, &variant.and(&ONE_SEGMENT));
+    let mut server = Server::start(clickhouse, &database, &variant.and(&ONE_BLOCK));
     let create = clickhouse.query(&format!("SHOW CREATE TABLE {database}.events_quarantine FORMAT TSVRaw"));
     clickhouse.query(&format!("DROP TABLE {database}.events_quarantine SYNC"));
     send(&server, 0..REQUESTS);
@@ -224,7 +224,7 @@ fn nobody_is_told_that_the_lost_events_are_inserted(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
     let server =
-        Server::start(clickhouse, &database, &variant.and(&[&ONE_SEGMENT[..], &["--inserted-timeout", "5s"]].concat()));
+        Server::start(clickhouse, &database, &variant.and(&[&ONE_BLOCK[..], &["--inserted-timeout", "5s"]].concat()));
     clickhouse.query(&format!("RENAME TABLE {database}.events TO {database}.away"));
     send(&server, 0..REQUESTS - 1);
     let address = server.address();
@@ -244,10 +244,10 @@ fn nobody_is_told_that_the_lost_events_are_inserted(variant: Variant) {
     assert!(server.stop().success());
 }
 
-fn a_damaged_segment_that_was_cut_is_held_until_the_operator_gives_its_rows_up(variant: Variant) {
+fn a_damaged_block_that_was_cut_is_held_until_the_operator_gives_its_rows_up(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let mut server = Server::start(clickhouse, &database, &variant.and(&ONE_SEGMENT));
+    let mut server = Server::start(clickhouse, &database, &variant.and(&ONE_BLOCK));
     clickhouse.query(&format!("ALTER TABLE {database}.events ADD CONSTRAINT c CHECK sequence != 42"));
     let create = clickhouse.query(&format!("SHOW CREATE TABLE {database}.events_quarantine FORMAT TSVRaw"));
     clickhouse.query(&format!("DROP TABLE {database}.events_quarantine SYNC"));
@@ -272,7 +272,7 @@ fn a_damaged_segment_that_was_cut_is_held_until_the_operator_gives_its_rows_up(v
     assert!(!server.admin_get("/readyz").text().contains("is held"));
 }
 
-fn drain_keeps_a_segment_without_a_readable_frame_and_is_done(variant: Variant) {
+fn drain_keeps_a_block_without_a_readable_frame_and_is_done(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
     let mut server = Server::start(clickhouse, &database, &variant.and(&["--batch-rows", "10", "--batch-age", "1h"]));
@@ -280,7 +280,7 @@ fn drain_keeps_a_segment_without_a_readable_frame_and_is_done(variant: Variant) 
     send(&server, 0..1);
     let path = segment(&server);
     send(&server, 1..2);
-    wait_for(|| server.log(), || (server.metrics()["sluicegate_segments_held"] == 2.0).then_some(()));
+    wait_for(|| server.log(), || (server.metrics()["sluicegate_blocks_held"] == 2.0).then_some(()));
     server.kill9();
     flip(&path, 0);
     clickhouse.query(&format!("RENAME TABLE {database}.away TO {database}.events"));
@@ -308,7 +308,7 @@ fn drain_keeps_a_segment_without_a_readable_frame_and_is_done(variant: Variant) 
 fn a_start_deletes_nothing_that_it_does_not_understand_and_sends_what_is_readable() {
     let mut clickhouse = ClickHouse::start();
     let database = clickhouse.database();
-    let mut server = Server::start(&clickhouse, &database, &ONE_SEGMENT);
+    let mut server = Server::start(&clickhouse, &database, &ONE_BLOCK);
     clickhouse.kill();
     send(&server, 0..4 * REQUESTS);
     let table = server.spool_dir().join("log");
@@ -337,7 +337,7 @@ fn a_start_deletes_nothing_that_it_does_not_understand_and_sends_what_is_readabl
     kept.sort();
     assert_eq!(kept, [2, 7].map(|number| format!("{number:020}.segment")));
     wait_for_warning(&server, "damaged/");
-    for said in ["written again from its copy", "gets its name back", "first block can't be read", "is none"] {
+    for said in ["written again from its copy", "gets its name back", "identity can't be read", "is none"] {
         assert!(server.log().contains(said), "{said:?} is not said:\n{}", server.log());
     }
     send(&server, 20..25);

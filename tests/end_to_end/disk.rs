@@ -345,10 +345,10 @@ fn an_attempt_that_cant_be_noted_on_the_disk_is_retried_and_needs_no_operator() 
     send();
     let journal = server.spool_dir().join("state/1");
     let failing = FailingCalls::naming(server.id(), "pwritev", journal.to_str().unwrap(), "EIO");
-    // The second row seals the segment, which is sent at once.
+    // The second row seals the block, which is sent at once.
     send();
     wait_for(|| server.log(), || server.log().contains("an INSERT failed and will be retried").then_some(()));
-    assert_eq!(server.metrics()["sluicegate_segments_held"], 0.0, "{}", server.log());
+    assert_eq!(server.metrics()["sluicegate_blocks_held"], 0.0, "{}", server.log());
     drop(failing);
     server.wait_until_drained();
     assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events")).trim(), "2");

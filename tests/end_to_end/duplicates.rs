@@ -59,7 +59,7 @@ fn a_value_is_stored_once_whatever_request_it_comes_in(variant: Variant) {
 }
 
 #[test]
-fn values_outlive_a_kill_before_and_after_their_segment_is_sealed() {
+fn values_outlive_a_kill_before_and_after_their_block_is_sealed() {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
     let flags = [&FLAGS[..], &["--batch-age", "1h", "--batch-rows", "3"]].concat();

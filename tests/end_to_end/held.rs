@@ -1,4 +1,4 @@
-//! Segments that are held leave those behind them alone; and while nothing gets through, few are made.
+//! Blocks that are held leave those behind them alone; and while nothing gets through, few are made.
 
 use crate::support::{ClickHouse, Server, post, run, shared_clickhouse, wait_for};
 
@@ -12,12 +12,12 @@ fn send(server: &Server, body: &str) {
 
 fn wait_for_held(server: &Server, count: f64) {
     wait_for(
-        || format!("{} segments are held:\n{}", server.metrics()["sluicegate_segments_held"], server.log()),
-        || (server.metrics()["sluicegate_segments_held"] == count).then_some(()),
+        || format!("{} blocks are held:\n{}", server.metrics()["sluicegate_blocks_held"], server.log()),
+        || (server.metrics()["sluicegate_blocks_held"] == count).then_some(()),
     );
 }
 
-/// Three bodies are held, each in a segment of its own, and what comes behind them goes in by its age.
+/// Three bodies are held, each in a block of its own, and what comes behind them goes in by its age.
 fn leaves_the_others_alone(clickhouse: &ClickHouse, database: &str, bodies: [&str; 3], rows_of_held: u64) {
     let server = Server::start(clickhouse, database, &SOON);
     for (held, body) in (1..).zip(bodies) {
@@ -66,7 +66,7 @@ fn rejected_lines_without_any_event_do_not_stop_the_events_behind_them() {
 }
 
 #[test]
-fn while_clickhouse_is_away_events_wait_in_few_segments() {
+fn while_clickhouse_is_away_events_wait_in_few_blocks() {
     let mut clickhouse = ClickHouse::start();
     let database = clickhouse.database();
     let server = Server::start(&clickhouse, &database, &SOON);

@@ -65,7 +65,7 @@ fn a_repeat_gets_the_first_reply_again_and_stores_nothing(variant: Variant) {
     assert_eq!(post_with(server.address(), TARGET, "", event("c").as_bytes()).status, 200);
     server.wait_for_rows(clickhouse, &format!("{database}.events"), 4);
     server.wait_for_rows(clickhouse, &format!("{database}.events_quarantine"), 2);
-    // Inserted since: the key outlives the segment.
+    // Inserted since: the key outlives the block.
     all_inserted(&server);
     assert_eq!(send(&server, "k1", &body).text(), first.text());
     let metrics = server.metrics();
@@ -137,7 +137,7 @@ fn of_two_at_once_one_is_stored(variant: Variant) {
 }
 
 #[test]
-fn keys_outlive_a_kill_before_and_after_their_segment_is_sealed() {
+fn keys_outlive_a_kill_before_and_after_their_block_is_sealed() {
     for durability in ["sync", "written"] {
         let clickhouse = shared_clickhouse();
         let database = clickhouse.database();

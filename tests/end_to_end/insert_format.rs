@@ -138,7 +138,7 @@ fn what_one_format_has_stored_the_other_does_not_store_again() {
 }
 
 #[test]
-fn a_segment_with_an_enum_is_not_sent_unchecked() {
+fn a_block_with_an_enum_is_not_sent_unchecked() {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
     clickhouse.query(&format!(

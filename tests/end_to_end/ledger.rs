@@ -111,7 +111,7 @@ fn what_is_held_is_spooled_and_a_killed_server_recovers_as_much() {
 }
 
 #[test]
-fn of_a_cut_segment_only_the_undecided_rows_are_recovered() {
+fn of_a_cut_block_only_the_undecided_rows_are_recovered() {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
     let mut server = Server::start(clickhouse, &database, &[]);

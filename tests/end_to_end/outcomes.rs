@@ -17,8 +17,8 @@ fn wait_for_warning(server: &Server, text: &str) {
         || server.admin_get("/readyz").text().contains(text).then_some(()),
     );
     assert_eq!(server.admin_get("/readyz").status, 200);
-    // The look at the table's columns may have said the same before a segment met it.
-    wait_for(|| server.log(), || (server.metrics()["sluicegate_segments_held"] >= 1.0).then_some(()));
+    // The look at the table's columns may have said the same before a block met it.
+    wait_for(|| server.log(), || (server.metrics()["sluicegate_blocks_held"] >= 1.0).then_some(()));
 }
 
 fn requeue(server: &Server, flags: &[&str]) {
@@ -37,8 +37,8 @@ each_insert!(
     rows_that_violate_a_constraint_are_cut_out_and_quarantined,
     a_cut_goes_on_after_a_kill_and_no_piece_is_stored_twice,
     more_bad_rows_than_a_cut_may_have_pieces_are_held_whole,
-    a_view_that_throws_holds_the_whole_segment_and_both_are_right_once_it_is_fixed,
-    changed_columns_hold_a_segment_until_it_is_converted,
+    a_view_that_throws_holds_the_whole_block_and_both_are_right_once_it_is_fixed,
+    changed_columns_hold_a_block_until_it_is_converted,
 );
 
 fn rows_that_violate_a_constraint_are_cut_out_and_quarantined(variant: Variant) {
@@ -103,7 +103,7 @@ fn more_bad_rows_than_a_cut_may_have_pieces_are_held_whole(variant: Variant) {
     assert!(server.stop().success());
 }
 
-fn a_view_that_throws_holds_the_whole_segment_and_both_are_right_once_it_is_fixed(variant: Variant) {
+fn a_view_that_throws_holds_the_whole_block_and_both_are_right_once_it_is_fixed(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
     let server = Server::start(clickhouse, &database, &variant.and(&[]));
@@ -126,7 +126,7 @@ fn a_view_that_throws_holds_the_whole_segment_and_both_are_right_once_it_is_fixe
     assert!(server.stop().success());
 }
 
-fn changed_columns_hold_a_segment_until_it_is_converted(variant: Variant) {
+fn changed_columns_hold_a_block_until_it_is_converted(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
     let server = Server::start(clickhouse, &database, &variant.and(&["--batch-age", "2s"]));

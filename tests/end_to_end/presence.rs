@@ -173,7 +173,7 @@ impl Unanswered {
 
     fn wait_until_held(&self) {
         let ready = || self.server.admin_get("/readyz").text();
-        wait_for(|| self.server.log(), || ready().contains("rows of the segment that were looked up").then_some(()));
+        wait_for(|| self.server.log(), || ready().contains("rows of the block that were looked up").then_some(()));
     }
 
     fn requeue(&self, flags: &[&str]) {
@@ -295,7 +295,7 @@ fn what_the_operator_forces_goes_in_once_more() {
             let admin = unanswered.server.admin_address().to_string();
             let arguments = ["spool", "requeue", "--force", "--admin-listen", &admin, "--spool-dir", &spool];
             let (succeeded, out, error) = run(&arguments);
-            assert!(succeeded && out.contains("sends 1 segments again"), "{out}{error}");
+            assert!(succeeded && out.contains("sends 1 blocks again"), "{out}{error}");
             unanswered.server = unanswered.server.start_again();
         }
         unanswered.server.wait_until_drained();

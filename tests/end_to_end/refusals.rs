@@ -105,7 +105,7 @@ fn a_conversion_stores_no_number_that_an_enum_lacks_and_wraps_no_integer() {
         "CREATE TABLE {database}.t (kind Enum8('b' = 1, 'a' = 7), number Int16, server_time DateTime('UTC')) \
          ENGINE = MergeTree ORDER BY number SETTINGS non_replicated_deduplication_window = 100"
     ));
-    wait_for(|| server.log(), || (server.metrics()["sluicegate_segments_held"] >= 1.0).then_some(()));
+    wait_for(|| server.log(), || (server.metrics()["sluicegate_blocks_held"] >= 1.0).then_some(()));
     let admin = server.admin_address().to_string();
     let (ok, _, error) = run(&["spool", "requeue", "--convert", "--admin-listen", &admin]);
     assert!(ok, "{error}");

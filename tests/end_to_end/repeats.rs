@@ -101,7 +101,7 @@ fn a_token_that_is_pushed_out_with_its_rows_deleted_is_sent_again() {
 }
 
 #[test]
-fn where_only_the_values_differ_the_segment_is_held() {
+fn where_only_the_values_differ_the_block_is_held() {
     let mut unanswered = Unanswered::new(SMALL_WINDOW);
     unanswered.meanwhile(|unanswered| {
         unanswered
@@ -132,7 +132,7 @@ fn after_a_rename_a_conversion_doubles_no_row_and_inserts_those_that_are_certain
         unanswered.others_insert(15);
         unanswered.query("ALTER TABLE TABLE_NAME RENAME COLUMN sequence TO number");
     });
-    unanswered.wait_until_held("the columns of the table have changed. The segment was written for other columns");
+    unanswered.wait_until_held("the columns of the table have changed. The block was written for other columns");
     let admin = unanswered.server.admin_address().to_string();
     let convert = || {
         let (done, _, error) = run(&["spool", "requeue", "--convert", "--admin-listen", &admin]);

@@ -183,7 +183,7 @@ fn the_statement_that_widens_a_horizon_does() {
     let check = || run(&["check", "--clickhouse-url", &url, "--spool-dir", &spool]).1;
     let said = check();
     let horizon = "an INSERT without an answer can be repeated safely for: ";
-    assert!(said.contains(&format!("{horizon}0.2 hours (900 segments of this node, one every 1s")), "{said}");
+    assert!(said.contains(&format!("{horizon}0.2 hours (900 blocks of this node, one every 1s")), "{said}");
     let statement = said.lines().find_map(|line| line.trim().strip_prefix("to make that a day: ")).unwrap();
     clickhouse.query(statement);
     let said = check();

@@ -1,4 +1,4 @@
-//! The table changes while events arrive and segments wait: with both sides up, one down, both
+//! The table changes while events arrive and blocks wait: with both sides up, one down, both
 //! down. Every acknowledged event is stored once, with the values that the table then has a place
 //! for, and nothing is dropped that nobody ordered to be dropped.
 
@@ -142,12 +142,12 @@ fn drain(server: &Server, flags: &[&str]) {
     );
 }
 
-/// Waits until everything has gone in but the segments that are held.
+/// Waits until everything has gone in but the blocks that are held.
 fn wait_until_only_held_ones_wait(server: &Server) {
     wait_for(
         || server.log(),
         || {
-            let held = server.metrics()["sluicegate_segments_held"];
+            let held = server.metrics()["sluicegate_blocks_held"];
             (held > 0.0 && server.spooled_files().len() as f64 == held).then_some(())
         },
     );
@@ -184,7 +184,7 @@ each_insert_and_engine!(
 
 each_insert!(
     the_table_changes_while_the_server_is_down,
-    segments_with_a_renamed_column_go_in_whole_when_it_has_its_name_again,
+    blocks_with_a_renamed_column_go_in_whole_when_it_has_its_name_again,
     clickhouse_restarts_with_another_table,
     both_are_down_and_the_server_is_back_first_with_the_columns_of_before,
     a_table_that_can_not_be_followed_is_a_warning_and_events_go_on,
@@ -254,7 +254,7 @@ fn columns_are_dropped_retyped_and_renamed_under_load_and_what_waited_is_convert
     assert!(server.stop().success());
 }
 
-/// Seals a segment when it has so many rows, and never for its age.
+/// Seals a block when it has so many rows, and never for its age.
 const BY_ROWS: [&str; 4] = ["--batch-age", "1h", "--batch-rows", "100"];
 
 fn the_table_changes_while_the_server_is_down(variant: Variant) {
@@ -290,7 +290,7 @@ fn alter_while_away(clickhouse: &mut ClickHouse, database: &str, change: &str) {
     clickhouse.restart();
 }
 
-fn segments_with_a_renamed_column_go_in_whole_when_it_has_its_name_again(variant: Variant) {
+fn blocks_with_a_renamed_column_go_in_whole_when_it_has_its_name_again(variant: Variant) {
     let mut clickhouse = ClickHouse::start();
     let database = clickhouse.database();
     let server = Server::start(&clickhouse, &database, &variant.and(&["--batch-age", "50ms"]));
@@ -412,7 +412,7 @@ fn a_table_that_can_not_be_followed_is_a_warning_and_events_go_on(variant: Varia
         sent += 10;
         server.wait_for_rows(clickhouse, &format!("{database}.events"), sent);
         assert!(warnings().contains(said), "{}", warnings());
-        assert_eq!(server.metrics()["sluicegate_segments_held"], 0.0);
+        assert_eq!(server.metrics()["sluicegate_blocks_held"], 0.0);
     }
     assert_eq!(std::fs::read_to_string(server.spool_dir().join("events/schema.json")).unwrap(), kept);
     alter(clickhouse, &database, "DROP COLUMN odd, ADD COLUMN extra Int64");

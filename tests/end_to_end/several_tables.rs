@@ -253,7 +253,7 @@ fn what_is_held_is_sent_again_and_drained_for_the_tables_that_are_named() {
     rename("", "_away");
     // The server does not know yet that the tables are gone.
     assert_eq!([status(&server, "/api/events"), status(&server, "/api/hits")], [200, 200]);
-    wait_for(|| server.log(), || (server.metrics()["sluicegate_segments_held"] == 2.0).then_some(()));
+    wait_for(|| server.log(), || (server.metrics()["sluicegate_blocks_held"] == 2.0).then_some(()));
     let path = Path::new(folder.path()).join("sluicegate.toml").to_string_lossy().into_owned();
     let (url, admin) = (clickhouse.url(), server.admin_address().to_string());
     let spool = server.spool_dir().to_string_lossy().into_owned();

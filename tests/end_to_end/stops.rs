@@ -11,7 +11,7 @@ const PATIENT: [&str; 4] = ["--shutdown-timeout", "1h", "--batch-age", "20ms"];
 const ALL_IS_THERE: &str = "every event is in ClickHouse";
 
 fn wait_for_held(server: &Server, count: f64) {
-    wait_for(|| server.log(), || (server.metrics()["sluicegate_segments_held"] == count).then_some(()));
+    wait_for(|| server.log(), || (server.metrics()["sluicegate_blocks_held"] == count).then_some(()));
 }
 
 fn drain(server: &Server, clickhouse: &ClickHouse, database: &str) -> (bool, String) {
@@ -21,7 +21,7 @@ fn drain(server: &Server, clickhouse: &ClickHouse, database: &str) -> (bool, Str
     (succeeded, log)
 }
 
-/// A server of which `body` leaves one segment that is held, after it was stopped.
+/// A server of which `body` leaves one block that is held, after it was stopped.
 fn stopped_with_one_held(clickhouse: &ClickHouse, database: &str, body: &[u8], held: impl FnOnce()) -> Server {
     let server = Server::start(clickhouse, database, &PATIENT);
     held();
@@ -35,7 +35,7 @@ fn stopped_with_one_held(clickhouse: &ClickHouse, database: &str, body: &[u8], h
 }
 
 #[test]
-fn a_held_segment_delays_no_stop_and_no_drain_and_both_say_that_it_is_left() {
+fn a_held_block_delays_no_stop_and_no_drain_and_both_say_that_it_is_left() {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
     let server = stopped_with_one_held(clickhouse, &database, b"{\"sequence\":1}\n{\"sequence\":2}\n", || {
@@ -44,7 +44,7 @@ fn a_held_segment_delays_no_stop_and_no_drain_and_both_say_that_it_is_left() {
     let last = server.log().lines().last().unwrap_or_default().to_owned();
     assert!(last.contains("\"events\":2") && !last.contains(ALL_IS_THERE), "{last}");
     let (succeeded, log) = drain(&server, clickhouse, &database);
-    assert!(!succeeded && log.contains("1 segments are held and need operator action"), "{log}");
+    assert!(!succeeded && log.contains("1 blocks are held and need operator action"), "{log}");
     clickhouse.query(&format!("RENAME TABLE {database}.away TO {database}.events"));
     let (succeeded, log) = drain(&server, clickhouse, &database);
     assert!(succeeded && log.contains("the spool is empty"), "{log}");
@@ -62,7 +62,7 @@ fn a_held_rejected_line_delays_no_stop_and_no_drain_and_both_say_that_it_is_left
     let last = server.log().lines().last().unwrap_or_default().to_owned();
     assert!(last.contains("\"rejected_lines\":1") && !last.contains(ALL_IS_THERE), "{last}");
     let (succeeded, log) = drain(&server, clickhouse, &database);
-    assert!(!succeeded && log.contains("1 segments are held and need operator action"), "{log}");
+    assert!(!succeeded && log.contains("1 blocks are held and need operator action"), "{log}");
     clickhouse.query(&format!("DROP TABLE {database}.events_quarantine SYNC"));
     clickhouse.query(&format!("RENAME TABLE {database}.away TO {database}.events_quarantine"));
     let (succeeded, log) = drain(&server, clickhouse, &database);

@@ -149,19 +149,19 @@ impl Side {
         if !undecided.is_empty() {
             self.order = self.order.wrapping_mul(5).wrapping_add(1);
             let sequence = undecided.swap_remove(usize::from(self.order) % undecided.len());
-            let (number, segment) = (sequence.get(), BlockNumber::first(SegmentNumber::new(sequence.get())));
+            let (number, block) = (sequence.get(), BlockNumber::first(SegmentNumber::new(sequence.get())));
             let outcome = match number % 4 {
                 0 => Err(Shed::Commit(CommitRefusal::DiskFull).into()),
-                1 => Ok(Committed { segment: None, certain: true, until: Instant::now(), first: None }),
+                1 => Ok(Committed { block: None, certain: true, until: Instant::now(), first: None }),
                 _ => Ok(Committed {
-                    segment: Some(segment),
+                    block: Some(block),
                     certain: number % 4 == 2,
                     until: Instant::now(),
                     first: None,
                 }),
             };
             if self.connection.replies().settle(sequence, outcome) {
-                self.connection.replies().inserted(segment);
+                self.connection.replies().inserted(block);
             }
         }
         self.render();

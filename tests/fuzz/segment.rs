@@ -108,9 +108,9 @@ fuzz_target!(|input: (bool, u16, Vec<(u16, u8)>)| {
     fs::create_dir_all(dir.join("log")).expect("a folder");
     fs::write(dir.join(NAME), &bytes).expect("a file");
     let Ok((_spool, recovered)) = Spool::open(config(dir)) else { return };
-    for segment in &recovered.segments {
-        for (part, expected) in [(Part::Rows, segment.rows_bytes()), (Part::Rejected, segment.rejected_bytes())] {
-            let (mut reader, mut read) = (segment.read(part).expect("it is there"), 0);
+    for block in &recovered.blocks {
+        for (part, expected) in [(Part::Rows, block.rows_bytes()), (Part::Rejected, block.rejected_bytes())] {
+            let (mut reader, mut read) = (block.read(part).expect("it is there"), 0);
             let is_whole = loop {
                 match reader.next_rows() {
                     Ok(Some(piece)) => read += piece.len() as u64,

@@ -227,7 +227,7 @@ impl Server {
         assert!(ended.is_none(), "the server ended by itself, {ended:?}:\n{}", self.log());
     }
 
-    /// Waits until everything is in ClickHouse: no segment is left, neither with events nor with
+    /// Waits until everything is in ClickHouse: no block is left, neither with events nor with
     /// rejected lines.
     pub fn wait_until_drained(&self) {
         wait_for(

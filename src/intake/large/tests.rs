@@ -110,7 +110,7 @@ impl Bench {
     /// Gives the batches back.
     fn settle(&mut self, batches: Vec<Batch>) {
         for batch in batches {
-            let outcome = CommitOutcome::Committed { segment: BlockNumber::first(SegmentNumber::new(1)) };
+            let outcome = CommitOutcome::Committed { block: BlockNumber::first(SegmentNumber::new(1)) };
             self.outbox.settle(Returned { batch, outcome });
         }
     }

@@ -59,8 +59,8 @@ impl SeenEvents {
         salted(self.salts.get(table.get()), &id)
     }
 
-    pub(super) fn begin(&mut self, batch: &mut Batch, segment: BlockNumber) -> OutcomeRule {
-        // The segments that hold the originals of repeats and are not inserted.
+    pub(super) fn begin(&mut self, batch: &mut Batch, block: BlockNumber) -> OutcomeRule {
+        // The blocks that hold the originals of repeats and are not inserted.
         let mut waiting = BTreeSet::new();
         let (known, pending, metrics) = (&mut self.known, &mut self.pending, &self.metrics);
         let salt = self.salts.get(batch.table.get());
@@ -68,13 +68,13 @@ impl SeenEvents {
             let id = salted(salt, id);
             match known.entry(id) {
                 Entry::Vacant(place) => {
-                    place.insert(segment);
+                    place.insert(block);
                     pending.push(id);
                     false
                 }
                 Entry::Occupied(original) => {
                     let original = *original.get();
-                    if original == segment || metrics.is_waiting(original) {
+                    if original == block || metrics.is_waiting(original) {
                         waiting.insert(original);
                     }
                     true
@@ -85,10 +85,10 @@ impl SeenEvents {
             return OutcomeRule::OfGroup;
         }
         if !batch.is_empty() {
-            waiting.insert(segment);
+            waiting.insert(block);
         }
         OutcomeRule::IfCommitted(CommitOutcome::Deduplicated {
-            segment: waiting.last().copied(),
+            block: waiting.last().copied(),
             certain: waiting.len() <= 1,
         })
     }
@@ -104,9 +104,9 @@ impl SeenEvents {
         }
     }
 
-    pub(super) fn recovered(&mut self, segment: BlockNumber, table: TableIndex, ids: &[Id]) {
+    pub(super) fn recovered(&mut self, block: BlockNumber, table: TableIndex, ids: &[Id]) {
         for id in ids {
-            self.remember(self.salted(table, *id), segment);
+            self.remember(self.salted(table, *id), block);
         }
         self.forget_old();
     }
@@ -116,9 +116,9 @@ impl SeenEvents {
         self.known.contains_key(&self.salted(TableIndex::default(), *id))
     }
 
-    fn remember(&mut self, id: Id, segment: BlockNumber) {
+    fn remember(&mut self, id: Id, block: BlockNumber) {
         if let Entry::Vacant(place) = self.known.entry(id) {
-            place.insert(segment);
+            place.insert(block);
             self.by_age.push_back(id);
         }
     }

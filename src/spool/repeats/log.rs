@@ -1,4 +1,4 @@
-//! The on-disk log of the identities in sealed segments: one file per hour, one block per segment.
+//! The on-disk log of the identities in sealed blocks: one file per hour, one chunk per block.
 //!
 //! ```text
 //!   0  4  "KEYS" or "SEEN"      4  4  records             8  8  written, Unix s
@@ -6,14 +6,14 @@
 //!  28  …  records: request keys of 36 bytes, or event identities of 16 bytes
 //! ```
 //!
-//! Every valid block of a file is used. Bytes between two valid blocks are damage, which is logged;
+//! Every valid chunk of a file is used. Bytes between two valid chunks are damage, which is logged;
 //! bytes behind the last one are a torn tail.
 //!
 //! A file of a previous run is never appended to. The first append replaces it by a new file with
-//! its blocks and the new one: after a failed sync the page cache may show bytes that are not on the
+//! its chunks and the new one: after a failed sync the page cache may show bytes that are not on the
 //! disk.
 //!
-//! One hour may bring many more records than are remembered. Blocks with enough newer records behind
+//! One hour may bring many more records than are remembered. Chunks with enough newer records behind
 //! them are obsolete: they are not kept in memory, and a file that is mostly obsolete is replaced by
 //! one without them.
 
@@ -36,7 +36,7 @@ const HEADER: usize = 28;
 
 /// A type of record that a log can hold.
 pub(super) trait Record: Copy {
-    /// The first bytes of a block.
+    /// The first bytes of a chunk.
     const MAGIC: &'static [u8; 4];
     /// Encoded size of one record.
     const BYTES: usize;
@@ -86,18 +86,18 @@ pub(super) struct HourlyLog<R> {
     records: PhantomData<R>,
 }
 
-/// The blocks of one log file.
+/// The chunks of one log file.
 struct File {
     /// Hours since 1970.
     hour: u64,
-    /// Bytes and records of each block that is not obsolete, the oldest first. A damaged range is a
-    /// block without records.
-    blocks: VecDeque<(u64, u64)>,
-    /// Number of records in `blocks`.
+    /// Bytes and records of each chunk that is not obsolete, the oldest first. A damaged range is a
+    /// chunk without records.
+    chunks: VecDeque<(u64, u64)>,
+    /// Number of records in `chunks`.
     records: u64,
-    /// Offset of the first of `blocks`.
+    /// Offset of the first of `chunks`.
     from: u64,
-    /// Offset behind the last of `blocks`.
+    /// Offset behind the last of `chunks`.
     end: u64,
     /// The file, if this process has written it and may append to it.
     open: Option<Box<dyn StorageFile>>,
@@ -105,32 +105,32 @@ struct File {
 
 impl File {
     fn new(hour: u64) -> Self {
-        Self { hour, blocks: VecDeque::new(), records: 0, from: 0, end: 0, open: None }
+        Self { hour, chunks: VecDeque::new(), records: 0, from: 0, end: 0, open: None }
     }
 
-    /// Adds a block at the end, and drops the blocks that are obsolete because `records_max` newer
+    /// Adds a chunk at the end, and drops the chunks that are obsolete because `records_max` newer
     /// records follow them.
     fn push(&mut self, bytes: u64, records: u64, records_max: u64) {
-        self.blocks.push_back((bytes, records));
+        self.chunks.push_back((bytes, records));
         self.end += bytes;
         self.records += records;
-        while let Some(&(bytes, records)) = self.blocks.front()
+        while let Some(&(bytes, records)) = self.chunks.front()
             && self.records - records >= records_max
         {
-            self.blocks.pop_front();
+            self.chunks.pop_front();
             self.from += bytes;
             self.records -= records;
         }
     }
 }
 
-/// Bytes that are read at once when searching for a valid block behind damage.
+/// Bytes that are read at once when searching for a valid chunk behind damage.
 const WINDOW: usize = 64 << 10;
 
 /// A file is replaced once more than this much of it, and more than half of it, is obsolete.
 const OLD_BYTES_KEPT: u64 = 1 << 20;
 
-/// A record that was read from a log: its segment, the second it was logged, and the record.
+/// A record that was read from a log: its block, the second it was logged, and the record.
 pub(super) type Found<R> = (BlockNumber, u64, R);
 
 impl<R: Record> HourlyLog<R> {
@@ -157,13 +157,13 @@ impl<R: Record> HourlyLog<R> {
         for hour in hours {
             let opened = storage.open(&folder.join(name_of(hour)))?;
             let mut file = File::new(hour);
-            while let Some((gap, block)) = Block::next(&*opened, file.end)? {
+            while let Some((gap, chunk)) = Chunk::next(&*opened, file.end)? {
                 if gap > 0 {
                     warn_of_damage::<R>(&folder.join(name_of(hour)), file.end, gap);
                     file.push(gap, 0, records_max);
                 }
-                file.push(block.len(), block.records.len() as u64, records_max);
-                found.extend(block.records.into_iter().map(|record| (block.segment, block.second, record)));
+                file.push(chunk.len(), chunk.records.len() as u64, records_max);
+                found.extend(chunk.records.into_iter().map(|record| (chunk.block, chunk.second, record)));
                 found.drain(..found.len().saturating_sub(found_max));
             }
             files.push_back(file);
@@ -173,9 +173,9 @@ impl<R: Record> HourlyLog<R> {
         Ok((log, found))
     }
 
-    /// Writes a block and syncs it. The next block overwrites the remains of a failed write.
-    pub(super) fn append(&mut self, segment: BlockNumber, records: &[R], second: u64) -> Result<(), SealError> {
-        let block = Block { segment, second, records: records.to_vec() }.encode();
+    /// Writes a chunk and syncs it. The next chunk overwrites the remains of a failed write.
+    pub(super) fn append(&mut self, block: BlockNumber, records: &[R], second: u64) -> Result<(), SealError> {
+        let chunk = Chunk { block, second, records: records.to_vec() }.encode();
         // If the clock was set back, the newest file is continued.
         let hour = (second / 3600).max(self.files.back().map_or(0, |file| file.hour));
         if self.files.back().is_none_or(|file| file.hour != hour) {
@@ -184,20 +184,20 @@ impl<R: Record> HourlyLog<R> {
         let Some(file) = self.files.back_mut() else { return Ok(()) };
         match &file.open {
             Some(open) if file.from <= OLD_BYTES_KEPT.max(file.end / 2) => {
-                let written = self.layout.with_spare(|| write_all(&**open, &block, file.end));
+                let written = self.layout.with_spare(|| write_all(&**open, &chunk, file.end));
                 written.map_err(SealError::Write)?;
                 open.sync().map_err(SealError::Sync)?;
             }
             _ => {
-                let replaced = self.layout.with_spare(|| replace(&self.layout, &self.folder, file, &block));
+                let replaced = self.layout.with_spare(|| replace(&self.layout, &self.folder, file, &chunk));
                 file.open = Some(replaced.map_err(SealError::Write)?);
                 self.metrics.release(file.from);
                 file.end -= file.from;
                 file.from = 0;
             }
         }
-        file.push(block.len() as u64, records.len() as u64, self.records_max);
-        self.metrics.occupy(block.len() as u64);
+        file.push(chunk.len() as u64, records.len() as u64, self.records_max);
+        self.metrics.occupy(chunk.len() as u64);
         self.remove_old(second);
         Ok(())
     }
@@ -224,7 +224,7 @@ impl<R: Record> HourlyLog<R> {
 /// Logs that records are lost: repeats of the requests or events in them are stored again.
 fn warn_of_damage<R: Record>(path: &Path, offset: u64, bytes: u64) {
     let path = path.display();
-    // The bound for a single block; more blocks have more headers and fewer records.
+    // The bound for a single chunk; more chunks have more headers and fewer records.
     let records_max = bytes.saturating_sub(HEADER as u64) / R::BYTES as u64;
     tracing::warn!(
         %path, offset, bytes, records_max,
@@ -232,9 +232,9 @@ fn warn_of_damage<R: Record>(path: &Path, offset: u64, bytes: u64) {
     );
 }
 
-/// Creates or replaces the file of an hour. The new file has the blocks of the old one that are not
-/// obsolete, and `block`.
-fn replace(layout: &Layout, folder: &Path, file: &File, block: &[u8]) -> io::Result<Box<dyn StorageFile>> {
+/// Creates or replaces the file of an hour. The new file has the chunks of the old one that are not
+/// obsolete, and `chunk`.
+fn replace(layout: &Layout, folder: &Path, file: &File, chunk: &[u8]) -> io::Result<Box<dyn StorageFile>> {
     let path = folder.join(name_of(file.hour));
     let mut bytes = Vec::new();
     if file.end > file.from {
@@ -244,39 +244,39 @@ fn replace(layout: &Layout, folder: &Path, file: &File, block: &[u8]) -> io::Res
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a log of identities has become shorter"));
         }
     }
-    bytes.extend_from_slice(block);
+    bytes.extend_from_slice(chunk);
     storage::replace(layout.storage(), &path, &bytes)?;
     layout.storage().sync_folder(folder)?;
     layout.storage().open(&path)
 }
 
-/// The records of one segment, as they are logged.
-struct Block<R> {
-    segment: BlockNumber,
+/// The records of one block, as they are logged.
+struct Chunk<R> {
+    block: BlockNumber,
     second: u64,
     records: Vec<R>,
 }
 
-impl<R: Record> Block<R> {
+impl<R: Record> Chunk<R> {
     fn encode(&self) -> Vec<u8> {
         let mut records = Vec::with_capacity(self.records.len() * R::BYTES);
         self.records.iter().for_each(|record| record.put(&mut records));
         let mut bytes = Vec::with_capacity(HEADER + records.len());
         bytes.extend_from_slice(R::MAGIC);
-        // A segment has far fewer rows than `u32::MAX`.
+        // A block has far fewer rows than `u32::MAX`.
         bytes.extend_from_slice(&u32::try_from(self.records.len()).unwrap_or(u32::MAX).to_le_bytes());
         bytes.extend_from_slice(&self.second.to_le_bytes());
-        bytes.extend_from_slice(&self.segment.packed().to_le_bytes());
+        bytes.extend_from_slice(&self.block.packed().to_le_bytes());
         let checksum = crc32c::crc32c_append(crc32c::crc32c(&bytes), &records);
         bytes.extend_from_slice(&checksum.to_le_bytes());
         bytes.extend_from_slice(&records);
         bytes
     }
 
-    /// The first valid block at or behind this offset, and the number of bytes skipped before it.
+    /// The first valid chunk at or behind this offset, and the number of bytes skipped before it.
     fn next(file: &dyn StorageFile, offset: u64) -> io::Result<Option<(u64, Self)>> {
-        if let Some(block) = Self::read(file, offset)? {
-            return Ok(Some((0, block)));
+        if let Some(chunk) = Self::read(file, offset)? {
+            return Ok(Some((0, chunk)));
         }
         let mut window = vec![0; WINDOW];
         let mut at = offset;
@@ -284,8 +284,8 @@ impl<R: Record> Block<R> {
             let len = read_up_to(file, &mut window, at)?;
             for found in memchr::memmem::find_iter(window.get(..len).unwrap_or_default(), R::MAGIC) {
                 let begin = at + found as u64;
-                if let Some(block) = Self::read(file, begin)? {
-                    return Ok(Some((begin - offset, block)));
+                if let Some(chunk) = Self::read(file, begin)? {
+                    return Ok(Some((begin - offset, chunk)));
                 }
             }
             if len < WINDOW {
@@ -296,7 +296,7 @@ impl<R: Record> Block<R> {
         }
     }
 
-    /// The block at this offset; `None` if there is no valid one.
+    /// The chunk at this offset; `None` if there is no valid one.
     fn read(file: &dyn StorageFile, offset: u64) -> io::Result<Option<Self>> {
         let mut header = [0; HEADER];
         if read_up_to(file, &mut header, offset)? < HEADER {
@@ -320,7 +320,7 @@ impl<R: Record> Block<R> {
         }
         Some(Self {
             second: get_u64(fields, 8)?,
-            segment: BlockNumber::unpacked(get_u64(fields, 16)?),
+            block: BlockNumber::unpacked(get_u64(fields, 16)?),
             records: R::all_in(records),
         })
     }

@@ -1,12 +1,12 @@
 //! Detection of repeats, which store nothing: requests by their `Idempotency-Key`, and events by
 //! the value of `--dedup-field`.
 //!
-//! The committer owns both maps, the keeper their logs. The committer alone decides what is stored, so two copies of the same request
-//! or event can't both be taken for new.
+//! The committer owns both maps, the keeper their logs. The committer alone decides what is stored, so two
+//! copies of the same request or event can't both be taken for new.
 //!
 //! An identity is stored in the same frame as the rows it belongs to, so a crash keeps or loses both
-//! together. When the segment is sealed, its identities are also written to a log ([`log`]), because
-//! a start reads no frames of sealed segments. A detected repeat costs no sync of its own.
+//! together. When the block is sealed, its identities are also written to a log ([`log`]), because
+//! a start reads no frames of sealed blocks. A detected repeat costs no sync of its own.
 
 mod events;
 mod log;
@@ -81,13 +81,13 @@ impl Repeats {
         }
     }
 
-    /// Notes that a new batch joins the group that is committed to `segment`. Remembers its
+    /// Notes that a new batch joins the group that is committed to `block`. Remembers its
     /// identities and removes the events that are repeats, which may leave the batch empty.
-    pub(super) fn begin(&mut self, batch: &mut Batch, segment: BlockNumber) -> OutcomeRule {
+    pub(super) fn begin(&mut self, batch: &mut Batch, block: BlockNumber) -> OutcomeRule {
         if let Some(key) = &batch.key {
-            self.requests.begin(key, segment);
+            self.requests.begin(key, block);
         }
-        if batch.ids.is_empty() { OutcomeRule::OfGroup } else { self.events.begin(batch, segment) }
+        if batch.ids.is_empty() { OutcomeRule::OfGroup } else { self.events.begin(batch, block) }
     }
 
     /// The commit of all that was begun is done.
@@ -102,7 +102,7 @@ impl Repeats {
         self.events.refused();
     }
 
-    /// Remembers the identities of segments that a former run left.
+    /// Remembers the identities of blocks that a former run left.
     pub(super) fn remember(&mut self, recovered: Vec<(BlockNumber, TableIndex, Identities)>) {
         let now = self.clock.seconds();
         for (block, table, found) in recovered {
@@ -117,7 +117,7 @@ impl Repeats {
     }
 }
 
-/// The logs of the identities in sealed segments.
+/// The logs of the identities in sealed blocks.
 pub(super) struct IdentityLogs {
     keys: HourlyLog<RequestKey>,
     seen: BTreeMap<TableIndex, HourlyLog<Id>>,
@@ -127,28 +127,28 @@ pub(super) struct IdentityLogs {
 
 impl IdentityLogs {
     /// Logs the identities of a block of a table, durably: it may be sealed then.
-    pub(super) fn log(&mut self, segment: BlockNumber, table: TableIndex, found: &Identities) -> Result<(), SealError> {
+    pub(super) fn log(&mut self, block: BlockNumber, table: TableIndex, found: &Identities) -> Result<(), SealError> {
         let now = self.clock.seconds();
         if !found.keys.is_empty() {
-            self.keys.append(segment, &found.keys, now)?;
+            self.keys.append(block, &found.keys, now)?;
         }
         match self.seen.get_mut(&table) {
-            Some(seen) if !found.ids.is_empty() => seen.append(segment, &found.ids, now),
+            Some(seen) if !found.ids.is_empty() => seen.append(block, &found.ids, now),
             _ => Ok(()),
         }
     }
 
-    /// Logs the identities of a segment that a former run left, and keeps them to be remembered. Those of a
-    /// segment of this run are known since their commit, and some may be forgotten again by now: they would
+    /// Logs the identities of a block that a former run left, and keeps them to be remembered. Those of a
+    /// block of this run are known since their commit, and some may be forgotten again by now: they would
     /// come back as the newest.
     pub(super) fn recovered(
         &mut self,
-        segment: BlockNumber,
+        block: BlockNumber,
         table: TableIndex,
         found: Identities,
     ) -> Result<(), SealError> {
-        self.log(segment, table, &found)?;
-        self.recovered.push((segment, table, found));
+        self.log(block, table, &found)?;
+        self.recovered.push((block, table, found));
         Ok(())
     }
 

@@ -27,12 +27,12 @@ pub(super) struct Requests {
     metrics: Arc<SpoolMetrics>,
 }
 
-/// What is remembered of a stored request: the hash of its body, its reply, and its segment.
+/// What is remembered of a stored request: the hash of its body, its reply, and its block.
 #[derive(Debug, Clone, Copy)]
 struct StoredRequest {
     body: [u8; 8],
     summary: Summary,
-    segment: BlockNumber,
+    block: BlockNumber,
 }
 
 impl Requests {
@@ -47,8 +47,8 @@ impl Requests {
         let metrics = metrics.clone();
         let (known, by_age, pending) = (HashMap::new(), VecDeque::new(), HashSet::new());
         let mut requests = Self { known, by_age, pending, keys_max, metrics };
-        for (segment, second, key) in found {
-            requests.remember(&key, segment, second);
+        for (block, second, key) in found {
+            requests.remember(&key, block, second);
         }
         Ok((requests, log))
     }
@@ -63,17 +63,17 @@ impl Requests {
         let Some(stored) = self.known.get(&key.id) else { return OutcomeRule::OfGroup };
         let pending = self.pending.contains(&key.id);
         let outcome = if stored.body == key.body {
-            let segment = (pending || self.metrics.is_waiting(stored.segment)).then_some(stored.segment);
-            CommitOutcome::Repeated { summary: stored.summary, segment }
+            let block = (pending || self.metrics.is_waiting(stored.block)).then_some(stored.block);
+            CommitOutcome::Repeated { summary: stored.summary, block }
         } else {
             CommitOutcome::KeyReused
         };
         if pending { OutcomeRule::IfCommitted(outcome) } else { OutcomeRule::Fixed(outcome) }
     }
 
-    /// Notes that the request with this key joins the group that is committed to `segment`.
-    pub(super) fn begin(&mut self, key: &RequestKey, segment: BlockNumber) {
-        self.known.insert(key.id, StoredRequest { body: key.body, summary: key.summary, segment });
+    /// Notes that the request with this key joins the group that is committed to `block`.
+    pub(super) fn begin(&mut self, key: &RequestKey, block: BlockNumber) {
+        self.known.insert(key.id, StoredRequest { body: key.body, summary: key.summary, block });
         self.pending.insert(key.id);
     }
 
@@ -93,17 +93,17 @@ impl Requests {
         }
     }
 
-    /// Remembers the keys of a recovered segment.
-    pub(super) fn recovered(&mut self, segment: BlockNumber, keys: &[RequestKey], now: u64) {
+    /// Remembers the keys of a recovered block.
+    pub(super) fn recovered(&mut self, block: BlockNumber, keys: &[RequestKey], now: u64) {
         for key in keys {
-            self.remember(key, segment, now);
+            self.remember(key, block, now);
         }
         self.forget_old(now);
     }
 
-    fn remember(&mut self, key: &RequestKey, segment: BlockNumber, second: u64) {
+    fn remember(&mut self, key: &RequestKey, block: BlockNumber, second: u64) {
         if let Entry::Vacant(place) = self.known.entry(key.id) {
-            place.insert(StoredRequest { body: key.body, summary: key.summary, segment });
+            place.insert(StoredRequest { body: key.body, summary: key.summary, block });
             self.by_age.push_back((key.id, second));
         }
     }

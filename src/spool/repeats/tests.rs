@@ -29,13 +29,13 @@ impl Bench {
         Self { keys, log, metrics }
     }
 
-    /// Commits requests and seals their segment.
-    fn take(&mut self, segment: u64, keys: &[RequestKey], now: u64) {
+    /// Commits requests and seals their block.
+    fn take(&mut self, block: u64, keys: &[RequestKey], now: u64) {
         for key in keys {
-            self.keys.begin(key, BlockNumber::first(SegmentNumber::new(segment)));
+            self.keys.begin(key, BlockNumber::first(SegmentNumber::new(block)));
         }
         self.keys.committed(now);
-        assert!(self.log.append(BlockNumber::first(SegmentNumber::new(segment)), keys, now).is_ok());
+        assert!(self.log.append(BlockNumber::first(SegmentNumber::new(block)), keys, now).is_ok());
     }
 
     fn knows(&self, name: &str) -> bool {
@@ -43,8 +43,8 @@ impl Bench {
     }
 }
 
-fn repeated(segment: Option<u64>) -> CommitOutcome {
-    CommitOutcome::Repeated { summary: FIGURES, segment: segment.map(SegmentNumber::new).map(BlockNumber::first) }
+fn repeated(block: Option<u64>) -> CommitOutcome {
+    CommitOutcome::Repeated { summary: FIGURES, block: block.map(SegmentNumber::new).map(BlockNumber::first) }
 }
 
 fn logs(dir: &Path) -> Vec<String> {
@@ -66,7 +66,7 @@ fn a_key_is_new_once_and_a_failed_commit_leaves_none() {
     assert_eq!(bench.keys.rule(&first), OutcomeRule::OfGroup);
     bench.keys.begin(&first, BlockNumber::first(SegmentNumber::new(8)));
     bench.keys.committed(1);
-    assert_eq!(bench.keys.rule(&first), OutcomeRule::Fixed(repeated(None)), "segment 8 does not wait");
+    assert_eq!(bench.keys.rule(&first), OutcomeRule::Fixed(repeated(None)), "block 8 does not wait");
     bench.metrics.opened(BlockNumber::first(SegmentNumber::new(8)), TableIndex::default(), 1);
     assert_eq!(bench.keys.rule(&first), OutcomeRule::Fixed(repeated(Some(8))));
     assert_eq!(bench.keys.rule(&other_body), OutcomeRule::Fixed(CommitOutcome::KeyReused));
@@ -101,7 +101,7 @@ fn a_key_is_forgotten_after_a_day_without_another_one() {
 }
 
 #[test]
-fn the_newest_keys_of_a_segment_with_too_many_are_remembered() {
+fn the_newest_keys_of_a_block_with_too_many_are_remembered() {
     let folder = tempfile::tempdir().unwrap();
     let names = ["a", "b", "c", "d", "e"];
     let newest = [false, false, false, true, true];
@@ -132,7 +132,7 @@ fn the_newest_keys_of_a_segment_with_too_many_are_remembered() {
 }
 
 #[test]
-fn what_was_logged_is_known_after_a_restart_but_for_a_block_that_is_torn_or_damaged() {
+fn what_was_logged_is_known_after_a_restart_but_for_a_chunk_that_is_torn_or_damaged() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::open(folder.path(), 100, 0);
     bench.take(1, &[key("a", "body"), key("b", "body")], HOUR);
@@ -142,12 +142,12 @@ fn what_was_logged_is_known_after_a_restart_but_for_a_block_that_is_torn_or_dama
     drop(bench);
     let path = folder.path().join("keys/1970-01-01T01.log");
     let whole = std::fs::read(&path).unwrap();
-    let second_block = whole.len() - 28 - 36;
+    let second_chunk = whole.len() - 28 - 36;
     for cut in 0..=whole.len() {
         std::fs::write(&path, &whole[..cut]).unwrap();
         let bench = Bench::open(folder.path(), 100, 2 * HOUR);
         let known = ["a", "b", "c", "d"].map(|name| bench.knows(name));
-        assert_eq!(known, [cut >= second_block, cut >= second_block, cut == whole.len(), true], "{cut}");
+        assert_eq!(known, [cut >= second_chunk, cut >= second_chunk, cut == whole.len(), true], "{cut}");
     }
     for at in 0..whole.len() {
         let mut bad = whole.clone();
@@ -155,17 +155,17 @@ fn what_was_logged_is_known_after_a_restart_but_for_a_block_that_is_torn_or_dama
         std::fs::write(&path, &bad).unwrap();
         let bench = Bench::open(folder.path(), 100, 2 * HOUR);
         let known = ["a", "b", "c"].map(|name| bench.knows(name));
-        assert_eq!(known, [at >= second_block, at >= second_block, at < second_block], "{at}");
+        assert_eq!(known, [at >= second_chunk, at >= second_chunk, at < second_chunk], "{at}");
     }
 }
 
 #[test]
-fn damage_costs_only_the_damaged_blocks_also_when_the_file_is_replaced() {
+fn damage_costs_only_the_damaged_chunks_also_when_the_file_is_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::open(folder.path(), 10_000, 0);
     bench.take(1, &[key("a", "body")], HOUR);
     let first = 28 + 36;
-    // Longer than the search window, so that the next block begins in a later window.
+    // Longer than the search window, so that the next chunk begins in a later window.
     let many: Vec<RequestKey> = (0..4000).map(|number| key(&number.to_string(), "body")).collect();
     bench.take(2, &many, HOUR + 1);
     bench.take(3, &[key("b", "body")], HOUR + 2);
@@ -175,7 +175,7 @@ fn damage_costs_only_the_damaged_blocks_also_when_the_file_is_replaced() {
     let mut bytes = std::fs::read(&path).unwrap();
     let third = first + 28 + 4000 * 36;
     let known = |bench: &Bench| ["a", "0", "3999", "b", "c", "d"].map(|name| bench.knows(name));
-    // The middle of the long block, the header of the block behind it, and the magic of a block that
+    // The middle of the long chunk, the header of the chunk behind it, and the magic of a chunk that
     // is none.
     bytes[first + 1000] ^= 1;
     bytes[third + 4] ^= 1;
@@ -190,22 +190,22 @@ fn damage_costs_only_the_damaged_blocks_also_when_the_file_is_replaced() {
 }
 
 #[test]
-fn a_block_is_found_wherever_damage_ends() {
+fn a_chunk_is_found_wherever_damage_ends() {
     let folder = tempfile::tempdir().unwrap();
     Bench::open(folder.path(), 10, 0).take(1, &[key("a", "body")], HOUR);
     let path = folder.path().join("keys/1970-01-01T01.log");
-    let block = std::fs::read(&path).unwrap();
+    let chunk = std::fs::read(&path).unwrap();
     // Around the end of the first window.
     for damage in (0..100).chain((64 << 10) - 80..(64 << 10) + 80) {
         let mut bytes = vec![b'K'; damage];
-        bytes.extend_from_slice(&block);
+        bytes.extend_from_slice(&chunk);
         std::fs::write(&path, &bytes).unwrap();
         assert!(Bench::open(folder.path(), 10, HOUR).knows("a"), "{damage}");
     }
 }
 
 #[test]
-fn a_file_of_a_previous_run_is_replaced_by_one_with_its_valid_blocks() {
+fn a_file_of_a_previous_run_is_replaced_by_one_with_its_valid_chunks() {
     let folder = tempfile::tempdir().unwrap();
     Bench::open(folder.path(), 100, 0).take(1, &[key("a", "body")], HOUR);
     let path = folder.path().join("keys/1970-01-01T01.log");
@@ -240,14 +240,14 @@ fn old_logs_are_removed_once_all_in_them_is_forgotten() {
 #[test]
 fn a_log_keeps_little_more_than_the_remembered_records() {
     let folder = tempfile::tempdir().unwrap();
-    let (records_max, block) = (5000, 1000);
+    let (records_max, chunk) = (5000, 1000);
     let id = |number: u64| of_event("column", &number.to_le_bytes());
     let path = folder.path().join("t/seen/1970-01-01T01.log");
     let len = || std::fs::metadata(&path).unwrap().len();
     let log_all = |log: &mut HourlyLog<Id>, numbers: std::ops::Range<u64>| {
-        for segment in numbers.step_by(block) {
-            let ids: Vec<Id> = (segment..segment + block as u64).map(id).collect();
-            assert!(log.append(BlockNumber::first(SegmentNumber::new(segment)), &ids, HOUR).is_ok());
+        for block in numbers.step_by(chunk) {
+            let ids: Vec<Id> = (block..block + chunk as u64).map(id).collect();
+            assert!(log.append(BlockNumber::first(SegmentNumber::new(block)), &ids, HOUR).is_ok());
         }
     };
     let knows = |numbers: std::ops::Range<u64>| {
@@ -264,10 +264,10 @@ fn a_log_keeps_little_more_than_the_remembered_records() {
     assert!(largest < 3 << 20, "{largest}");
     drop((_seen, log));
     assert_eq!((knows(195_000..200_000), knows(0..195_000)), (5000, 0));
-    // A later run replaces the file by one without the obsolete blocks.
+    // A later run replaces the file by one without the obsolete chunks.
     let (_seen, mut log, _) = open_events(folder.path(), records_max);
     log_all(&mut log, 200_000..201_000);
-    assert!(len() < 7 * (28 + block as u64 * 16), "{}", len());
+    assert!(len() < 7 * (28 + chunk as u64 * 16), "{}", len());
     drop((_seen, log));
     assert_eq!((knows(196_000..201_000), knows(0..196_000)), (5000, 0));
 }
@@ -297,15 +297,15 @@ fn open_events(dir: &Path, values_max: usize) -> (SeenEvents, HourlyLog<Id>, Arc
 }
 
 /// The events that are left of a batch, and its outcome rule.
-fn begin(seen: &mut SeenEvents, names: &[&str], segment: u64) -> (String, OutcomeRule) {
+fn begin(seen: &mut SeenEvents, names: &[&str], block: u64) -> (String, OutcomeRule) {
     let mut batch = events(names);
-    let fate = seen.begin(&mut batch, BlockNumber::first(SegmentNumber::new(segment)));
+    let fate = seen.begin(&mut batch, BlockNumber::first(SegmentNumber::new(block)));
     (String::from_utf8(batch.rows.bytes).unwrap(), fate)
 }
 
-fn deduplicated(segment: Option<u64>, certain: bool) -> OutcomeRule {
+fn deduplicated(block: Option<u64>, certain: bool) -> OutcomeRule {
     OutcomeRule::IfCommitted(CommitOutcome::Deduplicated {
-        segment: segment.map(SegmentNumber::new).map(BlockNumber::first),
+        block: block.map(SegmentNumber::new).map(BlockNumber::first),
         certain,
     })
 }
@@ -320,7 +320,7 @@ fn an_event_is_stored_once_and_a_failed_commit_leaves_no_trace_of_it() {
     assert_eq!(begin(&mut seen, &["c", "a"], 8), ("ca".into(), OutcomeRule::OfGroup));
     assert_eq!(begin(&mut seen, &["a"], 8), (String::new(), deduplicated(Some(8), true)), "with that commit");
     seen.committed();
-    // Segment 8 is inserted, as far as the metrics know.
+    // Block 8 is inserted, as far as the metrics know.
     assert_eq!(begin(&mut seen, &["a"], 9), (String::new(), deduplicated(None, true)));
     assert_eq!(begin(&mut seen, &["a", "d"], 9), ("d".into(), deduplicated(Some(9), true)));
     metrics.opened(BlockNumber::first(SegmentNumber::new(8)), TableIndex::default(), 1);

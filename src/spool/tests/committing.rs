@@ -13,7 +13,7 @@ use crate::batch::{Batch, CommitOutcome, CommitRefusal, Sequence};
 /// A worker's side: submits batches and waits for their outcomes.
 pub(super) struct Bench {
     exchange: Arc<TestExchange>,
-    sealed: Receiver<SealedSegment>,
+    sealed: Receiver<SealedBlock>,
     pool: Arc<SegmentPool>,
     pub(super) metrics: Arc<SpoolMetrics>,
     thread: thread::JoinHandle<()>,
@@ -29,8 +29,8 @@ impl Bench {
         let exchange = Arc::new(TestExchange::default());
         let (sender, sealed) = unbounded();
         let (spool, recovered) = Spool::open_on(storage, config).unwrap();
-        for segment in recovered.segments {
-            sender.send(segment).unwrap();
+        for block in recovered.blocks {
+            sender.send(block).unwrap();
         }
         let (pool, metrics) = (spool.pool(), spool.metrics());
         let (committer, keeper) = Committer::new(spool, exchange.clone(), sender, inserters);
@@ -59,11 +59,11 @@ impl Bench {
         returned.outcome
     }
 
-    fn next_sealed(&self) -> SealedSegment {
+    fn next_sealed(&self) -> SealedBlock {
         self.sealed.recv_timeout(Duration::from_secs(60)).unwrap()
     }
 
-    pub(super) fn finish(self) -> Vec<SealedSegment> {
+    pub(super) fn finish(self) -> Vec<SealedBlock> {
         self.exchange.finish();
         self.thread.join().unwrap();
         self.sealed.try_iter().collect()
@@ -78,12 +78,12 @@ fn run(committer: Committer<TestExchange>, keeper: Keeper) {
     });
 }
 
-pub(super) fn rows_of(segments: &[SealedSegment]) -> Vec<String> {
-    segments.iter().map(|segment| contents(segment).unwrap().0).collect()
+pub(super) fn rows_of(blocks: &[SealedBlock]) -> Vec<String> {
+    blocks.iter().map(|block| contents(block).unwrap().0).collect()
 }
 
 #[test]
-fn rows_seal_a_segment_before_they_are_too_many() {
+fn rows_seal_a_block_before_they_are_too_many() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::start(with(config(folder.path()), |table| table.batch_rows = 3), 1);
     for rows in [&["a", "b"][..], &["c", "d"], &["e"], &["f", "g", "h", "i"], &["j"]] {
@@ -93,7 +93,7 @@ fn rows_seal_a_segment_before_they_are_too_many() {
 }
 
 #[test]
-fn bytes_seal_a_segment_and_a_large_batch_has_one_of_its_own() {
+fn bytes_seal_a_block_and_a_large_batch_has_one_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::start(with(config(folder.path()), |table| table.batch_bytes = 4096), 1);
     let (large, small) = ("x".repeat(100_000), "y".repeat(3000));
@@ -102,9 +102,9 @@ fn bytes_seal_a_segment_and_a_large_batch_has_one_of_its_own() {
     }
     let bytes = bench.metrics.spool_bytes();
     assert!(bytes > 100_000, "{bytes}");
-    let segments = bench.finish();
-    assert!(segments.len() >= 2, "{}", segments.len());
-    assert_eq!(rows_of(&segments).concat(), format!("{small}{large}{small}"));
+    let blocks = bench.finish();
+    assert!(blocks.len() >= 2, "{}", blocks.len());
+    assert_eq!(rows_of(&blocks).concat(), format!("{small}{large}{small}"));
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn age_seals_only_while_an_inserter_is_free() {
 }
 
 #[test]
-fn a_silent_insert_leaves_its_place_to_one_more_segment_and_a_silent_spare_to_none() {
+fn a_silent_insert_leaves_its_place_to_one_more_block_and_a_silent_spare_to_none() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::start(with(config(folder.path()), |table| table.batch_age = Duration::from_millis(20)), 1);
     bench.commit(&["a"]);
@@ -167,12 +167,12 @@ fn numbers_go_on_after_a_stop_whatever_was_inserted_meanwhile() {
         let mut bench = Bench::start(config, 1);
         assert_eq!(bench.metrics.newest().get(), 2 * starts, "what counts is what was ever opened");
         for (row, number) in ["a", "b"].iter().zip(first..) {
-            let segment = super::number(number);
-            assert_eq!(bench.commit(&[row]), CommitOutcome::Committed { segment });
+            let block = super::number(number);
+            assert_eq!(bench.commit(&[row]), CommitOutcome::Committed { block });
         }
         let pool = bench.pool.clone();
-        for segment in bench.finish() {
-            pool.retire(&segment).unwrap();
+        for block in bench.finish() {
+            pool.retire(&block).unwrap();
         }
         fs::remove_dir_all(folder.path().join("spool/t/free")).unwrap();
     }
@@ -218,8 +218,8 @@ fn positions_and_figures_add_up() {
     assert!(commits.iter().sum::<u64>() == 10 && seconds > 0.0);
     assert!(bench.metrics.heartbeat_ms() > 0 && bench.metrics.oldest_unix_ms() > 0);
     let (pool, metrics) = (bench.pool.clone(), bench.metrics.clone());
-    for segment in bench.finish() {
-        pool.retire(&segment).unwrap();
+    for block in bench.finish() {
+        pool.retire(&block).unwrap();
     }
     assert_eq!((metrics.spooled_rows(), metrics.outstanding(), metrics.oldest_unix_ms()), (0, 0, 0));
 }
@@ -341,25 +341,25 @@ fn a_repeat_within_a_group_shares_the_outcome_of_the_original() {
     let refused = CommitOutcome::Refused(CommitRefusal::SpoolFull);
     let full = SpoolConfig { spool_bytes_max: 0, ..config(folder.path()) };
     assert_eq!(commit_at_once(full, batches()), [refused; 6]);
-    let stored = CommitOutcome::Committed { segment: number(1) };
+    let stored = CommitOutcome::Committed { block: number(1) };
     let repeated = |accepted| CommitOutcome::Repeated {
         summary: Summary { accepted, rejected: 0, refused: false },
-        segment: Some(number(1)),
+        block: Some(number(1)),
     };
     let expected = [stored, stored, repeated(1), CommitOutcome::KeyReused, stored, repeated(0)];
     assert_eq!(commit_at_once(config(folder.path()), batches()), expected);
     // The committer has sealed the segment at its end, so the key now comes from the log.
-    let expected = [repeated(1), CommitOutcome::Committed { segment: number(2) }, repeated(1)];
+    let expected = [repeated(1), CommitOutcome::Committed { block: number(2) }, repeated(1)];
     assert_eq!(commit_at_once(config(folder.path()), batches())[..3], expected);
     let (_spool, recovered) = Spool::open(config(folder.path())).unwrap();
-    let rows: Vec<String> = recovered.segments.iter().map(|segment| contents(segment).unwrap().0).collect();
+    let rows: Vec<String> = recovered.blocks.iter().map(|block| contents(block).unwrap().0).collect();
     assert_eq!(rows, ["aplain", "plain"]);
 }
 
-/// The frozen text and the rows of each segment.
-fn schemas_of(segments: &[SealedSegment]) -> Vec<(String, String)> {
-    let frozen = |segment: &SealedSegment| String::from_utf8(segment.frozen().to_vec()).unwrap();
-    segments.iter().map(|segment| (frozen(segment), contents(segment).unwrap().0)).collect()
+/// The frozen text and the rows of each block.
+fn schemas_of(blocks: &[SealedBlock]) -> Vec<(String, String)> {
+    let frozen = |block: &SealedBlock| String::from_utf8(block.frozen().to_vec()).unwrap();
+    blocks.iter().map(|block| (frozen(block), contents(block).unwrap().0)).collect()
 }
 
 fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -367,7 +367,7 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn batches_of_two_schemas_are_never_in_one_segment() {
+fn batches_of_two_schemas_are_never_in_one_block() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::start(config(folder.path()), 1);
     // The second is longer, and a copy of equal text is the same schema.
@@ -380,7 +380,7 @@ fn batches_of_two_schemas_are_never_in_one_segment() {
     assert_eq!(schemas_of(&bench.finish()), pairs(&expected));
     // A start reads the same.
     let (_, recovered) = Spool::open(config(folder.path())).unwrap();
-    assert_eq!(schemas_of(&recovered.segments), pairs(&expected));
+    assert_eq!(schemas_of(&recovered.blocks), pairs(&expected));
 }
 
 #[test]
@@ -401,13 +401,13 @@ fn a_group_ends_where_the_schema_changes() {
     }
     exchange.finish();
     run(committer, keeper);
-    let segments: Vec<_> = sealed.try_iter().collect();
-    assert_eq!(schemas_of(&segments), pairs(&[("1", "ab"), ("2", "cd"), ("1", "e"), ("2", "fg")]));
-    // The batches returned in their order, each with the segment that really holds it.
+    let blocks: Vec<_> = sealed.try_iter().collect();
+    assert_eq!(schemas_of(&blocks), pairs(&[("1", "ab"), ("2", "cd"), ("1", "e"), ("2", "fg")]));
+    // The batches returned in their order, each with the block that really holds it.
     let returned: Vec<_> = std::iter::from_fn(|| exchange.take()).collect();
     assert_eq!(returned.iter().map(|home| home.batch.sequence.get()).collect::<Vec<_>>(), (1..=7).collect::<Vec<_>>());
     // A segment that was ready for other columns leaves its number unused.
-    let outcomes = [0, 0, 1, 1, 2, 3, 3].map(|index| CommitOutcome::Committed { segment: segments[index].number() });
+    let outcomes = [0, 0, 1, 1, 2, 3, 3].map(|index| CommitOutcome::Committed { block: blocks[index].number() });
     assert_eq!(returned.iter().map(|home| home.outcome).collect::<Vec<_>>(), outcomes);
 }
 
@@ -420,7 +420,7 @@ fn commit_and_hold(bench: &mut Bench, frozen: &[u8], row: &str, cause: Cause) {
 }
 
 #[test]
-fn while_the_table_takes_nothing_age_seals_two_segments_and_no_more() {
+fn while_the_table_takes_nothing_age_seals_two_blocks_and_no_more() {
     for inserters in [1, 2] {
         let folder = tempfile::tempdir().unwrap();
         let config = with(config(folder.path()), |table| table.batch_age = Duration::from_millis(20));
@@ -436,7 +436,7 @@ fn while_the_table_takes_nothing_age_seals_two_segments_and_no_more() {
 }
 
 #[test]
-fn a_thousand_segments_that_are_held_leave_the_next_one_its_age_and_little_of_the_disk() {
+fn a_thousand_blocks_that_are_held_leave_the_next_one_its_age_and_little_of_the_disk() {
     let folder = tempfile::tempdir().unwrap();
     let config = with(config(folder.path()), |table| table.batch_age = Duration::from_millis(1));
     let bytes = 1001 * (config.tables[0].batch_bytes + crate::limits::SEGMENT_BLOCKS_BYTES);
@@ -455,7 +455,7 @@ fn a_thousand_segments_that_are_held_leave_the_next_one_its_age_and_little_of_th
 }
 
 #[test]
-fn held_segments_of_older_columns_do_not_keep_younger_events_waiting() {
+fn held_blocks_of_older_columns_do_not_keep_younger_events_waiting() {
     let folder = tempfile::tempdir().unwrap();
     let config = with(config(folder.path()), |table| table.batch_age = Duration::from_millis(20));
     let mut bench = Bench::start(config, 1);

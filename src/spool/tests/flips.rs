@@ -8,7 +8,7 @@
 //! - In any other seal: nothing. But without its seal a frame that was
 //!   damaged before may be a torn tail.
 //! - In the journal: nothing, each record is there twice.
-//! - In a log of identities: that the events in that block are taken for new, once more.
+//! - In a log of identities: that the events in that chunk are taken for new, once more.
 
 use crate::batch::{Epoch, Position, SegmentNumber};
 use std::collections::BTreeSet;

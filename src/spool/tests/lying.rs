@@ -7,9 +7,9 @@ use crate::batch::identity::{RequestKey, Summary, of_request};
 use crate::spool::repeats::OutcomeRule;
 use crate::spool::storage::{SealError, Storage};
 
-fn open(disk: &FaultyDisk) -> Option<(Spool, Vec<SealedSegment>)> {
+fn open(disk: &FaultyDisk) -> Option<(Spool, Vec<SealedBlock>)> {
     let config = SpoolConfig { dir: "/disk/spool".into(), ..config(Path::new("/")) };
-    Spool::open_on(Arc::new(disk.clone()), config).ok().map(|(spool, recovered)| (spool, recovered.segments))
+    Spool::open_on(Arc::new(disk.clone()), config).ok().map(|(spool, recovered)| (spool, recovered.blocks))
 }
 
 #[test]
@@ -32,10 +32,10 @@ fn a_key_is_never_known_without_its_events() {
             drop(open(&disk));
             disk.restart(End::PowerLost);
             disk.heal();
-            let (spool, segments) = open(&disk).unwrap();
+            let (spool, blocks) = open(&disk).unwrap();
             if spool.repeats.rule(&keyed) != OutcomeRule::OfGroup {
                 known += 1;
-                assert_eq!(segments.len(), 1, "seed {seed}: a repeat would be answered and is lost, at call {nth}");
+                assert_eq!(blocks.len(), 1, "seed {seed}: a repeat would be answered and is lost, at call {nth}");
             }
         }
     }
@@ -57,8 +57,8 @@ fn a_frame_of_a_refused_batch_is_not_found_by_the_next_process() {
         failed += 1;
         drop((segment, spool));
         disk.restart(End::Killed);
-        let (_spool, segments) = open(&disk).unwrap();
-        assert_eq!(contents(&segments[0]).unwrap().0, "stored", "seed {seed}");
+        let (_spool, blocks) = open(&disk).unwrap();
+        assert_eq!(contents(&blocks[0]).unwrap().0, "stored", "seed {seed}");
     }
     assert!(failed > 200, "{failed}");
 }
@@ -69,42 +69,42 @@ fn an_attempt_after_a_record_that_could_not_be_written_is_known_to_the_next_proc
         let mut disk = FaultyDisk::new(seed);
         let (mut spool, _) = open(&disk).unwrap();
         let segment = write_segment(&spool, 1, None, &[batch(&["row"], &[])]);
-        let mut segment = segment.seal(&mut spool.logs).map_err(|_| ()).unwrap().remove(0);
-        segment.begin_attempt("window", SegmentNumber::new(1)).unwrap();
+        let mut block = segment.seal(&mut spool.logs).map_err(|_| ()).unwrap().remove(0);
+        block.begin_attempt("window", SegmentNumber::new(1)).unwrap();
         // A part of the record is written, which may be all that matters of it.
         disk.plan(1, Fault::ShortThenFails);
-        segment.use_up_token().unwrap_err();
+        block.use_up_token().unwrap_err();
         if spool.layout.journal().is_broken() {
             continue;
         }
-        let token = segment.token();
-        segment.begin_attempt("window", SegmentNumber::new(1)).unwrap();
-        drop((segment, spool));
+        let token = block.token();
+        block.begin_attempt("window", SegmentNumber::new(1)).unwrap();
+        drop((block, spool));
         disk.restart(if seed % 2 == 0 { End::Killed } else { End::PowerLost });
-        let (_spool, segments) = open(&disk).unwrap();
-        assert_eq!(segments[0].token(), token, "seed {seed}: it was sent under this token");
-        assert!(segments[0].open_attempt().is_some(), "seed {seed}");
+        let (_spool, blocks) = open(&disk).unwrap();
+        assert_eq!(blocks[0].token(), token, "seed {seed}: it was sent under this token");
+        assert!(blocks[0].open_attempt().is_some(), "seed {seed}");
     }
 }
 
 #[test]
-fn a_cut_that_could_not_be_written_is_unknown_to_whoever_sends_the_segment() {
+fn a_cut_that_could_not_be_written_is_unknown_to_whoever_sends_the_block() {
     for seed in 0..80 {
         let nth = 1 + seed % 3;
         let mut disk = FaultyDisk::new(seed);
         let (mut spool, _) = open(&disk).unwrap();
         let segment = write_segment(&spool, 1, None, &[batch(&["row"], &[])]);
-        let mut segment = segment.seal(&mut spool.logs).map_err(|_| ()).unwrap().remove(0);
+        let mut block = segment.seal(&mut spool.logs).map_err(|_| ()).unwrap().remove(0);
         let piece = Piece { first: 0, rows: 1, offset: 0, bytes: 3, state: PieceState::Waiting };
         disk.plan(nth, Fault::Fails);
-        let is_cut = segment.cut_into(vec![piece]).is_ok();
-        assert_eq!(segment.cut().is_some(), is_cut);
-        let is_sent = segment.begin_attempt("window", SegmentNumber::new(1)).is_ok();
-        drop((segment, spool));
+        let is_cut = block.cut_into(vec![piece]).is_ok();
+        assert_eq!(block.cut().is_some(), is_cut);
+        let is_sent = block.begin_attempt("window", SegmentNumber::new(1)).is_ok();
+        drop((block, spool));
         disk.restart(if disk.is_read_only() { End::PowerLost } else { End::Killed });
         disk.heal();
-        let (_spool, segments) = open(&disk).unwrap();
-        assert!(!is_sent || segments[0].cut().is_some() == is_cut, "seed {seed}");
+        let (_spool, blocks) = open(&disk).unwrap();
+        assert!(!is_sent || blocks[0].cut().is_some() == is_cut, "seed {seed}");
     }
 }
 
@@ -122,13 +122,13 @@ fn what_is_sent_under_a_token_has_its_seal_on_the_disk() {
             let (segment, SealError::Sync(_)) = *failure else { continue };
             drop((segment, spool));
             disk.restart(End::Killed);
-            let (spool, mut segments) = open(&disk).unwrap();
-            let token = segments[0].token();
-            segments[0].begin_attempt("window", SegmentNumber::new(1)).unwrap();
-            drop((spool, segments));
+            let (spool, mut blocks) = open(&disk).unwrap();
+            let token = blocks[0].token();
+            blocks[0].begin_attempt("window", SegmentNumber::new(1)).unwrap();
+            drop((spool, blocks));
             disk.restart(End::PowerLost);
-            let (_spool, segments) = open(&disk).unwrap();
-            assert_eq!(segments.iter().map(SealedSegment::token).collect::<Vec<_>>(), [token], "seed {seed}");
+            let (_spool, blocks) = open(&disk).unwrap();
+            assert_eq!(blocks.iter().map(SealedBlock::token).collect::<Vec<_>>(), [token], "seed {seed}");
             seals += 1;
         }
     }

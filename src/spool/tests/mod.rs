@@ -73,17 +73,17 @@ fn batch(rows: &[&str], rejected: &[&str]) -> Batch {
     batch
 }
 
-/// Rows and rejected lines of a segment, as one text each.
-fn contents(segment: &SealedSegment) -> io::Result<(String, String)> {
+/// Rows and rejected lines of a block, as one text each.
+fn contents(block: &SealedBlock) -> io::Result<(String, String)> {
     let read = |part| -> io::Result<String> {
-        let (mut reader, mut bytes) = (segment.read(part)?, Vec::new());
+        let (mut reader, mut bytes) = (block.read(part)?, Vec::new());
         while let Some(piece) = reader.next_rows()? {
             bytes.extend_from_slice(&piece);
         }
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
     let (rows, rejected) = (read(Part::Rows)?, read(Part::Rejected)?);
-    assert_eq!((rows.len() as u64, rejected.len() as u64), (segment.rows_bytes(), segment.rejected_bytes()));
+    assert_eq!((rows.len() as u64, rejected.len() as u64), (block.rows_bytes(), block.rejected_bytes()));
     Ok((rows, rejected))
 }
 
@@ -112,13 +112,13 @@ fn three_frames(dir: &Path) -> (Vec<u8>, [usize; 3]) {
 }
 
 /// Recovers a folder whose only segment has these bytes.
-fn recover(bytes: &[u8], name: &str) -> (tempfile::TempDir, Spool, Vec<SealedSegment>) {
+fn recover(bytes: &[u8], name: &str) -> (tempfile::TempDir, Spool, Vec<SealedBlock>) {
     let folder = tempfile::tempdir().unwrap();
     let table_dir = folder.path().join("spool/log");
     fs::create_dir_all(&table_dir).unwrap();
     fs::write(table_dir.join(name), bytes).unwrap();
     let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
-    (folder, spool, recovered.segments)
+    (folder, spool, recovered.blocks)
 }
 
 pub(super) fn files(folder: &Path) -> Vec<String> {

@@ -10,7 +10,7 @@
 //!   key together, and for all events with one identity together.
 //! - Reads return the rows as they were written, in complete frames, and nothing else.
 //! - A token names the same bytes for ever.
-//! - A flipped bit costs what [`super::flips`] lists. Held segments are on the disk.
+//! - A flipped bit costs what [`super::flips`] lists. Held blocks are on the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -173,14 +173,14 @@ impl Model {
         batch
     }
 
-    /// The batches in a part of a segment; asserts that each is complete and none is there twice.
+    /// The batches in a part of a block; asserts that each is complete and none is there twice.
     fn batches_in(&self, section: Section, bytes: &[u8]) -> Vec<u32> {
         let (mut at, mut ids) = (0, Vec::<u32>::new());
         while at < bytes.len() {
             let (id, index, next) = get_row(section, bytes, at);
             let count = self.records[id as usize].stored[section as usize].len();
             if index == 0 {
-                assert!(!ids.contains(&id), "batch {id} is twice in one segment");
+                assert!(!ids.contains(&id), "batch {id} is twice in one block");
                 ids.push(id);
             }
             assert!(ids.last() == Some(&id) && usize::from(index) < count, "a frame of batch {id} is not whole");
@@ -193,7 +193,7 @@ impl Model {
         ids
     }
 
-    /// The batches in a segment that was read to its end.
+    /// The batches in a block that was read to its end.
     pub(super) fn look_at(&mut self, token: &str, rows: &[u8], rejected: &[u8]) -> Vec<u32> {
         self.is_the_same(token, rows);
         self.is_the_same(&format!("{token}-q"), rejected);
@@ -275,11 +275,11 @@ impl Model {
         self.servers.iter().position(|server| server.contains_key(token))
     }
 
-    /// Checks after a start that every promised batch is in ClickHouse or in a recovered segment.
+    /// Checks after a start that every promised batch is in ClickHouse or in a recovered block.
     pub(super) fn nothing_is_missing(&self, found: &[Vec<u32>], where_: &str) {
         for (id, record) in (0..).zip(&self.records) {
             let times = found.iter().filter(|ids| ids.contains(&id)).count();
-            assert!(times <= record.copies_max, "batch {id} is in {times} segments {where_}");
+            assert!(times <= record.copies_max, "batch {id} is in {times} blocks {where_}");
             let there = times > 0 || record.stored.iter().flatten().all(|count| *count > 0);
             let owed = record.promise == Promise::Kept && record.damaged_in.is_empty();
             assert!(there || !owed, "batch {id} was acknowledged and is lost {where_}: {record:?}");

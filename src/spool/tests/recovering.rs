@@ -24,13 +24,13 @@ fn a_segment_cut_at_every_byte_gives_its_whole_frames() {
             if padded {
                 torn.resize(bytes.len(), 0);
             }
-            let (_folder, spool, segments) = recover(&torn, NAME);
+            let (_folder, spool, blocks) = recover(&torn, NAME);
             let whole = ends.iter().filter(|end| **end <= cut).count();
-            let found: Vec<_> = segments.iter().map(|segment| contents(segment).unwrap()).collect();
+            let found: Vec<_> = blocks.iter().map(|block| contents(block).unwrap()).collect();
             let expected: Vec<_> = (whole > 0).then(|| CONTENTS[whole]).into_iter().collect();
             let found: Vec<_> = found.iter().map(|(rows, rejected)| (rows.as_str(), rejected.as_str())).collect();
             assert_eq!(found, expected, "cut at {cut}, padded: {padded}");
-            assert_eq!(spool.metrics().spooled_rows(), segments.iter().map(SealedSegment::rows).sum::<u64>());
+            assert_eq!(spool.metrics().spooled_rows(), blocks.iter().map(SealedBlock::rows).sum::<u64>());
         }
     }
 }
@@ -42,9 +42,9 @@ fn a_changed_byte_never_gives_other_rows() {
     for at in (0..64).chain(ends[0] - HEADER - 3..ends[2]) {
         let mut changed = bytes.clone();
         changed[at] ^= 0x20;
-        let (_folder, _spool, segments) = recover(&changed, NAME);
-        for segment in &segments {
-            let (rows, rejected) = contents(segment).unwrap();
+        let (_folder, _spool, blocks) = recover(&changed, NAME);
+        for block in &blocks {
+            let (rows, rejected) = contents(block).unwrap();
             for (found, written) in [(rows, ["one", "twodeux", ""]), (rejected, ["", "bad", "worse"])] {
                 let rest = written.iter().fold(found.as_str(), |rest, part| rest.strip_prefix(part).unwrap_or(rest));
                 assert_eq!(rest, "", "{found:?} was never written; byte {at}");
@@ -60,8 +60,8 @@ fn a_bad_frame_below_a_durable_mark_is_damage_and_above_it_a_torn_tail() {
     // The third frame was written when the second was durable: the second is damaged.
     let mut damaged = bytes.clone();
     damaged[ends[0] + HEADER] ^= 1;
-    let (_folder, spool, segments) = recover(&damaged, NAME);
-    assert_eq!(contents(&segments[0]).unwrap(), ("one".into(), "worse".into()));
+    let (_folder, spool, blocks) = recover(&damaged, NAME);
+    assert_eq!(contents(&blocks[0]).unwrap(), ("one".into(), "worse".into()));
     assert_eq!(files(&spool.layout.damaged_dir()), [NAME]);
     // The same without a durable mark that covers the second frame.
     let mut torn = damaged.clone();
@@ -69,8 +69,8 @@ fn a_bad_frame_below_a_durable_mark_is_damage_and_above_it_a_torn_tail() {
         FramePlace { epoch: Epoch::new(spool_epoch(&bytes)), number: SegmentNumber::new(1), offset: ends[1] as u64 };
     let third = Header { durable: Position::new(1), ..Header::decode(&bytes[ends[1]..], place).unwrap() };
     torn[ends[1]..ends[1] + HEADER].copy_from_slice(&third.encode());
-    let (_folder, spool, segments) = recover(&torn, NAME);
-    assert_eq!(contents(&segments[0]).unwrap(), ("one".into(), String::new()));
+    let (_folder, spool, blocks) = recover(&torn, NAME);
+    assert_eq!(contents(&blocks[0]).unwrap(), ("one".into(), String::new()));
     assert!(files(&spool.layout.damaged_dir()).is_empty());
 }
 
@@ -90,8 +90,8 @@ fn a_frame_is_damaged_when_the_durable_mark_of_any_later_frame_covers_it() {
     open.append(std::iter::once(&batch(&["fourth"], &[])), &mut Scratch::default()).unwrap();
     let mut bytes = fs::read(path).unwrap();
     bytes[begins + HEADER] ^= 1;
-    let (_folder, spool, segments) = recover(&bytes, NAME);
-    assert_eq!(contents(&segments[0]).unwrap().0, "firstthirdfourth");
+    let (_folder, spool, blocks) = recover(&bytes, NAME);
+    assert_eq!(contents(&blocks[0]).unwrap().0, "firstthirdfourth");
     assert_eq!(files(&spool.layout.damaged_dir()), [NAME]);
 }
 
@@ -111,12 +111,12 @@ fn frames_of_the_segment_that_a_recycled_file_held_before_do_not_come_back() {
     write_segment(&spool, 2, Some((&path, len)), &[batch(&["new1"], &[])]);
     drop(spool);
     let (_spool, recovered) = Spool::open(config(folder.path())).unwrap();
-    let found: Vec<_> = recovered.segments.iter().map(|segment| contents(segment).unwrap().0).collect();
+    let found: Vec<_> = recovered.blocks.iter().map(|block| contents(block).unwrap().0).collect();
     assert_eq!(found, ["new1"]);
 }
 
 #[test]
-fn sealed_segments_keep_their_token_and_what_is_known_of_them() {
+fn sealed_blocks_keep_their_token_and_what_is_known_of_them() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool, _) = Spool::open(config(folder.path())).unwrap();
     let open = write_segment(&spool, 7, None, &[batch(&["a"], &["b"])]);
@@ -126,56 +126,56 @@ fn sealed_segments_keep_their_token_and_what_is_known_of_them() {
     drop((spool, sealed));
     let (spool, mut recovered) = Spool::open(config(folder.path())).unwrap();
     assert_eq!(recovered.next_number, SegmentNumber::new(10), "number 9 was used, and is gone");
-    let mut segment = recovered.segments.remove(0);
-    assert_eq!((segment.token(), segment.frozen()), (token.clone(), &b"frozen"[..]));
-    assert!(segment.was_sent() && !segment.rows_are_inserted());
-    let open = segment.open_attempt().unwrap();
+    let mut block = recovered.blocks.remove(0);
+    assert_eq!((block.token(), block.frozen()), (token.clone(), &b"frozen"[..]));
+    assert!(block.was_sent() && !block.rows_are_inserted());
+    let open = block.open_attempt().unwrap();
     assert_eq!((open.server.as_str(), open.newest.get()), ("a window", 9));
     assert_eq!((spool.metrics().spooled_rows(), spool.metrics().spooled_rejected()), (1, 1));
-    segment.mark_rows_inserted().unwrap();
-    drop((spool, segment));
+    block.mark_rows_inserted().unwrap();
+    drop((spool, block));
     let (spool, mut recovered) = Spool::open(config(folder.path())).unwrap();
-    let segment = recovered.segments.remove(0);
-    assert!(segment.rows_are_inserted() && segment.token() == token);
+    let block = recovered.blocks.remove(0);
+    assert!(block.rows_are_inserted() && block.token() == token);
     assert_eq!((spool.metrics().spooled_rows(), spool.metrics().spooled_rejected()), (0, 1));
-    assert_eq!(contents(&segment).unwrap(), ("a".into(), "b".into()));
-    spool.pool().retire(&segment).unwrap();
+    assert_eq!(contents(&block).unwrap(), ("a".into(), "b".into()));
+    spool.pool().retire(&block).unwrap();
     assert_eq!((spool.metrics().spooled_rows(), spool.metrics().spooled_rejected()), (0, 0));
     assert!(files(spool.layout.folder()).is_empty());
 }
 
 #[test]
-fn a_recovered_segment_has_the_token_that_every_copy_of_it_has_and_is_found_again_whole() {
+fn a_recovered_block_has_the_token_that_every_copy_of_it_has_and_is_found_again_whole() {
     let folder = tempfile::tempdir().unwrap();
     let (bytes, _) = three_frames(folder.path());
-    let (folder, spool, segments) = recover(&bytes, NAME);
-    let token = segments[0].token();
+    let (folder, spool, blocks) = recover(&bytes, NAME);
+    let token = blocks[0].token();
     assert!(token.contains(&format!("{:016x}", spool_epoch(&bytes))), "{token}");
     let (_folder, _spool, copy) = recover(&bytes, NAME);
     assert_eq!(copy[0].token(), token, "another server with a copy of the spool would double it");
-    drop((spool, segments));
+    drop((spool, blocks));
     let (_spool, again) = Spool::open(config(folder.path())).unwrap();
-    assert_eq!(again.segments[0].token(), token);
-    assert_eq!(contents(&again.segments[0]).unwrap(), ("onetwodeux".into(), "badworse".into()));
+    assert_eq!(again.blocks[0].token(), token);
+    assert_eq!(contents(&again.blocks[0]).unwrap(), ("onetwodeux".into(), "badworse".into()));
 }
 
 #[test]
 fn an_interrupted_recovery_doubles_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (bytes, _) = three_frames(folder.path());
-    let (folder, spool, segments) = recover(&bytes, NAME);
-    drop((spool, segments));
+    let (folder, spool, blocks) = recover(&bytes, NAME);
+    drop((spool, blocks));
     let table_dir = folder.path().join("spool/log");
     // The copy was complete, and had not yet taken the original's place.
     fs::rename(table_dir.join(NAME), table_dir.join("00000000000000000001.copy")).unwrap();
     fs::write(table_dir.join(NAME), &bytes).unwrap();
     let (_spool, recovered) = Spool::open(config(folder.path())).unwrap();
-    assert_eq!(recovered.segments.len(), 1);
-    assert_eq!(contents(&recovered.segments[0]).unwrap(), ("onetwodeux".into(), "badworse".into()));
+    assert_eq!(recovered.blocks.len(), 1);
+    assert_eq!(contents(&recovered.blocks[0]).unwrap(), ("onetwodeux".into(), "badworse".into()));
 }
 
 #[test]
-fn a_sealed_segment_that_changed_is_not_streamed() {
+fn a_sealed_block_that_changed_is_not_streamed() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool, _) = Spool::open(config(folder.path())).unwrap();
     let open = write_segment(&spool, 1, None, &[batch(&["first"], &[]), batch(&["second"], &[])]);
@@ -202,8 +202,8 @@ fn a_file_that_can_not_be_read_is_kept_as_damaged() {
     zeros[..2 * block::BLOCK].fill(0);
     // Of what has lost its identity and the copy, the frames say how many events there are.
     for (name, bytes, events) in [(NAME, &zeros[..], (3, 2)), (NAME, &[][..], (0, 0))] {
-        let (_folder, spool, segments) = recover(bytes, name);
-        assert!(segments.is_empty());
+        let (_folder, spool, blocks) = recover(bytes, name);
+        assert!(blocks.is_empty());
         assert_eq!(files(&spool.layout.damaged_dir()), [NAME]);
         assert_eq!(spool.next_number, SegmentNumber::new(2));
         assert_eq!(spool.metrics().damaged(), 1);
@@ -224,8 +224,8 @@ fn whatever_byte_of_an_identity_has_changed_nothing_is_lost() {
         flipped
     });
     for changed in flipped.chain([without]) {
-        let (folder, spool, segments) = recover(&changed, NAME);
-        assert_eq!(contents(&segments[0]).unwrap(), ("onetwodeux".into(), "badworse".into()));
+        let (folder, spool, blocks) = recover(&changed, NAME);
+        assert_eq!(contents(&blocks[0]).unwrap(), ("onetwodeux".into(), "badworse".into()));
         assert!(files(&spool.layout.damaged_dir()).is_empty());
         let written = fs::read(folder.path().join("spool/log").join(NAME)).unwrap();
         assert_eq!(written[..2 * block::BLOCK], bytes[..2 * block::BLOCK], "it is whole again");
@@ -236,15 +236,15 @@ fn whatever_byte_of_an_identity_has_changed_nothing_is_lost() {
 fn a_renamed_segment_gets_its_name_back_and_a_second_one_of_its_number_is_set_aside() {
     let (bytes, _) = three_frames(tempfile::tempdir().unwrap().path());
     for name in ["00000000000000000009.segment", "1.segment", "old.segment", "99999999999999999999.segment"] {
-        let (folder, spool, segments) = recover(&bytes, name);
-        assert_eq!(contents(&segments[0]).unwrap(), ("onetwodeux".into(), "badworse".into()), "{name}");
-        assert_eq!(segments[0].number(), BlockNumber::first(SegmentNumber::new(1)));
-        let token = segments[0].token();
-        drop((spool, segments));
+        let (folder, spool, blocks) = recover(&bytes, name);
+        assert_eq!(contents(&blocks[0]).unwrap(), ("onetwodeux".into(), "badworse".into()), "{name}");
+        assert_eq!(blocks[0].number(), BlockNumber::first(SegmentNumber::new(1)));
+        let token = blocks[0].token();
+        drop((spool, blocks));
         let table_dir = folder.path().join("spool/log");
         fs::copy(table_dir.join(NAME), table_dir.join(name)).unwrap();
         let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
-        let tokens: Vec<_> = recovered.segments.iter().map(SealedSegment::token).collect();
+        let tokens: Vec<_> = recovered.blocks.iter().map(SealedBlock::token).collect();
         assert_eq!(tokens, [token], "{name}");
         assert_eq!(files(&spool.layout.damaged_dir()), [name]);
     }
@@ -265,7 +265,7 @@ fn folders_and_links_with_the_names_of_segments_do_not_stop_a_start() {
     std::os::unix::fs::symlink("/nowhere", table_dir.join("00000000000000000004.segment")).unwrap();
     for damaged in [6, 6] {
         let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
-        assert_eq!(contents(&recovered.segments[0]).unwrap(), ("onetwodeux".into(), "badworse".into()));
+        assert_eq!(contents(&recovered.blocks[0]).unwrap(), ("onetwodeux".into(), "badworse".into()));
         assert_eq!(spool.metrics().damaged(), damaged);
         assert_eq!(files(spool.layout.folder()), [NAME]);
     }
@@ -288,15 +288,15 @@ fn a_seal_that_is_damaged_after_something_was_sent_is_written_again() {
     changed[seal + 30] ^= 1;
     fs::write(&path, &changed).unwrap();
     let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
-    let [segment] = &recovered.segments[..] else { panic!("{recovered:?}") };
-    assert_eq!((contents(segment).unwrap(), segment.token()), (("ac".into(), "b".into()), token));
-    assert!(segment.open_attempt().unwrap().is_unknown(), "an operator looks whether it is there");
+    let [block] = &recovered.blocks[..] else { panic!("{recovered:?}") };
+    assert_eq!((contents(block).unwrap(), block.token()), (("ac".into(), "b".into()), token));
+    assert!(block.open_attempt().unwrap().is_unknown(), "an operator looks whether it is there");
     drop((spool, recovered));
     // With a damaged frame nobody knows any more what was sent.
     changed[last] ^= 1;
     fs::write(&path, &changed).unwrap();
     let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
-    assert!(recovered.segments.is_empty());
+    assert!(recovered.blocks.is_empty());
     assert_eq!(files(&spool.layout.damaged_dir()), [NAME]);
     assert_eq!(spool.metrics().ledger().rows.set_aside, 1);
 }
@@ -343,7 +343,7 @@ fn identities_in_an_unsealed_segment_are_known_after_a_crash_and_those_that_were
     let bytes = fs::read(spool.layout.path(SegmentNumber::new(1), FileKind::Segment)).unwrap();
     drop(spool);
     for (len, known) in [(end, [true, true]), (end - 1, [true, false])] {
-        let (folder, mut spool, segments) = recover(&bytes[..len], NAME);
+        let (folder, mut spool, blocks) = recover(&bytes[..len], NAME);
         let knows = |spool: &mut Spool| {
             let requests = ["one", "two"].map(|name| spool.repeats.rule(&keyed(name)) != OutcomeRule::OfGroup);
             let events = ["one", "two"].map(|name| {
@@ -356,13 +356,13 @@ fn identities_in_an_unsealed_segment_are_known_after_a_crash_and_those_that_were
             requests
         };
         assert_eq!(knows(&mut spool), known);
-        // A start reads no frames of a sealed segment: the identities come from the log.
-        assert_eq!(segments.len(), 1);
-        drop((spool, segments));
+        // A start reads no frames of a sealed block: the identities come from the log.
+        assert_eq!(blocks.len(), 1);
+        drop((spool, blocks));
         let (mut spool, recovered) = Spool::open(config(folder.path())).unwrap();
-        assert_eq!((knows(&mut spool), recovered.segments.len()), (known, 1));
+        assert_eq!((knows(&mut spool), recovered.blocks.len()), (known, 1));
         let texts = ["oneplaintwo", "oneplain"];
-        assert_eq!(contents(&recovered.segments[0]).unwrap().0, texts[usize::from(!known[1])]);
+        assert_eq!(contents(&recovered.blocks[0]).unwrap().0, texts[usize::from(!known[1])]);
     }
 }
 
@@ -396,7 +396,7 @@ fn two_segments_that_have_each_others_names_are_both_kept() {
     fs::rename(first.with_extension("swap"), &second).unwrap();
     drop(spool);
     let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
-    let rows: Vec<_> = recovered.segments.iter().map(|segment| contents(segment).unwrap().0).collect();
+    let rows: Vec<_> = recovered.blocks.iter().map(|block| contents(block).unwrap().0).collect();
     assert_eq!(rows, ["one"]);
     assert_eq!(files(&spool.layout.damaged_dir()), [NAME]);
     let set_aside = fs::read(spool.layout.damaged_dir().join(NAME)).unwrap();

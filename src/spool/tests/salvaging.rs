@@ -1,4 +1,4 @@
-//! Tests of sealed segments that turn out to be damaged.
+//! Tests of sealed blocks that turn out to be damaged.
 
 use super::faulty::{End, Fault, FaultyDisk};
 use super::*;
@@ -60,7 +60,7 @@ fn sealed(frames: &[(&[&str], &[&str])]) -> (tempfile::TempDir, Vec<u8>) {
 }
 
 /// Overwrites the segment with these bytes, and recovers the folder.
-fn start_with(folder: &Path, bytes: &[u8]) -> (Spool, SealedSegment) {
+fn start_with(folder: &Path, bytes: &[u8]) -> (Spool, SealedBlock) {
     let _ = fs::remove_file(folder.join("spool/damaged").join(NAME));
     let _ = fs::remove_file(folder.join("spool/log").join(COPY));
     // With the journal of before anything was sent.
@@ -71,14 +71,14 @@ fn start_with(folder: &Path, bytes: &[u8]) -> (Spool, SealedSegment) {
     }
     fs::write(folder.join("spool/log").join(NAME), bytes).unwrap();
     let (spool, mut recovered) = Spool::open(config(folder)).unwrap();
-    (spool, recovered.segments.remove(0))
+    (spool, recovered.blocks.remove(0))
 }
 
 /// The steps of an inserter after the first attempt breaks off.
-fn attempted(segment: &mut SealedSegment) {
-    segment.begin_attempt("window", SegmentNumber::new(1)).unwrap();
-    assert_eq!(contents(segment).unwrap_err().kind(), io::ErrorKind::InvalidData);
-    segment.attempt_answered();
+fn attempted(block: &mut SealedBlock) {
+    block.begin_attempt("window", SegmentNumber::new(1)).unwrap();
+    assert_eq!(contents(block).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    block.attempt_answered();
 }
 
 #[test]
@@ -93,12 +93,12 @@ fn whichever_byte_has_changed_only_its_frame_is_missing() {
     for (lost, at) in spots.enumerate().flat_map(|(lost, spots)| spots.map(|at| (lost, at))) {
         let mut changed = bytes.clone();
         changed[at] ^= 0x20;
-        let (spool, mut segment) = start_with(folder.path(), &changed);
-        let token = segment.token();
-        attempted(&mut segment);
-        let salvaged = spool.pool().salvage(&mut segment).unwrap().unwrap();
+        let (spool, mut block) = start_with(folder.path(), &changed);
+        let token = block.token();
+        attempted(&mut block);
+        let salvaged = spool.pool().salvage(&mut block).unwrap().unwrap();
         assert_eq!(salvaged.missing, events(&FRAMES[lost..=lost]), "byte {at}");
-        let left = salvaged.segment.unwrap();
+        let left = salvaged.block.unwrap();
         assert_eq!(contents(&left).unwrap(), without(lost), "byte {at}");
         assert!(
             left.token() != token
@@ -118,11 +118,11 @@ fn whichever_byte_has_changed_only_its_frame_is_missing() {
         assert_eq!(metrics.spool_bytes(), bytes_there);
         assert_eq!(fs::read(spool.layout.damaged_dir().join(NAME)).unwrap(), changed);
         let token = left.token();
-        drop((spool, segment, left));
+        drop((spool, block, left));
         // Two starts recover the same.
         for _ in 0..2 {
             let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
-            let [left] = &recovered.segments[..] else { panic!("{recovered:?}") };
+            let [left] = &recovered.blocks[..] else { panic!("{recovered:?}") };
             assert_eq!((left.token(), contents(left).unwrap()), (token.clone(), without(lost)));
             assert_eq!(files(spool.layout.folder()), [COPY]);
             assert_eq!(files(&spool.layout.damaged_dir()), [NAME]);
@@ -139,84 +139,84 @@ fn several_damaged_frames_and_what_lies_between_them() {
     for at in [places[1] + 12, places[2] + HEADER, places[4] - 2] {
         changed[at] ^= 1;
     }
-    let (spool, mut segment) = start_with(folder.path(), &changed);
-    attempted(&mut segment);
-    let salvaged = spool.pool().salvage(&mut segment).unwrap().unwrap();
-    assert_eq!(contents(&salvaged.segment.unwrap()).unwrap(), ("oneuno".into(), "bad".into()));
+    let (spool, mut block) = start_with(folder.path(), &changed);
+    attempted(&mut block);
+    let salvaged = spool.pool().salvage(&mut block).unwrap().unwrap();
+    assert_eq!(contents(&salvaged.block.unwrap()).unwrap(), ("oneuno".into(), "bad".into()));
     assert_eq!(salvaged.missing, events(&FRAMES[1..]));
-    drop((spool, segment));
+    drop((spool, block));
     // A file that was cut off is damaged too.
-    let (spool, mut segment) = start_with(folder.path(), &bytes[..places[1] + 3]);
-    attempted(&mut segment);
-    let salvaged = spool.pool().salvage(&mut segment).unwrap().unwrap();
-    assert_eq!(contents(&salvaged.segment.unwrap()).unwrap(), ("oneuno".into(), "bad".into()));
+    let (spool, mut block) = start_with(folder.path(), &bytes[..places[1] + 3]);
+    attempted(&mut block);
+    let salvaged = spool.pool().salvage(&mut block).unwrap().unwrap();
+    assert_eq!(contents(&salvaged.block.unwrap()).unwrap(), ("oneuno".into(), "bad".into()));
 }
 
 #[test]
-fn a_segment_without_a_readable_frame_leaves_only_its_original() {
+fn a_block_without_a_readable_frame_leaves_only_its_original() {
     let (folder, mut bytes) = sealed(&FRAMES[..1]);
     let at = places(&bytes)[0] + HEADER;
     bytes[at] ^= 1;
-    let (spool, mut segment) = start_with(folder.path(), &bytes);
-    attempted(&mut segment);
-    let salvaged = spool.pool().salvage(&mut segment).unwrap().unwrap();
-    assert!(salvaged.segment.is_none());
+    let (spool, mut block) = start_with(folder.path(), &bytes);
+    attempted(&mut block);
+    let salvaged = spool.pool().salvage(&mut block).unwrap().unwrap();
+    assert!(salvaged.block.is_none());
     let ledger = spool.metrics().ledger();
     assert!(ledger.balances(), "{ledger:?}");
     assert_eq!((ledger.rows.set_aside, ledger.rejected.set_aside, ledger.rows.spooled), (2, 1, 0));
     assert_eq!((spool.metrics().outstanding(), spool.metrics().damaged()), (0, 1));
     assert_eq!((files(spool.layout.folder()), files(&spool.layout.damaged_dir())), (vec![], vec![NAME.to_owned()]));
-    drop((spool, segment));
+    drop((spool, block));
     let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
-    assert!(recovered.segments.is_empty() && spool.next_number == SegmentNumber::new(2));
+    assert!(recovered.blocks.is_empty() && spool.next_number == SegmentNumber::new(2));
 }
 
 #[test]
-fn a_backup_that_is_put_back_for_a_salvaged_segment_goes_in_under_its_token() {
+fn a_backup_that_is_put_back_for_a_salvaged_block_goes_in_under_its_token() {
     for (damaged, keeps_one_set_aside) in [(1..2, true), (0..4, false)] {
         let (folder, bytes) = sealed(&FRAMES);
         let mut bad = bytes.clone();
         for frame in damaged {
             bad[places(&bytes)[frame]] ^= 1;
         }
-        let (spool, mut segment) = start_with(folder.path(), &bad);
-        segment.begin_attempt("server", SegmentNumber::new(1)).unwrap();
-        segment.use_up_token().unwrap();
-        let token = segment.token();
-        if let Some(left) = spool.pool().salvage(&mut segment).unwrap().unwrap().segment {
+        let (spool, mut block) = start_with(folder.path(), &bad);
+        block.begin_attempt("server", SegmentNumber::new(1)).unwrap();
+        block.use_up_token().unwrap();
+        let token = block.token();
+        if let Some(left) = spool.pool().salvage(&mut block).unwrap().unwrap().block {
             spool.pool().retire(&left).unwrap();
         }
-        drop((spool, segment));
+        drop((spool, block));
         if !keeps_one_set_aside {
             fs::remove_file(folder.path().join("spool/damaged").join(NAME)).unwrap();
         }
         fs::write(folder.path().join("spool/log").join(NAME), &bytes).unwrap();
         let (_spool, recovered) = Spool::open(config(folder.path())).unwrap();
-        assert_eq!(contents(&recovered.segments[0]).unwrap(), without(FRAMES.len()));
-        assert_eq!(recovered.segments[0].token(), token);
+        assert_eq!(contents(&recovered.blocks[0]).unwrap(), without(FRAMES.len()));
+        assert_eq!(recovered.blocks[0].token(), token);
     }
 }
 
 #[test]
 fn a_backup_that_is_put_back_for_an_unreadable_segment_goes_in_under_its_token() {
     let (folder, bytes) = sealed(&FRAMES);
-    let (spool, mut segment) = start_with(folder.path(), &bytes);
-    segment.begin_attempt("server", SegmentNumber::new(1)).unwrap();
-    segment.use_up_token().unwrap();
-    let token = segment.token();
-    drop((spool, segment));
+    let (spool, mut block) = start_with(folder.path(), &bytes);
+    block.begin_attempt("server", SegmentNumber::new(1)).unwrap();
+    block.use_up_token().unwrap();
+    let token = block.token();
+    drop((spool, block));
     let path = folder.path().join("spool/log").join(NAME);
     fs::write(&path, [&[0; 2 * block::BLOCK], &bytes[2 * block::BLOCK..]].concat()).unwrap();
     for _ in 0..2 {
         let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
-        assert!(recovered.segments.is_empty());
+        assert!(recovered.blocks.is_empty());
         assert_eq!(files(&spool.layout.damaged_dir()), [NAME]);
         // The next generation of the journal.
         spool.layout.journal().begin().unwrap();
     }
     fs::write(&path, &bytes).unwrap();
     let (_spool, recovered) = Spool::open(config(folder.path())).unwrap();
-    assert_eq!(recovered.segments[0].token(), token);
+    assert_eq!(recovered.blocks[0].token(), token);
 }
 
 #[test]
@@ -225,12 +225,12 @@ fn inserted_rows_are_not_in_the_salvaged_copy() {
     let places = places(&bytes);
     let mut changed = bytes.clone();
     changed[places[3] + HEADER] ^= 1;
-    let (spool, mut segment) = start_with(folder.path(), &changed);
-    segment.begin_attempt("window", SegmentNumber::new(1)).unwrap();
-    spool.pool().rows_are_inserted(&mut segment).unwrap();
-    let salvaged = spool.pool().salvage(&mut segment).unwrap().unwrap();
+    let (spool, mut block) = start_with(folder.path(), &changed);
+    block.begin_attempt("window", SegmentNumber::new(1)).unwrap();
+    spool.pool().rows_are_inserted(&mut block).unwrap();
+    let salvaged = spool.pool().salvage(&mut block).unwrap().unwrap();
     assert_eq!(salvaged.missing, Events { rows: 0, rejected: 1 });
-    let left = salvaged.segment.unwrap();
+    let left = salvaged.block.unwrap();
     assert_eq!(contents(&left).unwrap(), (String::new(), "badworseworst".into()));
     assert_eq!((left.rows(), left.rows_waiting(), left.rejected()), (0, 0, 3));
     spool.pool().retire(&left).unwrap();
@@ -238,27 +238,27 @@ fn inserted_rows_are_not_in_the_salvaged_copy() {
     assert!(ledger.balances(), "{ledger:?}");
     assert_eq!((ledger.rows.inserted, ledger.rows.set_aside), (events(&FRAMES).rows, 0));
     assert_eq!((ledger.rejected.inserted, ledger.rejected.set_aside), (3, 1));
-    drop((spool, left, segment));
+    drop((spool, left, block));
     // Not even if the journal is lost.
-    let (spool, mut segment) = start_with(folder.path(), &changed);
-    spool.pool().rows_are_inserted(&mut segment).unwrap();
-    segment.begin_attempt("window", SegmentNumber::new(1)).unwrap();
-    spool.pool().salvage(&mut segment).unwrap().unwrap();
-    drop((spool, segment));
+    let (spool, mut block) = start_with(folder.path(), &changed);
+    spool.pool().rows_are_inserted(&mut block).unwrap();
+    block.begin_attempt("window", SegmentNumber::new(1)).unwrap();
+    spool.pool().salvage(&mut block).unwrap().unwrap();
+    drop((spool, block));
     fs::remove_dir_all(folder.path().join("spool/state")).unwrap();
     let (_spool, recovered) = Spool::open(config(folder.path())).unwrap();
-    assert_eq!(recovered.segments[0].rows_waiting(), 0);
+    assert_eq!(recovered.blocks[0].rows_waiting(), 0);
 }
 
 #[test]
 fn rows_whose_cut_can_not_be_read_are_set_aside_and_the_lines_go_in() {
     let (folder, bytes) = sealed(&FRAMES);
-    let (spool, mut segment) = start_with(folder.path(), &bytes);
-    segment.cut_into(Vec::new()).unwrap();
-    assert!(segment.cut().unwrap().is_unreadable());
-    let salvaged = spool.pool().salvage(&mut segment).unwrap().unwrap();
+    let (spool, mut block) = start_with(folder.path(), &bytes);
+    block.cut_into(Vec::new()).unwrap();
+    assert!(block.cut().unwrap().is_unreadable());
+    let salvaged = spool.pool().salvage(&mut block).unwrap().unwrap();
     assert_eq!(salvaged.missing, Events { rows: events(&FRAMES).rows, rejected: 0 });
-    let left = salvaged.segment.unwrap();
+    let left = salvaged.block.unwrap();
     assert_eq!((left.rows(), left.rejected()), (0, events(&FRAMES).rejected));
     assert_eq!(
         (files(&spool.layout.damaged_dir()), spool.metrics().ledger().balances()),
@@ -267,12 +267,12 @@ fn rows_whose_cut_can_not_be_read_are_set_aside_and_the_lines_go_in() {
 }
 
 #[test]
-fn a_segment_that_turns_out_to_be_readable_stays_as_it_is() {
+fn a_block_that_turns_out_to_be_readable_stays_as_it_is() {
     let (folder, bytes) = sealed(&FRAMES);
-    let (spool, mut segment) = start_with(folder.path(), &bytes);
-    let token = segment.token();
-    assert!(spool.pool().salvage(&mut segment).unwrap().is_none());
-    assert_eq!((segment.token(), files(&spool.layout.damaged_dir())), (token, vec![]));
+    let (spool, mut block) = start_with(folder.path(), &bytes);
+    let token = block.token();
+    assert!(spool.pool().salvage(&mut block).unwrap().is_none());
+    assert_eq!((block.token(), files(&spool.layout.damaged_dir())), (token, vec![]));
     assert!(spool.metrics().ledger().balances());
 }
 
@@ -283,7 +283,7 @@ fn a_crash_at_any_call_loses_and_doubles_nothing_readable() {
     let config = SpoolConfig { dir: "/disk/spool".into(), ..config(Path::new("/")) };
     let start = |disk: &FaultyDisk| {
         let (spool, recovered) = Spool::open_on(Arc::new(disk.clone()), config.clone()).unwrap();
-        (spool, recovered.segments)
+        (spool, recovered.blocks)
     };
     for lost in [0, 1, 3] {
         for fault in [Fault::Fails, Fault::Kill, Fault::PowerLoss] {
@@ -291,11 +291,11 @@ fn a_crash_at_any_call_loses_and_doubles_nothing_readable() {
                 let mut disk = FaultyDisk::new(nth);
                 let (mut spool, _) = start(&disk);
                 let batches: Vec<Batch> = FRAMES.iter().map(|(rows, rejected)| batch(rows, rejected)).collect();
-                let segment = one_group(&spool, &batches).seal(&mut spool.logs);
-                let mut segment = segment.map_err(|_| ()).unwrap().remove(0);
-                segment.begin_attempt("window", SegmentNumber::new(1)).unwrap();
+                let sealed = one_group(&spool, &batches).seal(&mut spool.logs);
+                let mut block = sealed.map_err(|_| ()).unwrap().remove(0);
+                block.begin_attempt("window", SegmentNumber::new(1)).unwrap();
                 if lost > 0 {
-                    segment.attempt_answered();
+                    block.attempt_answered();
                 }
                 spool.metrics().sealed(1);
                 let in_folder = disk.files_in(spool.layout.folder());
@@ -306,31 +306,31 @@ fn a_crash_at_any_call_loses_and_doubles_nothing_readable() {
                     3,
                 );
                 disk.plan(nth, fault);
-                let mut outcome = spool.pool().salvage(&mut segment);
+                let mut outcome = spool.pool().salvage(&mut block);
                 let failed = disk.has_failed() || disk.ended().is_some();
                 let has_ended = disk.is_read_only() || spool.layout.journal().is_broken();
                 if fault == Fault::Fails && outcome.is_err() && !has_ended {
-                    // Unless the machine lost power, the same process sends the segment once more.
-                    let sent = segment.begin_attempt("window", SegmentNumber::new(1)).and_then(|()| contents(&segment));
+                    // Unless the machine lost power, the same process sends the block once more.
+                    let sent = block.begin_attempt("window", SegmentNumber::new(1)).and_then(|()| contents(&block));
                     assert_eq!(sent.unwrap_err().kind(), io::ErrorKind::InvalidData, "{fault:?} at call {nth}");
-                    segment.attempt_answered();
-                    outcome = spool.pool().salvage(&mut segment);
+                    block.attempt_answered();
+                    outcome = spool.pool().salvage(&mut block);
                     assert!(outcome.is_ok(), "{fault:?} at call {nth}: {outcome:?}");
                 }
-                drop((spool, segment, outcome));
+                drop((spool, block, outcome));
                 let end = disk.ended().unwrap_or(if disk.is_read_only() { End::PowerLost } else { End::Killed });
                 disk.restart(end);
                 disk.heal();
                 for _ in 0..2 {
-                    let (spool, mut segments) = start(&disk);
-                    let [segment] = &mut segments[..] else { panic!("{fault:?} at call {nth}: {segments:?}") };
+                    let (spool, mut blocks) = start(&disk);
+                    let [block] = &mut blocks[..] else { panic!("{fault:?} at call {nth}: {blocks:?}") };
                     let kept = disk.files_in(&spool.layout.damaged_dir());
-                    let is_decided = !kept.is_empty() || contents(segment).is_ok();
-                    assert!(!is_decided || segment.open_attempt().is_none(), "{fault:?} at call {nth}");
-                    if contents(segment).is_err() {
-                        spool.pool().salvage(segment).unwrap().unwrap();
+                    let is_decided = !kept.is_empty() || contents(block).is_ok();
+                    assert!(!is_decided || block.open_attempt().is_none(), "{fault:?} at call {nth}");
+                    if contents(block).is_err() {
+                        spool.pool().salvage(block).unwrap().unwrap();
                     } else {
-                        assert_eq!(contents(segment).unwrap(), without(lost), "{fault:?} at call {nth}");
+                        assert_eq!(contents(block).unwrap(), without(lost), "{fault:?} at call {nth}");
                     }
                     let kept = disk.files_in(&spool.layout.damaged_dir());
                     assert_eq!(kept.len(), 1, "{fault:?} at call {nth}");
@@ -349,24 +349,24 @@ fn a_crash_at_any_call_loses_and_doubles_nothing_readable() {
 #[test]
 fn an_unknown_attempt_stays_open_when_the_rows_are_there() {
     let (folder, bytes) = sealed(&FRAMES);
-    let (spool, mut segment) = start_with(folder.path(), &bytes);
-    segment.begin_attempt("window", SegmentNumber::new(1)).unwrap();
-    spool.pool().rows_are_inserted(&mut segment).unwrap();
-    assert!(segment.open_attempt().is_none());
-    drop((spool, segment));
+    let (spool, mut block) = start_with(folder.path(), &bytes);
+    block.begin_attempt("window", SegmentNumber::new(1)).unwrap();
+    spool.pool().rows_are_inserted(&mut block).unwrap();
+    assert!(block.open_attempt().is_none());
+    drop((spool, block));
     fs::remove_dir_all(folder.path().join("spool/state")).unwrap();
     let (spool, mut recovered) = Spool::open(config(folder.path())).unwrap();
-    let segment = &mut recovered.segments[0];
-    assert!(segment.open_attempt().unwrap().is_unknown());
-    spool.pool().rows_are_inserted(segment).unwrap();
-    assert!(segment.rows_are_inserted() && segment.open_attempt().unwrap().is_unknown());
+    let block = &mut recovered.blocks[0];
+    assert!(block.open_attempt().unwrap().is_unknown());
+    spool.pool().rows_are_inserted(block).unwrap();
+    assert!(block.rows_are_inserted() && block.open_attempt().unwrap().is_unknown());
 }
 
 #[test]
 fn what_the_log_holds_of_a_table_that_is_no_longer_configured_is_recovered_with_the_rest() {
     let (folder, _) = sealed(&FRAMES);
     let (spool, recovered) = Spool::open(SpoolConfig { tables: vec![table("u")], ..config(folder.path()) }).unwrap();
-    let [block] = &recovered.segments[..] else { panic!("{recovered:?}") };
+    let [block] = &recovered.blocks[..] else { panic!("{recovered:?}") };
     assert_eq!((block.label(), block.table()), ("t", TableIndex::OTHER));
     assert_eq!(contents(block).unwrap(), without(FRAMES.len()));
     assert_eq!(spool.metrics().others(), []);

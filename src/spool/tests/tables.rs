@@ -47,13 +47,12 @@ fn a_table_with_the_name_of_a_file_of_the_spool_is_one_like_any_other() {
     for _ in 0..2 {
         let (mut spool, recovered) = Spool::open(all()).unwrap();
         assert!(fs::metadata(all().dir.join("spare")).unwrap().is_file());
-        let found: Vec<_> =
-            recovered.segments.iter().map(|block| (block.label(), contents(block).unwrap().0)).collect();
+        let found: Vec<_> = recovered.blocks.iter().map(|block| (block.label(), contents(block).unwrap().0)).collect();
         assert_eq!(found, NAMES.map(|name| (name, name.to_owned())));
-        assert!(recovered.segments.iter().zip(0..).all(|(block, index)| block.table() == TableIndex::new(index)));
+        assert!(recovered.blocks.iter().zip(0..).all(|(block, index)| block.table() == TableIndex::new(index)));
         for label in NAMES {
             assert!(matches!(spool.repeats.rule(&keyed(label)), OutcomeRule::Fixed(_)), "{label}");
-            assert!(spool.schema_path(recovered.segments[0].table()).starts_with(&all().dir));
+            assert!(spool.schema_path(recovered.blocks[0].table()).starts_with(&all().dir));
         }
         spool.repeats.refused();
         assert_eq!(spool.layout.others().unwrap(), []);
@@ -68,13 +67,13 @@ fn the_start_of_one_table_notices_that_the_journal_of_another_is_lost() {
     let of = |label: &str| SpoolConfig { tables: vec![table(label)], ..config(folder.path()) };
     let (mut spool, _) = Spool::open(of("t")).unwrap();
     let open = write_segment(&spool, 1, None, &[batch(&["row"], &[])]);
-    let mut segment = open.seal(&mut spool.logs).unwrap_or_else(|_| panic!("it is sealed")).remove(0);
-    segment.begin_attempt("server", SegmentNumber::new(1)).unwrap();
-    drop((spool, segment));
+    let mut block = open.seal(&mut spool.logs).unwrap_or_else(|_| panic!("it is sealed")).remove(0);
+    block.begin_attempt("server", SegmentNumber::new(1)).unwrap();
+    drop((spool, block));
     fs::remove_dir_all(of("t").dir.join("state")).unwrap();
     drop(Spool::open(of("another")).unwrap());
     let (_spool, recovered) = Spool::open(of("t")).unwrap();
-    assert!(recovered.segments[0].open_attempt().is_some_and(|open| open.server.is_empty()));
+    assert!(recovered.blocks[0].open_attempt().is_some_and(|open| open.server.is_empty()));
 }
 
 /// The settings of these tables.
@@ -96,21 +95,20 @@ fn blocks_of_one_segment_leave_one_by_one_and_the_file_goes_with_the_last() {
     let rows = [(0, "a1"), (1, "b1"), (0, "a2"), (2, "c1"), (1, "b2"), (0, "a3")];
     let open = write_segment(&spool, 1, None, &rows.map(|(table, row)| row_of(table, row)));
     let blocks = open.seal(&mut spool.logs).unwrap_or_else(|_| panic!("it is sealed"));
-    let tokens: Vec<String> = blocks.iter().map(SealedSegment::token).collect();
+    let tokens: Vec<String> = blocks.iter().map(SealedBlock::token).collect();
     drop((spool, blocks));
     let name = "00000000000000000001.segment";
     for (leaves, left) in [("b", vec![("a", "a1a2a3"), ("c", "c1")]), ("a", vec![("c", "c1")]), ("c", vec![])] {
         let (spool, recovered) = Spool::open(config()).unwrap();
-        for block in &recovered.segments {
+        for block in &recovered.blocks {
             assert!(tokens.contains(&block.token()), "the token of {} has changed", block.label());
         }
-        let leaving = recovered.segments.iter().find(|block| block.label() == leaves).unwrap();
+        let leaving = recovered.blocks.iter().find(|block| block.label() == leaves).unwrap();
         spool.pool().retire(leaving).unwrap();
         assert!(spool.metrics().ledger().balances());
         drop((spool, recovered));
         let (spool, recovered) = Spool::open(config()).unwrap();
-        let found: Vec<_> =
-            recovered.segments.iter().map(|block| (block.label(), contents(block).unwrap().0)).collect();
+        let found: Vec<_> = recovered.blocks.iter().map(|block| (block.label(), contents(block).unwrap().0)).collect();
         assert_eq!(found, left.iter().map(|(label, rows)| (*label, (*rows).to_owned())).collect::<Vec<_>>());
         let expected = if left.is_empty() { vec![] } else { vec![name.to_owned()] };
         assert_eq!(files(spool.layout.folder()), expected);
@@ -134,16 +132,16 @@ fn a_block_that_is_set_apart_keeps_its_token_and_leaves_the_segment_to_the_other
     assert_eq!(files(spool.layout.folder()), [own.clone(), "00000000000000000001.segment".to_owned()]);
     drop((spool, blocks, a, b));
     let (spool, recovered) = Spool::open(config()).unwrap();
-    let found: Vec<_> = recovered.segments.iter().map(|block| (block.label(), contents(block).unwrap().0)).collect();
+    let found: Vec<_> = recovered.blocks.iter().map(|block| (block.label(), contents(block).unwrap().0)).collect();
     assert_eq!(found, [("a", "a1a2".to_owned()), ("b", "b1".to_owned())], "each of them once");
-    let a = &recovered.segments[0];
+    let a = &recovered.blocks[0];
     assert_eq!((a.token(), a.open_attempt().is_some()), (token, true));
-    spool.pool().retire(&recovered.segments[1]).unwrap();
+    spool.pool().retire(&recovered.blocks[1]).unwrap();
     assert_eq!(files(spool.layout.folder()), [own]);
     spool.pool().retire(a).unwrap();
     drop((spool, recovered));
     let (spool, recovered) = Spool::open(config()).unwrap();
-    assert!(recovered.segments.is_empty() && files(spool.layout.folder()).is_empty());
+    assert!(recovered.blocks.is_empty() && files(spool.layout.folder()).is_empty());
 }
 
 #[test]
@@ -160,7 +158,7 @@ fn a_block_that_went_in_from_a_file_of_its_own_is_not_sent_again_while_its_segme
     drop((spool, blocks));
     for _ in 0..2 {
         let (spool, recovered) = Spool::open(config()).unwrap();
-        let found: Vec<_> = recovered.segments.iter().map(SealedSegment::label).collect();
+        let found: Vec<_> = recovered.blocks.iter().map(SealedBlock::label).collect();
         assert_eq!(found, ["b"]);
         spool.layout.journal().begin().unwrap();
     }
@@ -185,16 +183,16 @@ fn what_is_damaged_in_one_block_is_missing_in_no_other_of_its_segment() {
         bytes[at] ^= 1;
         fs::write(&path, &bytes).unwrap();
         let (spool, mut recovered) = Spool::open(config()).unwrap();
-        let (b, mut a) = (recovered.segments.remove(1), recovered.segments.remove(0));
+        let (b, mut a) = (recovered.blocks.remove(1), recovered.blocks.remove(0));
         assert_eq!(contents(&b).unwrap().0, "b1b2", "byte {at}");
         assert_eq!(contents(&a).unwrap_err().kind(), io::ErrorKind::InvalidData, "byte {at}");
         let salvaged = spool.pool().salvage(&mut a).unwrap().unwrap();
-        let left = salvaged.segment.unwrap();
+        let left = salvaged.block.unwrap();
         assert_eq!((contents(&left).unwrap().0.as_str(), salvaged.missing.rows), ("a2", 1));
         assert_eq!(contents(&b).unwrap().0, "b1b2");
         drop((spool, a, b, left));
         let (_spool, recovered) = Spool::open(config()).unwrap();
-        let found: Vec<_> = recovered.segments.iter().map(|block| contents(block).unwrap().0).collect();
+        let found: Vec<_> = recovered.blocks.iter().map(|block| contents(block).unwrap().0).collect();
         assert_eq!(found, ["a2", "b1b2"], "byte {at}");
     }
 }

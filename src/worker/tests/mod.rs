@@ -135,7 +135,7 @@ fn plan(names: &[&str]) -> Plan {
     Plan::compile(&names.iter().map(column).collect::<Vec<_>>(), "UTC").unwrap()
 }
 
-const COMMITTED: CommitOutcome = CommitOutcome::Committed { segment: BlockNumber::first(SegmentNumber::new(1)) };
+const COMMITTED: CommitOutcome = CommitOutcome::Committed { block: BlockNumber::first(SegmentNumber::new(1)) };
 
 fn post(stream: &mut TcpStream, event: &str) {
     post_to(stream, "/api/events", event);
@@ -224,19 +224,19 @@ fn a_reply_that_waits_for_an_insert_is_sent_after_its_confirmation_or_is_202() {
     let harness = Harness::start(Duration::from_secs(60));
     let inserted = "/api/events?ack=inserted";
     let mut client = harness.connect();
-    // The segment is confirmed after the commit, before the batch returns, and never.
-    for (segment, proof) in [(5, "after"), (6, "before"), (7, "never")] {
+    // The block is confirmed after the commit, before the batch returns, and never.
+    for (block, proof) in [(5, "after"), (6, "before"), (7, "never")] {
         post_to(&mut client, inserted, proof);
         let batch = harness.batch();
         if proof == "before" {
-            harness.shared.handoff.segment_inserted(BlockNumber::first(SegmentNumber::new(segment)));
+            harness.shared.handoff.block_inserted(BlockNumber::first(SegmentNumber::new(block)));
         }
-        harness.give_back(batch, CommitOutcome::Committed { segment: BlockNumber::first(SegmentNumber::new(segment)) });
+        harness.give_back(batch, CommitOutcome::Committed { block: BlockNumber::first(SegmentNumber::new(block)) });
         if proof == "after" {
             client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
             assert!(client.read(&mut [0]).is_err(), "a reply came before the proof");
             client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-            harness.shared.handoff.segment_inserted(BlockNumber::first(SegmentNumber::new(segment)));
+            harness.shared.handoff.block_inserted(BlockNumber::first(SegmentNumber::new(block)));
         }
         assert_eq!(status(&mut client), if proof == "never" { 202 } else { 200 }, "{proof}");
     }
@@ -245,7 +245,7 @@ fn a_reply_that_waits_for_an_insert_is_sent_after_its_confirmation_or_is_202() {
     let first = harness.batch();
     post(&mut client, "does not");
     let second = harness.batch();
-    harness.give_back(first, CommitOutcome::Committed { segment: BlockNumber::first(SegmentNumber::new(8)) });
+    harness.give_back(first, CommitOutcome::Committed { block: BlockNumber::first(SegmentNumber::new(8)) });
     harness.give_back(second, COMMITTED);
     assert_eq!((status(&mut client), status(&mut client)), (202, 200));
     drop(client);

@@ -63,7 +63,7 @@ fn a_used_up_budget_stops_all_but_the_last_batch() {
     assert!(!outbox.has_room(Size::Small));
     let returned = Returned {
         batch: handoff.next().unwrap(),
-        outcome: CommitOutcome::Committed { segment: BlockNumber::first(SegmentNumber::new(1)) },
+        outcome: CommitOutcome::Committed { block: BlockNumber::first(SegmentNumber::new(1)) },
     };
     outbox.settle(returned).unwrap();
     assert_eq!(budget.bytes(), 0);
@@ -159,7 +159,7 @@ fn batches_that_return_out_of_order_end_the_process() {
         outbox.hand_over(&handoff);
     }
     let (_, batch) = (handoff.next(), handoff.next().unwrap());
-    let outcome = CommitOutcome::Committed { segment: BlockNumber::first(SegmentNumber::new(1)) };
+    let outcome = CommitOutcome::Committed { block: BlockNumber::first(SegmentNumber::new(1)) };
     outbox.settle(Returned { batch, outcome });
 }
 
@@ -187,7 +187,7 @@ fn an_overdue_batch_is_reported_once_and_its_outcome_has_no_waiters() {
     let settled = outbox
         .settle(Returned {
             batch,
-            outcome: CommitOutcome::Committed { segment: BlockNumber::first(SegmentNumber::new(1)) },
+            outcome: CommitOutcome::Committed { block: BlockNumber::first(SegmentNumber::new(1)) },
         })
         .unwrap();
     assert!(settled.waiters.is_empty());

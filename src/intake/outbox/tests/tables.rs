@@ -3,7 +3,7 @@
 use super::*;
 use crate::limits::{BATCH_BYTES_KEPT, SPARE_BATCHES_BYTES_MAX, TURN_BYTES_MAX, TURN_TABLES_BYTES_MAX};
 
-const COMMITTED: CommitOutcome = CommitOutcome::Committed { segment: BlockNumber::first(SegmentNumber::new(1)) };
+const COMMITTED: CommitOutcome = CommitOutcome::Committed { block: BlockNumber::first(SegmentNumber::new(1)) };
 
 fn table(place: usize) -> TableIndex {
     TableIndex::new(u16::try_from(place).unwrap())

@@ -102,17 +102,17 @@ impl Left {
 
     /// What was sealed is there.
     fn check_all_but_open(&self, recovered: &Recovered) {
-        for segment in &recovered.segments {
-            assert_eq!(self.segments[&segment.number().segment.get()], describe(segment), "on a full disk");
+        for block in &recovered.blocks {
+            assert_eq!(self.segments[&block.number().segment.get()], describe(block), "on a full disk");
         }
         let sealed = self.segments.keys().filter(|number| !OPEN.contains(number)).count();
-        assert!(recovered.segments.len() >= sealed);
+        assert!(recovered.blocks.len() >= sealed);
     }
 
     /// The spool holds what was left, and nothing else.
     fn check(&self, spool: &mut Spool, recovered: &Recovered, context: &str) {
         let found: BTreeMap<u64, String> =
-            recovered.segments.iter().map(|segment| (segment.number().segment.get(), describe(segment))).collect();
+            recovered.blocks.iter().map(|block| (block.number().segment.get(), describe(block))).collect();
         for (number, text) in &self.segments {
             assert_eq!(found.get(number), Some(text), "segment {number}: {context}");
         }
@@ -138,28 +138,28 @@ fn bytes_of(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
 
-/// A segment as the states describe it.
-fn describe(segment: &SealedSegment) -> String {
+/// A block as the states describe its segment.
+fn describe(block: &SealedBlock) -> String {
     let mut out = String::new();
-    let is_copied = segment.number() == BlockNumber::first(SegmentNumber::new(23));
-    writeln!(out, "token {}", if is_copied { "of a copy".to_owned() } else { segment.token() }).unwrap();
-    writeln!(out, "frozen {:?}, created {}", String::from_utf8_lossy(segment.frozen()), segment.created_ms()).unwrap();
-    let (sent, inserted) = (segment.was_sent(), segment.rows_are_inserted());
-    let (forced, suspect) = (segment.is_forced(), segment.is_suspect());
+    let is_copied = block.number() == BlockNumber::first(SegmentNumber::new(23));
+    writeln!(out, "token {}", if is_copied { "of a copy".to_owned() } else { block.token() }).unwrap();
+    writeln!(out, "frozen {:?}, created {}", String::from_utf8_lossy(block.frozen()), block.created_ms()).unwrap();
+    let (sent, inserted) = (block.was_sent(), block.rows_are_inserted());
+    let (forced, suspect) = (block.is_forced(), block.is_suspect());
     writeln!(out, "sent {sent}, rows inserted {inserted}, forced {forced}, suspect {suspect}").unwrap();
-    if let Some(open) = segment.open_attempt() {
+    if let Some(open) = block.open_attempt() {
         writeln!(out, "open since {}, newest {}, server {:?}", open.since_ms, open.newest, open.server).unwrap();
     }
-    if let Some(cut) = segment.cut() {
+    if let Some(cut) = block.cut() {
         let (sent, stored) = (cut.refused_are_sent, cut.refused_are_stored);
         writeln!(out, "cut, unreadable {}, sent {sent}, stored {stored}", cut.is_unreadable()).unwrap();
         for Piece { first, rows, offset, bytes, state } in &cut.pieces {
             writeln!(out, "piece {first} {rows} {offset} {bytes} {state:?}").unwrap();
         }
     }
-    let (rows, undecided, rejected) = (segment.rows_waiting(), segment.rows_undecided(), segment.rejected());
+    let (rows, undecided, rejected) = (block.rows_waiting(), block.rows_undecided(), block.rejected());
     writeln!(out, "waiting {rows} rows, {undecided} undecided, {rejected} rejected").unwrap();
-    match contents(segment) {
+    match contents(block) {
         Ok((rows, rejected)) => writeln!(out, "contents {rows:?} {rejected:?}").unwrap(),
         Err(error) => writeln!(out, "contents {:?}", error.kind()).unwrap(),
     }
@@ -190,8 +190,7 @@ fn what_an_older_release_left_keeps_its_tokens_and_states() {
             let (mut spool, recovered) = Spool::open(config(folder.path())).unwrap();
             left.check(&mut spool, &recovered, context);
             let names = files(spool.layout.of_table("t").folder());
-            let numbered =
-                recovered.segments.iter().map(|segment| format!("{:020}.segment", segment.number().segment.get()));
+            let numbered = recovered.blocks.iter().map(|block| format!("{:020}.segment", block.number().segment.get()));
             let expected: Vec<_> = numbered.chain(["schema.json".to_owned()]).collect();
             assert_eq!(names, expected, "{context}");
         }
@@ -205,7 +204,7 @@ fn with_postponed(spool: &mut Spool, mut recovered: Recovered) -> Recovered {
         if blocks.is_empty() {
             return recovered;
         }
-        recovered.segments.extend(blocks);
+        recovered.blocks.extend(blocks);
     }
 }
 
@@ -315,11 +314,8 @@ fn what_an_older_release_did_after_a_start_that_failed_before_the_tripwire_count
         // The older release has begun an attempt, and a part of the note is not on the disk.
         disk.flip(Path::new("/spool/t/00000000000000000003.sent"), 8192 + 4096 + 26, 0);
         let (_spool, recovered) = start(&disk).unwrap();
-        let third = recovered
-            .segments
-            .iter()
-            .find(|segment| segment.number() == BlockNumber::first(SegmentNumber::new(3)))
-            .unwrap();
+        let third =
+            recovered.blocks.iter().find(|block| block.number() == BlockNumber::first(SegmentNumber::new(3))).unwrap();
         assert!(third.open_attempt().is_some_and(|open| open.server.is_empty()), "call {nth}");
     }
     assert!(reached);
@@ -379,10 +375,10 @@ fn a_journal_that_is_lost_after_the_adoption_leaves_no_order_to_send_behind() {
         drop(Spool::open(config(folder.path())).unwrap());
         fs::remove_dir_all(dir.join("state")).unwrap();
         let (_spool, recovered) = Spool::open(config(folder.path())).unwrap();
-        assert_eq!(recovered.segments.len(), left.segments.len());
-        for segment in &recovered.segments {
-            assert!(segment.open_attempt().is_some_and(|open| open.server.is_empty()), "{segment:?}");
-            assert!(!segment.is_forced(), "{segment:?}");
+        assert_eq!(recovered.blocks.len(), left.segments.len());
+        for block in &recovered.blocks {
+            assert!(block.open_attempt().is_some_and(|open| open.server.is_empty()), "{block:?}");
+            assert!(!block.is_forced(), "{block:?}");
         }
     }
 }

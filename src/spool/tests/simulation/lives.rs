@@ -23,7 +23,7 @@ const RARE_STATES: [&str; 13] = [
     "a block is moved out of its segment",
     "a block of several in a segment is damaged",
     "an attempt is open at a start",
-    "a segment is cut at a start",
+    "a block is cut at a start",
 ];
 
 /// Runs `life`, and prints its seed if it fails.

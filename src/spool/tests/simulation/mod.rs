@@ -39,12 +39,12 @@ struct Process {
     committer: Committer<TestExchange>,
     keeper: Keeper,
     exchange: Arc<TestExchange>,
-    sealed: Receiver<SealedSegment>,
+    sealed: Receiver<SealedBlock>,
     pool: Arc<SegmentPool>,
     layout: Arc<Layout>,
     metrics: Arc<SpoolMetrics>,
-    /// Segments that the inserters have.
-    waiting: Vec<SealedSegment>,
+    /// Blocks that the inserters have.
+    waiting: Vec<SealedBlock>,
     /// The records of each batch.
     under_way: BTreeMap<u64, Vec<u32>>,
     sequence: u64,
@@ -189,7 +189,7 @@ impl Life {
     }
 
     fn began(&mut self, mut spool: Spool, recovered: Recovered) -> bool {
-        let mut waiting = recovered.segments;
+        let mut waiting = recovered.blocks;
         while spool.postponed() > 0 && self.chance.one_in(2) {
             match spool.recover_postponed() {
                 Ok(blocks) => waiting.extend(blocks),
@@ -197,7 +197,7 @@ impl Life {
                 Err(_) => break,
             }
         }
-        let found = self.quietly(|life| waiting.iter().map(|segment| life.look_at(segment)).collect::<Vec<_>>());
+        let found = self.quietly(|life| waiting.iter().map(|block| life.look_at(block)).collect::<Vec<_>>());
         if spool.postponed() == 0 {
             self.model.nothing_is_missing(&found, "after a start");
         }
@@ -219,10 +219,10 @@ impl Life {
         let (committer, keeper) = Committer::new(spool, exchange.clone(), sender, inserters);
         assert!(metrics.newest() >= self.newest, "numbers of segments fell back");
         let (under_way, sequence) = (BTreeMap::new(), 0);
-        let is_open = waiting.iter().any(|segment| segment.open_attempt().is_some());
-        let is_cut = waiting.iter().any(|segment| segment.cut().is_some());
+        let is_open = waiting.iter().any(|block| block.open_attempt().is_some());
+        let is_cut = waiting.iter().any(|block| block.cut().is_some());
         self.reach_if(is_open, "an attempt is open at a start");
-        self.reach_if(is_cut, "a segment is cut at a start");
+        self.reach_if(is_cut, "a block is cut at a start");
         let segments: BTreeSet<_> = waiting.iter().map(|block| block.number().segment).collect();
         self.reach_if(segments.len() < waiting.len(), "a start finds several blocks in a segment");
         let generation = layout.journal().generation();
@@ -254,23 +254,23 @@ impl Life {
         seen
     }
 
-    /// The batches in a sealed segment.
-    fn look_at(&mut self, segment: &SealedSegment) -> Vec<u32> {
-        let read = read(segment, Part::Rows).and_then(|rows| Ok((rows, read(segment, Part::Rejected)?)));
+    /// The batches in a sealed block.
+    fn look_at(&mut self, block: &SealedBlock) -> Vec<u32> {
+        let read = read(block, Part::Rows).and_then(|rows| Ok((rows, read(block, Part::Rejected)?)));
         match read {
             Ok((rows, rejected)) => {
-                let ids = self.model.look_at(&segment.token(), &rows, &rejected);
+                let ids = self.model.look_at(&block.token(), &rows, &rejected);
                 for id in &ids {
                     self.model.records[*id as usize].is_sealed = true;
-                    assert_eq!(self.table_of(*id), segment.table(), "batch {id} is among those of another table");
+                    assert_eq!(self.table_of(*id), block.table(), "batch {id} is among those of another table");
                 }
                 ids
             }
             Err(error) if self.kind.flips && error.kind() == io::ErrorKind::InvalidData => {
-                assert!(self.model.is_damaged(segment.number().segment.get()), "nothing has hit it: {error}");
-                flips::readable(&self.disk, segment.path(), segment.number().index, true).into_iter().collect()
+                assert!(self.model.is_damaged(block.number().segment.get()), "nothing has hit it: {error}");
+                flips::readable(&self.disk, block.path(), block.number().index, true).into_iter().collect()
             }
-            Err(error) => panic!("a sealed segment can't be read: {error}"),
+            Err(error) => panic!("a sealed block can't be read: {error}"),
         }
     }
 
@@ -427,10 +427,10 @@ impl Life {
             }
             ids.iter().for_each(|id| self.model.records[*id as usize].promise = Promise::Kept);
         }
-        let sealed: Vec<SealedSegment> = process.sealed.try_iter().collect();
+        let sealed: Vec<SealedBlock> = process.sealed.try_iter().collect();
         self.newest = self.newest.max(process.metrics.newest());
         if self.disk.ended().is_none() {
-            self.quietly(|life| sealed.iter().for_each(|segment| drop(life.look_at(segment))));
+            self.quietly(|life| sealed.iter().for_each(|block| drop(life.look_at(block))));
         }
         if let Some(process) = &mut self.process {
             process.waiting.extend(sealed);
@@ -459,13 +459,10 @@ impl Life {
             self.insert_one();
         }
         let mut held = BTreeSet::new();
-        for segment in &self.process.as_ref().unwrap().waiting {
-            assert!(
-                self.kind.flips && self.model.is_damaged(segment.number().segment.get()),
-                "a segment is never done"
-            );
-            assert!(self.must_be_held(segment), "what is readable of a segment is never sent");
-            held.extend(flips::readable(&self.disk, segment.path(), segment.number().index, true));
+        for block in &self.process.as_ref().unwrap().waiting {
+            assert!(self.kind.flips && self.model.is_damaged(block.number().segment.get()), "a block is never done");
+            assert!(self.must_be_held(block), "what is readable of a block is never sent");
+            held.extend(flips::readable(&self.disk, block.path(), block.number().index, true));
         }
         if self.model.everything_is_stored_once(&held) {
             let is_kept = !self.disk.files_in(&self.config.dir.join("damaged")).is_empty();
