@@ -98,8 +98,8 @@ fn warnings(admin: &Admin) -> Vec<Warning> {
         .then(|| format!("{damaged} files that could not be read completely are in the spool's folder damaged/"));
     let others = admin.spool.others().iter().map(|OtherTable { name, segments, events }| {
         format!(
-            "the spool holds {events} events in {segments} segments of --table {name}, which this server does not send; \
-             stop it and send them with `sluicegate drain --table {name}` and the same --spool-dir"
+            "an older release left {events} events in {segments} segments of the table {name}, which is not configured; \
+             stop the server and send them with `sluicegate drain --table {name}` and the same --spool-dir"
         )
     }).collect::<Vec<_>>();
     let (unavailable, faults) = tables(admin);

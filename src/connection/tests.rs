@@ -114,12 +114,8 @@ fn a_refused_head_request_has_no_content() {
 }
 
 fn committed() -> Result<Committed, Fault> {
-    Ok(Committed {
-        block: Some(BlockNumber::first(SegmentNumber::new(7))),
-        certain: true,
-        until: Instant::now(),
-        first: None,
-    })
+    let block = Some(BlockNumber::first(SegmentNumber::new(7)));
+    Ok(Committed { block, certain: true, until: Instant::now(), first: None })
 }
 
 const LIMITS: RequestLimits =

@@ -1,8 +1,8 @@
 //! What a release before the journal left (version 2). It kept the state of a segment in the name of its
-//! file (`.sent`), in a block of the file, and in a `.cut` beside it:
+//! file (`.sent`), in a page of the file, and in a `.cut` beside it:
 //!
 //! ```text
-//! progress block, 4096 bytes behind the seal block
+//! progress page, 4096 bytes behind the seal
 //!   0  8  "PROGRESS"            8  8  epoch              16  8  number
 //!  24  4  flags: 1 = the rows are inserted and the rejected lines are not; 2 = an attempt is open;
 //!         4 = forced; 8 = suspect
@@ -203,13 +203,13 @@ fn set_tripwire(layout: &Layout) -> io::Result<()> {
     layout.sync_folder()
 }
 
-/// The state that the files of an older release say. `rest` follows the seal block.
+/// The state that the files of an older release say. `rest` follows the seal.
 pub(super) fn read(layout: &Layout, identity: &Identity, kind: FileKind, rest: &[u8]) -> io::Result<Block> {
     if identity.version != VERSION_BEFORE {
         return Ok(Block::default());
     }
     let was_sent = kind == FileKind::Sent;
-    // Without a valid progress block, the segment may have been sent to any server.
+    // Without a valid progress page, the segment may have been sent to any server.
     let unknown = OpenAttempt::unknown(identity.created_ms, identity.number);
     let block = progress(rest, identity.block_id(0))
         .unwrap_or_else(|| Block { open: was_sent.then_some(unknown), ..Block::default() });

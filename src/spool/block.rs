@@ -7,8 +7,8 @@ use super::journal::BlockId;
 use super::storage::{StorageFile, read_up_to};
 use crate::batch::{BlockNumber, Epoch, Position, SegmentNumber};
 
-/// Size of a block: one page, so that writing one block never touches another.
-pub(super) const BLOCK: usize = 4096;
+/// What is written on its own begins on a page of its own, so that writing it never touches anything else.
+pub(super) const PAGE: usize = 4096;
 
 const IDENTITY_MAGIC: &[u8; 8] = b"SLUICEG1";
 /// The format version that is written.
@@ -24,7 +24,7 @@ const SEAL_MAGIC: &[u8; 8] = b"SEALED 1";
 pub(super) const BLOCKS_MAX: usize = 240;
 
 /// Room for the seals of a segment of several blocks.
-const SEALS_BYTES: usize = 4 * BLOCK;
+const SEALS_BYTES: usize = 4 * PAGE;
 const SEALS_MAGIC: &[u8; 8] = b"SEALED 3";
 const SEALS_FIXED: usize = 52;
 const SEALS_ENTRY: usize = 68;
@@ -48,36 +48,35 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// The block, and the same once more behind it: nothing else in the file says how its rows are
-    /// encoded. Who does not know of the second takes it for the zeros that fill the block.
+    /// Its bytes, and the same once more behind them: nothing else in the file says how its rows are
+    /// encoded. Who does not know of the second takes it for zeros that fill the page.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let half = (IDENTITY_FIXED + self.node_id.len() + self.frozen.len()).next_multiple_of(BLOCK);
+        let half = (IDENTITY_FIXED + self.node_id.len() + self.frozen.len()).next_multiple_of(PAGE);
         let copies = if 2 * half <= IDENTITY_BYTES_MAX { 2 } else { 1 };
         let len = copies * half;
-        let mut block = Vec::with_capacity(len);
-        block.extend_from_slice(IDENTITY_MAGIC);
-        block.extend_from_slice(&self.version.to_le_bytes());
-        block.extend_from_slice(&(len as u32).to_le_bytes());
+        let mut bytes = Vec::with_capacity(len);
+        bytes.extend_from_slice(IDENTITY_MAGIC);
+        bytes.extend_from_slice(&self.version.to_le_bytes());
+        bytes.extend_from_slice(&(len as u32).to_le_bytes());
         for number in [self.epoch.get(), self.number.get(), self.created_ms, self.first_position.get()] {
-            block.extend_from_slice(&number.to_le_bytes());
+            bytes.extend_from_slice(&number.to_le_bytes());
         }
-        block.extend_from_slice(&(self.node_id.len() as u32).to_le_bytes());
-        block.extend_from_slice(&(self.frozen.len() as u32).to_le_bytes());
-        let checksum = identity_checksum(&block, self.node_id.as_bytes(), &self.frozen);
-        block.extend_from_slice(&checksum.to_le_bytes());
-        block.extend_from_slice(self.node_id.as_bytes());
-        block.extend_from_slice(&self.frozen);
-        block.resize(half, 0);
-        block.repeat(copies)
+        bytes.extend_from_slice(&(self.node_id.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&(self.frozen.len() as u32).to_le_bytes());
+        let checksum = identity_checksum(&bytes, self.node_id.as_bytes(), &self.frozen);
+        bytes.extend_from_slice(&checksum.to_le_bytes());
+        bytes.extend_from_slice(self.node_id.as_bytes());
+        bytes.extend_from_slice(&self.frozen);
+        bytes.resize(half, 0);
+        bytes.repeat(copies)
     }
 
     /// The length of the identity that begins with `start`; `None` if `start` is not the
     /// beginning of one.
     pub(super) fn length(start: &[u8]) -> Option<usize> {
         let len = get_u32(start, 12)? as usize;
-        let plausible = start.starts_with(IDENTITY_MAGIC)
-            && len.is_multiple_of(BLOCK)
-            && (BLOCK..=IDENTITY_BYTES_MAX).contains(&len);
+        let plausible =
+            start.starts_with(IDENTITY_MAGIC) && len.is_multiple_of(PAGE) && (PAGE..=IDENTITY_BYTES_MAX).contains(&len);
         plausible.then_some(len)
     }
 
@@ -98,25 +97,25 @@ impl Identity {
 
     /// The offset of the first frame, behind an identity of this length.
     pub(super) fn frames_start(&self, identity_len: u64) -> u64 {
-        let seal = if self.is_of_one_block() { 2 * BLOCK } else { SEALS_BYTES };
+        let seal = if self.is_of_one_block() { 2 * PAGE } else { SEALS_BYTES };
         identity_len + seal as u64
     }
 
-    pub(super) fn decode(block: &[u8]) -> Option<Self> {
-        Self::length(block)?;
-        let (node_len, frozen_len) = (get_u32(block, 48)? as usize, get_u32(block, 52)? as usize);
-        let node_id = get(block, IDENTITY_FIXED, node_len)?;
-        let frozen = get(block, IDENTITY_FIXED.checked_add(node_len)?, frozen_len)?;
-        if identity_checksum(get(block, 0, 56)?, node_id, frozen) != get_u32(block, 56)? {
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        Self::length(bytes)?;
+        let (node_len, frozen_len) = (get_u32(bytes, 48)? as usize, get_u32(bytes, 52)? as usize);
+        let node_id = get(bytes, IDENTITY_FIXED, node_len)?;
+        let frozen = get(bytes, IDENTITY_FIXED.checked_add(node_len)?, frozen_len)?;
+        if identity_checksum(get(bytes, 0, 56)?, node_id, frozen) != get_u32(bytes, 56)? {
             return None;
         }
         Some(Self {
-            version: get_u32(block, 8)?,
+            version: get_u32(bytes, 8)?,
             node_id: String::from_utf8(node_id.to_vec()).ok()?,
-            epoch: Epoch::new(get_u64(block, 16)?),
-            number: SegmentNumber::new(get_u64(block, 24)?),
-            created_ms: get_u64(block, 32)?,
-            first_position: Position::new(get_u64(block, 40)?),
+            epoch: Epoch::new(get_u64(bytes, 16)?),
+            number: SegmentNumber::new(get_u64(bytes, 24)?),
+            created_ms: get_u64(bytes, 32)?,
+            first_position: Position::new(get_u64(bytes, 40)?),
             frozen: frozen.to_vec(),
         })
     }
@@ -143,8 +142,8 @@ pub(super) struct Seal {
 
 impl Seal {
     pub(super) fn encode(&self, epoch: Epoch, number: SegmentNumber) -> Vec<u8> {
-        let mut block = Vec::with_capacity(BLOCK);
-        block.extend_from_slice(SEAL_MAGIC);
+        let mut bytes = Vec::with_capacity(PAGE);
+        bytes.extend_from_slice(SEAL_MAGIC);
         for value in [
             epoch.get(),
             number.get(),
@@ -156,14 +155,14 @@ impl Seal {
             self.rejected_bytes,
             self.sealed_ms,
         ] {
-            block.extend_from_slice(&value.to_le_bytes());
+            bytes.extend_from_slice(&value.to_le_bytes());
         }
-        block.extend_from_slice(&self.checksum.to_le_bytes());
-        finish(block)
+        bytes.extend_from_slice(&self.checksum.to_le_bytes());
+        finish(bytes)
     }
 
-    pub(super) fn decode(block: &[u8], epoch: Epoch, number: SegmentNumber) -> Option<Self> {
-        let whole = check(block, SEAL_MAGIC, 84)?;
+    pub(super) fn decode(bytes: &[u8], epoch: Epoch, number: SegmentNumber) -> Option<Self> {
+        let whole = check(bytes, SEAL_MAGIC, 84)?;
         let owned = get_u64(whole, 8)? == epoch.get() && get_u64(whole, 16)? == number.get();
         owned.then_some(Self {
             end: get_u64(whole, 24)?,
@@ -262,14 +261,14 @@ impl Seals {
 fn finish(mut bytes: Vec<u8>) -> Vec<u8> {
     let checksum = crc32c::crc32c(&bytes);
     bytes.extend_from_slice(&checksum.to_le_bytes());
-    bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
+    bytes.resize(bytes.len().next_multiple_of(PAGE), 0);
     bytes
 }
 
 /// The first `len` bytes, if they begin with `magic` and are followed by their checksum.
-pub(super) fn check<'a>(block: &'a [u8], magic: &[u8], len: usize) -> Option<&'a [u8]> {
-    let whole = get(block, 0, len)?;
-    (whole.starts_with(magic) && get_u32(block, len)? == crc32c::crc32c(whole)).then_some(whole)
+pub(super) fn check<'a>(bytes: &'a [u8], magic: &[u8], len: usize) -> Option<&'a [u8]> {
+    let whole = get(bytes, 0, len)?;
+    (whole.starts_with(magic) && get_u32(bytes, len)? == crc32c::crc32c(whole)).then_some(whole)
 }
 
 #[cfg(test)]
@@ -277,7 +276,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_come_back_and_no_changed_byte_is_believed() {
+    fn what_stands_in_front_comes_back_and_no_changed_byte_is_believed() {
         let identity = Identity {
             version: VERSION,
             node_id: "node".into(),
@@ -287,12 +286,12 @@ mod tests {
             first_position: Position::new(8),
             frozen: vec![9; 5000],
         };
-        let block = identity.encode();
-        assert_eq!((block.len(), Identity::length(&block)), (4 * BLOCK, Some(4 * BLOCK)));
-        assert_eq!(Identity::decode(&block), Some(identity.clone()));
-        assert_eq!(Identity::decode(&block[2 * BLOCK..]), Some(identity.clone()));
+        let bytes = identity.encode();
+        assert_eq!((bytes.len(), Identity::length(&bytes)), (4 * PAGE, Some(4 * PAGE)));
+        assert_eq!(Identity::decode(&bytes), Some(identity.clone()));
+        assert_eq!(Identity::decode(&bytes[2 * PAGE..]), Some(identity.clone()));
         for at in (0..IDENTITY_FIXED + 4 + 5000).step_by(7) {
-            let mut bad = block.clone();
+            let mut bad = bytes.clone();
             bad[at] ^= 1;
             assert_eq!(Identity::decode(&bad), None, "{at}");
         }
@@ -306,17 +305,17 @@ mod tests {
             sealed_ms: 7,
             checksum: 8,
         };
-        let block = seal.encode(Epoch::new(5), SegmentNumber::new(6));
-        assert_eq!(Seal::decode(&block, Epoch::new(5), SegmentNumber::new(6)), Some(seal));
+        let bytes = seal.encode(Epoch::new(5), SegmentNumber::new(6));
+        assert_eq!(Seal::decode(&bytes, Epoch::new(5), SegmentNumber::new(6)), Some(seal));
         assert_eq!(
             (
-                Seal::decode(&block, Epoch::new(4), SegmentNumber::new(6)),
-                Seal::decode(&block, Epoch::new(5), SegmentNumber::new(7))
+                Seal::decode(&bytes, Epoch::new(4), SegmentNumber::new(6)),
+                Seal::decode(&bytes, Epoch::new(5), SegmentNumber::new(7))
             ),
             (None, None)
         );
         for at in 0..88 {
-            let mut bad = block.clone();
+            let mut bad = bytes.clone();
             bad[at] ^= 0x10;
             assert_eq!(Seal::decode(&bad, Epoch::new(5), SegmentNumber::new(6)), None, "{at}");
         }
@@ -326,12 +325,12 @@ mod tests {
             totals: Seal { end: schema + 1, ..seal },
         });
         let seals = Seals { end: 1, frames: 2, sealed_ms: 7, blocks: blocks.collect() };
-        let block = seals.encode(Epoch::new(5), SegmentNumber::new(6));
-        assert_eq!(block.len(), SEALS_BYTES, "the largest just fits");
-        assert_eq!(Seals::decode(&block, Epoch::new(5), SegmentNumber::new(6)), Some(seals));
-        assert_eq!(Seals::decode(&block, Epoch::new(4), SegmentNumber::new(6)), None);
+        let bytes = seals.encode(Epoch::new(5), SegmentNumber::new(6));
+        assert_eq!(bytes.len(), SEALS_BYTES, "the largest just fits");
+        assert_eq!(Seals::decode(&bytes, Epoch::new(5), SegmentNumber::new(6)), Some(seals));
+        assert_eq!(Seals::decode(&bytes, Epoch::new(4), SegmentNumber::new(6)), None);
         for at in (0..SEALS_FIXED + BLOCKS_MAX * SEALS_ENTRY + 4).step_by(3) {
-            let mut bad = block.clone();
+            let mut bad = bytes.clone();
             bad[at] ^= 0x10;
             assert_eq!(Seals::decode(&bad, Epoch::new(5), SegmentNumber::new(6)), None, "{at}");
         }

@@ -285,7 +285,7 @@ impl Spool {
                 table = name,
                 segments,
                 events,
-                "the spool holds events of another --table, which are not sent: `sluicegate drain --table {name}` sends them"
+                "an older release left events of a table that is not configured, which are not sent: `sluicegate drain --table {name}` sends them"
             );
         }
         metrics.found_others(others);

@@ -5,7 +5,7 @@
 //! would let a segment be sent again after ClickHouse has forgotten its token.
 //!
 //! ```text
-//! two blocks of 4096 bytes, overwritten in turn
+//! two pages of 4096 bytes, overwritten in turn
 //!   0  8  "NUMBERS1"            8  8  turn              16  8  a number that no segment had yet
 //!  24  4  checksum of bytes 0..24
 //! ```
@@ -16,7 +16,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::block::BLOCK;
+use super::block::PAGE;
 use super::frame::{get, get_u32, get_u64};
 use super::layout::Layout;
 use super::storage::{read_up_to, write_all};
@@ -50,9 +50,9 @@ impl Numbers {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((numbers, SegmentNumber::new(1))),
             Err(error) => return Err(error),
         };
-        let mut bytes = [0; 2 * BLOCK];
+        let mut bytes = [0; 2 * PAGE];
         let len = read_up_to(&*file, &mut bytes, 0)?;
-        let (first, second) = bytes.get(..len).unwrap_or_default().split_at(len.min(BLOCK));
+        let (first, second) = bytes.get(..len).unwrap_or_default().split_at(len.min(PAGE));
         let newest = [first, second].into_iter().filter_map(decode).max();
         if newest.is_none() {
             tracing::error!(path = %numbers.path.display(), "the note of used segment numbers can't be read");
@@ -77,13 +77,13 @@ impl Numbers {
         // Open for no longer than this: a disk with a file that is open for writing can't become read-only.
         let file = layout.storage().create(&self.path)?;
         if !self.is_made {
-            file.reserve(2 * BLOCK as u64)?;
+            file.reserve(2 * PAGE as u64)?;
             file.sync()?;
             layout.sync_folder()?;
             self.is_made = true;
         }
         self.turn += 1;
-        write_all(&*file, &encode(self.turn, next), self.turn % 2 * BLOCK as u64)?;
+        write_all(&*file, &encode(self.turn, next), self.turn % 2 * PAGE as u64)?;
         file.sync()?;
         self.noted = next;
         Ok(())
@@ -91,20 +91,20 @@ impl Numbers {
 }
 
 fn encode(turn: u64, next: SegmentNumber) -> Vec<u8> {
-    let mut block = Vec::with_capacity(BLOCK);
-    block.extend_from_slice(MAGIC);
-    block.extend_from_slice(&turn.to_le_bytes());
-    block.extend_from_slice(&next.get().to_le_bytes());
-    let checksum = crc32c::crc32c(&block);
-    block.extend_from_slice(&checksum.to_le_bytes());
-    block.resize(BLOCK, 0);
-    block
+    let mut page = Vec::with_capacity(PAGE);
+    page.extend_from_slice(MAGIC);
+    page.extend_from_slice(&turn.to_le_bytes());
+    page.extend_from_slice(&next.get().to_le_bytes());
+    let checksum = crc32c::crc32c(&page);
+    page.extend_from_slice(&checksum.to_le_bytes());
+    page.resize(PAGE, 0);
+    page
 }
 
-/// Turn and number of a whole block.
-fn decode(block: &[u8]) -> Option<(u64, u64)> {
-    let fields = get(block, 0, 24)?;
-    let whole = fields.starts_with(MAGIC) && get_u32(block, 24)? == crc32c::crc32c(fields);
+/// Turn and number of a whole page.
+fn decode(page: &[u8]) -> Option<(u64, u64)> {
+    let fields = get(page, 0, 24)?;
+    let whole = fields.starts_with(MAGIC) && get_u32(page, 24)? == crc32c::crc32c(fields);
     if whole { Some((get_u64(fields, 8)?, get_u64(fields, 16)?)) } else { None }
 }
 
@@ -146,7 +146,7 @@ mod tests {
         }
         let path = layout.folder().join(NAME);
         let bytes = fs::read(&path).unwrap();
-        for (at, expected) in [(BLOCK + 16, 9), (16, 5)] {
+        for (at, expected) in [(PAGE + 16, 9), (16, 5)] {
             let mut torn = bytes.clone();
             torn[at] ^= 1;
             fs::write(&path, torn).unwrap();

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use bytes::BytesMut;
 
 use super::adoption;
-use super::block::{BLOCK, IDENTITY_BYTES_MAX, Identity, Seal, Seals, VERSION, VERSION_BEFORE};
+use super::block::{IDENTITY_BYTES_MAX, Identity, PAGE, Seal, Seals, VERSION, VERSION_BEFORE};
 use super::file_name::FileKind;
 use super::frame::FramePlace;
 use super::journal::{Block, BlockId};
@@ -129,10 +129,10 @@ impl SegmentFile {
     }
 
     fn open_one(self, file: &dyn StorageFile, kind: FileKind) -> io::Result<Opened> {
-        let mut blocks = vec![0; 2 * BLOCK];
-        let len = read_up_to(file, &mut blocks, self.identity_len)?;
-        let blocks = blocks.get(..len).unwrap_or_default();
-        let (seal, rest) = blocks.split_at_checked(BLOCK).unwrap_or((blocks, &[]));
+        let mut pages = vec![0; 2 * PAGE];
+        let len = read_up_to(file, &mut pages, self.identity_len)?;
+        let pages = pages.get(..len).unwrap_or_default();
+        let (seal, rest) = pages.split_at_checked(PAGE).unwrap_or((pages, &[]));
         let (layout, identity) = (self.layout.clone(), &self.identity);
         let id = identity.block_id(self.own.unwrap_or(0));
         let known = layout.journal().find(id);
@@ -326,9 +326,9 @@ impl SegmentFile {
         let end = match self.own {
             None => Seals::read(&*file, self.identity_len, epoch, number)?.map(|seals| seals.end),
             Some(_) => {
-                let mut block = vec![0; BLOCK];
-                let len = read_up_to(&*file, &mut block, self.identity_len)?;
-                Seal::decode(block.get(..len).unwrap_or_default(), epoch, number).map(|seal| seal.end)
+                let mut page = vec![0; PAGE];
+                let len = read_up_to(&*file, &mut page, self.identity_len)?;
+                Seal::decode(page.get(..len).unwrap_or_default(), epoch, number).map(|seal| seal.end)
             }
         };
         let len = file.len()?;
@@ -352,37 +352,37 @@ impl SegmentFile {
 /// The identity of a segment's file.
 pub(super) struct FoundIdentity {
     pub(super) identity: Identity,
-    /// Of the block, with its copy.
+    /// Bytes that it takes, its copy included.
     pub(super) len: u64,
-    /// The whole block, where what stands in front of the file is not what was written.
+    /// All of these bytes, where what stands in front of the file is not what was written.
     pub(super) restored: Option<Vec<u8>>,
 }
 
 /// Reads the identity in front of a file, or else the copy behind it. `None` when neither is whole.
 pub(super) fn read_identity(file: &dyn StorageFile) -> io::Result<Option<FoundIdentity>> {
-    if let Some((block, len)) = identity_block(file, 0)?
-        && let Some(identity) = Identity::decode(&block)
+    if let Some((bytes, len)) = identity_bytes(file, 0)?
+        && let Some(identity) = Identity::decode(&bytes)
     {
         return Ok(Some(FoundIdentity { identity, len: len as u64, restored: None }));
     }
-    for half in (BLOCK..=IDENTITY_BYTES_MAX / 2).step_by(BLOCK) {
-        if let Some((mut block, len)) = identity_block(file, half as u64)?.filter(|(_, len)| *len == 2 * half)
-            && let Some(identity) = Identity::decode(&block)
+    for half in (PAGE..=IDENTITY_BYTES_MAX / 2).step_by(PAGE) {
+        if let Some((mut bytes, len)) = identity_bytes(file, half as u64)?.filter(|(_, len)| *len == 2 * half)
+            && let Some(identity) = Identity::decode(&bytes)
         {
-            block.truncate(half);
-            return Ok(Some(FoundIdentity { identity, len: len as u64, restored: Some(block.repeat(2)) }));
+            bytes.truncate(half);
+            return Ok(Some(FoundIdentity { identity, len: len as u64, restored: Some(bytes.repeat(2)) }));
         }
     }
     Ok(None)
 }
 
 /// What looks like an identity at this offset, and the length that it says.
-fn identity_block(file: &dyn StorageFile, offset: u64) -> io::Result<Option<(Vec<u8>, usize)>> {
+fn identity_bytes(file: &dyn StorageFile, offset: u64) -> io::Result<Option<(Vec<u8>, usize)>> {
     let mut start = [0; 16];
     let read = read_up_to(file, &mut start, offset)?;
     let Some(len) = Identity::length(start.get(..read).unwrap_or_default()) else { return Ok(None) };
-    let mut block = vec![0; len];
-    let read = read_up_to(file, &mut block, offset)?;
-    block.truncate(read);
-    Ok(Some((block, len)))
+    let mut bytes = vec![0; len];
+    let read = read_up_to(file, &mut bytes, offset)?;
+    bytes.truncate(read);
+    Ok(Some((bytes, len)))
 }

@@ -19,7 +19,7 @@ use super::faulty::FaultyDisk;
 use super::model::{Model, Section, batches_of};
 use crate::batch;
 use crate::batch::identity::Id;
-use crate::spool::block::{BLOCK, Identity, Seal, Seals};
+use crate::spool::block::{Identity, PAGE, Seal, Seals};
 use crate::spool::frame::{FramePlace, HEADER, Header, MAGIC};
 
 /// Flips a bit of one segment, and records the permitted loss in the model.
@@ -158,7 +158,7 @@ struct Frame {
 impl Segment {
     fn parse(bytes: &[u8]) -> Option<Self> {
         // In front, or its copy.
-        let mut halves = (0..bytes.len()).step_by(BLOCK);
+        let mut halves = (0..bytes.len()).step_by(PAGE);
         let identity = halves.find_map(|at| Identity::decode(&bytes[at..]))?;
         let identity_len = identity.encode().len();
         let seal = if identity.is_of_one_block() {

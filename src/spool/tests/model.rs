@@ -45,7 +45,7 @@ pub(super) struct Record {
     pub(super) is_identified: bool,
     /// True if the batch is in a segment that was seen sealed, so that no loss of power takes it.
     pub(super) is_sealed: bool,
-    /// The segments in which a flipped bit has hit the batch, or a block that its frame depends on.
+    /// The segments in which a flipped bit has hit the batch, or a page that its frame depends on.
     damaged_in: BTreeSet<u64>,
     /// True if a flipped bit may have taken the batch without notice: nothing on the disk proves that
     /// it was acknowledged.

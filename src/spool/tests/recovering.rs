@@ -199,7 +199,7 @@ fn a_file_that_can_not_be_read_is_kept_as_damaged() {
     let folder = tempfile::tempdir().unwrap();
     let (bytes, _) = three_frames(folder.path());
     let mut zeros = bytes.clone();
-    zeros[..2 * block::BLOCK].fill(0);
+    zeros[..2 * block::PAGE].fill(0);
     // Of what has lost its identity and the copy, the frames say how many events there are.
     for (name, bytes, events) in [(NAME, &zeros[..], (3, 2)), (NAME, &[][..], (0, 0))] {
         let (_folder, spool, blocks) = recover(bytes, name);
@@ -217,7 +217,7 @@ fn a_file_that_can_not_be_read_is_kept_as_damaged() {
 fn whatever_byte_of_an_identity_has_changed_nothing_is_lost() {
     let (bytes, _) = three_frames(tempfile::tempdir().unwrap().path());
     let mut without = bytes.clone();
-    without[..block::BLOCK].fill(0);
+    without[..block::PAGE].fill(0);
     let flipped = (0..64).map(|at| {
         let mut flipped = bytes.clone();
         flipped[at] ^= 1;
@@ -228,7 +228,7 @@ fn whatever_byte_of_an_identity_has_changed_nothing_is_lost() {
         assert_eq!(contents(&blocks[0]).unwrap(), ("onetwodeux".into(), "badworse".into()));
         assert!(files(&spool.layout.damaged_dir()).is_empty());
         let written = fs::read(folder.path().join("spool/log").join(NAME)).unwrap();
-        assert_eq!(written[..2 * block::BLOCK], bytes[..2 * block::BLOCK], "it is whole again");
+        assert_eq!(written[..2 * block::PAGE], bytes[..2 * block::PAGE], "it is whole again");
     }
 }
 
@@ -372,7 +372,7 @@ fn a_segment_of_another_version_stops_the_start_and_stays_where_it_is() {
     let (bytes, _) = three_frames(folder.path());
     let mut identity = block::Identity::decode(&bytes).unwrap();
     identity.version = 1;
-    let older = [identity.encode(), bytes[block::BLOCK..].to_vec()].concat();
+    let older = [identity.encode(), bytes[block::PAGE..].to_vec()].concat();
     let folder = tempfile::tempdir().unwrap();
     let table_dir = folder.path().join("spool/log");
     fs::create_dir_all(&table_dir).unwrap();

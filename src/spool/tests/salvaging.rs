@@ -20,7 +20,7 @@ fn places(bytes: &[u8]) -> Vec<usize> {
         HEADER + rows.iter().chain(*rejected).map(|text| text.len()).sum::<usize>()
     };
     let schema = HEADER + schema::BlockSchema::bytes("t", b"frozen") as usize;
-    let begin = block::Identity::length(bytes).unwrap() + 4 * block::BLOCK + schema::COPIES * schema;
+    let begin = block::Identity::length(bytes).unwrap() + 4 * block::PAGE + schema::COPIES * schema;
     let ends = FRAMES.iter().scan(begin, |at, frame| {
         *at += len(frame);
         Some(*at)
@@ -206,7 +206,7 @@ fn a_backup_that_is_put_back_for_an_unreadable_segment_goes_in_under_its_token()
     let token = block.token();
     drop((spool, block));
     let path = folder.path().join("spool/log").join(NAME);
-    fs::write(&path, [&[0; 2 * block::BLOCK], &bytes[2 * block::BLOCK..]].concat()).unwrap();
+    fs::write(&path, [&[0; 2 * block::PAGE], &bytes[2 * block::PAGE..]].concat()).unwrap();
     for _ in 0..2 {
         let (spool, recovered) = Spool::open(config(folder.path())).unwrap();
         assert!(recovered.blocks.is_empty());

@@ -15,7 +15,7 @@
 //! | 6, 7 | with one used-up token; with two, and an open attempt again |
 //! | 8, 9 | rows inserted and rejected lines waiting; the same with an open attempt |
 //! | 10, 11, 12 | cut: with an open piece; refused rows sent; refused rows stored |
-//! | 13, 14, 15 | with a damaged cut; a damaged progress block; a damaged seal |
+//! | 13, 14, 15 | with a damaged cut; a damaged progress page; a damaged seal |
 //! | 16 | sealed, with a damaged frame |
 //! | 17 | with an open attempt, and a crash before it got the name of one that was sent |
 //! | 18 | cut, with a used-up token |

@@ -22,7 +22,7 @@ use crate::spool::committer::Turn;
 use crate::spool::journal::Journal;
 use inserting::read;
 
-/// Length of `frozen`, chosen so that the identity block has more than one page and can be torn.
+/// Length of `frozen`, chosen so that the identity has more than one page and can be torn.
 const FROZEN: usize = 1500;
 
 /// The kind of a life.
