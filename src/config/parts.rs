@@ -31,7 +31,7 @@ impl Settings {
     pub fn spool(&self, tables: &[TableSettings]) -> SpoolConfig {
         SpoolConfig {
             dir: self.spool_dir.clone(),
-            tables: tables.iter().map(spool_table).collect(),
+            tables: tables.iter().map(|table| spool_table(table, self.spool_bytes_max.0)).collect(),
             node_id: self.node_id.clone(),
             spool_bytes_max: self.spool_bytes_max.0,
             disk_free_min: self.disk_free_min.0,
@@ -250,14 +250,15 @@ impl Settings {
     }
 }
 
-fn spool_table(table: &TableSettings) -> SpoolTable {
+/// The settings of a table in a spool of at most so many bytes.
+fn spool_table(table: &TableSettings, of: u64) -> SpoolTable {
     SpoolTable {
         label: table.label.clone(),
         batch_rows: table.batch_rows,
         batch_bytes: table.batch_bytes,
         batch_age: table.batch_age,
         has_identities: table.dedup_field.is_some(),
-        bytes_max: Some(table.spool_bytes_max),
+        bytes_max: Some(table.spool_bytes_max).filter(|max| *max < of),
     }
 }
 

@@ -322,7 +322,7 @@ impl<E: Exchange> Committer<E> {
     fn fits(&self, bytes: u64, batch: &Batch) -> bool {
         let left = match &self.open {
             Some(open) => open.capacity.saturating_sub(open.end),
-            None => self.config.segment_bytes(),
+            None => self.config.batch_bytes_max(),
         };
         let open = self.open.as_ref();
         self.tables.take(open, batch) && bytes + self.tables.bytes_of(open, batch) <= left
@@ -356,7 +356,6 @@ impl<E: Exchange> Committer<E> {
         if holds_rows && !self.fits(0, next) {
             self.hand_over(None);
         }
-        self.tables.expect(next, self.open.as_ref().map_or(self.metrics.newest().next(), OpenSegment::number));
     }
 
     fn hand_over_if_due(&mut self) {

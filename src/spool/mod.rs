@@ -218,10 +218,14 @@ pub struct SpoolTable {
 }
 
 impl SpoolConfig {
+    /// Bytes of the largest block.
+    fn batch_bytes_max(&self) -> u64 {
+        self.tables.iter().map(|table| table.batch_bytes).max().unwrap_or(0)
+    }
+
     /// Length of a segment's file: room for the largest block, and for what stands in front of the frames.
     fn segment_bytes(&self) -> u64 {
-        let largest = self.tables.iter().map(|table| table.batch_bytes).max().unwrap_or(0);
-        largest.saturating_add(limits::SEGMENT_BLOCKS_BYTES)
+        self.batch_bytes_max().saturating_add(limits::SEGMENT_BLOCKS_BYTES)
     }
 }
 

@@ -113,6 +113,12 @@ impl Tables {
     /// The batch joins the group, in a block that has this number or gets it.
     pub(super) fn join(&mut self, batch: &Batch, block: BlockNumber, is_new: bool) {
         let Some(table) = self.tables.get_mut(batch.table.get()) else { return };
+        if !Arc::ptr_eq(&table.frozen, &batch.frozen) {
+            if table.frozen != batch.frozen {
+                table.frozen_from = block.segment;
+            }
+            table.frozen = batch.frozen.clone();
+        }
         if table.group.is_none() {
             self.joined.push(batch.table);
             self.new += u16::from(is_new);
@@ -132,17 +138,6 @@ impl Tables {
             }
         }
         self.new = 0;
-    }
-
-    /// The batch goes to this segment, or to the next.
-    pub(super) fn expect(&mut self, batch: &Batch, segment: SegmentNumber) {
-        let Some(table) = self.tables.get_mut(batch.table.get()) else { return };
-        if !Arc::ptr_eq(&table.frozen, &batch.frozen) && table.frozen != batch.frozen {
-            table.frozen_from = segment;
-        }
-        if !Arc::ptr_eq(&table.frozen, &batch.frozen) {
-            table.frozen = batch.frozen.clone();
-        }
     }
 
     /// The table's block in the open segment has its first frame.

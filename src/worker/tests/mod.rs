@@ -15,7 +15,9 @@ use std::thread::{self, JoinHandle};
 use super::*;
 use crate::api::ApiTable;
 use crate::batch::{BlockNumber, CommitOutcome, CommitRefusal, Exchange, Returned, SegmentNumber};
-use crate::handoff::{Handoff, Lifecycle, Mailbox, Published};
+#[cfg(feature = "tls")]
+use crate::handoff::Published;
+use crate::handoff::{Handoff, Lifecycle, Mailbox};
 use crate::intake::Schemas;
 use crate::intake::budget::{BudgetLimits, ByteBudget};
 use crate::intake::health::Health;
