@@ -7,8 +7,9 @@ use crate::spool::Orders;
 
 pub(super) const PATH: &str = "/spool/requeue";
 
-/// Requeues block N with `block=N` (`segment=N`, as before there were blocks), else all blocks, with `table=LABEL` those of that table (or of
-/// several); `force=1` and `convert=1` are the orders. Replies with the number of blocks.
+/// Requeues block N with `block=N`, else all blocks, with `table=LABEL` those of that table (or of several);
+/// `force=1` and `convert=1` are the orders. Replies with the number of blocks. `segment=N` is the former name
+/// of `block=N`.
 pub(super) fn page(admin: &Admin, method: Method, query: &str) -> Page {
     if method != Method::Post {
         return Page::only("POST");
