@@ -304,7 +304,7 @@ fn a_table_that_is_held_for_ever_takes_no_room_from_the_others_and_delays_none()
             few += u32::from(status(&server, "/api/few") == 200);
         }
     }
-    assert!(server.metrics()["sluicegate_segments_held"] > 30.0, "{}", server.metrics()["sluicegate_segments_held"]);
+    assert!(server.metrics()["sluicegate_blocks_held"] > 30.0, "{}", server.metrics()["sluicegate_blocks_held"]);
     let server = server.restart();
     wait_for(
         || server.log(),
