@@ -106,6 +106,8 @@ fn zookeeper_is_killed_under_load_and_every_event_is_on_both_replicas_once() {
     });
     assert!(load.counts().events > EVENTS_MIN, "too little happened: {}", load.counts());
     assert!(attempts(&server, "retry") >= 1.0, "no INSERT has failed");
+    server.wait_until_drained();
+    cluster.verify_parts(&format!("{database}.events"));
     expect_all_once(&cluster, &database, &server, &load);
     assert!(server.stop().success());
 }

@@ -53,6 +53,15 @@ impl Cluster {
         format!("{},{}", self.servers[0].url(), self.servers[1].url())
     }
 
+    /// Lets each server look at once which of its parts Keeper has. One whose fate it does not know
+    /// (`UNKNOWN_STATUS_OF_INSERT`) it would show for some five minutes more, and then drop.
+    pub fn verify_parts(&self, table: &str) {
+        for server in &self.servers {
+            let restart = || server.try_query(&format!("SYSTEM RESTART REPLICA {table}"));
+            wait_for(|| format!("{table} can't be started again: {:?}", restart()), || restart().ok());
+        }
+    }
+
     /// Waits until each replica of a table has what any of them has.
     pub fn sync(&self, table: &str) {
         for server in &self.servers {
