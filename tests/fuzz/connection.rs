@@ -153,12 +153,7 @@ impl Side {
             let outcome = match number % 4 {
                 0 => Err(Shed::Commit(CommitRefusal::DiskFull).into()),
                 1 => Ok(Committed { block: None, certain: true, until: Instant::now(), first: None }),
-                _ => Ok(Committed {
-                    block: Some(block),
-                    certain: number % 4 == 2,
-                    until: Instant::now(),
-                    first: None,
-                }),
+                _ => Ok(Committed { block: Some(block), certain: number % 4 == 2, until: Instant::now(), first: None }),
             };
             if self.connection.replies().settle(sequence, outcome) {
                 self.connection.replies().inserted(block);
