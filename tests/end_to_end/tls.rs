@@ -246,6 +246,7 @@ mod with_the_feature {
         connection.send(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(connection.read_response().status, 200);
         drop((silent, connection));
+        wait_for(|| server.log(), || (server.metrics()["sluicegate_connections"] == 0.0).then_some(()));
         // Those that have begun a request don't make way, and one more is told so.
         let busy = || {
             let mut connection = TlsConnection::open(server.address(), &client, "localhost").unwrap();
