@@ -39,6 +39,26 @@ pub(super) struct Header {
 }
 
 impl Header {
+    /// The header of an empty payload.
+    fn empty(block: u16, position: Position, durable: Position, place: FramePlace) -> Self {
+        Self {
+            rows: 0,
+            rejected: 0,
+            rows_bytes: 0,
+            rejected_bytes: 0,
+            keys: 0,
+            block,
+            is_schema: false,
+            ids: 0,
+            checksum: 0,
+            position,
+            durable,
+            epoch: place.epoch,
+            number: place.number,
+            offset: place.offset,
+        }
+    }
+
     /// Creates the header for a closed batch. `None` if the length of a section does not fit into
     /// 32 bits, which the limits of a request rule out.
     pub(super) fn of(
@@ -54,15 +74,9 @@ impl Header {
             rows_bytes: u32::try_from(batch.rows.bytes.len()).ok()?,
             rejected_bytes: u32::try_from(batch.rejected.bytes.len()).ok()?,
             keys: batch.key.is_some().into(),
-            block,
-            is_schema: false,
             ids: u32::try_from(batch.ids.len()).ok()?,
             checksum: batch.checksum,
-            position,
-            durable,
-            epoch: place.epoch,
-            number: place.number,
-            offset: place.offset,
+            ..Self::empty(block, position, durable, place)
         })
     }
 
@@ -75,20 +89,10 @@ impl Header {
         place: FramePlace,
     ) -> Option<Self> {
         Some(Self {
-            rows: 0,
-            rejected: 0,
             rows_bytes: u32::try_from(schema.len()).ok()?,
-            rejected_bytes: 0,
-            keys: 0,
-            block,
             is_schema: true,
-            ids: 0,
             checksum: batch::checksum(schema, &[], None, &[]),
-            position,
-            durable,
-            epoch: place.epoch,
-            number: place.number,
-            offset: place.offset,
+            ..Self::empty(block, position, durable, place)
         })
     }
 

@@ -205,7 +205,6 @@ pub(super) fn recover_one(
             blocks
         }
         Opened::Unsealed { file, states } if !file.is_shared() && states.iter().all(|(_, state)| state.is_done) => {
-            drop(file);
             Vec::new()
         }
         Opened::Unsealed { file, states } => {

@@ -158,7 +158,7 @@ impl OpenSegment {
     }
 
     /// Appends one frame per batch, with as few system calls as possible, each in the block of its table, and
-    /// before the first of a block its schema. Returns the index of each batch's block.
+    /// before the first of a block its schema.
     ///
     /// After an error the segment is unchanged, and the first new header is overwritten
     /// with zeros, so that recovery finds no frame of a refused batch.
