@@ -8,7 +8,7 @@
 //! Files in reading order: `lines`, `elements` (bodies that are one array), `walk`, `order` (the guess of
 //! the next key), `row` (values in the table's order), `values` (one file per family of types), `general`,
 //! `keys` (rejections because of keys), `repair` (invalid text), `skip`, `scan` and `escape`
-//! (the grammar of JSON), `utf8`, `identify`, `report`.
+//! (the grammar of JSON), `utf8`, `siblings` (arrays of Nested columns), `identify`, `report`.
 //!
 //! # What a value means
 //!
@@ -72,6 +72,7 @@ mod repair;
 mod report;
 mod row;
 mod scan;
+mod siblings;
 mod skip;
 mod utf8;
 mod values;
@@ -91,6 +92,7 @@ use self::identify::Identifier;
 use self::lines::{Lines, end_of_line, slice_end, trim_end};
 use self::order::KeyOrder;
 use self::row::{RowBuilder, ServerCells};
+use self::siblings::Siblings;
 use self::utf8::Utf8Window;
 use self::values::nested::InPlace;
 use self::walk::Walk;
@@ -168,6 +170,8 @@ pub struct RowEncoder {
     identifying: Option<String>,
     /// What is stored of a client's address.
     address_form: AddressForm,
+    /// Checks the arrays of Nested columns; `None` for a table without.
+    siblings: Option<Siblings>,
     /// Computes the identities; `None` without such a column, or while the table lacks it.
     identifier: Option<Identifier>,
 }
@@ -185,6 +189,7 @@ impl RowEncoder {
             identifying: None,
             address_form: AddressForm::default(),
             identifier: None,
+            siblings: Siblings::new(&plan),
             plan,
             limits,
             invalid_text: InvalidText::default(),
@@ -411,11 +416,17 @@ impl RowEncoder {
             invalid_text: self.invalid_text,
         };
         let end = walk.line(body, start);
-        if end.is_none_or(|end| end - start > self.limits.line_bytes_max) {
+        if end.is_none_or(|end| end - start > self.limits.line_bytes_max) || self.check_siblings().is_err() {
             self.builder.abandon();
             return None;
         }
         end
+    }
+
+    /// Checks the arrays of Nested columns in the row that was finished last.
+    #[inline]
+    fn check_siblings(&mut self) -> Result<(), Rejection> {
+        self.siblings.as_mut().map_or(Ok(()), |siblings| siblings.check(self.builder.last_row()))
     }
 
     /// Encodes a line on the slow path.
@@ -432,6 +443,7 @@ impl RowEncoder {
             InvalidText::Replace => repair::line(line),
         };
         let done = general::encode_line(&self.plan, &line, &self.server, &mut self.builder);
+        let done = done.and_then(|()| self.check_siblings());
         if done.is_err() {
             self.builder.abandon();
         }

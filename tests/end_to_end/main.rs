@@ -30,6 +30,7 @@ mod engine_may;
 mod events;
 mod faults;
 mod framing;
+mod generated;
 mod held;
 mod idempotency;
 mod illness;

@@ -229,7 +229,17 @@ fn write_scalar(column_type: &ColumnType, token: JsonToken<'_>, out: &mut RowBuf
         ColumnType::Ipv6 => address::write_v6(token, out),
         ColumnType::Enum8(elements) => enumeration::write(elements, 1, token, out),
         ColumnType::Enum16(elements) => enumeration::write(elements, 2, token, out),
-        ColumnType::Variant(types) => write_first(types, out, |cell, out| write_scalar(&cell.column_type, token, out)),
+        ColumnType::Variant(types) => write_first(types, out, |cell, out| match (&cell.column_type, token) {
+            // In a Variant a number with a point or an exponent is no integer.
+            (
+                ColumnType::Signed(_)
+                | ColumnType::Unsigned(_)
+                | ColumnType::WideSigned(_)
+                | ColumnType::WideUnsigned(_),
+                JsonToken::Number(text),
+            ) if wide::has_point_or_exponent(text) => Err(ValueError::Mismatch),
+            (column_type, token) => write_scalar(column_type, token, out),
+        }),
         ColumnType::Array(_) | ColumnType::Map(_) | ColumnType::Tuple(_) | ColumnType::Json => {
             Err(ValueError::Mismatch)
         }
