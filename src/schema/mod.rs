@@ -11,6 +11,7 @@
 
 mod column_type;
 mod differences;
+mod json_paths;
 mod names;
 mod variant;
 
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use column_type::{Cell, ColumnType, EnumElements, TupleElements, Zone};
 pub use differences::Differences;
+pub use json_paths::JsonPaths;
 pub(crate) use names::{KeyTarget, Names};
 pub use variant::VariantTypes;
 
@@ -340,8 +342,11 @@ impl Plan {
 }
 
 /// True for a type of times without a zone of their own: those of a text without an offset are meant
-/// in the server's.
+/// in the server's. A Dynamic may hold such times.
 pub(crate) fn depends_on_timezone(type_name: &str) -> bool {
+    if type_name.contains("Dynamic") {
+        return true;
+    }
     let times = type_name.match_indices("DateTime").filter_map(|(at, _)| type_name.get(at..));
     // Its arguments, if it has any, end with the first parenthesis: a zone's name has none.
     times.into_iter().any(|time| time.split(')').next().is_none_or(|time| !time.contains('\'')))

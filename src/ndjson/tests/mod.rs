@@ -4,6 +4,7 @@ mod arrays;
 mod bodies;
 mod invalid_text;
 mod nested;
+mod open;
 mod scalars;
 mod slices;
 mod times;

@@ -15,9 +15,11 @@ pub const DECIMAL_FORM: &str = "how a number is written does not decide whether 
 pub const CARRIED: &str = "a minute or second that does not exist is not carried over";
 pub const VARIANT_OF_DECIMALS: &str = "a Decimal in a Variant takes what a Decimal takes elsewhere";
 pub const VARIANT_OF_TIMES: &str = "a time in a Variant takes what a time takes elsewhere";
+pub const TYPED_PATH: &str = "a value of a path with a type in a JSON is one that a column of the type takes too";
+pub const DYNAMIC: &str = "an object in a Dynamic is a JSON, and the elements of an array are Nullable";
 
 /// Each of them makes a difference in the tests.
-pub const ALL: [&str; 15] = [
+pub const ALL: [&str; 17] = [
     WRAPPED,
     UNIX_TIMES,
     NO_YEAR,
@@ -33,4 +35,6 @@ pub const ALL: [&str; 15] = [
     CARRIED,
     VARIANT_OF_DECIMALS,
     VARIANT_OF_TIMES,
+    TYPED_PATH,
+    DYNAMIC,
 ];

@@ -164,8 +164,9 @@ impl Table {
         let stored: Vec<usize> = (0..self.columns.len()).filter(|index| self.columns[*index].is_stored).collect();
         let cell = |index: &usize| {
             let column = &self.columns[*index];
-            // The bytes are the same; but the types in a JSON depend on the rows before.
-            match spell(&column.data_type).contains("JSON") {
+            // The types in a JSON and in a Dynamic depend on the rows before.
+            let spelled = spell(&column.data_type);
+            match spelled.contains("JSON") || spelled.contains("Dynamic") {
                 true => format!("toString({})", column.quoted()),
                 false => format!("formatRow('RowBinary', {})", column.quoted()),
             }
@@ -224,6 +225,7 @@ fn default(maker: &mut Maker, data_type: &DataType) -> String {
         DataType::String => "concat('d', toString(id))".to_owned(),
         DataType::Unsigned(_) | DataType::Signed(_) => "id % 100".to_owned(),
         other if spell(other).contains("BFloat16") || spell(other).contains("Enum") => return String::new(),
+        other if spell(other).contains("JSON(") => return String::new(),
         other if spell(other).replace("Map(String,", "").contains("Map(") => return String::new(),
         other => {
             let literal = |text: &str| text.replace('\\', "\\\\").replace('\'', "\\'");

@@ -7,7 +7,7 @@ use sluicegate::rowbinary::DataType;
 use crate::support::Random;
 
 /// The names of all types, without their numbers of bits.
-pub const NAMES: [&str; 28] = [
+pub const NAMES: [&str; 29] = [
     "String",
     "FixedString",
     "Int",
@@ -35,6 +35,7 @@ pub const NAMES: [&str; 28] = [
     "Tuple",
     "Variant",
     "JSON",
+    "Dynamic",
     "AggregateFunction",
 ];
 
@@ -50,13 +51,11 @@ pub fn of_column(random: &mut Random) -> DataType {
         1..5 => DataType::Nullable(Box::new(scalar(random))),
         5..11 => scalar(random),
         11 => enumeration(random, -5),
-        12 => {
-            if random.one_in(3) {
-                DataType::AggregateFunction
-            } else {
-                DataType::Json
-            }
-        }
+        12 => match random.below(5) {
+            0 => DataType::AggregateFunction,
+            1 => DataType::Dynamic,
+            _ => json(random),
+        },
         _ => composed(random, 1),
     }
 }
@@ -95,12 +94,33 @@ fn composed(random: &mut Random, depth: usize) -> DataType {
         // As of `Nested` that is not flattened.
         7 => array(DataType::Tuple(elements(random, depth + 1, true))),
         8 => variant(random, depth),
-        _ => match random.below(3) {
-            0 => DataType::Json,
+        _ => match random.below(4) {
+            0 => json(random),
             1 => DataType::parse(["Point", "Ring", "Polygon"][random.below(3) as usize]).unwrap(),
-            _ => array(DataType::Json),
+            2 => DataType::Dynamic,
+            _ => array(DataType::json()),
         },
     }
+}
+
+/// A JSON, with types for some of the paths that its values have.
+fn json(random: &mut Random) -> DataType {
+    let mut paths = Vec::new();
+    for path in ["a", "b.c", "d e"] {
+        if random.one_in(3) {
+            let of = match random.below(5) {
+                0 => DataType::Array(Box::new(scalar(random))),
+                1 => DataType::Map(Box::new(DataType::String), Box::new(scalar(random))),
+                2 => DataType::Tuple(elements(random, DEPTH_MAX, true)),
+                _ => scalar(random),
+            };
+            // ClickHouse makes no such paths.
+            if !spell(&of).contains("BFloat16") {
+                paths.push((path.to_owned(), of));
+            }
+        }
+    }
+    DataType::Json { paths }
 }
 
 fn elements(random: &mut Random, depth: usize, are_named: bool) -> Vec<(Option<String>, DataType)> {
@@ -234,7 +254,15 @@ pub fn spell(data_type: &DataType) -> String {
             format!("Tuple({})", elements.iter().map(element).collect::<Vec<_>>().join(", "))
         }
         DataType::Variant(types) => format!("Variant({})", types.iter().map(spell).collect::<Vec<_>>().join(", ")),
-        DataType::Json => "JSON".to_owned(),
+        DataType::Json { paths } if paths.is_empty() => "JSON".to_owned(),
+        DataType::Json { paths } => {
+            let path = |(path, of): &(String, DataType)| format!("`{path}` {}", spell(of));
+            format!(
+                "JSON(max_dynamic_paths=9, SKIP skipped, {})",
+                paths.iter().map(path).collect::<Vec<_>>().join(", ")
+            )
+        }
+        DataType::Dynamic => "Dynamic".to_owned(),
         DataType::AggregateFunction => "AggregateFunction(sum, UInt64)".to_owned(),
     }
 }
@@ -259,6 +287,7 @@ pub fn name_parts(data_type: &DataType, names: &mut BTreeSet<&'static str>) {
         DataType::Map(key, value) => [key, value].into_iter().for_each(|part| name_parts(part, names)),
         DataType::Tuple(elements) => elements.iter().for_each(|(_, part)| name_parts(part, names)),
         DataType::Variant(types) => types.iter().for_each(|part| name_parts(part, names)),
+        DataType::Json { paths } => paths.iter().for_each(|(_, part)| name_parts(part, names)),
         _ => {}
     }
 }

@@ -70,12 +70,23 @@ const ANY: [&str; 20] = [
 /// A value that was not made for the type.
 fn foreign(random: &mut Maker, data_type: &DataType) -> String {
     let json = pick(random, &ANY).to_owned();
-    let is_number = json.parse::<f64>().is_ok();
+    let holds = |is_it: fn(&DataType) -> bool| has(data_type, is_it);
+    let (is_number, is_nested) = (json.parse::<f64>().is_ok(), json.starts_with(['[', '{']));
     let is_text = matches!(data_type, DataType::String | DataType::FixedString(_));
+    if holds(|part| matches!(part, DataType::DateTime { .. } | DataType::DateTime64 { .. })) {
+        if is_number || is_nested && json.contains('1') {
+            random.because(UNIX_TIMES);
+        } else if json.contains('5') {
+            random.because(NO_YEAR);
+        }
+    }
+    if json.contains("null") && holds(|part| matches!(part, DataType::Enum8(_) | DataType::Enum16(_))) {
+        random.because(NULL_IN_ENUM);
+    }
+    if is_nested && holds(|part| matches!(part, DataType::Dynamic)) {
+        random.because(DYNAMIC);
+    }
     match data_type {
-        DataType::DateTime { .. } | DataType::DateTime64 { .. } if is_number => random.because(UNIX_TIMES),
-        DataType::DateTime { .. } | DataType::DateTime64 { .. } if json.contains('5') => random.because(NO_YEAR),
-        DataType::Enum8(_) | DataType::Enum16(_) if json == "null" => random.because(NULL_IN_ENUM),
         DataType::Signed(_) | DataType::Unsigned(_) if json == "1e2" => random.because(INTEGRAL),
         DataType::Signed(1) | DataType::Unsigned(1) if json == "300" => random.because(WRAPPED),
         DataType::Tuple(elements) if elements.len() == 1 && json == "[]" => random.because(EMPTY_TUPLE),
@@ -142,7 +153,14 @@ pub fn value(random: &mut Maker, data_type: &DataType) -> String {
             let of = &types[random.below(types.len() as u64) as usize];
             value(random, of)
         }
-        DataType::Json => object(random, 0),
+        DataType::Json { paths } => object(random, paths, 0),
+        DataType::Dynamic => {
+            let json = any(random, 2);
+            if json.starts_with(['[', '{']) {
+                random.because(DYNAMIC);
+            }
+            json
+        }
         DataType::AggregateFunction => "1".to_owned(),
     }
 }
@@ -509,11 +527,21 @@ fn tuple(random: &mut Maker, elements: &[(Option<String>, DataType)]) -> String 
     members_of(random, members)
 }
 
-/// An object for a JSON column.
-fn object(random: &mut Maker, depth: usize) -> String {
+/// An object for a JSON column that has types for these paths.
+fn object(random: &mut Maker, paths: &[(String, DataType)], depth: usize) -> String {
     let mut members = Vec::new();
     for key in ["a", "b.c", "d e", "\\u0066", "9"] {
-        if random.one_in(3) {
+        if let Some((path, of)) = paths.iter().find(|(path, _)| path == key) {
+            if random.one_in(2) {
+                random.because(TYPED_PATH);
+                let json = value(random, of);
+                let is_nested = path == "b.c" && random.one_in(2);
+                members.push(match is_nested {
+                    true => ("\"b\"".to_owned(), format!("{{\"c\":{json}}}")),
+                    false => (quoted(path), json),
+                });
+            }
+        } else if random.one_in(3) {
             let json = if random.one_in(15) { "null".to_owned() } else { any(random, depth + 1) };
             members.push((format!("\"{key}\""), json));
         }
@@ -535,9 +563,9 @@ fn any(random: &mut Maker, depth: usize) -> String {
             format!("[{}]", integers.join(","))
         }
         9 => {
-            let objects: Vec<String> = (0..random.below(3)).map(|_| object(random, depth + 1)).collect();
+            let objects: Vec<String> = (0..random.below(3)).map(|_| object(random, &[], depth + 1)).collect();
             format!("[{}]", objects.join(","))
         }
-        _ => object(random, depth + 1),
+        _ => object(random, &[], depth + 1),
     }
 }
