@@ -74,7 +74,7 @@ pub(crate) fn encode_line(
     server: &ServerCells,
     builder: &mut RowBuilder,
 ) -> Result<(), Rejection> {
-    builder.begin(server);
+    builder.begin();
     let text = std::str::from_utf8(line).map_err(|error| {
         let message = format!("the line is not UTF-8 from byte {} on", error.valid_up_to() + 1);
         Rejection::new(LineCode::InvalidUtf8, message)
@@ -118,13 +118,14 @@ pub(crate) fn encode_line(
         };
         keys.any_known = true;
         if let Some(field) = plan.fields().get(index) {
-            encode_field(index, field, value, server, &mut workspace, builder)?;
+            encode_field(index, field, value, &mut workspace, builder)?;
         }
     }
     if let Some(rejection) = keys.reject(plan) {
         return Err(rejection);
     }
-    builder.finish(plan.fields(), server);
+    // All values were converted, so none is read.
+    builder.finish(plan.fields(), server, line, |_, _, _| Some(()));
     Ok(())
 }
 
@@ -160,7 +161,6 @@ fn encode_field(
     index: usize,
     field: &Field,
     raw: &str,
-    server: &ServerCells,
     workspace: &mut Decoded,
     builder: &mut RowBuilder,
 ) -> Result<(), Rejection> {
@@ -177,7 +177,7 @@ fn encode_field(
         Some(b'{' | b'[') => JsonToken::Nested(raw.as_bytes()),
         _ => JsonToken::of_bare(raw.as_bytes()),
     };
-    let written = builder.put(index, server, |out| values::write_field(field, token, workspace, out));
+    let written = builder.put(index, |out| values::write_field(field, token, workspace, out));
     written.map_err(|error| reject_value(field, raw, error))
 }
 

@@ -1,14 +1,14 @@
 //! The row encoder: NDJSON lines to RowBinary rows.
 //!
-//! A line takes one of two paths. `walk` is the fast path: it follows the learned key order, reads
-//! values in place, and gives up on anything unexpected. `general` is the slow path for all other
+//! A line takes one of two paths. `walk` is the fast path: it finds values by the marks of `window`, reads
+//! them in place, and gives up on anything unexpected. `general` is the slow path for all other
 //! lines: it parses with `sonic-rs`, and it alone rejects lines. Both paths give the same bytes for
 //! every line that the fast path accepts.
 //!
-//! Files in reading order: `lines`, `walk`, `order` (the guess of the next key), `row` (values in the
-//! table's order), `values` (one file per family of types), `general`, `keys`
+//! Files in reading order: `lines`, `window` (a first pass over many lines), `walk`, `known` (keys and their
+//! fields), `row` (values in the table's order), `values` (one file per family of types), `general`, `keys`
 //! (rejections because of keys), `repair` (invalid text), `skip`, `scan` and `escape`
-//! (the grammar of JSON), `utf8`, `identify`, `report`.
+//! (the grammar of JSON), `identify`, `report`.
 //!
 //! # What a value means
 //!
@@ -64,16 +64,16 @@ mod escape;
 mod general;
 mod identify;
 mod keys;
+mod known;
 mod lines;
-mod order;
 mod repair;
 mod report;
 mod row;
 mod scan;
 mod skip;
-mod utf8;
 mod values;
 mod walk;
+mod window;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -86,13 +86,13 @@ pub use report::{LineCode, LineError, RejectedByCode, Report};
 use self::address_form::StoredAddress;
 use self::general::Rejection;
 use self::identify::Identifier;
+use self::known::KnownKeys;
 pub use self::lines::slice_end;
 use self::lines::{Lines, end_of_line, trim_end};
-use self::order::KeyOrder;
 use self::row::{RowBuilder, ServerCells};
-use self::utf8::Utf8Window;
 use self::values::nested::InPlace;
-use self::walk::Walk;
+use self::walk::{Inside, Walk};
+use self::window::Window;
 use crate::batch::Batch;
 use crate::limits;
 use crate::quarantine::RejectedLine;
@@ -140,13 +140,14 @@ pub struct Progress {
     encoded: usize,
 }
 
-/// The encoder from bodies to batches. Each worker owns one, because it learns from every line.
+/// The encoder from bodies to batches. Each worker owns one, because it learns keys.
 #[derive(Debug)]
 pub struct RowEncoder {
     plan: Arc<Plan>,
     limits: EncodeLimits,
     invalid_text: InvalidText,
-    order: KeyOrder,
+    known: KnownKeys,
+    window: Window,
     builder: RowBuilder,
     server: ServerCells,
     /// A string value with its escapes decoded.
@@ -162,10 +163,11 @@ pub struct RowEncoder {
 }
 
 impl RowEncoder {
-    /// An encoder without a learned key order.
+    /// An encoder that has learned no key.
     pub fn new(plan: Arc<Plan>, limits: EncodeLimits) -> Self {
         Self {
-            order: KeyOrder::new(plan.columns().len()),
+            known: KnownKeys::new(&plan),
+            window: Window::default(),
             builder: RowBuilder::new(&plan),
             server: ServerCells::default(),
             scratch: Vec::new(),
@@ -211,7 +213,7 @@ impl RowEncoder {
         std::mem::replace(&mut self.address_form, form)
     }
 
-    /// Changes the plan and forgets the learned key order.
+    /// Changes the plan and forgets what was learned.
     pub fn follow(&mut self, plan: Arc<Plan>) {
         let (column, form) = (self.identifying.take(), std::mem::take(&mut self.address_form));
         let encoder = Self::new(plan, self.limits).with_invalid_text(self.invalid_text);
@@ -287,6 +289,7 @@ impl RowEncoder {
             batch.roll_back(mark);
         }
         self.builder.clear();
+        self.window.clear();
         debug_assert!(done.is_ok() || batch.mark() == mark);
         done
     }
@@ -301,13 +304,13 @@ impl RowEncoder {
     ) -> Result<(), EncodeRefusal> {
         let (len_before, encoded_before) = (batch.len(), progress.encoded);
         let (mut accepted, mut rejected) = (progress.accepted, progress.rejected);
-        let (mut lines, mut window) = (Lines::new(body, progress.lines), Utf8Window::default());
+        let mut lines = Lines::new(body, progress.lines);
         while let Some((start, number)) = lines.begin(body) {
             let row_start = self.builder.rows.len();
             if accepted + rejected >= self.limits.events_max {
                 return Err(EncodeRefusal::TooManyEvents);
             }
-            if let Some(end) = self.walk_line::<FAST>(body, start, &mut window) {
+            if let Some(end) = self.walk_line::<FAST>(body, start) {
                 lines.end(end);
                 accepted += 1;
             } else {
@@ -357,18 +360,21 @@ impl RowEncoder {
     /// Tries the fast path on the line that begins at `start`. Returns the end of the line, or `None`
     /// when the line has to take the slow path.
     #[inline]
-    fn walk_line<const FAST: bool>(&mut self, body: &[u8], start: usize, window: &mut Utf8Window) -> Option<usize> {
-        if !FAST || !window.has_line(body, start) {
+    fn walk_line<const FAST: bool>(&mut self, body: &[u8], start: usize) -> Option<usize> {
+        if !FAST || !self.window.has_line(body, start) {
             return None;
         }
         let mut walk = Walk {
             plan: &self.plan,
-            order: &mut self.order,
+            window: &self.window,
+            known: &mut self.known,
             builder: &mut self.builder,
             server: &self.server,
-            scratch: &mut self.scratch,
-            workspace: &mut self.workspace,
-            invalid_text: self.invalid_text,
+            inside: Inside {
+                scratch: &mut self.scratch,
+                workspace: &mut self.workspace,
+                invalid_text: self.invalid_text,
+            },
         };
         let end = walk.line(body, start);
         if end.is_none_or(|end| end - start > self.limits.line_bytes_max) {

@@ -1,34 +1,65 @@
-//! The fast path of a line: keys in the learned order, values read in place.
+//! The fast path of a line: keys that are known, values read in place.
 //!
 //! The fast path never rejects a line. On anything unexpected it returns `None`, and [`super::general`]
 //! encodes or rejects the line. So the fast path must accept only lines that the slow path accepts,
-//! with the same bytes; it need not accept all of them. Beside the learned order it accepts keys in
-//! any order, fields that no column has, and values in unusual forms, because many lines may have
-//! them.
+//! with the same bytes; it need not accept all of them. It accepts keys in any order, fields that no column
+//! has, and values in unusual forms, because many lines may have them.
+//!
+//! The first pass goes from key to key by the marks of [`super::window`]: they show where a key and its text
+//! end. The end of a number is found from behind: a mark follows it, which is the quote of the next key, or
+//! the end of the line; whether all in between is a number is seen when it is converted. The second pass
+//! converts the values in the table's order ([`super::row`]).
 //!
 //! The fast path parses the body, not a line of it: no value and no separator that it accepts contains
 //! a line feed, so it reaches the end of the line without searching for it before.
 
 use super::InvalidText;
 use super::escape;
-use super::order::KeyOrder;
+use super::known::KnownKeys;
 use super::repair::has_unpaired_surrogate;
-use super::row::{RowBuilder, ServerCells};
-use super::skip::{skip_scalar, skip_space, skip_value};
+use super::row::{Found, Place, RowBuilder, ServerCells};
+use super::skip::{skip_scalar, skip_space, skip_string, skip_value};
 use super::values::nested::InPlace;
 use super::values::text::plain_string;
 use super::values::{self, JsonToken};
+use super::window::Window;
+use crate::rowbinary::RowBuffer;
 use crate::schema::{Field, KeyTarget, Plan};
 
 /// The parts of the encoder that the fast path uses, borrowed for one line.
 pub(crate) struct Walk<'a> {
     pub(crate) plan: &'a Plan,
-    pub(crate) order: &'a mut KeyOrder,
+    pub(crate) window: &'a Window,
+    pub(crate) known: &'a mut KnownKeys,
     pub(crate) builder: &'a mut RowBuilder,
     pub(crate) server: &'a ServerCells,
+    pub(crate) inside: Inside<'a>,
+}
+
+/// What converts a value in an unusual form.
+pub(crate) struct Inside<'a> {
     pub(crate) scratch: &'a mut Vec<u8>,
     pub(crate) workspace: &'a mut InPlace,
     pub(crate) invalid_text: InvalidText,
+}
+
+/// A key that was read, and what follows it.
+struct Member {
+    target: KeyTarget,
+    /// The offset of the value.
+    value: usize,
+    /// The first byte of the value.
+    first: u8,
+    /// The marks from `value` on, each so many bits higher as `base` is before `value`.
+    marks: u64,
+    base: usize,
+}
+
+/// What follows a value, or the opening brace, of an object.
+enum Separator {
+    Key(Member),
+    /// The end of the object: the offset after it.
+    End(usize),
 }
 
 impl Walk<'_> {
@@ -36,102 +67,165 @@ impl Walk<'_> {
     /// the body. On `None` the caller removes the unfinished row.
     #[inline]
     pub(crate) fn line(&mut self, body: &[u8], at: usize) -> Option<usize> {
-        self.builder.begin(self.server);
-        self.order.begin_line();
-        let end = self.object(body, at);
-        self.order.end_line();
-        let end = skip_space(body, end?);
-        if !matches!(body.get(end), None | Some(b'\n')) {
+        self.builder.begin();
+        let end = skip_space(body, self.object(body, at)?);
+        // An object without any column's key is rejected, unless it is empty.
+        if !matches!(body.get(end), None | Some(b'\n')) || self.builder.is_untouched() {
             return None;
         }
-        if self.builder.lacks_fields(self.plan.fields()) {
-            // An object without any column's key is rejected, unless it is empty.
-            if self.builder.is_untouched() {
-                return None;
+        let inside = &mut self.inside;
+        self.builder.finish(self.plan.fields(), self.server, body, |field, value, out| {
+            let range = value.in_body();
+            let before = out.len();
+            if values::read_field(field, body, range.start, out) == Some(range.end) {
+                return Some(());
             }
-            self.builder.finish(self.plan.fields(), self.server);
-        }
+            out.truncate(before);
+            (inside.read(field, body, range.start, out)? == range.end).then_some(())
+        })?;
         Some(end)
     }
 
-    #[inline]
+    /// Finds the values of an object, and returns the offset behind it.
+    #[inline(always)]
     fn object(&mut self, body: &[u8], at: usize) -> Option<usize> {
+        if body.get(at) != Some(&b'{') {
+            return None;
+        }
         let mut at = at;
-        let mut first = true;
         loop {
-            // A step includes the bytes before its key: the brace for the first key, a comma for the
-            // others. Without this check a step could match a brace in place of a comma, or a comma
-            // in place of the brace.
-            if (body.get(at) == Some(&b'{')) != first {
-                return None;
-            }
-            let (target, value) = match self.order.guess(body, at) {
-                Some(hit) => hit,
-                None if body.get(at) == Some(&b'}') && !first => return Some(at + 1),
-                None => match self.separator(body, at, first)? {
+            let member = match self.member(body, at) {
+                Some(member) => member,
+                None => match self.separator(body, at)? {
                     Separator::End(end) => return Some(end),
-                    Separator::Key(target, value) => (target, value),
+                    Separator::Key(member) => member,
                 },
             };
-            first = false;
-            at = match target {
-                KeyTarget::Field(index) => self.field(usize::from(index), body, value)?,
-                _ => match skip_scalar(body, value) {
-                    Some(end) => end,
-                    None => skip_value(body, value, 1).ok()?,
-                },
-            };
+            at = self.value(body, &member)?;
+            match body.get(at) {
+                Some(b',') => {}
+                Some(b'}') => return Some(at + 1),
+                _ => {
+                    at = skip_space(body, at);
+                    match body.get(at) {
+                        Some(b',') => {}
+                        Some(b'}') => return Some(at + 1),
+                        _ => return None,
+                    }
+                }
+            }
         }
     }
 
-    /// Parses what follows `at` when no step matches: a key, which is looked up and learned, or the end
-    /// of the object.
+    /// Reads the key that follows the brace or comma at `at`, if it is written as nearly all are: with at most
+    /// a space before it and behind its colon, and without escapes.
+    #[inline(always)]
+    fn member(&mut self, body: &[u8], at: usize) -> Option<Member> {
+        let [_, one, two] = body.get(at..)?.first_chunk::<3>()?;
+        let (quote, start) = if *one == b' ' { (*two, at + 3) } else { (*one, at + 2) };
+        let open = self.window.marks(at);
+        let close = open & open.wrapping_sub(1);
+        let end = at + close.trailing_zeros() as usize;
+        let [b'"', b':', three, four] = body.get(end..)?.first_chunk::<4>()? else {
+            return None;
+        };
+        if quote != b'"' || close == 0 {
+            return None;
+        }
+        let (first, value) = if *three == b' ' { (*four, end + 3) } else { (*three, end + 2) };
+        let target = self.known.target(self.plan, body, start, end);
+        Some(Member { target, value, first, marks: close & close.wrapping_sub(1), base: at })
+    }
+
+    /// Reads what follows the brace or comma at `at`, however it is written.
     #[inline(never)]
-    fn separator(&mut self, body: &[u8], at: usize, first: bool) -> Option<Separator> {
-        let mut next = at;
-        if first {
-            next = skip_space(body, at + 1);
-            if body.get(next) == Some(&b'}') {
-                return Some(Separator::End(next + 1));
-            }
-        } else {
-            next = skip_space(body, next);
-            match body.get(next)? {
-                b'}' => return Some(Separator::End(next + 1)),
-                b',' => next = skip_space(body, next + 1),
-                _ => return None,
-            }
+    fn separator(&mut self, body: &[u8], at: usize) -> Option<Separator> {
+        let next = skip_space(body, at + 1);
+        if body.get(next) == Some(&b'}') && body.get(at) == Some(&b'{') {
+            return Some(Separator::End(next + 1));
         }
         let (key, length, key_end) = plain_string(body, next)?;
-        let key = body.get(key..key + length)?;
         let colon = skip_space(body, key_end);
         if body.get(colon) != Some(&b':') {
             return None;
         }
+        let target = self.known.target(self.plan, body, key, key + length);
         let value = skip_space(body, colon + 1);
-        let target = match self.plan.target(key) {
-            KeyTarget::Ambiguous => return None,
-            target => target,
-        };
-        self.order.learn(body.get(at..value)?, target);
-        Some(Separator::Key(target, value))
+        let first = *body.get(value)?;
+        Some(Separator::Key(Member { target, value, first, marks: self.window.marks(value), base: value }))
     }
 
-    /// Reads the value of a field, and returns the offset after it.
-    #[inline]
-    fn field(&mut self, index: usize, body: &[u8], at: usize) -> Option<usize> {
+    /// Finds the end of a value, and returns the offset behind it.
+    #[inline(always)]
+    fn value(&mut self, body: &[u8], member: &Member) -> Option<usize> {
+        let Member { target, value, first, marks, base } = *member;
+        if first == b'"' {
+            let close = marks & marks.wrapping_sub(1);
+            let end = match close {
+                0 => self.window.next(value + 1)?,
+                _ => base + close.trailing_zeros() as usize,
+            };
+            if body.get(end) != Some(&b'"') {
+                return self.aside(target, body, value);
+            }
+            match target {
+                KeyTarget::Field(field) => {
+                    self.builder.set(field.into(), Found { place: Place::Text, start: value + 1, end }).ok()?;
+                }
+                KeyTarget::Ambiguous => return None,
+                KeyTarget::Server | KeyTarget::Unknown => {}
+            }
+            return Some(end + 1);
+        }
+        if matches!(first, b'{' | b'[') {
+            return self.aside(target, body, value);
+        }
+        let behind = match marks {
+            0 => self.window.next(value)?,
+            _ => base + marks.trailing_zeros() as usize,
+        };
+        let end = match body.get(..behind)? {
+            [.., b',' | b'}'] => behind - 1,
+            [.., b',', b' '] => behind - 2,
+            _ => skip_scalar(body, value)?,
+        };
+        match target {
+            KeyTarget::Field(field) => {
+                self.builder.set(field.into(), Found { place: Place::Bare, start: value, end }).ok()?;
+            }
+            KeyTarget::Ambiguous => return None,
+            KeyTarget::Server | KeyTarget::Unknown => {
+                if skip_scalar(body, value)? != end {
+                    return None;
+                }
+            }
+        }
+        Some(end)
+    }
+
+    /// Converts or skips an array, an object or a text with escapes, and returns the offset behind it.
+    #[inline(never)]
+    fn aside(&mut self, target: KeyTarget, body: &[u8], at: usize) -> Option<usize> {
+        let index = match target {
+            KeyTarget::Field(field) => usize::from(field),
+            KeyTarget::Ambiguous => return None,
+            KeyTarget::Server | KeyTarget::Unknown if body.get(at) == Some(&b'"') => return skip_string(body, at),
+            KeyTarget::Server | KeyTarget::Unknown => return skip_value(body, at, 1).ok(),
+        };
         let field = self.plan.fields().get(index)?;
         self.builder.check_new(index).ok()?;
-        let read = self.builder.put(index, self.server, |out| values::read_field(field, body, at, out).ok_or(()));
+        let read = self.builder.put(index, |out| values::read_field_aside(field, body, at, out).ok_or(()));
         match read {
             Ok(end) => Some(end),
-            Err(()) => self.unusual(index, field, body, at),
+            Err(()) => self.builder.put(index, |out| self.inside.read(field, body, at, out).ok_or(())).ok(),
         }
     }
+}
 
-    /// Reads a value that is not in the usual form of its type.
+impl Inside<'_> {
+    /// Reads a value that is not in the usual form of its type, and returns the offset behind it.
     #[inline(never)]
-    fn unusual(&mut self, index: usize, field: &Field, body: &[u8], at: usize) -> Option<usize> {
+    fn read(&mut self, field: &Field, body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
         let (token, end) = match body.get(at)? {
             b'"' => {
                 let end = escape::decode(body, at, self.scratch)?;
@@ -152,16 +246,7 @@ impl Walk<'_> {
                 }
             }
         };
-        let workspace = &mut *self.workspace;
-        self.builder.put(index, self.server, |out| values::write_field(field, token, workspace, out)).ok()?;
+        values::write_field(field, token, self.workspace, out).ok()?;
         Some(end)
     }
-}
-
-/// What follows a value, or the opening brace, of an object.
-enum Separator {
-    /// A key: its target and the offset of its value.
-    Key(KeyTarget, usize),
-    /// The end of the object: the offset after it.
-    End(usize),
 }
