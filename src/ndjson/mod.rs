@@ -66,6 +66,7 @@ mod identify;
 mod keys;
 mod known;
 mod lines;
+mod order;
 mod repair;
 mod report;
 mod row;
@@ -89,6 +90,7 @@ use self::identify::Identifier;
 use self::known::KnownKeys;
 pub use self::lines::slice_end;
 use self::lines::{Lines, end_of_line, trim_end};
+use self::order::KeyOrder;
 use self::row::{RowBuilder, ServerCells};
 use self::values::nested::InPlace;
 use self::walk::{Inside, Walk};
@@ -147,6 +149,7 @@ pub struct RowEncoder {
     limits: EncodeLimits,
     invalid_text: InvalidText,
     known: KnownKeys,
+    order: KeyOrder,
     window: Window,
     builder: RowBuilder,
     server: ServerCells,
@@ -167,6 +170,7 @@ impl RowEncoder {
     pub fn new(plan: Arc<Plan>, limits: EncodeLimits) -> Self {
         Self {
             known: KnownKeys::new(&plan),
+            order: KeyOrder::new(plan.columns().len()),
             window: Window::default(),
             builder: RowBuilder::new(&plan),
             server: ServerCells::default(),
@@ -368,6 +372,7 @@ impl RowEncoder {
             plan: &self.plan,
             window: &self.window,
             known: &mut self.known,
+            order: &mut self.order,
             builder: &mut self.builder,
             server: &self.server,
             inside: Inside {

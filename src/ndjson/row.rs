@@ -198,7 +198,7 @@ impl RowBuilder {
         server.put_run(0, rows);
         for ((index, field), found) in fields.iter().enumerate().zip(&mut self.found) {
             let value = std::mem::replace(found, Found::MISSING);
-            if value.place <= Place::Text && field.lead == 0 && field.cell.column_type == ColumnType::String {
+            if value.place <= Place::Text && field.lead == 0 && matches!(field.cell.column_type, ColumnType::String) {
                 // A missing text is an empty one.
                 rows.put_string_of(body, value.start, value.end - value.start);
             } else {

@@ -16,6 +16,7 @@
 use super::InvalidText;
 use super::escape;
 use super::known::KnownKeys;
+use super::order::{HEAD_BYTES, KeyOrder};
 use super::repair::has_unpaired_surrogate;
 use super::row::{Found, Place, RowBuilder, ServerCells};
 use super::skip::{skip_scalar, skip_space, skip_string, skip_value};
@@ -31,6 +32,7 @@ pub(crate) struct Walk<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) window: &'a Window,
     pub(crate) known: &'a mut KnownKeys,
+    pub(crate) order: &'a mut KeyOrder,
     pub(crate) builder: &'a mut RowBuilder,
     pub(crate) server: &'a ServerCells,
     pub(crate) inside: Inside<'a>,
@@ -43,21 +45,24 @@ pub(crate) struct Inside<'a> {
     pub(crate) invalid_text: InvalidText,
 }
 
-/// A key that was read, and what follows it.
-struct Member {
+/// A key that was read, not far from its value.
+struct Key<'b> {
     target: KeyTarget,
-    /// The offset of the value.
-    value: usize,
-    /// The first byte of the value.
-    first: u8,
-    /// The marks from `value` on, each so many bits higher as `base` is before `value`.
+    /// The body from the brace or comma before the key on.
+    head: &'b [u8; HEAD_BYTES],
+    /// The marks of `head`.
     marks: u64,
-    base: usize,
+    /// The offset of the value in `head`, at most 56.
+    value: usize,
 }
+
+/// The end of a key in [`Key::head`] may be here, so that the mark of its value is among those that are loaded.
+const LAST_KEY_END: usize = 53;
 
 /// What follows a value, or the opening brace, of an object.
 enum Separator {
-    Key(Member),
+    /// A key: its target and the offset of its value.
+    Key(KeyTarget, usize),
     /// The end of the object: the offset after it.
     End(usize),
 }
@@ -68,7 +73,11 @@ impl Walk<'_> {
     #[inline]
     pub(crate) fn line(&mut self, body: &[u8], at: usize) -> Option<usize> {
         self.builder.begin();
-        let end = skip_space(body, self.object(body, at)?);
+        self.order.begin_line();
+        let mut keys = 0;
+        let end = self.object(body, at, &mut keys);
+        self.order.end_line(keys);
+        let end = skip_space(body, end?);
         // An object without any column's key is rejected, unless it is empty.
         if !matches!(body.get(end), None | Some(b'\n')) || self.builder.is_untouched() {
             return None;
@@ -87,21 +96,21 @@ impl Walk<'_> {
     }
 
     /// Finds the values of an object, and returns the offset behind it.
-    #[inline(always)]
-    fn object(&mut self, body: &[u8], at: usize) -> Option<usize> {
+    #[inline(never)]
+    fn object(&mut self, body: &[u8], at: usize, keys: &mut u32) -> Option<usize> {
         if body.get(at) != Some(&b'{') {
             return None;
         }
         let mut at = at;
         loop {
-            let member = match self.member(body, at) {
-                Some(member) => member,
+            *keys += 1;
+            at = match self.key(body, at) {
+                Some(key) => self.value(body, at, key)?,
                 None => match self.separator(body, at)? {
                     Separator::End(end) => return Some(end),
-                    Separator::Key(member) => member,
+                    Separator::Key(target, value) => self.any_value(body, target, value)?,
                 },
             };
-            at = self.value(body, &member)?;
             match body.get(at) {
                 Some(b',') => {}
                 Some(b'}') => return Some(at + 1),
@@ -118,23 +127,66 @@ impl Walk<'_> {
     }
 
     /// Reads the key that follows the brace or comma at `at`, if it is written as nearly all are: with at most
-    /// a space before it and behind its colon, and without escapes.
+    /// a space before it and behind its colon, without escapes, and not too near the end of the body.
     #[inline(always)]
-    fn member(&mut self, body: &[u8], at: usize) -> Option<Member> {
-        let [_, one, two] = body.get(at..)?.first_chunk::<3>()?;
-        let (quote, start) = if *one == b' ' { (*two, at + 3) } else { (*one, at + 2) };
-        let open = self.window.marks(at);
-        let close = open & open.wrapping_sub(1);
-        let end = at + close.trailing_zeros() as usize;
-        let [b'"', b':', three, four] = body.get(end..)?.first_chunk::<4>()? else {
-            return None;
-        };
-        if quote != b'"' || close == 0 {
+    fn key<'b>(&mut self, body: &'b [u8], at: usize) -> Option<Key<'b>> {
+        let head: &[u8; HEAD_BYTES] = body.get(at..)?.first_chunk()?;
+        let marks = self.window.marks(at);
+        if let Some((target, value)) = self.order.guess(head) {
+            // The first byte was compared: for the first key a brace, for all others a comma.
+            return Some(Key { target, head, value, marks });
+        }
+        let [_, one, two, ..] = *head;
+        let (quote, start) = if one == b' ' { (two, 3) } else { (one, 2) };
+        let close = marks & marks.wrapping_sub(1);
+        let end = close.trailing_zeros() as usize;
+        if quote != b'"' || end > LAST_KEY_END || head.get(end..end + 2) != Some(b"\":") {
             return None;
         }
-        let (first, value) = if *three == b' ' { (*four, end + 3) } else { (*three, end + 2) };
-        let target = self.known.target(self.plan, body, start, end);
-        Some(Member { target, value, first, marks: close & close.wrapping_sub(1), base: at })
+        let value = end + 2 + usize::from(head.get(end + 2) == Some(&b' '));
+        let target = self.known.target(self.plan, head, start, end);
+        if target == KeyTarget::Ambiguous {
+            return None;
+        }
+        self.order.learn(head.get(..value)?, target);
+        Some(Key { target, head, value, marks })
+    }
+
+    /// Finds the end of the value of a key, and returns the offset behind it.
+    #[inline(always)]
+    fn value(&mut self, body: &[u8], at: usize, key: Key<'_>) -> Option<usize> {
+        let Key { target, head, value, marks } = key;
+        let marks = marks >> (value % 64);
+        let first = *head.get(value)?;
+        if first == b'"' {
+            let close = marks & marks.wrapping_sub(1);
+            let end = value + close.trailing_zeros() as usize;
+            if close == 0 || head.get(end) != Some(&b'"') {
+                return self.any_value(body, target, at + value);
+            }
+            if let KeyTarget::Field(field) = target {
+                let found = Found { place: Place::Text, start: at + value + 1, end: at + end };
+                self.builder.set(field.into(), found).ok()?;
+            }
+            return Some(at + end + 1);
+        }
+        // The comma before the next key, or the brace before the end of the line.
+        let end = (value + marks.trailing_zeros() as usize).wrapping_sub(1);
+        if marks == 0 || matches!(first, b'{' | b'[') || !matches!(head.get(end), Some(b',' | b'}')) {
+            return self.any_value(body, target, at + value);
+        }
+        match target {
+            KeyTarget::Field(field) => {
+                let found = Found { place: Place::Bare, start: at + value, end: at + end };
+                self.builder.set(field.into(), found).ok()?;
+            }
+            _ => {
+                if skip_scalar(body, at + value)? != at + end {
+                    return None;
+                }
+            }
+        }
+        Some(at + end)
     }
 
     /// Reads what follows the brace or comma at `at`, however it is written.
@@ -150,57 +202,36 @@ impl Walk<'_> {
             return None;
         }
         let target = self.known.target(self.plan, body, key, key + length);
+        if target == KeyTarget::Ambiguous {
+            return None;
+        }
         let value = skip_space(body, colon + 1);
-        let first = *body.get(value)?;
-        Some(Separator::Key(Member { target, value, first, marks: self.window.marks(value), base: value }))
+        self.order.learn(body.get(at..value)?, target);
+        Some(Separator::Key(target, value))
     }
 
-    /// Finds the end of a value, and returns the offset behind it.
-    #[inline(always)]
-    fn value(&mut self, body: &[u8], member: &Member) -> Option<usize> {
-        let Member { target, value, first, marks, base } = *member;
-        if first == b'"' {
-            let close = marks & marks.wrapping_sub(1);
-            let end = match close {
-                0 => self.window.next(value + 1)?,
-                _ => base + close.trailing_zeros() as usize,
-            };
-            if body.get(end) != Some(&b'"') {
-                return self.aside(target, body, value);
-            }
-            match target {
-                KeyTarget::Field(field) => {
-                    self.builder.set(field.into(), Found { place: Place::Text, start: value + 1, end }).ok()?;
+    /// [`Walk::value`] for a value of any form and length.
+    #[inline(never)]
+    fn any_value(&mut self, body: &[u8], target: KeyTarget, at: usize) -> Option<usize> {
+        let first = *body.get(at)?;
+        let (place, start, end, behind) = match first {
+            b'{' | b'[' => return self.aside(target, body, at),
+            b'"' => {
+                let end = self.window.next(at + 1)?;
+                if body.get(end) != Some(&b'"') {
+                    return self.aside(target, body, at);
                 }
-                KeyTarget::Ambiguous => return None,
-                KeyTarget::Server | KeyTarget::Unknown => {}
+                (Place::Text, at + 1, end, end + 1)
             }
-            return Some(end + 1);
-        }
-        if matches!(first, b'{' | b'[') {
-            return self.aside(target, body, value);
-        }
-        let behind = match marks {
-            0 => self.window.next(value)?,
-            _ => base + marks.trailing_zeros() as usize,
+            _ => {
+                let end = skip_scalar(body, at)?;
+                (Place::Bare, at, end, end)
+            }
         };
-        let end = match body.get(..behind)? {
-            [.., b',' | b'}'] => behind - 1,
-            [.., b',', b' '] => behind - 2,
-            _ => skip_scalar(body, value)?,
-        };
-        match target {
-            KeyTarget::Field(field) => {
-                self.builder.set(field.into(), Found { place: Place::Bare, start: value, end }).ok()?;
-            }
-            KeyTarget::Ambiguous => return None,
-            KeyTarget::Server | KeyTarget::Unknown => {
-                if skip_scalar(body, value)? != end {
-                    return None;
-                }
-            }
+        if let KeyTarget::Field(field) = target {
+            self.builder.set(field.into(), Found { place, start, end }).ok()?;
         }
-        Some(end)
+        Some(behind)
     }
 
     /// Converts or skips an array, an object or a text with escapes, and returns the offset behind it.
@@ -208,9 +239,8 @@ impl Walk<'_> {
     fn aside(&mut self, target: KeyTarget, body: &[u8], at: usize) -> Option<usize> {
         let index = match target {
             KeyTarget::Field(field) => usize::from(field),
-            KeyTarget::Ambiguous => return None,
-            KeyTarget::Server | KeyTarget::Unknown if body.get(at) == Some(&b'"') => return skip_string(body, at),
-            KeyTarget::Server | KeyTarget::Unknown => return skip_value(body, at, 1).ok(),
+            _ if body.get(at) == Some(&b'"') => return skip_string(body, at),
+            _ => return skip_value(body, at, 1).ok(),
         };
         let field = self.plan.fields().get(index)?;
         self.builder.check_new(index).ok()?;
