@@ -61,15 +61,19 @@
 
 mod address_form;
 mod escape;
+mod field_counts;
 mod general;
 mod identify;
 mod keys;
 mod lines;
+mod mapped;
 mod order;
 mod repair;
 mod report;
+mod request_values;
 mod row;
 mod scan;
+mod server_values;
 mod skip;
 mod utf8;
 mod values;
@@ -80,16 +84,22 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use address_form::{AddressForm, AddressHash, AddressKey};
+pub use field_counts::{Counts, FieldCounts, Kinds, UnknownField};
 pub use repair::InvalidText;
 pub use report::{LineCode, LineError, RejectedByCode, Report};
+pub use request_values::RequestValues;
+pub use server_values::check_constants;
 
 use self::address_form::StoredAddress;
+use self::field_counts::FieldCounter;
 use self::general::Rejection;
 use self::identify::Identifier;
 pub use self::lines::slice_end;
 use self::lines::{Lines, end_of_line, trim_end};
+use self::mapped::Mapped;
 use self::order::KeyOrder;
 use self::row::{RowBuilder, ServerCells};
+use self::server_values::ServerInputs;
 use self::utf8::Utf8Window;
 use self::values::nested::InPlace;
 use self::walk::Walk;
@@ -149,6 +159,10 @@ pub struct RowEncoder {
     order: KeyOrder,
     builder: RowBuilder,
     server: ServerCells,
+    mapped: Mapped,
+    counter: FieldCounter,
+    /// What the columns get of the head of the request that is encoded.
+    request: Option<Arc<RequestValues>>,
     /// A string value with its escapes decoded.
     scratch: Vec<u8>,
     /// For values inside of values.
@@ -157,6 +171,8 @@ pub struct RowEncoder {
     identifying: Option<String>,
     /// What is stored of a client's address.
     address_form: AddressForm,
+    /// The key of the columns whose addresses are hashed in another form than that.
+    address_key: Option<AddressKey>,
     /// Computes the identities; `None` without such a column, or while the table lacks it.
     identifier: Option<Identifier>,
 }
@@ -168,10 +184,14 @@ impl RowEncoder {
             order: KeyOrder::new(plan.columns().len()),
             builder: RowBuilder::new(&plan),
             server: ServerCells::default(),
+            mapped: Mapped::new(&plan),
+            counter: FieldCounter::default(),
+            request: None,
             scratch: Vec::new(),
             workspace: InPlace::default(),
             identifying: None,
             address_form: AddressForm::default(),
+            address_key: None,
             identifier: None,
             plan,
             limits,
@@ -201,6 +221,26 @@ impl RowEncoder {
         self
     }
 
+    /// An encoder with a key for columns whose addresses are hashed whatever the usual form is.
+    #[must_use]
+    pub fn hashing_addresses(mut self, key: Option<AddressKey>) -> Self {
+        self.address_key = key;
+        self
+    }
+
+    /// An encoder that counts fields for others to read.
+    #[must_use]
+    pub fn counting(mut self, counts: Arc<FieldCounts>) -> Self {
+        self.counter = FieldCounter::new(counts);
+        self
+    }
+
+    /// Changes what the columns of all further bodies get of their request's head.
+    #[inline]
+    pub fn set_request(&mut self, values: Option<Arc<RequestValues>>) {
+        self.request = values;
+    }
+
     /// What is stored of clients' addresses.
     pub fn address_form(&self) -> &AddressForm {
         &self.address_form
@@ -214,8 +254,10 @@ impl RowEncoder {
     /// Changes the plan and forgets the learned key order.
     pub fn follow(&mut self, plan: Arc<Plan>) {
         let (column, form) = (self.identifying.take(), std::mem::take(&mut self.address_form));
-        let encoder = Self::new(plan, self.limits).with_invalid_text(self.invalid_text);
-        *self = encoder.identifying(column.as_deref()).writing_addresses(form);
+        let (key, mut counter) = (self.address_key.take(), std::mem::take(&mut self.counter));
+        counter.add_guesses(self.plan.fields());
+        let encoder = Self::new(plan, self.limits).with_invalid_text(self.invalid_text).hashing_addresses(key);
+        *self = Self { counter, ..encoder.identifying(column.as_deref()).writing_addresses(form) };
     }
 
     /// Encodes a complete body: appends rows to `batch.rows` and rejected lines to `batch.rejected`,
@@ -277,7 +319,8 @@ impl RowEncoder {
         batch: &mut Batch,
         report: &mut Report,
     ) -> Result<(), EncodeRefusal> {
-        self.server.encode(&self.plan, origin, &self.address_form);
+        let (form, key, values) = (&self.address_form, self.address_key.as_ref(), self.request.as_deref());
+        self.server.encode(&self.plan, &ServerInputs { origin, form, key, values });
         let (mark, len_before) = (batch.mark(), batch.len());
         let done = self.encode_lines::<FAST>(slice, progress, origin, batch, report);
         if done.is_ok() {
@@ -287,6 +330,7 @@ impl RowEncoder {
             batch.roll_back(mark);
         }
         self.builder.clear();
+        self.counter.end_body(self.plan.fields());
         debug_assert!(done.is_ok() || batch.mark() == mark);
         done
     }
@@ -326,6 +370,7 @@ impl RowEncoder {
                     return Err(EncodeRefusal::TooManyBadLines);
                 }
             }
+            self.counter.end_line();
             if self.identifier.is_some() {
                 self.identify(row_start, batch);
             }
@@ -358,7 +403,7 @@ impl RowEncoder {
     /// when the line has to take the slow path.
     #[inline]
     fn walk_line<const FAST: bool>(&mut self, body: &[u8], start: usize, window: &mut Utf8Window) -> Option<usize> {
-        if !FAST || !window.has_line(body, start) {
+        if !FAST || !window.has_line(body, start) || self.server.unfit.is_some() {
             return None;
         }
         let mut walk = Walk {
@@ -369,6 +414,8 @@ impl RowEncoder {
             scratch: &mut self.scratch,
             workspace: &mut self.workspace,
             invalid_text: self.invalid_text,
+            mapped: &mut self.mapped,
+            counter: &mut self.counter,
         };
         let end = walk.line(body, start);
         if end.is_none_or(|end| end - start > self.limits.line_bytes_max) {
@@ -381,6 +428,7 @@ impl RowEncoder {
     /// Encodes a line on the slow path.
     #[cold]
     fn encode_line(&mut self, line: &[u8]) -> Result<(), Rejection> {
+        self.counter.begin_line();
         let line = trim_end(line);
         if line.len() > self.limits.line_bytes_max {
             let message =
@@ -391,7 +439,7 @@ impl RowEncoder {
             InvalidText::Reject => Cow::Borrowed(line),
             InvalidText::Replace => repair::line(line),
         };
-        let done = general::encode_line(&self.plan, &line, &self.server, &mut self.builder);
+        let done = general::encode_line(&self.plan, &line, &self.server, &mut self.builder, &mut self.counter);
         if done.is_err() {
             self.builder.abandon();
         }

@@ -8,10 +8,10 @@
 
 use std::ops::Range;
 
-use super::values::{address, time};
-use super::{AddressForm, Origin};
+use super::general::Rejection;
+use super::server_values::ServerInputs;
 use crate::rowbinary::RowBuffer;
-use crate::schema::{Field, Plan, ServerColumn, Source};
+use crate::schema::{Field, Plan};
 
 /// Flush threshold: the buffer holds up to this many bytes of finished rows, plus one row, before they
 /// are copied to the batch. That fits the L1 cache; all rows of a large body would not.
@@ -25,16 +25,21 @@ pub(crate) struct ServerCells {
     cells: RowBuffer,
     /// The range in `cells` of each of [`Plan::server_runs`].
     runs: Vec<Range<usize>>,
+    /// Why each line of the body is rejected: a value of its request does not fit its column.
+    pub(super) unfit: Option<Rejection>,
 }
 
 impl ServerCells {
-    pub(crate) fn encode(&mut self, plan: &Plan, origin: &Origin, form: &AddressForm) {
+    pub(super) fn encode(&mut self, plan: &Plan, inputs: &ServerInputs<'_>) {
         self.cells.truncate(0);
         self.runs.clear();
+        self.unfit = None;
         for run in plan.server_runs() {
             let start = self.cells.len();
             for column in run {
-                put_server_value(column, origin, form, &mut self.cells);
+                if let Err(rejection) = inputs.put(column, &mut self.cells) {
+                    self.unfit.get_or_insert(rejection);
+                }
             }
             self.runs.push(start..self.cells.len());
         }
@@ -48,17 +53,6 @@ impl ServerCells {
         {
             out.put_range_of(&self.cells, run.clone());
         }
-    }
-}
-
-fn put_server_value(column: &ServerColumn, origin: &Origin, form: &AddressForm, out: &mut RowBuffer) {
-    if column.source == Source::ServerTime {
-        if column.nullable {
-            out.put([0]);
-        }
-        time::put_server_time(origin.server_time_unix_ns, &column.column_type, out);
-    } else {
-        address::put_client(form.of(origin.client_ip), &column.column_type, column.nullable, out);
     }
 }
 
@@ -144,6 +138,33 @@ impl RowBuilder {
             }
         }
         written
+    }
+
+    /// [`RowBuilder::put`] for a value that another one may replace.
+    pub(crate) fn put_aside<T, E>(
+        &mut self,
+        field: usize,
+        write: impl FnOnce(&mut RowBuffer) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let before = self.side.len();
+        let written = write(&mut self.side);
+        if written.is_err() {
+            self.side.truncate(before);
+        } else if let Some(side_cell) = self.side_cells.get_mut(field) {
+            self.in_order = false;
+            *side_cell = SideCell { row: self.row, range: before..self.side.len() };
+        }
+        written
+    }
+
+    /// The number of the current row, which no other row has.
+    pub(crate) fn row(&self) -> u64 {
+        self.row
+    }
+
+    /// True if the field's value is in the row and can't be replaced.
+    pub(crate) fn is_in_place(&self, field: usize) -> bool {
+        field < self.next
     }
 
     /// Fails if the current row already has the field.

@@ -11,14 +11,15 @@
 
 use super::InvalidText;
 use super::escape;
+use super::field_counts::FieldCounter;
+use super::mapped::{Between, Mapped, read_between, skip};
 use super::order::KeyOrder;
 use super::repair::has_unpaired_surrogate;
 use super::row::{RowBuilder, ServerCells};
-use super::skip::{skip_scalar, skip_space, skip_value};
+use super::skip::{skip_space, skip_value};
 use super::values::nested::InPlace;
-use super::values::text::plain_string;
 use super::values::{self, JsonToken};
-use crate::schema::{Field, KeyTarget, Plan};
+use crate::schema::{Field, KeyTarget, Plan, Unknown};
 
 /// The parts of the encoder that the fast path uses, borrowed for one line.
 pub(crate) struct Walk<'a> {
@@ -29,6 +30,8 @@ pub(crate) struct Walk<'a> {
     pub(crate) scratch: &'a mut Vec<u8>,
     pub(crate) workspace: &'a mut InPlace,
     pub(crate) invalid_text: InvalidText,
+    pub(crate) mapped: &'a mut Mapped,
+    pub(crate) counter: &'a mut FieldCounter,
 }
 
 impl Walk<'_> {
@@ -38,13 +41,18 @@ impl Walk<'_> {
     pub(crate) fn line(&mut self, body: &[u8], at: usize) -> Option<usize> {
         self.builder.begin(self.server);
         self.order.begin_line();
-        let end = self.object(body, at);
+        self.counter.begin_line();
+        self.mapped.collected.clear();
+        let object = self.object(body, at);
         self.order.end_line();
-        let end = skip_space(body, end?);
+        let end = skip_space(body, object?);
         if !matches!(body.get(end), None | Some(b'\n')) {
             return None;
         }
         if self.builder.lacks_fields(self.plan.fields()) {
+            if self.plan.has_conditions() {
+                self.conclude(body.get(at..object?)?)?;
+            }
             // An object without any column's key is rejected, unless it is empty.
             if self.builder.is_untouched() {
                 return None;
@@ -76,10 +84,20 @@ impl Walk<'_> {
             first = false;
             at = match target {
                 KeyTarget::Field(index) => self.field(usize::from(index), body, value)?,
-                _ => match skip_scalar(body, value) {
-                    Some(end) => end,
-                    None => skip_value(body, value, 1).ok()?,
-                },
+                KeyTarget::Node(number) => self.node(number, body, value, 1)?,
+                target => {
+                    let end = skip(body, value, 1)?;
+                    if target != KeyTarget::Server {
+                        match target {
+                            KeyTarget::Counted(number) => self.counter.note(number, body.get(value..end)?),
+                            _ => self.counter.note_other(),
+                        }
+                        if self.plan.unknown() != Unknown::Skip {
+                            self.leave_of_line(body.get(at..value)?, body.get(value..end)?)?;
+                        }
+                    }
+                    end
+                }
             };
         }
     }
@@ -88,57 +106,50 @@ impl Walk<'_> {
     /// of the object.
     #[inline(never)]
     fn separator(&mut self, body: &[u8], at: usize, first: bool) -> Option<Separator> {
-        let mut next = at;
-        if first {
-            next = skip_space(body, at + 1);
-            if body.get(next) == Some(&b'}') {
-                return Some(Separator::End(next + 1));
+        Some(match read_between(body, at, first)? {
+            Between::End(end) => Separator::End(end),
+            Between::Key(key, value) => {
+                let target = match self.plan.target(key) {
+                    KeyTarget::Ambiguous => return None,
+                    KeyTarget::Unknown => self.counted("", key)?,
+                    target => target,
+                };
+                self.order.learn(body.get(at..value)?, target);
+                Separator::Key(target, value)
             }
-        } else {
-            next = skip_space(body, next);
-            match body.get(next)? {
-                b'}' => return Some(Separator::End(next + 1)),
-                b',' => next = skip_space(body, next + 1),
-                _ => return None,
-            }
-        }
-        let (key, length, key_end) = plain_string(body, next)?;
-        let key = body.get(key..key + length)?;
-        let colon = skip_space(body, key_end);
-        if body.get(colon) != Some(&b':') {
-            return None;
-        }
-        let value = skip_space(body, colon + 1);
-        let target = match self.plan.target(key) {
-            KeyTarget::Ambiguous => return None,
-            target => target,
-        };
-        self.order.learn(body.get(at..value)?, target);
-        Some(Separator::Key(target, value))
+        })
     }
 
     /// Reads the value of a field, and returns the offset after it.
     #[inline]
-    fn field(&mut self, index: usize, body: &[u8], at: usize) -> Option<usize> {
+    pub(super) fn field(&mut self, index: usize, body: &[u8], at: usize) -> Option<usize> {
         let field = self.plan.fields().get(index)?;
         self.builder.check_new(index).ok()?;
         let read = self.builder.put(index, self.server, |out| values::read_field(field, body, at, out).ok_or(()));
         match read {
             Ok(end) => Some(end),
-            Err(()) => self.unusual(index, field, body, at),
+            Err(()) => self.unusual(index, field, body, at, (1, false)),
         }
     }
 
-    /// Reads a value that is not in the usual form of its type.
+    /// Reads a value that is not in the usual form of its type. `level` objects are open around it; it is
+    /// written `aside` if another one may replace it.
     #[inline(never)]
-    fn unusual(&mut self, index: usize, field: &Field, body: &[u8], at: usize) -> Option<usize> {
+    pub(super) fn unusual(
+        &mut self,
+        index: usize,
+        field: &Field,
+        body: &[u8],
+        at: usize,
+        (level, aside): (usize, bool),
+    ) -> Option<usize> {
         let (token, end) = match body.get(at)? {
             b'"' => {
                 let end = escape::decode(body, at, self.scratch)?;
                 (JsonToken::Text(self.scratch), end)
             }
             first => {
-                let end = skip_value(body, at, 1).ok()?;
+                let end = skip_value(body, at, level).ok()?;
                 let raw = body.get(at..end)?;
                 match first {
                     b'{' | b'[' => {
@@ -152,8 +163,18 @@ impl Walk<'_> {
                 }
             }
         };
+        if token == JsonToken::Null && field.is_required {
+            return None;
+        }
         let workspace = &mut *self.workspace;
-        self.builder.put(index, self.server, |out| values::write_field(field, token, workspace, out)).ok()?;
+        let write = |out: &mut _| values::write_field(field, token, workspace, out);
+        match aside {
+            true => self.builder.put_aside(index, write).ok()?,
+            false => self.builder.put(index, self.server, write).ok()?,
+        }
+        if let Some(unit) = values::guessed_unit(field, token) {
+            self.counter.note_guess(index, unit);
+        }
         Some(end)
     }
 }

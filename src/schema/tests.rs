@@ -29,12 +29,12 @@ fn every_column_has_its_source() {
     ])
     .unwrap();
     let columns: Vec<(&str, Source)> =
-        plan.columns().iter().map(|column| (column.name.as_str(), column.source)).collect();
+        plan.columns().iter().map(|column| (column.name.as_str(), column.source.clone())).collect();
     assert_eq!(
         columns,
         [
             ("a", Source::Field),
-            ("ip", Source::ClientAddress),
+            ("ip", Source::ClientAddress(AddressKind::Usual)),
             ("e", Source::Field),
             ("d", Source::Field),
             ("server_time", Source::ServerTime),
@@ -60,8 +60,8 @@ fn every_column_has_its_source() {
 fn the_servers_columns_are_its_own_in_any_case() {
     let plan = compile(&[column("IP", "IPv6", ""), column("Server_Time", "DateTime", ""), column("a", "Int8", "")]);
     let plan = plan.unwrap();
-    let sources: Vec<Source> = plan.columns().iter().map(|column| column.source).collect();
-    assert_eq!(sources, [Source::ClientAddress, Source::ServerTime, Source::Field]);
+    let sources: Vec<Source> = plan.columns().iter().map(|column| column.source.clone()).collect();
+    assert_eq!(sources, [Source::ClientAddress(AddressKind::Usual), Source::ServerTime, Source::Field]);
     assert_eq!(plan.target(b"ip"), KeyTarget::Server);
 }
 

@@ -5,11 +5,11 @@ use chrono::{Datelike, NaiveDate};
 use super::calendar::{days_of, seconds_of};
 use super::moment::{self, Moment};
 use super::number::signed;
-use super::unix::of_number;
+use super::unix::{of_number, of_number_in};
 use super::zone::local_seconds;
 use super::{JsonToken, ValueError};
 use crate::rowbinary::RowBuffer;
-use crate::schema::{ColumnType, Zone};
+use crate::schema::{ColumnType, TimeUnit, Zone};
 
 /// The documented range of Date32, 1900-01-01 to 2299-12-31, in days since 1970-01-01
 /// (<https://clickhouse.com/docs/sql-reference/data-types/date32>).
@@ -134,9 +134,31 @@ pub(super) fn write_date_time(zone: Zone, token: JsonToken<'_>, out: &mut RowBuf
         JsonToken::Number(number) => of_number(number)?.seconds,
         _ => return Err(ValueError::Mismatch),
     };
+    put_seconds(seconds, out)
+}
+
+fn put_seconds(seconds: i64, out: &mut RowBuffer) -> Result<(), ValueError> {
     let seconds = u32::try_from(seconds).map_err(|_| ValueError::OutOfRange)?;
     out.put(seconds.to_le_bytes());
     Ok(())
+}
+
+/// Writes a bare number in a unit that is known to a column of times.
+pub(super) fn write_in_unit(
+    unit: TimeUnit,
+    number: &[u8],
+    column_type: &ColumnType,
+    out: &mut RowBuffer,
+) -> Result<(), ValueError> {
+    let moment = of_number_in(unit, number)?;
+    match column_type {
+        ColumnType::DateTime(_) => put_seconds(moment.seconds, out),
+        ColumnType::DateTime64 { precision, zone } => {
+            out.put(ticks(moment, *precision, *zone)?.to_le_bytes());
+            Ok(())
+        }
+        _ => Err(ValueError::Mismatch),
+    }
 }
 
 /// Writes a DateTime64. A number is Unix time in the unit that its magnitude says.
