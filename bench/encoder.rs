@@ -26,13 +26,15 @@ use std::error::Error;
 use std::hint::black_box;
 use std::time::Instant;
 
-use corpora::Corpus;
+use corpora::{Corpus, Table};
 use record::Record;
 use rows::ORIGIN;
 use sluicegate::batch::Batch;
 use sluicegate::ndjson::Report;
 use sluicegate::rowbinary::RowBuffer;
-use structs::{Event, HUNDRED_COLUMNS, Hundred};
+use structs::{
+    ARRAY_COLUMNS, Event, HUNDRED_COLUMNS, Hundred, MAP_COLUMNS, Sparse, TUPLE_COLUMNS, WithArray, WithMap, WithObject,
+};
 
 /// What [`ORIGIN`] is in a row.
 const IP: &[u8] = b"8.8.8.8";
@@ -57,11 +59,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     record.save()
 }
 
+/// The other side: reads every line of a body into the struct of a table.
+type WithStructs = for<'a> fn(&'a [u8], &[u8], u32, &mut RowBuffer, &mut Batch) -> Result<(), String>;
+
 /// Rates of both in million events a core-second, and the ratio of the first to the second, round by
 /// round.
 fn compare(corpus: &Corpus, rounds: usize, bodies: usize) -> Result<[Vec<f64>; 3], String> {
-    let columns: &[(&str, &str)] = if corpus.is_wide { &HUNDRED_COLUMNS } else { &columns::OF_CLIENTS };
-    let with_structs = if corpus.is_wide { structs::encode::<Hundred<'_>> } else { structs::encode::<Event<'_>> };
+    let (columns, with_structs): (&[(&str, &str)], WithStructs) = match corpus.table {
+        Table::Events => (&columns::OF_CLIENTS, structs::encode::<Event<'_>>),
+        Table::Sparse => (&columns::OF_CLIENTS, structs::encode::<Sparse<'_>>),
+        Table::Hundred => (&HUNDRED_COLUMNS, structs::encode::<Hundred<'_>>),
+        Table::Array => (&ARRAY_COLUMNS, structs::encode::<WithArray<'_>>),
+        Table::Map => (&MAP_COLUMNS, structs::encode::<WithMap<'_>>),
+        Table::Tuple => (&TUPLE_COLUMNS, structs::encode::<WithObject<'_>>),
+    };
     let mut encoder = rows::encoder(columns)?;
     let (mut batch, mut report) = (Batch::new(0), Report::default());
     let mut space = RowBuffer::with_space(16 << 10);

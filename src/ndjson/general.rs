@@ -17,7 +17,7 @@ use super::values::json::Paths;
 use super::values::nested::{Tuples, Workspace};
 use super::values::{self, JsonToken, ValueError};
 use crate::limits;
-use crate::schema::{Field, Inside, KeyTarget, Plan, Taker, Unknown};
+use crate::schema::{Field, KeyTarget, ObjectKeys, Plan, Taker, Unknown};
 
 /// Characters of a value that a message shows.
 const EXCERPT_CHARS: usize = 64;
@@ -77,7 +77,7 @@ pub(crate) fn encode_line(
     builder: &mut RowBuilder,
     counter: &mut FieldCounter,
 ) -> Result<(), Rejection> {
-    builder.begin(server);
+    builder.begin();
     let text = std::str::from_utf8(line).map_err(|error| {
         let message = format!("the line is not UTF-8 from byte {} on", error.valid_up_to() + 1);
         Rejection::new(LineCode::InvalidUtf8, message)
@@ -102,7 +102,8 @@ pub(crate) fn encode_line(
     let workspace = Decoded::default();
     let mut row = Row { plan, server, builder, counter, keys, workspace, mapped: MappedRow::default() };
     row.encode(object)?;
-    builder.finish(plan.fields(), server);
+    // All values were converted, so none is read.
+    builder.finish(plan.fields(), server, line, |_, _, _| Some(()));
     Ok(())
 }
 
@@ -172,7 +173,7 @@ impl<'a> Row<'a> {
     }
 
     /// Reads the members of the line's own object, or of one that paths go into.
-    fn members(&mut self, inside: Option<&'a Inside>, path: &str, object: &'a str) -> Result<(), Rejection> {
+    fn members(&mut self, inside: Option<&'a ObjectKeys>, path: &str, object: &'a str) -> Result<(), Rejection> {
         let mut members = Members { text: object, at: 0 };
         while let Some((raw_key, value)) = members.next() {
             let inner = raw_key.get(1..raw_key.len().saturating_sub(1)).unwrap_or_default();
@@ -265,7 +266,7 @@ impl<'a> Row<'a> {
     fn put_object(&mut self, index: usize, object: &[u8]) -> Result<(), Rejection> {
         let Some(field) = self.plan.fields().get(index) else { return Ok(()) };
         let (workspace, token) = (&mut self.workspace, JsonToken::Nested(object));
-        let written = self.builder.put(index, self.server, |out| values::write_field(field, token, workspace, out));
+        let written = self.builder.put(index, |out| values::write_field(field, token, workspace, out));
         written.map_err(|error| reject_value(field, &String::from_utf8_lossy(object), error))
     }
 
@@ -287,10 +288,10 @@ impl<'a> Row<'a> {
             return Err(missing(field));
         }
         let workspace = &mut self.workspace;
-        let written = self.builder.put(index, self.server, |out| values::write_field(field, token, workspace, out));
+        let written = self.builder.put(index, |out| values::write_field(field, token, workspace, out));
         written.map_err(|error| reject_value(field, raw, error))?;
         if let Some(unit) = values::guessed_unit(field, token) {
-            self.counter.note_guess(index, unit);
+            self.counter.note_guess(field.index, unit);
         }
         Ok(())
     }

@@ -1,217 +1,160 @@
 //! The fast path of keys that a mapping names: paths into objects, columns with several sources, and fields
 //! that are collected.
 //!
-//! An object that a path goes into has a learned key order of its own, so its keys are guessed like those of the
-//! line. A column with several sources gets the one with the lowest rank, whatever their order in the line: a
-//! value whose better one may follow is written aside, where that one replaces it.
+//! An object that a path goes into is walked like the line, with a table of known keys of its own. A column with
+//! several sources gets the one with the lowest rank, whatever their order in the line: which one that is, is
+//! known when the line ends, and only then it is converted.
+
+use std::ops::Range;
 
 use super::InvalidText;
-use super::order::KeyOrder;
+use super::known::{KnownKeys, PLACES_OF_OTHERS_INSIDE};
 use super::repair::has_unpaired_surrogate;
-use super::skip::{skip_scalar, skip_space, skip_value};
-use super::values::text::plain_string;
+use super::row::Found;
 use super::values::{self, JsonToken};
 use super::walk::Walk;
-use crate::schema::{Inside, KeyTarget, Plan, Taker, Unknown};
+use crate::schema::{KeyTarget, Plan, Taker, Unknown};
 
 /// What the fast path remembers of a mapping between keys and between lines.
 #[derive(Debug, Default)]
 pub(crate) struct Mapped {
-    /// By source: the last row that had it.
+    /// The number of the line under way.
+    line: u64,
+    /// By source: the last line that had it.
     sources: Vec<u64>,
-    /// By field: the last row that had a value of it, and the value's rank.
+    /// By field: the last line that had a value of it, and the value's rank.
     ranks: Vec<(u64, u8)>,
-    /// By nested object: the order of its keys.
-    orders: Vec<KeyOrder>,
-    /// The members of this line's object that no column takes, as JSON without braces.
-    pub(super) collected: Vec<u8>,
+    /// By nested object: its known keys.
+    known: Vec<KnownKeys>,
+    /// The members of this line's object that no column takes, as JSON without the closing brace.
+    collected: Vec<u8>,
 }
 
 impl Mapped {
     pub(crate) fn new(plan: &Plan) -> Self {
         let paths = plan.paths();
-        let orders = (0..paths.objects).map(|_| KeyOrder::new(plan.columns().len()));
+        let known = paths.objects().map(|keys| KnownKeys::new(keys.targets(), PLACES_OF_OTHERS_INSIDE));
         Self {
+            line: 0,
             sources: vec![0; paths.sources],
             ranks: vec![(0, 0); plan.fields().len()],
-            orders: orders.collect(),
+            known: known.collect(),
             collected: Vec::new(),
         }
     }
-}
 
-/// What stands between two values, or behind the opening brace.
-pub(super) enum Between<'a> {
-    /// A key, and the offset of its value.
-    Key(&'a [u8], usize),
-    /// The end of the object: the offset after it.
-    End(usize),
-}
-
-/// Parses what follows a value, or the brace at `at` if `first` is set, up to the next value.
-pub(super) fn read_between(body: &[u8], at: usize, first: bool) -> Option<Between<'_>> {
-    let mut next = at;
-    if first {
-        next = skip_space(body, at + 1);
-        if body.get(next) == Some(&b'}') {
-            return Some(Between::End(next + 1));
-        }
-    } else {
-        next = skip_space(body, next);
-        match body.get(next)? {
-            b'}' => return Some(Between::End(next + 1)),
-            b',' => next = skip_space(body, next + 1),
-            _ => return None,
-        }
+    /// Begins a line.
+    #[inline]
+    pub(super) fn begin_line(&mut self) {
+        self.line += 1;
+        self.collected.clear();
     }
-    let (key, length, key_end) = plain_string(body, next)?;
-    let key = body.get(key..key + length)?;
-    let colon = skip_space(body, key_end);
-    if body.get(colon) != Some(&b':') {
-        return None;
-    }
-    Some(Between::Key(key, skip_space(body, colon + 1)))
 }
 
 impl Walk<'_> {
-    /// Reads the value of a key that leads to a node; `level` objects are open around it. Returns the offset
-    /// after the value.
+    /// Takes a text without escapes or a bare value, whose grammar is checked, for another target than one
+    /// field. Returns the offset after it.
     #[inline(never)]
-    pub(super) fn node(&mut self, number: u16, body: &[u8], at: usize, level: usize) -> Option<usize> {
+    pub(super) fn other(&mut self, target: KeyTarget, value: Found, body: &[u8]) -> Option<usize> {
+        let range = value.in_body();
+        if let KeyTarget::Node(number) = target {
+            let node = self.plan.paths().node(number)?;
+            for taker in &node.takers {
+                if self.claims(taker, body.get(range.start) == Some(&b'n'))? {
+                    self.builder.replace(usize::from(taker.field), value);
+                }
+            }
+            if node.takers.is_empty() {
+                self.leave_path(&node.path, body.get(range.clone())?)?;
+            }
+        } else {
+            self.leave(target, body, range.clone())?;
+        }
+        Some(range.end)
+    }
+
+    /// Takes an array, an object or a text with escapes for a node. Returns the offset after it.
+    pub(super) fn node_aside(&mut self, number: u16, body: &[u8], at: usize) -> Option<usize> {
         let node = self.plan.paths().node(number)?;
         let mut end = None;
         for taker in &node.takers {
-            end = Some(self.take(taker, body, at, level)?);
+            end = Some(match self.claims(taker, false)? {
+                true => self.convert(usize::from(taker.field), body, at)?,
+                false => self.skip(body, at)?,
+            });
         }
-        if let Some(inside) = &node.inside
-            && body.get(at) == Some(&b'{')
-        {
-            return self.object_inside(inside, &node.path, body, at, level + 1);
-        }
-        if end.is_some() {
+        let Some(inside) = node.inside.as_ref().filter(|_| body.get(at) == Some(&b'{')) else {
+            if end.is_none() {
+                end = self.skip(body, at);
+                self.leave_path(&node.path, body.get(at..end?)?)?;
+            }
             return end;
-        }
-        // A path goes on inside of what is no object. A null is an object that is missing.
-        let end = skip(body, at, level)?;
-        let raw = body.get(at..end)?;
-        if raw != b"null" {
-            let target = self.counted("", node.path.as_bytes())?;
-            self.leave(target, "", node.path.as_bytes(), raw)?;
-        }
-        Some(end)
-    }
-
-    /// Reads a value for one of the columns that want it.
-    fn take(&mut self, taker: &Taker, body: &[u8], at: usize, level: usize) -> Option<usize> {
-        let index = usize::from(taker.field);
-        let field = self.plan.fields().get(index)?;
-        let row = self.builder.row();
-        let last = self.mapped.sources.get_mut(usize::from(taker.source))?;
-        if std::mem::replace(last, row) == row {
-            return None;
-        }
-        if body.get(at) == Some(&b'n') {
-            // Without another source null differs from a missing field in such a column alone.
-            return if field.absent.null == field.absent.missing { skip_scalar(body, at) } else { None };
-        }
-        let (of_row, rank) = self.mapped.ranks.get_mut(index)?;
-        if *of_row == row {
-            if *rank < taker.rank {
-                return skip(body, at, level);
-            }
-            if self.builder.is_in_place(index) {
-                return None;
-            }
-        }
-        (*of_row, *rank) = (row, taker.rank);
-        let read = |out: &mut _| values::read_mapped(field, body, at, out).ok_or(());
-        let read = match taker.waits {
-            true => self.builder.put_aside(index, read),
-            false => self.builder.put(index, self.server, read),
         };
-        match read {
-            Ok(end) => Some(end),
-            Err(()) => self.unusual(index, field, body, at, (level, taker.waits)),
-        }
-    }
-
-    /// Reads the object at `at` that paths go into; `level` objects are open with it.
-    fn object_inside(&mut self, inside: &Inside, path: &str, body: &[u8], at: usize, level: usize) -> Option<usize> {
-        // The order is this object's while it is read: paths do not come back to an object.
         let place = usize::from(inside.index);
-        let mut order = std::mem::take(self.mapped.orders.get_mut(place)?);
-        order.begin_line();
-        let end = self.members(inside, path, &mut order, body, at, level);
-        order.end_line();
-        *self.mapped.orders.get_mut(place)? = order;
+        // No path comes back to an object, so its keys are not needed twice at once.
+        let outer = (self.keys, self.path);
+        std::mem::swap(self.known, self.mapped.known.get_mut(place)?);
+        (self.keys, self.path) = (Some(inside), &node.path);
+        self.inside.level += 1;
+        let end = self.object(body, at);
+        self.inside.level -= 1;
+        (self.keys, self.path) = outer;
+        std::mem::swap(self.known, self.mapped.known.get_mut(place)?);
         end
     }
 
-    fn members(
-        &mut self,
-        inside: &Inside,
-        path: &str,
-        order: &mut KeyOrder,
-        body: &[u8],
-        at: usize,
-        level: usize,
-    ) -> Option<usize> {
-        let (mut at, mut first) = (at, true);
-        loop {
-            if (body.get(at) == Some(&b'{')) != first {
-                return None;
-            }
-            let (target, value) = match order.guess(body, at) {
-                Some(hit) => hit,
-                None => match read_between(body, at, first)? {
-                    Between::End(end) => return Some(end),
-                    Between::Key(key, value) => {
-                        let target = match inside.target(key) {
-                            KeyTarget::Unknown => self.counted(path, key)?,
-                            KeyTarget::Ambiguous => return None,
-                            target => target,
-                        };
-                        order.learn(body.get(at..value)?, target);
-                        (target, value)
-                    }
-                },
-            };
-            first = false;
-            at = match target {
-                KeyTarget::Field(index) => self.field(usize::from(index), body, value)?,
-                KeyTarget::Node(number) => self.node(number, body, value, level)?,
-                target => {
-                    let end = skip(body, value, level)?;
-                    self.leave(target, path, key_of(body.get(at..value)?)?, body.get(value..end)?)?;
-                    end
-                }
-            };
+    /// True if the column gets this value, as far as the line has come. A null counts as missing. `None` when the
+    /// source comes twice, or if it matters whether it is null or missing.
+    fn claims(&mut self, taker: &Taker, is_null: bool) -> Option<bool> {
+        let index = usize::from(taker.field);
+        let absent = &self.plan.fields().get(index)?.absent;
+        let Mapped { line, sources, ranks, .. } = &mut *self.mapped;
+        if std::mem::replace(sources.get_mut(usize::from(taker.source))?, *line) == *line {
+            return None;
         }
+        if is_null {
+            return (absent.null == absent.missing).then_some(false);
+        }
+        let best = ranks.get_mut(index)?;
+        let is_better = best.0 != *line || taker.rank < best.1;
+        if is_better {
+            *best = (*line, taker.rank);
+        }
+        Some(is_better)
     }
 
-    /// The target of a key that no column has, with the number that it is counted by.
-    #[cold]
-    pub(super) fn counted(&mut self, path: &str, key: &[u8]) -> Option<KeyTarget> {
-        let number = self.counter.number(path, std::str::from_utf8(key).ok()?);
-        Some(number.map_or(KeyTarget::Unknown, KeyTarget::Counted))
-    }
-
-    /// Counts a field that no column takes, and collects it if a column does that. `key` is its key without
-    /// quotes, inside of the object at `path`. `None` when the line is rejected for it.
+    /// Counts a field that no column takes, and collects it if a column does that. `None` when the line is
+    /// rejected for it.
     #[inline]
-    fn leave(&mut self, target: KeyTarget, path: &str, key: &[u8], raw: &[u8]) -> Option<()> {
+    pub(super) fn leave(&mut self, target: KeyTarget, body: &[u8], value: Range<usize>) -> Option<()> {
         match target {
-            KeyTarget::Counted(number) => self.counter.note(number, raw),
-            KeyTarget::Unknown => self.counter.note_other(),
-            _ => return Some(()),
+            KeyTarget::Counted(number) => self.inside.counter.note(number, body.get(value.clone())?),
+            KeyTarget::Unknown => self.inside.counter.note_other(),
+            KeyTarget::Server => return Some(()),
+            KeyTarget::Ambiguous | KeyTarget::Field(_) | KeyTarget::Node(_) => return None,
         }
-        if self.plan.unknown() == Unknown::Skip { Some(()) } else { self.collect(path, key, raw) }
+        if self.plan.unknown() == Unknown::Skip {
+            return Some(());
+        }
+        // Without escapes the key is between the last two quotes before its value.
+        let before = body.get(..value.start)?;
+        let key_end = memchr::memrchr(b'"', before)?;
+        let key_start = memchr::memrchr(b'"', before.get(..key_end)?)? + 1;
+        let path = self.path;
+        self.collect(path, before.get(key_start..key_end)?, body.get(value)?)
     }
 
-    /// [`Walk::leave`] for a key of the line's own object; `between` is what stands before its value.
-    #[inline(never)]
-    pub(super) fn leave_of_line(&mut self, between: &[u8], raw: &[u8]) -> Option<()> {
-        self.collect("", key_of(between)?, raw)
+    /// [`Walk::leave`] for what is no object, though a path goes on inside of it. A null is an object that is
+    /// missing.
+    fn leave_path(&mut self, path: &str, raw: &[u8]) -> Option<()> {
+        if raw == b"null" {
+            return Some(());
+        }
+        match self.inside.counter.target("", path.as_bytes()) {
+            KeyTarget::Counted(number) => self.inside.counter.note(number, raw),
+            _ => self.inside.counter.note_other(),
+        }
+        if self.plan.unknown() == Unknown::Skip { Some(()) } else { self.collect("", path.as_bytes(), raw) }
     }
 
     fn collect(&mut self, path: &str, key: &[u8], raw: &[u8]) -> Option<()> {
@@ -224,7 +167,7 @@ impl Walk<'_> {
 
     /// True if invalid text is replaced, which the slow path alone does.
     fn is_to_be_repaired(&self, raw: &[u8]) -> bool {
-        self.invalid_text == InvalidText::Replace && has_unpaired_surrogate(raw)
+        self.inside.invalid_text == InvalidText::Replace && has_unpaired_surrogate(raw)
     }
 
     /// Writes the columns that take the line or what is left of it, and checks that no required one is missing.
@@ -251,24 +194,10 @@ impl Walk<'_> {
 
     fn put_object(&mut self, index: u16, object: &[u8]) -> Option<()> {
         let field = self.plan.fields().get(usize::from(index))?;
-        let workspace = &mut *self.workspace;
+        let workspace = &mut *self.inside.workspace;
         let write = |out: &mut _| values::write_field(field, JsonToken::Nested(object), workspace, out);
-        self.builder.put(usize::from(index), self.server, write).ok()
+        self.builder.put(usize::from(index), write).ok()
     }
-}
-
-/// The offset after a value around which `level` objects are open.
-#[inline]
-pub(super) fn skip(body: &[u8], at: usize, level: usize) -> Option<usize> {
-    match skip_scalar(body, at) {
-        Some(end) => Some(end),
-        None => skip_value(body, at, level).ok(),
-    }
-}
-
-/// The key in what stands before a value, without its quotes.
-fn key_of(between: &[u8]) -> Option<&[u8]> {
-    between.get(memchr::memchr(b'"', between)? + 1..memchr::memrchr(b'"', between)?)
 }
 
 /// Adds a member to an object that [`close_members`] ends. `key` is as in the line, without quotes.

@@ -1,14 +1,14 @@
 //! The row encoder: NDJSON lines to RowBinary rows.
 //!
-//! A line takes one of two paths. `walk` is the fast path: it follows the learned key order, reads
-//! values in place, and gives up on anything unexpected. `general` is the slow path for all other
+//! A line takes one of two paths. `walk` is the fast path: it finds values by the marks of `window`, reads
+//! them in place, and gives up on anything unexpected. `general` is the slow path for all other
 //! lines: it parses with `sonic-rs`, and it alone rejects lines. Both paths give the same bytes for
 //! every line that the fast path accepts.
 //!
-//! Files in reading order: `lines`, `walk`, `order` (the guess of the next key), `row` (values in the
-//! table's order), `values` (one file per family of types), `general`, `keys`
+//! Files in reading order: `lines`, `window` (a first pass over many lines), `walk`, `known` (keys and their
+//! fields), `row` (values in the table's order), `values` (one file per family of types), `general`, `keys`
 //! (rejections because of keys), `repair` (invalid text), `skip`, `scan` and `escape`
-//! (the grammar of JSON), `utf8`, `identify`, `report`.
+//! (the grammar of JSON), `identify`, `report`.
 //!
 //! # What a value means
 //!
@@ -65,9 +65,9 @@ mod field_counts;
 mod general;
 mod identify;
 mod keys;
+mod known;
 mod lines;
 mod mapped;
-mod order;
 mod repair;
 mod report;
 mod request_values;
@@ -75,9 +75,9 @@ mod row;
 mod scan;
 mod server_values;
 mod skip;
-mod utf8;
 mod values;
 mod walk;
+mod window;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -94,15 +94,15 @@ use self::address_form::StoredAddress;
 use self::field_counts::FieldCounter;
 use self::general::Rejection;
 use self::identify::Identifier;
+use self::known::KnownKeys;
 pub use self::lines::slice_end;
 use self::lines::{Lines, end_of_line, trim_end};
 use self::mapped::Mapped;
-use self::order::KeyOrder;
 use self::row::{RowBuilder, ServerCells};
 use self::server_values::ServerInputs;
-use self::utf8::Utf8Window;
 use self::values::nested::InPlace;
-use self::walk::Walk;
+use self::walk::{Inside, Walk};
+use self::window::Window;
 use crate::batch::Batch;
 use crate::limits;
 use crate::quarantine::RejectedLine;
@@ -150,13 +150,14 @@ pub struct Progress {
     encoded: usize,
 }
 
-/// The encoder from bodies to batches. Each worker owns one, because it learns from every line.
+/// The encoder from bodies to batches. Each worker owns one, because it learns keys.
 #[derive(Debug)]
 pub struct RowEncoder {
     plan: Arc<Plan>,
     limits: EncodeLimits,
     invalid_text: InvalidText,
-    order: KeyOrder,
+    known: KnownKeys,
+    window: Window,
     builder: RowBuilder,
     server: ServerCells,
     mapped: Mapped,
@@ -178,10 +179,11 @@ pub struct RowEncoder {
 }
 
 impl RowEncoder {
-    /// An encoder without a learned key order.
+    /// An encoder that has learned no key.
     pub fn new(plan: Arc<Plan>, limits: EncodeLimits) -> Self {
         Self {
-            order: KeyOrder::new(plan.columns().len()),
+            known: KnownKeys::new(plan.paths().targets(), known::PLACES_OF_OTHERS),
+            window: Window::default(),
             builder: RowBuilder::new(&plan),
             server: ServerCells::default(),
             mapped: Mapped::new(&plan),
@@ -251,7 +253,7 @@ impl RowEncoder {
         std::mem::replace(&mut self.address_form, form)
     }
 
-    /// Changes the plan and forgets the learned key order.
+    /// Changes the plan and forgets what was learned.
     pub fn follow(&mut self, plan: Arc<Plan>) {
         let (column, form) = (self.identifying.take(), std::mem::take(&mut self.address_form));
         let (key, mut counter) = (self.address_key.take(), std::mem::take(&mut self.counter));
@@ -331,6 +333,7 @@ impl RowEncoder {
         }
         self.builder.clear();
         self.counter.end_body(self.plan.fields());
+        self.window.clear();
         debug_assert!(done.is_ok() || batch.mark() == mark);
         done
     }
@@ -345,13 +348,13 @@ impl RowEncoder {
     ) -> Result<(), EncodeRefusal> {
         let (len_before, encoded_before) = (batch.len(), progress.encoded);
         let (mut accepted, mut rejected) = (progress.accepted, progress.rejected);
-        let (mut lines, mut window) = (Lines::new(body, progress.lines), Utf8Window::default());
+        let mut lines = Lines::new(body, progress.lines);
         while let Some((start, number)) = lines.begin(body) {
             let row_start = self.builder.rows.len();
             if accepted + rejected >= self.limits.events_max {
                 return Err(EncodeRefusal::TooManyEvents);
             }
-            if let Some(end) = self.walk_line::<FAST>(body, start, &mut window) {
+            if let Some(end) = self.walk_line::<FAST>(body, start) {
                 lines.end(end);
                 accepted += 1;
             } else {
@@ -402,20 +405,26 @@ impl RowEncoder {
     /// Tries the fast path on the line that begins at `start`. Returns the end of the line, or `None`
     /// when the line has to take the slow path.
     #[inline]
-    fn walk_line<const FAST: bool>(&mut self, body: &[u8], start: usize, window: &mut Utf8Window) -> Option<usize> {
-        if !FAST || !window.has_line(body, start) || self.server.unfit.is_some() {
+    fn walk_line<const FAST: bool>(&mut self, body: &[u8], start: usize) -> Option<usize> {
+        if !FAST || self.server.unfit.is_some() || !self.window.has_line(body, start) {
             return None;
         }
         let mut walk = Walk {
             plan: &self.plan,
-            order: &mut self.order,
+            window: &self.window,
+            known: &mut self.known,
             builder: &mut self.builder,
             server: &self.server,
-            scratch: &mut self.scratch,
-            workspace: &mut self.workspace,
-            invalid_text: self.invalid_text,
+            inside: Inside {
+                scratch: &mut self.scratch,
+                workspace: &mut self.workspace,
+                invalid_text: self.invalid_text,
+                counter: &mut self.counter,
+                level: 1,
+            },
             mapped: &mut self.mapped,
-            counter: &mut self.counter,
+            keys: None,
+            path: "",
         };
         let end = walk.line(body, start);
         if end.is_none_or(|end| end - start > self.limits.line_bytes_max) {

@@ -1,10 +1,14 @@
-//! The fast path of a line: keys in the learned order, values read in place.
+//! The fast path of a line: keys that are known, values read in place.
 //!
 //! The fast path never rejects a line. On anything unexpected it returns `None`, and [`super::general`]
 //! encodes or rejects the line. So the fast path must accept only lines that the slow path accepts,
-//! with the same bytes; it need not accept all of them. Beside the learned order it accepts keys in
-//! any order, fields that no column has, and values in unusual forms, because many lines may have
-//! them.
+//! with the same bytes; it need not accept all of them. It accepts keys in any order, fields that no column
+//! has, and values in unusual forms, because many lines may have them.
+//!
+//! The first pass goes from key to key by the marks of [`super::window`]: they show where a key and its text
+//! end. The end of a number is found from behind: a mark follows it, which is the quote of the next key, or
+//! the end of the line; whether all in between is a number is seen when it is converted. The second pass
+//! converts the values in the table's order ([`super::row`]).
 //!
 //! The fast path parses the body, not a line of it: no value and no separator that it accepts contains
 //! a line feed, so it reaches the end of the line without searching for it before.
@@ -12,26 +16,60 @@
 use super::InvalidText;
 use super::escape;
 use super::field_counts::FieldCounter;
-use super::mapped::{Between, Mapped, read_between, skip};
-use super::order::KeyOrder;
+use super::known::KnownKeys;
+use super::mapped::Mapped;
 use super::repair::has_unpaired_surrogate;
-use super::row::{RowBuilder, ServerCells};
-use super::skip::{skip_space, skip_value};
+use super::row::{Found, Place, RowBuilder, ServerCells};
+use super::skip::{skip_scalar, skip_space, skip_string, skip_value};
 use super::values::nested::InPlace;
+use super::values::text::plain_string;
 use super::values::{self, JsonToken};
-use crate::schema::{Field, KeyTarget, Plan, Unknown};
+use super::window::Window;
+use crate::rowbinary::RowBuffer;
+use crate::schema::{Field, KeyTarget, ObjectKeys, Plan};
 
 /// The parts of the encoder that the fast path uses, borrowed for one line.
 pub(crate) struct Walk<'a> {
     pub(crate) plan: &'a Plan,
-    pub(crate) order: &'a mut KeyOrder,
+    pub(crate) window: &'a Window,
+    pub(crate) known: &'a mut KnownKeys,
     pub(crate) builder: &'a mut RowBuilder,
     pub(crate) server: &'a ServerCells,
+    pub(crate) inside: Inside<'a>,
+    pub(crate) mapped: &'a mut Mapped,
+    /// The keys of the object that is walked, if paths go into it; `None`: those of the line.
+    pub(crate) keys: Option<&'a ObjectKeys>,
+    /// The path to the object that is walked.
+    pub(crate) path: &'a str,
+}
+
+/// What converts a value in an unusual form.
+pub(crate) struct Inside<'a> {
     pub(crate) scratch: &'a mut Vec<u8>,
     pub(crate) workspace: &'a mut InPlace,
     pub(crate) invalid_text: InvalidText,
-    pub(crate) mapped: &'a mut Mapped,
     pub(crate) counter: &'a mut FieldCounter,
+    /// Objects that are open around a value.
+    pub(crate) level: usize,
+}
+
+/// A key that was read, and what follows it.
+pub(super) struct Member {
+    target: KeyTarget,
+    /// The offset of the value.
+    value: usize,
+    /// The first byte of the value.
+    first: u8,
+    /// The marks from `value` on, each so many bits higher as `base` is before `value`.
+    marks: u64,
+    base: usize,
+}
+
+/// What follows a value, or the opening brace, of an object.
+enum Separator {
+    Key(Member),
+    /// The end of the object: the offset after it.
+    End(usize),
 }
 
 impl Walk<'_> {
@@ -39,117 +77,205 @@ impl Walk<'_> {
     /// the body. On `None` the caller removes the unfinished row.
     #[inline]
     pub(crate) fn line(&mut self, body: &[u8], at: usize) -> Option<usize> {
-        self.builder.begin(self.server);
-        self.order.begin_line();
-        self.counter.begin_line();
-        self.mapped.collected.clear();
-        let object = self.object(body, at);
-        self.order.end_line();
-        let end = skip_space(body, object?);
+        self.builder.begin();
+        self.inside.counter.begin_line();
+        self.mapped.begin_line();
+        let object = self.object(body, at)?;
+        let end = skip_space(body, object);
         if !matches!(body.get(end), None | Some(b'\n')) {
             return None;
         }
-        if self.builder.lacks_fields(self.plan.fields()) {
-            if self.plan.has_conditions() {
-                self.conclude(body.get(at..object?)?)?;
+        if self.plan.has_conditions() {
+            self.conclude(body.get(at..object)?)?;
+        }
+        // An object without any column's key is rejected, unless it is empty.
+        if self.builder.is_untouched() {
+            return None;
+        }
+        let inside = &mut self.inside;
+        self.builder.finish(self.plan.fields(), self.server, body, |field, value, out| {
+            let range = value.in_body();
+            let before = out.len();
+            if values::read_field(field, body, range.start, out) == Some(range.end) {
+                return Some(());
             }
-            // An object without any column's key is rejected, unless it is empty.
-            if self.builder.is_untouched() {
-                return None;
+            out.truncate(before);
+            (inside.read(field, body, range.start, out)? == range.end).then_some(())
+        })?;
+        Some(end)
+    }
+
+    /// Finds the values of an object, and returns the offset behind it.
+    #[inline(always)]
+    pub(super) fn object(&mut self, body: &[u8], at: usize) -> Option<usize> {
+        if body.get(at) != Some(&b'{') {
+            return None;
+        }
+        let mut at = at;
+        loop {
+            let member = match self.member(body, at) {
+                Some(member) => member,
+                None => match self.separator(body, at)? {
+                    Separator::End(end) => return Some(end),
+                    Separator::Key(member) => member,
+                },
+            };
+            at = self.value(body, &member)?;
+            match body.get(at) {
+                Some(b',') => {}
+                Some(b'}') => return Some(at + 1),
+                _ => {
+                    at = skip_space(body, at);
+                    match body.get(at) {
+                        Some(b',') => {}
+                        Some(b'}') => return Some(at + 1),
+                        _ => return None,
+                    }
+                }
             }
-            self.builder.finish(self.plan.fields(), self.server);
+        }
+    }
+
+    /// Reads the key that follows the brace or comma at `at`, if it is written as nearly all are: with at most
+    /// a space before it and behind its colon, and without escapes.
+    #[inline(always)]
+    fn member(&mut self, body: &[u8], at: usize) -> Option<Member> {
+        let [_, one, two] = body.get(at..)?.first_chunk::<3>()?;
+        let (quote, start) = if *one == b' ' { (*two, at + 3) } else { (*one, at + 2) };
+        let open = self.window.marks(at);
+        let close = open & open.wrapping_sub(1);
+        let end = at + close.trailing_zeros() as usize;
+        let [b'"', b':', three, four] = body.get(end..)?.first_chunk::<4>()? else {
+            return None;
+        };
+        if quote != b'"' || close == 0 {
+            return None;
+        }
+        let (first, value) = if *three == b' ' { (*four, end + 3) } else { (*three, end + 2) };
+        let target = self.target(body, start, end);
+        Some(Member { target, value, first, marks: close & close.wrapping_sub(1), base: at })
+    }
+
+    /// Reads what follows the brace or comma at `at`, however it is written.
+    #[inline(never)]
+    fn separator(&mut self, body: &[u8], at: usize) -> Option<Separator> {
+        let next = skip_space(body, at + 1);
+        if body.get(next) == Some(&b'}') && body.get(at) == Some(&b'{') {
+            return Some(Separator::End(next + 1));
+        }
+        let (key, length, key_end) = plain_string(body, next)?;
+        let colon = skip_space(body, key_end);
+        if body.get(colon) != Some(&b':') {
+            return None;
+        }
+        let target = self.target(body, key, key + length);
+        let value = skip_space(body, colon + 1);
+        let first = *body.get(value)?;
+        Some(Separator::Key(Member { target, value, first, marks: self.window.marks(value), base: value }))
+    }
+
+    /// The target of the key between `start` and `end`.
+    #[inline(always)]
+    fn target(&mut self, body: &[u8], start: usize, end: usize) -> KeyTarget {
+        let (plan, keys, path, counter) = (self.plan, self.keys, self.path, &mut *self.inside.counter);
+        self.known.target(body, start, end, |key| {
+            let target = keys.map_or_else(|| plan.target(key), |keys| keys.target(key));
+            if target == KeyTarget::Unknown { counter.target(path, key) } else { target }
+        })
+    }
+
+    /// Finds the end of a value, and returns the offset behind it.
+    #[inline(always)]
+    fn value(&mut self, body: &[u8], member: &Member) -> Option<usize> {
+        let Member { target, value, first, marks, base } = *member;
+        if first == b'"' {
+            let close = marks & marks.wrapping_sub(1);
+            let end = match close {
+                0 => self.window.next(value + 1)?,
+                _ => base + close.trailing_zeros() as usize,
+            };
+            if body.get(end) != Some(&b'"') {
+                return self.aside(target, body, value);
+            }
+            match target {
+                KeyTarget::Field(field) => {
+                    self.builder.set(field.into(), Found { place: Place::Text, start: value + 1, end }).ok()?;
+                }
+                KeyTarget::Server => {}
+                _ => return self.other(target, Found { place: Place::Text, start: value + 1, end }, body),
+            }
+            return Some(end + 1);
+        }
+        if matches!(first, b'{' | b'[') {
+            return self.aside(target, body, value);
+        }
+        let behind = match marks {
+            0 => self.window.next(value)?,
+            _ => base + marks.trailing_zeros() as usize,
+        };
+        let end = match body.get(..behind)? {
+            [.., b',' | b'}'] => behind - 1,
+            [.., b',', b' '] => behind - 2,
+            _ => skip_scalar(body, value)?,
+        };
+        match target {
+            KeyTarget::Field(field) => {
+                self.builder.set(field.into(), Found { place: Place::Bare, start: value, end }).ok()?;
+            }
+            _ if skip_scalar(body, value)? != end => return None,
+            KeyTarget::Server => {}
+            _ => return self.other(target, Found { place: Place::Bare, start: value, end }, body),
         }
         Some(end)
     }
 
-    #[inline]
-    fn object(&mut self, body: &[u8], at: usize) -> Option<usize> {
-        let mut at = at;
-        let mut first = true;
-        loop {
-            // A step includes the bytes before its key: the brace for the first key, a comma for the
-            // others. Without this check a step could match a brace in place of a comma, or a comma
-            // in place of the brace.
-            if (body.get(at) == Some(&b'{')) != first {
-                return None;
+    /// Converts or skips an array, an object or a text with escapes, and returns the offset behind it.
+    #[inline(never)]
+    fn aside(&mut self, target: KeyTarget, body: &[u8], at: usize) -> Option<usize> {
+        let index = match target {
+            KeyTarget::Field(field) => usize::from(field),
+            KeyTarget::Node(number) => return self.node_aside(number, body, at),
+            KeyTarget::Ambiguous => return None,
+            KeyTarget::Server | KeyTarget::Unknown | KeyTarget::Counted(_) => {
+                let end = self.skip(body, at)?;
+                self.leave(target, body, at..end)?;
+                return Some(end);
             }
-            let (target, value) = match self.order.guess(body, at) {
-                Some(hit) => hit,
-                None if body.get(at) == Some(&b'}') && !first => return Some(at + 1),
-                None => match self.separator(body, at, first)? {
-                    Separator::End(end) => return Some(end),
-                    Separator::Key(target, value) => (target, value),
-                },
-            };
-            first = false;
-            at = match target {
-                KeyTarget::Field(index) => self.field(usize::from(index), body, value)?,
-                KeyTarget::Node(number) => self.node(number, body, value, 1)?,
-                target => {
-                    let end = skip(body, value, 1)?;
-                    if target != KeyTarget::Server {
-                        match target {
-                            KeyTarget::Counted(number) => self.counter.note(number, body.get(value..end)?),
-                            _ => self.counter.note_other(),
-                        }
-                        if self.plan.unknown() != Unknown::Skip {
-                            self.leave_of_line(body.get(at..value)?, body.get(value..end)?)?;
-                        }
-                    }
-                    end
-                }
-            };
+        };
+        self.builder.check_new(index).ok()?;
+        self.convert(index, body, at)
+    }
+
+    /// Skips an array, an object or a text.
+    pub(super) fn skip(&self, body: &[u8], at: usize) -> Option<usize> {
+        match body.get(at) {
+            Some(b'"') => skip_string(body, at),
+            _ => skip_value(body, at, self.inside.level).ok(),
         }
     }
 
-    /// Parses what follows `at` when no step matches: a key, which is looked up and learned, or the end
-    /// of the object.
-    #[inline(never)]
-    fn separator(&mut self, body: &[u8], at: usize, first: bool) -> Option<Separator> {
-        Some(match read_between(body, at, first)? {
-            Between::End(end) => Separator::End(end),
-            Between::Key(key, value) => {
-                let target = match self.plan.target(key) {
-                    KeyTarget::Ambiguous => return None,
-                    KeyTarget::Unknown => self.counted("", key)?,
-                    target => target,
-                };
-                self.order.learn(body.get(at..value)?, target);
-                Separator::Key(target, value)
-            }
-        })
-    }
-
-    /// Reads the value of a field, and returns the offset after it.
-    #[inline]
-    pub(super) fn field(&mut self, index: usize, body: &[u8], at: usize) -> Option<usize> {
+    /// Converts the value of a field before its turn, and returns the offset behind it.
+    pub(super) fn convert(&mut self, index: usize, body: &[u8], at: usize) -> Option<usize> {
         let field = self.plan.fields().get(index)?;
-        self.builder.check_new(index).ok()?;
-        let read = self.builder.put(index, self.server, |out| values::read_field(field, body, at, out).ok_or(()));
+        let read = self.builder.put(index, |out| values::read_field_aside(field, body, at, out).ok_or(()));
         match read {
             Ok(end) => Some(end),
-            Err(()) => self.unusual(index, field, body, at, (1, false)),
+            Err(()) => self.builder.put(index, |out| self.inside.read(field, body, at, out).ok_or(())).ok(),
         }
     }
+}
 
-    /// Reads a value that is not in the usual form of its type. `level` objects are open around it; it is
-    /// written `aside` if another one may replace it.
+impl Inside<'_> {
+    /// Reads a value that is not in the usual form of its type, and returns the offset behind it.
     #[inline(never)]
-    pub(super) fn unusual(
-        &mut self,
-        index: usize,
-        field: &Field,
-        body: &[u8],
-        at: usize,
-        (level, aside): (usize, bool),
-    ) -> Option<usize> {
+    fn read(&mut self, field: &Field, body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
         let (token, end) = match body.get(at)? {
             b'"' => {
                 let end = escape::decode(body, at, self.scratch)?;
                 (JsonToken::Text(self.scratch), end)
             }
             first => {
-                let end = skip_value(body, at, level).ok()?;
+                let end = skip_value(body, at, self.level).ok()?;
                 let raw = body.get(at..end)?;
                 match first {
                     b'{' | b'[' => {
@@ -166,23 +292,10 @@ impl Walk<'_> {
         if token == JsonToken::Null && field.is_required {
             return None;
         }
-        let workspace = &mut *self.workspace;
-        let write = |out: &mut _| values::write_field(field, token, workspace, out);
-        match aside {
-            true => self.builder.put_aside(index, write).ok()?,
-            false => self.builder.put(index, self.server, write).ok()?,
-        }
+        values::write_field(field, token, self.workspace, out).ok()?;
         if let Some(unit) = values::guessed_unit(field, token) {
-            self.counter.note_guess(index, unit);
+            self.counter.note_guess(field.index, unit);
         }
         Some(end)
     }
-}
-
-/// What follows a value, or the opening brace, of an object.
-enum Separator {
-    /// A key: its target and the offset of its value.
-    Key(KeyTarget, usize),
-    /// The end of the object: the offset after it.
-    End(usize),
 }

@@ -15,6 +15,8 @@ pub struct Field {
     /// Bytes of 0 in front of a value that is not null: one for a default expression, and one for
     /// `Nullable`.
     pub lead: u8,
+    /// Its place among the plan's fields.
+    pub index: u16,
     /// What a bare number in a column of times means; `None`: its magnitude says it.
     pub unit: Option<TimeUnit>,
     /// True if a line without a value is rejected.
@@ -42,7 +44,7 @@ impl Field {
         let lead = u8::from(has_default) + u8::from(cell.nullable);
         let absent = Absent { missing: missing.into(), null: null.into() };
         let (name, type_name, absent) = (name.into(), type_name.into(), Box::new(absent));
-        Self { name, type_name, cell, lead, unit: None, is_required: false, absent }
+        Self { name, type_name, cell, lead, index: 0, unit: None, is_required: false, absent }
     }
 
     /// True if a bare number is a Unix time in a unit that is guessed.

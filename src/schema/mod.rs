@@ -33,7 +33,7 @@ pub use error::SchemaError;
 pub use field::{Absent, Field};
 pub use mapping::{AddressKind, ColumnSource, Mapping, RequestInput, TimeUnit, UnknownFields, path_parts};
 pub(crate) use names::KeyTarget;
-pub(crate) use paths::{Inside, Taker};
+pub(crate) use paths::{ObjectKeys, Taker};
 pub use source::Source;
 pub use variant::VariantTypes;
 
@@ -402,6 +402,7 @@ impl Plan {
                 _ if field.is_required => self.required.push(index),
                 _ => {}
             }
+            field.index = index;
             self.fields.push(field);
             self.server_runs.push(Vec::new());
         } else if let Some(run) = self.server_runs.last_mut() {

@@ -49,6 +49,12 @@ impl Names {
         }
     }
 
+    /// The names as they are written, with their targets.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, KeyTarget)> + Clone {
+        let written = self.exact.slots.iter().flatten();
+        written.filter_map(|(name, target)| Some((std::str::from_utf8(name).ok()?, *target)))
+    }
+
     #[inline]
     pub(crate) fn target(&self, key: &[u8]) -> KeyTarget {
         match self.exact.find(hash(key, 0), |name| *name == *key) {

@@ -16,14 +16,14 @@ pub(crate) struct Node {
     /// The columns that want the value.
     pub(crate) takers: Box<[Taker]>,
     /// Where the keys of an object lead that is the value.
-    pub(crate) inside: Option<Inside>,
+    pub(crate) inside: Option<ObjectKeys>,
     /// The names from the line's object to this key, joined with dots.
     pub(crate) path: Box<str>,
 }
 
 /// Where the keys of a nested object lead.
 #[derive(Debug)]
-pub(crate) struct Inside {
+pub(crate) struct ObjectKeys {
     names: Names,
     /// The number of the object among all of the plan.
     pub(crate) index: u16,
@@ -42,11 +42,16 @@ pub(crate) struct Taker {
     pub(crate) waits: bool,
 }
 
-impl Inside {
+impl ObjectKeys {
     /// Where a key leads.
     #[inline]
     pub(crate) fn target(&self, key: &[u8]) -> KeyTarget {
         self.names.target(key)
+    }
+
+    /// The names, and where they lead.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = (&str, KeyTarget)> + Clone {
+        self.names.iter()
     }
 }
 
@@ -67,7 +72,7 @@ pub(crate) struct Paths {
     /// The number of sources of columns with several.
     pub(crate) sources: usize,
     /// The number of nested objects that are gone into.
-    pub(crate) objects: usize,
+    objects: usize,
     /// The names of the line's own object that lead somewhere, in the order of the columns.
     known: Vec<Box<str>>,
 }
@@ -135,7 +140,7 @@ impl Paths {
             self.objects += 1;
             let targets = self.lower(branch.below, &format!("{path}."))?;
             let names = Names::new(targets.iter().map(|(name, target)| (name.as_str(), *target)));
-            inside = Some(Inside { names, index });
+            inside = Some(ObjectKeys { names, index });
         }
         let number = u16::try_from(self.nodes.len()).ok()?;
         self.nodes.push(Node { takers: branch.takers.into(), inside, path: path.into() });
@@ -151,6 +156,18 @@ impl Paths {
     /// A node.
     pub(crate) fn node(&self, number: u16) -> Option<&Node> {
         self.nodes.get(usize::from(number))
+    }
+
+    /// The names of the line's own object, and where they lead.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = (&str, KeyTarget)> + Clone {
+        self.names.iter()
+    }
+
+    /// The keys of each nested object that paths go into, in the order of their indexes.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = &ObjectKeys> {
+        let mut objects: Vec<&ObjectKeys> = self.nodes.iter().filter_map(|node| node.inside.as_ref()).collect();
+        objects.sort_by_key(|object| object.index);
+        objects.into_iter()
     }
 
     /// The names of the line's own object that lead somewhere.

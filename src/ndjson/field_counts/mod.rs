@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use kinds::Kinds;
 
 use crate::limits;
-use crate::schema::{Field, TimeUnit};
+use crate::schema::{Field, KeyTarget, TimeUnit};
 
 /// Names without a place, of which one gets a place. A prime: names that take turns get theirs.
 const TRY_EACH: u32 = 61;
@@ -196,12 +196,17 @@ impl FieldCounter {
     }
 
     /// Notes that the unit of a bare number was guessed.
-    pub(crate) fn note_guess(&mut self, field: usize, unit: TimeUnit) {
-        if let Ok(field) = u16::try_from(field)
-            && self.notes.len() < NOTES_MAX
-        {
+    pub(crate) fn note_guess(&mut self, field: u16, unit: TimeUnit) {
+        if self.notes.len() < NOTES_MAX {
             self.notes.push(Note::Guessed(field, unit));
         }
+    }
+
+    /// The target of a key that no column has, with the number that it is counted by.
+    #[cold]
+    pub(crate) fn target(&mut self, path: &str, key: &[u8]) -> KeyTarget {
+        let key = std::str::from_utf8(key).ok();
+        key.and_then(|key| self.number(path, key)).map_or(KeyTarget::Unknown, KeyTarget::Counted)
     }
 
     /// The number of a key inside of `path`, which is empty for the line's own object; `None` when it has no

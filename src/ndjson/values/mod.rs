@@ -83,10 +83,13 @@ pub(crate) fn read_field(field: &Field, body: &[u8], at: usize, out: &mut RowBuf
     read_type(&field.cell.column_type, body, at, out)
 }
 
-/// [`read_field`] for a value that stands in a nested object, or has several columns.
+/// [`read_field`] for an array, an object or a text with escapes.
 #[inline(never)]
-pub(crate) fn read_mapped(field: &Field, body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
-    read_field(field, body, at, out)
+pub(crate) fn read_field_aside(field: &Field, body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
+    if field.lead > 0 {
+        put_lead(field.lead, out);
+    }
+    read_rarer(&field.cell.column_type, body, at, out)
 }
 
 #[inline(always)]
