@@ -106,7 +106,7 @@ use self::window::Window;
 use crate::batch::Batch;
 use crate::limits;
 use crate::quarantine::RejectedLine;
-use crate::schema::Plan;
+use crate::schema::{Plan, RequestInput};
 
 /// Limits of the events of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +164,8 @@ pub struct RowEncoder {
     counter: FieldCounter,
     /// What the columns get of the head of the request that is encoded.
     request: Option<Arc<RequestValues>>,
+    /// What the columns get of a request's head.
+    inputs: Arc<[RequestInput]>,
     /// A string value with its escapes decoded.
     scratch: Vec<u8>,
     /// For values inside of values.
@@ -189,6 +191,7 @@ impl RowEncoder {
             mapped: Mapped::new(&plan),
             counter: FieldCounter::default(),
             request: None,
+            inputs: Arc::default(),
             scratch: Vec::new(),
             workspace: InPlace::default(),
             identifying: None,
@@ -239,8 +242,21 @@ impl RowEncoder {
 
     /// Changes what the columns of all further bodies get of their request's head.
     #[inline]
-    pub fn set_request(&mut self, values: Option<Arc<RequestValues>>) {
-        self.request = values;
+    pub fn set_request(&mut self, values: Arc<RequestValues>) {
+        self.request = Some(values);
+    }
+
+    /// An encoder for a table whose columns get these of a request's head.
+    #[must_use]
+    pub fn with_request_inputs(mut self, inputs: Arc<[RequestInput]>) -> Self {
+        self.inputs = inputs;
+        self
+    }
+
+    /// What the table's columns get of a request's head.
+    #[inline]
+    pub fn request_inputs(&self) -> &[RequestInput] {
+        &self.inputs
     }
 
     /// What is stored of clients' addresses.
@@ -259,7 +275,8 @@ impl RowEncoder {
         let (key, mut counter) = (self.address_key.take(), std::mem::take(&mut self.counter));
         counter.add_guesses(self.plan.fields());
         let encoder = Self::new(plan, self.limits).with_invalid_text(self.invalid_text).hashing_addresses(key);
-        *self = Self { counter, ..encoder.identifying(column.as_deref()).writing_addresses(form) };
+        let inputs = std::mem::take(&mut self.inputs);
+        *self = Self { counter, inputs, ..encoder.identifying(column.as_deref()).writing_addresses(form) };
     }
 
     /// Encodes a complete body: appends rows to `batch.rows` and rejected lines to `batch.rejected`,
