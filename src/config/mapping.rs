@@ -168,3 +168,104 @@ fn is_token(name: &str) -> bool {
     let is_token_char = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !name.is_empty() && name.bytes().all(is_token_char)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::cli::tests::with_file;
+    use crate::schema::{AddressKind, ColumnSource, Mapping, RequestInput, TimeUnit, UnknownFields};
+
+    fn mapping(text: &str, flags: &[&str]) -> Mapping {
+        let mut tables = with_file(text, flags).unwrap().tables();
+        assert_eq!(tables.len(), 1);
+        tables.remove(0).mapping
+    }
+
+    #[test]
+    fn each_source_of_a_column_is_read() {
+        let text = r#"
+            [table.hits]
+            required = ["event", "user_id"]
+            unknown-fields = { collect = "props" }
+            [table.hits.columns]
+            user_id = ["user.id", "uid"]
+            name = "user.name"
+            line_number = { field = "line" }
+            app = { value = "game-1" }
+            tags = { value = [1, "a", 2020-12-01T00:00:00Z, { x = true }] }
+            country = { header = "CF-IPCountry" }
+            peer = { client-ip = "truncated" }
+            received = "server-time"
+            request = "request-id"
+            raw = "line"
+            agent = "user-agent"
+            sender = "key-name"
+            ts = { field = ["timestamp", "time.at"], unit = "ms" }
+        "#;
+        let fields = |names: &[&str], unit| ColumnSource::Fields {
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            unit,
+        };
+        let expected = [
+            ("user_id", fields(&["user.id", "uid"], None)),
+            ("name", fields(&["user.name"], None)),
+            ("line_number", fields(&["line"], None)),
+            ("app", ColumnSource::Value("\"game-1\"".into())),
+            ("tags", ColumnSource::Value("[1,\"a\",\"2020-12-01T00:00:00Z\",{\"x\":true}]".into())),
+            ("country", ColumnSource::Request(RequestInput::Header("cf-ipcountry".into()))),
+            ("peer", ColumnSource::ClientAddress(AddressKind::Truncated)),
+            ("received", ColumnSource::ServerTime),
+            ("request", ColumnSource::Request(RequestInput::RequestId)),
+            ("raw", ColumnSource::Line),
+            ("agent", ColumnSource::Request(RequestInput::UserAgent)),
+            ("sender", ColumnSource::Request(RequestInput::KeyName)),
+            ("ts", fields(&["timestamp", "time.at"], Some(TimeUnit::Milliseconds))),
+        ];
+        let mapping = mapping(text, &[]);
+        assert_eq!(mapping.columns, expected.map(|(column, source)| (column.to_owned(), source)).into());
+        assert_eq!(mapping.required, ["event", "user_id"]);
+        assert_eq!(mapping.unknown_fields, UnknownFields::Collect("props".into()));
+    }
+
+    #[test]
+    fn unknown_fields_are_treated_as_the_section_says_else_as_the_flag_does() {
+        let of = |text: &str, flags: &[&str]| mapping(text, flags).unknown_fields;
+        assert_eq!(of("", &[]), UnknownFields::Skip);
+        assert_eq!(of("", &["--unknown-fields", "reject"]), UnknownFields::Reject);
+        assert_eq!(of("unknown-fields = \"reject\"\n[table.a]", &[]), UnknownFields::Reject);
+        let skipping = "[table.a]\nunknown-fields = \"skip\"";
+        assert_eq!(of(skipping, &["--unknown-fields", "reject"]), UnknownFields::Skip);
+    }
+
+    #[test]
+    fn a_wrong_mapping_stops_the_start_with_a_sentence() {
+        let deep = format!("[table.a.columns]\nx = \"{}\"", vec!["p"; 9].join("."));
+        let many =
+            format!("[table.a.columns]\nx = [{}]", (0..17).map(|n| format!("\"f{n}\"")).collect::<Vec<_>>().join(","));
+        for (text, parts) in [
+            ("[table.a]\nrequired = \"x\"", &["[table.a]", "`required` takes a list of columns"][..]),
+            ("[table.a]\nrequired = [1]", &["`required` takes a list of columns"]),
+            ("[table.a]\nunknown-fields = \"drop\"", &["[table.a]", "`unknown-fields` takes", "collect"]),
+            ("[table.a]\nunknown-fields = { collect = 1 }", &["`unknown-fields` takes"]),
+            ("unknown-fields = \"collect\"", &["unknown-fields", "skip, reject"]),
+            ("[table.a]\ncolumns = 1", &["[table.a]", "`columns` is a section"]),
+            ("[table.a.columns]\nx = 1", &["[table.a]", "the source of x must be a field or a path"]),
+            ("[table.a.columns]\nx = []", &["the source of x must be a field"]),
+            ("[table.a.columns]\nx = [\"a\", 1]", &["the source of x must be a field"]),
+            ("[table.a.columns]\nx = [\"a\", \"a\"]", &["the source of x names the field `a` twice"]),
+            ("[table.a.columns]\nx.y = \"z\"", &["the source of x must be a field"]),
+            ("[table.a.columns]\nx = { value = 1, header = \"h\" }", &["the source of x must be"]),
+            ("[table.a.columns]\nx = { value = nan }", &["the source of x has a `value` that is no"]),
+            ("[table.a.columns]\nx = { header = \"a b\" }", &["the source of x has no name of a header"]),
+            ("[table.a.columns]\nx = { client-ip = \"half\" }", &["full, truncated, hashed or none"]),
+            ("[table.a.columns]\nx = { client-ip = \"hashed\" }", &["[table.a]", "needs --client-ip-key-file"]),
+            ("[table.a.columns]\nx = { field = \"a\", unit = \"min\" }", &["s, ms, us or ns"]),
+            ("[table.a.columns]\nx = { unit = \"s\" }", &["the source of x must be"]),
+            (&deep, &["the source of x is a path of more than 8 names"]),
+            (&many, &["the source of x has 17 fields, and 16 are the most"]),
+        ] {
+            let error = with_file(text, &[]).unwrap_err();
+            assert!(parts.iter().all(|part| error.0.contains(part)), "{parts:?}: {error}");
+            assert!(!error.0.trim_end().contains('\n'), "{error}");
+        }
+    }
+}
