@@ -10,14 +10,16 @@
 //! one that came takes the place. A client that invents keys costs a lookup in the plan for each, and nothing
 //! else.
 
-use crate::schema::{KeyTarget, Plan};
+use crate::schema::KeyTarget;
 
 /// A longer key is looked up in the plan each time.
 const KEY_BYTES_MAX: usize = 32;
 /// Keys that are compared as their first and last word.
 const SHORT_BYTES_MAX: usize = 16;
-/// Places for other keys than the columns' names.
-const PLACES_OF_OTHERS: usize = 256;
+/// Places for other keys of a line than those that lead somewhere.
+pub(crate) const PLACES_OF_OTHERS: usize = 256;
+/// The same for an object that paths go into.
+pub(crate) const PLACES_OF_OTHERS_INSIDE: usize = 32;
 
 /// A key as words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,16 +85,15 @@ pub(crate) struct KnownKeys {
 }
 
 impl KnownKeys {
-    /// Knows the names of the plan's columns.
-    pub(crate) fn new(plan: &Plan) -> Self {
-        let count = (plan.columns().len() * 4 + PLACES_OF_OTHERS).next_power_of_two();
+    /// Knows these names, and has at least so many places for other keys.
+    pub(crate) fn new<'a>(names: impl Iterator<Item = (&'a str, KeyTarget)> + Clone, others: usize) -> Self {
+        let count = (names.clone().count() * 4 + others).next_power_of_two();
         let mut known = Self { places: vec![EMPTY; count], middles: vec![[0; 2]; count] };
-        for column in plan.columns() {
+        for (name, target) in names {
             // Words are loaded from behind the end of a short key.
-            let name = [column.name.as_bytes(), &[0; 8]].concat();
-            let end = column.name.len();
+            let (end, name) = (name.len(), [name.as_bytes(), &[0; 8]].concat());
             if let Some(key) = Words::new(&name, 0, end) {
-                known.put(key, &name, 0, plan.target(column.name.as_bytes()), true);
+                known.put(key, &name, 0, target, true);
             }
         }
         known
@@ -100,16 +101,22 @@ impl KnownKeys {
 
     /// The target of the key between `start` and `end`, without its quotes.
     #[inline(always)]
-    pub(crate) fn target(&mut self, plan: &Plan, body: &[u8], start: usize, end: usize) -> KeyTarget {
+    pub(crate) fn target(
+        &mut self,
+        body: &[u8],
+        start: usize,
+        end: usize,
+        look_up: impl FnOnce(&[u8]) -> KeyTarget,
+    ) -> KeyTarget {
         let Some(key) = Words::new(body, start, end) else {
-            return plan.target(body.get(start..end).unwrap_or_default());
+            return look_up(body.get(start..end).unwrap_or_default());
         };
         let at = key.hash() & (self.places.len() - 1);
         match self.places.get(at) {
             Some(place) if place.key == key && (key.length <= SHORT_BYTES_MAX || self.is_at(at, key, body, start)) => {
                 place.target
             }
-            _ => self.target_beside(plan, body, key, start),
+            _ => self.target_beside(body, key, start, look_up),
         }
     }
 
@@ -119,7 +126,13 @@ impl KnownKeys {
     }
 
     #[inline(never)]
-    fn target_beside(&mut self, plan: &Plan, body: &[u8], key: Words, start: usize) -> KeyTarget {
+    fn target_beside(
+        &mut self,
+        body: &[u8],
+        key: Words,
+        start: usize,
+        look_up: impl FnOnce(&[u8]) -> KeyTarget,
+    ) -> KeyTarget {
         let beside = (key.hash() & (self.places.len() - 1)) ^ 1;
         if let Some(place) = self.places.get(beside)
             && place.key == key
@@ -127,8 +140,11 @@ impl KnownKeys {
         {
             return place.target;
         }
-        let target = plan.target(body.get(start..start + key.length).unwrap_or_default());
-        self.put(key, body, start, target, false);
+        let target = look_up(body.get(start..start + key.length).unwrap_or_default());
+        // A key that is not counted by name may be later.
+        if target != KeyTarget::Unknown {
+            self.put(key, body, start, target, false);
+        }
         target
     }
 
@@ -152,7 +168,7 @@ impl KnownKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::ColumnDescription;
+    use crate::schema::{ColumnDescription, Plan};
 
     fn plan(names: &[String]) -> Plan {
         let columns: Vec<ColumnDescription> = names
@@ -170,8 +186,13 @@ mod tests {
     /// The target of a key in the middle of a body, and at the end of one.
     fn target(known: &mut KnownKeys, plan: &Plan, key: &str) -> KeyTarget {
         let body = format!("{{\"{key}\":1,\"what\":\"follows\"}}");
-        let found = known.target(plan, body.as_bytes(), 2, 2 + key.len());
-        assert_eq!(found, known.target(plan, &body.as_bytes()[..2 + key.len()], 2, 2 + key.len()), "{key}");
+        // What the plan does not know has a number.
+        let look_up = |key: &[u8]| match plan.target(key) {
+            KeyTarget::Unknown => KeyTarget::Counted(7),
+            target => target,
+        };
+        let found = known.target(body.as_bytes(), 2, 2 + key.len(), look_up);
+        assert_eq!(found, known.target(&body.as_bytes()[..2 + key.len()], 2, 2 + key.len(), look_up), "{key}");
         found
     }
 
@@ -184,11 +205,15 @@ mod tests {
         names.extend((0..12).map(|at| (0..12).map(|index| if index == at { 'x' } else { 'y' }).collect()));
         names.extend(["ip", "Twice", "TWICE", "ключ"].map(str::to_owned));
         let plan = plan(&names);
-        let mut known = KnownKeys::new(&plan);
+        let mut known = KnownKeys::new(plan.paths().targets(), PLACES_OF_OTHERS);
         let others = ["", "unknown", "IP", "twice", "KKK", "kk\u{1}", "Ключ", "yyyyyyyyyyyy", "yyyyyyyyyyyyyyyyyyyyyyyy"];
         for round in 0..3 {
             for key in names.iter().map(String::as_str).chain(others) {
-                assert_eq!(target(&mut known, &plan, key), plan.target(key.as_bytes()), "{key} in round {round}");
+                let expected = match plan.target(key.as_bytes()) {
+                    KeyTarget::Unknown => KeyTarget::Counted(7),
+                    target => target,
+                };
+                assert_eq!(target(&mut known, &plan, key), expected, "{key} in round {round}");
             }
         }
     }
@@ -197,13 +222,13 @@ mod tests {
     fn keys_that_nobody_knows_take_no_room_and_no_place_of_a_column() {
         let names: Vec<String> = (0..300).map(|number| format!("column_{number}")).collect();
         let plan = plan(&names);
-        let mut known = KnownKeys::new(&plan);
+        let mut known = KnownKeys::new(plan.paths().targets(), PLACES_OF_OTHERS);
         let room = known.places.len();
         let named = |known: &KnownKeys| known.places.iter().filter(|place| place.is_name).count();
         let named_before = named(&known);
         assert!(named_before >= 290, "{named_before}");
         for number in 0..100_000 {
-            assert_eq!(target(&mut known, &plan, &format!("invented_{number}")), KeyTarget::Unknown);
+            assert_eq!(target(&mut known, &plan, &format!("invented_{number}")), KeyTarget::Counted(7));
         }
         assert_eq!((known.places.len(), known.middles.len(), named(&known)), (room, room, named_before));
         for (number, name) in names.iter().enumerate() {
@@ -214,7 +239,7 @@ mod tests {
     #[test]
     fn the_last_key_that_nobody_knows_has_the_place() {
         let plan = plan(&["x".to_owned()]);
-        let mut known = KnownKeys::new(&plan);
+        let mut known = KnownKeys::new(plan.paths().targets(), PLACES_OF_OTHERS);
         for number in 0..2000 {
             let key = format!("invented_{number}");
             target(&mut known, &plan, &key);

@@ -61,16 +61,20 @@
 
 mod address_form;
 mod escape;
+mod field_counts;
 mod general;
 mod identify;
 mod keys;
 mod known;
 mod lines;
+mod mapped;
 mod order;
 mod repair;
 mod report;
+mod request_values;
 mod row;
 mod scan;
+mod server_values;
 mod skip;
 mod values;
 mod walk;
@@ -81,24 +85,30 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use address_form::{AddressForm, AddressHash, AddressKey};
+pub use field_counts::{Counts, FieldCounts, Kinds, UnknownField};
 pub use repair::InvalidText;
 pub use report::{LineCode, LineError, RejectedByCode, Report};
+pub use request_values::RequestValues;
+pub use server_values::check_constants;
 
 use self::address_form::StoredAddress;
+use self::field_counts::FieldCounter;
 use self::general::Rejection;
 use self::identify::Identifier;
 use self::known::KnownKeys;
 pub use self::lines::slice_end;
 use self::lines::{Lines, end_of_line, trim_end};
+use self::mapped::Mapped;
 use self::order::KeyOrder;
 use self::row::{RowBuilder, ServerCells};
+use self::server_values::ServerInputs;
 use self::values::nested::InPlace;
 use self::walk::{Inside, Walk};
 use self::window::Window;
 use crate::batch::Batch;
 use crate::limits;
 use crate::quarantine::RejectedLine;
-use crate::schema::Plan;
+use crate::schema::{Plan, RequestInput};
 
 /// Limits of the events of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +163,12 @@ pub struct RowEncoder {
     window: Window,
     builder: RowBuilder,
     server: ServerCells,
+    mapped: Mapped,
+    counter: FieldCounter,
+    /// What the columns get of the head of the request that is encoded.
+    request: Option<Arc<RequestValues>>,
+    /// What the columns get of a request's head.
+    inputs: Arc<[RequestInput]>,
     /// A string value with its escapes decoded.
     scratch: Vec<u8>,
     /// For values inside of values.
@@ -161,6 +177,8 @@ pub struct RowEncoder {
     identifying: Option<String>,
     /// What is stored of a client's address.
     address_form: AddressForm,
+    /// The key of the columns whose addresses are hashed in another form than that.
+    address_key: Option<AddressKey>,
     /// Computes the identities; `None` without such a column, or while the table lacks it.
     identifier: Option<Identifier>,
 }
@@ -169,15 +187,20 @@ impl RowEncoder {
     /// An encoder that has learned no key.
     pub fn new(plan: Arc<Plan>, limits: EncodeLimits) -> Self {
         Self {
-            known: KnownKeys::new(&plan),
+            known: KnownKeys::new(plan.paths().targets(), known::PLACES_OF_OTHERS),
             order: KeyOrder::new(plan.columns().len()),
             window: Window::default(),
             builder: RowBuilder::new(&plan),
             server: ServerCells::default(),
+            mapped: Mapped::new(&plan),
+            counter: FieldCounter::default(),
+            request: None,
+            inputs: Arc::default(),
             scratch: Vec::new(),
             workspace: InPlace::default(),
             identifying: None,
             address_form: AddressForm::default(),
+            address_key: None,
             identifier: None,
             plan,
             limits,
@@ -207,6 +230,39 @@ impl RowEncoder {
         self
     }
 
+    /// An encoder with a key for columns whose addresses are hashed whatever the usual form is.
+    #[must_use]
+    pub fn hashing_addresses(mut self, key: Option<AddressKey>) -> Self {
+        self.address_key = key;
+        self
+    }
+
+    /// An encoder that counts fields for others to read.
+    #[must_use]
+    pub fn counting(mut self, counts: Arc<FieldCounts>) -> Self {
+        self.counter = FieldCounter::new(counts);
+        self
+    }
+
+    /// Changes what the columns of all further bodies get of their request's head.
+    #[inline]
+    pub fn set_request(&mut self, values: Arc<RequestValues>) {
+        self.request = Some(values);
+    }
+
+    /// An encoder for a table whose columns get these of a request's head.
+    #[must_use]
+    pub fn with_request_inputs(mut self, inputs: Arc<[RequestInput]>) -> Self {
+        self.inputs = inputs;
+        self
+    }
+
+    /// What the table's columns get of a request's head.
+    #[inline]
+    pub fn request_inputs(&self) -> &[RequestInput] {
+        &self.inputs
+    }
+
     /// What is stored of clients' addresses.
     pub fn address_form(&self) -> &AddressForm {
         &self.address_form
@@ -220,8 +276,11 @@ impl RowEncoder {
     /// Changes the plan and forgets what was learned.
     pub fn follow(&mut self, plan: Arc<Plan>) {
         let (column, form) = (self.identifying.take(), std::mem::take(&mut self.address_form));
-        let encoder = Self::new(plan, self.limits).with_invalid_text(self.invalid_text);
-        *self = encoder.identifying(column.as_deref()).writing_addresses(form);
+        let (key, mut counter) = (self.address_key.take(), std::mem::take(&mut self.counter));
+        counter.add_guesses(self.plan.fields());
+        let encoder = Self::new(plan, self.limits).with_invalid_text(self.invalid_text).hashing_addresses(key);
+        let inputs = std::mem::take(&mut self.inputs);
+        *self = Self { counter, inputs, ..encoder.identifying(column.as_deref()).writing_addresses(form) };
     }
 
     /// Encodes a complete body: appends rows to `batch.rows` and rejected lines to `batch.rejected`,
@@ -283,7 +342,8 @@ impl RowEncoder {
         batch: &mut Batch,
         report: &mut Report,
     ) -> Result<(), EncodeRefusal> {
-        self.server.encode(&self.plan, origin, &self.address_form);
+        let (form, key, values) = (&self.address_form, self.address_key.as_ref(), self.request.as_deref());
+        self.server.encode(&self.plan, &ServerInputs { origin, form, key, values });
         let (mark, len_before) = (batch.mark(), batch.len());
         let done = self.encode_lines::<FAST>(slice, progress, origin, batch, report);
         if done.is_ok() {
@@ -293,6 +353,7 @@ impl RowEncoder {
             batch.roll_back(mark);
         }
         self.builder.clear();
+        self.counter.end_body(self.plan.fields());
         self.window.clear();
         debug_assert!(done.is_ok() || batch.mark() == mark);
         done
@@ -333,6 +394,7 @@ impl RowEncoder {
                     return Err(EncodeRefusal::TooManyBadLines);
                 }
             }
+            self.counter.end_line();
             if self.identifier.is_some() {
                 self.identify(row_start, batch);
             }
@@ -365,7 +427,7 @@ impl RowEncoder {
     /// when the line has to take the slow path.
     #[inline]
     fn walk_line<const FAST: bool>(&mut self, body: &[u8], start: usize) -> Option<usize> {
-        if !FAST || !self.window.has_line(body, start) {
+        if !FAST || self.server.unfit.is_some() || !self.window.has_line(body, start) {
             return None;
         }
         let mut walk = Walk {
@@ -379,7 +441,12 @@ impl RowEncoder {
                 scratch: &mut self.scratch,
                 workspace: &mut self.workspace,
                 invalid_text: self.invalid_text,
+                counter: &mut self.counter,
+                level: 1,
             },
+            mapped: &mut self.mapped,
+            keys: None,
+            path: "",
         };
         let end = walk.line(body, start);
         if end.is_none_or(|end| end - start > self.limits.line_bytes_max) {
@@ -392,6 +459,7 @@ impl RowEncoder {
     /// Encodes a line on the slow path.
     #[cold]
     fn encode_line(&mut self, line: &[u8]) -> Result<(), Rejection> {
+        self.counter.begin_line();
         let line = trim_end(line);
         if line.len() > self.limits.line_bytes_max {
             let message =
@@ -402,7 +470,7 @@ impl RowEncoder {
             InvalidText::Reject => Cow::Borrowed(line),
             InvalidText::Replace => repair::line(line),
         };
-        let done = general::encode_line(&self.plan, &line, &self.server, &mut self.builder);
+        let done = general::encode_line(&self.plan, &line, &self.server, &mut self.builder, &mut self.counter);
         if done.is_err() {
             self.builder.abandon();
         }

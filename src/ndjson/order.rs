@@ -25,8 +25,8 @@ const STEPS_AHEAD: usize = 3;
 const LOOKUPS_IN_ORDER: u32 = 2;
 /// Lines of another order in a row after which the steps are forgotten.
 const OTHER_LINES_MAX: u32 = 2;
-/// A line is missed if more than one of so many of its keys did not match the next step.
-const MISSES_OF: u32 = 3;
+/// A line is missed if more than one key of so many steps did not match the next one.
+const MISSES_OF: u32 = 4;
 /// Missed lines in a row after which guessing pauses.
 const MISSED_LINES_MAX: u32 = 4;
 /// Lines without guesses in a pause.
@@ -148,7 +148,8 @@ impl KeyOrder {
     /// Learns a key that was looked up; `spelling` is everything between the former value and its value.
     #[inline(always)]
     pub(crate) fn learn(&mut self, spelling: &[u8], target: KeyTarget) {
-        if self.pause == 0 {
+        // What is not counted by name now may be later.
+        if self.pause == 0 && target != KeyTarget::Unknown {
             self.learn_step(spelling, target);
         }
     }
@@ -183,19 +184,19 @@ impl KeyOrder {
         }
     }
 
-    /// Ends a line with so many keys, accepted or not.
+    /// Ends a line, accepted or not.
     #[inline]
-    pub(crate) fn end_line(&mut self, keys: u32) {
+    pub(crate) fn end_line(&mut self) {
         if self.missed == 0 && self.lookups == 0 && self.pause == 0 {
             self.missed_lines = 0;
             self.other_lines = 0;
             return;
         }
-        self.end_missed_line(keys);
+        self.end_missed_line();
     }
 
     #[inline(never)]
-    fn end_missed_line(&mut self, keys: u32) {
+    fn end_missed_line(&mut self) {
         if self.pause > 0 {
             self.pause -= 1;
             return;
@@ -203,7 +204,8 @@ impl KeyOrder {
         if self.fresh {
             return;
         }
-        self.missed_lines = if self.missed * MISSES_OF > keys { self.missed_lines + 1 } else { 0 };
+        let steps = self.lookups.max(self.next as u32);
+        self.missed_lines = if self.missed * MISSES_OF > steps { self.missed_lines + 1 } else { 0 };
         if self.missed_lines >= MISSED_LINES_MAX {
             self.steps.clear();
             self.missed_lines = 0;
@@ -230,9 +232,9 @@ mod tests {
         for (index, key) in keys.iter().enumerate() {
             let separator = if index == 0 { '{' } else { ',' };
             let spelling = format!("{separator}\"{key}\":");
-            let body = format!("{spelling}1,\"padding behind it, so that 32 bytes are there\"");
+            let body = format!("{spelling}1{:72}", "");
             let target = KeyTarget::Field(key.len() as u16);
-            match order.guess(body.as_bytes(), 0) {
+            match order.guess(body.as_bytes().first_chunk().unwrap()) {
                 Some(hit) => {
                     assert_eq!(hit, (target, spelling.len()));
                     guessed += 1;

@@ -11,10 +11,12 @@
 
 use std::ops::Range;
 
-use super::values::{address, time};
-use super::{AddressForm, Origin};
+use super::general::Rejection;
+use super::server_values::ServerInputs;
+use super::values::time::LastDay;
+use super::values::{number, time};
 use crate::rowbinary::RowBuffer;
-use crate::schema::{ColumnType, Field, Plan, ServerColumn, Source};
+use crate::schema::{ColumnType, Field, Plan, Zone};
 
 /// Flush threshold: the buffer holds up to this many bytes of finished rows, plus one row, before they
 /// are copied to the batch. That fits the L1 cache; all rows of a large body would not.
@@ -28,40 +30,34 @@ pub(crate) struct ServerCells {
     cells: RowBuffer,
     /// The range in `cells` of each of [`Plan::server_runs`].
     runs: Vec<Range<usize>>,
+    /// Why each line of the body is rejected: a value of its request does not fit its column.
+    pub(super) unfit: Option<Rejection>,
 }
 
 impl ServerCells {
-    pub(crate) fn encode(&mut self, plan: &Plan, origin: &Origin, form: &AddressForm) {
+    pub(super) fn encode(&mut self, plan: &Plan, inputs: &ServerInputs<'_>) {
         self.cells.truncate(0);
         self.runs.clear();
+        self.unfit = None;
         for run in plan.server_runs() {
             let start = self.cells.len();
             for column in run {
-                put_server_value(column, origin, form, &mut self.cells);
+                if let Err(rejection) = inputs.put(column, &mut self.cells) {
+                    self.unfit.get_or_insert(rejection);
+                }
             }
             self.runs.push(start..self.cells.len());
         }
     }
 
     /// Appends the run of server-filled values before field `index`.
-    #[inline(always)]
+    #[inline]
     fn put_run(&self, index: usize, out: &mut RowBuffer) {
         if let Some(run) = self.runs.get(index)
             && !run.is_empty()
         {
             out.put_range_of(&self.cells, run.clone());
         }
-    }
-}
-
-fn put_server_value(column: &ServerColumn, origin: &Origin, form: &AddressForm, out: &mut RowBuffer) {
-    if column.source == Source::ServerTime {
-        if column.nullable {
-            out.put([0]);
-        }
-        time::put_server_time(origin.server_time_unix_ns, &column.column_type, out);
-    } else {
-        address::put_client(form.of(origin.client_ip), &column.column_type, column.nullable, out);
     }
 }
 
@@ -101,6 +97,39 @@ impl Found {
     }
 }
 
+/// What is done with a value in the second pass.
+#[derive(Clone, Copy, Debug)]
+struct Format {
+    reader: Reader,
+    /// True if the server fills columns behind this field.
+    has_run: bool,
+}
+
+/// Who reads a value in its usual form.
+#[derive(Clone, Copy, Debug)]
+enum Reader {
+    /// Nobody: it is a text in a String, and copied.
+    Text,
+    /// An integer of this width.
+    Signed(u8),
+    /// A time.
+    DateTime(Zone),
+    /// The readers of all types.
+    Any,
+}
+
+impl Reader {
+    fn of(field: &Field) -> Self {
+        match field.cell.column_type {
+            _ if field.lead > 0 => Self::Any,
+            ColumnType::String => Self::Text,
+            ColumnType::Signed(width) => Self::Signed(width),
+            ColumnType::DateTime(zone) => Self::DateTime(zone),
+            _ => Self::Any,
+        }
+    }
+}
+
 /// Finished rows of a body that are not in the batch yet, and the row that is being built.
 #[derive(Debug)]
 pub(crate) struct RowBuilder {
@@ -110,6 +139,9 @@ pub(crate) struct RowBuilder {
     side: RowBuffer,
     /// One per field of the plan; all are missing between two rows.
     found: Vec<Found>,
+    /// One per field of the plan.
+    formats: Vec<Format>,
+    last_day: LastDay,
     /// True if the current row has a field.
     has_fields: bool,
     /// The start of the current row in `rows`.
@@ -122,6 +154,13 @@ impl RowBuilder {
             rows: RowBuffer::with_space(FLUSH_BYTES * 2),
             side: RowBuffer::with_space(1 << 10),
             found: vec![Found::MISSING; plan.fields().len()],
+            formats: plan
+                .fields()
+                .iter()
+                .zip(plan.server_runs().iter().skip(1))
+                .map(|(field, run)| Format { reader: Reader::of(field), has_run: !run.is_empty() })
+                .collect(),
+            last_day: LastDay::default(),
             has_fields: false,
             start: 0,
         }
@@ -149,6 +188,14 @@ impl RowBuilder {
                 Ok(())
             }
             _ => Err(Duplicate),
+        }
+    }
+
+    /// Remembers where a value is that takes the place of another one, if there is one.
+    pub(crate) fn replace(&mut self, field: usize, value: Found) {
+        if let Some(found) = self.found.get_mut(field) {
+            *found = value;
+            self.has_fields = true;
         }
     }
 
@@ -184,8 +231,8 @@ impl RowBuilder {
         !self.has_fields
     }
 
-    /// Finishes the row; missing fields get their defaults. Values in the body are read with `read`, but for a
-    /// text in a String. `None` if `read` returns it; then the caller removes the unfinished row.
+    /// Finishes the row; missing fields get their defaults. Values in the body that are not in the most usual forms
+    /// are read with `read`. `None` if `read` returns it; then the caller removes the unfinished row.
     #[inline(always)]
     pub(crate) fn finish(
         &mut self,
@@ -196,19 +243,33 @@ impl RowBuilder {
     ) -> Option<()> {
         let rows = &mut self.rows;
         server.put_run(0, rows);
-        for ((index, field), found) in fields.iter().enumerate().zip(&mut self.found) {
+        for (index, (found, format)) in self.found.iter_mut().zip(&self.formats).enumerate() {
             let value = std::mem::replace(found, Found::MISSING);
-            if value.place <= Place::Text && field.lead == 0 && matches!(field.cell.column_type, ColumnType::String) {
-                // A missing text is an empty one.
-                rows.put_string_of(body, value.start, value.end - value.start);
-            } else {
+            let is_read = match (format.reader, value.place) {
+                (Reader::Text, Place::Missing | Place::Text) => {
+                    // A missing text is an empty one.
+                    rows.put_string_of(body, value.start, value.end - value.start);
+                    true
+                }
+                (Reader::Signed(width), Place::Bare) => {
+                    number::read_signed_between(width, body, value.start, value.end, rows)
+                }
+                (Reader::DateTime(zone), Place::Text) => {
+                    time::read_date_time_between(&mut self.last_day, zone, body, value.start, value.end, rows)
+                }
+                _ => false,
+            };
+            if !is_read {
+                let field = fields.get(index)?;
                 match value.place {
                     Place::Missing => rows.put_slice(&field.absent.missing),
                     Place::Side => rows.put_range_of(&self.side, value.start..value.end),
                     Place::Text | Place::Bare => read(field, value, rows)?,
                 }
             }
-            server.put_run(index + 1, rows);
+            if format.has_run {
+                server.put_run(index + 1, rows);
+            }
         }
         Some(())
     }

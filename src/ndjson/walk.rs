@@ -15,7 +15,9 @@
 
 use super::InvalidText;
 use super::escape;
+use super::field_counts::FieldCounter;
 use super::known::KnownKeys;
+use super::mapped::Mapped;
 use super::order::{HEAD_BYTES, KeyOrder};
 use super::repair::has_unpaired_surrogate;
 use super::row::{Found, Place, RowBuilder, ServerCells};
@@ -25,7 +27,7 @@ use super::values::text::plain_string;
 use super::values::{self, JsonToken};
 use super::window::Window;
 use crate::rowbinary::RowBuffer;
-use crate::schema::{Field, KeyTarget, Plan};
+use crate::schema::{Field, KeyTarget, ObjectKeys, Plan};
 
 /// The parts of the encoder that the fast path uses, borrowed for one line.
 pub(crate) struct Walk<'a> {
@@ -36,6 +38,11 @@ pub(crate) struct Walk<'a> {
     pub(crate) builder: &'a mut RowBuilder,
     pub(crate) server: &'a ServerCells,
     pub(crate) inside: Inside<'a>,
+    pub(crate) mapped: &'a mut Mapped,
+    /// The keys of the object that is walked, if paths go into it; `None`: those of the line.
+    pub(crate) keys: Option<&'a ObjectKeys>,
+    /// The path to the object that is walked.
+    pub(crate) path: &'a str,
 }
 
 /// What converts a value in an unusual form.
@@ -43,6 +50,9 @@ pub(crate) struct Inside<'a> {
     pub(crate) scratch: &'a mut Vec<u8>,
     pub(crate) workspace: &'a mut InPlace,
     pub(crate) invalid_text: InvalidText,
+    pub(crate) counter: &'a mut FieldCounter,
+    /// Objects that are open around a value.
+    pub(crate) level: usize,
 }
 
 /// A key that was read, not far from its value.
@@ -73,13 +83,21 @@ impl Walk<'_> {
     #[inline]
     pub(crate) fn line(&mut self, body: &[u8], at: usize) -> Option<usize> {
         self.builder.begin();
+        self.inside.counter.begin_line();
+        self.mapped.begin_line();
         self.order.begin_line();
-        let mut keys = 0;
-        let end = self.object(body, at, &mut keys);
-        self.order.end_line(keys);
-        let end = skip_space(body, end?);
+        let object = self.object(body, at);
+        self.order.end_line();
+        let object = object?;
+        let end = skip_space(body, object);
+        if !matches!(body.get(end), None | Some(b'\n')) {
+            return None;
+        }
+        if self.plan.has_conditions() {
+            self.conclude(body.get(at..object)?)?;
+        }
         // An object without any column's key is rejected, unless it is empty.
-        if !matches!(body.get(end), None | Some(b'\n')) || self.builder.is_untouched() {
+        if self.builder.is_untouched() {
             return None;
         }
         let inside = &mut self.inside;
@@ -97,20 +115,20 @@ impl Walk<'_> {
 
     /// Finds the values of an object, and returns the offset behind it.
     #[inline(never)]
-    fn object(&mut self, body: &[u8], at: usize, keys: &mut u32) -> Option<usize> {
-        if body.get(at) != Some(&b'{') {
+    pub(super) fn object(&mut self, body: &[u8], at: usize) -> Option<usize> {
+        let (mut at, mut before) = (at, b'{');
+        if body.get(at) != Some(&before) {
             return None;
         }
-        let mut at = at;
         loop {
-            *keys += 1;
-            at = match self.key(body, at) {
-                Some(key) => self.value(body, at, key)?,
+            at = match self.key(body, at, before) {
+                Some(key) => self.value(body, at, &key)?,
                 None => match self.separator(body, at)? {
                     Separator::End(end) => return Some(end),
-                    Separator::Key(target, value) => self.any_value(body, target, value)?,
+                    Separator::Key(target, value) => self.any_value(target, body, value)?,
                 },
             };
+            before = b',';
             match body.get(at) {
                 Some(b',') => {}
                 Some(b'}') => return Some(at + 1),
@@ -126,67 +144,77 @@ impl Walk<'_> {
         }
     }
 
-    /// Reads the key that follows the brace or comma at `at`, if it is written as nearly all are: with at most
-    /// a space before it and behind its colon, without escapes, and not too near the end of the body.
+    /// Reads the key that follows the byte `before` at `at`, a brace or a comma, if the key is written as nearly
+    /// all are: with at most a space before it and behind its colon, without escapes, and not too near the end of
+    /// the body.
     #[inline(always)]
-    fn key<'b>(&mut self, body: &'b [u8], at: usize) -> Option<Key<'b>> {
+    fn key<'b>(&mut self, body: &'b [u8], at: usize, before: u8) -> Option<Key<'b>> {
         let head: &[u8; HEAD_BYTES] = body.get(at..)?.first_chunk()?;
         let marks = self.window.marks(at);
-        if let Some((target, value)) = self.order.guess(head) {
-            // The first byte was compared: for the first key a brace, for all others a comma.
-            return Some(Key { target, head, value, marks });
+        if self.keys.is_some() {
+            return self.look_up(head, marks);
         }
+        match self.order.guess(head) {
+            // A step includes the byte before its key. Without this check a brace could pass for a comma.
+            Some((target, value)) if *head.first()? == before => Some(Key { target, head, marks, value }),
+            _ => self.look_up(head, marks),
+        }
+    }
+
+    #[inline(always)]
+    fn look_up<'b>(&mut self, head: &'b [u8; HEAD_BYTES], marks: u64) -> Option<Key<'b>> {
         let [_, one, two, ..] = *head;
         let (quote, start) = if one == b' ' { (two, 3) } else { (one, 2) };
-        let close = marks & marks.wrapping_sub(1);
-        let end = close.trailing_zeros() as usize;
+        let end = (marks & marks.wrapping_sub(1)).trailing_zeros() as usize;
         if quote != b'"' || end > LAST_KEY_END || head.get(end..end + 2) != Some(b"\":") {
             return None;
         }
         let value = end + 2 + usize::from(head.get(end + 2) == Some(&b' '));
-        let target = self.known.target(self.plan, head, start, end);
-        if target == KeyTarget::Ambiguous {
-            return None;
+        let target = self.target(head, start, end);
+        self.learn(head.get(..value)?, target);
+        Some(Key { target, head, marks, value })
+    }
+
+    #[inline(always)]
+    fn learn(&mut self, spelling: &[u8], target: KeyTarget) {
+        if self.keys.is_none() {
+            self.order.learn(spelling, target);
         }
-        self.order.learn(head.get(..value)?, target);
-        Some(Key { target, head, value, marks })
     }
 
     /// Finds the end of the value of a key, and returns the offset behind it.
     #[inline(always)]
-    fn value(&mut self, body: &[u8], at: usize, key: Key<'_>) -> Option<usize> {
-        let Key { target, head, value, marks } = key;
-        let marks = marks >> (value % 64);
+    fn value(&mut self, body: &[u8], at: usize, key: &Key<'_>) -> Option<usize> {
+        let (target, head, value) = (key.target, key.head, key.value % 64);
+        let marks = key.marks >> value;
         let first = *head.get(value)?;
         if first == b'"' {
             let close = marks & marks.wrapping_sub(1);
             let end = value + close.trailing_zeros() as usize;
             if close == 0 || head.get(end) != Some(&b'"') {
-                return self.any_value(body, target, at + value);
+                return self.any_value(target, body, at + value);
             }
-            if let KeyTarget::Field(field) = target {
-                let found = Found { place: Place::Text, start: at + value + 1, end: at + end };
-                self.builder.set(field.into(), found).ok()?;
+            let found = Found { place: Place::Text, start: at + value + 1, end: at + end };
+            match target {
+                KeyTarget::Field(field) => self.builder.set(field.into(), found).ok()?,
+                KeyTarget::Server => {}
+                _ => return self.other(target, found, body),
             }
             return Some(at + end + 1);
         }
         // The comma before the next key, or the brace before the end of the line.
         let end = (value + marks.trailing_zeros() as usize).wrapping_sub(1);
         if marks == 0 || matches!(first, b'{' | b'[') || !matches!(head.get(end), Some(b',' | b'}')) {
-            return self.any_value(body, target, at + value);
+            return self.any_value(target, body, at + value);
         }
+        let found = Found { place: Place::Bare, start: at + value, end: at + end };
         match target {
-            KeyTarget::Field(field) => {
-                let found = Found { place: Place::Bare, start: at + value, end: at + end };
-                self.builder.set(field.into(), found).ok()?;
-            }
-            _ => {
-                if skip_scalar(body, at + value)? != at + end {
-                    return None;
-                }
-            }
+            KeyTarget::Field(field) => self.builder.set(field.into(), found).ok()?,
+            _ if skip_scalar(body, found.start)? != found.end => return None,
+            KeyTarget::Server => {}
+            _ => return self.other(target, found, body),
         }
-        Some(at + end)
+        Some(found.end)
     }
 
     /// Reads what follows the brace or comma at `at`, however it is written.
@@ -201,37 +229,42 @@ impl Walk<'_> {
         if body.get(colon) != Some(&b':') {
             return None;
         }
-        let target = self.known.target(self.plan, body, key, key + length);
-        if target == KeyTarget::Ambiguous {
-            return None;
-        }
+        let target = self.target(body, key, key + length);
         let value = skip_space(body, colon + 1);
-        self.order.learn(body.get(at..value)?, target);
+        self.learn(body.get(at..value)?, target);
         Some(Separator::Key(target, value))
     }
 
     /// [`Walk::value`] for a value of any form and length.
     #[inline(never)]
-    fn any_value(&mut self, body: &[u8], target: KeyTarget, at: usize) -> Option<usize> {
-        let first = *body.get(at)?;
-        let (place, start, end, behind) = match first {
+    fn any_value(&mut self, target: KeyTarget, body: &[u8], at: usize) -> Option<usize> {
+        let found = match *body.get(at)? {
             b'{' | b'[' => return self.aside(target, body, at),
             b'"' => {
                 let end = self.window.next(at + 1)?;
                 if body.get(end) != Some(&b'"') {
                     return self.aside(target, body, at);
                 }
-                (Place::Text, at + 1, end, end + 1)
+                Found { place: Place::Text, start: at + 1, end }
             }
-            _ => {
-                let end = skip_scalar(body, at)?;
-                (Place::Bare, at, end, end)
-            }
+            _ => Found { place: Place::Bare, start: at, end: skip_scalar(body, at)? },
         };
-        if let KeyTarget::Field(field) = target {
-            self.builder.set(field.into(), Found { place, start, end }).ok()?;
+        match target {
+            KeyTarget::Field(field) => self.builder.set(field.into(), found).ok()?,
+            KeyTarget::Server => {}
+            _ => return self.other(target, found, body),
         }
-        Some(behind)
+        Some(found.in_body().end)
+    }
+
+    /// The target of the key between `start` and `end`.
+    #[inline(always)]
+    fn target(&mut self, body: &[u8], start: usize, end: usize) -> KeyTarget {
+        let (plan, keys, path, counter) = (self.plan, self.keys, self.path, &mut *self.inside.counter);
+        self.known.target(body, start, end, |key| {
+            let target = keys.map_or_else(|| plan.target(key), |keys| keys.target(key));
+            if target == KeyTarget::Unknown { counter.target(path, key) } else { target }
+        })
     }
 
     /// Converts or skips an array, an object or a text with escapes, and returns the offset behind it.
@@ -239,11 +272,29 @@ impl Walk<'_> {
     fn aside(&mut self, target: KeyTarget, body: &[u8], at: usize) -> Option<usize> {
         let index = match target {
             KeyTarget::Field(field) => usize::from(field),
-            _ if body.get(at) == Some(&b'"') => return skip_string(body, at),
-            _ => return skip_value(body, at, 1).ok(),
+            KeyTarget::Node(number) => return self.node_aside(number, body, at),
+            KeyTarget::Ambiguous => return None,
+            KeyTarget::Server | KeyTarget::Unknown | KeyTarget::Counted(_) => {
+                let end = self.skip(body, at)?;
+                self.leave(target, body, at..end)?;
+                return Some(end);
+            }
         };
-        let field = self.plan.fields().get(index)?;
         self.builder.check_new(index).ok()?;
+        self.convert(index, body, at)
+    }
+
+    /// Skips an array, an object or a text.
+    pub(super) fn skip(&self, body: &[u8], at: usize) -> Option<usize> {
+        match body.get(at) {
+            Some(b'"') => skip_string(body, at),
+            _ => skip_value(body, at, self.inside.level).ok(),
+        }
+    }
+
+    /// Converts the value of a field before its turn, and returns the offset behind it.
+    pub(super) fn convert(&mut self, index: usize, body: &[u8], at: usize) -> Option<usize> {
+        let field = self.plan.fields().get(index)?;
         let read = self.builder.put(index, |out| values::read_field_aside(field, body, at, out).ok_or(()));
         match read {
             Ok(end) => Some(end),
@@ -262,7 +313,7 @@ impl Inside<'_> {
                 (JsonToken::Text(self.scratch), end)
             }
             first => {
-                let end = skip_value(body, at, 1).ok()?;
+                let end = skip_value(body, at, self.level).ok()?;
                 let raw = body.get(at..end)?;
                 match first {
                     b'{' | b'[' => {
@@ -276,7 +327,13 @@ impl Inside<'_> {
                 }
             }
         };
+        if token == JsonToken::Null && field.is_required {
+            return None;
+        }
         values::write_field(field, token, self.workspace, out).ok()?;
+        if let Some(unit) = values::guessed_unit(field, token) {
+            self.counter.note_guess(field.index, unit);
+        }
         Some(end)
     }
 }

@@ -2,6 +2,7 @@
 
 mod bodies;
 mod invalid_text;
+mod mapping;
 mod nested;
 mod scalars;
 mod slices;

@@ -15,7 +15,7 @@ mod enumeration;
 pub(super) mod json;
 mod moment;
 pub(super) mod nested;
-mod number;
+pub(super) mod number;
 pub(super) mod text;
 pub(super) mod time;
 mod time_of_day;
@@ -26,7 +26,7 @@ mod zone;
 
 use self::nested::Workspace;
 use crate::rowbinary::RowBuffer;
-use crate::schema::{Cell, ColumnType, Field, VariantTypes};
+use crate::schema::{Cell, ColumnType, Field, TimeUnit, VariantTypes};
 
 /// A JSON value whose grammar has been checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,7 +175,18 @@ pub(crate) fn write_field(
     if field.lead > 0 {
         put_lead(field.lead, out);
     }
-    write_type(&field.cell.column_type, token, workspace, out)
+    match (field.unit, token) {
+        (Some(unit), JsonToken::Number(number)) => time::write_in_unit(unit, number, &field.cell.column_type, out),
+        _ => write_type(&field.cell.column_type, token, workspace, out),
+    }
+}
+
+/// The unit that was guessed for a value of the field; `None` if it is no bare number in a column of times.
+pub(crate) fn guessed_unit(field: &Field, token: JsonToken<'_>) -> Option<TimeUnit> {
+    match token {
+        JsonToken::Number(number) if field.guesses_unit() => unix::unit_of_number(number),
+        _ => None,
+    }
 }
 
 /// [`write_field`] for a value inside of another one.
