@@ -19,6 +19,8 @@ pub use request_id::RequestIds;
 pub use tables::ApiTable;
 pub use taken::Taken;
 
+pub use crate::ndjson::RequestValues;
+
 use fault::{
     BAD_KEY, BAD_QUERY, CODINGS, EVENTS_ALLOW, HEALTH_ALLOW, METHOD_NOT_ALLOWED, NOT_FOUND, UNSUPPORTED_CODING,
 };
@@ -31,7 +33,7 @@ use crate::batch::{Batch, TableIndex};
 use crate::http::{Coding, ContentCoding, Head, Method, has_repeated_name, plain_path, query_pairs};
 use crate::limits;
 use crate::ndjson::{EncodeRefusal, Origin, Report};
-use crate::schema::Plan;
+use crate::schema::{Plan, RequestInput};
 
 /// The operation that a request head selects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +72,8 @@ pub struct Api {
     tables: Tables,
     report: Report,
     keys: Arc<Keys>,
+    /// For columns that get the identity of a request without one.
+    ids: RequestIds,
     /// Coded bodies are decoded by who serves them; else they are refused.
     decodes: bool,
 }
@@ -81,6 +85,7 @@ impl Api {
             tables: Tables::new(tables),
             report: Report::default(),
             keys: Arc::new(Keys::open(None)),
+            ids: RequestIds::default(),
             decodes: cfg!(feature = "codings"),
         }
     }
@@ -154,6 +159,45 @@ impl Api {
                 let id = identity::of_request_by(owner, name, key);
                 Route::Events(IngestOptions { key: Some(id), ..options })
             }
+        }
+    }
+
+    /// What the columns of the route's table get of a head; `None` if that is nothing. Header fields count if
+    /// the sender `is_believed`; a repeated one is none. The reply's `fields` get the request's identity if a
+    /// column gets it.
+    pub fn values(
+        &self,
+        route: Route,
+        head: &Head<'_>,
+        is_believed: bool,
+        fields: &mut ReplyFields,
+    ) -> Option<Arc<RequestValues>> {
+        let Route::Events(options) = route else { return None };
+        let inputs = self.tables.request_inputs(options.table);
+        if inputs.is_empty() {
+            return None;
+        }
+        let only = |name: &str| {
+            let mut lines = head.header_lines(name);
+            let value = lines.next().filter(|_| lines.next().is_none())?;
+            Some(String::from_utf8_lossy(value).into())
+        };
+        let value = |input: &RequestInput| match input {
+            RequestInput::Header(name) => only(name).filter(|_| is_believed),
+            RequestInput::UserAgent => only("user-agent"),
+            RequestInput::RequestId => Some(fields.identify(&self.ids).into()),
+            RequestInput::KeyName => options.writer.map(|writer| self.keys.owners().get(writer.owner).name.clone()),
+        };
+        Some(Arc::new(RequestValues::new(inputs.iter().map(value))))
+    }
+
+    /// Sets what the columns of a table get of the head of the next bodies' request.
+    #[inline]
+    pub fn set_request(&mut self, table: TableIndex, values: Option<&Arc<RequestValues>>) {
+        if let Some(values) = values
+            && let Some(encoder) = self.tables.encoder(table)
+        {
+            encoder.set_request(values.clone());
         }
     }
 

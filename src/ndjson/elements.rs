@@ -7,7 +7,6 @@
 
 use super::lines::after_mark;
 use super::skip::{skip_scalar, skip_string};
-use super::utf8::Utf8Window;
 use super::{EncodeRefusal, Origin, Progress, Report, RowEncoder};
 use crate::batch::Batch;
 use crate::limits;
@@ -213,7 +212,8 @@ impl RowEncoder {
         if progress.accepted + progress.rejected >= self.limits.events_max {
             return Err(EncodeRefusal::TooManyEvents);
         }
-        if self.walk_line::<FAST>(element, 0, &mut Utf8Window::default()).is_some() {
+        self.window.clear();
+        if self.walk_line::<FAST>(element, 0).is_some() {
             progress.accepted += 1;
             return Ok(());
         }

@@ -1,14 +1,15 @@
 //! The row encoder: NDJSON lines to RowBinary rows.
 //!
-//! A line takes one of two paths. `walk` is the fast path: it follows the learned key order, reads
-//! values in place, and gives up on anything unexpected. `general` is the slow path for all other
+//! A line takes one of two paths. `walk` is the fast path: it finds values by the marks of `window`, reads
+//! them in place, and gives up on anything unexpected. `general` is the slow path for all other
 //! lines: it parses with `sonic-rs`, and it alone rejects lines. Both paths give the same bytes for
 //! every line that the fast path accepts.
 //!
-//! Files in reading order: `lines`, `elements` (bodies that are one array), `walk`, `order` (the guess of
-//! the next key), `row` (values in the table's order), `values` (one file per family of types), `general`,
-//! `keys` (rejections because of keys), `repair` (invalid text), `skip`, `scan` and `escape`
-//! (the grammar of JSON), `utf8`, `siblings` (arrays of Nested columns), `identify`, `report`.
+//! Files in reading order: `lines`, `elements` (bodies that are one array), `window` (a first pass over many
+//! lines), `walk`, `order` (the guess of the next key), `known` (keys and their fields), `row` (values in the
+//! table's order), `values` (one file per family of types), `general`, `keys` (rejections because of keys),
+//! `repair` (invalid text), `skip`, `scan` and `escape` (the grammar of JSON), `siblings` (arrays of Nested
+//! columns), `identify`, `report`.
 //!
 //! # What a value means
 //!
@@ -63,43 +64,55 @@
 mod address_form;
 mod elements;
 mod escape;
+mod field_counts;
 mod general;
 mod identify;
 mod keys;
+mod known;
 mod lines;
+mod mapped;
 mod order;
 mod repair;
 mod report;
+mod request_values;
 mod row;
 mod scan;
+mod server_values;
 mod siblings;
 mod skip;
-mod utf8;
 mod values;
 mod walk;
+mod window;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use address_form::{AddressForm, AddressHash, AddressKey};
+pub use field_counts::{Counts, FieldCounts, Kinds, UnknownField};
 pub use repair::InvalidText;
 pub use report::{LineCode, LineError, RejectedByCode, Report};
+pub use request_values::RequestValues;
+pub use server_values::check_constants;
 
 use self::elements::{Layout, begin_array};
+use self::field_counts::FieldCounter;
 use self::general::Rejection;
 use self::identify::Identifier;
+use self::known::KnownKeys;
 use self::lines::{Lines, end_of_line, slice_end, trim_end};
+use self::mapped::Mapped;
 use self::order::KeyOrder;
 use self::row::{RowBuilder, ServerCells};
+use self::server_values::ServerInputs;
 use self::siblings::Siblings;
-use self::utf8::Utf8Window;
 use self::values::nested::InPlace;
-use self::walk::Walk;
+use self::walk::{Inside, Walk};
+use self::window::Window;
 use crate::batch::Batch;
 use crate::limits;
 use crate::quarantine::RejectedLine;
-use crate::schema::Plan;
+use crate::schema::{Plan, RequestInput};
 
 /// Limits of the events of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,15 +164,23 @@ pub struct Progress {
     encoded: usize,
 }
 
-/// The encoder from bodies to batches. Each worker owns one, because it learns from every line.
+/// The encoder from bodies to batches. Each worker owns one, because it learns keys.
 #[derive(Debug)]
 pub struct RowEncoder {
     plan: Arc<Plan>,
     limits: EncodeLimits,
     invalid_text: InvalidText,
+    known: KnownKeys,
     order: KeyOrder,
+    window: Window,
     builder: RowBuilder,
     server: ServerCells,
+    mapped: Mapped,
+    counter: FieldCounter,
+    /// What the columns get of the head of the request that is encoded.
+    request: Option<Arc<RequestValues>>,
+    /// What the columns get of a request's head.
+    inputs: Arc<[RequestInput]>,
     /// A string value with its escapes decoded.
     scratch: Vec<u8>,
     /// For values inside of values.
@@ -172,22 +193,31 @@ pub struct RowEncoder {
     address_form: AddressForm,
     /// Checks the arrays of Nested columns; `None` for a table without.
     siblings: Option<Siblings>,
+    /// The key of the columns whose addresses are hashed in another form than that.
+    address_key: Option<AddressKey>,
     /// Computes the identities; `None` without such a column, or while the table lacks it.
     identifier: Option<Identifier>,
 }
 
 impl RowEncoder {
-    /// An encoder without a learned key order.
+    /// An encoder that has learned no key.
     pub fn new(plan: Arc<Plan>, limits: EncodeLimits) -> Self {
         Self {
+            known: KnownKeys::new(plan.paths().targets(), known::PLACES_OF_OTHERS),
             order: KeyOrder::new(plan.columns().len()),
+            window: Window::default(),
             builder: RowBuilder::new(&plan),
             server: ServerCells::default(),
+            mapped: Mapped::new(&plan),
+            counter: FieldCounter::default(),
+            request: None,
+            inputs: Arc::default(),
             scratch: Vec::new(),
             workspace: InPlace::default(),
             copy: Vec::new(),
             identifying: None,
             address_form: AddressForm::default(),
+            address_key: None,
             identifier: None,
             siblings: Siblings::new(&plan),
             plan,
@@ -218,6 +248,39 @@ impl RowEncoder {
         self
     }
 
+    /// An encoder with a key for columns whose addresses are hashed whatever the usual form is.
+    #[must_use]
+    pub fn hashing_addresses(mut self, key: Option<AddressKey>) -> Self {
+        self.address_key = key;
+        self
+    }
+
+    /// An encoder that counts fields for others to read.
+    #[must_use]
+    pub fn counting(mut self, counts: Arc<FieldCounts>) -> Self {
+        self.counter = FieldCounter::new(counts);
+        self
+    }
+
+    /// Changes what the columns of all further bodies get of their request's head.
+    #[inline]
+    pub fn set_request(&mut self, values: Arc<RequestValues>) {
+        self.request = Some(values);
+    }
+
+    /// An encoder for a table whose columns get these of a request's head.
+    #[must_use]
+    pub fn with_request_inputs(mut self, inputs: Arc<[RequestInput]>) -> Self {
+        self.inputs = inputs;
+        self
+    }
+
+    /// What the table's columns get of a request's head.
+    #[inline]
+    pub fn request_inputs(&self) -> &[RequestInput] {
+        &self.inputs
+    }
+
     /// What is stored of clients' addresses.
     pub fn address_form(&self) -> &AddressForm {
         &self.address_form
@@ -228,11 +291,14 @@ impl RowEncoder {
         std::mem::replace(&mut self.address_form, form)
     }
 
-    /// Changes the plan and forgets the learned key order.
+    /// Changes the plan and forgets what was learned.
     pub fn follow(&mut self, plan: Arc<Plan>) {
         let (column, form) = (self.identifying.take(), std::mem::take(&mut self.address_form));
-        let encoder = Self::new(plan, self.limits).with_invalid_text(self.invalid_text);
-        *self = encoder.identifying(column.as_deref()).writing_addresses(form);
+        let (key, mut counter) = (self.address_key.take(), std::mem::take(&mut self.counter));
+        counter.add_guesses(self.plan.fields());
+        let encoder = Self::new(plan, self.limits).with_invalid_text(self.invalid_text).hashing_addresses(key);
+        let inputs = std::mem::take(&mut self.inputs);
+        *self = Self { counter, inputs, ..encoder.identifying(column.as_deref()).writing_addresses(form) };
     }
 
     /// Encodes a complete body: appends rows to `batch.rows` and rejected lines to `batch.rejected`,
@@ -296,7 +362,8 @@ impl RowEncoder {
         batch: &mut Batch,
         report: &mut Report,
     ) -> Result<bool, EncodeRefusal> {
-        self.server.encode(&self.plan, origin, &self.address_form);
+        let (form, key, values) = (&self.address_form, self.address_key.as_ref(), self.request.as_deref());
+        self.server.encode(&self.plan, &ServerInputs { origin, form, key, values });
         let (mark, len_before) = (batch.mark(), batch.len());
         if progress.layout == Layout::Unknown {
             (progress.layout, progress.at) = match begin_array(body) {
@@ -319,6 +386,8 @@ impl RowEncoder {
             batch.roll_back(mark);
         }
         self.builder.clear();
+        self.counter.end_body(self.plan.fields());
+        self.window.clear();
         debug_assert!(done.is_ok() || batch.mark() == mark);
         done
     }
@@ -333,13 +402,13 @@ impl RowEncoder {
     ) -> Result<(), EncodeRefusal> {
         let (len_before, encoded_before) = (batch.len(), progress.encoded);
         let (mut accepted, mut rejected) = (progress.accepted, progress.rejected);
-        let (mut lines, mut window) = (Lines::new(body, progress.lines), Utf8Window::default());
+        let mut lines = Lines::new(body, progress.lines);
         while let Some((start, number)) = lines.begin(body) {
             let row_start = self.builder.rows.len();
             if accepted + rejected >= self.limits.events_max {
                 return Err(EncodeRefusal::TooManyEvents);
             }
-            if let Some(end) = self.walk_line::<FAST>(body, start, &mut window) {
+            if let Some(end) = self.walk_line::<FAST>(body, start) {
                 lines.end(end);
                 accepted += 1;
             } else {
@@ -376,6 +445,7 @@ impl RowEncoder {
         encoded_before: usize,
         batch: &mut Batch,
     ) -> Result<(), EncodeRefusal> {
+        self.counter.end_line();
         if self.identifier.is_some() {
             self.identify(row_start, batch);
         }
@@ -402,18 +472,27 @@ impl RowEncoder {
     /// Tries the fast path on the line that begins at `start`. Returns the end of the line, or `None`
     /// when the line has to take the slow path.
     #[inline]
-    fn walk_line<const FAST: bool>(&mut self, body: &[u8], start: usize, window: &mut Utf8Window) -> Option<usize> {
-        if !FAST || !window.has_line(body, start) {
+    fn walk_line<const FAST: bool>(&mut self, body: &[u8], start: usize) -> Option<usize> {
+        if !FAST || self.server.unfit.is_some() || !self.window.has_line(body, start) {
             return None;
         }
         let mut walk = Walk {
             plan: &self.plan,
+            window: &self.window,
+            known: &mut self.known,
             order: &mut self.order,
             builder: &mut self.builder,
             server: &self.server,
-            scratch: &mut self.scratch,
-            workspace: &mut self.workspace,
-            invalid_text: self.invalid_text,
+            inside: Inside {
+                scratch: &mut self.scratch,
+                workspace: &mut self.workspace,
+                invalid_text: self.invalid_text,
+                counter: &mut self.counter,
+                level: 1,
+            },
+            mapped: &mut self.mapped,
+            keys: None,
+            path: "",
         };
         let end = walk.line(body, start);
         if end.is_none_or(|end| end - start > self.limits.line_bytes_max) || self.check_siblings().is_err() {
@@ -432,6 +511,7 @@ impl RowEncoder {
     /// Encodes a line on the slow path.
     #[cold]
     fn encode_line(&mut self, line: &[u8]) -> Result<(), Rejection> {
+        self.counter.begin_line();
         let line = trim_end(line);
         if line.len() > self.limits.line_bytes_max {
             let message =
@@ -442,7 +522,7 @@ impl RowEncoder {
             InvalidText::Reject => Cow::Borrowed(line),
             InvalidText::Replace => repair::line(line),
         };
-        let done = general::encode_line(&self.plan, &line, &self.server, &mut self.builder);
+        let done = general::encode_line(&self.plan, &line, &self.server, &mut self.builder, &mut self.counter);
         let done = done.and_then(|()| self.check_siblings());
         if done.is_err() {
             self.builder.abandon();

@@ -28,11 +28,13 @@ pub enum LineCode {
     InvalidUtf8,
     /// It is an object with keys of which none is a column's.
     NoKnownField,
+    /// A field that no column takes, where such fields are rejected.
+    UnknownField,
 }
 
 impl LineCode {
     /// Every code, at the index of its discriminant.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::InvalidJson,
         Self::NotAnObject,
         Self::TypeMismatch,
@@ -43,6 +45,7 @@ impl LineCode {
         Self::TooDeep,
         Self::InvalidUtf8,
         Self::NoKnownField,
+        Self::UnknownField,
     ];
 
     /// The name of the code in replies, metrics and the quarantine table.
@@ -58,6 +61,7 @@ impl LineCode {
             Self::TooDeep => "too_deep",
             Self::InvalidUtf8 => "invalid_utf8",
             Self::NoKnownField => "no_known_field",
+            Self::UnknownField => "unknown_field",
         }
     }
 }

@@ -42,6 +42,7 @@ mod ledger;
 mod lifecycle;
 mod limits;
 mod limits_by_rate;
+mod mapping;
 mod memory;
 mod open_types;
 mod oracle;

@@ -3,6 +3,7 @@
 mod arrays;
 mod bodies;
 mod invalid_text;
+mod mapping;
 mod nested;
 mod open;
 mod scalars;

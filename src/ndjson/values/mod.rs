@@ -17,7 +17,7 @@ pub(super) mod json;
 mod json_path;
 mod moment;
 pub(super) mod nested;
-mod number;
+pub(super) mod number;
 pub(super) mod text;
 pub(super) mod time;
 mod time_of_day;
@@ -28,7 +28,7 @@ mod zone;
 
 use self::nested::Workspace;
 use crate::rowbinary::RowBuffer;
-use crate::schema::{Cell, ColumnType, Field, VariantTypes};
+use crate::schema::{Cell, ColumnType, Field, TimeUnit, VariantTypes};
 
 /// A JSON value whose grammar has been checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +83,15 @@ pub(crate) fn read_field(field: &Field, body: &[u8], at: usize, out: &mut RowBuf
         put_lead(field.lead, out);
     }
     read_type(&field.cell.column_type, body, at, out)
+}
+
+/// [`read_field`] for an array, an object or a text with escapes.
+#[inline(never)]
+pub(crate) fn read_field_aside(field: &Field, body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
+    if field.lead > 0 {
+        put_lead(field.lead, out);
+    }
+    read_rarer(&field.cell.column_type, body, at, out)
 }
 
 #[inline(always)]
@@ -169,7 +178,18 @@ pub(crate) fn write_field(
     if field.lead > 0 {
         put_lead(field.lead, out);
     }
-    write_type(&field.cell.column_type, token, workspace, out)
+    match (field.unit, token) {
+        (Some(unit), JsonToken::Number(number)) => time::write_in_unit(unit, number, &field.cell.column_type, out),
+        _ => write_type(&field.cell.column_type, token, workspace, out),
+    }
+}
+
+/// The unit that was guessed for a value of the field; `None` if it is no bare number in a column of times.
+pub(crate) fn guessed_unit(field: &Field, token: JsonToken<'_>) -> Option<TimeUnit> {
+    match token {
+        JsonToken::Number(number) if field.guesses_unit() => unix::unit_of_number(number),
+        _ => None,
+    }
 }
 
 /// [`write_field`] for a value inside of another one.

@@ -11,13 +11,15 @@ use std::ops::Range;
 use super::json::Paths;
 use super::text::plain_string;
 use super::{JsonToken, ValueError, read, write, write_scalar};
+use crate::limits::MAPPED_LEVELS_MAX;
 use crate::ndjson::escape;
 use crate::ndjson::skip::{skip_scalar, skip_space, skip_string, skip_value};
 use crate::rowbinary::{RowBuffer, TYPE_DEPTH_MAX};
 use crate::schema::{Cell, TupleElements};
 
-/// The levels around any value inside a column, at most: those of its type, and the line's object.
-const LEVELS_AROUND_MAX: usize = TYPE_DEPTH_MAX + 1;
+/// The levels around any value inside a column, at most: those of its type, the line's object, and those of a
+/// mapped path.
+const LEVELS_AROUND_MAX: usize = TYPE_DEPTH_MAX + 1 + MAPPED_LEVELS_MAX;
 
 /// What [`write`] needs beside the row: each path of the encoder decodes texts in its own way.
 pub(crate) trait Workspace {
