@@ -135,7 +135,7 @@ struct MappedRow<'a> {
 struct Offer<'a> {
     field: u16,
     is_null: bool,
-    rank: u8,
+    rank: u16,
     raw: &'a str,
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct Mapped {
     /// By source: the last line that had it.
     sources: Vec<u64>,
     /// By field: the last line that had a value of it, and the value's rank.
-    ranks: Vec<(u64, u8)>,
+    ranks: Vec<(u64, u16)>,
     /// By nested object: its known keys.
     known: Vec<KnownKeys>,
     /// The members of this line's object that no column takes, as JSON without the closing brace.

@@ -67,6 +67,13 @@ fn a_path_goes_into_objects_and_the_key_that_is_spelled_like_it_comes_first() {
         ("{\"user\":[{\"id\":\"a\"}]}", "", "", "[{\"id\":\"a\"}]"),
         ("{\"user\":{}}", "", "", "{}"),
         ("{\"user\":null}", "", "", ""),
+        (
+            "{\"user\":{\"name.first\":\"b\",\"name\":{\"first\":\"c\"}}}",
+            "",
+            "b",
+            "{\"name.first\":\"b\",\"name\":{\"first\":\"c\"}}",
+        ),
+        ("{\"user.name\":{\"first\":\"b\"}}", "", "b", ""),
         ("{}", "", "", ""),
     ] {
         assert_eq!(rows(&plan, line), [[text(id), text(name), text(user)]], "{line}");
