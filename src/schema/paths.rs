@@ -21,12 +21,16 @@ pub(crate) struct Node {
     pub(crate) inside: Option<ObjectKeys>,
     /// The names from the line's object to this key, joined with dots.
     pub(crate) path: Box<str>,
+    /// True if a column takes an object that this key is in: what is left of the value is no unknown field.
+    pub(crate) is_taken: bool,
 }
 
 /// Where the keys of a nested object lead.
 #[derive(Debug)]
 pub(crate) struct ObjectKeys {
     names: Names,
+    /// True if a column takes the object, or one around it.
+    is_taken: bool,
     /// The number of the object among all of the plan.
     pub(crate) index: u16,
 }
@@ -43,10 +47,13 @@ pub(crate) struct Taker {
 }
 
 impl ObjectKeys {
-    /// Where a key leads.
+    /// Where a key leads. A column that takes the whole object takes all keys.
     #[inline]
     pub(crate) fn target(&self, key: &[u8]) -> KeyTarget {
-        self.names.target(key)
+        match self.names.target(key) {
+            KeyTarget::Unknown if self.is_taken => KeyTarget::Server,
+            target => target,
+        }
     }
 
     /// The names, and where they lead.
@@ -120,7 +127,7 @@ impl Paths {
                 }
             }
         }
-        let mut targets = paths.lower(root.below, "")?;
+        let mut targets = paths.lower(root.below, "", false)?;
         for name in server {
             if !targets.iter().any(|(known, _)| known == name) {
                 targets.push((name.to_owned(), KeyTarget::Server));
@@ -132,29 +139,35 @@ impl Paths {
     }
 
     /// The targets of the keys of one object, with the nodes below them.
-    fn lower(&mut self, below: BTreeMap<String, Branch>, path: &str) -> Option<Vec<(String, KeyTarget)>> {
+    fn lower(
+        &mut self,
+        below: BTreeMap<String, Branch>,
+        path: &str,
+        is_taken: bool,
+    ) -> Option<Vec<(String, KeyTarget)>> {
         let mut targets = Vec::new();
         for (name, branch) in below {
             let target = match branch.takers.as_slice() {
                 [only] if branch.is_alone && branch.below.is_empty() => KeyTarget::Field(only.field),
-                _ => self.add_node(branch, &format!("{path}{name}"))?,
+                _ => self.add_node(branch, &format!("{path}{name}"), is_taken)?,
             };
             targets.push((name, target));
         }
         Some(targets)
     }
 
-    fn add_node(&mut self, branch: Branch, path: &str) -> Option<KeyTarget> {
+    fn add_node(&mut self, branch: Branch, path: &str, is_taken: bool) -> Option<KeyTarget> {
+        let is_object_taken = is_taken || !branch.takers.is_empty();
         let mut inside = None;
         if !branch.below.is_empty() {
             let index = u16::try_from(self.objects).ok().filter(|_| self.objects < limits::MAPPED_OBJECTS_MAX)?;
             self.objects += 1;
-            let targets = self.lower(branch.below, &format!("{path}."))?;
+            let targets = self.lower(branch.below, &format!("{path}."), is_object_taken)?;
             let names = Names::new(targets.iter().map(|(name, target)| (name.as_str(), *target)));
-            inside = Some(ObjectKeys { names, index });
+            inside = Some(ObjectKeys { names, is_taken: is_object_taken, index });
         }
         let number = u16::try_from(self.nodes.len()).ok()?;
-        self.nodes.push(Node { takers: branch.takers.into(), inside, path: path.into() });
+        self.nodes.push(Node { takers: branch.takers.into(), inside, path: path.into(), is_taken });
         Some(KeyTarget::Node(number))
     }
 

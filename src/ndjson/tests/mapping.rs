@@ -172,6 +172,13 @@ fn what_no_column_takes_is_counted_with_its_path_collected_or_refused() {
     ] {
         assert_eq!(rows(&collecting, line)[0][1], rest, "{line}");
     }
+    let whole = [("id", "String"), ("user", "String"), ("x", "String")];
+    let paths = [("id", fields(&["user.id"])), ("x", fields(&["user.a.x"]))];
+    let taken = mapped(&whole, &Mapping { unknown_fields: UnknownFields::Reject, ..mapping(&paths) });
+    for user in ["{\"id\":\"i\",\"b\":1,\"a\":{\"c\":1}}", "{\"id\":\"i\",\"a\":[1]}", "{\"id\":\"i\",\"a\":7}"] {
+        let line = format!("{{\"user\":{user}}}");
+        assert_eq!(rows(&taken, &line), [[text("i"), text(user), text("")]], "a column takes the object whole");
+    }
     let refusing = mapped(&columns[..2], &of(UnknownFields::Reject));
     for (line, is_good) in [
         ("{\"user\":{\"id\":\"x\"},\"rest\":{}}", true),
