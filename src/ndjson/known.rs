@@ -61,7 +61,7 @@ impl Words {
 
 #[inline(always)]
 fn word(body: &[u8], at: usize) -> Option<u64> {
-    body.get(at..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
+    body.get(at..at + size_of::<u64>())?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -161,6 +161,90 @@ impl KnownKeys {
                 *place_middle = middle;
                 return;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::{ColumnDescription, Plan};
+
+    fn plan(names: &[String]) -> Plan {
+        let columns: Vec<ColumnDescription> = names
+            .iter()
+            .map(|name| ColumnDescription {
+                name: name.clone(),
+                type_name: "String".to_owned(),
+                default_kind: String::new(),
+                default_expression: String::new(),
+            })
+            .collect();
+        Plan::compile(&columns, "UTC").unwrap()
+    }
+
+    /// The target of a key in the middle of a body, and at the end of one.
+    fn target(known: &mut KnownKeys, plan: &Plan, key: &str) -> KeyTarget {
+        let body = format!("{{\"{key}\":1,\"what\":\"follows\"}}");
+        // What the plan does not know has a number.
+        let look_up = |key: &[u8]| match plan.target(key) {
+            KeyTarget::Unknown => KeyTarget::Counted(7),
+            target => target,
+        };
+        let found = known.target(body.as_bytes(), 2, 2 + key.len(), look_up);
+        assert_eq!(found, known.target(&body.as_bytes()[..2 + key.len()], 2, 2 + key.len(), look_up), "{key}");
+        found
+    }
+
+    #[test]
+    fn every_key_has_the_target_that_the_plan_says() {
+        // Of each length around those of words, and such as differ in one byte alone.
+        let mut names: Vec<String> = (1..=40).map(|length| "k".repeat(length)).collect();
+        names.extend((0..36).map(|at| (0..36).map(|index| if index == at { 'x' } else { 'y' }).collect()));
+        names.extend((0..24).map(|at| (0..24).map(|index| if index == at { 'x' } else { 'y' }).collect()));
+        names.extend((0..12).map(|at| (0..12).map(|index| if index == at { 'x' } else { 'y' }).collect()));
+        names.extend(["ip", "Twice", "TWICE", "ключ"].map(str::to_owned));
+        let plan = plan(&names);
+        let mut known = KnownKeys::new(plan.paths().targets(), PLACES_OF_OTHERS);
+        let others = ["", "unknown", "IP", "twice", "KKK", "kk\u{1}", "Ключ", "yyyyyyyyyyyy", "yyyyyyyyyyyyyyyyyyyyyyyy"];
+        for round in 0..3 {
+            for key in names.iter().map(String::as_str).chain(others) {
+                let expected = match plan.target(key.as_bytes()) {
+                    KeyTarget::Unknown => KeyTarget::Counted(7),
+                    target => target,
+                };
+                assert_eq!(target(&mut known, &plan, key), expected, "{key} in round {round}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_that_nobody_knows_take_no_room_and_no_place_of_a_column() {
+        let names: Vec<String> = (0..300).map(|number| format!("column_{number}")).collect();
+        let plan = plan(&names);
+        let mut known = KnownKeys::new(plan.paths().targets(), PLACES_OF_OTHERS);
+        let room = known.places.len();
+        let named = |known: &KnownKeys| known.places.iter().filter(|place| place.is_name).count();
+        let named_before = named(&known);
+        assert!(named_before >= 290, "{named_before}");
+        for number in 0..100_000 {
+            assert_eq!(target(&mut known, &plan, &format!("invented_{number}")), KeyTarget::Counted(7));
+        }
+        assert_eq!((known.places.len(), known.middles.len(), named(&known)), (room, room, named_before));
+        for (number, name) in names.iter().enumerate() {
+            assert_eq!(target(&mut known, &plan, name), KeyTarget::Field(number as u16));
+        }
+    }
+
+    #[test]
+    fn the_last_key_that_nobody_knows_has_the_place() {
+        let plan = plan(&["x".to_owned()]);
+        let mut known = KnownKeys::new(plan.paths().targets(), PLACES_OF_OTHERS);
+        for number in 0..2000 {
+            let key = format!("invented_{number}");
+            target(&mut known, &plan, &key);
+            let words = Words::new(format!("{key}        ").as_bytes(), 0, key.len()).unwrap();
+            assert!(known.places.iter().any(|place| place.key == words), "{key}");
         }
     }
 }

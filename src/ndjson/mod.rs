@@ -68,6 +68,7 @@ mod keys;
 mod known;
 mod lines;
 mod mapped;
+mod order;
 mod repair;
 mod report;
 mod request_values;
@@ -98,6 +99,7 @@ use self::known::KnownKeys;
 pub use self::lines::slice_end;
 use self::lines::{Lines, end_of_line, trim_end};
 use self::mapped::Mapped;
+use self::order::KeyOrder;
 use self::row::{RowBuilder, ServerCells};
 use self::server_values::ServerInputs;
 use self::values::nested::InPlace;
@@ -157,6 +159,7 @@ pub struct RowEncoder {
     limits: EncodeLimits,
     invalid_text: InvalidText,
     known: KnownKeys,
+    order: KeyOrder,
     window: Window,
     builder: RowBuilder,
     server: ServerCells,
@@ -185,6 +188,7 @@ impl RowEncoder {
     pub fn new(plan: Arc<Plan>, limits: EncodeLimits) -> Self {
         Self {
             known: KnownKeys::new(plan.paths().targets(), known::PLACES_OF_OTHERS),
+            order: KeyOrder::new(plan.columns().len()),
             window: Window::default(),
             builder: RowBuilder::new(&plan),
             server: ServerCells::default(),
@@ -430,6 +434,7 @@ impl RowEncoder {
             plan: &self.plan,
             window: &self.window,
             known: &mut self.known,
+            order: &mut self.order,
             builder: &mut self.builder,
             server: &self.server,
             inside: Inside {

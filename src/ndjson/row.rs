@@ -13,8 +13,10 @@ use std::ops::Range;
 
 use super::general::Rejection;
 use super::server_values::ServerInputs;
+use super::values::time::LastDay;
+use super::values::{number, time};
 use crate::rowbinary::RowBuffer;
-use crate::schema::{ColumnType, Field, Plan};
+use crate::schema::{ColumnType, Field, Plan, Zone};
 
 /// Flush threshold: the buffer holds up to this many bytes of finished rows, plus one row, before they
 /// are copied to the batch. That fits the L1 cache; all rows of a large body would not.
@@ -49,7 +51,7 @@ impl ServerCells {
     }
 
     /// Appends the run of server-filled values before field `index`.
-    #[inline(always)]
+    #[inline]
     fn put_run(&self, index: usize, out: &mut RowBuffer) {
         if let Some(run) = self.runs.get(index)
             && !run.is_empty()
@@ -95,6 +97,39 @@ impl Found {
     }
 }
 
+/// What is done with a value in the second pass.
+#[derive(Clone, Copy, Debug)]
+struct Format {
+    reader: Reader,
+    /// True if the server fills columns behind this field.
+    has_run: bool,
+}
+
+/// Who reads a value in its usual form.
+#[derive(Clone, Copy, Debug)]
+enum Reader {
+    /// Nobody: it is a text in a String, and copied.
+    Text,
+    /// An integer of this width.
+    Signed(u8),
+    /// A time.
+    DateTime(Zone),
+    /// The readers of all types.
+    Any,
+}
+
+impl Reader {
+    fn of(field: &Field) -> Self {
+        match field.cell.column_type {
+            _ if field.lead > 0 => Self::Any,
+            ColumnType::String => Self::Text,
+            ColumnType::Signed(width) => Self::Signed(width),
+            ColumnType::DateTime(zone) => Self::DateTime(zone),
+            _ => Self::Any,
+        }
+    }
+}
+
 /// Finished rows of a body that are not in the batch yet, and the row that is being built.
 #[derive(Debug)]
 pub(crate) struct RowBuilder {
@@ -104,6 +139,9 @@ pub(crate) struct RowBuilder {
     side: RowBuffer,
     /// One per field of the plan; all are missing between two rows.
     found: Vec<Found>,
+    /// One per field of the plan.
+    formats: Vec<Format>,
+    last_day: LastDay,
     /// True if the current row has a field.
     has_fields: bool,
     /// The start of the current row in `rows`.
@@ -116,6 +154,13 @@ impl RowBuilder {
             rows: RowBuffer::with_space(FLUSH_BYTES * 2),
             side: RowBuffer::with_space(1 << 10),
             found: vec![Found::MISSING; plan.fields().len()],
+            formats: plan
+                .fields()
+                .iter()
+                .zip(plan.server_runs().iter().skip(1))
+                .map(|(field, run)| Format { reader: Reader::of(field), has_run: !run.is_empty() })
+                .collect(),
+            last_day: LastDay::default(),
             has_fields: false,
             start: 0,
         }
@@ -186,8 +231,8 @@ impl RowBuilder {
         !self.has_fields
     }
 
-    /// Finishes the row; missing fields get their defaults. Values in the body are read with `read`, but for a
-    /// text in a String. `None` if `read` returns it; then the caller removes the unfinished row.
+    /// Finishes the row; missing fields get their defaults. Values in the body that are not in the most usual forms
+    /// are read with `read`. `None` if `read` returns it; then the caller removes the unfinished row.
     #[inline(always)]
     pub(crate) fn finish(
         &mut self,
@@ -198,19 +243,33 @@ impl RowBuilder {
     ) -> Option<()> {
         let rows = &mut self.rows;
         server.put_run(0, rows);
-        for ((index, field), found) in fields.iter().enumerate().zip(&mut self.found) {
+        for (index, (found, format)) in self.found.iter_mut().zip(&self.formats).enumerate() {
             let value = std::mem::replace(found, Found::MISSING);
-            if value.place <= Place::Text && field.lead == 0 && field.cell.column_type == ColumnType::String {
-                // A missing text is an empty one.
-                rows.put_string_of(body, value.start, value.end - value.start);
-            } else {
+            let is_read = match (format.reader, value.place) {
+                (Reader::Text, Place::Missing | Place::Text) => {
+                    // A missing text is an empty one.
+                    rows.put_string_of(body, value.start, value.end - value.start);
+                    true
+                }
+                (Reader::Signed(width), Place::Bare) => {
+                    number::read_signed_between(width, body, value.start, value.end, rows)
+                }
+                (Reader::DateTime(zone), Place::Text) => {
+                    time::read_date_time_between(&mut self.last_day, zone, body, value.start, value.end, rows)
+                }
+                _ => false,
+            };
+            if !is_read {
+                let field = fields.get(index)?;
                 match value.place {
                     Place::Missing => rows.put_slice(&field.absent.missing),
                     Place::Side => rows.put_range_of(&self.side, value.start..value.end),
                     Place::Text | Place::Bare => read(field, value, rows)?,
                 }
             }
-            server.put_run(index + 1, rows);
+            if format.has_run {
+                server.put_run(index + 1, rows);
+            }
         }
         Some(())
     }

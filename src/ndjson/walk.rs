@@ -18,6 +18,7 @@ use super::escape;
 use super::field_counts::FieldCounter;
 use super::known::KnownKeys;
 use super::mapped::Mapped;
+use super::order::{HEAD_BYTES, KeyOrder};
 use super::repair::has_unpaired_surrogate;
 use super::row::{Found, Place, RowBuilder, ServerCells};
 use super::skip::{skip_scalar, skip_space, skip_string, skip_value};
@@ -33,6 +34,7 @@ pub(crate) struct Walk<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) window: &'a Window,
     pub(crate) known: &'a mut KnownKeys,
+    pub(crate) order: &'a mut KeyOrder,
     pub(crate) builder: &'a mut RowBuilder,
     pub(crate) server: &'a ServerCells,
     pub(crate) inside: Inside<'a>,
@@ -53,21 +55,24 @@ pub(crate) struct Inside<'a> {
     pub(crate) level: usize,
 }
 
-/// A key that was read, and what follows it.
-pub(super) struct Member {
+/// A key that was read, not far from its value.
+struct Key<'b> {
     target: KeyTarget,
-    /// The offset of the value.
-    value: usize,
-    /// The first byte of the value.
-    first: u8,
-    /// The marks from `value` on, each so many bits higher as `base` is before `value`.
+    /// The body from the brace or comma before the key on.
+    head: &'b [u8; HEAD_BYTES],
+    /// The marks of `head`.
     marks: u64,
-    base: usize,
+    /// The offset of the value in `head`, at most 56.
+    value: usize,
 }
+
+/// The end of a key in [`Key::head`] may be here, so that the mark of its value is among those that are loaded.
+const LAST_KEY_END: usize = 53;
 
 /// What follows a value, or the opening brace, of an object.
 enum Separator {
-    Key(Member),
+    /// A key: its target and the offset of its value.
+    Key(KeyTarget, usize),
     /// The end of the object: the offset after it.
     End(usize),
 }
@@ -80,7 +85,10 @@ impl Walk<'_> {
         self.builder.begin();
         self.inside.counter.begin_line();
         self.mapped.begin_line();
-        let object = self.object(body, at)?;
+        self.order.begin_line();
+        let object = self.object(body, at);
+        self.order.end_line();
+        let object = object?;
         let end = skip_space(body, object);
         if !matches!(body.get(end), None | Some(b'\n')) {
             return None;
@@ -106,21 +114,21 @@ impl Walk<'_> {
     }
 
     /// Finds the values of an object, and returns the offset behind it.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn object(&mut self, body: &[u8], at: usize) -> Option<usize> {
-        if body.get(at) != Some(&b'{') {
+        let (mut at, mut before) = (at, b'{');
+        if body.get(at) != Some(&before) {
             return None;
         }
-        let mut at = at;
         loop {
-            let member = match self.member(body, at) {
-                Some(member) => member,
+            at = match self.key(body, at, before) {
+                Some(key) => self.value(body, at, &key)?,
                 None => match self.separator(body, at)? {
                     Separator::End(end) => return Some(end),
-                    Separator::Key(member) => member,
+                    Separator::Key(target, value) => self.any_value(target, body, value)?,
                 },
             };
-            at = self.value(body, &member)?;
+            before = b',';
             match body.get(at) {
                 Some(b',') => {}
                 Some(b'}') => return Some(at + 1),
@@ -136,24 +144,77 @@ impl Walk<'_> {
         }
     }
 
-    /// Reads the key that follows the brace or comma at `at`, if it is written as nearly all are: with at most
-    /// a space before it and behind its colon, and without escapes.
+    /// Reads the key that follows the byte `before` at `at`, a brace or a comma, if the key is written as nearly
+    /// all are: with at most a space before it and behind its colon, without escapes, and not too near the end of
+    /// the body.
     #[inline(always)]
-    fn member(&mut self, body: &[u8], at: usize) -> Option<Member> {
-        let [_, one, two] = body.get(at..)?.first_chunk::<3>()?;
-        let (quote, start) = if *one == b' ' { (*two, at + 3) } else { (*one, at + 2) };
-        let open = self.window.marks(at);
-        let close = open & open.wrapping_sub(1);
-        let end = at + close.trailing_zeros() as usize;
-        let [b'"', b':', three, four] = body.get(end..)?.first_chunk::<4>()? else {
-            return None;
-        };
-        if quote != b'"' || close == 0 {
+    fn key<'b>(&mut self, body: &'b [u8], at: usize, before: u8) -> Option<Key<'b>> {
+        let head: &[u8; HEAD_BYTES] = body.get(at..)?.first_chunk()?;
+        let marks = self.window.marks(at);
+        if self.keys.is_some() {
+            return self.look_up(head, marks);
+        }
+        match self.order.guess(head) {
+            // A step includes the byte before its key. Without this check a brace could pass for a comma.
+            Some((target, value)) if *head.first()? == before => Some(Key { target, head, marks, value }),
+            _ => self.look_up(head, marks),
+        }
+    }
+
+    #[inline(always)]
+    fn look_up<'b>(&mut self, head: &'b [u8; HEAD_BYTES], marks: u64) -> Option<Key<'b>> {
+        let [_, one, two, ..] = *head;
+        let (quote, start) = if one == b' ' { (two, 3) } else { (one, 2) };
+        let end = (marks & marks.wrapping_sub(1)).trailing_zeros() as usize;
+        if quote != b'"' || end > LAST_KEY_END || head.get(end..end + 2) != Some(b"\":") {
             return None;
         }
-        let (first, value) = if *three == b' ' { (*four, end + 3) } else { (*three, end + 2) };
-        let target = self.target(body, start, end);
-        Some(Member { target, value, first, marks: close & close.wrapping_sub(1), base: at })
+        let value = end + 2 + usize::from(head.get(end + 2) == Some(&b' '));
+        let target = self.target(head, start, end);
+        self.learn(head.get(..value)?, target);
+        Some(Key { target, head, marks, value })
+    }
+
+    #[inline(always)]
+    fn learn(&mut self, spelling: &[u8], target: KeyTarget) {
+        if self.keys.is_none() {
+            self.order.learn(spelling, target);
+        }
+    }
+
+    /// Finds the end of the value of a key, and returns the offset behind it.
+    #[inline(always)]
+    fn value(&mut self, body: &[u8], at: usize, key: &Key<'_>) -> Option<usize> {
+        let (target, head, value) = (key.target, key.head, key.value % 64);
+        let marks = key.marks >> value;
+        let first = *head.get(value)?;
+        if first == b'"' {
+            let close = marks & marks.wrapping_sub(1);
+            let end = value + close.trailing_zeros() as usize;
+            if close == 0 || head.get(end) != Some(&b'"') {
+                return self.any_value(target, body, at + value);
+            }
+            let found = Found { place: Place::Text, start: at + value + 1, end: at + end };
+            match target {
+                KeyTarget::Field(field) => self.builder.set(field.into(), found).ok()?,
+                KeyTarget::Server => {}
+                _ => return self.other(target, found, body),
+            }
+            return Some(at + end + 1);
+        }
+        // The comma before the next key, or the brace before the end of the line.
+        let end = (value + marks.trailing_zeros() as usize).wrapping_sub(1);
+        if marks == 0 || matches!(first, b'{' | b'[') || !matches!(head.get(end), Some(b',' | b'}')) {
+            return self.any_value(target, body, at + value);
+        }
+        let found = Found { place: Place::Bare, start: at + value, end: at + end };
+        match target {
+            KeyTarget::Field(field) => self.builder.set(field.into(), found).ok()?,
+            _ if skip_scalar(body, found.start)? != found.end => return None,
+            KeyTarget::Server => {}
+            _ => return self.other(target, found, body),
+        }
+        Some(found.end)
     }
 
     /// Reads what follows the brace or comma at `at`, however it is written.
@@ -170,8 +231,30 @@ impl Walk<'_> {
         }
         let target = self.target(body, key, key + length);
         let value = skip_space(body, colon + 1);
-        let first = *body.get(value)?;
-        Some(Separator::Key(Member { target, value, first, marks: self.window.marks(value), base: value }))
+        self.learn(body.get(at..value)?, target);
+        Some(Separator::Key(target, value))
+    }
+
+    /// [`Walk::value`] for a value of any form and length.
+    #[inline(never)]
+    fn any_value(&mut self, target: KeyTarget, body: &[u8], at: usize) -> Option<usize> {
+        let found = match *body.get(at)? {
+            b'{' | b'[' => return self.aside(target, body, at),
+            b'"' => {
+                let end = self.window.next(at + 1)?;
+                if body.get(end) != Some(&b'"') {
+                    return self.aside(target, body, at);
+                }
+                Found { place: Place::Text, start: at + 1, end }
+            }
+            _ => Found { place: Place::Bare, start: at, end: skip_scalar(body, at)? },
+        };
+        match target {
+            KeyTarget::Field(field) => self.builder.set(field.into(), found).ok()?,
+            KeyTarget::Server => {}
+            _ => return self.other(target, found, body),
+        }
+        Some(found.in_body().end)
     }
 
     /// The target of the key between `start` and `end`.
@@ -182,51 +265,6 @@ impl Walk<'_> {
             let target = keys.map_or_else(|| plan.target(key), |keys| keys.target(key));
             if target == KeyTarget::Unknown { counter.target(path, key) } else { target }
         })
-    }
-
-    /// Finds the end of a value, and returns the offset behind it.
-    #[inline(always)]
-    fn value(&mut self, body: &[u8], member: &Member) -> Option<usize> {
-        let Member { target, value, first, marks, base } = *member;
-        if first == b'"' {
-            let close = marks & marks.wrapping_sub(1);
-            let end = match close {
-                0 => self.window.next(value + 1)?,
-                _ => base + close.trailing_zeros() as usize,
-            };
-            if body.get(end) != Some(&b'"') {
-                return self.aside(target, body, value);
-            }
-            match target {
-                KeyTarget::Field(field) => {
-                    self.builder.set(field.into(), Found { place: Place::Text, start: value + 1, end }).ok()?;
-                }
-                KeyTarget::Server => {}
-                _ => return self.other(target, Found { place: Place::Text, start: value + 1, end }, body),
-            }
-            return Some(end + 1);
-        }
-        if matches!(first, b'{' | b'[') {
-            return self.aside(target, body, value);
-        }
-        let behind = match marks {
-            0 => self.window.next(value)?,
-            _ => base + marks.trailing_zeros() as usize,
-        };
-        let end = match body.get(..behind)? {
-            [.., b',' | b'}'] => behind - 1,
-            [.., b',', b' '] => behind - 2,
-            _ => skip_scalar(body, value)?,
-        };
-        match target {
-            KeyTarget::Field(field) => {
-                self.builder.set(field.into(), Found { place: Place::Bare, start: value, end }).ok()?;
-            }
-            _ if skip_scalar(body, value)? != end => return None,
-            KeyTarget::Server => {}
-            _ => return self.other(target, Found { place: Place::Bare, start: value, end }, body),
-        }
-        Some(end)
     }
 
     /// Converts or skips an array, an object or a text with escapes, and returns the offset behind it.

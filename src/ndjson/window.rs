@@ -24,8 +24,6 @@ const MARKS_KEPT: usize = WINDOW_BYTES / 4;
 const BLOCK: usize = 64;
 /// Bytes of zeros behind the marks, so that a word can be loaded at each of them.
 const PADDING: usize = 8;
-/// Bits that [`Window::marks`] returns at least.
-pub(crate) const BITS_MIN: usize = 57;
 
 /// The window of lines that was looked at last.
 #[derive(Debug, Default)]
@@ -93,12 +91,13 @@ impl Window {
         seen.simd_lt(u8x32::splat(0x80)).all()
     }
 
-    /// The marks from `at` on, a bit per byte, that of `at` the lowest; at least [`BITS_MIN`] of them, and
+    /// The marks from `at` on, a bit per byte, that of `at` the lowest; at least 57 of them, and
     /// zeros behind. None behind the window.
     #[inline(always)]
     pub(crate) fn marks(&self, at: usize) -> u64 {
         let offset = at.wrapping_sub(self.start);
-        match self.marks.get(offset / 8..).and_then(|marks| marks.first_chunk()) {
+        let at = offset / 8;
+        match self.marks.get(at..at + size_of::<u64>()).and_then(|marks| marks.first_chunk()) {
             Some(word) => u64::from_le_bytes(*word) >> (offset % 8),
             None => 0,
         }
@@ -148,6 +147,9 @@ fn is_utf8(body: &[u8], start: usize, end: usize) -> bool {
 mod tests {
     use super::*;
 
+    /// Bits that [`Window::marks`] returns at least.
+    const BITS_MIN: usize = 57;
+
     /// Compares the window's answer for every line with a validation of the line alone.
     fn check(body: &[u8]) {
         let mut window = Window::default();
@@ -158,6 +160,46 @@ mod tests {
             assert_eq!(window.has_line(body, start), twin, "the line from {start} to {end}");
             start = end + 1;
         }
+    }
+
+    /// Compares the marks from each byte on with a plain search.
+    fn check_marks(body: &[u8]) {
+        let mut window = Window::default();
+        let mut start = 0;
+        while start < body.len() {
+            window.has_line(body, start);
+            let end = end_of_line(body, start);
+            for at in start..=end {
+                let is_mark = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
+                let twin = body[at..end].iter().position(is_mark).map_or(end, |length| at + length);
+                assert_eq!(window.next(at), Some(twin), "from {at} on");
+                let marks = window.marks(at);
+                for bit in 0..BITS_MIN.min(end - at) {
+                    assert_eq!(marks >> bit & 1 == 1, is_mark(&body[at + bit]), "{bit} behind {at}");
+                }
+            }
+            start = end + 1;
+        }
+    }
+
+    #[test]
+    fn the_next_mark_is_found_from_every_byte() {
+        for length in (0..200).chain([WINDOW_BYTES - 1, WINDOW_BYTES, WINDOW_BYTES + 1]) {
+            let body: Vec<u8> = (0..length).map(|at| if at % 67 == 66 { b'"' } else { b'a' }).collect();
+            check_marks(&body);
+            check_marks(&[b"{\"a\":\"\\n\",\t1}\n\x7f\xff", &body[..]].concat());
+            check_marks(&[&body[..], b"\n\x1f \n", &body, b"\n"].concat());
+        }
+    }
+
+    #[test]
+    fn a_window_that_is_too_long_has_no_line() {
+        let longest = "a".repeat(WINDOW_BYTES_MAX);
+        assert!(Window::default().has_line(longest.as_bytes(), 0));
+        let mut window = Window::default();
+        assert!(!window.has_line(format!("{longest}a").as_bytes(), 0));
+        window.clear();
+        assert!(window.has_line(b"a", 0), "of another body");
     }
 
     #[test]

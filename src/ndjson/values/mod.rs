@@ -15,7 +15,7 @@ mod enumeration;
 pub(super) mod json;
 mod moment;
 pub(super) mod nested;
-mod number;
+pub(super) mod number;
 pub(super) mod text;
 pub(super) mod time;
 mod time_of_day;

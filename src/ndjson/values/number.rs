@@ -72,6 +72,41 @@ pub(super) fn read_signed(width: u8, body: &[u8], at: usize, out: &mut RowBuffer
     Some(end)
 }
 
+/// Reads an integer of at most eight digits between two offsets, the first of which is within the body. Returns
+/// false, and appends nothing, when that is not what is there.
+#[inline(always)]
+pub(in crate::ndjson) fn read_signed_between(
+    width: u8,
+    body: &[u8],
+    start: usize,
+    end: usize,
+    out: &mut RowBuffer,
+) -> bool {
+    let negative = body.get(start) == Some(&b'-');
+    let start = start + usize::from(negative);
+    let Some(chunk) = body.get(start..).and_then(|rest| rest.first_chunk()) else {
+        return false;
+    };
+    let word = u64::from_le_bytes(*chunk);
+    let count = end.wrapping_sub(start);
+    if count.wrapping_sub(1) >= 8 || word as u8 == b'0' && count > 1 {
+        return false;
+    }
+    // Zeros are inserted before the digits: `12` becomes `00000012`.
+    let unused = 64 - count * 8;
+    let digits = word << unused ^ 0x3030_3030_3030_3030 << unused;
+    if (digits | digits.wrapping_add(0x7676_7676_7676_7676)) & 0x8080_8080_8080_8080 != 0 {
+        return false;
+    }
+    let value = eight_digits(digits) as i64;
+    let value = if negative { -value } else { value };
+    if !fits_signed(value, width) {
+        return false;
+    }
+    out.put_integer(value as u64, width);
+    true
+}
+
 /// [`plain_digits`] for rarer types.
 #[inline(never)]
 pub(super) fn few_digits(body: &[u8], at: usize) -> Option<(u64, usize)> {
