@@ -357,6 +357,33 @@ fn what_is_counted_is_the_same_on_both_paths_and_each_line_counts_once() {
     assert_eq!(fast.guessed.get("t"), Some(&[3, 3, 0, 0]));
 }
 
+#[test]
+fn the_fast_path_takes_lines_with_paths_several_sources_and_fields_that_are_left() {
+    let columns = [("id", "String"), ("n", "Int64"), ("t", "DateTime64(3)"), ("raw", "String"), ("rest", "String")];
+    let mapping = Mapping {
+        unknown_fields: UnknownFields::Collect("rest".to_owned()),
+        required: vec!["id".to_owned()],
+        ..mapping(&[
+            ("id", fields(&["user.id", "uid"])),
+            ("n", fields(&["a.b.c"])),
+            ("t", ColumnSource::Fields { names: vec!["t.ms".to_owned()], unit: Some(TimeUnit::Milliseconds) }),
+            ("raw", ColumnSource::Line),
+        ])
+    };
+    let mut encoder = RowEncoder::new(mapped(&columns, &mapping), LIMITS);
+    for line in [
+        "{\"user\":{\"id\":\"x\",\"name\":\"y\"},\"a\":{\"b\":{\"c\":7}},\"t\":{\"ms\":1}}",
+        "{\"uid\":\"w\",\"a\":{\"x\":[1,{}],\"b\":{\"c\":7}},\"user\":{\"id\":\"a\\nb\"},\"more\":null}",
+        "{\"user\":null,\"uid\":\"w\",\"a.b\":{\"c\":\"7\"}}",
+        "{\"user\":7,\"uid\":\"w\"}",
+    ] {
+        for _ in 0..3 {
+            assert_eq!(encoder.walk_line::<true>(line.as_bytes(), 0), Some(line.len()), "{line}");
+        }
+        encoder.window.clear();
+    }
+}
+
 /// The keys that lines and mappings of the twin test are made of.
 const KEYS: [&str; 9] = ["a", "b", "c", "a.b", "a.b.c", "b.c", "C", "x", "a.x"];
 
