@@ -218,20 +218,22 @@ impl Api {
         answer(encoded, options, &self.report, before, batch, key)
     }
 
-    /// Encodes the next slice of a body into a batch of its own. The caller ends with [`Taken::conclude`],
-    /// with the first refusal at once. `None` when the table takes no events any more.
+    /// Encodes the next slice of a body, of about `bytes` bytes, into a batch of its own: true after the last
+    /// one. The caller ends with [`Taken::conclude`], with the first refusal at once. `None` when the table
+    /// takes no events any more.
     ///
     /// # Errors
     ///
     /// The whole request is refused.
     pub fn take_slice(
         &mut self,
-        slice: &[u8],
+        body: &[u8],
+        bytes: usize,
         taken: &mut Taken,
         batch: &mut Batch,
-    ) -> Option<Result<(), EncodeRefusal>> {
+    ) -> Option<Result<bool, EncodeRefusal>> {
         let encoder = self.tables.encoder(taken.options.table)?;
-        Some(encoder.encode_slice(slice, &mut taken.progress, &taken.origin, batch, &mut taken.report))
+        Some(encoder.encode_slice(body, bytes, &mut taken.progress, &taken.origin, batch, &mut taken.report))
     }
 
     /// The report of the last [`Api::take_events`].

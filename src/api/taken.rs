@@ -74,7 +74,7 @@ pub(super) fn answer(
     };
     let Report { accepted, rejected, ref errors, .. } = *report;
     let summary = Summary { accepted, rejected, refused };
-    let reply = Reply::of(summary, errors);
+    let reply = Reply::of(summary, errors, report.has_elements);
     batch.key = options.key.filter(|_| !options.dry_run).map(|id| key(id, summary));
     if options.dry_run || before == batch.mark() && batch.key.is_none() {
         return Answer::Now(reply);

@@ -84,6 +84,11 @@ pub(crate) fn encode_line(
     })?;
     let start = skip_space(line, 0);
     let end = skip_value(line, start, 0).map_err(|error| match error {
+        SkipError::Invalid(at) if at >= line.len() && line.get(start) == Some(&b'{') => {
+            let message = "the line ends inside of its object: an object must stand on one line; objects over several \
+                           lines are read as the elements of one JSON array";
+            Rejection::new(LineCode::InvalidJson, message)
+        }
         SkipError::Invalid(at) => Rejection::at_byte(at),
         SkipError::TooDeep => {
             Rejection::new(LineCode::TooDeep, format!("values are nested more than {} levels deep", limits::DEPTH_MAX))

@@ -5,10 +5,10 @@
 //! lines: it parses with `sonic-rs`, and it alone rejects lines. Both paths give the same bytes for
 //! every line that the fast path accepts.
 //!
-//! Files in reading order: `lines`, `window` (a first pass over many lines), `walk`, `known` (keys and their
-//! fields), `row` (values in the table's order), `values` (one file per family of types), `general`, `keys`
-//! (rejections because of keys), `repair` (invalid text), `skip`, `scan` and `escape`
-//! (the grammar of JSON), `identify`, `report`.
+//! Files in reading order: `lines`, `elements` (bodies that are one array), `window` (a first pass over many
+//! lines), `walk`, `order` (the guess of the next key), `known` (keys and their fields), `row` (values in the
+//! table's order), `values` (one file per family of types), `general`, `keys` (rejections because of keys),
+//! `repair` (invalid text), `skip`, `scan` and `escape` (the grammar of JSON), `identify`, `report`.
 //!
 //! # What a value means
 //!
@@ -38,7 +38,8 @@
 //!   versions take some. An integer of more than 64 bits is `out_of_range`; 26.9 makes a text of it.
 //! - A line must be valid JSON, including the inside of values, and values that are skipped or stored as
 //!   text: no control bytes and no unknown escapes in strings; no leading zeros, plus signs or `inf` in
-//!   numbers; no trailing commas, and no keys without quotes. A line is one object, not an array of objects.
+//!   numbers; no trailing commas, and no keys without quotes. An object must stand on one line, unless it is
+//!   an element of the array that the whole body is: then its line feeds between values count as spaces.
 //! - Unpaired surrogates are rejected in strings that are values of columns (ClickHouse stores an
 //!   unpaired low surrogate as invalid UTF-8), and so is a line that is not UTF-8. Unpaired surrogates are
 //!   accepted in skipped values, in keys that no column has, and inside an object or array that is
@@ -60,6 +61,7 @@
 //!   the columns of these names.
 
 mod address_form;
+mod elements;
 mod escape;
 mod field_counts;
 mod general;
@@ -92,13 +94,12 @@ pub use report::{LineCode, LineError, RejectedByCode, Report};
 pub use request_values::RequestValues;
 pub use server_values::check_constants;
 
-use self::address_form::StoredAddress;
+use self::elements::{Layout, begin_array};
 use self::field_counts::FieldCounter;
 use self::general::Rejection;
 use self::identify::Identifier;
 use self::known::KnownKeys;
-pub use self::lines::slice_end;
-use self::lines::{Lines, end_of_line, trim_end};
+use self::lines::{Lines, end_of_line, slice_end, trim_end};
 use self::mapped::Mapped;
 use self::order::KeyOrder;
 use self::row::{RowBuilder, ServerCells};
@@ -140,12 +141,20 @@ pub enum EncodeRefusal {
     TooManyEvents,
     /// The request has more encoded bytes than [`EncodeLimits::encoded_bytes_max`].
     EncodedTooLarge,
+    /// The body begins as a JSON array, and is none from this offset on.
+    InvalidArray {
+        /// The offset in the body.
+        at: usize,
+    },
 }
 
 /// How far the encoding of a body has come that is encoded in slices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Lines of the slices so far, blank ones included.
+    layout: Layout,
+    /// The offset of the next slice.
+    at: usize,
+    /// Lines of the slices so far, blank ones included; or elements.
     lines: u32,
     accepted: u32,
     rejected: u32,
@@ -174,6 +183,8 @@ pub struct RowEncoder {
     scratch: Vec<u8>,
     /// For values inside of values.
     workspace: InPlace,
+    /// An element of an array without its line feeds.
+    copy: Vec<u8>,
     /// The column whose values identify events (`--dedup-field`).
     identifying: Option<String>,
     /// What is stored of a client's address.
@@ -199,6 +210,7 @@ impl RowEncoder {
             inputs: Arc::default(),
             scratch: Vec::new(),
             workspace: InPlace::default(),
+            copy: Vec::new(),
             identifying: None,
             address_form: AddressForm::default(),
             address_key: None,
@@ -210,7 +222,7 @@ impl RowEncoder {
     }
 
     /// Encodes a complete body: appends rows to `batch.rows` and rejected lines to `batch.rejected`,
-    /// and adds the numbers of both to `report`.
+    /// and adds the numbers of both to `report`. A body is one object a line, or one array of objects.
     ///
     /// # Errors
     ///
@@ -223,11 +235,11 @@ impl RowEncoder {
         batch: &mut Batch,
         report: &mut Report,
     ) -> Result<(), EncodeRefusal> {
-        self.encode_slice(body, &mut Progress::default(), origin, batch, report)
+        self.encode_with::<true>(body, usize::MAX, &mut Progress::default(), origin, batch, report).map(drop)
     }
 
-    /// Encodes the next slice of a body, which ends as [`slice_end`] says. The slices of a body give the
-    /// same rows, numbers and refusals as the whole body.
+    /// Encodes the next slice of a body: whole lines, or elements, of about `bytes` bytes. Returns true after
+    /// the last one. The slices of a body give the same rows, numbers and refusals as the whole body.
     ///
     /// # Errors
     ///
@@ -235,13 +247,14 @@ impl RowEncoder {
     /// the slices before have appended.
     pub fn encode_slice(
         &mut self,
-        slice: &[u8],
+        body: &[u8],
+        bytes: usize,
         progress: &mut Progress,
         origin: &Origin,
         batch: &mut Batch,
         report: &mut Report,
-    ) -> Result<(), EncodeRefusal> {
-        self.encode_with::<true>(slice, progress, origin, batch, report)
+    ) -> Result<bool, EncodeRefusal> {
+        self.encode_with::<true>(body, bytes, progress, origin, batch, report)
     }
 
     /// Encodes a complete body on the slow path alone: the naive twin of [`RowEncoder::encode`] for
@@ -257,21 +270,35 @@ impl RowEncoder {
         batch: &mut Batch,
         report: &mut Report,
     ) -> Result<(), EncodeRefusal> {
-        self.encode_with::<false>(body, &mut Progress::default(), origin, batch, report)
+        self.encode_with::<false>(body, usize::MAX, &mut Progress::default(), origin, batch, report).map(drop)
     }
 
     fn encode_with<const FAST: bool>(
         &mut self,
-        slice: &[u8],
+        body: &[u8],
+        bytes: usize,
         progress: &mut Progress,
         origin: &Origin,
         batch: &mut Batch,
         report: &mut Report,
-    ) -> Result<(), EncodeRefusal> {
+    ) -> Result<bool, EncodeRefusal> {
         let (form, key, values) = (&self.address_form, self.address_key.as_ref(), self.request.as_deref());
         self.server.encode(&self.plan, &ServerInputs { origin, form, key, values });
         let (mark, len_before) = (batch.mark(), batch.len());
-        let done = self.encode_lines::<FAST>(slice, progress, origin, batch, report);
+        if progress.layout == Layout::Unknown {
+            (progress.layout, progress.at) = match begin_array(body) {
+                Some(at) => (Layout::Elements, at),
+                None => (Layout::Lines, 0),
+            };
+        }
+        let done = if progress.layout == Layout::Elements {
+            self.encode_elements::<FAST>(body, bytes, progress, origin, batch, report)
+        } else {
+            let end = slice_end(body, progress.at, bytes);
+            let slice = body.get(progress.at..end).unwrap_or_default();
+            progress.at = end;
+            self.encode_lines::<FAST>(slice, progress, origin, batch, report).map(|()| end == body.len())
+        };
         if done.is_ok() {
             self.builder.move_rows(&mut batch.rows.bytes);
             progress.encoded += batch.len() - len_before;
@@ -312,30 +339,43 @@ impl RowEncoder {
                     Ok(()) => accepted += 1,
                     Err(rejection) => {
                         rejected += 1;
-                        let address = self.address_form.of(origin.client_ip);
-                        reject(rejection, number, &self.valid_front(line), (origin, address), batch, report);
+                        self.reject(rejection, number, line, origin, batch, report);
                     }
                 }
                 if rejected > limits::BAD_LINES_MAX {
                     return Err(EncodeRefusal::TooManyBadLines);
                 }
             }
-            self.counter.end_line();
-            if self.identifier.is_some() {
-                self.identify(row_start, batch);
-            }
-            let encoded = encoded_before + self.builder.rows.len() + batch.len() - len_before;
-            if encoded > self.limits.encoded_bytes_max {
-                return Err(EncodeRefusal::EncodedTooLarge);
-            }
-            if self.builder.rows.len() >= row::FLUSH_BYTES {
-                self.builder.move_rows(&mut batch.rows.bytes);
-            }
+            self.after_line(row_start, len_before, encoded_before, batch)?;
         }
         let more = accepted - progress.accepted;
         batch.rows.count += more;
         report.accepted += more;
         *progress = Progress { lines: lines.before_next(), accepted, rejected, ..*progress };
+        Ok(())
+    }
+
+    /// What is done after each line, whose row begins at `row_start` if it has one: `len_before` is the length
+    /// of the batch before this slice, and `encoded_before` what the slices before have added.
+    #[inline]
+    fn after_line(
+        &mut self,
+        row_start: usize,
+        len_before: usize,
+        encoded_before: usize,
+        batch: &mut Batch,
+    ) -> Result<(), EncodeRefusal> {
+        self.counter.end_line();
+        if self.identifier.is_some() {
+            self.identify(row_start, batch);
+        }
+        let encoded = encoded_before + self.builder.rows.len() + batch.len() - len_before;
+        if encoded > self.limits.encoded_bytes_max {
+            return Err(EncodeRefusal::EncodedTooLarge);
+        }
+        if self.builder.rows.len() >= row::FLUSH_BYTES {
+            self.builder.move_rows(&mut batch.rows.bytes);
+        }
         Ok(())
     }
 
@@ -415,29 +455,30 @@ impl RowEncoder {
         let end = line.len().min(limits::QUARANTINE_LINE_BYTES_MAX + CHARACTER_BYTES_MAX);
         repair::utf8(line.get(..end).unwrap_or(line))
     }
-}
 
-/// Adds a rejected line to the batch and to the report.
-#[cold]
-fn reject(
-    rejection: Rejection,
-    number: u32,
-    line: &[u8],
-    (origin, address): (&Origin, StoredAddress),
-    batch: &mut Batch,
-    report: &mut Report,
-) {
-    let section = &mut batch.rejected;
-    let line = RejectedLine {
-        server_time_unix_ns: origin.server_time_unix_ns,
-        ip: address,
-        code: rejection.code.as_str(),
-        message: &rejection.message,
-        line,
-    };
-    line.put_row(&mut section.bytes);
-    section.count += 1;
-    report.reject(number, rejection);
+    /// Adds a rejected line to the batch and to the report.
+    #[cold]
+    fn reject(
+        &self,
+        rejection: Rejection,
+        number: u32,
+        line: &[u8],
+        origin: &Origin,
+        batch: &mut Batch,
+        report: &mut Report,
+    ) {
+        let section = &mut batch.rejected;
+        let rejected = RejectedLine {
+            server_time_unix_ns: origin.server_time_unix_ns,
+            ip: self.address_form.of(origin.client_ip),
+            code: rejection.code.as_str(),
+            message: &rejection.message,
+            line: &self.valid_front(line),
+        };
+        rejected.put_row(&mut section.bytes);
+        section.count += 1;
+        report.reject(number, rejection);
+    }
 }
 
 #[cfg(test)]

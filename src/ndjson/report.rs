@@ -93,6 +93,8 @@ pub struct Report {
     pub errors: Vec<LineError>,
     /// The rejected lines by code.
     pub rejected_by_code: RejectedByCode,
+    /// True when the body is an array: the lines are its elements.
+    pub has_elements: bool,
 }
 
 impl Report {
@@ -102,6 +104,7 @@ impl Report {
         self.rejected = 0;
         self.errors.clear();
         self.rejected_by_code = RejectedByCode::default();
+        self.has_elements = false;
     }
 
     pub(super) fn reject(&mut self, line: u32, rejection: Rejection) {

@@ -10,6 +10,7 @@ mod support;
 
 mod addresses;
 mod admin;
+mod arrays;
 mod arrival;
 mod assumptions;
 mod behind_proxies;

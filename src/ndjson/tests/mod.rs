@@ -1,5 +1,6 @@
 //! Tests of the whole encoder: bodies are encoded, and `clickhouse_rowbinary` decodes the rows.
 
+mod arrays;
 mod bodies;
 mod invalid_text;
 mod mapping;
