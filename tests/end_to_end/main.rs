@@ -28,6 +28,7 @@ mod duplicates;
 mod embedded;
 mod engine_may;
 mod events;
+mod examples;
 mod faults;
 mod framing;
 mod generated;

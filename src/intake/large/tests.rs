@@ -85,12 +85,8 @@ impl Bench {
             replies: &mut self.replies,
             decoded_left: SLICE_BYTES,
         };
-        context.serve(
-            Route::Events(options),
-            Client { address: Some([127, 0, 0, 1].into()), values: None },
-            body,
-            &mut self.fields,
-        )
+        let client = Client { address: Some([127, 0, 0, 1].into()), values: None };
+        context.serve(Route::Events(options), client, body, &mut self.fields)
     }
 
     /// Passes a request until it is answered: the answer, and the turns before it.
@@ -382,14 +378,8 @@ fn one_visit_decodes_no_more_than_a_slice_of_small_bodies() {
         replies: &mut bench.replies,
         decoded_left: SLICE_BYTES,
     };
-    let mut serve = || {
-        context.serve(
-            Route::Events(options),
-            Client { address: None, values: None },
-            &body,
-            &mut ReplyFields::default(),
-        )
-    };
+    let client = Client { address: None, values: None };
+    let mut serve = || context.serve(Route::Events(options), client, &body, &mut ReplyFields::default());
     let served: Vec<bool> = (0..4).map(|_| matches!(serve(), Served::Answered(_))).collect();
     assert_eq!(served, [true, true, false, false]);
     let batches = bench.batches();
