@@ -8,7 +8,8 @@
 //! Files in reading order: `lines`, `elements` (bodies that are one array), `window` (a first pass over many
 //! lines), `walk`, `order` (the guess of the next key), `known` (keys and their fields), `row` (values in the
 //! table's order), `values` (one file per family of types), `general`, `keys` (rejections because of keys),
-//! `repair` (invalid text), `skip`, `scan` and `escape` (the grammar of JSON), `identify`, `report`.
+//! `repair` (invalid text), `skip`, `scan` and `escape` (the grammar of JSON), `siblings` (arrays of Nested
+//! columns), `identify`, `report`.
 //!
 //! A [mapping](crate::schema::Mapping) says which column gets what. `mapped` is its part of the fast path, and
 //! `server_values` writes what no line says. `field_counts` counts fields that no column takes.
@@ -81,6 +82,7 @@ mod request_values;
 mod row;
 mod scan;
 mod server_values;
+mod siblings;
 mod skip;
 mod values;
 mod walk;
@@ -107,6 +109,7 @@ use self::mapped::Mapped;
 use self::order::KeyOrder;
 use self::row::{RowBuilder, ServerCells};
 use self::server_values::ServerInputs;
+use self::siblings::Siblings;
 use self::values::nested::InPlace;
 use self::walk::{Inside, Walk};
 use self::window::Window;
@@ -192,6 +195,8 @@ pub struct RowEncoder {
     identifying: Option<String>,
     /// What is stored of a client's address.
     address_form: AddressForm,
+    /// Checks the arrays of Nested columns; `None` for a table without.
+    siblings: Option<Siblings>,
     /// The key of the columns whose addresses are hashed in another form than that.
     address_key: Option<AddressKey>,
     /// Computes the identities; `None` without such a column, or while the table lacks it.
@@ -218,6 +223,7 @@ impl RowEncoder {
             address_form: AddressForm::default(),
             address_key: None,
             identifier: None,
+            siblings: Siblings::new(&plan),
             plan,
             limits,
             invalid_text: InvalidText::default(),
@@ -418,11 +424,17 @@ impl RowEncoder {
             path: "",
         };
         let end = walk.line(body, start);
-        if end.is_none_or(|end| end - start > self.limits.line_bytes_max) {
+        if end.is_none_or(|end| end - start > self.limits.line_bytes_max) || self.check_siblings().is_err() {
             self.builder.abandon();
             return None;
         }
         end
+    }
+
+    /// Checks the arrays of Nested columns in the row that was finished last.
+    #[inline]
+    fn check_siblings(&mut self) -> Result<(), Rejection> {
+        self.siblings.as_mut().map_or(Ok(()), |siblings| siblings.check(self.builder.last_row()))
     }
 
     /// Encodes a line on the slow path.
@@ -440,6 +452,7 @@ impl RowEncoder {
             InvalidText::Replace => repair::line(line),
         };
         let done = general::encode_line(&self.plan, &line, &self.server, &mut self.builder, &mut self.counter);
+        let done = done.and_then(|()| self.check_siblings());
         if done.is_err() {
             self.builder.abandon();
         }

@@ -16,6 +16,7 @@ mod column_type;
 mod differences;
 mod error;
 mod field;
+mod json_paths;
 mod mapping;
 mod names;
 mod paths;
@@ -31,6 +32,7 @@ pub use column_type::{Cell, ColumnType, EnumElements, TupleElements, Zone};
 pub use differences::Differences;
 pub use error::SchemaError;
 pub use field::{Absent, Field};
+pub use json_paths::JsonPaths;
 pub use mapping::{AddressKind, ColumnSource, Mapping, RequestInput, TimeUnit, UnknownFields, path_parts};
 pub(crate) use names::KeyTarget;
 pub(crate) use paths::{ObjectKeys, Taker};
@@ -415,8 +417,11 @@ impl Plan {
 }
 
 /// True for a type of times without a zone of their own: those of a text without an offset are meant
-/// in the server's.
+/// in the server's. A Dynamic may hold such times.
 pub(crate) fn depends_on_timezone(type_name: &str) -> bool {
+    if type_name.contains("Dynamic") {
+        return true;
+    }
     let times = type_name.match_indices("DateTime").filter_map(|(at, _)| type_name.get(at..));
     // Its arguments, if it has any, end with the first parenthesis: a zone's name has none.
     times.into_iter().any(|time| time.split(')').next().is_none_or(|time| !time.contains('\'')))

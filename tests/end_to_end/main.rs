@@ -31,6 +31,7 @@ mod events;
 mod examples;
 mod faults;
 mod framing;
+mod generated;
 mod held;
 mod idempotency;
 mod illness;
