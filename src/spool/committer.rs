@@ -370,7 +370,7 @@ impl<E: Exchange> Committer<E> {
     /// Gives the open segment to the keeper, which seals it. `failed` is why nothing may be appended to it.
     fn hand_over(&mut self, failed: Option<CommitRefusal>) {
         let Some(open) = self.open.take() else { return };
-        self.metrics.sealed(open.blocks().len() as u64);
+        self.metrics.sealed(open.blocks().iter().map(|block| block.table));
         self.shelf.hand_over(open, failed);
     }
 

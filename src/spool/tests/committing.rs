@@ -116,7 +116,7 @@ fn age_seals_only_while_an_inserter_is_free() {
     bench.commit(&["b"]);
     bench.commit(&["c"]);
     assert!(bench.sealed.recv_timeout(Duration::from_millis(300)).is_err(), "sealed without a free inserter");
-    assert_eq!(bench.metrics.outstanding(), 1);
+    assert_eq!(bench.metrics.outstanding(TableIndex::default()), 1);
     bench.pool.retire(&first).unwrap();
     assert_eq!(contents(&bench.next_sealed()).unwrap().0, "bc");
 }
@@ -126,10 +126,10 @@ fn a_silent_insert_leaves_its_place_to_one_more_block_and_a_silent_spare_to_none
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::start(with(config(folder.path()), |table| table.batch_age = Duration::from_millis(20)), 1);
     bench.commit(&["a"]);
-    bench.metrics.held.fall_silent(bench.next_sealed().number());
+    bench.metrics.held.fall_silent(bench.next_sealed().number(), TableIndex::default());
     bench.commit(&["b"]);
     let second = bench.next_sealed();
-    bench.metrics.held.fall_silent(second.number());
+    bench.metrics.held.fall_silent(second.number(), TableIndex::default());
     bench.commit(&["c"]);
     assert!(bench.sealed.recv_timeout(Duration::from_millis(300)).is_err(), "sealed for nobody");
     bench.metrics.held.end_silence(second.number());
@@ -221,7 +221,10 @@ fn positions_and_figures_add_up() {
     for block in bench.finish() {
         pool.retire(&block).unwrap();
     }
-    assert_eq!((metrics.spooled_rows(), metrics.outstanding(), metrics.oldest_unix_ms()), (0, 0, 0));
+    assert_eq!(
+        (metrics.spooled_rows(), metrics.outstanding(TableIndex::default()), metrics.oldest_unix_ms()),
+        (0, 0, 0)
+    );
 }
 
 /// Commits batches that are all queued when the committer begins, and returns the outcome of each.
@@ -476,5 +479,5 @@ fn held_blocks_of_older_columns_do_not_keep_younger_events_waiting() {
     assert_eq!(contents(&flipped).unwrap().0, "c");
     bench.metrics.held.hold(flipped.number(), flipped.table(), "a reason".into(), Cause::Table);
     assert_eq!(contents(&bench.next_sealed()).unwrap().0, "d");
-    assert_eq!(bench.metrics.outstanding(), 4);
+    assert_eq!(bench.metrics.outstanding(TableIndex::default()), 4);
 }
