@@ -11,6 +11,9 @@
 //! `repair` (invalid text), `skip`, `scan` and `escape` (the grammar of JSON), `siblings` (arrays of Nested
 //! columns), `identify`, `report`.
 //!
+//! A [mapping](crate::schema::Mapping) says which column gets what. `mapped` is its part of the fast path, and
+//! `server_values` writes what no line says. `field_counts` counts fields that no column takes.
+//!
 //! # What a value means
 //!
 //! A value means what it means to ClickHouse in the format `JSONEachRow` with the settings
@@ -24,7 +27,7 @@
 //!   above 60 (60 is the first second of the next minute), offsets above 23:59, Unix seconds in a Date.
 //! - A bare number in a DateTime or DateTime64 column is Unix time in the unit that its absolute value
 //!   says: below 10^11 seconds, below 10^14 milliseconds, below 10^17 microseconds, else nanoseconds.
-//!   A fraction is a fraction of that unit. ClickHouse takes seconds, or ticks of a DateTime64,
+//!   A fraction is a fraction of that unit. A mapping may say the unit. ClickHouse takes seconds, or ticks of a DateTime64,
 //!   depending on its version.
 //! - A number in a Decimal column fits by its value, however many digits it is written with. Digits behind
 //!   the last one of the type are cut, as in ClickHouse; a text that only begins like a number (`1.2.3`,
@@ -62,8 +65,8 @@
 //! - Keys match column names as in ClickHouse since 26.5, with every version: exactly, else without
 //!   regard to the case of ASCII letters. A key that then matches several columns, and two keys of one
 //!   column, are a `duplicate_field`.
-//! - An object with keys of which none matches a column is rejected as `no_known_field`; `{}` is a row
-//!   of defaults.
+//! - An object with keys of which none matches a column is rejected as `no_known_field`, unless a column takes
+//!   the line whole or collects what no column takes; `{}` is a row of defaults.
 //! - `null` in an Enum that is not Nullable is the default, as is an element of a Tuple that is missing; in
 //!   ClickHouse it is an error, or a 0 that the type lacks.
 //! - The best-effort formats of times are the grammar in `values/moment`, which is that of ClickHouse
@@ -74,7 +77,7 @@
 //!   the clock of its zone, with every version. A number of an IPv4 address has at most three digits,
 //!   and no leading zero inside an IPv6 address.
 //! - The fields `ip` and `server_time`, in any case, are skipped, with any value, if the server fills
-//!   the columns of these names.
+//!   the columns of these names. A mapping may take these columns from a field.
 
 mod address_form;
 mod elements;

@@ -210,7 +210,8 @@ impl Walk<'_> {
         let found = Found { place: Place::Bare, start: at + value, end: at + end };
         match target {
             KeyTarget::Field(field) => self.builder.set(field.into(), found).ok()?,
-            _ if skip_scalar(body, found.start)? != found.end => return None,
+            // It is the last one of a nested object, or no number.
+            _ if skip_scalar(body, found.start)? != found.end => return self.any_value(target, body, found.start),
             KeyTarget::Server => {}
             _ => return self.other(target, found, body),
         }

@@ -52,13 +52,13 @@
 //! frames from I + 16384 to the end offset; of each block its schema first, twice ([`schema`])
 //!   0  4  "FRAM"                4  4  rows                8  4  rejected
 //!  12  4  bytes of rows        16  4  bytes of rejected
-//!  20  2  request keys: 0 or 1 22  2  index of the block, and 32768 for its schema (then "bytes of rows" is
+//!  20  2  request keys         22  2  index of the block, and 32768 for its schema (then "bytes of rows" is
 //!                                     the length of the schema, and the other numbers are 0)
 //!  24  4  identities of events                           28  4  checksum of the payload
 //!  32  8  position             40  8  durable mark       48  8  epoch
 //!  56  8  number               64  8  offset of this frame in the file
 //!  72  4  checksum of bytes 0..72
-//!  76  …  rows, rejected, request key of 36 bytes, identities of 16 bytes each
+//!  76  …  rows, rejected, request keys of 36 bytes each, identities of 16 bytes each
 //! ```
 //!
 //! A file that is one block's, which salvage makes, has the block's schema in the place of *frozen*, and in

@@ -296,7 +296,7 @@ fn a_body_that_is_refused_in_its_last_slice_stores_nothing() {
     assert!(matches!(answer, Answer::AfterCommit { .. }));
     let batches = bench.batches();
     assert_eq!((batches.len(), batches[0].len(), batches[0].rows.count), (1, 0, 0));
-    let key = batches[0].key.unwrap();
+    let key = batches[0].keyed()[0].key;
     assert!(key.summary.refused && key.body[..] == blake3::hash(&body).as_bytes()[..8]);
     bench.end(batches);
 }
@@ -325,7 +325,7 @@ fn a_coded_body_of_any_size_gives_the_rows_and_the_key_of_the_plain_one() {
             let batches = bench.batches();
             assert_eq!(batches.len(), 1);
             assert!(batches[0].rows.bytes == rows(count), "{count} events");
-            keys.push(batches[0].key);
+            keys.push(batches[0].keyed()[0].key);
             bench.end(batches);
         }
         assert_eq!(keys[0], keys[1], "{count} events");
