@@ -18,7 +18,8 @@
 //!
 //! A value means what it means to ClickHouse in the format `JSONEachRow` with the settings
 //! `input_format_skip_unknown_fields=1`, `date_time_input_format='best_effort'` and
-//! `input_format_null_as_default=1`, with these exceptions:
+//! `input_format_null_as_default=1`, with these exceptions. The tests `generated` compare both, and each of
+//! their reasons to differ is one of these.
 //!
 //! - A value that ClickHouse would wrap, clamp or truncate is rejected as `out_of_range`: 300 in
 //!   UInt8, numbers that overflow a float, dates and times outside the range of their type, dates
@@ -34,10 +35,23 @@
 //!   over. A number in a Time64 column is ticks, as in ClickHouse with every version.
 //! - Escapes are decoded in every string: in quoted numbers, which ClickHouse refuses then, and in the keys
 //!   of a Tuple, which it does not find then.
-//! - A Tuple with names may also be an array of all its elements, which ClickHouse refuses.
-//! - A quoted number is a value of a Decimal in a Variant too, where ClickHouse looks for another type.
+//! - A number with an integer value is an integer however it is written: `1.0`, `1e3`. ClickHouse refuses
+//!   such a number. (In a Variant it is none, as in ClickHouse; in an array there it is.)
+//! - A Tuple with names may also be an array of all its elements, which ClickHouse refuses. An array for a
+//!   Tuple has all elements: ClickHouse takes `[]` for a Tuple of one.
+//! - A Decimal and a time in a Variant take what they take elsewhere: ClickHouse looks for another type for a
+//!   quoted decimal, does not find one for the decimals in a Map, and clamps a time to the first type of times.
 //! - A Variant takes a value as ClickHouse 26.7 does with every version: 26.9 takes 0 and 1 for numbers
 //!   where there is a Bool too.
+//! - Which type a value inside of a JSON gets is left to ClickHouse; it depends on the rows before it in the
+//!   INSERT. A value of a path that has a type of its own (`JSON(a UInt8)`) is accepted if ClickHouse takes it
+//!   there, where it takes less than for a column (no empty text for a number, no number for a Date or
+//!   DateTime64), and if a column of the type takes it too, so that nothing is cut.
+//! - The type of a Dynamic value depends on that value alone, as `values/dynamic` says. ClickHouse makes a
+//!   Tuple of an object, which is a JSON here, takes more texts for times, and takes `true` beside numbers in
+//!   an array for 1.
+//! - The arrays of a Nested column (`n.a`, `n.b`) that have different numbers of elements in a row are a
+//!   `type_mismatch`; ClickHouse refuses the whole INSERT.
 //! - A key that comes twice in one object of a JSON value is a `duplicate_field`, as in ClickHouse 25.8; later
 //!   versions take some. An integer of more than 64 bits is `out_of_range`; 26.9 makes a text of it.
 //! - A line must be valid JSON, including the inside of values, and values that are skipped or stored as
@@ -53,7 +67,8 @@
 //!   column, are a `duplicate_field`.
 //! - An object with keys of which none matches a column is rejected as `no_known_field`, unless a column takes
 //!   the line whole or collects what no column takes; `{}` is a row of defaults.
-//! - `null` in an Enum column that is not Nullable is the default; in ClickHouse it is an error.
+//! - `null` in an Enum that is not Nullable is the default, as is an element of a Tuple that is missing; in
+//!   ClickHouse it is an error, or a 0 that the type lacks.
 //! - The best-effort formats of times are the grammar in `values/moment`, which is that of ClickHouse
 //!   26.7, except that a text without a year, whose meaning would depend on the day, a text that gives
 //!   a part twice (`2021-09-24 5 7`), and one with a letter between year and month are a
