@@ -21,13 +21,13 @@ pub struct Fault {
     /// The value of `Accept-Encoding` in a 415 for a content coding (RFC 9110, section 15.5.16).
     pub accept_encoding: Option<&'static str>,
     /// The byte of the body, counted from 1, from which on it is not valid; the message names it.
-    pub byte: Option<NonZeroU32>,
+    pub at: Option<NonZeroU32>,
 }
 
 impl Fault {
     /// An error reply without further header fields.
     pub const fn new(status: Status, code: &'static str, message: &'static str) -> Self {
-        Self { status, code, message, allow: None, accept_encoding: None, byte: None }
+        Self { status, code, message, allow: None, accept_encoding: None, at: None }
     }
 
     pub(super) const fn with_allow(mut self, allow: &'static str) -> Self {
@@ -84,7 +84,7 @@ impl From<EncodeRefusal> for Fault {
                 "The rows of the body take more bytes than one request may take; nothing was stored.",
             ),
             EncodeRefusal::InvalidArray { at } => Self {
-                byte: u32::try_from(at).ok().and_then(|at| NonZeroU32::MIN.checked_add(at)),
+                at: u32::try_from(at).ok().and_then(|at| NonZeroU32::MIN.checked_add(at)),
                 ..Self::new(
                     Status::BadRequest,
                     "invalid_array",

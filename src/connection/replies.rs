@@ -242,7 +242,7 @@ pub(crate) fn spell_out<T>(reply: &Reply, with: impl FnOnce(Status, &[u8], &[(&s
         Reply::Allow(methods) | Reply::Preflight(methods) => with(Status::NoContent, b"", &[("Allow", methods)]),
         Reply::Fault(fault) => {
             // Codes and messages are constants without quotes and backslashes.
-            let place = fault.byte.map(|byte| format!(" It is not valid from byte {byte} on.")).unwrap_or_default();
+            let place = fault.at.map(|at| format!(" It is not valid from byte {at} on.")).unwrap_or_default();
             let body = format!("{{\"error\":\"{}\",\"message\":\"{}{place}\"}}", fault.code, fault.message);
             match (fault.allow, fault.accept_encoding) {
                 (Some(methods), _) => with(fault.status, body.as_bytes(), &[("Allow", methods)]),

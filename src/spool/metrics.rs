@@ -24,6 +24,8 @@ const TRIED_AT_LEAST: u64 = 2;
 pub struct SpoolMetrics {
     ledger: Mutex<Ledger>,
     bytes: AtomicU64,
+    /// Those of files that are there whatever waits.
+    kept_bytes: AtomicU64,
     durable: AtomicU64,
     heartbeat_ms: AtomicU64,
     refusal: AtomicU8,
@@ -72,7 +74,7 @@ impl SpoolMetrics {
 
     /// Bytes that the files of the spool occupy.
     pub fn spool_bytes(&self) -> u64 {
-        self.bytes.load(Relaxed)
+        self.bytes.load(Relaxed).saturating_add(self.kept_bytes.load(Relaxed))
     }
 
     /// The position up to which every frame has the durability that `--durability` asks for.
@@ -264,8 +266,14 @@ impl SpoolMetrics {
         self.bytes.fetch_add(bytes, Relaxed);
     }
 
+    /// So many bytes are occupied whatever waits.
+    pub(super) fn keep(&self, bytes: u64) {
+        self.kept_bytes.store(bytes, Relaxed);
+    }
+
     pub(super) fn release(&self, bytes: u64) {
-        self.bytes.fetch_sub(bytes, Relaxed);
+        // Of what was never counted nothing is taken away.
+        let _ = self.bytes.fetch_update(Relaxed, Relaxed, |all| Some(all.saturating_sub(bytes)));
     }
 
     /// The committer begins something that may wait for the disk.

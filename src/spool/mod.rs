@@ -151,7 +151,7 @@ pub use folders::table_folder;
 pub use held::{Cause, Held, Orders};
 pub use journal::OpenAttempt;
 pub use keeper::Keeper;
-pub use layout::{OtherTable, SpoolError};
+pub use layout::{OtherTable, SpoolError, kept_bytes};
 pub use ledger::{Accounts, Events, LedgerSnapshot};
 pub use metrics::{COMMIT_SECONDS, SpoolMetrics};
 pub use pool::SegmentPool;
@@ -255,7 +255,8 @@ impl Spool {
 
     fn open_on(storage: Arc<dyn Storage>, config: SpoolConfig) -> Result<(Self, Recovered), SpoolError> {
         let labels = config.tables.iter().map(|table| table.label.clone()).collect();
-        let layout = Arc::new(Layout::open(storage, &config.dir, labels, config.node_id.as_deref())?);
+        let layout = Layout::open(storage, &config.dir, labels, config.node_id.as_deref())?;
+        let layout = Arc::new(layout.limited_to(config.spool_bytes_max));
         let metrics = Arc::new(SpoolMetrics::default());
         let identified: Vec<TableIndex> = (0..)
             .map(TableIndex::new)
@@ -283,6 +284,7 @@ impl Spool {
         {
             tracing::debug!(%error, "there is no room to spare");
         }
+        metrics.keep(layout.kept_bytes());
         let others = layout.others().map_err(layout::failed("looking for other tables".to_owned()))?;
         for OtherTable { name, segments, events } in &others {
             tracing::warn!(

@@ -93,7 +93,7 @@ impl Life {
             dir: "/disk/spool".into(),
             tables,
             node_id: None,
-            spool_bytes_max: files * (batch_bytes + limits::SEGMENT_BLOCKS_BYTES),
+            spool_bytes_max: files * (batch_bytes + limits::SEGMENT_BLOCKS_BYTES) + kept_bytes(1 << 20),
             disk_free_min: 1,
             durability: kind.durability,
             idempotency_keys_max: 100_000,
