@@ -206,7 +206,8 @@ mod tests {
         names.extend(["ip", "Twice", "TWICE", "ключ"].map(str::to_owned));
         let plan = plan(&names);
         let mut known = KnownKeys::new(plan.paths().targets(), PLACES_OF_OTHERS);
-        let others = ["", "unknown", "IP", "twice", "KKK", "kk\u{1}", "Ключ", "yyyyyyyyyyyy", "yyyyyyyyyyyyyyyyyyyyyyyy"];
+        let others =
+            ["", "unknown", "IP", "twice", "KKK", "kk\u{1}", "Ключ", "yyyyyyyyyyyy", "yyyyyyyyyyyyyyyyyyyyyyyy"];
         for round in 0..3 {
             for key in names.iter().map(String::as_str).chain(others) {
                 let expected = match plan.target(key.as_bytes()) {
