@@ -1,10 +1,10 @@
 //! What a feature costs the server, for a request of 30 events on a connection that is kept, and for a
-//! connection with one request. Beside a server without the feature, in one run, in turn: in CPU time of
+//! connection with one request, and for a request that is one of 16 at once. Beside a server without the feature, in one run, in turn: in CPU time of
 //! the whole process, or with `BENCH_CALLGRIND=1` in instructions outside the kernel, which the state of
 //! the machine changes little.
 //!
 //! One client sends one request after another, so that every server does the same number of turns, reads
-//! and writes; what one more request in the same turn costs is less.
+//! and writes; or one on each of 16 connections, and waits for all replies, so that requests share turns.
 //!
 //! `cargo bench --bench features` (or `make bench-features`). Environment: `BENCH_REQUESTS` (a round,
 //! 3000), `BENCH_CONNECTIONS` (a round, 1000), `BENCH_ROUNDS` (7), `BENCH_CALLGRIND` (with `valgrind`, and
@@ -21,6 +21,7 @@ mod process;
 #[path = "support/record.rs"]
 mod record;
 
+use std::cell::Cell;
 use std::error::Error;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -41,7 +42,16 @@ const LAST_BLOCK: Duration = Duration::from_millis(1300);
 const PROXY_V1: &[u8] = b"PROXY TCP4 203.0.113.7 203.0.113.1 56324 443\r\n";
 /// The same as version 2 of the protocol has it.
 const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\x00\x71\x07\xcb\x00\x71\x01\xdc\x04\x01\xbb";
+/// Requests that are sent at once.
+const TOGETHER: u64 = 16;
 const KEY: &str = "0123456789abcdef0123456789abcdef";
+
+/// What becomes a number of 16 digits.
+const FRESH: &str = "FRESH-NUMBER----";
+
+/// What a connection speaks through.
+trait Stream: Read + Write {}
+impl<T: Read + Write> Stream for T {}
 
 /// A server, and how its client speaks.
 struct Contender {
@@ -50,8 +60,10 @@ struct Contender {
     address: SocketAddr,
     /// What a connection begins with.
     first: &'static [u8],
-    /// Further fields of a request.
+    /// Further fields of a request; [`FRESH`] in it is another number in each request.
     fields: String,
+    /// The newest of these numbers.
+    number: Cell<u64>,
     is_tls: bool,
     /// Where its instructions are counted, if they are.
     counts: Option<PathBuf>,
@@ -71,23 +83,26 @@ fn main() -> Result<(), Box<dyn Error>> {
     process::pin(LOAD_CORE);
 
     println!(
-        "{rounds} rounds in turn of {requests} requests of 30 events on one connection, and of {connections} connections with one request each; {figure}, {unit}"
+        "{rounds} rounds in turn of {requests} requests of 30 events on one connection, of {connections} connections with one request each, and of {requests} requests, {TOGETHER} at once; {figure}, {unit}"
     );
-    println!("{:<30} {:>22} {:>20} {:>24} {:>20}", "", "a request", "beside plain", "a connection", "beside plain");
-    let mut costs = vec![(Vec::new(), Vec::new()); contenders.len()];
+    let (a, b, c) = ("a request", "a connection", "one of many");
+    println!("{:<30} {a:>22} {:>20} {b:>24} {:>20} {c:>24} {:>20}", "", "beside plain", "beside plain", "over plain");
+    let mut costs = vec![(Vec::new(), Vec::new(), Vec::new()); contenders.len()];
     for round in 0..=rounds {
-        for (contender, (kept, opened)) in contenders.iter().zip(&mut costs) {
+        for (contender, (kept, opened, together)) in contenders.iter().zip(&mut costs) {
             let kept_cost = contender.cost(requests, 1)?;
             let opened_cost = contender.cost(1, connections)?;
+            let together_cost = contender.cost_together(requests / TOGETHER)?;
             // The first round warms up.
             if round > 0 {
                 kept.push(kept_cost);
                 opened.push(opened_cost);
+                together.push(together_cost);
             }
         }
     }
     let plain = costs[0].clone();
-    for (contender, (kept, opened)) in contenders.iter().zip(costs) {
+    for (contender, (kept, opened, together)) in contenders.iter().zip(costs) {
         let mut columns = [(kept, &plain.0, "request"), (opened, &plain.1, "connection")].map(|(costs, plain, of)| {
             let more: Vec<f64> = costs.iter().zip(plain).map(|(cost, plain)| cost - plain).collect();
             let cost = record.note(contender.name, &format!("{figure} a {of}"), unit, costs).summary();
@@ -95,7 +110,16 @@ fn main() -> Result<(), Box<dyn Error>> {
             [cost, more]
         });
         let [[kept, kept_more], [opened, opened_more]] = &mut columns;
-        println!("{:<30} {kept:>22} {kept_more:>20} {opened:>24} {opened_more:>20}", contender.name);
+        let ratio: Vec<f64> = together.iter().zip(&plain.2).map(|(cost, plain)| cost / plain).collect();
+        let together =
+            record.note(contender.name, &format!("{figure} a request of {TOGETHER} at once"), unit, together).summary();
+        let ratio = record
+            .note(contender.name, &format!("{figure} a request of {TOGETHER} at once, over plain"), "", ratio)
+            .summary();
+        println!(
+            "{:<30} {kept:>22} {kept_more:>20} {opened:>24} {opened_more:>20} {together:>24} {ratio:>20}",
+            contender.name
+        );
     }
     record.save()
 }
@@ -120,7 +144,7 @@ fn contenders(clickhouse: &ClickHouse, is_counted: bool) -> Result<Vec<Contender
         let flags = [&["--workers", "1"], flags].concat();
         let (child, address) = on_core(SERVER_CORE, || serve(clickhouse, "written", &flags))??;
         let counts = is_counted.then(|| clickhouse.folder().to_path_buf());
-        Ok(Contender { name, child, address, first, fields: fields.concat(), is_tls, counts })
+        Ok(Contender { name, child, address, first, fields: fields.concat(), number: Cell::new(0), is_tls, counts })
     };
     let key = format!("Authorization: Bearer {KEY}\r\n");
     let (id, origin) = ("X-Request-Id: 7f3c9a52\r\n", "Origin: https://shop.example\r\n");
@@ -132,6 +156,7 @@ fn contenders(clickhouse: &ClickHouse, is_counted: bool) -> Result<Vec<Contender
         start("plain, again", &[], b"", &[], false)?,
         start("a request id of the client", &[], b"", &[id], false)?,
         start("write keys", &with_keys, b"", &[&key], false)?,
+        start("an Idempotency-Key", &[], b"", &["Idempotency-Key: ", FRESH, "\r\n"], false)?,
         start("CORS", &with_cors, b"", &[origin], false)?,
         start("id, keys and CORS", &[with_keys, with_cors].concat(), b"", &[id, &key, origin], false)?,
         start("PROXY v1", &proxy, PROXY_V1, &[], false)?,
@@ -181,40 +206,62 @@ impl Contender {
 
     /// What each of these requests costs the server: so many on each of so many connections.
     fn cost(&self, requests: u64, connections: u64) -> Result<f64, Box<dyn Error>> {
-        let head = format!(
-            "POST /api/events HTTP/1.1\r\nHost: bench\r\n{}Content-Length: {}\r\n\r\n",
-            self.fields,
-            EVENTS.len()
-        );
-        let request = [head.as_bytes(), EVENTS].concat();
-        let before = self.used()?;
-        for _ in 0..connections {
-            let mut stream = TcpStream::connect(self.address)?;
-            stream.set_nodelay(true)?;
-            stream.write_all(self.first)?;
-            if self.is_tls {
-                exchange(&mut encrypted(stream)?, &request, requests)?;
-            } else {
-                exchange(&mut stream, &request, requests)?;
+        self.cost_of(requests * connections, || {
+            for _ in 0..connections {
+                let mut stream = self.connect()?;
+                for _ in 0..requests {
+                    self.send(&mut *stream)?;
+                    take_reply(&mut *stream)?;
+                }
             }
-        }
+            Ok(())
+        })
+    }
+
+    /// What each request costs the server that comes with others, so many times one on each connection.
+    fn cost_together(&self, times: u64) -> Result<f64, Box<dyn Error>> {
+        let mut streams = (0..TOGETHER).map(|_| self.connect()).collect::<Result<Vec<_>, _>>()?;
+        self.cost_of(times * TOGETHER, || {
+            for _ in 0..times {
+                streams.iter_mut().try_for_each(|stream| self.send(&mut **stream))?;
+                streams.iter_mut().try_for_each(|stream| take_reply(&mut **stream))?;
+            }
+            Ok(())
+        })
+    }
+
+    fn cost_of(&self, requests: u64, send: impl FnOnce() -> Result<(), Box<dyn Error>>) -> Result<f64, Box<dyn Error>> {
+        let before = self.used()?;
+        send()?;
         std::thread::sleep(LAST_BLOCK);
         let used = self.used()?;
         let spent = if self.counts.is_some() { used } else { used - before };
-        Ok(spent / (requests * connections) as f64)
+        Ok(spent / requests as f64)
+    }
+
+    fn connect(&self) -> Result<Box<dyn Stream>, Box<dyn Error>> {
+        let mut stream = TcpStream::connect(self.address)?;
+        stream.set_nodelay(true)?;
+        stream.write_all(self.first)?;
+        Ok(if self.is_tls { Box::new(encrypted(stream)?) } else { Box::new(stream) })
+    }
+
+    fn send(&self, stream: &mut dyn Stream) -> Result<(), Box<dyn Error>> {
+        self.number.set(self.number.get() + 1);
+        let fields = self.fields.replace(FRESH, &format!("{:016}", self.number.get()));
+        let head =
+            format!("POST /api/events HTTP/1.1\r\nHost: bench\r\n{fields}Content-Length: {}\r\n\r\n", EVENTS.len());
+        stream.write_all(&[head.as_bytes(), EVENTS].concat())?;
+        Ok(stream.flush()?)
     }
 }
 
-/// Sends a request so many times; each reply comes in one piece.
-fn exchange(stream: &mut (impl Read + Write), request: &[u8], requests: u64) -> Result<(), Box<dyn Error>> {
+/// Takes a reply, which comes in one piece.
+fn take_reply(stream: &mut dyn Stream) -> Result<(), Box<dyn Error>> {
     let mut reply = [0; 1024];
-    for _ in 0..requests {
-        stream.write_all(request)?;
-        stream.flush()?;
-        let len = stream.read(&mut reply)?;
-        if !reply[..len].starts_with(b"HTTP/1.1 200") {
-            return Err(String::from_utf8_lossy(&reply[..len]).into_owned().into());
-        }
+    let len = stream.read(&mut reply)?;
+    if !reply[..len].starts_with(b"HTTP/1.1 200") {
+        return Err(String::from_utf8_lossy(&reply[..len]).into_owned().into());
     }
     Ok(())
 }

@@ -159,6 +159,10 @@ pub const COLUMNS_MAX: usize = 1024;
 /// Names in a path of a mapping: levels of objects that are gone into.
 pub const MAPPED_LEVELS_MAX: usize = 8;
 
+/// Objects that the paths of a table go into, each of which costs a worker about 3 KiB. A path of n names goes into
+/// 2^(n-1) - 1 of them: its names may be spelled together.
+pub const MAPPED_OBJECTS_MAX: usize = 1024;
+
 /// Fields that one column of a mapping may be the first of.
 pub const MAPPED_FIELDS_MAX: usize = 16;
 

@@ -204,8 +204,8 @@ impl Api {
     /// Encodes the events of a complete body into `batch`, a batch of the table.
     ///
     /// With [`Answer::Now`] the caller rolls back what was appended. A refused request's rows are
-    /// rolled back here; a keyed request still submits an empty batch, because only the committer
-    /// knows whether the key was used before. A keyed request needs a batch of its own.
+    /// rolled back here; a keyed request joins the batch all the same, because only the committer
+    /// knows whether the key was used before.
     pub fn take_events(&mut self, body: &[u8], options: IngestOptions, origin: &Origin, batch: &mut Batch) -> Answer {
         let before = batch.mark();
         self.report.clear();

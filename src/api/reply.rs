@@ -90,6 +90,8 @@ pub enum Answer {
         reply: Reply,
         /// The batch that contains the events of the request.
         sequence: Sequence,
+        /// Its place among the requests of the batch that have a key, if it has one.
+        keyed: Option<usize>,
         /// What the reply waits for.
         ack: Ack,
     },

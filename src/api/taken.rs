@@ -75,10 +75,12 @@ pub(super) fn answer(
     let Report { accepted, rejected, ref errors, .. } = *report;
     let summary = Summary { accepted, rejected, refused };
     let reply = Reply::of(summary, errors, report.has_elements);
-    batch.key = options.key.filter(|_| !options.dry_run).map(|id| key(id, summary));
-    if options.dry_run || before == batch.mark() && batch.key.is_none() {
+    let is_empty = before == batch.mark();
+    let key = options.key.filter(|_| !options.dry_run).map(|id| key(id, summary));
+    if options.dry_run || is_empty && key.is_none() {
         return Answer::Now(reply);
     }
+    let keyed = key.map(|key| batch.add_keyed(key, before));
     let ack = if accepted > 0 { options.ack } else { Ack::Disk };
-    Answer::AfterCommit { reply, sequence: batch.sequence, ack }
+    Answer::AfterCommit { reply, sequence: batch.sequence, keyed, ack }
 }

@@ -13,7 +13,7 @@ pub type Id = [u8; 16];
 pub const REQUEST_KEY_BYTES: usize = 36;
 
 /// The numbers in the reply to a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Accepted events.
     pub accepted: u32,

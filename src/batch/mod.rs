@@ -1,11 +1,12 @@
 //! The batch: what a worker hands to the committer at once. It holds the rows and the rejected lines
-//! of the requests of one turn. A request with an `Idempotency-Key` has a batch of its own.
+//! of the requests of one turn, and the keys of those that have an `Idempotency-Key`.
 //!
 //! Batches are pooled. A batch goes from its worker to the committer and back, and keeps its memory,
 //! so that in steady state no event costs an allocation.
 
 mod exchange;
 pub mod identity;
+mod keyed;
 mod number;
 mod outcome;
 
@@ -13,11 +14,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub use exchange::Exchange;
+pub use keyed::KeyedRequest;
 pub use number::{BlockNumber, Epoch, Position, SegmentNumber, Sequence, TableIndex};
-pub use outcome::{CommitOutcome, CommitRefusal, Returned};
+pub use outcome::{CommitOutcome, CommitRefusal, OutcomeRule, Returned};
 
 use crate::limits;
-use identity::{Id, REQUEST_KEY_BYTES, RequestKey};
+use identity::{Id, REQUEST_KEY_BYTES};
 
 /// Rows in RowBinary, without a header, and their number.
 #[derive(Debug, Default)]
@@ -61,10 +63,10 @@ pub struct Batch {
     pub rows: Section,
     /// Rows for the quarantine table, see [`crate::quarantine`].
     pub rejected: Section,
-    /// The key of the only request in the batch, if the request has an `Idempotency-Key`.
-    pub key: Option<RequestKey>,
-    /// Only asks whether the key was seen before: nothing is stored, nor the key remembered.
-    pub only_if_repeat: bool,
+    /// The requests with an `Idempotency-Key`.
+    keyed: Vec<KeyedRequest>,
+    /// The keys of those of them that are stored, encoded; set by [`Batch::close`].
+    keys: Vec<[u8; REQUEST_KEY_BYTES]>,
     /// The identities of the events that have one (`--dedup-field`).
     pub ids: Vec<Id>,
     /// The range of `rows.bytes` of each event of `ids`, ascending.
@@ -75,12 +77,13 @@ pub struct Batch {
     pub checksum: u32,
 }
 
-/// A length of a batch that [`Batch::roll_back`] can restore.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A length of a batch that [`Batch::roll_back`] can restore; of an empty one by default.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
     rows: (usize, u32),
     rejected: (usize, u32),
     ids: usize,
+    keyed: usize,
 }
 
 impl Batch {
@@ -95,6 +98,7 @@ impl Batch {
             rows: (self.rows.bytes.len(), self.rows.count),
             rejected: (self.rejected.bytes.len(), self.rejected.count),
             ids: self.ids.len(),
+            keyed: self.keyed.len(),
         }
     }
 
@@ -105,6 +109,7 @@ impl Batch {
         self.rejected.cut(mark.rejected);
         self.ids.truncate(mark.ids);
         self.id_rows.truncate(mark.ids);
+        self.keyed.truncate(mark.keyed);
     }
 
     /// Bytes of the encoded rows and rejected lines.
@@ -118,6 +123,7 @@ impl Batch {
             + self.rejected.bytes.capacity()
             + self.ids.capacity() * size_of::<Id>()
             + self.id_rows.capacity() * size_of::<Range<usize>>()
+            + self.keyed.capacity() * (size_of::<KeyedRequest>() + REQUEST_KEY_BYTES)
     }
 
     /// Gives back all memory that it does not use.
@@ -126,22 +132,24 @@ impl Batch {
         self.rejected.bytes.shrink_to_fit();
         self.ids.shrink_to_fit();
         self.id_rows.shrink_to_fit();
+        self.keyed.shrink_to_fit();
+        self.keys.shrink_to_fit();
     }
 
     /// Bytes of the frame's payload: everything after its header.
     pub fn frame_payload(&self) -> u64 {
-        let key = if self.key.is_some() { REQUEST_KEY_BYTES } else { 0 };
-        (self.len() + key + self.ids.as_flattened().len()) as u64
+        (self.len() + self.keys.as_flattened().len() + self.ids.as_flattened().len()) as u64
     }
 
     /// True when the batch has nothing to store: no row, no rejected line and no key.
     pub fn is_empty(&self) -> bool {
-        self.rows.count == 0 && self.rejected.count == 0 && self.key.is_none()
+        self.rows.count == 0 && self.rejected.count == 0 && !self.stores_a_key()
     }
 
     /// Closes the batch: nothing is appended until [`Batch::clear`]. The checksum is computed here, on
     /// the worker, because there are many workers and only one committer.
     pub fn close(&mut self) {
+        self.encode_keys();
         self.compute_checksum();
     }
 
@@ -155,24 +163,19 @@ impl Batch {
     /// Removes the rows of the events whose identity was seen before, as `is_repeat` tells. The batch
     /// is closed; its checksum is computed again.
     pub fn remove_repeats(&mut self, mut is_repeat: impl FnMut(&Id) -> bool) {
-        let bytes = &mut self.rows.bytes;
-        let (mut kept, mut from, mut left) = (0, 0, 0);
-        for index in 0..self.ids.len() {
-            let (Some(id), Some(row)) = (self.ids.get(index).copied(), self.id_rows.get(index).cloned()) else { break };
-            if is_repeat(&id) {
-                bytes.copy_within(from..row.start, kept);
-                kept += row.start - from;
-                from = row.end;
-            } else {
-                self.ids.swap(left, index);
+        let (ids, mut left) = (&mut self.ids, 0);
+        let repeats = self.id_rows.iter().enumerate().filter_map(|(index, row)| {
+            let id = *ids.get(index)?;
+            let is_repeat = is_repeat(&id);
+            if !is_repeat {
+                ids.swap(left, index);
                 left += 1;
             }
-        }
+            is_repeat.then(|| row.clone())
+        });
+        remove_ranges(&mut self.rows.bytes, repeats);
         let removed = self.ids.len() - left;
         if removed > 0 {
-            let len = bytes.len();
-            bytes.copy_within(from.., kept);
-            bytes.truncate(kept + len - from);
             self.rows.count = self.rows.count.saturating_sub(removed as u32);
             self.duplicates += removed as u32;
             self.ids.truncate(left);
@@ -182,13 +185,13 @@ impl Batch {
     }
 
     fn compute_checksum(&mut self) {
-        let key = self.encoded_key();
-        self.checksum = checksum(&self.rows.bytes, &self.rejected.bytes, key.as_ref(), self.ids.as_flattened());
+        let (keys, ids) = (self.keys.as_flattened(), self.ids.as_flattened());
+        self.checksum = checksum(&self.rows.bytes, &self.rejected.bytes, keys, ids);
     }
 
-    /// The key as it is stored in a frame.
-    pub fn encoded_key(&self) -> Option<[u8; REQUEST_KEY_BYTES]> {
-        self.key.as_ref().map(RequestKey::encode)
+    /// The keys as they are stored in a frame.
+    pub fn encoded_keys(&self) -> &[[u8; REQUEST_KEY_BYTES]] {
+        &self.keys
     }
 
     /// Empties the batch for its next use, and releases memory above
@@ -196,8 +199,8 @@ impl Batch {
     pub fn clear(&mut self) {
         self.rows.clear();
         self.rejected.clear();
-        self.key = None;
-        self.only_if_repeat = false;
+        self.keyed.clear();
+        self.keys.clear();
         self.ids.clear();
         self.ids.shrink_to(limits::BATCH_IDS_KEPT);
         self.id_rows.clear();
@@ -207,12 +210,25 @@ impl Batch {
     }
 }
 
-/// The checksum of a frame's payload: CRC-32C over the rows, the rejected lines, the key and the
+/// The checksum of a frame's payload: CRC-32C over the rows, the rejected lines, the keys and the
 /// identities of events.
-pub fn checksum(rows: &[u8], rejected: &[u8], key: Option<&[u8; REQUEST_KEY_BYTES]>, ids: &[u8]) -> u32 {
-    let checksum = crc32c::crc32c_append(crc32c::crc32c(rows), rejected);
-    let checksum = key.map_or(checksum, |key| crc32c::crc32c_append(checksum, key));
-    crc32c::crc32c_append(checksum, ids)
+pub fn checksum(rows: &[u8], rejected: &[u8], keys: &[u8], ids: &[u8]) -> u32 {
+    [rejected, keys, ids].into_iter().fold(crc32c::crc32c(rows), crc32c::crc32c_append)
+}
+
+/// Removes these ranges, which ascend, in one pass.
+fn remove_ranges<T: Copy>(items: &mut Vec<T>, ranges: impl Iterator<Item = Range<usize>>) {
+    let (mut kept, mut from) = (0, 0);
+    for range in ranges {
+        items.copy_within(from..range.start, kept);
+        kept += range.start - from;
+        from = range.end;
+    }
+    if from > kept {
+        let len = items.len();
+        items.copy_within(from.., kept);
+        items.truncate(kept + len - from);
+    }
 }
 
 #[cfg(test)]
@@ -237,10 +253,9 @@ mod tests {
 
     #[test]
     fn the_checksum_covers_every_part_in_order() {
-        let key = [b'k'; REQUEST_KEY_BYTES];
-        assert_eq!(checksum(b"ab", b"c", None, b"i"), crc32c::crc32c(b"abci"));
-        assert_ne!(checksum(b"ab", b"c", None, b""), checksum(b"c", b"ab", None, b""));
-        assert_eq!(checksum(b"ab", b"c", Some(&key), b"i"), crc32c::crc32c(&[b"abc", &key[..], b"i"].concat()));
+        assert_eq!(checksum(b"ab", b"c", b"", b"i"), crc32c::crc32c(b"abci"));
+        assert_ne!(checksum(b"ab", b"c", b"", b""), checksum(b"c", b"ab", b"", b""));
+        assert_eq!(checksum(b"ab", b"c", b"key", b"i"), crc32c::crc32c(b"abckeyi"));
     }
 
     #[test]
@@ -268,7 +283,7 @@ mod tests {
             assert_eq!((batch.rows.count, batch.duplicates), (left.len() as u32, repeats.count_ones()));
             let kept: Vec<Id> = ids.iter().copied().filter(|id| !is_repeat(id)).collect();
             assert_eq!(batch.ids, kept);
-            assert_eq!(batch.checksum, checksum(left.concat().as_bytes(), b"", None, kept.as_flattened()));
+            assert_eq!(batch.checksum, checksum(left.concat().as_bytes(), b"", b"", kept.as_flattened()));
         }
     }
 

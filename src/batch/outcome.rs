@@ -16,7 +16,7 @@ pub enum CommitRefusal {
     WriteFailed,
 }
 
-/// How the commit of a batch ended.
+/// How the commit of a batch ended, or of one request of it that has an `Idempotency-Key`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitOutcome {
     /// The batch is stored, as durably as `--durability` says.
@@ -41,10 +41,33 @@ pub enum CommitOutcome {
     },
     /// The key of the request was seen before with another body. Nothing is stored.
     KeyReused,
-    /// The key of a batch with [`Batch::only_if_repeat`] was not seen before. Nothing is stored.
+    /// The key of a request that only asks was not seen before. Nothing is stored.
     NoRepeat,
     /// The batch is not stored.
     Refused(CommitRefusal),
+}
+
+/// How the outcome of a batch, or of a request with a key, follows from that of the group that is committed
+/// together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutcomeRule {
+    /// The outcome of the group.
+    OfGroup,
+    /// This outcome, even if the group is refused: a request with the same key is committed.
+    Fixed(CommitOutcome),
+    /// This outcome if the group is committed, else the group's refusal.
+    IfCommitted(CommitOutcome),
+}
+
+impl OutcomeRule {
+    /// The outcome, once that of the group is known.
+    pub fn outcome(self, group: CommitOutcome) -> CommitOutcome {
+        match (self, group) {
+            (Self::Fixed(outcome), _) => outcome,
+            (Self::OfGroup, group) | (Self::IfCommitted(_), group @ CommitOutcome::Refused(_)) => group,
+            (Self::IfCommitted(outcome), _) => outcome,
+        }
+    }
 }
 
 /// A batch that the committer returns to its worker.
@@ -54,4 +77,11 @@ pub struct Returned {
     pub batch: Batch,
     /// The outcome of the commit.
     pub outcome: CommitOutcome,
+}
+
+impl Returned {
+    /// The outcome of the only request in the batch.
+    pub fn of_only_request(&self) -> CommitOutcome {
+        self.batch.keyed().first().map_or(self.outcome, |request| request.rule.outcome(self.outcome))
+    }
 }

@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_wrong_mapping_stops_the_start_with_a_sentence() {
-        let deep = format!("[table.a.columns]\nx = \"{}\"", vec!["p"; 9].join("."));
+        let deep = format!("[table.a.columns]\nx = \"{}\"", ["p"; 9].join("."));
         let many =
             format!("[table.a.columns]\nx = [{}]", (0..17).map(|n| format!("\"f{n}\"")).collect::<Vec<_>>().join(","));
         for (text, parts) in [

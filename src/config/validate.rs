@@ -9,6 +9,7 @@ use super::{ClientIp, ConfigError, Engine, Settings, TableSettings};
 use crate::clickhouse::trust::is_https;
 use crate::limits;
 use crate::net::ListenAddress;
+use crate::spool;
 
 /// Upper limit of `--head-bytes-max`. A head is parsed again whenever more of it arrives.
 const HEAD_BYTES_CEILING: u64 = 1 << 20;
@@ -143,6 +144,15 @@ impl Settings {
                 "--spool-bytes-max must be more than --batch-bytes: the spool holds at least one block of a table, \
                  which may take {} of the spool",
                 ByteSize(table.spool_bytes_max)
+            ),
+        )?;
+        let kept = spool::kept_bytes(self.spool_bytes_max.0) + limits::SEGMENT_BLOCKS_BYTES;
+        rule(
+            self.spool_bytes_max.0 >= table.batch_bytes.saturating_add(kept),
+            format_args!(
+                "--spool-bytes-max must be at least --batch-bytes and {} more, for the journal and what else is there \
+                 beside the rows",
+                ByteSize(kept)
             ),
         )
     }

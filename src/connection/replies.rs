@@ -30,8 +30,9 @@ struct Pending {
 enum Wait {
     /// Nothing.
     Nothing,
-    /// The commit of this batch, and then the insert if `ack` asks for it.
-    Commit { sequence: Sequence, ack: Ack },
+    /// The commit of this batch, in which it is the request at the place `keyed` of those with a key, and then
+    /// the insert if `ack` asks for it.
+    Commit { sequence: Sequence, keyed: Option<usize>, ack: Ack },
     /// ClickHouse's confirmation of this block, at most until `until`. If the block is not
     /// `certain` to contain all events of the request, the reply is 202 even after the confirmation.
     Insert { block: BlockNumber, certain: bool, until: Instant },
@@ -105,7 +106,7 @@ impl Replies {
     pub(crate) fn push(&mut self, answer: Answer, options: ReplyOptions, fields: ReplyFields) {
         let (wait, reply) = match answer {
             Answer::Now(reply) => (Wait::Nothing, reply),
-            Answer::AfterCommit { reply, sequence, ack } => (Wait::Commit { sequence, ack }, reply),
+            Answer::AfterCommit { reply, sequence, keyed, ack } => (Wait::Commit { sequence, keyed, ack }, reply),
         };
         self.bytes += reply.bytes() + fields.bytes();
         self.queue.push_back(Pending { wait, options, fields, wire: Wire::Reply(reply) });
@@ -125,26 +126,31 @@ impl Replies {
     }
 
     /// Ends the wait for the commit of a batch: its replies are sent as they are, or replaced by the
-    /// error. Returns true when one of them now waits for an insert.
-    pub fn settle(&mut self, sequence: Sequence, outcome: Result<Committed, Fault>) -> bool {
-        let mut waits = false;
+    /// error; `outcome` gives that of a request by its place among those with a key. Returns the blocks whose
+    /// insert replies now wait for.
+    pub fn settle(
+        &mut self,
+        sequence: Sequence,
+        outcome: impl Fn(Option<usize>) -> Result<Committed, Fault>,
+    ) -> Vec<BlockNumber> {
+        let mut waits = Vec::new();
         for pending in &mut self.queue {
-            let Wait::Commit { sequence: of, ack } = pending.wait else { continue };
+            let Wait::Commit { sequence: of, keyed, ack } = pending.wait else { continue };
             if of != sequence {
                 continue;
             }
             pending.wait = Wait::Nothing;
-            match outcome {
+            match outcome(keyed) {
                 Ok(Committed { block, certain, until, first }) => {
-                    if let Some(summary) = first {
-                        if let Wire::Reply(now) = &pending.wire {
-                            let first = Reply::remembered(summary, now);
-                            pending.replace(first, &mut self.bytes);
-                        }
+                    if let (Some(summary), Wire::Reply(now)) = (first, &pending.wire) {
+                        let first = Reply::remembered(summary, now);
+                        pending.replace(first, &mut self.bytes);
                     }
                     if let Some(block) = block.filter(|_| ack == Ack::Inserted) {
                         pending.wait = Wait::Insert { block, certain, until };
-                        waits = true;
+                        if waits.last() != Some(&block) {
+                            waits.push(block);
+                        }
                     }
                 }
                 Err(fault) => pending.replace(Reply::Fault(fault), &mut self.bytes),
@@ -236,7 +242,7 @@ pub(crate) fn spell_out<T>(reply: &Reply, with: impl FnOnce(Status, &[u8], &[(&s
         Reply::Allow(methods) | Reply::Preflight(methods) => with(Status::NoContent, b"", &[("Allow", methods)]),
         Reply::Fault(fault) => {
             // Codes and messages are constants without quotes and backslashes.
-            let place = fault.at.map(|at| format!(" It is not valid from byte {} on.", at + 1)).unwrap_or_default();
+            let place = fault.at.map(|at| format!(" It is not valid from byte {at} on.")).unwrap_or_default();
             let body = format!("{{\"error\":\"{}\",\"message\":\"{}{place}\"}}", fault.code, fault.message);
             match (fault.allow, fault.accept_encoding) {
                 (Some(methods), _) => with(fault.status, body.as_bytes(), &[("Allow", methods)]),

@@ -56,7 +56,7 @@ impl Service for Recorder {
                 self.clients.push(client.address);
                 self.bodies.push(body.to_vec());
                 let sequence = Sequence::new(self.bodies.len() as u64);
-                Answer::AfterCommit { reply: Reply::Accepted(body.len() as u32), sequence, ack: Ack::Disk }
+                Answer::AfterCommit { reply: Reply::Accepted(body.len() as u32), sequence, keyed: None, ack: Ack::Disk }
             }
             _ => Answer::Now(Reply::Json(Status::Ok, "{}".into())),
         })
@@ -163,7 +163,7 @@ fn replies_after(turns: usize, pieces: &[&[u8]]) -> (String, Vec<Vec<u8>>, bool)
     let (mut connection, mut service) = (Connection::default(), Recorder { turns, ..Recorder::default() });
     feed(&mut connection, &mut service, pieces);
     for sequence in 1..=service.bodies.len() as u64 {
-        connection.replies().settle(Sequence::new(sequence), committed());
+        connection.replies().settle(Sequence::new(sequence), |_| committed());
     }
     let out = render(&mut connection);
     (out, service.bodies, connection.is_finished())
@@ -216,7 +216,7 @@ fn a_request_that_takes_several_turns_is_served_to_its_end_however_many_replies_
     let mut input = INPUTS[0].to_vec();
     connection.receive(&mut input, &LIMITS, &mut service);
     let long = Reply::Json(Status::Ok, "x".repeat(limits::WAITING_REPLIES_BYTES_MAX).into());
-    let answer = Answer::AfterCommit { reply: long, sequence: Sequence::new(9), ack: Ack::Disk };
+    let answer = Answer::AfterCommit { reply: long, sequence: Sequence::new(9), keyed: None, ack: Ack::Disk };
     connection.replies.push(answer, ReplyOptions { close: false, ..ReplyOptions::LAST }, ReplyFields::default());
     assert!(!connection.has_room_for_replies());
     connection.receive(&mut input, &LIMITS, &mut service);
@@ -274,10 +274,10 @@ fn replies_are_sent_in_order_and_after_their_batch_is_settled() {
     let health: &[u8] = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
     feed(&mut connection, &mut service, &[request, request, health]);
     assert_eq!(render(&mut connection), "");
-    connection.replies().settle(Sequence::new(2), committed());
+    connection.replies().settle(Sequence::new(2), |_| committed());
     assert_eq!(render(&mut connection), "");
     assert_eq!(connection.waiting(), Waiting::Reply);
-    connection.replies().settle(Sequence::new(1), Err(Shed::Commit(CommitRefusal::DiskFull).into()));
+    connection.replies().settle(Sequence::new(1), |_| Err(Shed::Commit(CommitRefusal::DiskFull).into()));
     let out = render(&mut connection);
     let statuses: Vec<&str> = out.split("HTTP/1.1 ").skip(1).map(|reply| &reply[..3]).collect();
     assert_eq!(statuses, ["503", "200", "200"]);
@@ -341,20 +341,25 @@ fn replies_that_wait_are_bounded_in_bytes_as_well() {
     let long = Reply::Json(Status::Ok, "x".repeat(limits::WAITING_REPLIES_BYTES_MAX / 4).into());
     for waiting in 0..4 {
         assert!(connection.has_room_for_replies(), "{waiting}");
-        let answer = Answer::AfterCommit { reply: long.clone(), sequence: Sequence::new(waiting + 1), ack: Ack::Disk };
+        let answer = Answer::AfterCommit {
+            reply: long.clone(),
+            sequence: Sequence::new(waiting + 1),
+            keyed: None,
+            ack: Ack::Disk,
+        };
         connection.replies.push(answer, ReplyOptions { close: false, ..ReplyOptions::LAST }, ReplyFields::default());
     }
     assert!(!connection.has_room_for_replies());
-    connection.replies().settle(Sequence::new(1), committed());
-    connection.replies().settle(Sequence::new(2), Err(Shed::CommitTimeout.into()));
+    connection.replies().settle(Sequence::new(1), |_| committed());
+    connection.replies().settle(Sequence::new(2), |_| Err(Shed::CommitTimeout.into()));
     assert_eq!(connection.replies().bytes(), 3 * long.bytes());
     render(&mut connection);
     assert_eq!(connection.replies().bytes(), 2 * long.bytes());
     let first = Summary { accepted: 1, rejected: 0, refused: false };
     let repeated = Committed { first: Some(first), ..committed().unwrap() };
-    connection.replies().settle(Sequence::new(3), Ok(repeated));
+    connection.replies().settle(Sequence::new(3), |_| Ok(repeated));
     connection.refuse(Shed::Connections.into());
-    connection.replies().settle(Sequence::new(4), committed());
+    connection.replies().settle(Sequence::new(4), |_| committed());
     render(&mut connection);
     assert!(connection.is_finished());
     assert_eq!(connection.replies().bytes(), 0);
@@ -369,7 +374,7 @@ fn a_client_that_expects_100_gets_it_before_the_body_or_a_refusal_at_once() {
     let mut whole = [&head[..], b"ok"].concat();
     let (mut connection, mut service) = (Connection::default(), Recorder::default());
     connection.receive(&mut whole, &LIMITS, &mut service);
-    connection.replies().settle(Sequence::new(1), committed());
+    connection.replies().settle(Sequence::new(1), |_| committed());
     assert!(render(&mut connection).starts_with("HTTP/1.1 200"));
     let lost = b"POST /lost HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
     let (replies, _, finished) = replies_of(&[lost]);
@@ -381,10 +386,10 @@ fn a_stop_closes_the_connection_after_the_last_pending_reply() {
     let (mut connection, mut service) = (Connection::default(), Recorder::default());
     feed(&mut connection, &mut service, &[INPUTS[0], INPUTS[0]]);
     let mut out = Vec::new();
-    connection.replies().settle(Sequence::new(1), committed());
+    connection.replies().settle(Sequence::new(1), |_| committed());
     render_to(&mut out, &mut connection, true);
     assert!(!String::from_utf8_lossy(&out).contains("Connection: close"));
-    connection.replies().settle(Sequence::new(2), committed());
+    connection.replies().settle(Sequence::new(2), |_| committed());
     render_to(&mut out, &mut connection, true);
     assert!(String::from_utf8_lossy(&out).contains("Connection: close"));
     assert!(connection.is_finished());
@@ -396,7 +401,7 @@ fn a_peer_that_has_closed_its_side_gets_its_replies_and_then_the_end() {
     feed(&mut connection, &mut service, &[INPUTS[0]]);
     connection.end_of_input();
     assert!(!connection.is_finished());
-    connection.replies().settle(Sequence::new(1), committed());
+    connection.replies().settle(Sequence::new(1), |_| committed());
     assert!(render(&mut connection).starts_with("HTTP/1.1 200"));
     assert!(connection.is_finished());
     let mut silent = Connection::default();
@@ -409,10 +414,10 @@ fn a_reply_whose_block_does_not_prove_all_events_is_202() {
     for (certain, status) in [(true, "200 OK"), (false, "202 Accepted")] {
         let mut connection = Connection::default();
         let (sequence, block) = (Sequence::new(1), BlockNumber::first(SegmentNumber::new(7)));
-        let answer = Answer::AfterCommit { reply: Reply::Accepted(2), sequence, ack: Ack::Inserted };
+        let answer = Answer::AfterCommit { reply: Reply::Accepted(2), sequence, keyed: None, ack: Ack::Inserted };
         connection.replies.push(answer, ReplyOptions::LAST, ReplyFields::default());
         let committed = Committed { block: Some(block), certain, until: Instant::now(), first: None };
-        assert!(connection.replies().settle(sequence, Ok(committed)));
+        assert_eq!(connection.replies().settle(sequence, |_| Ok(committed)).len(), 1);
         assert_eq!(render(&mut connection), "");
         connection.replies().inserted(block);
         assert!(render(&mut connection).starts_with(&format!("HTTP/1.1 {status}\r\n")), "{certain}");
@@ -475,7 +480,7 @@ fn the_identities_that_wait_with_replies_count_in_their_bytes() {
     let head = format!("POST /api/events HTTP/1.1\r\nHost: a\r\nX-Request-Id: {}\r\n\r\n", "x".repeat(100));
     feed(&mut connection, &mut Recorder::default(), &[head.as_bytes(), head.as_bytes()]);
     assert_eq!(connection.replies().bytes(), 200);
-    connection.replies().settle(Sequence::new(1), committed());
+    connection.replies().settle(Sequence::new(1), |_| committed());
     render(&mut connection);
     assert_eq!(connection.replies().bytes(), 100);
 }
@@ -488,10 +493,10 @@ fn the_last_request_of_a_connection_by_number_is_told_so_and_no_further_one_is_r
     let received = connection.receive(&mut input, &limits, &mut service);
     assert_eq!((received.kept.len(), service.bodies.len()), (0, 2));
     assert!(connection.may_have_more_input());
-    connection.replies().settle(Sequence::new(1), committed());
+    connection.replies().settle(Sequence::new(1), |_| committed());
     let first = render(&mut connection);
     assert!(first.starts_with("HTTP/1.1 200") && !first.contains("Connection: close"), "{first}");
-    connection.replies().settle(Sequence::new(2), committed());
+    connection.replies().settle(Sequence::new(2), |_| committed());
     let last = render(&mut connection);
     assert!(last.starts_with("HTTP/1.1 200") && last.contains("Connection: close"), "{last}");
     assert!(connection.is_finished());

@@ -9,16 +9,16 @@ use may::coroutine::{self, Coroutine};
 use may::sync::{Mutex, MutexGuard};
 
 use super::Settler;
-use crate::api::{Answer, Api, Fault, Reply, ReplyFields, RequestValues, Route, Shed};
+use crate::api::{Answer, Api, Reply, ReplyFields, RequestValues, Route, Shed};
 use crate::batch::Sequence;
 use crate::clock::monotonic_ms;
-use crate::connection::{Client, Committed, Replies, ReplyOptions, Wire};
+use crate::connection::{Client, Replies, ReplyOptions, Wire};
 use crate::http::{Head, Status};
 use crate::intake::awaiting::AwaitingInserts;
 use crate::intake::budget::{Charge, Size};
 use crate::intake::metrics::WorkerMetrics;
 use crate::intake::outbox::{Outbox, Settled, Waiter};
-use crate::intake::{Hop, LargeRequests, RequestContext, SchemaFollower, Shared, decide};
+use crate::intake::{Hop, LargeRequests, RequestContext, SchemaFollower, Shared, count, decide};
 use crate::limits;
 
 /// A worker of this engine. Its connections are those whose file descriptors `may` polls on one thread.
@@ -283,19 +283,23 @@ impl Inner {
     }
 
     fn settle(&mut self, settled: Settled, shared: &Shared, now: Instant) {
-        let outcome: Result<Committed, Fault> = decide(&settled, shared, &self.metrics, now + shared.timeouts.inserted);
+        count(&settled, shared, &self.metrics);
+        let until = now + shared.timeouts.inserted;
         for waiter in &settled.waiters {
             let Some(slot) = slot_of(&mut self.slots, *waiter) else { continue };
-            let waits = slot.replies.settle(settled.sequence, outcome);
-            if waits && let Ok(Committed { block: Some(block), .. }) = outcome {
+            let mut waits = false;
+            for block in slot.replies.settle(settled.sequence, |keyed| decide(&settled, keyed, until)) {
                 if self.awaiting.add(block, *waiter, &shared.handoff.inserted) {
-                    continue;
+                    waits = true;
+                } else {
+                    slot.replies.inserted(block);
                 }
-                slot.replies.inserted(block);
             }
-            slot.coroutine.unpark();
+            if !waits {
+                slot.coroutine.unpark();
+            }
         }
-        self.outbox.recycle(settled.waiters, settled.debits);
+        self.outbox.recycle(settled);
     }
 
     /// Unparks the coroutines whose blocks are confirmed.

@@ -173,7 +173,7 @@ impl Inserts {
             timeout: self.timeout,
             is_silent: &|| {
                 place.give_up();
-                self.spool.held.fall_silent(number);
+                self.spool.held.fall_silent(number, work.block.table());
                 // Other blocks go to another server meanwhile, if there is one.
                 self.servers.failed(index);
             },

@@ -1,18 +1,22 @@
 //! The blocks that wait for an insert: those that were never tried first, then the oldest due.
 //!
+//! Where there are several tables, a block of the table with the fewest INSERTs under way goes first, and no
+//! table has so many of them that none is left for the others: one whose INSERTs hang, or take long, delays
+//! no other.
+//!
 //! The committer puts sealed blocks into a lock-free queue and never waits; the inserters take them
 //! from there. What was tried is in a set ordered by time. No inserter sleeps on a block: one that must wait goes back
 //! with the time when it is due, and the inserter takes another.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 
 use super::step::Unrecorded;
-use crate::batch::BlockNumber;
+use crate::batch::{BlockNumber, TableIndex};
 use crate::handoff::Lifecycle;
 use crate::spool::{Orders, SealedBlock};
 
@@ -103,30 +107,105 @@ impl Ord for DueEntry {
 pub struct Due {
     sealed: Receiver<SealedBlock>,
     waiting: Mutex<Waiting>,
+    shares: Shares,
     lifecycle: Arc<Lifecycle>,
+}
+
+/// How the inserters are shared by the tables.
+#[derive(Debug, Clone, Copy)]
+pub struct Shares {
+    /// How many inserters there are, and as many spare ones.
+    pub inserters: usize,
+    /// How many tables there are.
+    pub tables: usize,
+}
+
+impl Shares {
+    /// True if a table that has so many INSERTs under way may have another one, while all have so many: each has
+    /// at most as many as there are inserters, and the last of the spare ones is for a table without any. `tables`
+    /// have had some so far, those that are not configured any more too.
+    fn permit(self, tables: usize, of_table: usize, of_all: usize) -> bool {
+        let last = self.inserters.saturating_mul(2).saturating_sub(1);
+        self.tables.max(tables) < 2 || of_table == 0 || of_table < self.inserters && of_all < last
+    }
 }
 
 /// What no inserter has.
 #[derive(Default)]
 struct Waiting {
-    /// Never tried, in their order.
-    fresh: VecDeque<Work>,
+    /// Never tried, of each table in their order; no empty ones.
+    fresh: BTreeMap<TableIndex, VecDeque<Work>>,
     /// Tried, and due at some time.
     timed: BinaryHeap<DueEntry>,
+    /// How many of each table the inserters have; an entry for each that they have had one of.
+    under_way: BTreeMap<TableIndex, usize>,
     /// Those that were given out.
     turn: u32,
 }
 
 impl Waiting {
+    fn put_fresh(&mut self, block: SealedBlock) {
+        self.fresh.entry(block.table()).or_default().push_back(Work::new(block));
+    }
+
     /// Fresh ones first, so that however many wait again and again, none of these waits for them; but
     /// one in a few is another that is due, so that no stream of fresh ones makes it wait for ever.
-    fn take(&mut self, now: Instant) -> Option<Work> {
+    fn take(&mut self, now: Instant, shares: Shares) -> Option<Work> {
         self.turn = self.turn.wrapping_add(1);
-        let is_due = self.timed.peek().is_some_and(|entry| entry.due <= now);
-        if is_due && (self.fresh.is_empty() || self.turn.is_multiple_of(FRESH_IN_A_ROW)) {
-            return self.timed.pop().map(|entry| entry.work);
+        let timed_first = self.fresh.is_empty() || self.turn.is_multiple_of(FRESH_IN_A_ROW);
+        let timed = if timed_first { self.take_timed(now, shares) } else { None };
+        let work = timed.or_else(|| self.take_fresh(shares));
+        let work = if timed_first { work } else { work.or_else(|| self.take_timed(now, shares)) }?;
+        *self.under_way.entry(work.block.table()).or_default() += 1;
+        Some(work)
+    }
+
+    fn permits(&self, table: TableIndex, shares: Shares) -> bool {
+        shares.permit(self.under_way.len(), self.of(table), self.under_way.values().sum())
+    }
+
+    /// How many of a table the inserters have.
+    fn of(&self, table: TableIndex) -> usize {
+        self.under_way.get(&table).copied().unwrap_or_default()
+    }
+
+    fn take_fresh(&mut self, shares: Shares) -> Option<Work> {
+        let permitted = self.fresh.iter().filter(|(table, _)| self.permits(**table, shares));
+        let order = |(table, of_table): &(&TableIndex, &VecDeque<Work>)| {
+            (self.of(**table), of_table.front().map(|work| work.block.number()))
+        };
+        let table = *permitted.min_by_key(order)?.0;
+        let of_table = self.fresh.get_mut(&table)?;
+        let work = of_table.pop_front();
+        if of_table.is_empty() {
+            self.fresh.remove(&table);
         }
-        self.fresh.pop_front()
+        work
+    }
+
+    fn take_timed(&mut self, now: Instant, shares: Shares) -> Option<Work> {
+        let mut passed = Vec::new();
+        let mut taken = None;
+        while taken.is_none()
+            && let Some(entry) = self.timed.pop()
+        {
+            if entry.due > now {
+                passed.push(entry);
+                break;
+            }
+            if self.permits(entry.work.block.table(), shares) {
+                taken = Some(entry.work);
+            } else {
+                passed.push(entry);
+            }
+        }
+        self.timed.extend(passed);
+        taken
+    }
+
+    /// When the first of those is due that are not yet.
+    fn soonest(&self, now: Instant) -> Option<Instant> {
+        self.timed.iter().map(|entry| entry.due).filter(|due| *due > now).min()
     }
 }
 
@@ -139,8 +218,8 @@ const WAIT_MAX: Duration = Duration::from_millis(100);
 impl Due {
     /// Creates a queue that takes blocks from `sealed` until the committer drops the sender, and
     /// returns none after the deadline of a stop.
-    pub fn new(sealed: Receiver<SealedBlock>, lifecycle: Arc<Lifecycle>) -> Self {
-        Self { sealed, waiting: Mutex::default(), lifecycle }
+    pub fn new(sealed: Receiver<SealedBlock>, shares: Shares, lifecycle: Arc<Lifecycle>) -> Self {
+        Self { sealed, waiting: Mutex::default(), shares, lifecycle }
     }
 
     /// Waits for the next block that is due. `None` once the committer has ended and only held blocks
@@ -153,15 +232,16 @@ impl Due {
             }
             let (soonest, nothing_is_left) = {
                 let mut waiting = self.waiting();
-                waiting.fresh.extend(self.sealed.try_iter().map(Work::new));
-                if let Some(work) = waiting.take(now) {
+                self.sealed.try_iter().for_each(|block| waiting.put_fresh(block));
+                if let Some(work) = waiting.take(now, self.shares) {
                     return Some(work);
                 }
-                (waiting.timed.peek().map(|entry| entry.due), waiting.timed.iter().all(|entry| entry.is_held))
+                let nothing_is_left = waiting.fresh.is_empty() && waiting.timed.iter().all(|entry| entry.is_held);
+                (waiting.soonest(now), nothing_is_left)
             };
             let wait = soonest.map_or(WAIT_MAX, |due| due.saturating_duration_since(now).min(WAIT_MAX));
             match self.sealed.recv_timeout(wait) {
-                Ok(block) => self.waiting().fresh.push_back(Work::new(block)),
+                Ok(block) => self.waiting().put_fresh(block),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) if nothing_is_left => return None,
                 // A disconnected channel returns at once, so sleep instead.
@@ -174,17 +254,25 @@ impl Due {
     pub fn next_soon(&self) -> Option<Work> {
         let take = || {
             let mut waiting = self.waiting();
-            waiting.fresh.extend(self.sealed.try_iter().map(Work::new));
-            waiting.take(Instant::now())
+            self.sealed.try_iter().for_each(|block| waiting.put_fresh(block));
+            waiting.take(Instant::now(), self.shares)
         };
-        take().or_else(|| match self.sealed.recv_timeout(WAIT_MAX) {
-            Ok(block) => Some(Work::new(block)),
-            Err(RecvTimeoutError::Timeout) => take(),
-            Err(RecvTimeoutError::Disconnected) => {
-                std::thread::sleep(WAIT_MAX);
-                take()
+        take().or_else(|| {
+            match self.sealed.recv_timeout(WAIT_MAX) {
+                Ok(block) => self.waiting().put_fresh(block),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(WAIT_MAX),
             }
+            take()
         })
+    }
+
+    /// An inserter has done what it could with a block of this table.
+    pub fn finished(&self, table: TableIndex) {
+        let mut waiting = self.waiting();
+        if let Some(count) = waiting.under_way.get_mut(&table) {
+            *count = count.saturating_sub(1);
+        }
     }
 
     /// True after the deadline of a stop.
@@ -215,7 +303,7 @@ impl Due {
             }
             is_meant
         };
-        for work in &mut waiting.fresh {
+        for work in waiting.fresh.values_mut().flatten() {
             order(work);
         }
         let entries = std::mem::take(&mut waiting.timed).into_iter().map(|mut entry| {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crossbeam::channel::Receiver;
 
 use super::attempt::{Insert, Source};
-use super::due::{Due, PartitionLimit, Work};
+use super::due::{Due, PartitionLimit, Shares, Work};
 use super::failure::Failure;
 use super::outcome::{Class, calls_for_refresh, is_forbidden_setting, is_partition_limit, is_too_many_parts};
 use super::places::Places;
@@ -54,6 +54,8 @@ pub struct Inserts {
 
 /// The source of blocks, and the receivers of the results.
 pub struct Ends {
+    /// How many inserters run, and as many spare ones.
+    pub inserters: usize,
     /// The sealed blocks.
     pub sealed: Receiver<SealedBlock>,
     /// Takes the files of proven blocks.
@@ -70,9 +72,9 @@ impl Inserts {
     /// Creates the shared state for INSERTs into these tables, and into those that an earlier run has left
     /// something of. `timeout` limits one attempt.
     pub fn new(tables: &[TableConfig], timeout: Duration, servers: Arc<Servers>, ends: Ends) -> Self {
-        let Ends { sealed, pool, spool, metrics, handoff } = ends;
+        let Ends { inserters, sealed, pool, spool, metrics, handoff } = ends;
         Self {
-            due: Due::new(sealed, handoff.lifecycle.clone()),
+            due: Due::new(sealed, Shares { inserters, tables: tables.len() }, handoff.lifecycle.clone()),
             refresh: Arc::default(),
             servers,
             table: tables.first().map(|table| table.name.clone()).unwrap_or_default(),
@@ -132,7 +134,13 @@ impl Inserts {
         }
     }
 
-    fn work_on(&self, client: &InsertClient, mut work: Work) {
+    fn work_on(&self, client: &InsertClient, work: Work) {
+        let table = work.block.table();
+        self.try_once(client, work);
+        self.due.finished(table);
+    }
+
+    fn try_once(&self, client: &InsertClient, mut work: Work) {
         if work.next_step() != Step::Retire {
             work.attempts = work.attempts.saturating_add(1);
         }

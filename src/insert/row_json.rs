@@ -9,6 +9,7 @@ use chrono::{DateTime, Days, NaiveDate, SecondsFormat};
 
 use super::rows::invalid;
 use crate::clickhouse::frozen::Frozen;
+use crate::rowbinary::dynamic::read_dynamic_type;
 use crate::rowbinary::{DataType, Wide, leb128, skip_value};
 
 /// A value of a row: its column's name and type, and its bytes.
@@ -129,6 +130,14 @@ fn put_value<'a>(data_type: &DataType, bytes: &'a [u8], json: &mut String) -> Op
             }
             put_value(types.get(usize::from(*index))?, rest, json)
         }
+        // The levels inside were limited when the row was cut into values.
+        DataType::Dynamic => match read_dynamic_type(bytes)? {
+            (Some(inner), rest) => put_value(&inner, rest, json),
+            (None, rest) => {
+                json.push_str("null");
+                Some(rest)
+            }
+        },
         DataType::Tuple(elements) => {
             let are_named = elements.first().is_some_and(|(name, _)| name.is_some());
             let around = if are_named { ('{', '}') } else { ('[', ']') };
@@ -201,7 +210,7 @@ fn text_of(data_type: &DataType, bytes: &[u8]) -> Option<String> {
             float(value.is_finite(), value.to_string())
         }
         DataType::String => string(&String::from_utf8_lossy(leb128(bytes)?.1)),
-        DataType::Json => String::from_utf8_lossy(leb128(bytes)?.1).into_owned(),
+        DataType::Json { .. } => String::from_utf8_lossy(leb128(bytes)?.1).into_owned(),
         DataType::FixedString(_) => string(&String::from_utf8_lossy(bytes)),
         DataType::Date => date(i64::from(u16::from_le_bytes(*bytes.first_chunk()?))),
         DataType::Date32 => date(i64::from(i32::from_le_bytes(*bytes.first_chunk()?))),
@@ -308,6 +317,7 @@ mod tests {
         ("aa", "Map(String, LowCardinality(String))"),
         ("bb", "Array(Variant(String, UInt8))"),
         ("cc", "JSON"),
+        ("dd", "Array(Dynamic)"),
     ];
 
     fn a_row() -> Vec<u8> {
@@ -343,6 +353,7 @@ mod tests {
         row.extend_from_slice(b"\x01\x01\"\x01v");
         row.extend_from_slice(b"\x03\x00\x01s\x01\x07\xff");
         row.extend_from_slice(b"\x09{\"j\": 1 }");
+        row.extend_from_slice(b"\x04\x00\x15\x01d\x1e\x23\x0a\x01\0\x05\0\0\0\0\0\0\0\x30\0\x80\x08\x20\0\0\0\x02{}");
         row
     }
 
@@ -405,7 +416,8 @@ mod tests {
              \"l\":\"1970-01-01T00:01:00Z\",\"m\":\"1970-01-01T00:00:01.500Z\",\"n\":\"1.2.3.4\",\"o\":\"::\",\"p\":2,\
              \"q\":-1,\"r\":340282366920938463463374607431768211455,\"s\":-0.005,\"t\":1.5,\"u\":\"-999:59:59\",\
              \"v\":\"01:00:00.005\",\"w\":[null,\"a\",\"\"],\"x\":{\"7\":[true,false],\"8\":[]},\
-             \"y\":{\"a\":5,\"b c\":[\"x\",\"inf\"]},\"z\":[1.5,-2],\"aa\":{\"\\\"\":\"v\"},\"bb\":[\"s\",7,null],\"cc\":{\"j\": 1 }}"
+             \"y\":{\"a\":5,\"b c\":[\"x\",\"inf\"]},\"z\":[1.5,-2],\"aa\":{\"\\\"\":\"v\"},\"bb\":[\"s\",7,null],\"cc\":{\"j\": 1 },\
+             \"dd\":[null,\"d\",[5],{}]}"
         );
         assert!(cells(&frozen, &row[..20]).is_err());
     }

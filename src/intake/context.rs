@@ -107,10 +107,6 @@ impl RequestContext<'_> {
             return self.shed(Shed::CommitTimeout);
         }
         let origin = self.origin();
-        if options.key.is_some() {
-            // A request with a key has a batch of its own: the committer may find that it is a repeat.
-            self.outbox.hand_over_table(options.table, &self.shared.handoff);
-        }
         let Some(mut filling) = self.outbox.fill(options.table) else {
             return Answer::Now(Reply::Fault(Shed::InFlightBytes.into()));
         };
@@ -164,6 +160,7 @@ impl Charging<'_> {
             address: self.address,
             lines: report.accepted.saturating_add(report.rejected),
             accepted: report.accepted,
+            keyed: None,
         };
         match self.quotas.charge(&debit) {
             Ok(quota) => {
@@ -194,6 +191,10 @@ impl Joining<'_> {
     /// when the batch has to be handed over before another request is served.
     pub(super) fn join(self, answer: Answer, report: &Report, mut filling: Filling<'_>) -> (Answer, bool) {
         let Self { options, replies, metrics, waiter, charging } = self;
+        let keyed = match &answer {
+            Answer::AfterCommit { keyed, .. } => *keyed,
+            Answer::Now(_) => None,
+        };
         let waits = match &answer {
             Answer::AfterCommit { reply, .. } if reply.bytes() > 0 => {
                 if !replies.grow(reply.bytes(), Size::Large) {
@@ -206,23 +207,25 @@ impl Joining<'_> {
             Answer::AfterCommit { .. } => true,
             Answer::Now(_) => false,
         };
-        let is_keyed = waits && options.key.is_some();
+        let is_keyed = keyed.is_some();
         match charging.charge(&answer, options, report) {
-            Ok(debit) => debit.filter(|_| waits).into_iter().for_each(|debit| filling.note_debit(debit)),
+            Ok(debit) => {
+                let debit = debit.filter(|_| waits).map(|debit| Debit { keyed, ..debit });
+                debit.into_iter().for_each(|debit| filling.note_debit(debit));
+            }
             Err(over) if is_keyed => {
                 // A repeat is free: the committer knows whether it is one.
                 filling.only_ask(over.fault());
-                let _ = filling.join(waiter);
-                return (answer, true);
+                return (answer, filling.join(waiter));
             }
             Err(over) => return (Answer::Now(Reply::Fault(over.fault())), false),
         }
         count(report, options, metrics, is_keyed);
         if is_keyed {
             // Only the committer knows whether the lines are those of a repeat.
-            filling.note_rejected(report.rejected_by_code);
+            filling.note_keyed(report.rejected_by_code);
         }
-        let is_full = waits && (filling.join(waiter) || is_keyed);
+        let is_full = waits && filling.join(waiter);
         (answer, is_full)
     }
 }

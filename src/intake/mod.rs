@@ -39,7 +39,7 @@ pub use hop::Hop;
 pub(crate) use large::LargeRequests;
 pub(crate) use schemas::SchemaFollower;
 pub use schemas::Schemas;
-pub(crate) use settle::decide;
+pub(crate) use settle::{count, decide};
 
 use crate::api::cors::Cors;
 use crate::api::keys::Keys;

@@ -37,6 +37,8 @@ pub struct Debit {
     pub lines: u32,
     /// Those that are acknowledged by its reply.
     pub accepted: u32,
+    /// Its place among the requests of its batch that have a key, if it has one.
+    pub keyed: Option<usize>,
 }
 
 /// Why a request is refused.
@@ -111,11 +113,11 @@ impl Quotas {
         }
     }
 
-    /// Counts the events of requests whose batch had this outcome, or gives back what they were charged.
-    /// `None` is a passed deadline: the events may be stored yet.
-    pub fn settle(&self, debits: &[Debit], outcome: Option<CommitOutcome>) {
+    /// Counts the events of requests, or gives back what they were charged, as the outcome of each says, which
+    /// is known by its place among those with a key. `None` is a passed deadline: the events may be stored yet.
+    pub fn settle(&self, debits: &[Debit], outcome: impl Fn(Option<usize>) -> Option<CommitOutcome>) {
         for debit in debits {
-            match outcome {
+            match outcome(debit.keyed) {
                 Some(CommitOutcome::Committed { .. } | CommitOutcome::Deduplicated { .. }) => {
                     if let Some(writer) = debit.writer {
                         self.owners.get(writer.owner).count_accepted(debit.accepted.into());
@@ -165,7 +167,8 @@ mod tests {
 
     fn debit(lines: u32, rate: &str) -> Debit {
         let writer = Some(Writer { owner: OwnerId::EVERYONE, rate: rate.parse().ok() });
-        Debit { table: TableIndex::default(), writer, address: Some([127, 0, 0, 1].into()), lines, accepted: lines }
+        let address = Some([127, 0, 0, 1].into());
+        Debit { table: TableIndex::default(), writer, address, lines, accepted: lines, keyed: None }
     }
 
     #[test]
@@ -199,7 +202,7 @@ mod tests {
         assert_eq!(quotas.charge(&debit(0, 10)).unwrap().map(|quota| (quota.limit, quota.remaining)), Some((15, 0)));
         // The key refuses: the table had nothing left anyway, and gets back what is given back.
         assert!(matches!(quotas.charge(&debit(0, 1)), Err(OverQuota::OverRate(quota)) if quota.limit == 15));
-        quotas.settle(&[debit(1, 3)], Some(CommitOutcome::Refused(CommitRefusal::SpoolFull)));
+        quotas.settle(&[debit(1, 3)], |_| Some(CommitOutcome::Refused(CommitRefusal::SpoolFull)));
         assert_eq!(quotas.charge(&debit(1, 3)).unwrap().map(|quota| quota.remaining), Some(0));
     }
 
@@ -211,7 +214,8 @@ mod tests {
         assert_eq!([0, 1, 2].map(|table| quotas.is_free(options(table))), [true, false, true]);
         assert!(Quotas::new(owners(), None).is_free(options(1)));
         // Two clients without a key share the rate of the table.
-        let debit = Debit { table: TableIndex::new(1), writer: None, address: None, lines: 1, accepted: 1 };
+        let debit =
+            Debit { table: TableIndex::new(1), writer: None, address: None, lines: 1, accepted: 1, keyed: None };
         assert!(quotas.charge(&debit).is_ok());
         assert!(matches!(quotas.charge(&debit), Err(OverQuota::OverRate(_))));
     }
@@ -229,7 +233,7 @@ mod tests {
             let quotas = quotas("1/s,burst=10");
             let debit = debit(10, "1/s,burst=10");
             quotas.charge(&debit).unwrap();
-            quotas.settle(&[debit], outcome);
+            quotas.settle(&[debit], |_| outcome);
             assert_eq!(quotas.charge(&debit).is_ok(), is_back, "{outcome:?}");
         }
     }

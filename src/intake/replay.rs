@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::Shared;
 use crate::api::{Fault, KEY_REUSED, Shed, TABLE_UNAVAILABLE};
 use crate::batch::identity::{self, RequestKey, Summary};
-use crate::batch::{Batch, CommitOutcome, TableIndex};
+use crate::batch::{Batch, CommitOutcome, Mark, TableIndex};
 use crate::handoff::ListSubscription;
 use crate::http::Status;
 use crate::ndjson::{AddressForm, AddressHash, Origin, Report, RowEncoder};
@@ -132,7 +132,8 @@ impl Replayer {
         let body: Vec<u8> = are_good.iter().map(|good| u8::from(*good)).collect();
         let rejected = (lines.len() as u32).saturating_sub(accepted);
         let id = identity::of_request(&replayed.stream, key);
-        batch.key = Some(RequestKey::new(id, &body, Summary { accepted, rejected, refused: false }));
+        let summary = Summary { accepted, rejected, refused: false };
+        batch.add_keyed(RequestKey::new(id, &body, summary), Mark::default());
         (batch.table, batch.frozen) = (table, version.frozen.clone());
         match self.commit(batch)? {
             CommitOutcome::Committed { .. } | CommitOutcome::Deduplicated { .. } | CommitOutcome::Repeated { .. } => {
@@ -160,8 +161,9 @@ impl Replayer {
         // A committer that has ended takes the process with it.
         loop {
             if let Some(returned) = mailbox.take() {
+                let outcome = returned.of_only_request();
                 *batch = returned.batch;
-                return Ok(returned.outcome);
+                return Ok(outcome);
             }
             thread::sleep(LOOK_AGAIN);
         }
@@ -237,7 +239,7 @@ mod tests {
             loop {
                 if let Some(batch) = handoff.next() {
                     let (table, frozen, rows) = (batch.table, batch.frozen.to_vec(), batch.rows.bytes.clone());
-                    let stored = Stored { table, frozen, rows, key: batch.key.unwrap().id };
+                    let stored = Stored { table, frozen, rows, key: batch.keyed()[0].key.id };
                     let outcome = CommitOutcome::Committed { block: BlockNumber::first(SegmentNumber::new(1)) };
                     handoff.give_back(Returned { batch, outcome });
                     return stored;

@@ -10,41 +10,49 @@ use crate::intake::Shared;
 use crate::intake::metrics::WorkerMetrics;
 use crate::intake::outbox::Settled;
 
-/// Counts the requests of a settled batch, and decides on their replies: `Ok` sends them, those with
-/// `ack=inserted` at `until` at the latest; `Err` replaces them by the error.
-pub(crate) fn decide(
-    settled: &Settled,
-    shared: &Shared,
-    metrics: &WorkerMetrics,
-    until: Instant,
-) -> Result<Committed, Fault> {
+/// Counts the requests of a settled batch, and gives back what those that stored nothing were charged.
+pub(crate) fn count(settled: &Settled, shared: &Shared, metrics: &WorkerMetrics) {
     let requests = settled.waiters.len() as u64;
     metrics.request_took(settled.elapsed, requests);
-    shared.quotas.settle(&settled.debits, settled.outcome);
-    let shed = |reason: Shed| {
-        metrics.shed(reason, requests);
-        Err(Fault::from(reason))
-    };
-    let committed = Committed { block: None, certain: true, until, first: None };
-    match settled.outcome {
-        Some(CommitOutcome::Committed { block }) => {
-            metrics.reject(&settled.rejected);
-            metrics.accept(settled.table, settled.rows.into());
-            Ok(Committed { block: Some(block), ..committed })
+    shared.quotas.settle(&settled.debits, |keyed| settled.outcome_of(keyed));
+    // Those of a batch that came back too late were answered, and counted, before.
+    let once = requests.min(1);
+    for keyed in &settled.keyed {
+        match keyed.outcome {
+            Some(CommitOutcome::Committed { .. } | CommitOutcome::Deduplicated { .. }) => {
+                metrics.reject(&keyed.rejected);
+            }
+            Some(CommitOutcome::Repeated { .. }) => metrics.repeated.add(once),
+            Some(CommitOutcome::Refused(refusal)) => metrics.shed(Shed::Commit(refusal), once),
+            Some(CommitOutcome::KeyReused | CommitOutcome::NoRepeat) | None => {}
         }
-        Some(CommitOutcome::Deduplicated { block, certain }) => {
-            metrics.reject(&settled.rejected);
+    }
+    let others = requests.saturating_sub(settled.keyed.len() as u64);
+    match settled.outcome {
+        Some(CommitOutcome::Refused(refusal)) => metrics.shed(Shed::Commit(refusal), others),
+        Some(_) => {
             metrics.accept(settled.table, u64::from(settled.rows) + u64::from(settled.duplicates));
             metrics.duplicates.add(settled.duplicates.into());
-            Ok(Committed { block, certain, ..committed })
         }
+        None => metrics.shed(Shed::CommitTimeout, others),
+    }
+}
+
+/// Decides on the reply to a request of a settled batch, by its place among those with a key: `Ok` sends it,
+/// with `ack=inserted` at `until` at the latest; `Err` replaces it by the error.
+pub(crate) fn decide(settled: &Settled, keyed: Option<usize>, until: Instant) -> Result<Committed, Fault> {
+    let committed = Committed { block: None, certain: true, until, first: None };
+    let request = keyed.and_then(|keyed| settled.keyed.get(keyed));
+    match settled.outcome_of(keyed) {
+        Some(CommitOutcome::Committed { block }) => Ok(Committed { block: Some(block), ..committed }),
+        Some(CommitOutcome::Deduplicated { block, certain }) => Ok(Committed { block, certain, ..committed }),
         Some(CommitOutcome::Repeated { summary: first, block }) => {
-            metrics.repeated.add(requests);
-            Ok(Committed { block, first: Some(first).filter(|_| settled.keyed != Some(first)), ..committed })
+            let is_same = request.is_some_and(|request| request.summary == first);
+            Ok(Committed { block, first: Some(first).filter(|_| !is_same), ..committed })
         }
         Some(CommitOutcome::KeyReused) => Err(KEY_REUSED),
-        Some(CommitOutcome::NoRepeat) => Err(settled.over.unwrap_or(OVER_RATE)),
-        Some(CommitOutcome::Refused(refusal)) => shed(Shed::Commit(refusal)),
-        None => shed(Shed::CommitTimeout),
+        Some(CommitOutcome::NoRepeat) => Err(request.and_then(|request| request.over).unwrap_or(OVER_RATE)),
+        Some(CommitOutcome::Refused(refusal)) => Err(Shed::Commit(refusal).into()),
+        None => Err(Shed::CommitTimeout.into()),
     }
 }

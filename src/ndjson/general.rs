@@ -140,7 +140,7 @@ struct MappedRow<'a> {
 struct Offer<'a> {
     field: u16,
     is_null: bool,
-    rank: u8,
+    rank: u16,
     raw: &'a str,
 }
 
@@ -226,7 +226,7 @@ impl<'a> Row<'a> {
         }
         match &node.inside {
             Some(inside) if value.starts_with('{') => self.members(Some(inside), &node.path, value)?,
-            Some(_) if node.takers.is_empty() && !is_null => {
+            Some(_) if node.takers.is_empty() && !node.is_taken && !is_null => {
                 self.count("", &node.path, value);
                 let mut key = Vec::new();
                 push_escaped(&mut key, &node.path);

@@ -23,7 +23,7 @@ pub(crate) struct Mapped {
     /// By source: the last line that had it.
     sources: Vec<u64>,
     /// By field: the last line that had a value of it, and the value's rank.
-    ranks: Vec<(u64, u8)>,
+    ranks: Vec<(u64, u16)>,
     /// By nested object: its known keys.
     known: Vec<KnownKeys>,
     /// The members of this line's object that no column takes, as JSON without the closing brace.
@@ -64,7 +64,7 @@ impl Walk<'_> {
                     self.builder.replace(usize::from(taker.field), value);
                 }
             }
-            if node.takers.is_empty() {
+            if node.takers.is_empty() && !node.is_taken {
                 self.leave_path(&node.path, body.get(range.clone())?)?;
             }
         } else {
@@ -86,7 +86,9 @@ impl Walk<'_> {
         let Some(inside) = node.inside.as_ref().filter(|_| body.get(at) == Some(&b'{')) else {
             if end.is_none() {
                 end = self.skip(body, at);
-                self.leave_path(&node.path, body.get(at..end?)?)?;
+                if !node.is_taken {
+                    self.leave_path(&node.path, body.get(at..end?)?)?;
+                }
             }
             return end;
         };

@@ -5,15 +5,21 @@
 //! lines: it parses with `sonic-rs`, and it alone rejects lines. Both paths give the same bytes for
 //! every line that the fast path accepts.
 //!
-//! Files in reading order: `lines`, `elements` (bodies that are one array), `walk`, `order` (the guess of the next key), `known` (keys and their fields), `row` (values in the
+//! Files in reading order: `lines`, `elements` (bodies that are one array), `walk`, `order` (the guess of the
+//! next key), `known` (keys and their fields), `row` (values in the
 //! table's order), `values` (one file per family of types), `general`, `keys` (rejections because of keys),
-//! `repair` (invalid text), `skip`, `scan` and `escape` (the grammar of JSON), `utf8`, `identify`, `report`.
+//! `repair` (invalid text), `skip`, `scan` and `escape` (the grammar of JSON), `utf8`, `siblings` (arrays of
+//! Nested columns), `identify`, `report`.
+//!
+//! A [mapping](crate::schema::Mapping) says which column gets what. `mapped` is its part of the fast path, and
+//! `server_values` writes what no line says. `field_counts` counts fields that no column takes.
 //!
 //! # What a value means
 //!
 //! A value means what it means to ClickHouse in the format `JSONEachRow` with the settings
 //! `input_format_skip_unknown_fields=1`, `date_time_input_format='best_effort'` and
-//! `input_format_null_as_default=1`, with these exceptions:
+//! `input_format_null_as_default=1`, with these exceptions. The tests `generated` compare both, and each of
+//! their reasons to differ is one of these.
 //!
 //! - A value that ClickHouse would wrap, clamp or truncate is rejected as `out_of_range`: 300 in
 //!   UInt8, numbers that overflow a float, dates and times outside the range of their type, dates
@@ -21,7 +27,7 @@
 //!   above 60 (60 is the first second of the next minute), offsets above 23:59, Unix seconds in a Date.
 //! - A bare number in a DateTime or DateTime64 column is Unix time in the unit that its absolute value
 //!   says: below 10^11 seconds, below 10^14 milliseconds, below 10^17 microseconds, else nanoseconds.
-//!   A fraction is a fraction of that unit. ClickHouse takes seconds, or ticks of a DateTime64,
+//!   A fraction is a fraction of that unit. A mapping may say the unit. ClickHouse takes seconds, or ticks of a DateTime64,
 //!   depending on its version.
 //! - A number in a Decimal column fits by its value, however many digits it is written with. Digits behind
 //!   the last one of the type are cut, as in ClickHouse; a text that only begins like a number (`1.2.3`,
@@ -29,10 +35,23 @@
 //!   over. A number in a Time64 column is ticks, as in ClickHouse with every version.
 //! - Escapes are decoded in every string: in quoted numbers, which ClickHouse refuses then, and in the keys
 //!   of a Tuple, which it does not find then.
-//! - A Tuple with names may also be an array of all its elements, which ClickHouse refuses.
-//! - A quoted number is a value of a Decimal in a Variant too, where ClickHouse looks for another type.
+//! - A number with an integer value is an integer however it is written: `1.0`, `1e3`. ClickHouse refuses
+//!   such a number. (In a Variant it is none, as in ClickHouse; in an array there it is.)
+//! - A Tuple with names may also be an array of all its elements, which ClickHouse refuses. An array for a
+//!   Tuple has all elements: ClickHouse takes `[]` for a Tuple of one.
+//! - A Decimal and a time in a Variant take what they take elsewhere: ClickHouse looks for another type for a
+//!   quoted decimal, does not find one for the decimals in a Map, and clamps a time to the first type of times.
 //! - A Variant takes a value as ClickHouse 26.7 does with every version: 26.9 takes 0 and 1 for numbers
 //!   where there is a Bool too.
+//! - Which type a value inside of a JSON gets is left to ClickHouse; it depends on the rows before it in the
+//!   INSERT. A value of a path that has a type of its own (`JSON(a UInt8)`) is accepted if ClickHouse takes it
+//!   there, where it takes less than for a column (no empty text for a number, no number for a Date or
+//!   DateTime64), and if a column of the type takes it too, so that nothing is cut.
+//! - The type of a Dynamic value depends on that value alone, as `values/dynamic` says. ClickHouse makes a
+//!   Tuple of an object, which is a JSON here, takes more texts for times, and takes `true` beside numbers in
+//!   an array for 1.
+//! - The arrays of a Nested column (`n.a`, `n.b`) that have different numbers of elements in a row are a
+//!   `type_mismatch`; ClickHouse refuses the whole INSERT.
 //! - A key that comes twice in one object of a JSON value is a `duplicate_field`, as in ClickHouse 25.8; later
 //!   versions take some. An integer of more than 64 bits is `out_of_range`; 26.9 makes a text of it.
 //! - A line must be valid JSON, including the inside of values, and values that are skipped or stored as
@@ -46,9 +65,10 @@
 //! - Keys match column names as in ClickHouse since 26.5, with every version: exactly, else without
 //!   regard to the case of ASCII letters. A key that then matches several columns, and two keys of one
 //!   column, are a `duplicate_field`.
-//! - An object with keys of which none matches a column is rejected as `no_known_field`; `{}` is a row
-//!   of defaults.
-//! - `null` in an Enum column that is not Nullable is the default; in ClickHouse it is an error.
+//! - An object with keys of which none matches a column is rejected as `no_known_field`, unless a column takes
+//!   the line whole or collects what no column takes; `{}` is a row of defaults.
+//! - `null` in an Enum that is not Nullable is the default, as is an element of a Tuple that is missing; in
+//!   ClickHouse it is an error, or a 0 that the type lacks.
 //! - The best-effort formats of times are the grammar in `values/moment`, which is that of ClickHouse
 //!   26.7, except that a text without a year, whose meaning would depend on the day, a text that gives
 //!   a part twice (`2021-09-24 5 7`), and one with a letter between year and month are a
@@ -57,7 +77,7 @@
 //!   the clock of its zone, with every version. A number of an IPv4 address has at most three digits,
 //!   and no leading zero inside an IPv6 address.
 //! - The fields `ip` and `server_time`, in any case, are skipped, with any value, if the server fills
-//!   the columns of these names.
+//!   the columns of these names. A mapping may take these columns from a field.
 
 mod address_form;
 mod elements;
@@ -69,6 +89,7 @@ mod keys;
 mod known;
 mod lines;
 mod mapped;
+mod options;
 mod order;
 mod repair;
 mod report;
@@ -76,6 +97,7 @@ mod request_values;
 mod row;
 mod scan;
 mod server_values;
+mod siblings;
 mod skip;
 mod utf8;
 mod values;
@@ -102,6 +124,7 @@ use self::mapped::Mapped;
 use self::order::KeyOrder;
 use self::row::{RowBuilder, ServerCells};
 use self::server_values::ServerInputs;
+use self::siblings::Siblings;
 use self::utf8::Utf8Window;
 use self::values::nested::InPlace;
 use self::walk::{Bounds, Inside, Walk};
@@ -187,6 +210,8 @@ pub struct RowEncoder {
     identifying: Option<String>,
     /// What is stored of a client's address.
     address_form: AddressForm,
+    /// Checks the arrays of Nested columns; `None` for a table without.
+    siblings: Option<Siblings>,
     /// The key of the columns whose addresses are hashed in another form than that.
     address_key: Option<AddressKey>,
     /// Computes the identities; `None` without such a column, or while the table lacks it.
@@ -213,85 +238,11 @@ impl RowEncoder {
             address_form: AddressForm::default(),
             address_key: None,
             identifier: None,
+            siblings: Siblings::new(&plan),
             plan,
             limits,
             invalid_text: InvalidText::default(),
         }
-    }
-
-    /// An encoder that treats invalid text in this way.
-    #[must_use]
-    pub fn with_invalid_text(self, invalid_text: InvalidText) -> Self {
-        Self { invalid_text, ..self }
-    }
-
-    /// An encoder that also adds the identity of each event to the batch: the hash of its value in
-    /// `column`. If clients fill no such column, events have no identity.
-    #[must_use]
-    pub fn identifying(mut self, column: Option<&str>) -> Self {
-        self.identifying = column.map(str::to_owned);
-        self.identifier = column.and_then(|column| Identifier::new(&self.plan, column));
-        self
-    }
-
-    /// An encoder that stores clients' addresses in this form.
-    #[must_use]
-    pub fn writing_addresses(mut self, form: AddressForm) -> Self {
-        self.address_form = form;
-        self
-    }
-
-    /// An encoder with a key for columns whose addresses are hashed whatever the usual form is.
-    #[must_use]
-    pub fn hashing_addresses(mut self, key: Option<AddressKey>) -> Self {
-        self.address_key = key;
-        self
-    }
-
-    /// An encoder that counts fields for others to read.
-    #[must_use]
-    pub fn counting(mut self, counts: Arc<FieldCounts>) -> Self {
-        self.counter = FieldCounter::new(counts);
-        self
-    }
-
-    /// Changes what the columns of all further bodies get of their request's head.
-    #[inline]
-    pub fn set_request(&mut self, values: Arc<RequestValues>) {
-        self.request = Some(values);
-    }
-
-    /// An encoder for a table whose columns get these of a request's head.
-    #[must_use]
-    pub fn with_request_inputs(mut self, inputs: Arc<[RequestInput]>) -> Self {
-        self.inputs = inputs;
-        self
-    }
-
-    /// What the table's columns get of a request's head.
-    #[inline]
-    pub fn request_inputs(&self) -> &[RequestInput] {
-        &self.inputs
-    }
-
-    /// What is stored of clients' addresses.
-    pub fn address_form(&self) -> &AddressForm {
-        &self.address_form
-    }
-
-    /// Changes what is stored of clients' addresses, and returns what it was.
-    pub fn write_addresses(&mut self, form: AddressForm) -> AddressForm {
-        std::mem::replace(&mut self.address_form, form)
-    }
-
-    /// Changes the plan and forgets what was learned.
-    pub fn follow(&mut self, plan: Arc<Plan>) {
-        let (column, form) = (self.identifying.take(), std::mem::take(&mut self.address_form));
-        let (key, mut counter) = (self.address_key.take(), std::mem::take(&mut self.counter));
-        counter.add_guesses(self.plan.fields());
-        let encoder = Self::new(plan, self.limits).with_invalid_text(self.invalid_text).hashing_addresses(key);
-        let inputs = std::mem::take(&mut self.inputs);
-        *self = Self { counter, inputs, ..encoder.identifying(column.as_deref()).writing_addresses(form) };
     }
 
     /// Encodes a complete body: appends rows to `batch.rows` and rejected lines to `batch.rejected`,
@@ -497,7 +448,14 @@ impl RowEncoder {
             mapped: &mut self.mapped,
             keys: None,
             path: "",
+            siblings: self.siblings.as_mut(),
         }
+    }
+
+    /// Checks the arrays of Nested columns in the row that was finished last.
+    #[inline]
+    fn check_siblings(&mut self) -> Result<(), Rejection> {
+        self.siblings.as_mut().map_or(Ok(()), |siblings| siblings.check(self.builder.last_row()))
     }
 
     /// Encodes a line on the slow path.
@@ -515,6 +473,7 @@ impl RowEncoder {
             InvalidText::Replace => repair::line(line),
         };
         let done = general::encode_line(&self.plan, &line, &self.server, &mut self.builder, &mut self.counter);
+        let done = done.and_then(|()| self.check_siblings());
         if done.is_err() {
             self.builder.abandon();
         }

@@ -353,6 +353,11 @@ impl RowBuilder {
         Some(())
     }
 
+    /// The row that was finished last.
+    pub(crate) fn last_row(&self) -> &[u8] {
+        self.rows.written().get(self.start..).unwrap_or_default()
+    }
+
     /// Removes the unfinished row.
     pub(crate) fn abandon(&mut self) {
         self.rows.truncate(self.start);

@@ -22,6 +22,7 @@ use super::order::{HEAD_BYTES, KeyOrder};
 use super::repair::has_unpaired_surrogate;
 use super::row::{Found, Place, RowBuilder, ServerCells};
 use super::scan::string_end;
+use super::siblings::Siblings;
 use super::skip::{skip_scalar, skip_space, skip_string, skip_value};
 use super::utf8::Utf8Window;
 use super::values::nested::InPlace;
@@ -40,6 +41,7 @@ pub(crate) struct Walk<'a> {
     pub(crate) server: &'a ServerCells,
     pub(crate) inside: Inside<'a>,
     pub(crate) mapped: &'a mut Mapped,
+    pub(crate) siblings: Option<&'a mut Siblings>,
     /// The keys of the object that is walked, if paths go into it; `None`: those of the line.
     pub(crate) keys: Option<&'a ObjectKeys>,
     /// The path to the object that is walked.
@@ -85,7 +87,8 @@ impl Walk<'_> {
                 *lines = before;
                 break;
             };
-            let Some(end) = self.line(body, start).filter(|end| end - start <= bounds.line_bytes) else {
+            let walked = self.line(body, start).filter(|end| end - start <= bounds.line_bytes && self.fit_siblings());
+            let Some(end) = walked else {
                 *lines = before;
                 self.builder.abandon();
                 break;
@@ -95,6 +98,12 @@ impl Walk<'_> {
             done += 1;
         }
         done
+    }
+
+    /// True if the arrays of Nested columns fit in the row that was finished last.
+    #[inline]
+    fn fit_siblings(&mut self) -> bool {
+        self.siblings.as_mut().is_none_or(|siblings| siblings.check(self.builder.last_row()).is_ok())
     }
 
     /// Encodes the line whose object begins at `at`. Returns the offset of its line feed, or the end of

@@ -91,7 +91,9 @@ impl fmt::Display for SchemaError {
             Self::Unmappable { column, type_name, reason } => {
                 write!(f, "`columns` names the column `{column}`, whose type is {type_name}: it {reason}")
             }
-            Self::TooManyPaths => f.write_str("`columns` has more fields and paths than are supported"),
+            Self::TooManyPaths => {
+                f.write_str("`columns` has paths into more objects than are supported: use fewer or shorter paths")
+            }
             Self::Header(reason) => write!(f, "the columns can't be written as a header: {reason}"),
         }
     }

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 pub(crate) enum KeyTarget {
     /// A column that clients fill: the index of its field in the plan.
     Field(u16),
-    /// A column that the server fills: the value is validated and skipped.
+    /// A column that the server fills, or a key of an object that a column takes whole: the value is validated
+    /// and skipped.
     Server,
     /// Several columns, or paths that go on inside of the value: the number of the node.
     Node(u16),

@@ -119,7 +119,7 @@ pub(super) fn of(
             Source::ServerTime
         }
         Some(ColumnSource::Line) => {
-            let holds_lines = matches!(column_type, ColumnType::String | ColumnType::Json);
+            let holds_lines = matches!(column_type, ColumnType::String | ColumnType::Json(_));
             check(holds_lines, "must be a String or a JSON to hold the whole line")?;
             Source::Line
         }
@@ -138,7 +138,7 @@ fn by_name(name: &str, column_type: &ColumnType) -> Source {
 /// True for a type that takes any object.
 fn is_collection(cell: &Cell) -> bool {
     match &cell.column_type {
-        ColumnType::String | ColumnType::Json => true,
+        ColumnType::String | ColumnType::Json(_) => true,
         ColumnType::Map(entry) => entry.iter().all(|cell| cell.column_type == ColumnType::String),
         _ => false,
     }
@@ -146,5 +146,5 @@ fn is_collection(cell: &Cell) -> bool {
 
 /// True for a type whose values are arrays or objects.
 fn holds_values(column_type: &ColumnType) -> bool {
-    matches!(column_type, ColumnType::Array(_) | ColumnType::Map(_) | ColumnType::Tuple(_) | ColumnType::Json)
+    matches!(column_type, ColumnType::Array(_) | ColumnType::Map(_) | ColumnType::Tuple(_) | ColumnType::Json(_))
 }

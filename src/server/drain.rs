@@ -115,7 +115,8 @@ pub fn run(settings: &Settings) -> Result<(), DrainError> {
     }
     drop(sender);
     let handoff = Arc::new(Handoff::new(Vec::new(), Arc::default()));
-    let ends = Ends { sealed, pool: spool.pool(), spool: spool.metrics(), metrics: Arc::default(), handoff };
+    let ends =
+        Ends { inserters: 1, sealed, pool: spool.pool(), spool: spool.metrics(), metrics: Arc::default(), handoff };
     let servers = Arc::new(Servers::new(servers, settings.clickhouse_setting.clone()));
     let inserts = Arc::new(Inserts::new(&configs, *settings.insert_timeout, servers, ends));
     let client = || InsertClient::new(settings.insert_compression, &trust).map_err(DrainError::Io);

@@ -41,7 +41,9 @@ impl Pipeline {
             let _ = sender.send(block);
         }
         let (metrics, pool) = (spool.metrics(), spool.pool());
+        let count = settings.inserters.get();
         let ends = Ends {
+            inserters: count,
             sealed,
             pool: pool.clone(),
             spool: metrics.clone(),
@@ -52,7 +54,6 @@ impl Pipeline {
         let inserts = Arc::new(Inserts::new(tables, *settings.insert_timeout, servers, ends));
         let requeued = inserts.clone();
         let _ = admin.requeue.set(Box::new(move |block, tables, orders| requeued.requeue(block, tables, orders)));
-        let count = settings.inserters.get();
         let trust = settings.trust()?;
         let inserters = (0..count)
             .map(|index| {

@@ -10,14 +10,16 @@ use crossbeam::channel::Sender;
 use super::keeper::{Keeper, refusal_of};
 use super::ledger::Events;
 use super::metrics::SpoolMetrics;
-use super::repeats::{OutcomeRule, Repeats};
+use super::repeats::Repeats;
 use super::sealed::SealedBlock;
 use super::segment::{OpenSegment, Scratch};
 use super::shelf::{Next, Shelf};
 use super::storage::{SyncFailed, end_after_failed_sync};
 use super::tables::Tables;
 use super::{Durability, Spool, SpoolConfig};
-use crate::batch::{Batch, BlockNumber, CommitOutcome, CommitRefusal, Exchange, Position, Returned, SegmentNumber};
+use crate::batch::{
+    Batch, BlockNumber, CommitOutcome, CommitRefusal, Exchange, OutcomeRule, Position, Returned, SegmentNumber,
+};
 use crate::limits;
 
 /// The longest sleep of the idle committer. Each wake-up sets the heartbeat.
@@ -167,10 +169,10 @@ impl<E: Exchange> Committer<E> {
     }
 
     /// Commits `first` and the queued batches that fit into the same segment.
-    fn commit_group(&mut self, first: Batch) -> Result<Group, SyncFailed> {
-        if let OutcomeRule::Fixed(outcome) = self.repeats.rule(&first) {
-            // A repeat of an earlier request stores nothing, so it needs no disk space.
-            self.return_batch(first, outcome);
+    fn commit_group(&mut self, mut first: Batch) -> Result<Group, SyncFailed> {
+        if !self.repeats.look(&mut first) {
+            // Repeats of earlier requests store nothing, so they need no disk space.
+            self.return_batch(first);
             return Ok(Group::Done(None));
         }
         self.make_way(&first);
@@ -183,12 +185,11 @@ impl<E: Exchange> Committer<E> {
         let mut next = Some(first);
         let mut gathered = false;
         while let Some(mut batch) = next.take() {
-            let mut rule = self.repeats.rule(&batch);
+            let (mut rule, has_news) = (OutcomeRule::OfGroup, self.repeats.look(&mut batch));
             let (mut is_stored, mut block) = (false, BlockNumber::first(segment));
-            if rule == OutcomeRule::OfGroup && self.tables.is_full(&batch, &self.metrics) {
+            if has_news && self.tables.is_full(&batch, &self.metrics) {
                 rule = OutcomeRule::Fixed(CommitOutcome::Refused(CommitRefusal::SpoolFull));
-            }
-            if rule == OutcomeRule::OfGroup {
+            } else if has_news {
                 if !self.group.is_empty() && !self.fits(bytes, &batch) {
                     left_over = Some(batch);
                     break;
@@ -280,13 +281,11 @@ impl<E: Exchange> Committer<E> {
     fn return_group(&mut self, refusal: Option<CommitRefusal>) {
         self.tables.leave();
         let mut wake = 0u128;
-        for Member { batch, block, rule, .. } in self.group.drain(..) {
+        for Member { mut batch, block, rule, .. } in self.group.drain(..) {
             let worker = batch.worker;
-            let outcome = match (rule, refusal) {
-                (OutcomeRule::Fixed(outcome), _) | (OutcomeRule::IfCommitted(outcome), None) => outcome,
-                (OutcomeRule::OfGroup, None) => CommitOutcome::Committed { block },
-                (OutcomeRule::OfGroup | OutcomeRule::IfCommitted(_), Some(refusal)) => CommitOutcome::Refused(refusal),
-            };
+            let group = refusal.map_or(CommitOutcome::Committed { block }, CommitOutcome::Refused);
+            let outcome = rule.outcome(group);
+            batch.settle(group, outcome);
             self.exchange.give_back(Returned { batch, outcome });
             if worker < 128 {
                 wake |= 1 << worker;
@@ -300,8 +299,11 @@ impl<E: Exchange> Committer<E> {
         }
     }
 
-    fn return_batch(&self, batch: Batch, outcome: CommitOutcome) {
-        let worker = batch.worker;
+    /// Returns a batch of repeats, each of which has an outcome of its own.
+    fn return_batch(&self, mut batch: Batch) {
+        let (worker, block) = (batch.worker, BlockNumber::first(self.number()));
+        let outcome = CommitOutcome::Committed { block };
+        batch.settle(outcome, outcome);
         self.exchange.give_back(Returned { batch, outcome });
         self.exchange.wake(worker);
     }
@@ -368,7 +370,7 @@ impl<E: Exchange> Committer<E> {
     /// Gives the open segment to the keeper, which seals it. `failed` is why nothing may be appended to it.
     fn hand_over(&mut self, failed: Option<CommitRefusal>) {
         let Some(open) = self.open.take() else { return };
-        self.metrics.sealed(open.blocks().len() as u64);
+        self.metrics.sealed(open.blocks().iter().map(|block| block.table));
         self.shelf.hand_over(open, failed);
     }
 

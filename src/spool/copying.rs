@@ -80,7 +80,7 @@ pub(super) fn write_copy(
         offset += header.len();
         written.headers.push(header);
         if let Some(sections) = Sections::of(&header, payload) {
-            written.identities.entry(header.block).or_default().add(sections.key(), sections.ids());
+            written.identities.entry(header.block).or_default().add(sections.keys(), sections.ids());
         }
     }
     to.sync()?;

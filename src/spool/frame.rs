@@ -1,5 +1,5 @@
 //! Encoding and decoding of a frame's header. The payload follows the header: rows, rejected lines,
-//! at most one request key, and event identities; or a block's schema.
+//! request keys, and event identities; or a block's schema.
 
 use super::ledger::Events;
 use crate::batch::identity::{Id, REQUEST_KEY_BYTES};
@@ -22,13 +22,13 @@ pub(super) struct Header {
     pub(super) rejected: u32,
     pub(super) rows_bytes: u32,
     pub(super) rejected_bytes: u32,
-    /// Number of request keys behind the rejected lines, 0 or 1.
+    /// Number of request keys behind the rejected lines.
     pub(super) keys: u32,
     /// The block of the segment that it belongs to.
     pub(super) block: u16,
     /// The payload is the block's schema, in the place of rows, and no event.
     pub(super) is_schema: bool,
-    /// Number of event identities behind the request key.
+    /// Number of event identities behind the request keys.
     pub(super) ids: u32,
     pub(super) checksum: u32,
     pub(super) position: Position,
@@ -73,7 +73,7 @@ impl Header {
             rejected: batch.rejected.count,
             rows_bytes: u32::try_from(batch.rows.bytes.len()).ok()?,
             rejected_bytes: u32::try_from(batch.rejected.bytes.len()).ok()?,
-            keys: batch.key.is_some().into(),
+            keys: u16::try_from(batch.encoded_keys().len()).ok()?.into(),
             ids: u32::try_from(batch.ids.len()).ok()?,
             checksum: batch.checksum,
             ..Self::empty(block, position, durable, place)
@@ -91,12 +91,12 @@ impl Header {
         Some(Self {
             rows_bytes: u32::try_from(schema.len()).ok()?,
             is_schema: true,
-            checksum: batch::checksum(schema, &[], None, &[]),
+            checksum: batch::checksum(schema, &[], &[], &[]),
             ..Self::empty(block, position, durable, place)
         })
     }
 
-    /// Size of the payload: rows, rejected lines, request key and event identities.
+    /// Size of the payload: rows, rejected lines, request keys and event identities.
     pub(super) fn payload(&self) -> u64 {
         let of = |count: u32, bytes: usize| u64::from(count) * bytes as u64;
         let identities = of(self.keys, REQUEST_KEY_BYTES) + of(self.ids, size_of::<Id>());
@@ -162,7 +162,7 @@ impl Header {
             offset: get_u64(fields, 64)?,
         };
         let is_here = FramePlace { epoch: header.epoch, number: header.number, offset: header.offset } == place;
-        (is_here && header.keys <= 1).then_some(header)
+        is_here.then_some(header)
     }
 }
 

@@ -2,7 +2,7 @@
 //! the one place that knows. The inserters write, once an INSERT; the committer and the admin address
 //! read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -46,12 +46,12 @@ pub struct Held {
 struct Tried {
     waiting: BTreeMap<BlockNumber, Waiting>,
     /// Those with an INSERT under way that nothing is heard of.
-    silent: BTreeSet<BlockNumber>,
+    silent: BTreeMap<BlockNumber, TableIndex>,
     /// How often the age that seals a table's blocks is doubled.
     slowed: BTreeMap<TableIndex, u32>,
 }
 
-/// Numbers of blocks that do not go out with the next free inserter.
+/// Numbers of blocks of a table that do not go out with the next free inserter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Delayed {
     /// All of them.
@@ -114,8 +114,8 @@ impl Held {
     }
 
     /// The INSERT of a block is silent: it goes on, and leaves its place to another block.
-    pub fn fall_silent(&self, number: BlockNumber) {
-        self.lock().silent.insert(number);
+    pub fn fall_silent(&self, number: BlockNumber, table: TableIndex) {
+        self.lock().silent.insert(number, table);
     }
 
     /// The INSERT of a block has ended, or something is heard of it.
@@ -127,7 +127,7 @@ impl Held {
     pub fn silent(&self) -> (usize, usize) {
         let blocks = self.lock();
         let is_held = |number| blocks.waiting.get(number).is_some_and(|waiting| waiting.hold.is_some());
-        let held_alone = blocks.waiting.keys().filter(|number| is_held(number) && !blocks.silent.contains(number));
+        let held_alone = blocks.waiting.keys().filter(|number| is_held(number) && !blocks.silent.contains_key(number));
         (blocks.silent.len(), blocks.silent.len() + held_alone.count())
     }
 
@@ -167,18 +167,20 @@ impl Held {
         self.lock().waiting.values().filter(|waiting| waiting.hold.is_some()).count()
     }
 
-    /// How many blocks are delayed, of all tables, and of this one. Those older than `from` have other columns, so
-    /// they don't count for the table.
+    /// How many blocks of a table are delayed. Those older than `from` have other columns, so what they wait for
+    /// says nothing of younger ones.
     pub(super) fn delayed(&self, table: TableIndex, from: SegmentNumber) -> Delayed {
         let blocks = self.lock();
         let Tried { waiting, silent, .. } = &*blocks;
         let is_of_table = |number: &BlockNumber, waiting: &Waiting| {
-            waiting.table == table && waiting.cause == Cause::Table && !waiting.passed && !silent.contains(number)
+            waiting.table == table && waiting.cause == Cause::Table && !waiting.passed && !silent.contains_key(number)
         };
         let of_table =
             waiting.range(BlockNumber::first(from)..).filter(|(number, waiting)| is_of_table(number, waiting)).count();
-        let silent_alone = silent.iter().filter(|number| !waiting.contains_key(number)).count();
-        Delayed { all: (waiting.len() + silent_alone) as u64, of_table: of_table as u64, silent: silent.len() as u64 }
+        let all = waiting.values().filter(|waiting| waiting.table == table).count();
+        let of_silent = silent.iter().filter(|(_, of)| **of == table);
+        let silent_alone = of_silent.clone().filter(|(number, _)| !waiting.contains_key(number)).count();
+        Delayed { all: (all + silent_alone) as u64, of_table: of_table as u64, silent: of_silent.count() as u64 }
     }
 
     fn lock(&self) -> MutexGuard<'_, Tried> {
@@ -243,6 +245,8 @@ mod tests {
         };
         assert_eq!(delayed(0), (4, 3, 0));
         assert_eq!(delayed(2), (4, 2, 0));
+        let other = held.delayed(TableIndex::new(2), SegmentNumber::default());
+        assert_eq!(other, Delayed { all: 0, of_table: 0, silent: 0 }, "they are none of its own");
         held.got_through(TableIndex::new(2));
         assert_eq!(delayed(0), (4, 3, 0), "it was another table");
         held.got_through(table);
@@ -250,11 +254,11 @@ mod tests {
         assert_eq!(delayed(0), (4, 0, 0), "others get through: it is its own fault");
         held.retry(number(8), table, Cause::Table);
         assert_eq!(delayed(0), (5, 1, 0), "nothing has since this one failed");
-        held.fall_silent(number(8));
-        held.fall_silent(number(9));
+        held.fall_silent(number(8), table);
+        held.fall_silent(number(9), table);
         assert_eq!(delayed(0), (6, 0, 2), "each counts once");
         assert_eq!(held.silent(), (2, 5));
-        held.fall_silent(number(6));
+        held.fall_silent(number(6), table);
         assert_eq!(held.silent(), (3, 5), "one is held and silent");
         held.end_silence(number(6));
         held.end_silence(number(9));

@@ -182,7 +182,8 @@ impl Keeper {
 
     /// Checks that the spool's limit and the free disk space permit another segment file.
     fn check_space(&self, capacity: u64) -> Result<(), CommitRefusal> {
-        if self.metrics.spool_bytes() + capacity > self.config.spool_bytes_max {
+        self.metrics.keep(self.layout.kept_bytes());
+        if self.metrics.spool_bytes().saturating_add(capacity) > self.config.spool_bytes_max {
             return Err(CommitRefusal::SpoolFull);
         }
         match self.layout.storage().free_bytes(self.layout.folder()) {

@@ -5,12 +5,12 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use super::adoption::TRIPWIRE;
 use super::file_name::{FileKind, is_like_a_segment, parse_name};
 use super::folders::{self, DAMAGED, FREE, KEYS, LOCK, LOG, NODE_ID, RECYCLED, SEEN, SPARE, STATE, table_folder};
-use super::journal::Journal;
+use super::journal::{self, Journal};
 use super::segment_file::{Opened, SegmentFile};
 use super::storage::{self, EntryKind, FolderEntry, Storage, is_out_of_space};
 use crate::batch::{BlockNumber, Epoch, SegmentNumber, TableIndex};
@@ -33,7 +33,9 @@ pub(super) struct Layout {
     journal: Arc<Journal>,
     node_id: String,
     node_id_is_kept: AtomicBool,
-    has_spare: AtomicBool,
+    spare: AtomicU64,
+    /// What all files of the spool may take together.
+    bytes_max: u64,
     epoch: Epoch,
     /// `None` for one who only looks.
     _lock: Option<Vec<Lock>>,
@@ -86,7 +88,7 @@ impl Layout {
         let folders = std::iter::once(log.clone()).chain(table_folders.into_iter().filter(has_segments)).collect();
         let journal = Arc::new(load_journal(&storage, dir, folders)?);
         let spare = storage.open(&dir.join(SPARE)).and_then(|file| file.len());
-        let has_spare = AtomicBool::new(spare.is_ok_and(|len| len >= limits::SPARE_BYTES));
+        let spare = AtomicU64::new(spare.unwrap_or(0));
         Ok(Self {
             storage,
             dir: dir.to_owned(),
@@ -96,7 +98,8 @@ impl Layout {
             journal,
             node_id,
             node_id_is_kept,
-            has_spare,
+            spare,
+            bytes_max: u64::MAX,
             epoch,
             _lock: Some(lock),
         })
@@ -114,7 +117,8 @@ impl Layout {
             journal,
             node_id: String::new(),
             node_id_is_kept: AtomicBool::new(true),
-            has_spare: AtomicBool::new(false),
+            spare: AtomicU64::new(0),
+            bytes_max: u64::MAX,
             epoch: Epoch::default(),
             _lock: None,
         })
@@ -131,7 +135,8 @@ impl Layout {
             journal: self.journal.clone(),
             node_id: self.node_id.clone(),
             node_id_is_kept: AtomicBool::new(true),
-            has_spare: AtomicBool::new(false),
+            spare: AtomicU64::new(0),
+            bytes_max: u64::MAX,
             epoch: self.epoch,
             _lock: None,
         }
@@ -195,22 +200,34 @@ impl Layout {
         Ok(())
     }
 
-    /// Keeps [`limits::SPARE_BYTES`] of the disk, and the room of the journal, where they are not kept yet.
+    /// Keeps room to spare on the disk, and that of the journal, where they are not kept yet.
     pub(super) fn keep_spare(&self) -> io::Result<()> {
         self.journal.keep_room()?;
-        if !self.has_spare.load(Relaxed) {
+        let wanted = spare_bytes(self.bytes_max);
+        if self.spare.load(Relaxed) < wanted {
             let file = self.storage.create(&self.dir.join(SPARE))?;
-            file.reserve(limits::SPARE_BYTES)?;
-            self.has_spare.store(true, Relaxed);
+            file.reserve(wanted)?;
+            self.spare.store(file.len()?, Relaxed);
         }
         Ok(())
+    }
+
+    /// The files of the spool may take so many bytes together.
+    pub(super) fn limited_to(self, bytes_max: u64) -> Self {
+        self.journal.limit(bytes_max);
+        Self { bytes_max, ..self }
+    }
+
+    /// Bytes that are kept whatever waits: of the journal, and to spare.
+    pub(super) fn kept_bytes(&self) -> u64 {
+        self.journal.bytes() + self.spare.load(Relaxed)
     }
 
     /// Writes what has to be written for anything to leave a full disk: where there is no room, into what
     /// was kept for it.
     pub(super) fn with_spare<T>(&self, mut write: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         match write() {
-            Err(error) if is_out_of_space(&error) && self.has_spare.swap(false, Relaxed) => {
+            Err(error) if is_out_of_space(&error) && self.spare.swap(0, Relaxed) > 0 => {
                 self.storage.open(&self.dir.join(SPARE))?.set_len(0)?;
                 write()
             }
@@ -329,6 +346,15 @@ pub(super) struct Listing {
 fn load_journal(storage: &Arc<dyn Storage>, dir: &Path, folders: Vec<PathBuf>) -> Result<Journal, SpoolError> {
     let state = dir.join(STATE);
     Journal::load(storage.clone(), &state, folders).map_err(failed(format!("reading {}", state.display())))
+}
+
+/// Bytes that a spool which may take so many keeps of them, whatever waits: for its journal, and to spare.
+pub fn kept_bytes(bytes_max: u64) -> u64 {
+    journal::room(bytes_max) + spare_bytes(bytes_max)
+}
+
+fn spare_bytes(bytes_max: u64) -> u64 {
+    limits::SPARE_BYTES.min(bytes_max / 64)
 }
 
 /// Blocks of older releases have indices from here on where several tables have some.

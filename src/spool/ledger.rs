@@ -90,6 +90,8 @@ struct Table {
     set_aside: Events,
     /// Bytes of the frames in its blocks.
     bytes: u64,
+    /// Number of its sealed blocks that are not inserted.
+    sealed: u64,
 }
 
 /// The account of a block that is open or waits for its insert.
@@ -146,7 +148,18 @@ impl Ledger {
         if let Some(Block { table, bytes, .. }) = self.blocks.remove(&number) {
             let table = self.tables.entry(table).or_default();
             table.bytes = table.bytes.saturating_sub(bytes);
+            table.sealed = table.sealed.saturating_sub(1);
         }
+    }
+
+    /// A block of the table is sealed.
+    pub(super) fn sealed(&mut self, table: TableIndex) {
+        self.tables.entry(table).or_default().sealed += 1;
+    }
+
+    /// Number of a table's sealed blocks that are not inserted.
+    pub(super) fn sealed_of(&self, table: TableIndex) -> u64 {
+        self.tables.get(&table).map_or(0, |table| table.sealed)
     }
 
     /// Number of blocks with an account.

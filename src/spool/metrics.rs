@@ -24,6 +24,8 @@ const TRIED_AT_LEAST: u64 = 2;
 pub struct SpoolMetrics {
     ledger: Mutex<Ledger>,
     bytes: AtomicU64,
+    /// Those of files that are there whatever waits.
+    kept_bytes: AtomicU64,
     durable: AtomicU64,
     heartbeat_ms: AtomicU64,
     refusal: AtomicU8,
@@ -31,7 +33,6 @@ pub struct SpoolMetrics {
     busy_since: AtomicU64,
     commit_buckets: [AtomicU64; COMMIT_SECONDS.len() + 1],
     commit_nanoseconds: AtomicU64,
-    sealed: AtomicU64,
     /// The held blocks.
     pub held: Held,
     newest: AtomicU64,
@@ -73,7 +74,7 @@ impl SpoolMetrics {
 
     /// Bytes that the files of the spool occupy.
     pub fn spool_bytes(&self) -> u64 {
-        self.bytes.load(Relaxed)
+        self.bytes.load(Relaxed).saturating_add(self.kept_bytes.load(Relaxed))
     }
 
     /// The position up to which every frame has the durability that `--durability` asks for.
@@ -102,18 +103,19 @@ impl SpoolMetrics {
         self.others.get().map_or(&[], Vec::as_slice)
     }
 
-    /// Sealed blocks that are not inserted.
-    pub fn outstanding(&self) -> u64 {
-        self.sealed.load(Relaxed)
+    /// Number of a table's sealed blocks that are not inserted.
+    pub fn outstanding(&self, table: TableIndex) -> u64 {
+        self.accounts().sealed_of(table)
     }
 
     /// True when another block of a table, whose columns are those of its blocks since segment `from`, would be
-    /// sent soon if age sealed it: an inserter is free, and blocks that were tried do not say that the table takes
-    /// nothing. Then more segments would only be more files, and more INSERTs when it is back; but for
-    /// a second one that finds out. Each inserter with a silent INSERT has a spare one in its place.
+    /// sent soon if age sealed it: fewer of the table wait than there are inserters, and blocks that were tried do
+    /// not say that the table takes nothing. Then more segments would only be more files, and more INSERTs when it
+    /// is back; but for a second one that finds out. Each inserter with a silent INSERT has a spare one in its
+    /// place. What waits of other tables does not count: a free inserter takes the table that has fewest.
     pub(super) fn may_seal_by_age(&self, table: TableIndex, from: SegmentNumber, inserters: u64) -> bool {
         let Delayed { all, of_table, silent } = self.held.delayed(table, from);
-        let fresh = self.outstanding().saturating_sub(all);
+        let fresh = self.outstanding(table).saturating_sub(all);
         let silent_spares = silent.saturating_sub(inserters);
         fresh + silent_spares < inserters && fresh + of_table < inserters.max(TRIED_AT_LEAST)
     }
@@ -182,7 +184,7 @@ impl SpoolMetrics {
         let events = Events { rows: block.rows_undecided(), rejected: block.rejected() };
         let bytes = block.rows_bytes() + block.rejected_bytes();
         self.accounts().recovered(block.number(), events, bytes);
-        self.sealed(1);
+        self.sealed([block.table()]);
     }
 
     /// A start found events that can only be set aside, with their file.
@@ -249,12 +251,13 @@ impl SpoolMetrics {
         self.newest.fetch_max(number.segment.get(), Relaxed);
     }
 
-    pub(super) fn sealed(&self, blocks: u64) {
-        self.sealed.fetch_add(blocks, Relaxed);
+    /// A block of each of these tables is sealed.
+    pub(super) fn sealed(&self, tables: impl IntoIterator<Item = TableIndex>) {
+        let mut accounts = self.accounts();
+        tables.into_iter().for_each(|table| accounts.sealed(table));
     }
 
     pub(super) fn retired(&self, number: BlockNumber) {
-        self.sealed.fetch_sub(1, Relaxed);
         self.held.release(number);
         self.accounts().close(number);
     }
@@ -263,8 +266,14 @@ impl SpoolMetrics {
         self.bytes.fetch_add(bytes, Relaxed);
     }
 
+    /// So many bytes are occupied whatever waits.
+    pub(super) fn keep(&self, bytes: u64) {
+        self.kept_bytes.store(bytes, Relaxed);
+    }
+
     pub(super) fn release(&self, bytes: u64) {
-        self.bytes.fetch_sub(bytes, Relaxed);
+        // Of what was never counted nothing is taken away.
+        let _ = self.bytes.fetch_update(Relaxed, Relaxed, |all| Some(all.saturating_sub(bytes)));
     }
 
     /// The committer begins something that may wait for the disk.

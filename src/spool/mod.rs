@@ -52,13 +52,13 @@
 //! frames from I + 16384 to the end offset; of each block its schema first, twice ([`schema`])
 //!   0  4  "FRAM"                4  4  rows                8  4  rejected
 //!  12  4  bytes of rows        16  4  bytes of rejected
-//!  20  2  request keys: 0 or 1 22  2  index of the block, and 32768 for its schema (then "bytes of rows" is
+//!  20  2  request keys         22  2  index of the block, and 32768 for its schema (then "bytes of rows" is
 //!                                     the length of the schema, and the other numbers are 0)
 //!  24  4  identities of events                           28  4  checksum of the payload
 //!  32  8  position             40  8  durable mark       48  8  epoch
 //!  56  8  number               64  8  offset of this frame in the file
 //!  72  4  checksum of bytes 0..72
-//!  76  …  rows, rejected, request key of 36 bytes, identities of 16 bytes each
+//!  76  …  rows, rejected, request keys of 36 bytes each, identities of 16 bytes each
 //! ```
 //!
 //! A file that is one block's, which salvage makes, has the block's schema in the place of *frozen*, and in
@@ -151,7 +151,7 @@ pub use folders::table_folder;
 pub use held::{Cause, Held, Orders};
 pub use journal::OpenAttempt;
 pub use keeper::Keeper;
-pub use layout::{OtherTable, SpoolError};
+pub use layout::{OtherTable, SpoolError, kept_bytes};
 pub use ledger::{Accounts, Events, LedgerSnapshot};
 pub use metrics::{COMMIT_SECONDS, SpoolMetrics};
 pub use pool::SegmentPool;
@@ -255,7 +255,8 @@ impl Spool {
 
     fn open_on(storage: Arc<dyn Storage>, config: SpoolConfig) -> Result<(Self, Recovered), SpoolError> {
         let labels = config.tables.iter().map(|table| table.label.clone()).collect();
-        let layout = Arc::new(Layout::open(storage, &config.dir, labels, config.node_id.as_deref())?);
+        let layout = Layout::open(storage, &config.dir, labels, config.node_id.as_deref())?;
+        let layout = Arc::new(layout.limited_to(config.spool_bytes_max));
         let metrics = Arc::new(SpoolMetrics::default());
         let identified: Vec<TableIndex> = (0..)
             .map(TableIndex::new)
@@ -283,6 +284,7 @@ impl Spool {
         {
             tracing::debug!(%error, "there is no room to spare");
         }
+        metrics.keep(layout.kept_bytes());
         let others = layout.others().map_err(layout::failed("looking for other tables".to_owned()))?;
         for OtherTable { name, segments, events } in &others {
             tracing::warn!(

@@ -11,7 +11,7 @@ use super::frame::{FramePlace, HEADER, Header};
 use super::storage::{StorageFile, read_up_to};
 use crate::batch;
 use crate::batch::Position;
-use crate::batch::identity::{Id, REQUEST_KEY_BYTES, RequestKey};
+use crate::batch::identity::{Id, REQUEST_KEY_BYTES};
 
 /// One of the two parts of a block, each of which is an INSERT of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,7 +137,7 @@ pub(super) fn read_frame(
 pub(super) struct Sections<'a> {
     rows: &'a [u8],
     rejected: &'a [u8],
-    key: Option<&'a [u8; REQUEST_KEY_BYTES]>,
+    keys: &'a [[u8; REQUEST_KEY_BYTES]],
     ids: &'a [Id],
 }
 
@@ -146,16 +146,13 @@ impl<'a> Sections<'a> {
     pub(super) fn of(header: &Header, payload: &'a [u8]) -> Option<Self> {
         let (rows, rest) = payload.split_at_checked(header.rows_bytes as usize)?;
         let (rejected, rest) = rest.split_at_checked(header.rejected_bytes as usize)?;
-        let (key, rest) = match header.keys {
-            0 => (None, rest),
-            _ => rest.split_first_chunk().map(|(key, rest)| (Some(key), rest))?,
-        };
-        let (ids, rest) = rest.as_chunks();
-        (rest.is_empty() && ids.len() == header.ids as usize).then_some(Self { rows, rejected, key, ids })
+        let (keys, rest) = rest.split_at_checked((header.keys as usize).checked_mul(REQUEST_KEY_BYTES)?)?;
+        let ((keys, _), (ids, rest)) = (keys.as_chunks(), rest.as_chunks());
+        (rest.is_empty() && ids.len() == header.ids as usize).then_some(Self { rows, rejected, keys, ids })
     }
 
-    pub(super) fn key(&self) -> Option<RequestKey> {
-        self.key.map(RequestKey::decode)
+    pub(super) fn keys(&self) -> &'a [[u8; REQUEST_KEY_BYTES]] {
+        self.keys
     }
 
     pub(super) fn ids(&self) -> &'a [Id] {
@@ -163,6 +160,6 @@ impl<'a> Sections<'a> {
     }
 
     pub(super) fn checksum(&self) -> u32 {
-        batch::checksum(self.rows, self.rejected, self.key, self.ids.as_flattened())
+        batch::checksum(self.rows, self.rejected, self.keys.as_flattened(), self.ids.as_flattened())
     }
 }

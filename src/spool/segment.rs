@@ -13,7 +13,6 @@ use super::schema::{self, BlockSchema};
 use super::sealed::SealedBlock;
 use super::segment_file::SegmentFile;
 use super::storage::{SealError, StorageFile, write_all, write_all_slices};
-use crate::batch::identity::REQUEST_KEY_BYTES;
 use crate::batch::{Batch, BlockNumber, Position, SegmentNumber, TableIndex};
 use crate::clock::unix_ms;
 
@@ -184,7 +183,7 @@ impl OpenSegment {
         self.frames += scratch.placed.len() as u64;
         for batch in batches {
             if let Some(block) = self.blocks.iter_mut().find(|block| block.table == batch.table) {
-                block.identities.add(batch.key, &batch.ids);
+                block.identities.add(batch.encoded_keys(), &batch.ids);
             }
         }
         Ok(())
@@ -229,8 +228,6 @@ impl OpenSegment {
             };
             next = place(Header::of(batch, index as u16, position(), self.durable, next))?;
         }
-        let keys: Vec<[u8; REQUEST_KEY_BYTES]> = batches.clone().filter_map(Batch::encoded_key).collect();
-        let mut next_key = keys.iter();
         let mut slices = Vec::with_capacity(scratch.headers.len() * 3);
         let mut batches = batches;
         for (header, bytes) in scratch.placed.iter().zip(&scratch.headers) {
@@ -241,8 +238,8 @@ impl OpenSegment {
                 continue;
             }
             let Some(batch) = batches.next() else { break };
-            let key = batch.key.and_then(|_| next_key.next()).map_or(&[][..], |key| key);
-            for section in [&batch.rows.bytes, &batch.rejected.bytes, key, batch.ids.as_flattened()] {
+            let (keys, ids) = (batch.encoded_keys().as_flattened(), batch.ids.as_flattened());
+            for section in [&batch.rows.bytes, &batch.rejected.bytes, keys, ids] {
                 if !section.is_empty() {
                     slices.push(IoSlice::new(section));
                 }

@@ -134,7 +134,7 @@ impl Unsealed<'_> {
             write_all(file, &header.encode(), *offset)?;
             write_all(file, &payload, *offset + HEADER as u64)?;
             if let Some(sections) = Sections::of(header, &payload) {
-                identities.entry(header.block).or_default().add(sections.key(), sections.ids());
+                identities.entry(header.block).or_default().add(sections.keys(), sections.ids());
             }
         }
         // What a later look at the file would take for a frame that is missing.

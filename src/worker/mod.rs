@@ -28,14 +28,13 @@ use mio::{Events, Interest, Poll, Token};
 use crate::api::keys::Keys;
 use crate::api::{Api, RequestIds};
 use crate::clock::{monotonic_ms, unix_ms};
-use crate::connection::Committed;
 use crate::handoff::Subscription;
 use crate::http::DateCache;
 use crate::intake::awaiting::AwaitingInserts;
 use crate::intake::budget::Size;
 use crate::intake::metrics::WorkerMetrics;
 use crate::intake::outbox::{Outbox, Settled, Waiter};
-use crate::intake::{LargeRequests, SchemaFollower, Shared, decide};
+use crate::intake::{LargeRequests, SchemaFollower, Shared, count, decide};
 use crate::limits;
 use crate::net::tls::TlsConfig;
 use crate::net::{Listener, Scratch};
@@ -309,18 +308,19 @@ impl Worker {
     }
 
     fn settle(&mut self, settled: Settled) {
-        let outcome = decide(&settled, &self.shared, &self.metrics, self.now + self.shared.timeouts.inserted);
+        count(&settled, &self.shared, &self.metrics);
+        let until = self.now + self.shared.timeouts.inserted;
         for waiter in &settled.waiters {
             let Some(slot) = slot_of(&mut self.slots, *waiter) else { continue };
-            if slot.connection.replies().settle(settled.sequence, outcome)
-                && let Ok(Committed { block: Some(block), .. }) = outcome
-                && !self.awaiting.add(block, *waiter, &self.shared.handoff.inserted)
-            {
-                slot.connection.replies().inserted(block);
+            let replies = slot.connection.replies();
+            for block in replies.settle(settled.sequence, |keyed| decide(&settled, keyed, until)) {
+                if !self.awaiting.add(block, *waiter, &self.shared.handoff.inserted) {
+                    replies.inserted(block);
+                }
             }
             self.send_released(*waiter);
         }
-        self.outbox.recycle(settled.waiters, settled.debits);
+        self.outbox.recycle(settled);
     }
 
     /// Sends the replies whose blocks are confirmed.

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use crate::support::proxy::{Fault, Proxy, Reaches, Then};
 use crate::support::{ClickHouse, Folder, Server, get, post, run, shared_clickhouse, wait_for};
 
 /// Columns of a table that a test makes.
@@ -353,4 +354,31 @@ fn a_table_that_has_its_share_of_the_spool_is_refused_alone() {
     server.wait_for_rows(&clickhouse, &format!("{database}.few"), 300);
     server.wait_for_rows(&clickhouse, &format!("{database}.events"), 2000);
     assert_eq!(post(server.address(), "/api/few", body.as_bytes()).status, 200);
+}
+
+#[test]
+fn a_table_whose_inserts_hang_delays_no_other() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    for table in ["hanging", "quick"] {
+        create(clickhouse, &format!("{database}.{table}"), COLUMNS);
+    }
+    let proxy = Proxy::start(clickhouse);
+    proxy.only("hanging");
+    // More than there are inserters and spare ones.
+    let silence = Fault { name: "silence", reaches: Reaches::Nothing, then: Then::Silence, outcome: "retry" };
+    proxy.inflict(std::iter::repeat_n(silence, 100));
+    let url = proxy.url();
+    let flags = ["--clickhouse-url", &url, "--inserters", "2", "--insert-timeout", "1h", "--batch-age", "20ms"];
+    let (server, _folder) = start(clickhouse, &database, "[table.hanging]\n[table.quick]\n", &flags);
+    let quick = format!("{database}.quick");
+    // A segment has a block of each, so that the quick one's are followed by ever more of the other.
+    for sent in 1..=12 {
+        assert_eq!(status(&server, "/api/hanging"), 200);
+        assert_eq!(status(&server, "/api/quick"), 200);
+        server.wait_for_rows(clickhouse, &quick, sent);
+    }
+    assert_eq!(proxy.inflicted(), 2, "one for each inserter");
+    proxy.inflict([]);
+    assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.hanging")).trim(), "0");
 }

@@ -130,6 +130,8 @@ pub struct Proxy {
 struct Shared {
     clickhouse: SocketAddr,
     plan: Mutex<Plan>,
+    /// What an INSERT has in its head to meet a fault.
+    only: Mutex<String>,
     /// What every request gets in place of ClickHouse's reply.
     illness: Mutex<Option<Then>>,
     inflicted: AtomicU64,
@@ -152,7 +154,7 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let plan = Mutex::new(Plan::Next(VecDeque::new()));
         let (inflicted, heads, illness) = (AtomicU64::new(0), Mutex::default(), Mutex::default());
-        let shared = Arc::new(Shared { clickhouse, plan, illness, inflicted, heads });
+        let shared = Arc::new(Shared { clickhouse, plan, only: Mutex::default(), illness, inflicted, heads });
         let serving = shared.clone();
         thread::spawn(move || {
             for sender in listener.incoming() {
@@ -186,6 +188,11 @@ impl Proxy {
     /// Faults of the next INSERTs, one each.
     pub fn inflict(&self, faults: impl IntoIterator<Item = Fault>) {
         *self.shared.plan.lock().unwrap() = Plan::Next(faults.into_iter().collect());
+    }
+
+    /// From now on only INSERTs with this in their heads meet faults.
+    pub fn only(&self, text: &str) {
+        text.clone_into(&mut self.shared.only.lock().unwrap());
     }
 
     /// From now on every second INSERT, at random, meets one of `faults`.
@@ -223,7 +230,8 @@ impl Shared {
         if is_insert {
             self.heads.lock().unwrap().push(head.clone());
         }
-        let fault = if is_insert { self.next_fault() } else { None };
+        let is_meant = is_insert && head.contains(&*self.only.lock().unwrap());
+        let fault = if is_meant { self.next_fault() } else { None };
         if let Some(fault) = &fault {
             self.inflicted.fetch_add(1, Relaxed);
             if matches!(fault.then, Then::ResetBeforeBody) {

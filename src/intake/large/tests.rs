@@ -85,12 +85,8 @@ impl Bench {
             replies: &mut self.replies,
             decoded_left: SLICE_BYTES,
         };
-        context.serve(
-            Route::Events(options),
-            Client { address: Some([127, 0, 0, 1].into()), values: None },
-            body,
-            &mut self.fields,
-        )
+        let client = Client { address: Some([127, 0, 0, 1].into()), values: None };
+        context.serve(Route::Events(options), client, body, &mut self.fields)
     }
 
     /// Passes a request until it is answered: the answer, and the turns before it.
@@ -300,7 +296,7 @@ fn a_body_that_is_refused_in_its_last_slice_stores_nothing() {
     assert!(matches!(answer, Answer::AfterCommit { .. }));
     let batches = bench.batches();
     assert_eq!((batches.len(), batches[0].len(), batches[0].rows.count), (1, 0, 0));
-    let key = batches[0].key.unwrap();
+    let key = batches[0].keyed()[0].key;
     assert!(key.summary.refused && key.body[..] == blake3::hash(&body).as_bytes()[..8]);
     bench.end(batches);
 }
@@ -329,7 +325,7 @@ fn a_coded_body_of_any_size_gives_the_rows_and_the_key_of_the_plain_one() {
             let batches = bench.batches();
             assert_eq!(batches.len(), 1);
             assert!(batches[0].rows.bytes == rows(count), "{count} events");
-            keys.push(batches[0].key);
+            keys.push(batches[0].keyed()[0].key);
             bench.end(batches);
         }
         assert_eq!(keys[0], keys[1], "{count} events");
@@ -382,14 +378,8 @@ fn one_visit_decodes_no_more_than_a_slice_of_small_bodies() {
         replies: &mut bench.replies,
         decoded_left: SLICE_BYTES,
     };
-    let mut serve = || {
-        context.serve(
-            Route::Events(options),
-            Client { address: None, values: None },
-            &body,
-            &mut ReplyFields::default(),
-        )
-    };
+    let client = Client { address: None, values: None };
+    let mut serve = || context.serve(Route::Events(options), client, &body, &mut ReplyFields::default());
     let served: Vec<bool> = (0..4).map(|_| matches!(serve(), Served::Answered(_))).collect();
     assert_eq!(served, [true, true, false, false]);
     let batches = bench.batches();

@@ -9,19 +9,22 @@
 //! While no batch is spare, or while the budget is used up and a batch is under way, the worker reads
 //! no requests. This is the back-pressure that TCP's flow control passes on to the clients.
 
+mod filling;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use filling::{Filling, OwnBatch};
+
 use crate::api::Fault;
-use crate::api::{Answer, Taken};
 use crate::batch::identity::Summary;
-use crate::batch::{Batch, CommitOutcome, Mark, Returned, Sequence, TableIndex};
+use crate::batch::{Batch, CommitOutcome, Returned, Sequence, TableIndex};
 use crate::handoff::Handoff;
 use crate::intake::budget::{ByteBudget, Charge, Size};
 use crate::intake::quotas::Debit;
 use crate::limits;
-use crate::ndjson::{EncodeRefusal, RejectedByCode};
+use crate::ndjson::RejectedByCode;
 
 /// Where a reply goes: a slot of the worker, and the slot's generation. The generation changes when the
 /// slot is reused, so that a late reply does not reach the next user of the slot.
@@ -46,18 +49,34 @@ pub struct Settled {
     pub rows: u32,
     /// Events that had been stored before and were removed from the batch.
     pub duplicates: u32,
-    /// The numbers in the reply to the only request of the batch, if that request has a key.
-    pub keyed: Option<Summary>,
-    /// The rejected lines of a request with a key, which are not counted yet.
-    pub rejected: RejectedByCode,
+    /// Its requests with a key, in their order; none when the deadline passed first.
+    pub keyed: Vec<Keyed>,
     /// The requests of the batch. Return the memory with [`Outbox::recycle`].
     pub waiters: Vec<Waiter>,
     /// What its requests were charged.
     pub debits: Vec<Debit>,
-    /// Why the only request of a batch that only asks is refused if it is no repeat.
-    pub over: Option<Fault>,
     /// The time since the first request of the batch was served.
     pub elapsed: Duration,
+}
+
+impl Settled {
+    /// The outcome of a request, by its place among those with a key.
+    pub fn outcome_of(&self, keyed: Option<usize>) -> Option<CommitOutcome> {
+        keyed.and_then(|keyed| self.keyed.get(keyed)?.outcome).or(self.outcome)
+    }
+}
+
+/// What the worker keeps of a request with a key.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Keyed {
+    /// Its own outcome, once its batch is settled.
+    pub outcome: Option<CommitOutcome>,
+    /// The numbers in its reply.
+    pub summary: Summary,
+    /// Its rejected lines, which are not counted yet: they may be those of a repeat.
+    pub rejected: RejectedByCode,
+    /// Why it is refused if it only asks, and is no repeat.
+    pub over: Option<Fault>,
 }
 
 /// What the worker keeps of a batch while the batch is being filled or is under way.
@@ -70,10 +89,9 @@ struct UnderWay {
     begun: Instant,
     /// The deadline has passed, and the requests were answered 503.
     overdue: bool,
-    rejected: RejectedByCode,
+    keyed: Vec<Keyed>,
     /// What its requests were charged; empty where nothing is charged.
     debits: Vec<Debit>,
-    over: Option<Fault>,
     /// What the batch takes of the budget from its hand-over until it is back, however much of it the
     /// committer took out.
     charge: Charge,
@@ -103,6 +121,7 @@ pub struct Outbox {
     batches: usize,
     spare_waiters: Vec<Vec<Waiter>>,
     spare_debits: Vec<Vec<Debit>>,
+    spare_keyed: Vec<Vec<Keyed>>,
     /// The sequence of the newest batch.
     sequence: Sequence,
 }
@@ -121,12 +140,12 @@ impl Outbox {
             batches,
             spare_waiters: Vec::with_capacity(batches),
             spare_debits: Vec::new(),
+            spare_keyed: Vec::new(),
             sequence: Sequence::default(),
         }
     }
 
-    /// True while another request of this size can be served, for whichever table, even one that needs a
-    /// batch of its own.
+    /// True while another request of this size can be served, for whichever table.
     pub fn has_room(&self, size: Size) -> bool {
         let is_begun = self.all_filling().any(|(_, under_way)| under_way.has_requests());
         let can_open = !self.spare.is_empty() || self.all_filling().any(|(_, under_way)| !under_way.has_requests());
@@ -162,9 +181,8 @@ impl Outbox {
             waiters: self.spare_waiters.pop().unwrap_or_default(),
             begun: Instant::now(),
             overdue: false,
-            rejected: RejectedByCode::default(),
+            keyed: self.spare_keyed.pop().unwrap_or_default(),
             debits: self.spare_debits.pop().unwrap_or_default(),
-            over: None,
             charge: self.budget.open(None),
         };
         Some((batch, under_way))
@@ -193,7 +211,7 @@ impl Outbox {
     pub fn put_back(&mut self, own: OwnBatch) {
         let OwnBatch { batch, under_way, .. } = own;
         self.keep(batch);
-        self.recycle(under_way.waiters, under_way.debits);
+        self.keep_lists(under_way.waiters, under_way.debits, under_way.keyed);
     }
 
     /// Takes back the batches that no request has joined.
@@ -300,9 +318,11 @@ impl Outbox {
     pub fn settle(&mut self, returned: Returned) -> Option<Settled> {
         let Returned { batch, outcome } = returned;
         let (sequence, rows, duplicates) = (batch.sequence, batch.rows.count, batch.duplicates);
-        let keyed = batch.key.map(|key| key.summary);
+        let mut under_way = self.under_way.pop_front()?;
+        for (keyed, request) in under_way.keyed.iter_mut().zip(batch.keyed()) {
+            (keyed.outcome, keyed.summary) = (Some(request.rule.outcome(outcome)), request.key.summary);
+        }
         self.keep(batch);
-        let under_way = self.under_way.pop_front()?;
         // The check is made once a batch: a batch out of order would send its replies to the requests
         // of another batch.
         assert_eq!(under_way.sequence, sequence, "the committer returned a worker's batches out of order");
@@ -312,10 +332,8 @@ impl Outbox {
             outcome: Some(outcome),
             rows,
             duplicates,
-            keyed,
-            rejected: under_way.rejected,
+            keyed: under_way.keyed,
             debits: under_way.debits,
-            over: under_way.over,
             elapsed: under_way.begun.elapsed(),
             waiters: under_way.waiters,
         })
@@ -336,18 +354,20 @@ impl Outbox {
             outcome: None,
             rows: 0,
             duplicates: 0,
-            keyed: None,
-            rejected: RejectedByCode::default(),
             // They are settled with the outcome.
+            keyed: Vec::new(),
             debits: Vec::new(),
-            over: None,
             elapsed: late.begun.elapsed(),
             waiters: std::mem::take(&mut late.waiters),
         })
     }
 
-    /// Takes back the memory of [`Settled::waiters`] and [`Settled::debits`] for reuse.
-    pub fn recycle(&mut self, mut waiters: Vec<Waiter>, mut debits: Vec<Debit>) {
+    /// Takes back the memory of what was settled for reuse.
+    pub fn recycle(&mut self, settled: Settled) {
+        self.keep_lists(settled.waiters, settled.debits, settled.keyed);
+    }
+
+    fn keep_lists(&mut self, mut waiters: Vec<Waiter>, mut debits: Vec<Debit>, mut keyed: Vec<Keyed>) {
         if waiters.capacity() > 0 && self.spare_waiters.len() < self.batches {
             waiters.clear();
             self.spare_waiters.push(waiters);
@@ -355,6 +375,10 @@ impl Outbox {
         if debits.capacity() > 0 {
             debits.clear();
             self.spare_debits.push(debits);
+        }
+        if keyed.capacity() > 0 {
+            keyed.clear();
+            self.spare_keyed.push(keyed);
         }
     }
 
@@ -380,101 +404,6 @@ impl UnderWay {
     /// True when a request has joined the batch.
     fn has_requests(&self) -> bool {
         !self.waiters.is_empty()
-    }
-}
-
-/// The batch of one request that is encoded over several turns.
-#[derive(Debug)]
-pub struct OwnBatch {
-    batch: Batch,
-    under_way: UnderWay,
-    mark: Mark,
-}
-
-impl OwnBatch {
-    /// The batch to append to.
-    pub fn batch(&mut self) -> &mut Batch {
-        &mut self.batch
-    }
-
-    /// Opens it for its request, to join it. What it takes of the budget is charged again by its hand-over.
-    pub fn fill(&mut self) -> Filling<'_> {
-        self.under_way.charge.set(0);
-        Filling { batch: &mut self.batch, under_way: &mut self.under_way, mark: self.mark, joined: false }
-    }
-
-    /// Charges the memory that the batch holds by now.
-    pub fn account(&mut self) {
-        self.under_way.charge.set(self.batch.memory());
-    }
-
-    /// The answer to the request, once it is encoded or refused.
-    pub fn conclude(&mut self, taken: &Taken, encoded: Result<(), EncodeRefusal>) -> Answer {
-        taken.conclude(encoded, self.mark, &mut self.batch)
-    }
-
-    /// Removes all that was appended.
-    pub fn roll_back(&mut self) {
-        self.batch.roll_back(self.mark);
-    }
-}
-
-/// A guard: the batch that is being filled, opened for one request. What the request appends is kept if
-/// the request joins the batch, and rolled back if the guard is dropped before.
-#[derive(Debug)]
-pub struct Filling<'a> {
-    batch: &'a mut Batch,
-    under_way: &'a mut UnderWay,
-    mark: Mark,
-    joined: bool,
-}
-
-impl Filling<'_> {
-    /// The batch to append to.
-    pub fn batch(&mut self) -> &mut Batch {
-        self.batch
-    }
-
-    /// Keeps the numbers of rejected lines of the only request in the batch. They are counted once the
-    /// committer has found that the request is not a repeat.
-    pub fn note_rejected(&mut self, rejected: RejectedByCode) {
-        self.under_way.rejected = rejected;
-    }
-
-    /// Keeps what the request was charged, until the outcome of the batch is known.
-    pub fn note_debit(&mut self, debit: Debit) {
-        self.under_way.debits.push(debit);
-    }
-
-    /// Rolls back what was appended, so that the batch only asks whether the key of its request was seen
-    /// before. `over` is the reply if it was not.
-    pub fn only_ask(&mut self, over: Fault) {
-        self.under_way.over = Some(over);
-        self.batch.roll_back(self.mark);
-        self.batch.only_if_repeat = true;
-    }
-
-    /// Keeps what was appended; `waiter` gets the reply. Returns true when the batch has reached the
-    /// limit of a turn and has to be handed over before another request is served.
-    #[must_use]
-    pub fn join(mut self, waiter: Waiter) -> bool {
-        self.joined = true;
-        if self.under_way.waiters.is_empty() {
-            // The batch may have been opened long ago, for requests that did not join it.
-            self.under_way.begun = Instant::now();
-        }
-        self.under_way.waiters.push(waiter);
-        self.under_way.waiters.len() >= limits::TURN_REQUESTS_MAX || self.batch.len() >= limits::TURN_BYTES_MAX
-    }
-}
-
-impl Drop for Filling<'_> {
-    fn drop(&mut self) {
-        if !self.joined {
-            self.batch.roll_back(self.mark);
-            self.batch.key = None;
-            self.batch.only_if_repeat = false;
-        }
     }
 }
 

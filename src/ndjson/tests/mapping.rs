@@ -67,6 +67,13 @@ fn a_path_goes_into_objects_and_the_key_that_is_spelled_like_it_comes_first() {
         ("{\"user\":[{\"id\":\"a\"}]}", "", "", "[{\"id\":\"a\"}]"),
         ("{\"user\":{}}", "", "", "{}"),
         ("{\"user\":null}", "", "", ""),
+        (
+            "{\"user\":{\"name.first\":\"b\",\"name\":{\"first\":\"c\"}}}",
+            "",
+            "b",
+            "{\"name.first\":\"b\",\"name\":{\"first\":\"c\"}}",
+        ),
+        ("{\"user.name\":{\"first\":\"b\"}}", "", "b", ""),
         ("{}", "", "", ""),
     ] {
         assert_eq!(rows(&plan, line), [[text(id), text(name), text(user)]], "{line}");
@@ -164,6 +171,13 @@ fn what_no_column_takes_is_counted_with_its_path_collected_or_refused() {
         ("{\"rest\":{\"a\":1}}", map(&[("rest", "{\"a\":1}")])),
     ] {
         assert_eq!(rows(&collecting, line)[0][1], rest, "{line}");
+    }
+    let whole = [("id", "String"), ("user", "String"), ("x", "String")];
+    let paths = [("id", fields(&["user.id"])), ("x", fields(&["user.a.x"]))];
+    let taken = mapped(&whole, &Mapping { unknown_fields: UnknownFields::Reject, ..mapping(&paths) });
+    for user in ["{\"id\":\"i\",\"b\":1,\"a\":{\"c\":1}}", "{\"id\":\"i\",\"a\":[1]}", "{\"id\":\"i\",\"a\":7}"] {
+        let line = format!("{{\"user\":{user}}}");
+        assert_eq!(rows(&taken, &line), [[text("i"), text(user), text("")]], "a column takes the object whole");
     }
     let refusing = mapped(&columns[..2], &of(UnknownFields::Reject));
     for (line, is_good) in [
@@ -341,6 +355,41 @@ fn what_is_counted_is_the_same_on_both_paths_and_each_line_counts_once() {
     let expected = [("a", 15, "Nullable(String)"), ("user", 3, "Array(Int64)"), ("user.x", 3, "String")];
     assert_eq!(named, expected.map(|(name, count, of)| (name, count, of.to_owned())));
     assert_eq!(fast.guessed.get("t"), Some(&[3, 3, 0, 0]));
+}
+
+#[test]
+fn the_fast_path_takes_lines_with_paths_several_sources_and_fields_that_are_left() {
+    let columns = [("id", "String"), ("n", "Int64"), ("t", "DateTime64(3)"), ("raw", "String"), ("rest", "String")];
+    let mapping = Mapping {
+        unknown_fields: UnknownFields::Collect("rest".to_owned()),
+        required: vec!["id".to_owned()],
+        ..mapping(&[
+            ("id", fields(&["user.id", "uid"])),
+            ("n", fields(&["a.b.c"])),
+            ("t", ColumnSource::Fields { names: vec!["t.ms".to_owned()], unit: Some(TimeUnit::Milliseconds) }),
+            ("raw", ColumnSource::Line),
+        ])
+    };
+    let mut encoder = RowEncoder::new(mapped(&columns, &mapping), LIMITS);
+    for line in [
+        "{\"user\":{\"id\":\"x\",\"name\":\"y\"},\"a\":{\"b\":{\"c\":7}},\"t\":{\"ms\":1}}",
+        "{\"uid\":\"w\",\"a\":{\"x\":[1,{}],\"b\":{\"c\":7}},\"user\":{\"id\":\"a\\nb\"},\"more\":null}",
+        "{\"user\":null,\"uid\":\"w\",\"a.b\":{\"c\":\"7\"}}",
+        "{\"user\":7,\"uid\":\"w\"}",
+    ] {
+        for _ in 0..3 {
+            // At the end of a body as well, where fewer bytes follow.
+            for body in [line.to_owned(), format!("{line}\n{line}\n")] {
+                let bounds = Bounds { lines: 1, bytes: usize::MAX, line_bytes: usize::MAX };
+                assert_eq!(
+                    encoder.walk().lines(body.as_bytes(), &mut Lines::new(body.as_bytes(), 0), bounds),
+                    1,
+                    "{body}"
+                );
+                encoder.window.clear();
+            }
+        }
+    }
 }
 
 /// The keys that lines and mappings of the twin test are made of.

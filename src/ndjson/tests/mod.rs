@@ -5,6 +5,7 @@ mod bodies;
 mod invalid_text;
 mod mapping;
 mod nested;
+mod open;
 mod scalars;
 mod slices;
 mod times;

@@ -11,8 +11,10 @@
 pub(super) mod address;
 mod calendar;
 mod decimal;
+mod dynamic;
 mod enumeration;
 pub(super) mod json;
+mod json_path;
 mod moment;
 pub(super) mod nested;
 pub(super) mod number;
@@ -136,7 +138,8 @@ fn read_rarer(column_type: &ColumnType, body: &[u8], at: usize, out: &mut RowBuf
         | ColumnType::Ipv4
         | ColumnType::Ipv6
         | ColumnType::Variant(_)
-        | ColumnType::Json => None,
+        | ColumnType::Json(_)
+        | ColumnType::Dynamic(_) => None,
         ColumnType::Unsigned(width) => number::read_unsigned(*width, body, at, out),
         ColumnType::WideSigned(width) => wide::read_signed(*width, body, at, out),
         ColumnType::WideUnsigned(width) => wide::read_unsigned(*width, body, at, out),
@@ -216,7 +219,8 @@ fn write_type(
         (ColumnType::Array(element), JsonToken::Nested(raw)) => nested::write_array(element, raw, workspace, out),
         (ColumnType::Map(entry), JsonToken::Nested(raw)) => nested::write_map(entry, raw, workspace, out),
         (ColumnType::Tuple(elements), JsonToken::Nested(raw)) => nested::write_tuple(elements, raw, workspace, out),
-        (ColumnType::Json, JsonToken::Nested(raw)) => json::write(raw, workspace, out),
+        (ColumnType::Json(paths), JsonToken::Nested(raw)) => json::write(raw, Some(paths), workspace, out),
+        (ColumnType::Dynamic(zone), JsonToken::Nested(raw)) => dynamic::write_nested(*zone, raw, workspace, out),
         (ColumnType::Variant(types), JsonToken::Nested(_)) => {
             write_first(types, out, |cell, out| write(cell, token, workspace, out))
         }
@@ -249,8 +253,19 @@ fn write_scalar(column_type: &ColumnType, token: JsonToken<'_>, out: &mut RowBuf
         ColumnType::Ipv6 => address::write_v6(token, out),
         ColumnType::Enum8(elements) => enumeration::write(elements, 1, token, out),
         ColumnType::Enum16(elements) => enumeration::write(elements, 2, token, out),
-        ColumnType::Variant(types) => write_first(types, out, |cell, out| write_scalar(&cell.column_type, token, out)),
-        ColumnType::Array(_) | ColumnType::Map(_) | ColumnType::Tuple(_) | ColumnType::Json => {
+        ColumnType::Variant(types) => write_first(types, out, |cell, out| match (&cell.column_type, token) {
+            // In a Variant a number with a point or an exponent is no integer.
+            (
+                ColumnType::Signed(_)
+                | ColumnType::Unsigned(_)
+                | ColumnType::WideSigned(_)
+                | ColumnType::WideUnsigned(_),
+                JsonToken::Number(text),
+            ) if wide::has_point_or_exponent(text) => Err(ValueError::Mismatch),
+            (column_type, token) => write_scalar(column_type, token, out),
+        }),
+        ColumnType::Dynamic(zone) => dynamic::write_scalar(*zone, token, out),
+        ColumnType::Array(_) | ColumnType::Map(_) | ColumnType::Tuple(_) | ColumnType::Json(_) => {
             Err(ValueError::Mismatch)
         }
     }

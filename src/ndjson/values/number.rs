@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::{JsonToken, ValueError};
+use super::{JsonToken, ValueError, wide};
 use crate::ndjson::skip::skip_number;
 use crate::rowbinary::RowBuffer;
 
@@ -152,7 +152,15 @@ pub(super) fn signed(token: JsonToken<'_>) -> Result<i64, ValueError> {
     i64::try_from(integer(token, true)?).map_err(|_| ValueError::OutOfRange)
 }
 
+/// True for a number with a point or an exponent, which may be an integer all the same.
+fn is_unusual(token: JsonToken<'_>) -> bool {
+    matches!(token, JsonToken::Number(text) if wide::has_point_or_exponent(text))
+}
+
 pub(super) fn write_signed(width: u8, token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
+    if is_unusual(token) {
+        return wide::write_signed(width, token, out);
+    }
     let value = signed(token)?;
     if !fits_signed(value, width) {
         return Err(ValueError::OutOfRange);
@@ -162,6 +170,9 @@ pub(super) fn write_signed(width: u8, token: JsonToken<'_>, out: &mut RowBuffer)
 }
 
 pub(super) fn write_unsigned(width: u8, token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
+    if is_unusual(token) {
+        return wide::write_unsigned(width, token, out);
+    }
     let value = u64::try_from(integer(token, false)?).map_err(|_| ValueError::OutOfRange)?;
     if !fits_unsigned(value, width) {
         return Err(ValueError::OutOfRange);

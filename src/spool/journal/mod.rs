@@ -17,6 +17,7 @@ mod record;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::layout::random;
@@ -34,8 +35,15 @@ const ROOM: [u64; 2] = [limits::JOURNAL_BYTES, limits::JOURNAL_BYTES >> 5];
 #[cfg(test)]
 const ROOM: [u64; 2] = [limits::JOURNAL_BYTES >> 9, limits::JOURNAL_BYTES >> 10];
 
-/// Files as long as this are not made unless so many of them would fit.
-const ROOMY: u64 = 8;
+/// Files as long as this are not made unless so many of them would fit: on the disk, and in what the spool may
+/// take of it.
+const ROOMY: u64 = 16;
+
+/// Bytes of the journal's two files in a spool that may take so many.
+pub(super) fn room(bytes_max: u64) -> u64 {
+    let [usual, least] = ROOM;
+    2 * if bytes_max / ROOMY >= usual { usual } else { least }
+}
 
 /// The journal of a spool.
 #[derive(Debug)]
@@ -45,6 +53,10 @@ pub(super) struct Journal {
     paths: [PathBuf; 2],
     /// The folders of the blocks' files.
     folders: Vec<PathBuf>,
+    /// What all files of the spool may take together.
+    bytes_max: AtomicU64,
+    /// What the two files take.
+    bytes: AtomicU64,
     queue: Mutex<Queue>,
     /// Locked while the file is written, before `queue`.
     writer: Mutex<Writer>,
@@ -139,7 +151,25 @@ impl Journal {
             is_doubtful,
             syncs: 0,
         };
-        Ok(Self { storage, paths, folders, queue: Mutex::default(), writer: Mutex::new(writer) })
+        let (bytes_max, bytes, queue) = (AtomicU64::new(u64::MAX), AtomicU64::default(), Mutex::default());
+        let journal = Self { storage, paths, folders, bytes_max, bytes, queue, writer: Mutex::new(writer) };
+        journal.measure();
+        Ok(journal)
+    }
+
+    /// The files of the spool may take so many bytes together.
+    pub(super) fn limit(&self, bytes_max: u64) {
+        self.bytes_max.store(bytes_max, Relaxed);
+    }
+
+    /// Bytes of the two files.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
+
+    fn measure(&self) {
+        let len = |path| self.storage.open(path).and_then(|file| file.len()).unwrap_or(0);
+        self.bytes.store(self.paths.iter().map(|path| len(path)).sum(), Relaxed);
     }
 
     /// True if there is no whole generation, nor any sign that there was one.
@@ -205,14 +235,13 @@ impl Journal {
     }
 
     fn reserve(&self, writer: &mut Writer) -> io::Result<()> {
-        let [usual, least] = ROOM;
-        if writer.capacity >= usual {
+        if writer.capacity >= room(self.bytes_max.load(Relaxed)) / 2 {
             return Ok(());
         }
         // On a small disk, or a full one, little has to do.
         let [path, _] = &self.paths;
-        let is_roomy = self.storage.free_bytes(path.parent().unwrap_or(path))? >= ROOMY * usual;
-        let bytes = if is_roomy { usual } else { least };
+        let free = self.storage.free_bytes(path.parent().unwrap_or(path))?;
+        let bytes = room(self.bytes_max.load(Relaxed).min(free)) / 2;
         for path in &self.paths {
             let file = self.storage.create(path)?;
             if file.len()? < bytes {
@@ -222,6 +251,7 @@ impl Journal {
             }
         }
         writer.capacity = writer.capacity.max(bytes);
+        self.measure();
         Ok(())
     }
 
@@ -358,6 +388,7 @@ impl Journal {
         if 2 * len > file.len()? {
             // So many states that they leave no room for records, or a start on a full disk.
             file.reserve(4 * len)?;
+            self.measure();
         }
         // The number is used up: nothing that is left of it can be taken for the next generation.
         writer.name.generation = name.generation;

@@ -7,9 +7,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::log::HourlyLog;
-use super::outcome_rule::OutcomeRule;
 use crate::batch::identity::{Id, of_event};
-use crate::batch::{Batch, BlockNumber, CommitOutcome, TableIndex};
+use crate::batch::{Batch, BlockNumber, CommitOutcome, OutcomeRule, TableIndex};
 use crate::spool::layout::Layout;
 use crate::spool::metrics::SpoolMetrics;
 

@@ -10,7 +10,6 @@
 
 mod events;
 mod log;
-mod outcome_rule;
 mod requests;
 
 use std::collections::BTreeMap;
@@ -19,16 +18,14 @@ use std::sync::Arc;
 
 use events::SeenEvents;
 use log::HourlyLog;
-pub(super) use outcome_rule::OutcomeRule;
 use requests::Requests;
 pub use requests::SECONDS_MAX;
 
 use super::layout::Layout;
 use super::metrics::SpoolMetrics;
 use super::storage::SealError;
-use crate::batch::CommitOutcome;
-use crate::batch::identity::{Id, RequestKey};
-use crate::batch::{Batch, BlockNumber, TableIndex};
+use crate::batch::identity::{Id, REQUEST_KEY_BYTES, RequestKey};
+use crate::batch::{Batch, BlockNumber, CommitOutcome, KeyedRequest, OutcomeRule, TableIndex};
 use crate::clock::SteadyClock;
 
 /// The request keys and event identities of a block.
@@ -40,8 +37,8 @@ pub(super) struct Identities {
 
 impl Identities {
     /// Adds the identities of a frame.
-    pub(super) fn add(&mut self, key: Option<RequestKey>, ids: &[Id]) {
-        self.keys.extend(key);
+    pub(super) fn add(&mut self, keys: &[[u8; REQUEST_KEY_BYTES]], ids: &[Id]) {
+        self.keys.extend(keys.iter().map(RequestKey::decode));
         self.ids.extend_from_slice(ids);
     }
 }
@@ -71,23 +68,38 @@ impl Repeats {
         Ok((Self { requests, events, clock }, IdentityLogs { keys, seen, clock, recovered: Vec::new() }))
     }
 
-    /// The outcome rule of a batch according to its request key; [`OutcomeRule::OfGroup`] if the
-    /// key is new or the batch has none.
-    pub(super) fn rule(&self, batch: &Batch) -> OutcomeRule {
-        let rule = batch.key.as_ref().map_or(OutcomeRule::OfGroup, |key| self.requests.rule(key));
-        match rule {
-            OutcomeRule::OfGroup if batch.only_if_repeat => OutcomeRule::Fixed(CommitOutcome::NoRepeat),
-            rule => rule,
+    /// Says of each request with a key in the batch whether it is a repeat, as far as is known before the batch
+    /// joins a group. False if nothing in the batch is new, so that nothing of it is stored.
+    pub(super) fn look(&self, batch: &mut Batch) -> bool {
+        for request in batch.keyed_mut() {
+            request.rule = self.requests.rule(&request.key);
         }
+        let has_news = batch.has_news();
+        if !has_news {
+            batch.keyed_mut().iter_mut().for_each(conclude_asking);
+            batch.remove_repeated_requests();
+        }
+        has_news
     }
 
-    /// Notes that a new batch joins the group that is committed to `block`. Remembers its
-    /// identities and removes the events that are repeats, which may leave the batch empty.
+    /// Notes that a batch with something new joins the group that is committed to `block`. Remembers its
+    /// identities, and removes the requests and events that are repeats, which may leave the batch empty.
     pub(super) fn begin(&mut self, batch: &mut Batch, block: BlockNumber) -> OutcomeRule {
-        if let Some(key) = &batch.key {
-            self.requests.begin(key, block);
+        for request in batch.keyed_mut().iter_mut().filter(|request| request.rule == OutcomeRule::OfGroup) {
+            // One before it in the batch may have the same key.
+            request.rule = self.requests.rule(&request.key);
+            conclude_asking(request);
+            if request.rule == OutcomeRule::OfGroup {
+                self.requests.begin(&request.key, block);
+            }
         }
+        batch.remove_repeated_requests();
         if batch.ids.is_empty() { OutcomeRule::OfGroup } else { self.events.begin(batch, block) }
+    }
+
+    #[cfg(test)]
+    pub(super) fn rule(&self, key: &RequestKey) -> OutcomeRule {
+        self.requests.rule(key)
     }
 
     /// The commit of all that was begun is done.
@@ -114,6 +126,13 @@ impl Repeats {
     /// Forgets the keys that are too old.
     pub(super) fn forget_old(&mut self) {
         self.requests.forget_old(self.clock.seconds());
+    }
+}
+
+/// A request that only asks, and is no repeat, is told so.
+fn conclude_asking(request: &mut KeyedRequest) {
+    if request.only_asks && request.rule == OutcomeRule::OfGroup {
+        request.rule = OutcomeRule::Fixed(CommitOutcome::NoRepeat);
     }
 }
 

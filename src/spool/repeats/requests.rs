@@ -7,9 +7,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::log::HourlyLog;
-use super::outcome_rule::OutcomeRule;
 use crate::batch::identity::{Id, RequestKey, Summary};
-use crate::batch::{BlockNumber, CommitOutcome};
+use crate::batch::{BlockNumber, CommitOutcome, OutcomeRule};
 use crate::spool::layout::Layout;
 use crate::spool::metrics::SpoolMetrics;
 
@@ -58,7 +57,7 @@ impl Requests {
         self.by_age.iter().map(|(_, second)| *second).max().unwrap_or(0)
     }
 
-    /// The outcome rule of a batch with this key.
+    /// The outcome rule of a request with this key.
     pub(super) fn rule(&self, key: &RequestKey) -> OutcomeRule {
         let Some(stored) = self.known.get(&key.id) else { return OutcomeRule::OfGroup };
         let pending = self.pending.contains(&key.id);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::*;
 use crate::batch::identity::{Summary, of_event, of_request};
-use crate::batch::{Batch, CommitOutcome};
+use crate::batch::{Batch, CommitOutcome, Mark};
 use crate::spool::storage::Disk;
 
 const FIGURES: Summary = Summary { accepted: 3, rejected: 1, refused: false };
@@ -362,7 +362,7 @@ fn no_step_of_the_clock_forgets_a_key() {
     let layout = Arc::new(Layout::open(Arc::new(Disk), folder.path(), vec!["t".into()], Some("node")).unwrap());
     let (mut repeats, _) = Repeats::open(&layout, &Arc::default(), 10, 10, &[]).unwrap();
     let mut fresh = Batch::new(0);
-    fresh.key = Some(key("fresh", "body"));
+    fresh.add_keyed(key("fresh", "body"), Mark::default());
     repeats.begin(&mut fresh, BlockNumber::first(SegmentNumber::new(3)));
     repeats.committed();
     repeats.forget_old();

@@ -8,7 +8,7 @@ use super::exchange::TestExchange;
 use super::faulty::FaultyDisk;
 use super::*;
 use crate::batch::identity::{RequestKey, Summary, of_request};
-use crate::batch::{Batch, CommitOutcome, CommitRefusal, Sequence};
+use crate::batch::{Batch, CommitOutcome, CommitRefusal, Mark, Returned, Sequence};
 
 /// A worker's side: submits batches and waits for their outcomes.
 pub(super) struct Bench {
@@ -56,7 +56,7 @@ impl Bench {
         self.exchange.submit(batch);
         let returned = self.exchange.wait_for_return();
         assert_eq!(returned.batch.sequence, self.sequence);
-        returned.outcome
+        returned.of_only_request()
     }
 
     fn next_sealed(&self) -> SealedBlock {
@@ -116,7 +116,7 @@ fn age_seals_only_while_an_inserter_is_free() {
     bench.commit(&["b"]);
     bench.commit(&["c"]);
     assert!(bench.sealed.recv_timeout(Duration::from_millis(300)).is_err(), "sealed without a free inserter");
-    assert_eq!(bench.metrics.outstanding(), 1);
+    assert_eq!(bench.metrics.outstanding(TableIndex::default()), 1);
     bench.pool.retire(&first).unwrap();
     assert_eq!(contents(&bench.next_sealed()).unwrap().0, "bc");
 }
@@ -126,10 +126,10 @@ fn a_silent_insert_leaves_its_place_to_one_more_block_and_a_silent_spare_to_none
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::start(with(config(folder.path()), |table| table.batch_age = Duration::from_millis(20)), 1);
     bench.commit(&["a"]);
-    bench.metrics.held.fall_silent(bench.next_sealed().number());
+    bench.metrics.held.fall_silent(bench.next_sealed().number(), TableIndex::default());
     bench.commit(&["b"]);
     let second = bench.next_sealed();
-    bench.metrics.held.fall_silent(second.number());
+    bench.metrics.held.fall_silent(second.number(), TableIndex::default());
     bench.commit(&["c"]);
     assert!(bench.sealed.recv_timeout(Duration::from_millis(300)).is_err(), "sealed for nobody");
     bench.metrics.held.end_silence(second.number());
@@ -140,8 +140,9 @@ fn a_silent_insert_leaves_its_place_to_one_more_block_and_a_silent_spare_to_none
 #[test]
 fn a_full_spool_refuses_until_there_is_space() {
     let folder = tempfile::tempdir().unwrap();
-    // Space for two files.
-    let bytes_max = 2 * (64 << 10) + 2 * crate::limits::SEGMENT_BLOCKS_BYTES + 100;
+    // Space for two files, and what is always there.
+    let files = 2 * (64 << 10) + 2 * crate::limits::SEGMENT_BLOCKS_BYTES + 100;
+    let bytes_max = files + kept_bytes(2 * files);
     let mut bench = Bench::start(
         with(SpoolConfig { spool_bytes_max: bytes_max, ..config(folder.path()) }, |table| table.batch_rows = 1),
         1,
@@ -221,11 +222,18 @@ fn positions_and_figures_add_up() {
     for block in bench.finish() {
         pool.retire(&block).unwrap();
     }
-    assert_eq!((metrics.spooled_rows(), metrics.outstanding(), metrics.oldest_unix_ms()), (0, 0, 0));
+    assert_eq!(
+        (metrics.spooled_rows(), metrics.outstanding(TableIndex::default()), metrics.oldest_unix_ms()),
+        (0, 0, 0)
+    );
 }
 
 /// Commits batches that are all queued when the committer begins, and returns the outcome of each.
 fn commit_at_once(config: SpoolConfig, batches: Vec<Batch>) -> Vec<CommitOutcome> {
+    commit_all(config, batches).iter().map(Returned::of_only_request).collect()
+}
+
+pub(super) fn commit_all(config: SpoolConfig, batches: Vec<Batch>) -> Vec<Returned> {
     let exchange = Arc::new(TestExchange::default());
     let (sender, _sealed) = unbounded();
     let (spool, _) = Spool::open(config).unwrap();
@@ -241,13 +249,13 @@ fn commit_at_once(config: SpoolConfig, batches: Vec<Batch>) -> Vec<CommitOutcome
     let returned: Vec<_> = std::iter::from_fn(|| exchange.take()).collect();
     let order: Vec<u64> = returned.iter().map(|returned| returned.batch.sequence.get()).collect();
     assert_eq!(order, (1..=count as u64).collect::<Vec<_>>(), "a worker's batches return in their order");
-    returned.into_iter().map(|returned| returned.outcome).collect()
+    returned
 }
 
 pub(super) fn keyed(key: &[u8], body: &[u8], rows: &[&str]) -> Batch {
     let summary = Summary { accepted: rows.len() as u32, rejected: 0, refused: false };
     let mut batch = batch(rows, &[]);
-    batch.key = Some(RequestKey::new(of_request("t", key), body, summary));
+    batch.add_keyed(RequestKey::new(of_request("t", key), body, summary), Mark::default());
     batch
 }
 
@@ -312,7 +320,9 @@ fn a_batch_that_only_asks_learns_whether_its_key_is_known_and_leaves_nothing_beh
     let with_key = |key: &[u8], body: &[u8], only_if_repeat, rows: &[&str]| {
         let mut batch = keyed(key, body, rows);
         batch.frozen = b"frozen"[..].into();
-        batch.only_if_repeat = only_if_repeat;
+        if only_if_repeat {
+            batch.only_ask(Mark::default());
+        }
         batch
     };
     assert_eq!(bench.commit_batch(with_key(b"k", b"body", true, &[])), CommitOutcome::NoRepeat);
@@ -470,5 +480,5 @@ fn held_blocks_of_older_columns_do_not_keep_younger_events_waiting() {
     assert_eq!(contents(&flipped).unwrap().0, "c");
     bench.metrics.held.hold(flipped.number(), flipped.table(), "a reason".into(), Cause::Table);
     assert_eq!(contents(&bench.next_sealed()).unwrap().0, "d");
-    assert_eq!(bench.metrics.outstanding(), 4);
+    assert_eq!(bench.metrics.outstanding(TableIndex::default()), 4);
 }

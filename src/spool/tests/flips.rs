@@ -122,14 +122,14 @@ fn torn_tail(left: &[&Frame], first_position: Position) -> (usize, bool) {
     (left.len(), is_noticed)
 }
 
-/// The batches in the valid frames of a block in a segment's file; without `rows`, only in the frames that have
-/// rejected lines.
+/// The batches in the valid frames of a block in a segment's file; without `rows`, only those that have rejected
+/// lines.
 pub(super) fn readable(disk: &FaultyDisk, path: &Path, block: u16, rows: bool) -> BTreeSet<u32> {
     let files = disk.files_in(path.parent().unwrap());
     let (_, bytes) = files.iter().find(|(name, _)| *name == *path.file_name().unwrap().to_string_lossy()).unwrap();
     let frames = Segment::parse(bytes).map_or(Vec::new(), |segment| segment.frames);
     let of_block = frames.iter().filter(|frame| frame.header.block == block);
-    of_block.filter(|frame| rows || frame.header.rejected > 0).flat_map(|frame| &frame.batches).copied().collect()
+    of_block.flat_map(|frame| if rows { &frame.batches } else { &frame.rejected }).copied().collect()
 }
 
 /// Number of segments that have frames and no seal.
@@ -153,6 +153,8 @@ struct Frame {
     offset: usize,
     header: Header,
     batches: Vec<u32>,
+    /// Those of them that have rejected lines.
+    rejected: Vec<u32>,
 }
 
 impl Segment {
@@ -184,14 +186,15 @@ impl Frame {
         let payload = bytes.get(offset + HEADER..offset + header.len() as usize)?;
         let (rows, rest) = payload.split_at(header.rows_bytes as usize);
         // A frame that is damaged already can't be lost again.
-        if batch::checksum(rows, rest, None, &[]) != header.checksum {
+        if batch::checksum(rows, rest, &[], &[]) != header.checksum {
             return None;
         }
         if header.is_schema {
-            return Some(Self { offset, header, batches: Vec::new() });
+            return Some(Self { offset, header, batches: Vec::new(), rejected: Vec::new() });
         }
         let mut batches = batches_of(Section::Rows, rows);
-        batches.extend(batches_of(Section::Rejected, &rest[..header.rejected_bytes as usize]));
-        Some(Self { offset, header, batches })
+        let rejected = batches_of(Section::Rejected, &rest[..header.rejected_bytes as usize]);
+        batches.extend(&rejected);
+        Some(Self { offset, header, batches, rejected })
     }
 }

@@ -117,6 +117,14 @@ pub(super) struct Model {
     servers: [BTreeMap<String, bool>; 2],
 }
 
+impl Record {
+    /// The numbers in the reply.
+    pub(super) fn summary(&self) -> Summary {
+        let [accepted, rejected] = [0, 1].map(|section: usize| self.stored[section].len() as u32);
+        Summary { accepted, rejected, refused: false }
+    }
+}
+
 impl Model {
     /// A new batch.
     pub(super) fn batch(&mut self, chance: &mut Chance, is_keyed: bool, is_identified: bool) -> u32 {
@@ -144,11 +152,11 @@ impl Model {
         self.records.len() as u32 - 1
     }
 
-    /// The batch of one record, or of several whose events have identities, as a worker submits it.
+    /// The batch of these records, as a worker submits it.
     pub(super) fn contents(&self, ids: &[u32], sequence: u64) -> Batch {
         let mut batch = Batch::new(0);
         for id in ids.iter().copied() {
-            let record = &self.records[id as usize];
+            let (record, from) = (&self.records[id as usize], batch.mark());
             for section in [Section::Rows, Section::Rejected] {
                 for index in 0..record.stored[section as usize].len() {
                     let target = if section == Section::Rows { &mut batch.rows } else { &mut batch.rejected };
@@ -161,12 +169,10 @@ impl Model {
                     }
                 }
             }
-        }
-        if let [id] = ids
-            && self.records[*id as usize].is_keyed
-        {
-            let metrics = Summary { accepted: batch.rows.count, rejected: batch.rejected.count, refused: false };
-            batch.key = Some(RequestKey::new(of_request("t", &id.to_le_bytes()), b"body", metrics));
+            if record.is_keyed {
+                let key = RequestKey::new(of_request("t", &id.to_le_bytes()), b"body", record.summary());
+                batch.add_keyed(key, from);
+            }
         }
         batch.sequence = Sequence::new(sequence);
         batch.close();

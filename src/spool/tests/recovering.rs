@@ -2,9 +2,8 @@
 
 use super::*;
 use crate::batch::identity::{RequestKey, Summary, of_event, of_request};
-use crate::batch::{BlockNumber, Epoch, Position, SegmentNumber};
+use crate::batch::{BlockNumber, Epoch, Mark, OutcomeRule, Position, SegmentNumber};
 use crate::spool::frame::{FramePlace, HEADER, Header};
-use crate::spool::repeats::OutcomeRule;
 
 const FIGURES: Summary = Summary { accepted: 1, rejected: 0, refused: false };
 
@@ -331,7 +330,7 @@ fn identities_in_an_unsealed_segment_are_known_after_a_crash_and_those_that_were
     let id = |name: &str| of_event("column", name.as_bytes());
     let keyed = |name: &str| {
         let mut batch = batch(&[name], &[]);
-        batch.key = Some(key(name.as_bytes()));
+        batch.add_keyed(key(name.as_bytes()), Mark::default());
         batch.identify(id(name), 0..name.len());
         batch.close();
         batch
@@ -345,10 +344,10 @@ fn identities_in_an_unsealed_segment_are_known_after_a_crash_and_those_that_were
     for (len, known) in [(end, [true, true]), (end - 1, [true, false])] {
         let (folder, mut spool, blocks) = recover(&bytes[..len], NAME);
         let knows = |spool: &mut Spool| {
-            let requests = ["one", "two"].map(|name| spool.repeats.rule(&keyed(name)) != OutcomeRule::OfGroup);
+            let requests = ["one", "two"].map(|name| spool.repeats.rule(&key(name.as_bytes())) != OutcomeRule::OfGroup);
             let events = ["one", "two"].map(|name| {
-                let mut batch = keyed(name);
-                batch.key = None;
+                let mut batch = batch(&[name], &[]);
+                batch.identify(id(name), 0..name.len());
                 spool.repeats.begin(&mut batch, BlockNumber::first(SegmentNumber::new(9))) != OutcomeRule::OfGroup
             });
             spool.repeats.refused();

@@ -3,8 +3,7 @@
 use super::committing::{Bench, rows_of};
 use super::*;
 use crate::batch::identity::{RequestKey, Summary, of_request};
-use crate::batch::{CommitOutcome, CommitRefusal};
-use crate::spool::repeats::OutcomeRule;
+use crate::batch::{CommitOutcome, CommitRefusal, Mark, OutcomeRule};
 
 /// Names in the folder of a spool, or of a table.
 const NAMES: [&str; 13] = [
@@ -25,10 +24,14 @@ const NAMES: [&str; 13] = [
 
 fn keyed(row: &str) -> Batch {
     let mut batch = batch(&[row], &[]);
-    let summary = Summary { accepted: 1, rejected: 0, refused: false };
-    batch.key = Some(RequestKey::new(of_request("t", row.as_bytes()), b"body", summary));
+    batch.add_keyed(key(row), Mark::default());
     batch.close();
     batch
+}
+
+fn key(row: &str) -> RequestKey {
+    let summary = Summary { accepted: 1, rejected: 0, refused: false };
+    RequestKey::new(of_request("t", row.as_bytes()), b"body", summary)
 }
 
 #[test]
@@ -51,7 +54,7 @@ fn a_table_with_the_name_of_a_file_of_the_spool_is_one_like_any_other() {
         assert_eq!(found, NAMES.map(|name| (name, name.to_owned())));
         assert!(recovered.blocks.iter().zip(0..).all(|(block, index)| block.table() == TableIndex::new(index)));
         for label in NAMES {
-            assert!(matches!(spool.repeats.rule(&keyed(label)), OutcomeRule::Fixed(_)), "{label}");
+            assert!(matches!(spool.repeats.rule(&key(label)), OutcomeRule::Fixed(_)), "{label}");
             assert!(spool.schema_path(recovered.blocks[0].table()).starts_with(&all().dir));
         }
         spool.repeats.refused();

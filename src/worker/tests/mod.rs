@@ -150,6 +150,11 @@ fn post_to(stream: &mut TcpStream, target: &str, event: &str) {
 
 /// Reads the next reply and returns its status.
 fn status(stream: &mut TcpStream) -> u16 {
+    reply(stream).0
+}
+
+/// The status and body of the next reply.
+fn reply(stream: &mut TcpStream) -> (u16, String) {
     let mut bytes = Vec::new();
     loop {
         let mut byte = [0];
@@ -158,8 +163,9 @@ fn status(stream: &mut TcpStream) -> u16 {
         if bytes.ends_with(b"\r\n\r\n") {
             let head = String::from_utf8(bytes).unwrap();
             let length = head.split("Content-Length: ").nth(1).unwrap().split("\r\n").next().unwrap();
-            stream.read_exact(&mut vec![0; length.parse().unwrap()]).unwrap();
-            return head[9..12].parse().unwrap();
+            let mut body = vec![0; length.parse().unwrap()];
+            stream.read_exact(&mut body).unwrap();
+            return (head[9..12].parse().unwrap(), String::from_utf8(body).unwrap());
         }
     }
 }

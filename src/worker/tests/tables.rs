@@ -1,7 +1,9 @@
 //! Tests of a worker of several tables.
 
 use super::*;
-use crate::batch::{Batch, TableIndex};
+use crate::batch::identity::Summary;
+use crate::batch::{Batch, OutcomeRule, TableIndex};
+use crate::intake::metrics::Counter;
 use crate::intake::quotas::Quotas;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -64,15 +66,16 @@ fn requests_of_one_turn_are_a_batch_a_table_and_each_is_answered_by_the_outcome_
 fn replies_come_in_the_order_of_the_requests_though_other_tables_are_committed_first() {
     let harness = start(&["a", "b"]);
     let mut client = harness.connect();
-    // `b` is handed over first, by the request with a key behind it.
-    let pipelined = [request("a", "", "1"), request("b", "Idempotency-Key: k\r\n", "2"), request("a", "", "3")];
+    // `b` is handed over first, because its first request comes first.
+    let pipelined = [("b", "1"), ("a", "2"), ("b", "3"), ("a", "4")].map(|(table, event)| request(table, "", event));
     client.write_all(pipelined.concat().as_bytes()).unwrap();
     let mut batches = batches(&harness, 2);
-    assert_eq!(batches.iter().map(contents).collect::<Vec<_>>(), [(1, " 2".to_owned()), (0, " 1 3".to_owned())]);
+    assert_eq!(batches.iter().map(contents).collect::<Vec<_>>(), [(1, " 1 3".to_owned()), (0, " 2 4".to_owned())]);
     let last = batches.pop().unwrap();
     harness.give_back(batches.pop().unwrap(), COMMITTED);
+    assert_eq!(status(&mut client), 200);
     client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-    assert!(client.read(&mut [0]).is_err(), "the second reply came first");
+    assert!(client.read(&mut [0]).is_err(), "the third reply came first");
     client.set_read_timeout(Some(MINUTE)).unwrap();
     harness.give_back(last, REFUSED);
     assert_eq!(statuses(&mut client, 3), [503, 200, 503]);
@@ -81,32 +84,41 @@ fn replies_come_in_the_order_of_the_requests_though_other_tables_are_committed_f
 }
 
 #[test]
-fn a_request_with_a_key_has_a_batch_of_its_own_and_hands_over_that_of_its_table_alone() {
+fn requests_with_keys_share_the_batch_of_their_table_and_each_has_an_outcome_of_its_own() {
     let harness = start(&["a", "b"]);
     let mut client = harness.connect();
     let keyed = "Idempotency-Key: k\r\n";
     let pipelined = [
         request("a", "", "1"),
-        request("b", "", "2"),
+        request("b", keyed, "2"),
         request("a", keyed, "3"),
         request("b", "", "4"),
         request("b", keyed, "5"),
-        request("a", "", "6"),
+        request("a", keyed, "6"),
     ];
     client.write_all(pipelined.concat().as_bytes()).unwrap();
-    let batches = batches(&harness, 5);
-    let expected = [(0, " 1", false), (0, " 3", true), (1, " 2 4", false), (1, " 5", true), (0, " 6", false)];
-    let keys: Vec<_> = batches.iter().filter_map(|batch| batch.key).map(|key| key.id).collect();
-    for (batch, (table, rows, is_keyed)) in batches.iter().zip(expected) {
-        assert_eq!((contents(batch), batch.key.is_some()), ((table, rows.to_owned()), is_keyed));
+    let mut batches = batches(&harness, 2);
+    assert!(harness.shared.handoff.next().is_none());
+    let expected = [(0, " 1 3 6".to_owned()), (1, " 2 4 5".to_owned())];
+    assert_eq!(batches.iter().map(contents).collect::<Vec<_>>(), expected);
+    let [of_a, of_b] = [0, 1].map(|table: usize| batches[table].keyed().to_vec());
+    assert_eq!((of_a.len(), of_b.len()), (2, 2));
+    assert_ne!(of_a[0].key.id, of_b[0].key.id, "one key for two tables");
+    let summary = Summary { accepted: 7, rejected: 0, refused: false };
+    let outcomes = [CommitOutcome::KeyReused, CommitOutcome::Repeated { summary, block: None }];
+    for (request, outcome) in batches[0].keyed_mut().iter_mut().zip(outcomes) {
+        request.rule = OutcomeRule::Fixed(outcome);
     }
-    assert_ne!(keys[0], keys[1], "one key for two tables");
-    for batch in batches {
-        // The first one with a key was used for another body.
-        let reused = batch.key.is_some() && batch.table.get() == 0;
-        harness.give_back(batch, if reused { CommitOutcome::KeyReused } else { COMMITTED });
-    }
-    assert_eq!(statuses(&mut client, 6), [200, 200, 422, 200, 200, 200]);
+    // What is no repeat has the outcome of its batch.
+    batches[1].keyed_mut()[1].rule = OutcomeRule::Fixed(CommitOutcome::KeyReused);
+    let last = batches.pop().unwrap();
+    harness.give_back(batches.pop().unwrap(), COMMITTED);
+    harness.give_back(last, REFUSED);
+    let replies: Vec<(u16, String)> = (0..6).map(|_| reply(&mut client)).collect();
+    assert_eq!(replies.iter().map(|(status, _)| *status).collect::<Vec<_>>(), [200, 503, 422, 503, 422, 200]);
+    assert_eq!(replies[5].1, "{\"accepted\":7,\"rejected\":0}");
+    let sheds: u64 = harness.metrics.shed.iter().map(Counter::get).sum();
+    assert_eq!((harness.metrics.repeated.get(), sheds), (1, 2));
     drop(client);
     harness.stop();
 }

@@ -213,7 +213,7 @@ fn a_request_with_a_batch_of_its_own_uses_the_last_one_though_it_was_opened_for_
 fn no_more_lists_of_waiters_are_kept_than_there_are_batches() {
     let mut outbox = Outbox::new(0, limits::BATCHES_PER_WORKER, 1, budget());
     for _ in 0..3 * limits::BATCHES_PER_WORKER {
-        outbox.recycle(vec![waiter(7)], Vec::new());
+        outbox.keep_lists(vec![waiter(7)], Vec::new(), Vec::new());
     }
     assert_eq!(outbox.spare_waiters.len(), limits::BATCHES_PER_WORKER);
     assert!(outbox.spare_waiters.iter().all(Vec::is_empty));

@@ -256,7 +256,7 @@ fn whatever_comes_no_batch_is_lost_and_where_there_is_room_each_request_has_a_ba
             let place = batch.table.get();
             let settled = outbox.settle(Returned { batch, outcome: COMMITTED }).unwrap();
             assert_eq!(settled.table.get(), place);
-            outbox.recycle(settled.waiters, settled.debits);
+            outbox.recycle(settled);
         }
         let filling = outbox.all_filling().count();
         assert_eq!(filling, outbox.filling.len(), "step {step}");

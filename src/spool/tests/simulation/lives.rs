@@ -10,11 +10,14 @@ use crate::spool::Durability;
 const SEEDS: u64 = 2000;
 
 /// The states that a thousand lives must reach.
-const RARE_STATES: [&str; 13] = [
+const RARE_STATES: [&str; 16] = [
     "a batch waits for the next segment",
     "a sync of the committer fails",
     "a sync of the journal fails",
     "a group is refused",
+    "several requests with a key share a batch",
+    "one key comes twice in a batch",
+    "a request with a key is a repeat",
     "a segment can't be sealed",
     "the journal goes on in its other file",
     "a start finds two segments without a seal",

@@ -93,7 +93,7 @@ impl Life {
             dir: "/disk/spool".into(),
             tables,
             node_id: None,
-            spool_bytes_max: files * (batch_bytes + limits::SEGMENT_BLOCKS_BYTES),
+            spool_bytes_max: files * (batch_bytes + limits::SEGMENT_BLOCKS_BYTES) + kept_bytes(1 << 20),
             disk_free_min: 1,
             durability: kind.durability,
             idempotency_keys_max: 100_000,
@@ -336,12 +336,15 @@ impl Life {
         for _ in 0..count {
             let mut ids = vec![self.next_record()];
             // Several requests in one batch, new ones and repeats.
-            while self.model.records[ids[0] as usize].is_identified && self.chance.one_in(3) {
+            while self.chance.one_in(3) {
                 let next = self.next_record();
-                let joins =
-                    self.model.records[next as usize].is_identified && self.table_of(next) == self.table_of(ids[0]);
-                ids.extend(joins.then_some(next));
+                ids.extend((self.table_of(next) == self.table_of(ids[0])).then_some(next));
             }
+            let keyed = ids.iter().filter(|id| self.model.records[**id as usize].is_keyed);
+            let keyed: Vec<u32> = keyed.copied().collect();
+            self.reach_if(keyed.len() > 1, "several requests with a key share a batch");
+            let distinct: BTreeSet<u32> = keyed.iter().copied().collect();
+            self.reach_if(distinct.len() < keyed.len(), "one key comes twice in a batch");
             let table = self.table_of(ids[0]);
             let schema = if self.chance.one_in(12) { b'n' } else { b'f' };
             let process = self.process.as_mut().unwrap();
@@ -416,16 +419,24 @@ impl Life {
         let Some(process) = &mut self.process else { return };
         while let Some(returned) = process.exchange.take() {
             let ids = process.under_way.remove(&returned.batch.sequence.get()).unwrap();
-            match returned.outcome {
-                CommitOutcome::Committed { .. } | CommitOutcome::Deduplicated { .. } => {}
-                CommitOutcome::Repeated { summary, .. } => assert_eq!(summary.accepted, returned.batch.rows.count),
-                CommitOutcome::KeyReused => panic!("the body is the same"),
-                CommitOutcome::Refused(_) | CommitOutcome::NoRepeat => {
-                    *self.reached.entry("a group is refused").or_default() += 1;
-                    continue;
+            let mut keyed = returned.batch.keyed().iter();
+            for id in ids {
+                let record = &mut self.model.records[id as usize];
+                let request = if record.is_keyed { keyed.next() } else { None };
+                match request.map_or(returned.outcome, |request| request.rule.outcome(returned.outcome)) {
+                    CommitOutcome::Committed { .. } | CommitOutcome::Deduplicated { .. } => {}
+                    CommitOutcome::Repeated { summary, .. } => {
+                        *self.reached.entry("a request with a key is a repeat").or_default() += 1;
+                        assert_eq!(summary, record.summary());
+                    }
+                    CommitOutcome::KeyReused | CommitOutcome::NoRepeat => panic!("the body is the same"),
+                    CommitOutcome::Refused(_) => {
+                        *self.reached.entry("a group is refused").or_default() += 1;
+                        continue;
+                    }
                 }
+                record.promise = Promise::Kept;
             }
-            ids.iter().for_each(|id| self.model.records[*id as usize].promise = Promise::Kept);
         }
         let sealed: Vec<SealedBlock> = process.sealed.try_iter().collect();
         self.newest = self.newest.max(process.metrics.newest());
