@@ -287,7 +287,7 @@ mod tests {
         pairs.iter().map(|(name, kind)| ((*name).to_owned(), (*kind).to_owned())).collect()
     }
 
-    const ALL: [(&str, &str); 29] = [
+    const ALL: [(&str, &str); 30] = [
         ("a", "String"),
         ("b", "LowCardinality(String)"),
         ("c", "Nullable(UInt16)"),

@@ -93,7 +93,7 @@ mod options;
 mod order;
 mod repair;
 mod report;
-mod request_values;
+mod request;
 mod row;
 mod scan;
 mod server_values;
@@ -104,14 +104,13 @@ mod values;
 mod walk;
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use address_form::{AddressForm, AddressHash, AddressKey};
 pub use field_counts::{Counts, FieldCounts, Kinds, UnknownField};
 pub use repair::InvalidText;
 pub use report::{LineCode, LineError, RejectedByCode, Report};
-pub use request_values::RequestValues;
+pub use request::{EncodeLimits, EncodeRefusal, Origin, RequestValues};
 pub use server_values::check_constants;
 
 use self::elements::{Layout, begin_array};
@@ -132,42 +131,6 @@ use crate::batch::Batch;
 use crate::limits;
 use crate::quarantine::RejectedLine;
 use crate::schema::{Plan, RequestInput};
-
-/// Limits of the events of one request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EncodeLimits {
-    /// Bytes of a line; a longer line is rejected.
-    pub line_bytes_max: usize,
-    /// Lines that are not blank, accepted or rejected; a request with more is refused.
-    pub events_max: u32,
-    /// Bytes of encoded rows and rejected lines; a request with more is refused.
-    pub encoded_bytes_max: usize,
-}
-
-/// The origin of a request: the values that the server adds to its events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Origin {
-    /// The client's address; none when it is not known.
-    pub client_ip: Option<IpAddr>,
-    /// When the body was complete, in nanoseconds since 1970.
-    pub server_time_unix_ns: i64,
-}
-
-/// Why the encoder refuses a whole request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EncodeRefusal {
-    /// More than [`limits::BAD_LINES_MAX`] lines are rejected.
-    TooManyBadLines,
-    /// The request has more lines than [`EncodeLimits::events_max`].
-    TooManyEvents,
-    /// The request has more encoded bytes than [`EncodeLimits::encoded_bytes_max`].
-    EncodedTooLarge,
-    /// The body begins as a JSON array, and is none from this offset on.
-    InvalidArray {
-        /// The offset in the body.
-        at: usize,
-    },
-}
 
 /// How far the encoding of a body has come that is encoded in slices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
