@@ -1,15 +1,15 @@
 //! The row encoder: NDJSON lines to RowBinary rows.
 //!
-//! A line takes one of two paths. `walk` is the fast path: it finds values by the marks of `window`, reads
-//! them in place, and gives up on anything unexpected. `general` is the slow path for all other
+//! A line takes one of two paths. `walk` is the fast path: it guesses keys, reads values in place, and
+//! gives up on anything unexpected. `general` is the slow path for all other
 //! lines: it parses with `sonic-rs`, and it alone rejects lines. Both paths give the same bytes for
 //! every line that the fast path accepts.
 //!
-//! Files in reading order: `lines`, `elements` (bodies that are one array), `window` (a first pass over many
-//! lines), `walk`, `order` (the guess of the next key), `known` (keys and their fields), `row` (values in the
+//! Files in reading order: `lines`, `elements` (bodies that are one array), `walk`, `order` (the guess of the
+//! next key), `known` (keys and their fields), `row` (values in the
 //! table's order), `values` (one file per family of types), `general`, `keys` (rejections because of keys),
-//! `repair` (invalid text), `skip`, `scan` and `escape` (the grammar of JSON), `siblings` (arrays of Nested
-//! columns), `identify`, `report`.
+//! `repair` (invalid text), `skip`, `scan` and `escape` (the grammar of JSON), `utf8`, `siblings` (arrays of
+//! Nested columns), `identify`, `report`.
 //!
 //! A [mapping](crate::schema::Mapping) says which column gets what. `mapped` is its part of the fast path, and
 //! `server_values` writes what no line says. `field_counts` counts fields that no column takes.
@@ -99,9 +99,9 @@ mod scan;
 mod server_values;
 mod siblings;
 mod skip;
+mod utf8;
 mod values;
 mod walk;
-mod window;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -124,9 +124,9 @@ use self::order::KeyOrder;
 use self::row::{RowBuilder, ServerCells};
 use self::server_values::ServerInputs;
 use self::siblings::Siblings;
+use self::utf8::Utf8Window;
 use self::values::nested::InPlace;
-use self::walk::{Inside, Walk};
-use self::window::Window;
+use self::walk::{Bounds, Inside, Walk};
 use crate::batch::Batch;
 use crate::limits;
 use crate::quarantine::RejectedLine;
@@ -154,7 +154,7 @@ pub struct RowEncoder {
     invalid_text: InvalidText,
     known: KnownKeys,
     order: KeyOrder,
-    window: Window,
+    window: Utf8Window,
     builder: RowBuilder,
     server: ServerCells,
     mapped: Mapped,
@@ -187,7 +187,7 @@ impl RowEncoder {
         Self {
             known: KnownKeys::new(plan.paths().targets(), known::PLACES_OF_OTHERS),
             order: KeyOrder::new(plan.columns().len()),
-            window: Window::default(),
+            window: Utf8Window::default(),
             builder: RowBuilder::new(&plan),
             server: ServerCells::default(),
             mapped: Mapped::new(&plan),
@@ -310,15 +310,30 @@ impl RowEncoder {
         let (len_before, encoded_before) = (batch.len(), progress.encoded);
         let (mut accepted, mut rejected) = (progress.accepted, progress.rejected);
         let mut lines = Lines::new(body, progress.lines);
-        while let Some((start, number)) = lines.begin(body) {
+        loop {
+            if FAST && self.server.unfit.is_none() {
+                let row_start = self.builder.rows.len();
+                // The bounds end a run where a check or a copy is due, so that it comes after the same line.
+                let encoded = encoded_before + batch.len() - len_before;
+                let bounds = Bounds {
+                    lines: if self.identifier.is_some() { 1 } else { u32::MAX }
+                        .min(self.limits.events_max - accepted - rejected),
+                    bytes: row::FLUSH_BYTES.min((self.limits.encoded_bytes_max - encoded).saturating_add(1)),
+                    line_bytes: self.limits.line_bytes_max,
+                };
+                let walked = self.walk().lines(body, &mut lines, bounds);
+                if walked > 0 {
+                    accepted += walked;
+                    self.after_line(row_start, len_before, encoded_before, batch)?;
+                    continue;
+                }
+            }
+            let Some((start, number)) = lines.begin(body) else { break };
             let row_start = self.builder.rows.len();
             if accepted + rejected >= self.limits.events_max {
                 return Err(EncodeRefusal::TooManyEvents);
             }
-            if let Some(end) = self.walk_line::<FAST>(body, start) {
-                lines.end(end);
-                accepted += 1;
-            } else {
+            {
                 let end = end_of_line(body, start);
                 lines.end(end);
                 let line = body.get(start..end).unwrap_or_default();
@@ -376,16 +391,12 @@ impl RowEncoder {
         }
     }
 
-    /// Tries the fast path on the line that begins at `start`. Returns the end of the line, or `None`
-    /// when the line has to take the slow path.
+    /// The fast path.
     #[inline]
-    fn walk_line<const FAST: bool>(&mut self, body: &[u8], start: usize) -> Option<usize> {
-        if !FAST || self.server.unfit.is_some() || !self.window.has_line(body, start) {
-            return None;
-        }
-        let mut walk = Walk {
+    fn walk(&mut self) -> Walk<'_> {
+        Walk {
             plan: &self.plan,
-            window: &self.window,
+            window: &mut self.window,
             known: &mut self.known,
             order: &mut self.order,
             builder: &mut self.builder,
@@ -400,13 +411,8 @@ impl RowEncoder {
             mapped: &mut self.mapped,
             keys: None,
             path: "",
-        };
-        let end = walk.line(body, start);
-        if end.is_none_or(|end| end - start > self.limits.line_bytes_max) || self.check_siblings().is_err() {
-            self.builder.abandon();
-            return None;
+            siblings: self.siblings.as_mut(),
         }
-        end
     }
 
     /// Checks the arrays of Nested columns in the row that was finished last.
