@@ -33,14 +33,14 @@
 //! | [`ndjson`] | `batch`, `limits`, `quarantine`, `rowbinary`, `schema` | lines → rows, one file a family of types |
 //! | [`handoff`] | `batch`, `limits`, `net` | where threads meet: batches, wake-ups, proven blocks, published versions, the phase from start to stop |
 //! | [`spool`] | `batch`, `clock`, `limits` | the log: frames, segments, the committer and its keeper, the journal, keys and identities, what is held, recovery |
-//! | [`clickhouse`] | `batch`, `clock`, `handoff`, `limits`, `quarantine`, `schema` | what ClickHouse is: client, servers, tables and columns, guarantee ("exactly once") and horizon, embedded |
+//! | [`clickhouse`] | `batch`, `clock`, `handoff`, `limits`, `ndjson`, `quarantine`, `schema` | what ClickHouse is: client, servers, tables and columns, guarantee ("exactly once") and horizon, embedded |
 //! | [`insert`] | `batch`, `clickhouse`, `clock`, `handoff`, `quarantine`, `rowbinary`, `schema`, `spool` | how a block gets into it: due, step, attempt, outcome of an error, cutting, presence |
 //! | [`api`] | `batch`, `http`, `limits`, `ndjson`, `schema` | routes, replies and faults of the public address; keys, rates, pages of other origins, identities of requests |
 //! | [`connection`] | `api`, `batch`, `http`, `limits` | one connection's state machine, without a socket |
 //! | [`intake`] | `api`, `batch`, `clock`, `connection`, `handoff`, `http`, `limits`, `ndjson`, `net`, `schema`, `spool` | what both engines share: a request's context, outbox, outcomes, schemas of the tables, waiting for inserts, budget, what is charged to rates, health, counters |
 //! | [`worker`] | `api`, `clock`, `connection`, `handoff`, `http`, `intake`, `limits`, `net` | the own event loop: sockets, buffers, time-outs |
 //! | `engine_may` | `api`, `batch`, `clock`, `connection`, `handoff`, `http`, `intake`, `limits` | the same api through `may_minihttp`, in a build with the feature `engine-may` |
-//! | [`admin`] | `api`, `batch`, `clickhouse`, `clock`, `handoff`, `http`, `intake`, `limits`, `ndjson`, `spool` | the admin address: metrics, statistics, `/livez`, `/readyz` and its warnings, orders for held blocks |
+//! | [`admin`] | `api`, `batch`, `clickhouse`, `clock`, `handoff`, `http`, `intake`, `limits`, `ndjson`, `schema`, `spool` | the admin address: metrics, statistics, `/livez`, `/readyz` and its warnings, orders for held blocks |
 //! | [`config`] | `api`, `batch`, `clickhouse`, `connection`, `http`, `insert`, `intake`, `limits`, `ndjson`, `net`, `schema`, `spool` | flags, environment and file → one checked [`config::Settings`], handed on in parts |
 //! | [`commands`] | `clickhouse`, `clock`, `config`, `limits`, `net`, `rowbinary`, `spool` | `check`, `schema`, `spool` and `quarantine` |
 //! | [`server`] | `admin`, `api`, `batch`, `clickhouse`, `config`, `engine_may`, `handoff`, `insert`, `intake`, `limits`, `ndjson`, `net`, `schema`, `spool`, `worker` | start and stop in order, signals, engines, pinning, open files, the log; `drain` |
@@ -83,8 +83,7 @@
 //! 7. Nothing from a peer, the disk or ClickHouse reaches an `unwrap`, an index or an unbounded
 //!    allocation (clippy denies the first two in the whole crate).
 //! 8. What a client says about its own address or the server's time is never stored as such, unless the
-//!    operator named its proxy
-//!    ([`ndjson`]).
+//!    operator named its proxy, or mapped the column to a field ([`ndjson`]).
 //! 9. One block of the spool is one block for ClickHouse ([`config::Settings::validate`]).
 //!
 //! # Absent on purpose

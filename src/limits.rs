@@ -9,7 +9,8 @@
 //! - `W` × twice [`SLICE_BYTES`], as rows and as rejected lines: what one request adds to the batch
 //!   that fills, before that batch is counted. The batch of a larger request is counted slice by slice;
 //! - `W` × [`TURN_TABLES_BYTES_MAX`] for the batches of all tables that fill, and about 40 KiB for the
-//!   encoder of each table;
+//!   encoder of each table, twice that once clients send more than [`COUNTED_FIELDS_MAX`] fields without a
+//!   column;
 //! - `W` × [`SPARE_BATCHES_BYTES_MAX`] for spare batches, until [`MEMORY_KEPT_SECONDS`] of rest;
 //! - `W` × ([`READ_SCRATCH_BYTES`] and [`RENDER_BYTES_KEPT`], both twice with TLS, [`SPARE_BUFFERS_MAX`] × twice
 //!   [`KEPT_BYTES_FIRST`], and a few lines of `--line-bytes-max` in the encoder);
@@ -93,6 +94,10 @@ pub const BATCH_BYTES_KEPT: usize = 512 << 10;
 /// takes 32 bytes. Many more than the events of a usual turn.
 pub const BATCH_IDS_KEPT: usize = 4096;
 
+/// A longer line takes the encoder's slow path, whatever `--line-bytes-max` says. The marks of a window of lines
+/// are an eighth of it, for each worker and table under way.
+pub const WINDOW_LINE_BYTES_MAX: usize = 1 << 20;
+
 /// A body with more bytes of content than this is decoded and encoded in slices of [`LARGE_SLICE_BYTES`]
 /// into a batch of its own. Larger: the other connections wait longer for their turn (about 0.5 ms for so
 /// many bytes of gzip); smaller: more bodies are large, and of these a worker serves one at a time.
@@ -154,6 +159,26 @@ pub const PATH_BYTES_MAX: usize = 1024;
 /// Columns of a table. Each costs a worker 24 bytes, allocated once a schema: where the cell of a
 /// field that came early lies.
 pub const COLUMNS_MAX: usize = 1024;
+
+/// Names in a path of a mapping: levels of objects that are gone into.
+pub const MAPPED_LEVELS_MAX: usize = 8;
+
+/// Objects that the paths of a table go into, each of which costs a worker about 3 KiB. A path of n names goes into
+/// 2^(n-1) - 1 of them: its names may be spelled together.
+pub const MAPPED_OBJECTS_MAX: usize = 1024;
+
+/// Fields that one column of a mapping may be the first of.
+pub const MAPPED_FIELDS_MAX: usize = 16;
+
+/// Names of fields without a column that each encoder counts by name, about 300 bytes each; the admin address
+/// shows [`SHOWN_FIELDS_MAX`] of them. Larger: a name that comes rarely is counted by name, too.
+pub const COUNTED_FIELDS_MAX: usize = 128;
+
+/// Bytes of such a name; a longer one is counted among the others.
+pub const COUNTED_NAME_BYTES_MAX: usize = 64;
+
+/// Names of fields without a column that the admin address shows for a table: those that come most often.
+pub const SHOWN_FIELDS_MAX: usize = 100;
 
 /// Files of inserted segments that are kept to be overwritten (DESIGN, rule 7). Each occupies
 /// `--batch-bytes` on the disk.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use sluicegate::clickhouse::embedded::{self, EmbeddedOptions};
-use sluicegate::commands::{check, quarantine, requeue, schema, spool};
+use sluicegate::commands::{check, quarantine, requeue, schema, spool, suggest};
 use sluicegate::config::cli::{self, ClickHouseArgs, Command, QuarantineCommand, SpoolCommand};
 use sluicegate::config::environment;
 use sluicegate::server::{self, allocator, cpu, drain, log};
@@ -34,7 +34,12 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
             Ok(if works { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Schema(arguments) => {
-            schema::run(&arguments.settings, &mut std::io::stdout().lock())?;
+            let (settings, mut out) = (&arguments.settings, std::io::stdout().lock());
+            if arguments.suggest {
+                suggest::run(settings, &mut out)?
+            } else {
+                schema::run(settings, &mut out)?
+            }
             Ok(ExitCode::SUCCESS)
         }
         Command::Drain(arguments) => {

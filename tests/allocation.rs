@@ -193,3 +193,64 @@ fn values_inside_of_values_allocate_nothing_once_they_are_warm() {
     }
     assert_eq!(ALLOCATIONS.with(Cell::get) - before, 0, "allocations in 200 events");
 }
+
+#[test]
+fn mapped_columns_allocate_nothing_once_they_are_warm() {
+    use sluicegate::ndjson::{FieldCounts, InvalidText};
+    use sluicegate::schema::{ColumnSource, Mapping, TimeUnit, UnknownFields};
+
+    let described = |(name, type_name): (&str, &str)| ColumnDescription {
+        name: name.to_owned(),
+        type_name: type_name.to_owned(),
+        default_kind: String::new(),
+        default_expression: String::new(),
+    };
+    let columns = [
+        ("id", "String"),
+        ("n", "Int64"),
+        ("ts", "DateTime64(3, 'UTC')"),
+        ("guessed", "DateTime('UTC')"),
+        ("app", "String"),
+        ("raw", "String"),
+        ("rest", "Map(String, String)"),
+    ];
+    let fields = |names: &[&str], unit| ColumnSource::Fields {
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+        unit,
+    };
+    let sources = [
+        ("id", fields(&["user.id", "uid"], None)),
+        ("n", fields(&["a.b.c", "n"], None)),
+        ("ts", fields(&["time.at"], Some(TimeUnit::Milliseconds))),
+        ("app", ColumnSource::Value("\"app\"".to_owned())),
+        ("raw", ColumnSource::Line),
+    ];
+    let mapping = Mapping {
+        columns: sources.map(|(column, source)| (column.to_owned(), source)).into(),
+        required: vec!["id".to_owned()],
+        unknown_fields: UnknownFields::Collect("rest".to_owned()),
+    };
+    let plan = Plan::compile_mapped(&columns.map(described), "UTC", &mapping).unwrap();
+    let limits = EncodeLimits { line_bytes_max: 1 << 20, events_max: 100_000, encoded_bytes_max: 64 << 20 };
+    let mut encoder = RowEncoder::new(Arc::new(plan), limits)
+        .with_invalid_text(InvalidText::Reject)
+        .counting(Arc::new(FieldCounts::default()));
+    let events = r#"{"uid":"x","user":{"id":"y","name":"z"},"a":{"b":{"c":7}},"time":{"at":1606864194123},"other":[1,2]}
+{"user":{"name":"\u0061","id":"y"},"n":8,"guessed":1606864194,"other":{"a":"\n"},"a":{"d":true}}
+"#;
+    let origin = Origin { client_ip: None, server_time_unix_ns: 0 };
+    let (mut batch, mut report) = (Batch::new(0), Report::default());
+    let mut encode = || {
+        report.clear();
+        encoder.encode(events.as_bytes(), &origin, &mut batch, &mut report).unwrap();
+        assert_eq!((report.accepted, report.rejected), (2, 0));
+        batch.clear();
+    };
+    encode();
+    encode();
+    let before = ALLOCATIONS.with(Cell::get);
+    for _ in 0..100 {
+        encode();
+    }
+    assert_eq!(ALLOCATIONS.with(Cell::get) - before, 0, "allocations in 200 events");
+}

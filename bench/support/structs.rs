@@ -2,10 +2,14 @@
 //! RowBinary written from it.
 
 use std::borrow::Cow;
+use std::fmt;
 
-use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use sluicegate::batch::Batch;
 use sluicegate::rowbinary::RowBuffer;
+
+use crate::columns;
 
 /// An event as a struct.
 pub trait Row<'a>: Deserialize<'a> {
@@ -44,6 +48,166 @@ impl<'a> Row<'a> for Event<'a> {
         rows.put_string(self.param_str.as_bytes());
         Some(())
     }
+}
+
+/// The same, each of whose fields may be missing.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub struct Sparse<'a> {
+    #[serde(borrow)]
+    client_time: Cow<'a, str>,
+    #[serde(borrow)]
+    device_id: Cow<'a, str>,
+    #[serde(borrow)]
+    device_os: Cow<'a, str>,
+    #[serde(borrow)]
+    session: Cow<'a, str>,
+    sequence: i64,
+    #[serde(borrow)]
+    event: Cow<'a, str>,
+    param_int: i64,
+    #[serde(borrow)]
+    param_str: Cow<'a, str>,
+}
+
+impl<'a> Row<'a> for Sparse<'a> {
+    fn write(&self, rows: &mut RowBuffer) -> Option<()> {
+        let seconds = if self.client_time.is_empty() { 0 } else { unix_seconds(&self.client_time)? };
+        rows.put(seconds.to_le_bytes());
+        rows.put_string(self.device_id.as_bytes());
+        rows.put_string(self.device_os.as_bytes());
+        rows.put_string(self.session.as_bytes());
+        rows.put(self.sequence.to_le_bytes());
+        rows.put_string(self.event.as_bytes());
+        rows.put(self.param_int.to_le_bytes());
+        rows.put_string(self.param_str.as_bytes());
+        Some(())
+    }
+}
+
+/// The sample's columns and one more, of another type.
+macro_rules! and_one_more {
+    ($(#[$doc:meta])* $name:ident, $columns:ident, $column:ident: $type:ty, $type_name:literal, $write:expr) => {
+        $(#[$doc])*
+        #[derive(Deserialize)]
+        pub struct $name<'a> {
+            #[serde(borrow)]
+            client_time: Cow<'a, str>,
+            #[serde(borrow)]
+            device_id: Cow<'a, str>,
+            #[serde(borrow)]
+            device_os: Cow<'a, str>,
+            #[serde(borrow)]
+            session: Cow<'a, str>,
+            sequence: i64,
+            #[serde(borrow)]
+            event: Cow<'a, str>,
+            param_int: i64,
+            #[serde(borrow)]
+            param_str: Cow<'a, str>,
+            $column: $type,
+        }
+
+        /// Its columns.
+        pub const $columns: [(&str, &str); 9] = {
+            let [a, b, c, d, e, f, g, h] = columns::OF_CLIENTS;
+            [a, b, c, d, e, f, g, h, (stringify!($column), $type_name)]
+        };
+
+        impl<'a> Row<'a> for $name<'a> {
+            fn write(&self, rows: &mut RowBuffer) -> Option<()> {
+                rows.put(unix_seconds(&self.client_time)?.to_le_bytes());
+                rows.put_string(self.device_id.as_bytes());
+                rows.put_string(self.device_os.as_bytes());
+                rows.put_string(self.session.as_bytes());
+                rows.put(self.sequence.to_le_bytes());
+                rows.put_string(self.event.as_bytes());
+                rows.put(self.param_int.to_le_bytes());
+                rows.put_string(self.param_str.as_bytes());
+                let write: fn(&$type, &mut RowBuffer) = $write;
+                write(&self.$column, rows);
+                Some(())
+            }
+        }
+    };
+}
+
+and_one_more!(
+    /// An event with an array.
+    WithArray, ARRAY_COLUMNS, list: Vec<i64>, "Array(Int64)",
+    |list, rows| {
+        rows.put_length(list.len());
+        list.iter().for_each(|element| rows.put(element.to_le_bytes()));
+    }
+);
+
+and_one_more!(
+    /// An event with a map.
+    WithMap, MAP_COLUMNS, counters: Entries<'a>, "Map(String, Int64)",
+    |counters, rows| {
+        rows.put_length(counters.0.len());
+        for (key, value) in &counters.0 {
+            rows.put_string(key.as_bytes());
+            rows.put(value.to_le_bytes());
+        }
+    }
+);
+
+and_one_more!(
+    /// An event with an object inside.
+    WithObject, TUPLE_COLUMNS, device: Device<'a>,
+    "Tuple(os String, model String, memory Int64, locale String, width Int64, height Int64)",
+    |device, rows| {
+        rows.put_string(device.os.as_bytes());
+        rows.put_string(device.model.as_bytes());
+        rows.put(device.memory.to_le_bytes());
+        rows.put_string(device.locale.as_bytes());
+        rows.put(device.width.to_le_bytes());
+        rows.put(device.height.to_le_bytes());
+    }
+);
+
+/// The entries of a map as they come, which is cheaper than any map of the standard library.
+pub struct Entries<'a>(Vec<(Cow<'a, str>, i64)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EntriesVisitor;
+        impl<'de> Visitor<'de> for EntriesVisitor {
+            type Value = Entries<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a map")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some((Key(key), value)) = access.next_entry()? {
+                    entries.push((key, value));
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(EntriesVisitor)
+    }
+}
+
+/// A borrowed key: `Cow` alone is always an owned one.
+#[derive(Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// An object inside an event.
+#[derive(Deserialize)]
+pub struct Device<'a> {
+    #[serde(borrow)]
+    os: Cow<'a, str>,
+    #[serde(borrow)]
+    model: Cow<'a, str>,
+    memory: i64,
+    #[serde(borrow)]
+    locale: Cow<'a, str>,
+    width: i64,
+    height: i64,
 }
 
 /// A table of 100 columns: texts and integers in turn.

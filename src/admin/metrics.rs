@@ -7,7 +7,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::{Admin, Page};
+use super::{Admin, Page, fields};
 use crate::api::Shed;
 use crate::batch::TableIndex;
 use crate::clickhouse::metrics::{Attempts, INSERT_SECONDS, OTHER_TABLES, quarantine_label};
@@ -182,6 +182,7 @@ fn counters(admin: &Admin) -> Vec<Family> {
         ("inserts", "INSERT attempts by outcome", outcomes),
         ("shed", "Requests answered with 503 by reason", shed.collect()),
     ];
+    counters.extend(fields::counters(admin));
     let keys = admin.keys.newest();
     let by_key: Vec<(Labels, u64)> =
         keys.owners().accepted().into_iter().map(|(name, count)| (label("key", name), count)).collect();

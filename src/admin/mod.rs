@@ -7,6 +7,7 @@
 mod access;
 mod browser;
 mod events;
+mod fields;
 mod health;
 mod linger;
 mod listen;
@@ -120,6 +121,7 @@ impl Admin {
             path if health::is_health(path) => |admin, head| health::ready(admin, admin.access.is_trusted(head)),
             metrics::PATH => |admin, _| metrics::page(admin),
             "/stats" => |admin, _| stats::page(admin),
+            fields::PATH => |admin, _| fields::page(admin),
             "/version" => |_, _| version(),
             path => match path.strip_prefix("/api/").and_then(|name| named(&self.tables, name)) {
                 Some(_) if !reads => return Page::only("GET, HEAD"),

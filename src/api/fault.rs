@@ -18,12 +18,14 @@ pub struct Fault {
     pub allow: Option<&'static str>,
     /// The value of `Accept-Encoding` in a 415 for a content coding (RFC 9110, section 15.5.16).
     pub accept_encoding: Option<&'static str>,
+    /// The offset in the body from which on it is not valid; the message names it.
+    pub at: Option<usize>,
 }
 
 impl Fault {
     /// An error reply without further header fields.
     pub const fn new(status: Status, code: &'static str, message: &'static str) -> Self {
-        Self { status, code, message, allow: None, accept_encoding: None }
+        Self { status, code, message, allow: None, accept_encoding: None, at: None }
     }
 
     pub(super) const fn with_allow(mut self, allow: &'static str) -> Self {
@@ -79,6 +81,14 @@ impl From<EncodeRefusal> for Fault {
                 "too_many_events",
                 "The rows of the body take more bytes than one request may take; nothing was stored.",
             ),
+            EncodeRefusal::InvalidArray { at } => Self {
+                at: Some(at),
+                ..Self::new(
+                    Status::BadRequest,
+                    "invalid_array",
+                    "The body begins as a JSON array and is none as a whole; nothing was stored.",
+                )
+            },
         }
     }
 }

@@ -19,6 +19,8 @@ pub use request_id::RequestIds;
 pub use tables::ApiTable;
 pub use taken::Taken;
 
+pub use crate::ndjson::RequestValues;
+
 use fault::{
     BAD_KEY, BAD_QUERY, CODINGS, EVENTS_ALLOW, HEALTH_ALLOW, METHOD_NOT_ALLOWED, NOT_FOUND, UNSUPPORTED_CODING,
 };
@@ -31,7 +33,7 @@ use crate::batch::{Batch, TableIndex};
 use crate::http::{Coding, ContentCoding, Head, Method, has_repeated_name, plain_path, query_pairs};
 use crate::limits;
 use crate::ndjson::{EncodeRefusal, Origin, Report};
-use crate::schema::Plan;
+use crate::schema::{Plan, RequestInput};
 
 /// The operation that a request head selects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +72,8 @@ pub struct Api {
     tables: Tables,
     report: Report,
     keys: Arc<Keys>,
+    /// For columns that get the identity of a request without one.
+    ids: RequestIds,
     /// Coded bodies are decoded by who serves them; else they are refused.
     decodes: bool,
 }
@@ -81,6 +85,7 @@ impl Api {
             tables: Tables::new(tables),
             report: Report::default(),
             keys: Arc::new(Keys::open(None)),
+            ids: RequestIds::default(),
             decodes: cfg!(feature = "codings"),
         }
     }
@@ -157,6 +162,45 @@ impl Api {
         }
     }
 
+    /// What the columns of the route's table get of a head; `None` if that is nothing. Header fields count if
+    /// the sender `is_believed`; a repeated one is none. The reply's `fields` get the request's identity if a
+    /// column gets it.
+    pub fn values(
+        &self,
+        route: Route,
+        head: &Head<'_>,
+        is_believed: bool,
+        fields: &mut ReplyFields,
+    ) -> Option<Arc<RequestValues>> {
+        let Route::Events(options) = route else { return None };
+        let inputs = self.tables.request_inputs(options.table);
+        if inputs.is_empty() {
+            return None;
+        }
+        let only = |name: &str| {
+            let mut lines = head.header_lines(name);
+            let value = lines.next().filter(|_| lines.next().is_none())?;
+            Some(String::from_utf8_lossy(value).into())
+        };
+        let value = |input: &RequestInput| match input {
+            RequestInput::Header(name) => only(name).filter(|_| is_believed),
+            RequestInput::UserAgent => only("user-agent"),
+            RequestInput::RequestId => Some(fields.identify(&self.ids).into()),
+            RequestInput::KeyName => options.writer.map(|writer| self.keys.owners().get(writer.owner).name.clone()),
+        };
+        Some(Arc::new(RequestValues::new(inputs.iter().map(value))))
+    }
+
+    /// Sets what the columns of a table get of the head of the next bodies' request.
+    #[inline]
+    pub fn set_request(&mut self, table: TableIndex, values: Option<&Arc<RequestValues>>) {
+        if let Some(values) = values
+            && let Some(encoder) = self.tables.encoder(table)
+        {
+            encoder.set_request(values.clone());
+        }
+    }
+
     /// Encodes the events of a complete body into `batch`, a batch of the table.
     ///
     /// With [`Answer::Now`] the caller rolls back what was appended. A refused request's rows are
@@ -174,20 +218,22 @@ impl Api {
         answer(encoded, options, &self.report, before, batch, key)
     }
 
-    /// Encodes the next slice of a body into a batch of its own. The caller ends with [`Taken::conclude`],
-    /// with the first refusal at once. `None` when the table takes no events any more.
+    /// Encodes the next slice of a body, of about `bytes` bytes, into a batch of its own: true after the last
+    /// one. The caller ends with [`Taken::conclude`], with the first refusal at once. `None` when the table
+    /// takes no events any more.
     ///
     /// # Errors
     ///
     /// The whole request is refused.
     pub fn take_slice(
         &mut self,
-        slice: &[u8],
+        body: &[u8],
+        bytes: usize,
         taken: &mut Taken,
         batch: &mut Batch,
-    ) -> Option<Result<(), EncodeRefusal>> {
+    ) -> Option<Result<bool, EncodeRefusal>> {
         let encoder = self.tables.encoder(taken.options.table)?;
-        Some(encoder.encode_slice(slice, &mut taken.progress, &taken.origin, batch, &mut taken.report))
+        Some(encoder.encode_slice(body, bytes, &mut taken.progress, &taken.origin, batch, &mut taken.report))
     }
 
     /// The report of the last [`Api::take_events`].

@@ -23,9 +23,14 @@ pub enum Reply {
 
 impl Reply {
     /// The reply to a repeated request, made of the remembered numbers of its first reply. The errors
-    /// of rejected lines are not remembered.
-    pub fn remembered(summary: Summary) -> Self {
-        Self::of(summary, &[])
+    /// of rejected lines are not remembered. `now` is what the reply would be if the request were the first:
+    /// the body is the same.
+    pub fn remembered(summary: Summary, now: &Self) -> Self {
+        let has_elements = match now {
+            Self::Json(_, body) => body.contains(ELEMENTS),
+            _ => false,
+        };
+        Self::of(summary, &[], has_elements)
     }
 
     /// Bytes that it takes beside its own place.
@@ -36,15 +41,17 @@ impl Reply {
         }
     }
 
-    pub(super) fn of(summary: Summary, errors: &[LineError]) -> Self {
+    /// The reply to a request with these numbers and errors, of lines or of elements.
+    pub(super) fn of(summary: Summary, errors: &[LineError], has_elements: bool) -> Self {
         match summary {
             Summary { refused: true, rejected, .. } => {
-                Self::Json(TOO_MANY_BAD_LINES.status, refused_body(rejected, errors))
+                Self::Json(TOO_MANY_BAD_LINES.status, refused_body(rejected, errors, has_elements))
             }
-            Summary { accepted, rejected: 0, .. } => Self::Accepted(accepted),
+            Summary { accepted, rejected: 0, .. } if !has_elements => Self::Accepted(accepted),
             Summary { accepted, rejected, .. } => {
-                let status = if accepted == 0 { Status::UnprocessableContent } else { Status::Ok };
-                Self::Json(status, summary_body(accepted, rejected, errors))
+                let is_refused = accepted == 0 && rejected > 0;
+                let status = if is_refused { Status::UnprocessableContent } else { Status::Ok };
+                Self::Json(status, summary_body(accepted, rejected, errors, has_elements))
             }
         }
     }
@@ -90,17 +97,24 @@ pub enum Answer {
     },
 }
 
-fn refused_body(rejected: u32, errors: &[LineError]) -> Box<str> {
-    let mut body = summary_body(0, rejected, errors).into_string();
+/// What the reply to an array has beside its numbers. Inside of a JSON string its quotes have backslashes.
+const ELEMENTS: &str = ",\"elements\":true";
+
+fn refused_body(rejected: u32, errors: &[LineError], has_elements: bool) -> Box<str> {
+    let mut body = summary_body(0, rejected, errors, has_elements).into_string();
     body.pop();
     let Fault { code, message, .. } = TOO_MANY_BAD_LINES;
     body.push_str(&format!(",\"error\":{},\"message\":{}}}", json(code), json(message)));
     body.into_boxed_str()
 }
 
-fn summary_body(accepted: u32, rejected: u32, errors: &[LineError]) -> Box<str> {
-    let mut body = format!("{{\"accepted\":{accepted},\"rejected\":{rejected},\"errors\":");
-    push_errors(&mut body, errors);
+fn summary_body(accepted: u32, rejected: u32, errors: &[LineError], has_elements: bool) -> Box<str> {
+    let elements = if has_elements { ELEMENTS } else { "" };
+    let mut body = format!("{{\"accepted\":{accepted},\"rejected\":{rejected}{elements}");
+    if rejected > 0 {
+        body.push_str(",\"errors\":");
+        push_errors(&mut body, errors);
+    }
     body.push('}');
     body.into_boxed_str()
 }

@@ -39,6 +39,11 @@ impl ReplyFields {
         }
     }
 
+    /// The request's identity, which is made of `ids` if the client gave none.
+    pub fn identify(&mut self, ids: &RequestIds) -> &str {
+        self.request_id.get_or_insert_with(|| ids.next().as_str().into())
+    }
+
     /// Bytes that they take beside their own place.
     pub fn bytes(&self) -> usize {
         self.request_id.as_ref().map_or(0, |id| id.len())

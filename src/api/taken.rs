@@ -74,7 +74,7 @@ pub(super) fn answer(
     };
     let Report { accepted, rejected, ref errors, .. } = *report;
     let summary = Summary { accepted, rejected, refused };
-    let reply = Reply::of(summary, errors);
+    let reply = Reply::of(summary, errors, report.has_elements);
     let is_empty = before == batch.mark();
     let key = options.key.filter(|_| !options.dry_run).map(|id| key(id, summary));
     if options.dry_run || is_empty && key.is_none() {

@@ -17,6 +17,7 @@ use super::name::TableName;
 use super::settings::ClickHouseSetting;
 use super::version::Release;
 use super::{TableConfig, settings, tables};
+use crate::ndjson::check_constants;
 use crate::schema::{self, ColumnDescription, Plan, PlanColumn, SchemaError, SchemaVersion};
 
 /// The oldest ClickHouse that is supported.
@@ -196,10 +197,11 @@ impl TableDescription {
     ///
     /// # Errors
     ///
-    /// If a column is not supported; the error names it.
+    /// If a column is not supported, or does not fit the mapping; the error names it.
     pub fn plan(&self, config: &TableConfig) -> Result<Plan, SchemaError> {
-        let plan = Plan::compile(&self.columns, &self.timezone)?;
-        plan.require_room_for(config.addresses)?;
+        let plan = Plan::compile_mapped(&self.columns, &self.timezone, &config.mapping)?;
+        plan.require_room_for(config.addresses, config.whole_addresses)?;
+        check_constants(&plan)?;
         Ok(plan)
     }
 

@@ -37,12 +37,13 @@ mod watched;
 pub mod watcher;
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use name::TableName;
 use settings::{ClickHouseSetting, InsertFormat};
 
-use crate::schema::Addresses;
+use crate::schema::{Addresses, Mapping};
 
 /// The configuration of a table.
 #[derive(Debug, Clone)]
@@ -61,6 +62,10 @@ pub struct TableConfig {
     pub batch_age: Duration,
     /// Which addresses the clients have that its rows may come from.
     pub addresses: Addresses,
+    /// The same for columns that store addresses in full, whatever `--client-ip` says.
+    pub whole_addresses: Addresses,
+    /// Where its columns get their values from.
+    pub mapping: Arc<Mapping>,
     /// `--dedup-field`: a column that the table must have.
     pub dedup_field: Option<String>,
 }

@@ -192,6 +192,8 @@ mod tests {
             writers: std::num::NonZeroUsize::MIN,
             batch_age: Duration::from_secs(1),
             addresses: Addresses::Any,
+            whole_addresses: Addresses::Any,
+            mapping: Arc::default(),
             dedup_field: dedup_field.map(str::to_owned),
         };
         let first = known.as_ref().map(|known| known.version(&config).unwrap());

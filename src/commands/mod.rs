@@ -6,3 +6,4 @@ pub mod requeue;
 mod running;
 pub mod schema;
 pub mod spool;
+pub mod suggest;

@@ -31,7 +31,7 @@ pub enum Command {
     /// Connect as serve would, and report whether serve would work and which guarantee the table gives
     Check(Box<TablesArgs>),
     /// Print the CREATE statements that serve would run
-    Schema(Box<TablesArgs>),
+    Schema(Box<SchemaArgs>),
     /// Insert all events of a spool without opening a port
     Drain(Box<TablesArgs>),
     /// List, verify or requeue the blocks of a spool
@@ -77,6 +77,21 @@ pub struct OnlyArgs {
 
 /// The identifier of `--only`.
 const ONLY: &str = "only";
+
+/// Arguments of `sluicegate schema`.
+#[derive(Debug, Args)]
+pub struct SchemaArgs {
+    /// Print the ALTER TABLE … ADD COLUMN for the fields that the running server has counted because no
+    /// column takes them
+    #[arg(long)]
+    pub suggest: bool,
+    /// The tables.
+    #[command(flatten)]
+    pub only: OnlyArgs,
+    /// The settings.
+    #[command(flatten)]
+    pub settings: Settings,
+}
 
 /// Arguments of `sluicegate spool requeue`.
 #[derive(Debug, Args)]
@@ -155,7 +170,8 @@ impl Command {
     pub fn settings_mut(&mut self) -> Option<&mut Settings> {
         match self {
             Self::Serve(settings) => Some(settings),
-            Self::Check(arguments) | Self::Schema(arguments) | Self::Drain(arguments) => Some(&mut arguments.settings),
+            Self::Check(arguments) | Self::Drain(arguments) => Some(&mut arguments.settings),
+            Self::Schema(arguments) => Some(&mut arguments.settings),
             Self::Spool(SpoolCommand::List(arguments) | SpoolCommand::Verify(arguments)) => {
                 Some(&mut arguments.settings)
             }

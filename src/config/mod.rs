@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod environment;
 mod file;
+mod mapping;
 mod parts;
 mod section;
 mod tables;
@@ -27,6 +28,7 @@ use crate::ndjson::InvalidText;
 use crate::net::{ListenAddress, TrustedProxy};
 use crate::spool::Durability;
 
+pub use mapping::SectionMapping;
 pub use section::Section;
 pub use tables::TableSettings;
 
@@ -270,6 +272,11 @@ pub struct Settings {
     #[arg(long, env = "SLUICEGATE_DEDUP_VALUES_MAX", value_name = "N", default_value = "1000000")]
     pub dedup_values_max: NonZeroUsize,
 
+    /// What happens to a line with fields that no column takes: they are skipped (skip), or the line is
+    /// rejected (reject); a section of the file may also collect them in a column
+    #[arg(long, env = "SLUICEGATE_UNKNOWN_FIELDS", value_name = "HOW", default_value = "skip")]
+    pub unknown_fields: UnknownFieldsFlag,
+
     /// What happens to a line with invalid text, that is, unpaired surrogates or bytes that are not
     /// UTF-8: it is rejected (reject), or such text becomes U+FFFD (replace)
     #[arg(long, env = "SLUICEGATE_INVALID_TEXT", value_name = "HOW", default_value = "reject")]
@@ -346,6 +353,15 @@ pub enum ClientIp {
     Hashed,
     /// Nothing.
     None,
+}
+
+/// What happens to fields that no column takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum UnknownFieldsFlag {
+    /// They are skipped.
+    Skip,
+    /// The line is rejected.
+    Reject,
 }
 
 /// Whether workers are pinned to cores.

@@ -50,13 +50,17 @@ impl Settings {
     /// Which addresses are stored: those that connections to the listeners can come from, or that a proxy
     /// can name.
     pub(super) fn addresses(&self) -> Addresses {
-        let is_ipv4_alone = self.trusted_proxy.is_empty() && self.listen.iter().all(ListenAddress::is_without_ipv6);
         match self.client_ip {
             ClientIp::Hashed => Addresses::Hashed,
             ClientIp::None => Addresses::Ipv4,
-            ClientIp::Full | ClientIp::Truncated if is_ipv4_alone => Addresses::Ipv4,
-            ClientIp::Full | ClientIp::Truncated => Addresses::Any,
+            ClientIp::Full | ClientIp::Truncated => self.whole_addresses(),
         }
+    }
+
+    /// The same of the addresses that are stored in full.
+    pub(super) fn whole_addresses(&self) -> Addresses {
+        let is_ipv4_alone = self.trusted_proxy.is_empty() && self.listen.iter().all(ListenAddress::is_without_ipv6);
+        if is_ipv4_alone { Addresses::Ipv4 } else { Addresses::Any }
     }
 
     /// What is stored of a client's address.
@@ -65,27 +69,39 @@ impl Settings {
     ///
     /// If the key file can't be read, or its key is too short.
     pub fn address_form(&self) -> Result<AddressForm, ConfigError> {
-        Ok(match (self.client_ip, &self.client_ip_key_file) {
-            (ClientIp::Full, _) => AddressForm::Full,
-            (ClientIp::Truncated, _) => AddressForm::Truncated,
-            (ClientIp::None, _) => AddressForm::None,
-            (ClientIp::Hashed, None) => {
-                return Err(ConfigError("--client-ip hashed needs --client-ip-key-file".into()));
-            }
-            (ClientIp::Hashed, Some(path)) => {
-                let key = std::fs::read(path)
-                    .map_err(|error| ConfigError(format!("--client-ip-key-file {}: {error}", path.display())))?;
-                let key = key.trim_ascii();
-                if key.len() < ADDRESS_KEY_BYTES_MIN {
-                    return Err(ConfigError(format!(
-                        "--client-ip-key-file {} must hold a key of at least {ADDRESS_KEY_BYTES_MIN} bytes: all IPv4 \
-                         addresses can be tried with a key that can be guessed",
-                        path.display()
-                    )));
-                }
-                AddressForm::Hashed(AddressKey::new(key))
-            }
+        Ok(match self.client_ip {
+            ClientIp::Full => AddressForm::Full,
+            ClientIp::Truncated => AddressForm::Truncated,
+            ClientIp::None => AddressForm::None,
+            ClientIp::Hashed => match self.address_key()? {
+                Some(key) => AddressForm::Hashed(key),
+                None => return Err(ConfigError("--client-ip hashed needs --client-ip-key-file".into())),
+            },
         })
+    }
+
+    /// The key of hashed addresses; `None` if no address is hashed.
+    ///
+    /// # Errors
+    ///
+    /// If the key file can't be read, or its key is too short.
+    pub fn address_key(&self) -> Result<Option<AddressKey>, ConfigError> {
+        let is_needed = || self.tables().iter().any(|table| table.mapping.hashes_addresses());
+        let Some(path) = self.client_ip_key_file.as_ref().filter(|_| self.client_ip == ClientIp::Hashed || is_needed())
+        else {
+            return Ok(None);
+        };
+        let key = std::fs::read(path)
+            .map_err(|error| ConfigError(format!("--client-ip-key-file {}: {error}", path.display())))?;
+        let key = key.trim_ascii();
+        if key.len() < ADDRESS_KEY_BYTES_MIN {
+            return Err(ConfigError(format!(
+                "--client-ip-key-file {} must hold a key of at least {ADDRESS_KEY_BYTES_MIN} bytes: all IPv4 \
+                 addresses can be tried with a key that can be guessed",
+                path.display()
+            )));
+        }
+        Ok(Some(AddressKey::new(key)))
     }
 
     /// The proxies whose word about their clients is believed.

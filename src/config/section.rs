@@ -3,8 +3,8 @@
 use bytesize::ByteSize;
 use clap::{Args, Command as ClapCommand, FromArgMatches};
 
-use super::file;
-use super::{ConfigError, cli};
+use super::mapping::{self, SectionMapping};
+use super::{ConfigError, cli, file};
 use crate::api::rate::Rate;
 use crate::clickhouse::name::TableName;
 use crate::clickhouse::settings::InsertFormat;
@@ -16,6 +16,8 @@ pub struct Section {
     pub name: String,
     /// The keys that the section sets.
     pub keys: SectionKeys,
+    /// Where the columns get their values from.
+    pub mapping: SectionMapping,
     /// The same as they are written.
     values: toml::Table,
 }
@@ -64,6 +66,9 @@ impl Section {
     /// If a key is unknown, or a value is invalid; the sentence names the section and the key.
     pub(super) fn read(name: &str, keys: &toml::Table) -> Result<Self, ConfigError> {
         let wrong = |sentence: String| ConfigError(format!("{}: {sentence}", title(name)));
+        let values = keys.clone();
+        let mut keys = keys.clone();
+        let mapping = SectionMapping::take(&mut keys).map_err(|error| wrong(error.0))?;
         let known = SectionKeys::augment_args(ClapCommand::new("section").no_binary_name(true).disable_help_flag(true));
         if let Some((inner, _)) = keys.iter().find(|(key, value)| value.is_table() && !file::is_key(key, &known)) {
             return Err(wrong(format!(
@@ -71,9 +76,9 @@ impl Section {
                 title(&format!("{name}.{inner}"))
             )));
         }
-        let arguments = file::arguments(keys, &known, |_| false).map_err(|unknown| match unknown {
+        let arguments = file::arguments(&keys, &known, |_| false).map_err(|unknown| match unknown {
             file::Wrong::Key(sentence) => {
-                let accepted: Vec<&str> = file::keys(&known).collect();
+                let accepted: Vec<&str> = file::keys(&known).chain(mapping::KEYS).collect();
                 let end = if sentence.ends_with('?') { " A" } else { "; a" };
                 wrong(format!("{sentence}{end} section takes {}", accepted.join(", ")))
             }
@@ -83,7 +88,7 @@ impl Section {
         let invalid = |error: clap::Error| wrong(cli::one_sentence(&error).replace("'--", "'"));
         let matches = known.try_get_matches_from(arguments).map_err(invalid)?;
         let set = SectionKeys::from_arg_matches(&matches).map_err(invalid)?;
-        Ok(Self { name: name.to_owned(), keys: set, values: keys.clone() })
+        Ok(Self { name: name.to_owned(), keys: set, mapping, values })
     }
 
     /// The table; without a database in its name it is in `database`.

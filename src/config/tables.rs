@@ -9,17 +9,19 @@
 //! | other keys | the section's, else the flag's, variable's or top-level key's |
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::section::SectionKeys;
+use super::section::Section;
 use super::validate::{is_plain_name, rule};
-use super::{ConfigError, Settings};
+use super::{ConfigError, Settings, UnknownFieldsFlag};
 use crate::api::rate::Rate;
 use crate::clickhouse::TableConfig;
 use crate::clickhouse::metrics::quarantine_label;
 use crate::clickhouse::name::TableName;
 use crate::clickhouse::settings::InsertFormat;
 use crate::limits;
+use crate::schema::{Mapping, UnknownFields};
 
 /// The path that belongs to a table also without being named.
 const EVENTS_PATH: &str = "/api/events";
@@ -53,6 +55,8 @@ pub struct TableSettings {
     /// `rate-limit`, of all events of the table: the section's, else `--rate-limit`. With a
     /// `--write-key-file` that is the rate of each key's name instead, and the table has only its own.
     pub rate_limit: Option<Rate>,
+    /// Where its columns get their values from.
+    pub mapping: Mapping,
     /// `spool-bytes-max`: what the table may take of the spool's `--spool-bytes-max`; by default half of it,
     /// and with only one table all of it.
     pub spool_bytes_max: u64,
@@ -82,17 +86,19 @@ impl Settings {
             writers: self.writers,
             batch_age: table.batch_age,
             addresses: self.addresses(),
+            whole_addresses: self.whole_addresses(),
+            mapping: Arc::new(table.mapping.clone()),
             dedup_field: table.dedup_field.clone(),
         }
     }
 
     /// Each table with the head of its section, which is empty without sections.
     fn titled_tables(&self) -> Vec<(String, TableSettings)> {
-        let mut named: Vec<(String, TableName, Option<&SectionKeys>)> = if self.sections.is_empty() {
+        let mut named: Vec<(String, TableName, Option<&Section>)> = if self.sections.is_empty() {
             vec![(String::new(), TableName::new(&self.database, &self.table), None)]
         } else {
             let sections = self.sections.iter();
-            sections.map(|section| (section.title(), section.table(&self.database), Some(&section.keys))).collect()
+            sections.map(|section| (section.title(), section.table(&self.database), Some(section))).collect()
         };
         named.sort_by(|(_, a, _), (_, b, _)| (&a.database, &a.table).cmp(&(&b.database, &b.table)));
         let mut databases: HashMap<&str, HashSet<&str>> = HashMap::new();
@@ -105,9 +111,9 @@ impl Settings {
         };
         let count = named.len();
         let settings =
-            |name: &TableName, keys: Option<&SectionKeys>| self.table_settings(name, label(name), keys, count);
+            |name: &TableName, section: Option<&Section>| self.table_settings(name, label(name), section, count);
         let mut tables: Vec<(String, TableSettings)> =
-            named.iter().map(|(title, name, keys)| (title.clone(), settings(name, *keys))).collect();
+            named.iter().map(|(title, name, section)| (title.clone(), settings(name, *section))).collect();
         let names: Vec<&TableSettings> = tables.iter().map(|(_, table)| table).collect();
         if let Some(table) = self.table_of_events(&names).and_then(|place| tables.get_mut(place)) {
             table.1.paths.push(EVENTS_PATH.to_owned());
@@ -119,9 +125,10 @@ impl Settings {
         &self,
         name: &TableName,
         label: String,
-        keys: Option<&SectionKeys>,
+        section: Option<&Section>,
         tables: usize,
     ) -> TableSettings {
+        let keys = section.map(|section| &section.keys);
         let own_path = keys.and_then(|keys| keys.path.clone()).unwrap_or_else(|| format!("/api/{label}"));
         let share = if tables > 1 { self.spool_bytes_max.0 / 2 } else { self.spool_bytes_max.0 };
         TableSettings {
@@ -131,12 +138,26 @@ impl Settings {
             batch_rows: keys.and_then(|keys| keys.batch_rows).unwrap_or(self.batch_rows),
             batch_bytes: keys.and_then(|keys| keys.batch_bytes).unwrap_or(self.batch_bytes).0,
             batch_age: *keys.and_then(|keys| keys.batch_age).unwrap_or(self.batch_age),
+            mapping: self.mapping(section),
             dedup_field: keys.and_then(|keys| keys.dedup_field.clone()).or_else(|| self.dedup_field.clone()),
             insert_format: keys.and_then(|keys| keys.insert_format).unwrap_or(self.insert_format),
             rate_limit: keys
                 .and_then(|keys| keys.rate_limit)
                 .or_else(|| self.rate_limit.filter(|_| self.write_key_file.is_none())),
             spool_bytes_max: keys.and_then(|keys| keys.spool_bytes_max).map_or(share, |size| size.0),
+        }
+    }
+
+    fn mapping(&self, section: Option<&Section>) -> Mapping {
+        let mapping = section.map(|section| section.mapping.clone()).unwrap_or_default();
+        let usual = match self.unknown_fields {
+            UnknownFieldsFlag::Skip => UnknownFields::Skip,
+            UnknownFieldsFlag::Reject => UnknownFields::Reject,
+        };
+        Mapping {
+            columns: mapping.columns,
+            required: mapping.required,
+            unknown_fields: mapping.unknown_fields.unwrap_or(usual),
         }
     }
 
@@ -194,6 +215,10 @@ impl Settings {
             }
         }
         self.check_batches(table)?;
+        rule(
+            !table.mapping.hashes_addresses() || self.client_ip_key_file.is_some(),
+            "{ client-ip = \"hashed\" } needs --client-ip-key-file",
+        )?;
         table.paths.iter().try_for_each(|path| check_path(path))
     }
 }

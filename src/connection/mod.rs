@@ -13,17 +13,21 @@
 //! read, and [`Connection::receive`] passes it to the service again.
 
 mod replies;
+mod request;
 
 use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::ops::Range;
+use std::sync::Arc;
 
 pub use replies::{Committed, Replies};
 pub(crate) use replies::{ReplyOptions, Wire};
 #[cfg(feature = "engine-may")]
 pub(crate) use replies::{spell_out, write as write_reply};
 
-use crate::api::{Answer, Fault, Rendering, Reply, ReplyFields, Route};
+use request::{Body, Request};
+
+use crate::api::{Answer, Fault, Rendering, Reply, ReplyFields, RequestValues, Route};
 use crate::http::{self, ChunkDecoder, Framing, HeadLimits, HttpRefusal, Parsed, Status};
 use crate::limits;
 
@@ -37,11 +41,23 @@ pub trait Service {
     fn fields(&self, origin: Option<&[u8]>, request_id: Option<&[u8]>) -> ReplyFields;
     /// False while no batch has space for another request of so many bytes: the connection stops reading.
     fn has_room(&self, bytes: usize) -> bool;
+    /// What the columns of the route's table get of a head, if that is anything; the reply's `fields` get the
+    /// request's identity if a column gets it.
+    fn values(&self, _: Route, _: &http::Head<'_>, _: &mut ReplyFields) -> Option<Arc<RequestValues>> {
+        None
+    }
     /// Serves a request whose body is complete. Until it is answered, the connection passes the same
-    /// request again.
-    ///
-    /// `client_address` is that of its head; `fields` go out with the reply.
-    fn serve(&mut self, route: Route, client_address: Option<IpAddr>, body: &[u8], fields: &mut ReplyFields) -> Served;
+    /// request again. `fields` go out with the reply.
+    fn serve(&mut self, route: Route, client: Client<'_>, body: &[u8], fields: &mut ReplyFields) -> Served;
+}
+
+/// What a request's head says beside its route.
+#[derive(Debug, Clone, Copy)]
+pub struct Client<'a> {
+    /// See [`Service::client_address`].
+    pub address: Option<IpAddr>,
+    /// See [`Service::values`].
+    pub values: Option<&'a Arc<RequestValues>>,
 }
 
 /// The result of [`Service::serve`].
@@ -124,32 +140,6 @@ enum Stage {
     Head,
     Body(Request),
     Closing,
-}
-
-/// A request whose head is complete.
-#[derive(Debug)]
-struct Request {
-    route: Route,
-    /// The client's address: the requests of one proxy's connection have different ones.
-    client_address: Option<IpAddr>,
-    options: ReplyOptions,
-    fields: ReplyFields,
-    /// Bytes of the head: the offset of the body in the request's input.
-    head_len: usize,
-    body: Body,
-    /// The body is complete and the service has not answered.
-    unfinished: Option<Unfinished>,
-}
-
-/// A body that is being received.
-#[derive(Debug)]
-enum Body {
-    /// A body of this many bytes.
-    Length(usize),
-    /// A chunked body; `len` bytes of content are decoded.
-    Chunked { decoder: ChunkDecoder, len: usize },
-    /// A complete body in this range of the request's input; the request ends at `end`.
-    Complete { range: Range<usize>, end: usize },
 }
 
 /// The result of one step of the state machine.
@@ -367,7 +357,8 @@ impl Connection {
         }
         match request.read_body(input, limits) {
             Ok(Parsed::Done((body, consumed))) => {
-                let (route, client, options) = (request.route, request.client_address, request.options);
+                let (route, options) = (request.route, request.options);
+                let client = Client { address: request.client_address, values: request.values.as_ref() };
                 let served = match route {
                     Route::Refuse(fault) => Served::Answered(Answer::Now(Reply::Fault(fault))),
                     route => {
@@ -416,7 +407,8 @@ impl Connection {
             }
         };
         let route = service.route(&head);
-        let fields = service.fields(head.origin, head.request_id);
+        let mut fields = service.fields(head.origin, head.request_id);
+        let values = service.values(route, &head, &mut fields);
         let body = match head.framing {
             Framing::Length(len) => match usize::try_from(len) {
                 Ok(length) if len <= limits.body_bytes_max => Body::Length(length),
@@ -434,65 +426,8 @@ impl Connection {
             self.replies.push_continue();
         }
         let (client_address, options) = (service.client_address(&head), ReplyOptions::of(&head));
-        Ok(Some(Request { route, client_address, options, fields, head_len: head.len, body, unfinished: None }))
-    }
-}
-
-impl Request {
-    /// The range of the body in the input and the length of the whole request, once the body is
-    /// complete. A chunked body is decoded in place: its content follows the head.
-    fn read_body(
-        &mut self,
-        input: &mut [u8],
-        limits: &RequestLimits,
-    ) -> Result<Parsed<(Range<usize>, usize)>, HttpRefusal> {
-        let start = self.head_len;
-        match &mut self.body {
-            Body::Complete { range, end } => Ok(Parsed::Done((range.clone(), *end))),
-            Body::Length(len) => {
-                let end = start.saturating_add(*len);
-                Ok(if end <= input.len() { Parsed::Done((start..end, end)) } else { Parsed::NeedMore })
-            }
-            Body::Chunked { decoder, len } => {
-                let raw_start = start + *len;
-                let raw = input.get_mut(raw_start..).unwrap_or_default();
-                let decoded = decoder.decode(raw)?;
-                *len += decoded.written;
-                if decoder.announced() > limits.body_bytes_max {
-                    return Err(HttpRefusal::BodyTooLarge);
-                }
-                Ok(if decoded.done {
-                    Parsed::Done((start..start + *len, raw_start + decoded.consumed))
-                } else {
-                    Parsed::NeedMore
-                })
-            }
-        }
-    }
-
-    /// Its length, as far as it is known.
-    fn len(&self) -> usize {
-        match self.body {
-            Body::Length(len) | Body::Chunked { len, .. } => self.head_len.saturating_add(len),
-            Body::Complete { end, .. } => end,
-        }
-    }
-
-    /// The number of bytes to keep of `total` bytes of input: everything but the framing of decoded
-    /// chunks.
-    fn kept(&self, total: usize) -> usize {
-        match &self.body {
-            Body::Length(_) | Body::Complete { .. } => total,
-            Body::Chunked { len, .. } => self.head_len + len,
-        }
-    }
-
-    /// Bytes of the whole request; 0 when not known.
-    fn expected(&self) -> usize {
-        match &self.body {
-            Body::Length(_) | Body::Complete { .. } => self.len(),
-            Body::Chunked { .. } => 0,
-        }
+        let head_len = head.len;
+        Ok(Some(Request { route, client_address, values, options, fields, head_len, body, unfinished: None }))
     }
 }
 

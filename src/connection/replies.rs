@@ -143,7 +143,10 @@ impl Replies {
             match outcome(keyed) {
                 Ok(Committed { block, certain, until, first }) => {
                     if let Some(summary) = first {
-                        pending.replace(Reply::remembered(summary), &mut self.bytes);
+                        if let Wire::Reply(now) = &pending.wire {
+                            let first = Reply::remembered(summary, now);
+                            pending.replace(first, &mut self.bytes);
+                        }
                     }
                     if let Some(block) = block.filter(|_| ack == Ack::Inserted) {
                         pending.wait = Wait::Insert { block, certain, until };
@@ -241,7 +244,8 @@ pub(crate) fn spell_out<T>(reply: &Reply, with: impl FnOnce(Status, &[u8], &[(&s
         Reply::Allow(methods) | Reply::Preflight(methods) => with(Status::NoContent, b"", &[("Allow", methods)]),
         Reply::Fault(fault) => {
             // Codes and messages are constants without quotes and backslashes.
-            let body = format!("{{\"error\":\"{}\",\"message\":\"{}\"}}", fault.code, fault.message);
+            let place = fault.at.map(|at| format!(" It is not valid from byte {} on.", at + 1)).unwrap_or_default();
+            let body = format!("{{\"error\":\"{}\",\"message\":\"{}{place}\"}}", fault.code, fault.message);
             match (fault.allow, fault.accept_encoding) {
                 (Some(methods), _) => with(fault.status, body.as_bytes(), &[("Allow", methods)]),
                 (None, Some(codings)) => with(fault.status, body.as_bytes(), &[("Accept-Encoding", codings)]),

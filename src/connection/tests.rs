@@ -44,7 +44,7 @@ impl Service for Recorder {
         ReplyFields::new(&cors(), origin, request_id)
     }
 
-    fn serve(&mut self, route: Route, client_address: Option<IpAddr>, body: &[u8], _: &mut ReplyFields) -> Served {
+    fn serve(&mut self, route: Route, client: Client<'_>, body: &[u8], _: &mut ReplyFields) -> Served {
         assert!(self.unfinished.iter().all(|before| before == body), "another request than before");
         if self.unfinished.len() < self.turns {
             self.unfinished.push(body.to_vec());
@@ -53,7 +53,7 @@ impl Service for Recorder {
         self.unfinished.clear();
         Served::Answered(match route {
             Route::Events(_) => {
-                self.clients.push(client_address);
+                self.clients.push(client.address);
                 self.bodies.push(body.to_vec());
                 let sequence = Sequence::new(self.bodies.len() as u64);
                 Answer::AfterCommit { reply: Reply::Accepted(body.len() as u32), sequence, keyed: None, ack: Ack::Disk }

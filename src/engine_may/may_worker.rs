@@ -1,7 +1,6 @@
 //! The counterpart of `worker::Worker` for coroutines: the API, the batches, and the requests that wait
 //! for them.
 
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,10 +9,10 @@ use may::coroutine::{self, Coroutine};
 use may::sync::{Mutex, MutexGuard};
 
 use super::Settler;
-use crate::api::{Answer, Api, Reply, ReplyFields, Route, Shed};
+use crate::api::{Answer, Api, Reply, ReplyFields, RequestValues, Route, Shed};
 use crate::batch::Sequence;
 use crate::clock::monotonic_ms;
-use crate::connection::{Replies, ReplyOptions, Wire};
+use crate::connection::{Client, Replies, ReplyOptions, Wire};
 use crate::http::{Head, Status};
 use crate::intake::awaiting::AwaitingInserts;
 use crate::intake::budget::{Charge, Size};
@@ -102,11 +101,14 @@ impl MayWorker {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// Selects the operation of a request by its head.
-    pub(super) fn route(&self, head: &Head<'_>) -> Route {
+    /// Selects the operation of a request by its head, and what the columns of its table get of the head.
+    pub(super) fn route(&self, head: &Head<'_>) -> (Route, Option<Arc<RequestValues>>) {
         let mut inner = self.lock();
         inner.follow_schemas(&self.shared);
-        inner.api.route(head)
+        let route = inner.api.route(head);
+        // No proxy is trusted here, so every header is believed.
+        let mut fields = ReplyFields::new(&self.shared.cors, None, head.request_id);
+        (route, inner.api.values(route, head, true, &mut fields))
     }
 
     /// Counts a reply.
@@ -125,7 +127,7 @@ impl MayWorker {
         route: Route,
         body: &[u8],
         options: ReplyOptions,
-        client_ip: Option<IpAddr>,
+        Client { address: client_ip, values }: Client<'_>,
     ) -> PendingReply {
         let me = coroutine::current();
         let mut guard = loop {
@@ -142,6 +144,9 @@ impl MayWorker {
         };
         let inner = &mut *guard;
         inner.follow_schemas(&self.shared);
+        if let Route::Events(options) = route {
+            inner.api.set_request(options.table, values);
+        }
         let waiter = inner.take_slot(me, self.shared.budget.open(None));
         let mut charge = self.shared.budget.open(client_ip);
         let answer = if inner.refusing && matches!(route, Route::Events(_)) {

@@ -62,7 +62,7 @@ use may_minihttp::{BodyReader, HttpService, HttpServiceFactory, Request, Respons
 
 use crate::api::{Api, Fault, Reply, Shed};
 use crate::clock::unix_ms;
-use crate::connection::{ReplyOptions, write_reply};
+use crate::connection::{Client, ReplyOptions, write_reply};
 use crate::handoff::Mailbox;
 use crate::http::{DateCache, Framing, HttpRefusal, Status, accept_head};
 use crate::intake::Shared;
@@ -118,7 +118,7 @@ impl Settlers {
     /// When an address can't be listened on, or a thread can't be started.
     pub fn start(
         self,
-        api: impl Fn() -> Api,
+        api: impl Fn(&WorkerMetrics) -> Api,
         shared: &Arc<Shared>,
         metrics: &[Arc<WorkerMetrics>],
         pinned: bool,
@@ -133,7 +133,7 @@ impl Settlers {
         may::config().set_workers(self.settlers.len()).set_stack_size(STACK_WORDS).set_worker_pin(pinned);
         let workers: Vec<Arc<MayWorker>> = (0..)
             .zip(metrics)
-            .map(|(index, metrics)| Arc::new(MayWorker::new(index, api(), shared.clone(), metrics.clone())))
+            .map(|(index, metrics)| Arc::new(MayWorker::new(index, api(metrics), shared.clone(), metrics.clone())))
             .collect();
         for (worker, settler) in workers.iter().cloned().zip(self.settlers) {
             may::go!(move || worker.run_settler(&settler));
@@ -226,7 +226,9 @@ impl HttpService for Connection {
             Ok(head) => head,
             Err(refusal) => return self.refuse(&worker, refusal.into(), response, None),
         };
-        let (options, route) = (ReplyOptions::of(&head), worker.route(&head));
+        let options = ReplyOptions::of(&head);
+        let (route, values) = worker.route(&head);
+        let client = Client { address: self.ip, values: values.as_ref() };
         let length = match head.framing {
             Framing::Chunked => return self.refuse(&worker, LENGTH_REQUIRED, response, None),
             Framing::Length(length) => length,
@@ -241,7 +243,7 @@ impl HttpService for Connection {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let mut body = request.body();
         let pending = match body.fill_buf() {
-            Ok(whole) if whole.len() == length => Some(worker.serve(route, whole, options, self.ip)),
+            Ok(whole) if whole.len() == length => Some(worker.serve(route, whole, options, client)),
             _ => {
                 let mut charge = worker.shared.budget.open(self.ip);
                 if !charge.grow(length, Size::of(length)) {
@@ -249,7 +251,7 @@ impl HttpService for Connection {
                     return self.refuse(&worker, Shed::InFlightBytes.into(), response, Some(body));
                 }
                 let whole = gather(&mut body, length, &mut self.kept);
-                let pending = whole.then(|| worker.serve(route, &self.kept, options, self.ip));
+                let pending = whole.then(|| worker.serve(route, &self.kept, options, client));
                 drop(charge);
                 self.kept = Vec::new();
                 if let Some(peer) = &self.peer {

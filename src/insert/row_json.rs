@@ -9,6 +9,7 @@ use chrono::{DateTime, Days, NaiveDate, SecondsFormat};
 
 use super::rows::invalid;
 use crate::clickhouse::frozen::Frozen;
+use crate::rowbinary::dynamic::read_dynamic_type;
 use crate::rowbinary::{DataType, Wide, leb128, skip_value};
 
 /// A value of a row: its column's name and type, and its bytes.
@@ -129,6 +130,14 @@ fn put_value<'a>(data_type: &DataType, bytes: &'a [u8], json: &mut String) -> Op
             }
             put_value(types.get(usize::from(*index))?, rest, json)
         }
+        // The levels inside were limited when the row was cut into values.
+        DataType::Dynamic => match read_dynamic_type(bytes)? {
+            (Some(inner), rest) => put_value(&inner, rest, json),
+            (None, rest) => {
+                json.push_str("null");
+                Some(rest)
+            }
+        },
         DataType::Tuple(elements) => {
             let are_named = elements.first().is_some_and(|(name, _)| name.is_some());
             let around = if are_named { ('{', '}') } else { ('[', ']') };
@@ -201,7 +210,7 @@ fn text_of(data_type: &DataType, bytes: &[u8]) -> Option<String> {
             float(value.is_finite(), value.to_string())
         }
         DataType::String => string(&String::from_utf8_lossy(leb128(bytes)?.1)),
-        DataType::Json => String::from_utf8_lossy(leb128(bytes)?.1).into_owned(),
+        DataType::Json { .. } => String::from_utf8_lossy(leb128(bytes)?.1).into_owned(),
         DataType::FixedString(_) => string(&String::from_utf8_lossy(bytes)),
         DataType::Date => date(i64::from(u16::from_le_bytes(*bytes.first_chunk()?))),
         DataType::Date32 => date(i64::from(i32::from_le_bytes(*bytes.first_chunk()?))),

@@ -1,6 +1,7 @@
 //! Serving of one request: route, decode, encode, charge, join the batch.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::budget::{Charge, Size};
 use super::large::LargeRequests;
@@ -9,9 +10,9 @@ use super::outbox::{Filling, Outbox, Waiter};
 use super::quotas::{Debit, OverQuota, Quotas};
 use super::{Hop, Shared};
 use crate::api::rate::Quota;
-use crate::api::{Answer, Api, IngestOptions, Reply, ReplyFields, Route, Shed};
+use crate::api::{Answer, Api, IngestOptions, Reply, ReplyFields, RequestValues, Route, Shed};
 use crate::clock::unix_ns;
-use crate::connection::{Served, Service};
+use crate::connection::{Client, Served, Service};
 use crate::http::Head;
 use crate::limits;
 use crate::ndjson::{Origin, Report};
@@ -52,16 +53,24 @@ impl Service for RequestContext<'_> {
         self.hop.client_address(head, &self.shared.trusted)
     }
 
+    fn values(&self, route: Route, head: &Head<'_>, fields: &mut ReplyFields) -> Option<Arc<RequestValues>> {
+        let is_believed = self.hop.is_trusted() || self.shared.trusted.is_empty();
+        self.api.values(route, head, is_believed, fields)
+    }
+
     fn has_room(&self, bytes: usize) -> bool {
         // Who waits for a disk that hangs would wait as long as it does. A large request that is under way
         // has a batch.
         self.outbox.has_room(Size::of(bytes)) || self.shared.health.is_stuck() || self.large.is_of(self.waiter)
     }
 
-    fn serve(&mut self, route: Route, client_ip: Option<IpAddr>, body: &[u8], fields: &mut ReplyFields) -> Served {
-        self.client_ip = client_ip;
+    fn serve(&mut self, route: Route, client: Client<'_>, body: &[u8], fields: &mut ReplyFields) -> Served {
+        self.client_ip = client.address;
         let served = match route {
-            Route::Events(options) => self.serve_events(options, body),
+            Route::Events(options) => {
+                self.api.set_request(options.table, client.values);
+                self.serve_events(options, body)
+            }
             route => Served::Answered(self.serve_at_once(route, body)),
         };
         if let Some(quota) = self.quota.take() {

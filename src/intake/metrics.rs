@@ -1,12 +1,13 @@
 //! The counters of a worker. Each struct has one writer, so an addition is a load and a store without a
 //! locked instruction. The reader of the metrics adds up the workers.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::api::Shed;
 use crate::batch::TableIndex;
-use crate::ndjson::{LineCode, RejectedByCode};
+use crate::ndjson::{FieldCounts, LineCode, RejectedByCode};
 
 /// Upper bounds of the buckets of the histogram `request_seconds`, in seconds.
 pub const REQUEST_SECONDS: [f64; 14] =
@@ -112,6 +113,8 @@ pub struct WorkerMetrics {
     pub request_buckets: [Counter; REQUEST_SECONDS.len() + 1],
     /// The sum of these times, in nanoseconds.
     pub request_nanoseconds: Counter,
+    /// What is counted of fields, by table.
+    pub fields: Vec<Arc<FieldCounts>>,
     /// When the event loop last ran its periodic work, in Unix milliseconds.
     pub heartbeat_ms: Counter,
 }
@@ -119,7 +122,8 @@ pub struct WorkerMetrics {
 impl WorkerMetrics {
     /// The counters of a worker with so many tables.
     pub fn of_tables(tables: usize) -> Self {
-        Self { accepted_by_table: ByTable::new(tables), ..Self::default() }
+        let fields = std::iter::repeat_with(Arc::default).take(tables).collect();
+        Self { accepted_by_table: ByTable::new(tables), fields, ..Self::default() }
     }
 
     /// Counts the events of a committed batch, duplicates included.

@@ -16,7 +16,7 @@ use crate::batch::{Batch, CommitOutcome, Mark, TableIndex};
 use crate::handoff::ListSubscription;
 use crate::http::Status;
 use crate::ndjson::{AddressForm, AddressHash, Origin, Report, RowEncoder};
-use crate::schema::{Addresses, Plan, SchemaVersion, Source};
+use crate::schema::{AddressKind, Addresses, Plan, SchemaVersion, Source};
 
 /// Between two looks whether a batch is committed.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
@@ -173,13 +173,17 @@ impl Replayer {
 impl Replayed {
     /// Appends the row of a line; false, and nothing is appended, when it is rejected.
     fn encode(&mut self, plan: &Plan, line: &ReplayedLine<'_>, batch: &mut Batch) -> bool {
-        let has_address = plan.columns().iter().any(|column| column.source == Source::ClientAddress);
+        let has_address =
+            plan.columns().iter().any(|column| column.source == Source::ClientAddress(AddressKind::Usual));
         let (fits, client_ip, as_stored) = match line.client {
             ReplayedClient::Address(address) => {
-                let fits = address.to_canonical().is_ipv4() || plan.require_room_for(Addresses::Any).is_ok();
+                let fits =
+                    address.to_canonical().is_ipv4() || plan.require_room_for(Addresses::Any, Addresses::Any).is_ok();
                 (fits, Some(address), None)
             }
-            ReplayedClient::Hash(hash) => (plan.require_room_for(Addresses::Hashed).is_ok(), None, Some(hash)),
+            ReplayedClient::Hash(hash) => {
+                (plan.require_room_for(Addresses::Hashed, Addresses::Ipv4).is_ok(), None, Some(hash))
+            }
             // A row that ClickHouse has refused lost its address.
             ReplayedClient::Unknown => (!has_address || self.encoder.address_form().is_nothing(), None, None),
         };

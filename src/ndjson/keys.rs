@@ -38,23 +38,37 @@ impl Keys {
         }
         let named: Vec<String> = self.unknown.iter().map(|key| with_nearest(plan, key)).collect();
         let more = if self.more { ", \u{2026}" } else { "" };
-        let message = format!("no key of the line is a column of the table: {}{more}", named.join(", "));
+        let what = if plan.is_mapped() { "belongs to" } else { "is" };
+        let message = format!("no key of the line {what} a column of the table: {}{more}", named.join(", "));
         Some(Rejection::new(LineCode::NoKnownField, message))
     }
 }
 
 /// Rejects a key that leads to several columns.
 pub(super) fn ambiguous(plan: &Plan, key: &str) -> Rejection {
-    let columns = plan.columns().iter().filter(|column| column.name.eq_ignore_ascii_case(key));
-    let columns: Vec<String> = columns.map(|column| format!("`{}`", column.name)).collect();
-    let message = format!("the key `{}` may mean each of the columns {}", excerpt(key), columns.join(", "));
+    let fields = plan.paths().known().filter(|name| name.eq_ignore_ascii_case(key));
+    let fields: Vec<String> = fields.map(|name| format!("`{name}`")).collect();
+    let which = if plan.is_mapped() { "fields" } else { "columns" };
+    let message = match fields.as_slice() {
+        [] => format!("the key `{}` may mean several {which}", excerpt(key)),
+        fields => format!("the key `{}` may mean each of the {which} {}", excerpt(key), fields.join(", ")),
+    };
     Rejection::new(LineCode::DuplicateField, message)
 }
 
-/// The key, and the column that may have been meant.
+/// Rejects a field that no column takes.
+pub(super) fn unknown_field(plan: &Plan, path: &str, key: &str) -> Rejection {
+    let message = match path {
+        "" => format!("no column takes the field {}", with_nearest(plan, &excerpt(key))),
+        path => format!("no column takes the field `{path}.{}`", excerpt(key)),
+    };
+    Rejection::new(LineCode::UnknownField, message)
+}
+
+/// The key, and the one that may have been meant.
 fn with_nearest(plan: &Plan, key: &str) -> String {
-    let columns = || plan.columns().iter().map(|column| column.name.as_str());
-    let nearest = columns().find(|name| same_letters(name, key)).or_else(|| columns().find(|name| is_slip(name, key)));
+    let mut known = plan.paths().known();
+    let nearest = known.clone().find(|name| same_letters(name, key)).or_else(|| known.find(|name| is_slip(name, key)));
     match nearest {
         Some(name) if key.len() <= COMPARED_BYTES_MAX => format!("`{key}` (is `{name}` meant?)"),
         _ => format!("`{key}`"),

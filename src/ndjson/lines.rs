@@ -13,8 +13,7 @@ impl Lines {
     /// The cursor at the start of a slice of a body, behind `before` lines of it. A byte order mark at the
     /// start of the body is skipped.
     pub(crate) fn new(slice: &[u8], before: u32) -> Self {
-        let at = if before == 0 && slice.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
-        Self { at, number: before }
+        Self { at: if before == 0 { after_mark(slice) } else { 0 }, number: before }
     }
 
     /// The number of lines before the next slice, after [`Lines::begin`] has returned `None`.
@@ -44,9 +43,14 @@ impl Lines {
     }
 }
 
+/// The offset behind a byte order mark at the start of a body.
+pub(crate) fn after_mark(body: &[u8]) -> usize {
+    if body.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 }
+}
+
 /// The end of the slice of `body` that begins at `from`: behind the last line feed within `bytes`; behind
 /// the next one if there is none, or at the end of the body.
-pub fn slice_end(body: &[u8], from: usize, bytes: usize) -> usize {
+pub(crate) fn slice_end(body: &[u8], from: usize, bytes: usize) -> usize {
     let rest = body.get(from..).unwrap_or_default();
     let Some((slice, behind)) = rest.split_at_checked(bytes).filter(|(_, behind)| !behind.is_empty()) else {
         return body.len();

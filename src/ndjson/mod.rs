@@ -1,14 +1,18 @@
 //! The row encoder: NDJSON lines to RowBinary rows.
 //!
-//! A line takes one of two paths. `walk` is the fast path: it follows the learned key order, reads
-//! values in place, and gives up on anything unexpected. `general` is the slow path for all other
+//! A line takes one of two paths. `walk` is the fast path: it finds values by the marks of `window`, reads
+//! them in place, and gives up on anything unexpected. `general` is the slow path for all other
 //! lines: it parses with `sonic-rs`, and it alone rejects lines. Both paths give the same bytes for
 //! every line that the fast path accepts.
 //!
-//! Files in reading order: `lines`, `walk`, `order` (the guess of the next key), `row` (values in the
-//! table's order), `values` (one file per family of types), `general`, `keys`
-//! (rejections because of keys), `repair` (invalid text), `skip`, `scan` and `escape`
-//! (the grammar of JSON), `utf8`, `identify`, `report`.
+//! Files in reading order: `lines`, `elements` (bodies that are one array), `window` (a first pass over many
+//! lines), `walk`, `order` (the guess of the next key), `known` (keys and their fields), `row` (values in the
+//! table's order), `values` (one file per family of types), `general`, `keys` (rejections because of keys),
+//! `repair` (invalid text), `skip`, `scan` and `escape` (the grammar of JSON), `siblings` (arrays of Nested
+//! columns), `identify`, `report`.
+//!
+//! A [mapping](crate::schema::Mapping) says which column gets what. `mapped` is its part of the fast path, and
+//! `server_values` writes what no line says. `field_counts` counts fields that no column takes.
 //!
 //! # What a value means
 //!
@@ -22,7 +26,7 @@
 //!   above 60 (60 is the first second of the next minute), offsets above 23:59, Unix seconds in a Date.
 //! - A bare number in a DateTime or DateTime64 column is Unix time in the unit that its absolute value
 //!   says: below 10^11 seconds, below 10^14 milliseconds, below 10^17 microseconds, else nanoseconds.
-//!   A fraction is a fraction of that unit. ClickHouse takes seconds, or ticks of a DateTime64,
+//!   A fraction is a fraction of that unit. A mapping may say the unit. ClickHouse takes seconds, or ticks of a DateTime64,
 //!   depending on its version.
 //! - A number in a Decimal column fits by its value, however many digits it is written with. Digits behind
 //!   the last one of the type are cut, as in ClickHouse; a text that only begins like a number (`1.2.3`,
@@ -38,7 +42,8 @@
 //!   versions take some. An integer of more than 64 bits is `out_of_range`; 26.9 makes a text of it.
 //! - A line must be valid JSON, including the inside of values, and values that are skipped or stored as
 //!   text: no control bytes and no unknown escapes in strings; no leading zeros, plus signs or `inf` in
-//!   numbers; no trailing commas, and no keys without quotes. A line is one object, not an array of objects.
+//!   numbers; no trailing commas, and no keys without quotes. An object must stand on one line, unless it is
+//!   an element of the array that the whole body is: then its line feeds between values count as spaces.
 //! - Unpaired surrogates are rejected in strings that are values of columns (ClickHouse stores an
 //!   unpaired low surrogate as invalid UTF-8), and so is a line that is not UTF-8. Unpaired surrogates are
 //!   accepted in skipped values, in keys that no column has, and inside an object or array that is
@@ -46,8 +51,8 @@
 //! - Keys match column names as in ClickHouse since 26.5, with every version: exactly, else without
 //!   regard to the case of ASCII letters. A key that then matches several columns, and two keys of one
 //!   column, are a `duplicate_field`.
-//! - An object with keys of which none matches a column is rejected as `no_known_field`; `{}` is a row
-//!   of defaults.
+//! - An object with keys of which none matches a column is rejected as `no_known_field`, unless a column takes
+//!   the line whole or collects what no column takes; `{}` is a row of defaults.
 //! - `null` in an Enum column that is not Nullable is the default; in ClickHouse it is an error.
 //! - The best-effort formats of times are the grammar in `values/moment`, which is that of ClickHouse
 //!   26.7, except that a text without a year, whose meaning would depend on the day, a text that gives
@@ -57,46 +62,61 @@
 //!   the clock of its zone, with every version. A number of an IPv4 address has at most three digits,
 //!   and no leading zero inside an IPv6 address.
 //! - The fields `ip` and `server_time`, in any case, are skipped, with any value, if the server fills
-//!   the columns of these names.
+//!   the columns of these names. A mapping may take these columns from a field.
 
 mod address_form;
+mod elements;
 mod escape;
+mod field_counts;
 mod general;
 mod identify;
 mod keys;
+mod known;
 mod lines;
+mod mapped;
+mod options;
 mod order;
 mod repair;
 mod report;
+mod request_values;
 mod row;
 mod scan;
+mod server_values;
+mod siblings;
 mod skip;
-mod utf8;
 mod values;
 mod walk;
+mod window;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use address_form::{AddressForm, AddressHash, AddressKey};
+pub use field_counts::{Counts, FieldCounts, Kinds, UnknownField};
 pub use repair::InvalidText;
 pub use report::{LineCode, LineError, RejectedByCode, Report};
+pub use request_values::RequestValues;
+pub use server_values::check_constants;
 
-use self::address_form::StoredAddress;
+use self::elements::{Layout, begin_array};
+use self::field_counts::FieldCounter;
 use self::general::Rejection;
 use self::identify::Identifier;
-pub use self::lines::slice_end;
-use self::lines::{Lines, end_of_line, trim_end};
+use self::known::KnownKeys;
+use self::lines::{Lines, end_of_line, slice_end, trim_end};
+use self::mapped::Mapped;
 use self::order::KeyOrder;
 use self::row::{RowBuilder, ServerCells};
-use self::utf8::Utf8Window;
+use self::server_values::ServerInputs;
+use self::siblings::Siblings;
 use self::values::nested::InPlace;
-use self::walk::Walk;
+use self::walk::{Inside, Walk};
+use self::window::Window;
 use crate::batch::Batch;
 use crate::limits;
 use crate::quarantine::RejectedLine;
-use crate::schema::Plan;
+use crate::schema::{Plan, RequestInput};
 
 /// Limits of the events of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,12 +147,20 @@ pub enum EncodeRefusal {
     TooManyEvents,
     /// The request has more encoded bytes than [`EncodeLimits::encoded_bytes_max`].
     EncodedTooLarge,
+    /// The body begins as a JSON array, and is none from this offset on.
+    InvalidArray {
+        /// The offset in the body.
+        at: usize,
+    },
 }
 
 /// How far the encoding of a body has come that is encoded in slices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Lines of the slices so far, blank ones included.
+    layout: Layout,
+    /// The offset of the next slice.
+    at: usize,
+    /// Lines of the slices so far, blank ones included; or elements.
     lines: u32,
     accepted: u32,
     rejected: u32,
@@ -140,86 +168,70 @@ pub struct Progress {
     encoded: usize,
 }
 
-/// The encoder from bodies to batches. Each worker owns one, because it learns from every line.
+/// The encoder from bodies to batches. Each worker owns one, because it learns keys.
 #[derive(Debug)]
 pub struct RowEncoder {
     plan: Arc<Plan>,
     limits: EncodeLimits,
     invalid_text: InvalidText,
+    known: KnownKeys,
     order: KeyOrder,
+    window: Window,
     builder: RowBuilder,
     server: ServerCells,
+    mapped: Mapped,
+    counter: FieldCounter,
+    /// What the columns get of the head of the request that is encoded.
+    request: Option<Arc<RequestValues>>,
+    /// What the columns get of a request's head.
+    inputs: Arc<[RequestInput]>,
     /// A string value with its escapes decoded.
     scratch: Vec<u8>,
     /// For values inside of values.
     workspace: InPlace,
+    /// An element of an array without its line feeds.
+    copy: Vec<u8>,
     /// The column whose values identify events (`--dedup-field`).
     identifying: Option<String>,
     /// What is stored of a client's address.
     address_form: AddressForm,
+    /// Checks the arrays of Nested columns; `None` for a table without.
+    siblings: Option<Siblings>,
+    /// The key of the columns whose addresses are hashed in another form than that.
+    address_key: Option<AddressKey>,
     /// Computes the identities; `None` without such a column, or while the table lacks it.
     identifier: Option<Identifier>,
 }
 
 impl RowEncoder {
-    /// An encoder without a learned key order.
+    /// An encoder that has learned no key.
     pub fn new(plan: Arc<Plan>, limits: EncodeLimits) -> Self {
         Self {
+            known: KnownKeys::new(plan.paths().targets(), known::PLACES_OF_OTHERS),
             order: KeyOrder::new(plan.columns().len()),
+            window: Window::default(),
             builder: RowBuilder::new(&plan),
             server: ServerCells::default(),
+            mapped: Mapped::new(&plan),
+            counter: FieldCounter::default(),
+            request: None,
+            inputs: Arc::default(),
             scratch: Vec::new(),
             workspace: InPlace::default(),
+            copy: Vec::new(),
             identifying: None,
             address_form: AddressForm::default(),
+            address_key: None,
             identifier: None,
+            siblings: Siblings::new(&plan),
             plan,
             limits,
             invalid_text: InvalidText::default(),
         }
     }
 
-    /// An encoder that treats invalid text in this way.
-    #[must_use]
-    pub fn with_invalid_text(self, invalid_text: InvalidText) -> Self {
-        Self { invalid_text, ..self }
-    }
-
-    /// An encoder that also adds the identity of each event to the batch: the hash of its value in
-    /// `column`. If clients fill no such column, events have no identity.
-    #[must_use]
-    pub fn identifying(mut self, column: Option<&str>) -> Self {
-        self.identifying = column.map(str::to_owned);
-        self.identifier = column.and_then(|column| Identifier::new(&self.plan, column));
-        self
-    }
-
-    /// An encoder that stores clients' addresses in this form.
-    #[must_use]
-    pub fn writing_addresses(mut self, form: AddressForm) -> Self {
-        self.address_form = form;
-        self
-    }
-
-    /// What is stored of clients' addresses.
-    pub fn address_form(&self) -> &AddressForm {
-        &self.address_form
-    }
-
-    /// Changes what is stored of clients' addresses, and returns what it was.
-    pub fn write_addresses(&mut self, form: AddressForm) -> AddressForm {
-        std::mem::replace(&mut self.address_form, form)
-    }
-
-    /// Changes the plan and forgets the learned key order.
-    pub fn follow(&mut self, plan: Arc<Plan>) {
-        let (column, form) = (self.identifying.take(), std::mem::take(&mut self.address_form));
-        let encoder = Self::new(plan, self.limits).with_invalid_text(self.invalid_text);
-        *self = encoder.identifying(column.as_deref()).writing_addresses(form);
-    }
-
     /// Encodes a complete body: appends rows to `batch.rows` and rejected lines to `batch.rejected`,
-    /// and adds the numbers of both to `report`.
+    /// and adds the numbers of both to `report`. A body is one object a line, or one array of objects.
     ///
     /// # Errors
     ///
@@ -232,11 +244,11 @@ impl RowEncoder {
         batch: &mut Batch,
         report: &mut Report,
     ) -> Result<(), EncodeRefusal> {
-        self.encode_slice(body, &mut Progress::default(), origin, batch, report)
+        self.encode_with::<true>(body, usize::MAX, &mut Progress::default(), origin, batch, report).map(drop)
     }
 
-    /// Encodes the next slice of a body, which ends as [`slice_end`] says. The slices of a body give the
-    /// same rows, numbers and refusals as the whole body.
+    /// Encodes the next slice of a body: whole lines, or elements, of about `bytes` bytes. Returns true after
+    /// the last one. The slices of a body give the same rows, numbers and refusals as the whole body.
     ///
     /// # Errors
     ///
@@ -244,13 +256,14 @@ impl RowEncoder {
     /// the slices before have appended.
     pub fn encode_slice(
         &mut self,
-        slice: &[u8],
+        body: &[u8],
+        bytes: usize,
         progress: &mut Progress,
         origin: &Origin,
         batch: &mut Batch,
         report: &mut Report,
-    ) -> Result<(), EncodeRefusal> {
-        self.encode_with::<true>(slice, progress, origin, batch, report)
+    ) -> Result<bool, EncodeRefusal> {
+        self.encode_with::<true>(body, bytes, progress, origin, batch, report)
     }
 
     /// Encodes a complete body on the slow path alone: the naive twin of [`RowEncoder::encode`] for
@@ -266,20 +279,35 @@ impl RowEncoder {
         batch: &mut Batch,
         report: &mut Report,
     ) -> Result<(), EncodeRefusal> {
-        self.encode_with::<false>(body, &mut Progress::default(), origin, batch, report)
+        self.encode_with::<false>(body, usize::MAX, &mut Progress::default(), origin, batch, report).map(drop)
     }
 
     fn encode_with<const FAST: bool>(
         &mut self,
-        slice: &[u8],
+        body: &[u8],
+        bytes: usize,
         progress: &mut Progress,
         origin: &Origin,
         batch: &mut Batch,
         report: &mut Report,
-    ) -> Result<(), EncodeRefusal> {
-        self.server.encode(&self.plan, origin, &self.address_form);
+    ) -> Result<bool, EncodeRefusal> {
+        let (form, key, values) = (&self.address_form, self.address_key.as_ref(), self.request.as_deref());
+        self.server.encode(&self.plan, &ServerInputs { origin, form, key, values });
         let (mark, len_before) = (batch.mark(), batch.len());
-        let done = self.encode_lines::<FAST>(slice, progress, origin, batch, report);
+        if progress.layout == Layout::Unknown {
+            (progress.layout, progress.at) = match begin_array(body) {
+                Some(at) => (Layout::Elements, at),
+                None => (Layout::Lines, 0),
+            };
+        }
+        let done = if progress.layout == Layout::Elements {
+            self.encode_elements::<FAST>(body, bytes, progress, origin, batch, report)
+        } else {
+            let end = slice_end(body, progress.at, bytes);
+            let slice = body.get(progress.at..end).unwrap_or_default();
+            progress.at = end;
+            self.encode_lines::<FAST>(slice, progress, origin, batch, report).map(|()| end == body.len())
+        };
         if done.is_ok() {
             self.builder.move_rows(&mut batch.rows.bytes);
             progress.encoded += batch.len() - len_before;
@@ -287,6 +315,8 @@ impl RowEncoder {
             batch.roll_back(mark);
         }
         self.builder.clear();
+        self.counter.end_body(self.plan.fields());
+        self.window.clear();
         debug_assert!(done.is_ok() || batch.mark() == mark);
         done
     }
@@ -301,13 +331,13 @@ impl RowEncoder {
     ) -> Result<(), EncodeRefusal> {
         let (len_before, encoded_before) = (batch.len(), progress.encoded);
         let (mut accepted, mut rejected) = (progress.accepted, progress.rejected);
-        let (mut lines, mut window) = (Lines::new(body, progress.lines), Utf8Window::default());
+        let mut lines = Lines::new(body, progress.lines);
         while let Some((start, number)) = lines.begin(body) {
             let row_start = self.builder.rows.len();
             if accepted + rejected >= self.limits.events_max {
                 return Err(EncodeRefusal::TooManyEvents);
             }
-            if let Some(end) = self.walk_line::<FAST>(body, start, &mut window) {
+            if let Some(end) = self.walk_line::<FAST>(body, start) {
                 lines.end(end);
                 accepted += 1;
             } else {
@@ -318,29 +348,43 @@ impl RowEncoder {
                     Ok(()) => accepted += 1,
                     Err(rejection) => {
                         rejected += 1;
-                        let address = self.address_form.of(origin.client_ip);
-                        reject(rejection, number, &self.valid_front(line), (origin, address), batch, report);
+                        self.reject(rejection, number, line, origin, batch, report);
                     }
                 }
                 if rejected > limits::BAD_LINES_MAX {
                     return Err(EncodeRefusal::TooManyBadLines);
                 }
             }
-            if self.identifier.is_some() {
-                self.identify(row_start, batch);
-            }
-            let encoded = encoded_before + self.builder.rows.len() + batch.len() - len_before;
-            if encoded > self.limits.encoded_bytes_max {
-                return Err(EncodeRefusal::EncodedTooLarge);
-            }
-            if self.builder.rows.len() >= row::FLUSH_BYTES {
-                self.builder.move_rows(&mut batch.rows.bytes);
-            }
+            self.after_line(row_start, len_before, encoded_before, batch)?;
         }
         let more = accepted - progress.accepted;
         batch.rows.count += more;
         report.accepted += more;
         *progress = Progress { lines: lines.before_next(), accepted, rejected, ..*progress };
+        Ok(())
+    }
+
+    /// What is done after each line, whose row begins at `row_start` if it has one: `len_before` is the length
+    /// of the batch before this slice, and `encoded_before` what the slices before have added.
+    #[inline]
+    fn after_line(
+        &mut self,
+        row_start: usize,
+        len_before: usize,
+        encoded_before: usize,
+        batch: &mut Batch,
+    ) -> Result<(), EncodeRefusal> {
+        self.counter.end_line();
+        if self.identifier.is_some() {
+            self.identify(row_start, batch);
+        }
+        let encoded = encoded_before + self.builder.rows.len() + batch.len() - len_before;
+        if encoded > self.limits.encoded_bytes_max {
+            return Err(EncodeRefusal::EncodedTooLarge);
+        }
+        if self.builder.rows.len() >= row::FLUSH_BYTES {
+            self.builder.move_rows(&mut batch.rows.bytes);
+        }
         Ok(())
     }
 
@@ -357,30 +401,46 @@ impl RowEncoder {
     /// Tries the fast path on the line that begins at `start`. Returns the end of the line, or `None`
     /// when the line has to take the slow path.
     #[inline]
-    fn walk_line<const FAST: bool>(&mut self, body: &[u8], start: usize, window: &mut Utf8Window) -> Option<usize> {
-        if !FAST || !window.has_line(body, start) {
+    fn walk_line<const FAST: bool>(&mut self, body: &[u8], start: usize) -> Option<usize> {
+        if !FAST || self.server.unfit.is_some() || !self.window.has_line(body, start) {
             return None;
         }
         let mut walk = Walk {
             plan: &self.plan,
+            window: &self.window,
+            known: &mut self.known,
             order: &mut self.order,
             builder: &mut self.builder,
             server: &self.server,
-            scratch: &mut self.scratch,
-            workspace: &mut self.workspace,
-            invalid_text: self.invalid_text,
+            inside: Inside {
+                scratch: &mut self.scratch,
+                workspace: &mut self.workspace,
+                invalid_text: self.invalid_text,
+                counter: &mut self.counter,
+                level: 1,
+            },
+            mapped: &mut self.mapped,
+            keys: None,
+            path: "",
         };
         let end = walk.line(body, start);
-        if end.is_none_or(|end| end - start > self.limits.line_bytes_max) {
+        if end.is_none_or(|end| end - start > self.limits.line_bytes_max) || self.check_siblings().is_err() {
             self.builder.abandon();
             return None;
         }
         end
     }
 
+    /// Checks the arrays of Nested columns in the row that was finished last.
+    #[inline]
+    fn check_siblings(&mut self) -> Result<(), Rejection> {
+        self.siblings.as_mut().map_or(Ok(()), |siblings| siblings.check(self.builder.last_row()))
+    }
+
     /// Encodes a line on the slow path.
     #[cold]
     fn encode_line(&mut self, line: &[u8]) -> Result<(), Rejection> {
+        self.counter.begin_line();
         let line = trim_end(line);
         if line.len() > self.limits.line_bytes_max {
             let message =
@@ -391,7 +451,8 @@ impl RowEncoder {
             InvalidText::Reject => Cow::Borrowed(line),
             InvalidText::Replace => repair::line(line),
         };
-        let done = general::encode_line(&self.plan, &line, &self.server, &mut self.builder);
+        let done = general::encode_line(&self.plan, &line, &self.server, &mut self.builder, &mut self.counter);
+        let done = done.and_then(|()| self.check_siblings());
         if done.is_err() {
             self.builder.abandon();
         }
@@ -410,29 +471,30 @@ impl RowEncoder {
         let end = line.len().min(limits::QUARANTINE_LINE_BYTES_MAX + CHARACTER_BYTES_MAX);
         repair::utf8(line.get(..end).unwrap_or(line))
     }
-}
 
-/// Adds a rejected line to the batch and to the report.
-#[cold]
-fn reject(
-    rejection: Rejection,
-    number: u32,
-    line: &[u8],
-    (origin, address): (&Origin, StoredAddress),
-    batch: &mut Batch,
-    report: &mut Report,
-) {
-    let section = &mut batch.rejected;
-    let line = RejectedLine {
-        server_time_unix_ns: origin.server_time_unix_ns,
-        ip: address,
-        code: rejection.code.as_str(),
-        message: &rejection.message,
-        line,
-    };
-    line.put_row(&mut section.bytes);
-    section.count += 1;
-    report.reject(number, rejection);
+    /// Adds a rejected line to the batch and to the report.
+    #[cold]
+    fn reject(
+        &self,
+        rejection: Rejection,
+        number: u32,
+        line: &[u8],
+        origin: &Origin,
+        batch: &mut Batch,
+        report: &mut Report,
+    ) {
+        let section = &mut batch.rejected;
+        let rejected = RejectedLine {
+            server_time_unix_ns: origin.server_time_unix_ns,
+            ip: self.address_form.of(origin.client_ip),
+            code: rejection.code.as_str(),
+            message: &rejection.message,
+            line: &self.valid_front(line),
+        };
+        rejected.put_row(&mut section.bytes);
+        section.count += 1;
+        report.reject(number, rejection);
+    }
 }
 
 #[cfg(test)]

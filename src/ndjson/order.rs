@@ -3,7 +3,7 @@
 //! The lines of one client are alike: the same keys, in the same order, with the same white space. So
 //! the encoder remembers the bytes between two values, from the end of one to the start of the next
 //! (`,"device_id":`), as a *step*, together with the field of the next value. On the next line it
-//! only compares these bytes: the key is neither scanned nor looked up.
+//! only compares these bytes: the key is neither searched for its end nor looked up.
 //!
 //! - If a step does not match, the line may lack that field: the next [`STEPS_AHEAD`] steps are tried,
 //!   and all steps are kept.
@@ -12,8 +12,10 @@
 //! - A line with more than [`LOOKUPS_IN_ORDER`] lookups has another order, and the steps that it
 //!   inserted are removed. After [`OTHER_LINES_MAX`] such lines in a row all steps are forgotten,
 //!   and the next line is learned from its start.
-//! - After [`MISSED_LINES_MAX`] lines in a row with a lookup, nothing is guessed for [`PAUSE_LINES`]
-//!   lines: lines without a common order cost one lookup per key and nothing else.
+//! - A guess pays if it is right most of the time: a wrong one costs as much as some lookups, because the
+//!   processor guessed as well. After [`MISSED_LINES_MAX`] lines in a row of which many keys did not match the
+//!   next step, nothing is guessed for [`PAUSE_LINES`] lines: lines of many orders cost one lookup per key and
+//!   nothing else.
 
 use crate::schema::KeyTarget;
 
@@ -23,16 +25,20 @@ const STEPS_AHEAD: usize = 3;
 const LOOKUPS_IN_ORDER: u32 = 2;
 /// Lines of another order in a row after which the steps are forgotten.
 const OTHER_LINES_MAX: u32 = 2;
-/// Lines with lookups in a row after which guessing pauses.
+/// A line is missed if more than one key of so many steps did not match the next one.
+const MISSES_OF: u32 = 4;
+/// Missed lines in a row after which guessing pauses.
 const MISSED_LINES_MAX: u32 = 4;
 /// Lines without guesses in a pause.
 const PAUSE_LINES: u32 = 100;
 /// Steps beyond two per column: for keys of no column.
 const STEPS_OF_UNKNOWN_MAX: usize = 112;
 /// Bytes of a step's spelling; a key with a longer spelling is always looked up.
-const SPELLING_BYTES_MAX: usize = 64;
+const SPELLING_BYTES_MAX: usize = 56;
 /// Bytes of a spelling that are compared at once.
 const COMPARED_BYTES: usize = 32;
+/// Bytes of a body that are compared with a spelling.
+pub(crate) const HEAD_BYTES: usize = 72;
 
 /// The expected bytes between two values, and the field of the second one.
 #[derive(Clone, Debug)]
@@ -58,24 +64,20 @@ impl Step {
         Some(step)
     }
 
-    /// True when the body contains the spelling at `at`. Compares 32 bytes at once if the body has as
-    /// many left, without a branch on the length. No spelling contains a line feed, so a match never
-    /// crosses the end of a line.
+    /// True when `head` begins with the spelling. Compares 32 bytes at once, without a branch on the length.
+    /// No spelling contains a line feed, so a match never crosses the end of a line.
     #[inline(always)]
-    fn matches(&self, body: &[u8], at: usize) -> bool {
-        let Some(rest) = body.get(at..) else {
-            return false;
-        };
-        match rest.first_chunk::<COMPARED_BYTES>() {
-            Some(head) if self.length <= COMPARED_BYTES => {
-                let mut difference = 0;
-                for ((byte, expected), mask) in head.iter().zip(&self.spelling).zip(&self.mask) {
-                    difference |= (byte ^ expected) & mask;
-                }
-                difference == 0
-            }
-            _ => self.spelling.get(..self.length).is_some_and(|spelling| rest.starts_with(spelling)),
+    fn matches(&self, head: &[u8; HEAD_BYTES]) -> bool {
+        let mut difference = 0;
+        for ((byte, expected), mask) in head.iter().zip(&self.spelling).zip(&self.mask) {
+            difference |= (byte ^ expected) & mask;
         }
+        difference == 0 && (self.length <= COMPARED_BYTES || self.matches_long(head))
+    }
+
+    #[inline(never)]
+    fn matches_long(&self, head: &[u8; HEAD_BYTES]) -> bool {
+        self.spelling.get(..self.length).is_some_and(|spelling| head.starts_with(spelling))
     }
 }
 
@@ -88,11 +90,13 @@ pub(crate) struct KeyOrder {
     next: usize,
     /// Keys of this line that were looked up.
     lookups: u32,
+    /// Keys of this line that were not the next step's.
+    missed: u32,
     /// The indexes of the steps that this line has inserted, ascending.
     inserted: Vec<usize>,
     /// True while the first line of an order is learned: its lookups are not misses.
     fresh: bool,
-    /// The number of lines in a row with lookups.
+    /// The number of missed lines in a row.
     missed_lines: u32,
     /// The number of lines in a row of another order.
     other_lines: u32,
@@ -111,42 +115,49 @@ impl KeyOrder {
     pub(crate) fn begin_line(&mut self) {
         self.next = 0;
         self.lookups = 0;
+        self.missed = 0;
         self.inserted.clear();
         self.fresh = self.steps.is_empty();
     }
 
-    /// The target of the key at `at` and the offset of its value, if a step matches the bytes at `at`.
-    #[inline]
-    pub(crate) fn guess(&mut self, body: &[u8], at: usize) -> Option<(KeyTarget, usize)> {
+    /// The target of the key that `head` begins with, and the length of what is before its value, if a step
+    /// matches. The length is at most [`SPELLING_BYTES_MAX`].
+    #[inline(always)]
+    pub(crate) fn guess(&mut self, head: &[u8; HEAD_BYTES]) -> Option<(KeyTarget, usize)> {
         let step = self.steps.get(self.next)?;
-        if step.matches(body, at) {
+        if step.matches(head) {
             self.next += 1;
-            return Some((step.target, at + step.length));
+            return Some((step.target, step.length));
         }
-        self.guess_ahead(body, at)
+        self.guess_ahead(head)
     }
 
     #[inline(never)]
-    fn guess_ahead(&mut self, body: &[u8], at: usize) -> Option<(KeyTarget, usize)> {
-        // At the end of the object no further step can match.
-        if body.get(at) == Some(&b'}') {
-            return None;
-        }
+    fn guess_ahead(&mut self, head: &[u8; HEAD_BYTES]) -> Option<(KeyTarget, usize)> {
+        self.missed += 1;
         let ahead = self.steps.iter().enumerate().skip(self.next + 1);
         for (index, step) in ahead.take(STEPS_AHEAD) {
-            if step.matches(body, at) {
+            if step.matches(head) {
                 self.next = index + 1;
-                return Some((step.target, at + step.length));
+                return Some((step.target, step.length));
             }
         }
         None
     }
 
-    /// Learns a key that was looked up; `spelling` is everything between the former value and its
-    /// value.
+    /// Learns a key that was looked up; `spelling` is everything between the former value and its value.
+    #[inline(always)]
     pub(crate) fn learn(&mut self, spelling: &[u8], target: KeyTarget) {
+        // What is not counted by name now may be later.
+        if self.pause == 0 && target != KeyTarget::Unknown {
+            self.learn_step(spelling, target);
+        }
+    }
+
+    #[inline(never)]
+    fn learn_step(&mut self, spelling: &[u8], target: KeyTarget) {
         self.lookups += 1;
-        if self.pause > 0 || self.steps.len() >= self.steps_max {
+        if self.steps.len() >= self.steps_max {
             return;
         }
         if self.is_of_another_order() {
@@ -176,7 +187,7 @@ impl KeyOrder {
     /// Ends a line, accepted or not.
     #[inline]
     pub(crate) fn end_line(&mut self) {
-        if self.lookups == 0 {
+        if self.missed == 0 && self.lookups == 0 && self.pause == 0 {
             self.missed_lines = 0;
             self.other_lines = 0;
             return;
@@ -184,7 +195,7 @@ impl KeyOrder {
         self.end_missed_line();
     }
 
-    #[cold]
+    #[inline(never)]
     fn end_missed_line(&mut self) {
         if self.pause > 0 {
             self.pause -= 1;
@@ -193,7 +204,8 @@ impl KeyOrder {
         if self.fresh {
             return;
         }
-        self.missed_lines += 1;
+        let steps = self.lookups.max(self.next as u32);
+        self.missed_lines = if self.missed * MISSES_OF > steps { self.missed_lines + 1 } else { 0 };
         if self.missed_lines >= MISSED_LINES_MAX {
             self.steps.clear();
             self.missed_lines = 0;
@@ -220,9 +232,9 @@ mod tests {
         for (index, key) in keys.iter().enumerate() {
             let separator = if index == 0 { '{' } else { ',' };
             let spelling = format!("{separator}\"{key}\":");
-            let body = format!("{spelling}1,\"padding behind it, so that 32 bytes are there\"");
+            let body = format!("{spelling}1{:72}", "");
             let target = KeyTarget::Field(key.len() as u16);
-            match order.guess(body.as_bytes(), 0) {
+            match order.guess(body.as_bytes().first_chunk().unwrap()) {
                 Some(hit) => {
                     assert_eq!(hit, (target, spelling.len()));
                     guessed += 1;

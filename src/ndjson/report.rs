@@ -28,11 +28,13 @@ pub enum LineCode {
     InvalidUtf8,
     /// It is an object with keys of which none is a column's.
     NoKnownField,
+    /// A field that no column takes, where such fields are rejected.
+    UnknownField,
 }
 
 impl LineCode {
     /// Every code, at the index of its discriminant.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::InvalidJson,
         Self::NotAnObject,
         Self::TypeMismatch,
@@ -43,6 +45,7 @@ impl LineCode {
         Self::TooDeep,
         Self::InvalidUtf8,
         Self::NoKnownField,
+        Self::UnknownField,
     ];
 
     /// The name of the code in replies, metrics and the quarantine table.
@@ -58,6 +61,7 @@ impl LineCode {
             Self::TooDeep => "too_deep",
             Self::InvalidUtf8 => "invalid_utf8",
             Self::NoKnownField => "no_known_field",
+            Self::UnknownField => "unknown_field",
         }
     }
 }
@@ -89,6 +93,8 @@ pub struct Report {
     pub errors: Vec<LineError>,
     /// The rejected lines by code.
     pub rejected_by_code: RejectedByCode,
+    /// True when the body is an array: the lines are its elements.
+    pub has_elements: bool,
 }
 
 impl Report {
@@ -98,6 +104,7 @@ impl Report {
         self.rejected = 0;
         self.errors.clear();
         self.rejected_by_code = RejectedByCode::default();
+        self.has_elements = false;
     }
 
     pub(super) fn reject(&mut self, line: u32, rejection: Rejection) {

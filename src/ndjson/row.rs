@@ -1,17 +1,22 @@
 //! Building a row: values in the table's order, from fields in the line's order.
 //!
-//! While the fields come in the table's order, each value is appended to the row. From the first
-//! field that comes early on, values are written to a side buffer, and their ranges are remembered
-//! per field. At the end of the line these values are copied to the row in the table's order, and
-//! missing fields get their defaults. The columns that the server fills are encoded once per body;
-//! each run of them between two fields is one copy.
+//! A line is read twice. The first pass only finds out where the value of each field is; the second one
+//! converts the values in the table's order, straight to the end of the rows. So the order of a line's keys
+//! costs nothing, and the branches of the second pass, which depend on the types of columns, come
+//! in the same order for every line. A value that can't be left where it is (an array, a text with escapes)
+//! is converted to a side buffer at once, and copied from there.
+//!
+//! The columns that the server fills are encoded once per body; each run of them between two fields is
+//! one copy.
 
 use std::ops::Range;
 
-use super::values::{address, time};
-use super::{AddressForm, Origin};
+use super::general::Rejection;
+use super::server_values::ServerInputs;
+use super::values::time::LastDay;
+use super::values::{number, time};
 use crate::rowbinary::RowBuffer;
-use crate::schema::{Field, Plan, ServerColumn, Source};
+use crate::schema::{ColumnType, Field, Plan, Zone};
 
 /// Flush threshold: the buffer holds up to this many bytes of finished rows, plus one row, before they
 /// are copied to the batch. That fits the L1 cache; all rows of a large body would not.
@@ -25,16 +30,21 @@ pub(crate) struct ServerCells {
     cells: RowBuffer,
     /// The range in `cells` of each of [`Plan::server_runs`].
     runs: Vec<Range<usize>>,
+    /// Why each line of the body is rejected: a value of its request does not fit its column.
+    pub(super) unfit: Option<Rejection>,
 }
 
 impl ServerCells {
-    pub(crate) fn encode(&mut self, plan: &Plan, origin: &Origin, form: &AddressForm) {
+    pub(super) fn encode(&mut self, plan: &Plan, inputs: &ServerInputs<'_>) {
         self.cells.truncate(0);
         self.runs.clear();
+        self.unfit = None;
         for run in plan.server_runs() {
             let start = self.cells.len();
             for column in run {
-                put_server_value(column, origin, form, &mut self.cells);
+                if let Err(rejection) = inputs.put(column, &mut self.cells) {
+                    self.unfit.get_or_insert(rejection);
+                }
             }
             self.runs.push(start..self.cells.len());
         }
@@ -51,46 +61,91 @@ impl ServerCells {
     }
 }
 
-fn put_server_value(column: &ServerColumn, origin: &Origin, form: &AddressForm, out: &mut RowBuffer) {
-    if column.source == Source::ServerTime {
-        if column.nullable {
-            out.put([0]);
-        }
-        time::put_server_time(origin.server_time_unix_ns, &column.column_type, out);
-    } else {
-        address::put_client(form.of(origin.client_ip), &column.column_type, column.nullable, out);
-    }
-}
-
 /// The error of a field that occurs twice in a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Duplicate;
 
-/// The range of a field's value in the side buffer, valid for one row.
-#[derive(Clone, Debug, Default)]
-struct SideCell {
-    /// The number of the row that the value belongs to.
-    row: u64,
-    range: Range<usize>,
+/// Where the value of a field is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) place: Place,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+}
+
+/// What [`Found::start`] and [`Found::end`] are offsets of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    /// The line lacks the field. Both offsets are 0.
+    Missing,
+    /// The body: a string without escapes, and without its quotes.
+    Text,
+    /// The body: what may be a number, `true`, `false` or `null`.
+    Bare,
+    /// The side buffer: the encoded value.
+    Side,
+}
+
+impl Found {
+    const MISSING: Self = Self { place: Place::Missing, start: 0, end: 0 };
+
+    /// The range of the value in the body, with its quotes.
+    #[inline]
+    pub(crate) fn in_body(self) -> Range<usize> {
+        let quote = usize::from(self.place == Place::Text);
+        self.start.wrapping_sub(quote)..self.end + quote
+    }
+}
+
+/// What is done with a value in the second pass.
+#[derive(Clone, Copy, Debug)]
+struct Format {
+    reader: Reader,
+    /// True if the server fills columns behind this field.
+    has_run: bool,
+}
+
+/// Who reads a value in its usual form.
+#[derive(Clone, Copy, Debug)]
+enum Reader {
+    /// Nobody: it is a text in a String, and copied.
+    Text,
+    /// An integer of this width.
+    Signed(u8),
+    /// A time.
+    DateTime(Zone),
+    /// The readers of all types.
+    Any,
+}
+
+impl Reader {
+    fn of(field: &Field) -> Self {
+        match field.cell.column_type {
+            _ if field.lead > 0 => Self::Any,
+            ColumnType::String => Self::Text,
+            ColumnType::Signed(width) => Self::Signed(width),
+            ColumnType::DateTime(zone) => Self::DateTime(zone),
+            _ => Self::Any,
+        }
+    }
 }
 
 /// Finished rows of a body that are not in the batch yet, and the row that is being built.
 #[derive(Debug)]
 pub(crate) struct RowBuilder {
-    /// Finished rows, then the values of the current row that came in order.
+    /// Finished rows.
     pub(crate) rows: RowBuffer,
-    /// Values of the current row that came early.
+    /// Values of the current row that were converted before their turn.
     side: RowBuffer,
+    /// One per field of the plan; all are missing between two rows.
+    found: Vec<Found>,
     /// One per field of the plan.
-    side_cells: Vec<SideCell>,
-    /// The number of the current row. It is never used twice, so `side_cells` need not be cleared.
-    row: u64,
+    formats: Vec<Format>,
+    last_day: LastDay,
+    /// True if the current row has a field.
+    has_fields: bool,
     /// The start of the current row in `rows`.
     start: usize,
-    /// The field whose value is appended next to `rows`.
-    next: usize,
-    /// False once a field of the current row came early.
-    in_order: bool,
 }
 
 impl RowBuilder {
@@ -98,95 +153,136 @@ impl RowBuilder {
         Self {
             rows: RowBuffer::with_space(FLUSH_BYTES * 2),
             side: RowBuffer::with_space(1 << 10),
-            side_cells: vec![SideCell::default(); plan.fields().len()],
-            row: 0,
+            found: vec![Found::MISSING; plan.fields().len()],
+            formats: plan
+                .fields()
+                .iter()
+                .zip(plan.server_runs().iter().skip(1))
+                .map(|(field, run)| Format { reader: Reader::of(field), has_run: !run.is_empty() })
+                .collect(),
+            last_day: LastDay::default(),
+            has_fields: false,
             start: 0,
-            next: 0,
-            in_order: true,
         }
     }
 
     /// Begins a row after the finished rows.
     #[inline]
-    pub(crate) fn begin(&mut self, server: &ServerCells) {
-        self.row += 1;
+    pub(crate) fn begin(&mut self) {
         self.start = self.rows.len();
         self.side.truncate(0);
-        self.next = 0;
-        self.in_order = true;
-        server.put_run(0, &mut self.rows);
+        self.has_fields = false;
     }
 
-    /// Writes the value of a field with `write`. If `write` fails, the bytes that it has written are
-    /// removed, and the field may be written again.
-    #[inline]
-    pub(crate) fn put<T, E>(
-        &mut self,
-        field: usize,
-        server: &ServerCells,
-        write: impl FnOnce(&mut RowBuffer) -> Result<T, E>,
-    ) -> Result<T, E> {
-        // `write` is called at one place only, so that the compiler inlines it.
-        let in_place = self.in_order && field == self.next;
-        let out = if in_place { &mut self.rows } else { &mut self.side };
-        let before = out.len();
-        let written = write(out);
-        if written.is_err() {
-            out.truncate(before);
-        } else if in_place {
-            self.next = field + 1;
-            server.put_run(field + 1, &mut self.rows);
-        } else {
-            self.in_order = false;
-            let range = before..self.side.len();
-            if let Some(side_cell) = self.side_cells.get_mut(field) {
-                *side_cell = SideCell { row: self.row, range };
+    /// Remembers where the value of a field is.
+    ///
+    /// # Errors
+    ///
+    /// The current row already has the field.
+    #[inline(always)]
+    pub(crate) fn set(&mut self, field: usize, value: Found) -> Result<(), Duplicate> {
+        match self.found.get_mut(field) {
+            Some(found) if found.place == Place::Missing => {
+                *found = value;
+                self.has_fields = true;
+                Ok(())
             }
+            _ => Err(Duplicate),
         }
-        written
+    }
+
+    /// Remembers where a value is that takes the place of another one, if there is one.
+    pub(crate) fn replace(&mut self, field: usize, value: Found) {
+        if let Some(found) = self.found.get_mut(field) {
+            *found = value;
+            self.has_fields = true;
+        }
     }
 
     /// Fails if the current row already has the field.
     #[inline]
     pub(crate) fn check_new(&self, field: usize) -> Result<(), Duplicate> {
-        let written =
-            field < self.next || !self.in_order && self.side_cells.get(field).is_some_and(|cell| cell.row == self.row);
-        if written { Err(Duplicate) } else { Ok(()) }
+        let is_new = self.found.get(field).is_some_and(|found| found.place == Place::Missing);
+        if is_new { Ok(()) } else { Err(Duplicate) }
     }
 
-    /// True while fields of this row are missing or out of order; and in a table without fields.
+    /// Converts the value of a field before its turn, with `write`. If `write` fails, the bytes that it has
+    /// written are removed, and the field may be written again.
     #[inline]
-    pub(crate) fn lacks_fields(&self, fields: &[Field]) -> bool {
-        self.next < fields.len().max(1)
+    pub(crate) fn put<T, E>(
+        &mut self,
+        field: usize,
+        write: impl FnOnce(&mut RowBuffer) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let start = self.side.len();
+        let written = write(&mut self.side);
+        if written.is_err() {
+            self.side.truncate(start);
+        } else if let Some(found) = self.found.get_mut(field) {
+            *found = Found { place: Place::Side, start, end: self.side.len() };
+            self.has_fields = true;
+        }
+        written
     }
 
     /// True while this row has no field.
     #[inline]
     pub(crate) fn is_untouched(&self) -> bool {
-        self.next == 0 && self.in_order
+        !self.has_fields
     }
 
-    /// Finishes the row; missing fields get their defaults.
-    #[inline]
-    pub(crate) fn finish(&mut self, fields: &[Field], server: &ServerCells) {
-        if self.next < fields.len() {
-            self.fill(fields, server);
-        }
-    }
-
-    fn fill(&mut self, fields: &[Field], server: &ServerCells) {
-        for (index, field) in fields.iter().enumerate().skip(self.next) {
-            match self.side_cells.get(index).filter(|cell| cell.row == self.row) {
-                Some(cell) => self.rows.put_range_of(&self.side, cell.range.clone()),
-                None => self.rows.put_slice(&field.absent.missing),
+    /// Finishes the row; missing fields get their defaults. Values in the body that are not in the most usual forms
+    /// are read with `read`. `None` if `read` returns it; then the caller removes the unfinished row.
+    #[inline(always)]
+    pub(crate) fn finish(
+        &mut self,
+        fields: &[Field],
+        server: &ServerCells,
+        body: &[u8],
+        mut read: impl FnMut(&Field, Found, &mut RowBuffer) -> Option<()>,
+    ) -> Option<()> {
+        let rows = &mut self.rows;
+        server.put_run(0, rows);
+        for (index, (found, format)) in self.found.iter_mut().zip(&self.formats).enumerate() {
+            let value = std::mem::replace(found, Found::MISSING);
+            let is_read = match (format.reader, value.place) {
+                (Reader::Text, Place::Missing | Place::Text) => {
+                    // A missing text is an empty one.
+                    rows.put_string_of(body, value.start, value.end - value.start);
+                    true
+                }
+                (Reader::Signed(width), Place::Bare) => {
+                    number::read_signed_between(width, body, value.start, value.end, rows)
+                }
+                (Reader::DateTime(zone), Place::Text) => {
+                    time::read_date_time_between(&mut self.last_day, zone, body, value.start, value.end, rows)
+                }
+                _ => false,
+            };
+            if !is_read {
+                let field = fields.get(index)?;
+                match value.place {
+                    Place::Missing => rows.put_slice(&field.absent.missing),
+                    Place::Side => rows.put_range_of(&self.side, value.start..value.end),
+                    Place::Text | Place::Bare => read(field, value, rows)?,
+                }
             }
-            server.put_run(index + 1, &mut self.rows);
+            if format.has_run {
+                server.put_run(index + 1, rows);
+            }
         }
+        Some(())
+    }
+
+    /// The row that was finished last.
+    pub(crate) fn last_row(&self) -> &[u8] {
+        self.rows.written().get(self.start..).unwrap_or_default()
     }
 
     /// Removes the unfinished row.
     pub(crate) fn abandon(&mut self) {
         self.rows.truncate(self.start);
+        self.found.fill(Found::MISSING);
     }
 
     /// Moves the finished rows to the end of `out`.

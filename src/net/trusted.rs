@@ -72,6 +72,11 @@ impl TrustedProxies {
         all
     }
 
+    /// True if no proxy is trusted.
+    pub fn is_empty(&self) -> bool {
+        self.networks.is_empty() && !self.has_unix
+    }
+
     /// True for the address of a trusted proxy, which is canonical (`IpAddr::to_canonical`).
     pub fn has(&self, address: IpAddr) -> bool {
         self.networks.iter().any(|network| network.contains(&address))

@@ -9,6 +9,7 @@
 //! the bounds check.
 
 mod data_type;
+pub mod dynamic;
 mod skip;
 mod wide;
 

@@ -1,19 +1,31 @@
 //! Finding the end of a RowBinary value without decoding the value.
 
 use super::DataType;
+use super::dynamic::{DYNAMIC_DEPTH_MAX, read_dynamic_type};
 
 /// The bytes after the value of this type that `bytes` begin with; `None` when that value is
 /// incomplete, or nothing is known of such values.
 ///
-/// Recurses by the levels of the type, which its parser limits, never by the value.
+/// Recurses by the levels of the type, which its parser limits; and by those of the types inside of a Dynamic,
+/// which are limited here.
 pub fn skip_value<'a>(data_type: &DataType, bytes: &'a [u8]) -> Option<&'a [u8]> {
+    skip(data_type, bytes, 0)
+}
+
+/// [`skip_value`] inside of so many Dynamic values.
+fn skip<'a>(data_type: &DataType, bytes: &'a [u8], depth: usize) -> Option<&'a [u8]> {
+    let skip_value = |data_type, bytes| skip(data_type, bytes, depth);
     match data_type {
         DataType::LowCardinality(inner) => skip_value(inner, bytes),
         DataType::Nullable(inner) => {
             let (is_null, rest) = bytes.split_first()?;
             if *is_null == 1 { Some(rest) } else { skip_value(inner, rest) }
         }
-        DataType::String | DataType::Json => {
+        DataType::Dynamic => match read_dynamic_type(bytes)? {
+            (None, rest) => Some(rest),
+            (Some(inner), rest) => (depth <= DYNAMIC_DEPTH_MAX).then(|| skip(&inner, rest, depth + 1))?,
+        },
+        DataType::String | DataType::Json { .. } => {
             let (len, rest) = leb128(bytes)?;
             rest.get(usize::try_from(len).ok()?..)
         }

@@ -2,13 +2,14 @@
 
 use std::str::FromStr;
 
+use super::json_paths::JsonPaths;
 use super::variant::VariantTypes;
 use crate::rowbinary::{DataType, RowBuffer};
 
 /// The supported types, for messages.
 pub(super) const SUPPORTED: &str = "all integers and decimals, Float32, Float64, BFloat16, Bool, String, \
     FixedString, UUID, Date, Date32, DateTime, DateTime64, Time, Time64, IPv4, IPv6, Enum8, Enum16, the geo \
-    types, JSON, and Nullable, LowCardinality, Array, Map, Tuple, Nested and Variant of them";
+    types, JSON, Dynamic, and Nullable, LowCardinality, Array, Map, Tuple, Nested and Variant of them";
 
 /// A place for values: the column itself, the elements of an array, the keys or values of a map, or an
 /// element of a tuple. A column is a tree of cells, as deep as its type.
@@ -115,8 +116,10 @@ pub enum ColumnType {
     Tuple(TupleElements),
     /// `Variant`: the index of a type, and a value of it
     Variant(VariantTypes),
-    /// `JSON`: its text
-    Json,
+    /// `JSON`: its text, with the paths that have types of their own
+    Json(JsonPaths),
+    /// `Dynamic`: the type of the value, and the value; with the time zone of text without an offset
+    Dynamic(Zone),
 }
 
 impl ColumnType {
@@ -156,7 +159,8 @@ impl ColumnType {
             }
             DataType::Tuple(elements) => Self::Tuple(TupleElements::compile(elements, server_zone)?),
             DataType::Variant(types) => Self::Variant(VariantTypes::compile(types, server_zone)?),
-            DataType::Json => Self::Json,
+            DataType::Json { paths } => Self::Json(JsonPaths::compile(paths, server_zone)?),
+            DataType::Dynamic => Self::Dynamic(Zone::parse(server_zone)?),
             DataType::Nullable(_) => return Err("Nullable of a wrapped type".to_owned()),
             DataType::LowCardinality(_) => return Err("LowCardinality of a wrapped type".to_owned()),
             DataType::AggregateFunction => {
@@ -182,7 +186,8 @@ impl ColumnType {
             Self::Enum8(elements) => out.put_integer(elements.smallest() as u64, 1),
             Self::Enum16(elements) => out.put_integer(elements.smallest() as u64, 2),
             Self::Variant(_) => out.put([u8::MAX]),
-            Self::Json => out.put_string(b"{}"),
+            Self::Dynamic(_) => out.put([crate::rowbinary::dynamic::NOTHING]),
+            Self::Json(_) => out.put_string(b"{}"),
             Self::Tuple(elements) => elements.cells.iter().for_each(|cell| out.put_slice(&cell.null)),
         }
     }

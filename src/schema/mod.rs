@@ -6,15 +6,23 @@
 //! types; and a hash table that finds a field by its key.
 //!
 //! The server fills two columns whatever a client sends: `ip` and `server_time`, if their types can
-//! hold an address and a time. A client's fields of these names are skipped like unknown fields, so
-//! that a client can't forge its address or the time.
+//! hold an address and a time. A client's fields of these names are skipped, so that a client can't forge
+//! its address or the time. With a [`Mapping`] the configuration says which column gets what.
+//!
+//! Files in reading order: `column_type`, `variant`, `field`, `mapping` (the configuration's part), `source` (a
+//! column's source, checked against its type), `paths` and `names` (from keys to columns), `differences`, `error`.
 
 mod column_type;
 mod differences;
+mod error;
+mod field;
+mod json_paths;
+mod mapping;
 mod names;
+mod paths;
+mod source;
 mod variant;
 
-use std::fmt;
 use std::sync::Arc;
 
 use clickhouse_rowbinary::io::{write_string, write_uvarint};
@@ -22,8 +30,16 @@ use serde::{Deserialize, Serialize};
 
 pub use column_type::{Cell, ColumnType, EnumElements, TupleElements, Zone};
 pub use differences::Differences;
-pub(crate) use names::{KeyTarget, Names};
+pub use error::SchemaError;
+pub use field::{Absent, Field};
+pub use json_paths::JsonPaths;
+pub use mapping::{AddressKind, ColumnSource, Mapping, RequestInput, TimeUnit, UnknownFields, path_parts};
+pub(crate) use names::KeyTarget;
+pub(crate) use paths::{ObjectKeys, Taker};
+pub use source::Source;
 pub use variant::VariantTypes;
+
+use paths::Paths;
 
 use crate::limits;
 use crate::rowbinary::DataType;
@@ -59,28 +75,6 @@ pub struct ColumnDescription {
     pub default_expression: String,
 }
 
-/// The source of a column's values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The event's field with the column's name; if the event lacks it, the column's default, or else the
-    /// type's.
-    Field,
-    /// The client's address, taken from the connection.
-    ClientAddress,
-    /// The time at which the request's body was complete.
-    ServerTime,
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Field => "the event's field of this name",
-            Self::ClientAddress => "the client's address",
-            Self::ServerTime => "the server's clock",
-        })
-    }
-}
-
 /// One column of the INSERT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanColumn {
@@ -104,44 +98,6 @@ pub struct ColumnDefault {
     pub ephemeral: bool,
 }
 
-/// A column that clients fill.
-#[derive(Clone, Debug)]
-pub struct Field {
-    /// The column's name, shared with the errors that name it.
-    pub name: std::sync::Arc<str>,
-    /// The column's type, spelled as by ClickHouse, for messages.
-    pub type_name: Box<str>,
-    /// The parsed type.
-    pub cell: Cell,
-    /// Bytes of 0 in front of a value that is not null: one for a default expression, and one for
-    /// `Nullable`.
-    pub lead: u8,
-    /// The bytes of an event without a value for this field.
-    pub absent: Box<Absent>,
-}
-
-/// The bytes of an event without a value for a field.
-#[derive(Clone, Debug)]
-pub struct Absent {
-    /// If the event lacks the field.
-    pub missing: Box<[u8]>,
-    /// If the field is `null`.
-    pub null: Box<[u8]>,
-}
-
-impl Field {
-    fn new(name: &str, type_name: &str, cell: Cell, has_default: bool) -> Self {
-        let (missing, null) = match (has_default, cell.nullable) {
-            (false, _) => (cell.null.to_vec(), cell.null.to_vec()),
-            (true, false) => ([&[1], &*cell.null].concat(), [&[1], &*cell.null].concat()),
-            (true, true) => ([&[1], &*cell.null].concat(), [&[0], &*cell.null].concat()),
-        };
-        let lead = u8::from(has_default) + u8::from(cell.nullable);
-        let absent = Absent { missing: missing.into(), null: null.into() };
-        Self { name: name.into(), type_name: type_name.into(), cell, lead, absent: Box::new(absent) }
-    }
-}
-
 /// Which addresses are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Addresses {
@@ -153,15 +109,23 @@ pub enum Addresses {
     Hashed,
 }
 
-/// A column that the server fills.
+/// A column that the server fills, or a request's head.
 #[derive(Clone, Debug)]
 pub struct ServerColumn {
-    /// [`Source::ClientAddress`] or [`Source::ServerTime`].
+    /// Any source but fields of the line.
     pub source: Source,
-    /// The parsed type, without `Nullable` and `LowCardinality`.
-    pub column_type: ColumnType,
-    /// True for `Nullable`: a byte precedes the value, 1 for NULL.
-    pub nullable: bool,
+    /// The column.
+    pub field: Field,
+}
+
+/// What the plan does with fields that no column takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Unknown {
+    #[default]
+    Skip,
+    Reject,
+    /// The field that they are collected in.
+    Collect(u16),
 }
 
 /// The compiled schema of a table: the type of each column and the source of its values.
@@ -172,7 +136,13 @@ pub struct Plan {
     /// `server_runs[i]` are the server-filled columns directly before field `i`; the last run is
     /// after the last field. So there is one run more than there are fields.
     server_runs: Vec<Vec<ServerColumn>>,
-    names: Names,
+    paths: Paths,
+    unknown: Unknown,
+    /// The fields that get the whole line.
+    lines: Vec<u16>,
+    /// The fields without which a line is rejected.
+    required: Vec<u16>,
+    has_conditions: bool,
     /// See [`Plan::unfillable`].
     unfillable: Vec<String>,
 }
@@ -184,9 +154,22 @@ impl Plan {
             columns: Vec::new(),
             fields: Vec::new(),
             server_runs: vec![Vec::new()],
-            names: Names::default(),
+            paths: Paths::default(),
+            unknown: Unknown::default(),
+            lines: Vec::new(),
+            required: Vec::new(),
+            has_conditions: false,
             unfillable: Vec::new(),
         }
+    }
+
+    /// Compiles the columns of `DESCRIBE TABLE` without a mapping.
+    ///
+    /// # Errors
+    ///
+    /// As [`Plan::compile_mapped`].
+    pub fn compile(columns: &[ColumnDescription], server_timezone: &str) -> Result<Self, SchemaError> {
+        Self::compile_mapped(columns, server_timezone, &Mapping::default())
     }
 
     /// Compiles the columns of `DESCRIBE TABLE`.
@@ -196,12 +179,17 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// The first column that can't be filled, with the reason.
-    pub fn compile(columns: &[ColumnDescription], server_timezone: &str) -> Result<Self, SchemaError> {
+    /// The first column that can't be filled, or does not fit the mapping, with the reason.
+    pub fn compile_mapped(
+        columns: &[ColumnDescription],
+        server_timezone: &str,
+        mapping: &Mapping,
+    ) -> Result<Self, SchemaError> {
         let mut plan = Self::none();
+        let inputs = mapping.request_inputs();
         for column in columns {
             match column.default_kind.as_str() {
-                "" | "DEFAULT" | "EPHEMERAL" => plan.add(column, server_timezone)?,
+                "" | "DEFAULT" | "EPHEMERAL" => plan.add(column, server_timezone, mapping, &inputs)?,
                 "MATERIALIZED" | "ALIAS" => {}
                 default_kind => {
                     return Err(SchemaError::UnknownDefault {
@@ -217,17 +205,42 @@ impl Plan {
         if plan.columns.len() > limits::COLUMNS_MAX {
             return Err(SchemaError::TooManyColumns(plan.columns.len()));
         }
-        let names = plan.columns.iter().scan(0u16, |next_field, column| {
-            let target = if column.source == Source::Field {
-                *next_field += 1;
-                KeyTarget::Field(*next_field - 1)
-            } else {
-                KeyTarget::Server
-            };
-            Some((column.name.as_str(), target))
-        });
-        plan.names = Names::new(names);
+        plan.require_all_of(mapping)?;
+        plan.paths = plan.find_paths().ok_or(SchemaError::TooManyPaths)?;
+        if mapping.unknown_fields == UnknownFields::Reject {
+            plan.unknown = Unknown::Reject;
+        }
+        plan.has_conditions = plan.takes_every_object() || !plan.required.is_empty();
         Ok(plan)
+    }
+
+    /// Checks that every column that the mapping names is one that it can fill.
+    fn require_all_of(&self, mapping: &Mapping) -> Result<(), SchemaError> {
+        let collects = match &mapping.unknown_fields {
+            UnknownFields::Collect(column) => Some(("unknown-fields", column)),
+            UnknownFields::Skip | UnknownFields::Reject => None,
+        };
+        let columns = mapping.columns.keys().map(|column| ("columns", column));
+        let required = mapping.required.iter().map(|column| ("required", column));
+        for (key, column) in columns.chain(required).chain(collects) {
+            if !self.columns.iter().any(|known| known.name == *column) {
+                return Err(SchemaError::NoMappedColumn { key, column: column.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    fn find_paths(&self) -> Option<Paths> {
+        let fields = self.columns.iter().filter_map(|column| match &column.source {
+            Source::Field => Some(vec![column.name.as_str()]),
+            Source::Fields(names) => Some(names.iter().map(|name| &**name).collect()),
+            Source::Line | Source::Collected => Some(Vec::new()),
+            _ => None,
+        });
+        let is_servers_own =
+            |column: &&PlanColumn| source::is_servers_own(&column.name) && column.source.is_of_the_server();
+        let server = self.columns.iter().filter(is_servers_own).map(|column| column.name.as_str());
+        Paths::new(fields, server)
     }
 
     /// The columns of the INSERT, in order.
@@ -246,6 +259,11 @@ impl Plan {
         &self.fields
     }
 
+    /// The columns in which a bare number is a Unix time whose unit is guessed.
+    pub fn guessed_units(&self) -> impl Iterator<Item = &str> {
+        self.fields.iter().filter(|field| field.guesses_unit()).map(|field| &*field.name)
+    }
+
     /// Checks that `name`, the column of `--dedup-field`, is one that clients fill.
     ///
     /// # Errors
@@ -258,26 +276,33 @@ impl Plan {
 
     /// Makes sure that the server can always write the client's address whatever clients there are:
     /// an IPv4 column that is not Nullable has no value for an IPv6 client, and only a String for a hash.
+    /// `usual` are the addresses in the form of `--client-ip`, `whole` those that are stored in full.
     ///
     /// # Errors
     ///
     /// Names the column.
-    pub fn require_room_for(&self, addresses: Addresses) -> Result<(), SchemaError> {
-        let is_narrow = |column: &ServerColumn| match addresses {
-            Addresses::Ipv4 => false,
-            Addresses::Any => column.column_type == ColumnType::Ipv4 && !column.nullable,
-            Addresses::Hashed => column.column_type != ColumnType::String,
-        };
-        let mut server_columns = self.server_runs.iter().flatten();
-        if !server_columns.any(|column| column.source == Source::ClientAddress && is_narrow(column)) {
-            return Ok(());
+    pub fn require_room_for(&self, usual: Addresses, whole: Addresses) -> Result<(), SchemaError> {
+        for ServerColumn { source, field } in self.server_runs.iter().flatten() {
+            let Source::ClientAddress(kind) = source else { continue };
+            let addresses = match kind {
+                AddressKind::Usual => usual,
+                AddressKind::Full | AddressKind::Truncated => whole,
+                AddressKind::Hashed => Addresses::Hashed,
+                AddressKind::None => continue,
+            };
+            let Cell { column_type, nullable, .. } = &field.cell;
+            let named = field.name.to_string();
+            match addresses {
+                Addresses::Any if *column_type == ColumnType::Ipv4 && !nullable => {
+                    return Err(SchemaError::NarrowAddress(named));
+                }
+                Addresses::Hashed if *column_type != ColumnType::String => {
+                    return Err(SchemaError::HashedAddress(named));
+                }
+                Addresses::Ipv4 | Addresses::Any | Addresses::Hashed => {}
+            }
         }
-        let columns = self.columns.iter().filter(|column| column.source == Source::ClientAddress);
-        let named = columns.map(|column| column.name.clone()).next().unwrap_or_default();
-        Err(match addresses {
-            Addresses::Hashed => SchemaError::HashedAddress(named),
-            Addresses::Ipv4 | Addresses::Any => SchemaError::NarrowAddress(named),
-        })
+        Ok(())
     }
 
     /// The server-filled columns in runs: one run before each field, and one after the last field. A
@@ -297,13 +322,56 @@ impl Plan {
         rowbinary_header(&pairs)
     }
 
-    /// The field that a key belongs to.
+    /// Where a key of a line leads.
     #[inline]
     pub(crate) fn target(&self, key: &[u8]) -> KeyTarget {
-        self.names.target(key)
+        self.paths.target(key)
     }
 
-    fn add(&mut self, column: &ColumnDescription, zone: &str) -> Result<(), SchemaError> {
+    /// The nodes of the mapping, with the numbers of sources and of nested objects.
+    pub(crate) fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    /// What becomes of fields that no column takes.
+    #[inline]
+    pub(crate) fn unknown(&self) -> Unknown {
+        self.unknown
+    }
+
+    /// The fields that get the whole line.
+    pub(crate) fn lines(&self) -> &[u16] {
+        &self.lines
+    }
+
+    /// The fields without which a line is rejected.
+    pub(crate) fn required(&self) -> &[u16] {
+        &self.required
+    }
+
+    /// True if something is to be done at the end of a line whose fields are not all there.
+    #[inline]
+    pub(crate) fn has_conditions(&self) -> bool {
+        self.has_conditions
+    }
+
+    /// True if some column gets another field than that of its name.
+    pub(crate) fn is_mapped(&self) -> bool {
+        self.columns.iter().any(|column| matches!(column.source, Source::Fields(_)))
+    }
+
+    /// True if every object says something: a column takes the line, or what no other column takes.
+    pub(crate) fn takes_every_object(&self) -> bool {
+        !self.lines.is_empty() || matches!(self.unknown, Unknown::Collect(_))
+    }
+
+    fn add(
+        &mut self,
+        column: &ColumnDescription,
+        zone: &str,
+        mapping: &Mapping,
+        inputs: &[RequestInput],
+    ) -> Result<(), SchemaError> {
         let unsupported = |reason: String| SchemaError::UnsupportedType {
             column: column.name.clone(),
             type_name: column.type_name.clone(),
@@ -315,23 +383,32 @@ impl Plan {
             return Ok(());
         }
         let cell = Cell::compile(&data_type, zone).map_err(unsupported)?;
-        let source = source_of(&column.name, &cell.column_type);
-        let mut default = None;
-        match source {
-            Source::Field => {
-                default = (!column.default_kind.is_empty()).then(|| ColumnDefault {
-                    expression: column.default_expression.clone(),
-                    ephemeral: column.default_kind == "EPHEMERAL",
-                });
-                self.fields.push(Field::new(&column.name, &column.type_name, cell, default.is_some()));
-                self.server_runs.push(Vec::new());
+        let source = source::of(column, &cell, mapping, inputs)?;
+        // The two columns that are the server's own by their names have no other default.
+        let has_default = !column.default_kind.is_empty()
+            && (!source.is_of_the_server() || mapping.columns.contains_key(&column.name));
+        let default = has_default.then(|| ColumnDefault {
+            expression: column.default_expression.clone(),
+            ephemeral: column.default_kind == "EPHEMERAL",
+        });
+        let mut field = Field::new(&column.name, &column.type_name, cell, has_default);
+        field.is_required = mapping.required.contains(&column.name);
+        if let Some(ColumnSource::Fields { unit, .. }) = mapping.columns.get(&column.name) {
+            field.unit = *unit;
+        }
+        if source.is_of_the_line() {
+            let index = self.fields.len() as u16;
+            match source {
+                Source::Line => self.lines.push(index),
+                Source::Collected => self.unknown = Unknown::Collect(index),
+                _ if field.is_required => self.required.push(index),
+                _ => {}
             }
-            Source::ClientAddress | Source::ServerTime => {
-                let Cell { column_type, nullable, .. } = cell;
-                if let Some(run) = self.server_runs.last_mut() {
-                    run.push(ServerColumn { source, column_type, nullable });
-                }
-            }
+            field.index = index;
+            self.fields.push(field);
+            self.server_runs.push(Vec::new());
+        } else if let Some(run) = self.server_runs.last_mut() {
+            run.push(ServerColumn { source: source.clone(), field });
         }
         let (name, type_name) = (column.name.clone(), column.type_name.clone());
         self.columns.push(PlanColumn { name, type_name, source, default });
@@ -340,21 +417,14 @@ impl Plan {
 }
 
 /// True for a type of times without a zone of their own: those of a text without an offset are meant
-/// in the server's.
+/// in the server's. A Dynamic may hold such times.
 pub(crate) fn depends_on_timezone(type_name: &str) -> bool {
+    if type_name.contains("Dynamic") {
+        return true;
+    }
     let times = type_name.match_indices("DateTime").filter_map(|(at, _)| type_name.get(at..));
     // Its arguments, if it has any, end with the first parenthesis: a zone's name has none.
     times.into_iter().any(|time| time.split(')').next().is_none_or(|time| !time.contains('\'')))
-}
-
-/// The server owns a column by its name, if the type can hold what it has to say. The case of the
-/// name does not count: a key of another case would fill the column.
-fn source_of(name: &str, column_type: &ColumnType) -> Source {
-    match (name.to_ascii_lowercase().as_str(), column_type) {
-        ("ip", ColumnType::String | ColumnType::Ipv4 | ColumnType::Ipv6) => Source::ClientAddress,
-        ("server_time", ColumnType::DateTime(_) | ColumnType::DateTime64 { .. }) => Source::ServerTime,
-        _ => Source::Field,
-    }
 }
 
 /// The header of `FORMAT RowBinaryWithNamesAndTypes`: the number of columns in LEB128, then all names,
@@ -372,74 +442,6 @@ pub(crate) fn rowbinary_header(columns: &[(&str, &str)]) -> Result<Vec<u8>, Sche
         .map_err(|error| SchemaError::Header(error.to_string()))?;
     Ok(header)
 }
-
-/// Why events can't be inserted into a table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SchemaError {
-    /// The table has no column that an INSERT can name.
-    NoColumns,
-    /// The table has this many columns, more than [`limits::COLUMNS_MAX`].
-    TooManyColumns(usize),
-    /// Clients fill no column of this name, which `--dedup-field` names.
-    NoDedupField(String),
-    /// The type of a column is unsupported or can't be parsed.
-    UnsupportedType {
-        /// The column's name.
-        column: String,
-        /// The column's type, spelled as by ClickHouse.
-        type_name: String,
-        /// Why it is not supported.
-        reason: String,
-    },
-    /// The default of a column is of a kind that this version does not know.
-    UnknownDefault {
-        /// The column's name.
-        column: String,
-        /// The kind.
-        default_kind: String,
-    },
-    /// A column that the client's address does not always fit.
-    NarrowAddress(String),
-    /// A column of addresses that the hash of one does not fit.
-    HashedAddress(String),
-    /// The names and types can't be encoded as a header, for this reason.
-    Header(String),
-}
-
-impl fmt::Display for SchemaError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoColumns => f.write_str("the table has no column that can be inserted into"),
-            Self::TooManyColumns(count) => {
-                write!(f, "the table has {count} columns, more than the {} that are supported", limits::COLUMNS_MAX)
-            }
-            Self::NoDedupField(name) => {
-                write!(f, "--dedup-field {name}: the table has no column of this name that clients fill")
-            }
-            Self::UnsupportedType { column, type_name, reason } => write!(
-                f,
-                "column `{column}` has the type {type_name}, which is not supported ({reason}); \
-                 supported are {}",
-                column_type::SUPPORTED
-            ),
-            Self::UnknownDefault { column, default_kind } => {
-                write!(f, "column `{column}` has a default of the kind {default_kind}, which is not known")
-            }
-            Self::NarrowAddress(column) => write!(
-                f,
-                "column `{column}` is an IPv4, and a client's address may be an IPv6 one: make it \
-                 Nullable(IPv4), which gets NULL then, or IPv6; or listen on IPv4 addresses alone and \
-                 trust no proxy"
-            ),
-            Self::HashedAddress(column) => {
-                write!(f, "column `{column}` holds addresses, and --client-ip hashed stores text: make it a String")
-            }
-            Self::Header(reason) => write!(f, "the columns can't be written as a header: {reason}"),
-        }
-    }
-}
-
-impl std::error::Error for SchemaError {}
 
 #[cfg(test)]
 mod tests;

@@ -7,10 +7,15 @@ use std::collections::BTreeMap;
 pub(crate) enum KeyTarget {
     /// A column that clients fill: the index of its field in the plan.
     Field(u16),
-    /// A column that the server fills: the value is validated and skipped.
+    /// A column that the server fills, or a key of an object that a column takes whole: the value is validated
+    /// and skipped.
     Server,
-    /// No column: the value is validated and skipped.
+    /// Several columns, or paths that go on inside of the value: the number of the node.
+    Node(u16),
+    /// No column: the value is validated, and skipped or collected.
     Unknown,
+    /// The same, with the number under which the encoder counts the key.
+    Counted(u16),
     /// Several columns that differ in case alone, none of them spelled like the key: the line is
     /// rejected.
     Ambiguous,
@@ -43,6 +48,12 @@ impl Names {
             folded: Slots::new(by_folded.into_iter().collect(), FOLD),
             exact: Slots::new(names, 0),
         }
+    }
+
+    /// The names as they are written, with their targets.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, KeyTarget)> + Clone {
+        let written = self.exact.slots.iter().flatten();
+        written.filter_map(|(name, target)| Some((std::str::from_utf8(name).ok()?, *target)))
     }
 
     #[inline]

@@ -29,12 +29,12 @@ fn every_column_has_its_source() {
     ])
     .unwrap();
     let columns: Vec<(&str, Source)> =
-        plan.columns().iter().map(|column| (column.name.as_str(), column.source)).collect();
+        plan.columns().iter().map(|column| (column.name.as_str(), column.source.clone())).collect();
     assert_eq!(
         columns,
         [
             ("a", Source::Field),
-            ("ip", Source::ClientAddress),
+            ("ip", Source::ClientAddress(AddressKind::Usual)),
             ("e", Source::Field),
             ("d", Source::Field),
             ("server_time", Source::ServerTime),
@@ -60,8 +60,8 @@ fn every_column_has_its_source() {
 fn the_servers_columns_are_its_own_in_any_case() {
     let plan = compile(&[column("IP", "IPv6", ""), column("Server_Time", "DateTime", ""), column("a", "Int8", "")]);
     let plan = plan.unwrap();
-    let sources: Vec<Source> = plan.columns().iter().map(|column| column.source).collect();
-    assert_eq!(sources, [Source::ClientAddress, Source::ServerTime, Source::Field]);
+    let sources: Vec<Source> = plan.columns().iter().map(|column| column.source.clone()).collect();
+    assert_eq!(sources, [Source::ClientAddress(AddressKind::Usual), Source::ServerTime, Source::Field]);
     assert_eq!(plan.target(b"ip"), KeyTarget::Server);
 }
 
@@ -187,4 +187,68 @@ fn a_time_without_a_zone_depends_on_the_servers() {
         assert!(!depends_on_timezone(type_name), "{type_name}");
     }
     assert!(depends_on_timezone("Tuple(DateTime('UTC'), DateTime)"));
+}
+
+#[test]
+fn what_the_mapping_says_and_the_table_can_t_hold_is_named() {
+    let columns = [
+        column("a", "String", ""),
+        column("n", "UInt8", ""),
+        column("list", "Array(String)", ""),
+        column("m", "String", "MATERIALIZED"),
+        column("t", "Nullable(DateTime64(3))", ""),
+        column("map", "Map(String, UInt8)", ""),
+    ];
+    let of = |name: &str, source: ColumnSource| Mapping {
+        columns: [(name.to_owned(), source)].into(),
+        ..Mapping::default()
+    };
+    let fields = |unit| ColumnSource::Fields { names: vec!["x".to_owned()], unit };
+    let collect = |name: &str| UnknownFields::Collect(name.to_owned());
+    let agent = ColumnSource::Request(RequestInput::UserAgent);
+    for (mapping, parts) in [
+        (of("z", fields(None)), &["`columns` names the column `z`", "no column of this name"][..]),
+        (of("m", fields(None)), &["`m`", "can be inserted into"]),
+        (Mapping { required: vec!["q".into()], ..Mapping::default() }, &["`required` names the column `q`"]),
+        (Mapping { unknown_fields: collect("q"), ..Mapping::default() }, &["`unknown-fields` names the column `q`"]),
+        (
+            Mapping { unknown_fields: collect("n"), ..Mapping::default() },
+            &["`n`, whose type is UInt8", "Map(String, String)"],
+        ),
+        (Mapping { unknown_fields: collect("map"), ..Mapping::default() }, &["`map`", "Map(String, String)"]),
+        (Mapping { unknown_fields: collect("a"), ..of("a", ColumnSource::Line) }, &["`a`", "no other source"]),
+        (of("a", fields(Some(TimeUnit::Seconds))), &["`a`", "takes no `unit`"]),
+        (of("n", ColumnSource::Line), &["`n`", "to hold the whole line"]),
+        (of("n", ColumnSource::ServerTime), &["`n`", "to hold the server's time"]),
+        (of("n", ColumnSource::ClientAddress(AddressKind::Full)), &["`n`", "to hold the client's address"]),
+        (of("list", agent.clone()), &["`list`", "holds no text"]),
+    ] {
+        let error = Plan::compile_mapped(&columns, "UTC", &mapping).unwrap_err().to_string();
+        assert!(parts.iter().all(|part| error.contains(part)), "{parts:?}: {error}");
+    }
+    for mapping in [
+        of("t", fields(Some(TimeUnit::Nanoseconds))),
+        of("t", ColumnSource::ServerTime),
+        of("n", agent),
+        Mapping { unknown_fields: collect("a"), ..Mapping::default() },
+    ] {
+        assert!(Plan::compile_mapped(&columns, "UTC", &mapping).is_ok(), "{mapping:?}");
+    }
+}
+
+#[test]
+fn a_mapped_column_leaves_its_own_name_and_the_servers_columns_may_be_mapped() {
+    let columns = [column("ip", "String", ""), column("server_time", "DateTime", ""), column("a", "String", "")];
+    let fields = |name: &str| ColumnSource::Fields { names: vec![name.to_owned()], unit: None };
+    let mapping = Mapping {
+        columns: [("ip".to_owned(), fields("context.ip")), ("a".to_owned(), fields("b"))].into(),
+        ..Mapping::default()
+    };
+    let plan = Plan::compile_mapped(&columns, "UTC", &mapping).unwrap();
+    assert_eq!(plan.target(b"b"), KeyTarget::Field(1));
+    assert_eq!(plan.target(b"Server_Time"), KeyTarget::Server);
+    assert!(matches!(plan.target(b"context"), KeyTarget::Node(_)));
+    for key in ["ip", "a", "server"] {
+        assert_eq!(plan.target(key.as_bytes()), KeyTarget::Unknown, "{key}");
+    }
 }

@@ -80,7 +80,8 @@ fn priority(data_type: &DataType) -> (u32, u32, u32) {
         DataType::BFloat16
         | DataType::Time
         | DataType::Time64 { .. }
-        | DataType::Json
+        | DataType::Json { .. }
+        | DataType::Dynamic
         | DataType::AggregateFunction => scalar(0),
     }
 }

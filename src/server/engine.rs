@@ -81,7 +81,7 @@ impl Prepared {
     /// If a thread can't be started, or an address can't be bound.
     pub fn start(
         self,
-        api: impl Fn() -> Api,
+        api: impl Fn(&WorkerMetrics) -> Api,
         shared: &Arc<Shared>,
         metrics: &[Arc<WorkerMetrics>],
         pin: Pin,
@@ -91,7 +91,7 @@ impl Prepared {
             Self::Epoll(seats) => {
                 let mut cores = cores.into_iter().flatten();
                 let workers = (0..).zip(seats).zip(metrics).map(|((index, (poll, listeners)), metrics)| {
-                    let worker = Worker::new(index, poll, listeners, api(), shared.clone(), metrics.clone())
+                    let worker = Worker::new(index, poll, listeners, api(metrics), shared.clone(), metrics.clone())
                         .map_err(os("a listening socket can't be watched"))?;
                     let core = cores.next();
                     spawn(format!("worker-{index}"), move || {

@@ -62,7 +62,7 @@ use crate::spool::{self, Recovered, Spool};
 use engine::Serving;
 use pipeline::Pipeline;
 use reload::Reload;
-use targets::{Target, Targets};
+use targets::{StoredAddresses, Target, Targets};
 use threads::{os, spawn};
 
 pub use threads::ServerError;
@@ -155,8 +155,8 @@ impl Server {
             proxy_protocol: settings.proxy_protocol,
             tls,
         });
-        let addresses = settings.address_form()?;
-        let api = || Api::new(targets.for_api(settings, &addresses));
+        let addresses = StoredAddresses { form: settings.address_form()?, key: settings.address_key()? };
+        let api = |metrics: &WorkerMetrics| Api::new(targets.for_api(settings, &addresses, metrics));
         let engine = engine.start(api, &shared, metrics, settings.pin)?;
         // Its only other writer would be a second start.
         let _ = admin.replayer.set(Replayer::new(shared, node, targets.for_replay(settings, &addresses)));

@@ -17,8 +17,9 @@ use crate::clickhouse::watcher::WatchedTable;
 use crate::config::{Settings, TableSettings};
 use crate::insert::native;
 use crate::intake::Schemas;
+use crate::intake::metrics::WorkerMetrics;
 use crate::intake::replay::ReplayTable;
-use crate::ndjson::{AddressForm, RowEncoder};
+use crate::ndjson::{AddressForm, AddressKey, FieldCounts, RowEncoder};
 use crate::schema::{Plan, SchemaVersion};
 use crate::spool::Spool;
 
@@ -61,9 +62,26 @@ impl Target {
                 "no client can fill this column, which holds states of an aggregate function; it gets its default"
             );
         }
+        let guessed: Vec<&str> = version.plan.guessed_units().collect();
+        if !guessed.is_empty() {
+            tracing::info!(
+                table = self.settings.label,
+                columns = guessed.join(", "),
+                "bare numbers in these columns are Unix times in the unit that their magnitude says; \
+                 `columns` may name the unit"
+            );
+        }
         warn_of_format(&table.freeze(&version.plan, &self.config), &self.config);
         Ok(version)
     }
+}
+
+/// What is stored of clients' addresses.
+pub(super) struct StoredAddresses {
+    /// As a rule.
+    pub(super) form: AddressForm,
+    /// The key of hashes, if any column gets one.
+    pub(super) key: Option<AddressKey>,
 }
 
 /// The tables, and what is known of each.
@@ -110,19 +128,31 @@ impl Targets {
     }
 
     /// The tables as each worker needs them.
-    pub(super) fn for_api(&self, settings: &Settings, addresses: &AddressForm) -> Vec<ApiTable> {
-        let table = |(target, encoder): (&Target, RowEncoder)| ApiTable {
+    pub(super) fn for_api(
+        &self,
+        settings: &Settings,
+        addresses: &StoredAddresses,
+        metrics: &WorkerMetrics,
+    ) -> Vec<ApiTable> {
+        let table = |((target, encoder), counts): ((&Target, RowEncoder), &Arc<FieldCounts>)| ApiTable {
             name: target.settings.label.clone(),
             paths: target.settings.paths.clone(),
-            encoder,
+            encoder: encoder
+                .with_request_inputs(target.config.mapping.request_inputs().into())
+                .hashing_addresses(addresses.key.clone())
+                .counting(counts.clone()),
         };
-        self.encoders(settings, addresses).map(table).collect()
+        self.encoders(settings, addresses).zip(&metrics.fields).map(table).collect()
     }
 
     /// The tables whose rejected lines can be sent again.
-    pub(super) fn for_replay(&self, settings: &Settings, addresses: &AddressForm) -> Vec<ReplayTable> {
-        let table =
-            |(target, encoder): (&Target, RowEncoder)| ReplayTable { name: target.settings.label.clone(), encoder };
+    pub(super) fn for_replay(&self, settings: &Settings, addresses: &StoredAddresses) -> Vec<ReplayTable> {
+        // The hash of a part of an address is not that of the address.
+        let key = addresses.key.as_ref().filter(|_| matches!(addresses.form, AddressForm::Full));
+        let table = |(target, encoder): (&Target, RowEncoder)| ReplayTable {
+            name: target.settings.label.clone(),
+            encoder: encoder.hashing_addresses(key.cloned()),
+        };
         self.encoders(settings, addresses).map(table).collect()
     }
 
@@ -144,7 +174,7 @@ impl Targets {
     fn encoders<'a>(
         &'a self,
         settings: &'a Settings,
-        addresses: &'a AddressForm,
+        addresses: &'a StoredAddresses,
     ) -> impl Iterator<Item = (&'a Target, RowEncoder)> {
         // Workers follow the schemas: a table that is unavailable gets its plan when it is there.
         let none = Arc::new(Plan::none());
@@ -152,7 +182,7 @@ impl Targets {
             let plan = (*schema.newest()).as_ref().map_or_else(|| none.clone(), |version| version.plan.clone());
             let encoder = RowEncoder::new(plan, settings.encode_limits())
                 .with_invalid_text(settings.invalid_text)
-                .writing_addresses(addresses.clone());
+                .writing_addresses(addresses.form.clone());
             (target, encoder.identifying(target.settings.dedup_field.as_deref()))
         })
     }

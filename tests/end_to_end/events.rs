@@ -167,7 +167,7 @@ fn a_body_of_bad_lines_is_422_and_too_many_store_nothing(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
     let server = Server::start(clickhouse, &database, &variant.and(&[]));
-    let reply = post(server.address(), "/api/events", b"[]\n5\n");
+    let reply = post(server.address(), "/api/events", b"5\n[]\n");
     assert_eq!(reply.status, 422);
     assert!(reply.text().starts_with(r#"{"accepted":0,"rejected":2,"errors":[{"line":1,"#), "{}", reply.text());
     let reply =

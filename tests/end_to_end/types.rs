@@ -44,17 +44,34 @@ fn none(_: &str) -> Option<&'static str> {
 
 const WRAPPED: Option<&str> = Some("what is outside of the type is not wrapped");
 
+const INTEGRAL: Option<&str> = Some("a number with an integer value is an integer");
+
 fn exception_of_unsigned(value: &str) -> Option<&'static str> {
+    if value == "1e2" {
+        return INTEGRAL;
+    }
     let magnitude = value.trim_matches('"').parse::<f64>().ok().filter(|_| !value.contains(['.', 'e']))?;
     if magnitude > 255.0 { WRAPPED } else { None }
 }
 
 fn exception_of_wide(value: &str) -> Option<&'static str> {
-    if value.trim_matches('"').trim_start_matches('-').len() > 39 { WRAPPED } else { None }
+    if value == "1e2" {
+        INTEGRAL
+    } else if value.trim_matches('"').trim_start_matches('-').len() > 39 {
+        WRAPPED
+    } else {
+        None
+    }
 }
 
 fn exception_of_widest(value: &str) -> Option<&'static str> {
-    if value.len() > 77 { WRAPPED } else { None }
+    if value == "1e2" {
+        INTEGRAL
+    } else if value.len() > 77 {
+        WRAPPED
+    } else {
+        None
+    }
 }
 
 fn exception_of_float(value: &str) -> Option<&'static str> {

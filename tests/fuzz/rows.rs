@@ -1,5 +1,5 @@
 //! Lines to rows: the quick way and its twin, the general one, give the same bytes and say the
-//! same; and what was learned from a body changes nothing.
+//! same, with a mapping as well; and what was learned from a body changes nothing.
 
 #![no_main]
 
@@ -9,9 +9,9 @@ use std::sync::Arc;
 use libfuzzer_sys::fuzz_target;
 use sluicegate::batch::Batch;
 use sluicegate::ndjson::{EncodeLimits, EncodeRefusal, InvalidText, Origin, Report, RowEncoder};
-use sluicegate::schema::{ColumnDescription, Plan};
+use sluicegate::schema::{ColumnDescription, ColumnSource, Mapping, Plan, TimeUnit, UnknownFields};
 
-const COLUMNS: [(&str, &str); 27] = [
+const COLUMNS: [(&str, &str); 28] = [
     ("t", "DateTime('UTC')"),
     ("s", "String"),
     ("l", "LowCardinality(String)"),
@@ -38,6 +38,7 @@ const COLUMNS: [(&str, &str); 27] = [
     ("day", "Time64(3)"),
     ("list", "Array(Nullable(Int16))"),
     ("map", "Map(String, Array(String))"),
+    ("rest", "String"),
     ("obj", "Tuple(a UInt8, b Nullable(String), s Array(Tuple(x Int8, y String)))"),
 ];
 
@@ -57,17 +58,42 @@ fn run(encoder: &mut RowEncoder, quick: bool, body: &[u8]) -> Outcome {
 }
 
 thread_local! {
-    static LEARNED: RefCell<[RowEncoder; 2]> = RefCell::new([encoder(), encoder().with_invalid_text(InvalidText::Replace)]);
+    static LEARNED: RefCell<[RowEncoder; 4]> = RefCell::new([
+        encoder(&Mapping::default()),
+        encoder(&Mapping::default()).with_invalid_text(InvalidText::Replace),
+        encoder(&mapping()),
+        encoder(&mapping()).with_invalid_text(InvalidText::Replace),
+    ]);
 }
 
-fn encoder() -> RowEncoder {
+/// Paths, several sources, a unit, the line, what is left, and a required column.
+fn mapping() -> Mapping {
+    let fields = |names: &[&str], unit| ColumnSource::Fields {
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+        unit,
+    };
+    let columns = [
+        ("s", fields(&["s.t", "t.s", "l"], None)),
+        ("i", fields(&["obj.a"], None)),
+        ("n", fields(&["n.n.n"], None)),
+        ("m", fields(&["m"], Some(TimeUnit::Milliseconds))),
+        ("l", ColumnSource::Line),
+    ];
+    Mapping {
+        columns: columns.map(|(column, source)| (column.to_owned(), source)).into(),
+        required: vec!["u".to_owned()],
+        unknown_fields: UnknownFields::Collect("rest".to_owned()),
+    }
+}
+
+fn encoder(mapping: &Mapping) -> RowEncoder {
     let columns = COLUMNS.map(|(name, type_name)| ColumnDescription {
         name: name.into(),
         type_name: type_name.into(),
         default_kind: String::new(),
         default_expression: String::new(),
     });
-    RowEncoder::new(Arc::new(Plan::compile(&columns, "UTC").expect("these are supported")), LIMITS)
+    RowEncoder::new(Arc::new(Plan::compile_mapped(&columns, "UTC", mapping).expect("these are supported")), LIMITS)
 }
 
 fuzz_target!(|body: &[u8]| {

@@ -89,7 +89,13 @@ impl ClickHouse {
     }
 
     pub fn try_query(&self, statement: &str) -> Result<String, String> {
-        query(self.address, statement)
+        query(self.address, "", statement)
+    }
+
+    /// Runs a statement in this database with these settings, as parameters of the query.
+    pub fn query_in(&self, database: &str, settings: &str, statement: &str) -> String {
+        let answer = query(self.address, &format!("/?database={database}&{settings}"), statement);
+        answer.unwrap_or_else(|error| panic!("{statement}: {error}"))
     }
 
     /// From now on the process that is the engine is killed instead of the rename that makes the
@@ -183,7 +189,7 @@ impl ClickHouse {
             || {
                 let ended = self.child.try_wait().unwrap();
                 assert!(ended.is_none(), "ClickHouse {name} did not start, {ended:?}: {}", log());
-                query(self.address, "SELECT version()").ok()
+                query(self.address, "", "SELECT version()").ok()
             },
         );
         assert!(version.starts_with(&format!("{name}.")), "ClickHouse {name} says that it is {version}");
@@ -209,8 +215,8 @@ fn http_client() -> &'static reqwest::blocking::Client {
     })
 }
 
-fn query(address: SocketAddr, statement: &str) -> Result<String, String> {
-    let request = http_client().post(format!("http://{address}")).body(statement.to_owned());
+fn query(address: SocketAddr, target: &str, statement: &str) -> Result<String, String> {
+    let request = http_client().post(format!("http://{address}{target}")).body(statement.to_owned());
     let response = request.send().map_err(|error| format!("{error:?}"))?;
     let succeeded = response.status() == 200;
     let text = response.text().map_err(|error| error.to_string())?;

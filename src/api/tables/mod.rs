@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::batch::TableIndex;
 use crate::ndjson::RowEncoder;
-use crate::schema::Plan;
+use crate::schema::{Plan, RequestInput};
 
 /// A table that events come for.
 #[derive(Debug)]
@@ -71,6 +71,11 @@ impl Tables {
     pub(super) fn encoder(&mut self, table: TableIndex) -> Option<&mut RowEncoder> {
         let table = self.tables.get_mut(table.get())?;
         table.is_available.then_some(&mut table.encoder)
+    }
+
+    /// What the columns of a table get of a request's head.
+    pub(super) fn request_inputs(&self, table: TableIndex) -> &[RequestInput] {
+        self.tables.get(table.get()).map_or(&[], |table| table.encoder.request_inputs())
     }
 
     /// See [`super::Api::follow`].

@@ -44,8 +44,13 @@ pub fn report(settings: &Settings) -> Report {
         Ok(servers) => check_tables(&servers, settings, &mut report),
         Err(error) => report.add(Severity::Error, format!("configuration: {error}")),
     }
-    for error in
-        [settings.admin_password().err(), settings.tls(None).err(), settings.address_form().err()].into_iter().flatten()
+    for error in [
+        settings.admin_password().err(),
+        settings.tls(None).err(),
+        settings.address_form().err().or(settings.address_key().err()),
+    ]
+    .into_iter()
+    .flatten()
     {
         report.add(Severity::Error, format!("configuration: {error}"));
     }
@@ -143,6 +148,10 @@ fn check_server(
             None => String::new(),
         };
         report.add(Severity::Info, format!("  {} {}: {}{default}", column.name, column.type_name, column.source));
+    }
+    for column in plan.guessed_units() {
+        let text = format!("  {column}: a bare number is a Unix time in the unit that its magnitude says");
+        report.add(Severity::Info, text);
     }
     for column in plan.unfillable() {
         report.add(Severity::Warning, format!("  {column}: no client can fill it, so it gets its default"));

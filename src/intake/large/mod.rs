@@ -26,7 +26,6 @@ use crate::connection::{Served, Unfinished};
 use crate::http::Coding;
 use crate::http::coding::{Advanced, ContentDecoder};
 use crate::limits::{LARGE_SLICE_BYTES, SLICE_BYTES};
-use crate::ndjson::slice_end;
 
 /// The large request of a worker, those that wait, and the spare decoder.
 #[derive(Default)]
@@ -60,12 +59,13 @@ struct Large {
     stage: Stage,
 }
 
-/// What is done with the next slice; the offset of the slice.
+/// What is done with the next slice.
 #[derive(Debug, Clone, Copy)]
 enum Stage {
     Decode,
+    /// The offset of the slice.
     Hash(usize),
-    Encode(usize),
+    Encode,
 }
 
 impl LargeRequests {
@@ -109,9 +109,8 @@ impl LargeRequests {
     pub(crate) fn change_schema(&mut self, table: TableIndex) {
         if let Place::Taken(large) = &mut self.place
             && large.taken.options.table == table
-            && let Stage::Encode(at) = &mut large.stage
+            && matches!(large.stage, Stage::Encode)
         {
-            *at = 0;
             large.taken.restart();
             large.own.roll_back();
         }
@@ -230,19 +229,16 @@ impl RequestContext<'_> {
             Stage::Hash(at) => {
                 let end = at.saturating_add(LARGE_SLICE_BYTES).min(content.len());
                 taken.hash(content.get(at..end).unwrap_or_default());
-                *stage = if end == content.len() { Stage::Encode(0) } else { Stage::Hash(end) };
+                *stage = if end == content.len() { Stage::Encode } else { Stage::Hash(end) };
             }
-            Stage::Encode(at) => {
-                let end = slice_end(content, at, LARGE_SLICE_BYTES);
-                let slice = content.get(at..end).unwrap_or_default();
-                let Some(encoded) = self.api.take_slice(slice, taken, own.batch()) else {
+            Stage::Encode => {
+                let Some(encoded) = self.api.take_slice(content, LARGE_SLICE_BYTES, taken, own.batch()) else {
                     return Err(Answer::Now(Reply::Fault(TABLE_UNAVAILABLE)));
                 };
                 own.account();
-                if encoded.is_err() || end == content.len() {
-                    return Ok(Some(own.conclude(taken, encoded)));
+                if encoded != Ok(false) {
+                    return Ok(Some(own.conclude(taken, encoded.map(drop))));
                 }
-                *stage = Stage::Encode(end);
             }
         }
         Ok(None)
@@ -296,7 +292,7 @@ impl RequestContext<'_> {
 }
 
 fn first_stage(taken: &Taken) -> Stage {
-    if taken.needs_hash() { Stage::Hash(0) } else { Stage::Encode(0) }
+    if taken.needs_hash() { Stage::Hash(0) } else { Stage::Encode }
 }
 
 #[cfg(feature = "codings")]

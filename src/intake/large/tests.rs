@@ -6,7 +6,7 @@ use super::*;
 use crate::api::keys::Owners;
 use crate::api::{Api, ApiTable, ReplyFields};
 use crate::batch::{Batch, BlockNumber, CommitOutcome, Exchange, Returned, SegmentNumber};
-use crate::connection::Service;
+use crate::connection::{Client, Service};
 use crate::handoff::{Handoff, Mailbox};
 use crate::http::Status;
 use crate::http::coding::encoders::gzip;
@@ -85,7 +85,8 @@ impl Bench {
             replies: &mut self.replies,
             decoded_left: SLICE_BYTES,
         };
-        context.serve(Route::Events(options), Some([127, 0, 0, 1].into()), body, &mut self.fields)
+        let client = Client { address: Some([127, 0, 0, 1].into()), values: None };
+        context.serve(Route::Events(options), client, body, &mut self.fields)
     }
 
     /// Passes a request until it is answered: the answer, and the turns before it.
@@ -377,7 +378,8 @@ fn one_visit_decodes_no_more_than_a_slice_of_small_bodies() {
         replies: &mut bench.replies,
         decoded_left: SLICE_BYTES,
     };
-    let mut serve = || context.serve(Route::Events(options), None, &body, &mut ReplyFields::default());
+    let client = Client { address: None, values: None };
+    let mut serve = || context.serve(Route::Events(options), client, &body, &mut ReplyFields::default());
     let served: Vec<bool> = (0..4).map(|_| matches!(serve(), Served::Answered(_))).collect();
     assert_eq!(served, [true, true, false, false]);
     let batches = bench.batches();

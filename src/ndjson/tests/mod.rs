@@ -1,8 +1,11 @@
 //! Tests of the whole encoder: bodies are encoded, and `clickhouse_rowbinary` decodes the rows.
 
+mod arrays;
 mod bodies;
 mod invalid_text;
+mod mapping;
 mod nested;
+mod open;
 mod scalars;
 mod slices;
 mod times;

@@ -166,3 +166,52 @@ fn a_value_may_be_as_deep_as_its_type_and_no_line_deeper_than_the_limit() {
         assert_eq!(encode(&plan, line.as_bytes()).count, expected, "{depth}");
     }
 }
+
+#[test]
+fn the_arrays_of_a_nested_column_have_as_many_elements() {
+    let arrays = [("id", "UInt8"), ("n.a", "Array(String)"), ("s", "String"), ("n.b", "Array(Array(UInt8))")];
+    let plan = plan(&arrays);
+    let body = r#"{"id":1,"n.a":["x","y"],"s":"z","n.b":[[],[1]]}
+{"id":2,"n.b":[[1]],"n.a":["x","y"]}
+{"id":3,"n.a":["x"]}
+{"id":4,"n.b":[[]],"n.a":null}
+{"id":5}
+{"n.a":[],"n.b":[],"id":6}"#;
+    let outcome = encode(&plan, body.as_bytes());
+    let ids: Vec<Value> = decode(&plan, &outcome.rows).into_iter().map(|row| row[0].clone()).collect();
+    assert_eq!(ids, [1, 5, 6].map(Value::UInt8));
+    let lines: Vec<u32> = outcome.report.errors.iter().map(|error| error.line).collect();
+    assert_eq!(lines, [2, 3, 4]);
+    let first = &outcome.report.errors[0];
+    assert_eq!((first.code, first.column.as_deref()), (LineCode::TypeMismatch, Some("n.b")));
+    assert!(first.message.starts_with("`n.b` has 1 elements and `n.a` has 2"), "{}", first.message);
+    // Other names, and what is no array, do not belong together.
+    for (one, other) in [("n.a", "m.a"), ("n", "m"), (".a", ".b")] {
+        let plan = super::plan(&[(one, "Array(UInt8)"), (other, "Array(UInt8)")]);
+        let line = format!("{{\"{one}\":[1],\"{other}\":[]}}");
+        assert_eq!(encode(&plan, line.as_bytes()).count, 1, "{line}");
+    }
+    let plan = super::plan(&[("n.a", "Array(UInt8)"), ("n.b", "Map(String, UInt8)"), ("n.c", "String")]);
+    assert_eq!(encode(&plan, br#"{"n.a":[1],"n.b":{}}"#).count, 1);
+}
+
+#[test]
+fn an_array_that_gets_its_default_is_not_compared() {
+    let column = |name: &str, kind: &str| ColumnDescription {
+        name: name.to_owned(),
+        type_name: "Array(UInt8)".to_owned(),
+        default_kind: kind.to_owned(),
+        default_expression: String::new(),
+    };
+    let columns = [column("n.a", "DEFAULT"), column("n.e", "EPHEMERAL"), column("n.b", ""), column("n.c", "")];
+    let plan = Arc::new(Plan::compile(&columns, "UTC").unwrap());
+    for (line, accepted) in [
+        (r#"{"n.b":[1,2],"n.c":[3,4]}"#, 1),
+        (r#"{"n.b":[1,2],"n.c":[3]}"#, 0),
+        (r#"{"n.a":[1],"n.b":[1],"n.c":[3]}"#, 1),
+        (r#"{"n.a":[1],"n.b":[1,2],"n.c":[3,4]}"#, 0),
+        (r#"{"n.e":[1],"n.b":[1,2],"n.c":[3,4]}"#, 1),
+    ] {
+        assert_eq!(encode(&plan, line.as_bytes()).count, accepted, "{line}");
+    }
+}

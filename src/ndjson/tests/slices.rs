@@ -3,18 +3,16 @@
 use super::*;
 
 /// Encodes a body in slices of about `bytes` bytes, as [`run`] does in one go; the identities, too.
-fn run_in_slices(encoder: &mut RowEncoder, body: &[u8], bytes: usize) -> (Outcome, Batch) {
+pub(super) fn run_in_slices(encoder: &mut RowEncoder, body: &[u8], bytes: usize) -> (Outcome, Batch) {
     let (mut batch, mut report, mut progress) = (Batch::new(0), Report::default(), Progress::default());
-    let (mut at, mut done) = (0, Ok(()));
-    while at < body.len() && done.is_ok() {
-        let end = slice_end(body, at, bytes);
+    let mut done = Ok(false);
+    while done == Ok(false) {
         let mark = batch.mark();
-        done = encoder.encode_slice(&body[at..end], &mut progress, &origin(), &mut batch, &mut report);
+        done = encoder.encode_slice(body, bytes, &mut progress, &origin(), &mut batch, &mut report);
         assert!(done.is_ok() || batch.mark() == mark);
-        at = end;
     }
     let outcome = Outcome {
-        done,
+        done: done.map(drop),
         rows: batch.rows.bytes.clone(),
         count: batch.rows.count,
         rejected: batch.rejected.bytes.clone(),
@@ -23,7 +21,7 @@ fn run_in_slices(encoder: &mut RowEncoder, body: &[u8], bytes: usize) -> (Outcom
     (outcome, batch)
 }
 
-fn lines(count: usize) -> String {
+pub(super) fn lines(count: usize) -> String {
     let line = |index: usize| match index % 9 {
         2 => "\n \t\r\n".to_owned(),
         4 => "bad\r\n".to_owned(),

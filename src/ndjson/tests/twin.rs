@@ -47,7 +47,7 @@ fn key() -> impl Strategy<Value = String> {
 }
 
 /// Values in the usual form of some type, values in other accepted forms, and invalid values.
-fn value() -> impl Strategy<Value = String> {
+pub(super) fn value() -> impl Strategy<Value = String> {
     let usual = prop::sample::select(vec![
         "\"2020-12-01 23:09:54\"",
         "\"2020-12-01T23:09:54Z\"",
@@ -127,10 +127,14 @@ fn value() -> impl Strategy<Value = String> {
     ]
 }
 
+/// White space, usually none.
+pub(super) fn space() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["", "", "", " ", "\t", "  "])
+}
+
 /// A line: usually one object, with varying white space.
 fn line() -> impl Strategy<Value = String> {
     let fields = prop::collection::vec((key(), value()), 0..7);
-    let space = || prop::sample::select(vec!["", "", "", " ", "\t", "  "]);
     let object = (fields, space(), space(), space()).prop_map(|(fields, a, b, c)| {
         let fields: Vec<String> =
             fields.into_iter().map(|(key, value)| format!("{a}\"{key}\"{b}:{c}{value}")).collect();

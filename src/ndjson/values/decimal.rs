@@ -32,6 +32,14 @@ fn put(text: &[u8], precision: u8, scale: u8, width: u8, out: &mut RowBuffer) ->
     Ok(())
 }
 
+/// The value of a number that is an integer, however it is written: `1.0` and `1e3` are.
+pub(super) fn integer(text: &[u8]) -> Result<(Wide, bool), ValueError> {
+    /// Digits of the largest integer of 256 bits.
+    const DIGITS_MAX: u8 = 78;
+    let number = Number::parse(text).filter(Number::is_integer).ok_or(ValueError::Mismatch)?;
+    number.units(DIGITS_MAX, 0)
+}
+
 /// The parts of a number in text form.
 struct Number<'a> {
     negative: bool,
@@ -73,6 +81,13 @@ impl<'a> Number<'a> {
             }
         };
         Some(Self { negative, whole, fraction, exponent })
+    }
+
+    /// True if all digits behind the point are 0.
+    fn is_integer(&self) -> bool {
+        let whole_digits = i64::try_from(self.whole.len()).unwrap_or(i64::MAX).saturating_add(self.exponent);
+        let digits = self.whole.iter().chain(self.fraction);
+        digits.skip(usize::try_from(whole_digits).unwrap_or(0)).all(|digit| *digit == b'0')
     }
 
     /// The number in units of 10^-`scale`. Digits behind the last unit are cut, as in ClickHouse; a number

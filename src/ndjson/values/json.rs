@@ -5,14 +5,15 @@
 //! It refuses, in one version or another: anything but an object; an integer outside of 64 bits and a number
 //! that overflows a Float64; an unpaired surrogate, in keys too; a key that comes twice in an object; and two
 //! values with one path, which `{"a":{"b":1},"a.b":2}` has as well. Each object inside of an array has paths
-//! of its own.
+//! of its own. A value of a path with a type has to be one of that type.
 
 use std::hash::{DefaultHasher, Hasher};
 
-use super::ValueError;
 use super::nested::Workspace;
-use crate::ndjson::skip::{skip_scalar, skip_space, skip_string};
+use super::{ValueError, json_path};
+use crate::ndjson::skip::{skip_scalar, skip_space, skip_string, skip_value};
 use crate::rowbinary::RowBuffer;
+use crate::schema::JsonPaths;
 
 /// The space in which the paths of a value are compared. It is kept between lines.
 #[derive(Debug, Default)]
@@ -39,13 +40,18 @@ enum Level {
     },
 }
 
-/// Writes an object as its text.
-pub(super) fn write(raw: &[u8], workspace: &mut impl Workspace, out: &mut RowBuffer) -> Result<(), ValueError> {
+/// Writes an object as its text. `typed` are the paths that have types of their own.
+pub(super) fn write(
+    raw: &[u8],
+    typed: Option<&JsonPaths>,
+    workspace: &mut impl Workspace,
+    out: &mut RowBuffer,
+) -> Result<(), ValueError> {
     if raw.first() != Some(&b'{') {
         return Err(ValueError::Mismatch);
     }
     let mut paths = std::mem::take(workspace.paths());
-    let checked = paths.check(raw, workspace);
+    let checked = paths.check(raw, typed, workspace, out);
     paths.levels.clear();
     paths.seen.clear();
     *workspace.paths() = paths;
@@ -56,7 +62,13 @@ pub(super) fn write(raw: &[u8], workspace: &mut impl Workspace, out: &mut RowBuf
 
 impl Paths {
     /// Checks an object whose grammar and depth have been checked.
-    fn check(&mut self, raw: &[u8], workspace: &mut impl Workspace) -> Result<(), ValueError> {
+    fn check(
+        &mut self,
+        raw: &[u8],
+        typed: Option<&JsonPaths>,
+        workspace: &mut impl Workspace,
+        out: &mut RowBuffer,
+    ) -> Result<(), ValueError> {
         self.objects = 0;
         let (mut at, mut path) = (0, None);
         loop {
@@ -108,8 +120,12 @@ impl Paths {
                         inner.write(b".");
                     }
                     inner.write(key);
-                    path = Some(inner);
                     at = skip_space(raw, skip_space(raw, key_end) + 1);
+                    if let Some(cell) = typed.and_then(|typed| typed.get(inner.finish())) {
+                        let end = skip_value(raw, at, 0).map_err(|_| ValueError::Mismatch)?;
+                        json_path::check(cell, raw.get(at..end).unwrap_or_default(), workspace, out)?;
+                    }
+                    path = Some(inner);
                 }
             }
         }
@@ -122,11 +138,7 @@ impl Paths {
         let number = self.objects;
         self.objects += 1;
         let is_inside = path.is_some();
-        let path = path.unwrap_or_else(|| {
-            let mut path = DefaultHasher::new();
-            path.write_u64(number);
-            path
-        });
+        let path = path.unwrap_or_else(|| JsonPaths::hasher(number));
         self.levels.push(Level::Object { number, path, is_inside });
     }
 }

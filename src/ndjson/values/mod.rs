@@ -11,11 +11,13 @@
 pub(super) mod address;
 mod calendar;
 mod decimal;
+mod dynamic;
 mod enumeration;
 pub(super) mod json;
+mod json_path;
 mod moment;
 pub(super) mod nested;
-mod number;
+pub(super) mod number;
 pub(super) mod text;
 pub(super) mod time;
 mod time_of_day;
@@ -26,7 +28,7 @@ mod zone;
 
 use self::nested::Workspace;
 use crate::rowbinary::RowBuffer;
-use crate::schema::{Cell, ColumnType, Field, VariantTypes};
+use crate::schema::{Cell, ColumnType, Field, TimeUnit, VariantTypes};
 
 /// A JSON value whose grammar has been checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +85,15 @@ pub(crate) fn read_field(field: &Field, body: &[u8], at: usize, out: &mut RowBuf
     read_type(&field.cell.column_type, body, at, out)
 }
 
+/// [`read_field`] for an array, an object or a text with escapes.
+#[inline(never)]
+pub(crate) fn read_field_aside(field: &Field, body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
+    if field.lead > 0 {
+        put_lead(field.lead, out);
+    }
+    read_rarer(&field.cell.column_type, body, at, out)
+}
+
 #[inline(always)]
 fn put_lead(lead: u8, out: &mut RowBuffer) {
     out.put([0]);
@@ -127,7 +138,8 @@ fn read_rarer(column_type: &ColumnType, body: &[u8], at: usize, out: &mut RowBuf
         | ColumnType::Ipv4
         | ColumnType::Ipv6
         | ColumnType::Variant(_)
-        | ColumnType::Json => None,
+        | ColumnType::Json(_)
+        | ColumnType::Dynamic(_) => None,
         ColumnType::Unsigned(width) => number::read_unsigned(*width, body, at, out),
         ColumnType::WideSigned(width) => wide::read_signed(*width, body, at, out),
         ColumnType::WideUnsigned(width) => wide::read_unsigned(*width, body, at, out),
@@ -166,7 +178,18 @@ pub(crate) fn write_field(
     if field.lead > 0 {
         put_lead(field.lead, out);
     }
-    write_type(&field.cell.column_type, token, workspace, out)
+    match (field.unit, token) {
+        (Some(unit), JsonToken::Number(number)) => time::write_in_unit(unit, number, &field.cell.column_type, out),
+        _ => write_type(&field.cell.column_type, token, workspace, out),
+    }
+}
+
+/// The unit that was guessed for a value of the field; `None` if it is no bare number in a column of times.
+pub(crate) fn guessed_unit(field: &Field, token: JsonToken<'_>) -> Option<TimeUnit> {
+    match token {
+        JsonToken::Number(number) if field.guesses_unit() => unix::unit_of_number(number),
+        _ => None,
+    }
 }
 
 /// [`write_field`] for a value inside of another one.
@@ -196,7 +219,8 @@ fn write_type(
         (ColumnType::Array(element), JsonToken::Nested(raw)) => nested::write_array(element, raw, workspace, out),
         (ColumnType::Map(entry), JsonToken::Nested(raw)) => nested::write_map(entry, raw, workspace, out),
         (ColumnType::Tuple(elements), JsonToken::Nested(raw)) => nested::write_tuple(elements, raw, workspace, out),
-        (ColumnType::Json, JsonToken::Nested(raw)) => json::write(raw, workspace, out),
+        (ColumnType::Json(paths), JsonToken::Nested(raw)) => json::write(raw, Some(paths), workspace, out),
+        (ColumnType::Dynamic(zone), JsonToken::Nested(raw)) => dynamic::write_nested(*zone, raw, workspace, out),
         (ColumnType::Variant(types), JsonToken::Nested(_)) => {
             write_first(types, out, |cell, out| write(cell, token, workspace, out))
         }
@@ -229,8 +253,19 @@ fn write_scalar(column_type: &ColumnType, token: JsonToken<'_>, out: &mut RowBuf
         ColumnType::Ipv6 => address::write_v6(token, out),
         ColumnType::Enum8(elements) => enumeration::write(elements, 1, token, out),
         ColumnType::Enum16(elements) => enumeration::write(elements, 2, token, out),
-        ColumnType::Variant(types) => write_first(types, out, |cell, out| write_scalar(&cell.column_type, token, out)),
-        ColumnType::Array(_) | ColumnType::Map(_) | ColumnType::Tuple(_) | ColumnType::Json => {
+        ColumnType::Variant(types) => write_first(types, out, |cell, out| match (&cell.column_type, token) {
+            // In a Variant a number with a point or an exponent is no integer.
+            (
+                ColumnType::Signed(_)
+                | ColumnType::Unsigned(_)
+                | ColumnType::WideSigned(_)
+                | ColumnType::WideUnsigned(_),
+                JsonToken::Number(text),
+            ) if wide::has_point_or_exponent(text) => Err(ValueError::Mismatch),
+            (column_type, token) => write_scalar(column_type, token, out),
+        }),
+        ColumnType::Dynamic(zone) => dynamic::write_scalar(*zone, token, out),
+        ColumnType::Array(_) | ColumnType::Map(_) | ColumnType::Tuple(_) | ColumnType::Json(_) => {
             Err(ValueError::Mismatch)
         }
     }

@@ -11,13 +11,15 @@ use std::ops::Range;
 use super::json::Paths;
 use super::text::plain_string;
 use super::{JsonToken, ValueError, read, write, write_scalar};
+use crate::limits::MAPPED_LEVELS_MAX;
 use crate::ndjson::escape;
 use crate::ndjson::skip::{skip_scalar, skip_space, skip_string, skip_value};
 use crate::rowbinary::{RowBuffer, TYPE_DEPTH_MAX};
 use crate::schema::{Cell, TupleElements};
 
-/// The levels around any value inside a column, at most: those of its type, and the line's object.
-const LEVELS_AROUND_MAX: usize = TYPE_DEPTH_MAX + 1;
+/// The levels around any value inside a column, at most: those of its type, the line's object, and those of a
+/// mapped path.
+const LEVELS_AROUND_MAX: usize = TYPE_DEPTH_MAX + 1 + MAPPED_LEVELS_MAX;
 
 /// What [`write`] needs beside the row: each path of the encoder decodes texts in its own way.
 pub(crate) trait Workspace {
@@ -75,10 +77,16 @@ fn decode_escaped(raw: &[u8], text: &mut Vec<u8>) -> Option<usize> {
 }
 
 /// The values of an array whose grammar has been checked.
-struct Elements<'a> {
+pub(super) struct Elements<'a> {
     body: &'a [u8],
     /// The offset of the opening bracket, or of what follows the last value.
     at: usize,
+}
+
+impl<'a> Elements<'a> {
+    pub(super) fn of(raw: &'a [u8]) -> Self {
+        Self { body: raw, at: 0 }
+    }
 }
 
 impl<'a> Iterator for Elements<'a> {
@@ -93,10 +101,16 @@ impl<'a> Iterator for Elements<'a> {
 }
 
 /// The members of an object whose grammar has been checked: keys, with their quotes, and values.
-struct Members<'a> {
+pub(super) struct Members<'a> {
     body: &'a [u8],
     /// The offset of the opening brace, or of what follows the last value.
     at: usize,
+}
+
+impl<'a> Members<'a> {
+    pub(super) fn of(raw: &'a [u8]) -> Self {
+        Self { body: raw, at: 0 }
+    }
 }
 
 impl<'a> Iterator for Members<'a> {
@@ -112,7 +126,12 @@ impl<'a> Iterator for Members<'a> {
 }
 
 /// Writes a value as it is in the line.
-fn write_raw(cell: &Cell, raw: &[u8], workspace: &mut impl Workspace, out: &mut RowBuffer) -> Result<(), ValueError> {
+pub(super) fn write_raw(
+    cell: &Cell,
+    raw: &[u8],
+    workspace: &mut impl Workspace,
+    out: &mut RowBuffer,
+) -> Result<(), ValueError> {
     match raw.first() {
         Some(b'"') => write_text(cell, workspace.decode(raw).ok_or(ValueError::Surrogate)?, out),
         Some(b'{' | b'[') => write(cell, JsonToken::Nested(raw), workspace, out),
@@ -138,7 +157,7 @@ pub(super) fn write_array(
     }
     let (place, mut count) = (out.len(), 0);
     out.put([0]);
-    for value in (Elements { body: raw, at: 0 }) {
+    for value in Elements::of(raw) {
         write_raw(element, value, workspace, out)?;
         count += 1;
     }
@@ -159,7 +178,7 @@ pub(super) fn write_map(
     }
     let (place, mut count) = (out.len(), 0);
     out.put([0]);
-    for (raw_key, raw_value) in (Members { body: raw, at: 0 }) {
+    for (raw_key, raw_value) in Members::of(raw) {
         write_text(key, workspace.decode(raw_key).ok_or(ValueError::Surrogate)?, out)?;
         write_raw(value, raw_value, workspace, out)?;
         count += 1;
@@ -185,7 +204,7 @@ pub(super) fn write_tuple(
         workspace.tuples().ranges.truncate(base);
         return done;
     }
-    let mut values = Elements { body: raw, at: 0 };
+    let mut values = Elements::of(raw);
     for cell in &elements.cells {
         write_raw(cell, values.next().ok_or(ValueError::Mismatch)?, workspace, out)?;
     }
@@ -204,7 +223,7 @@ fn write_object(
     let ranges = &mut workspace.tuples().ranges;
     ranges.resize(base + elements.cells.len(), None);
     let mut in_order = 0;
-    for (raw_key, raw_value) in (Members { body: raw, at: 0 }) {
+    for (raw_key, raw_value) in Members::of(raw) {
         // A key with an unpaired surrogate is no text, so no element has it.
         let Some(index) = workspace.decode(raw_key).and_then(|key| elements.index(key)) else { continue };
         let Some(cell) = elements.cells.get(index) else { continue };

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::{JsonToken, ValueError};
+use super::{JsonToken, ValueError, wide};
 use crate::ndjson::skip::skip_number;
 use crate::rowbinary::RowBuffer;
 
@@ -72,6 +72,41 @@ pub(super) fn read_signed(width: u8, body: &[u8], at: usize, out: &mut RowBuffer
     Some(end)
 }
 
+/// Reads an integer of at most eight digits between two offsets, the first of which is within the body. Returns
+/// false, and appends nothing, when that is not what is there.
+#[inline(always)]
+pub(in crate::ndjson) fn read_signed_between(
+    width: u8,
+    body: &[u8],
+    start: usize,
+    end: usize,
+    out: &mut RowBuffer,
+) -> bool {
+    let negative = body.get(start) == Some(&b'-');
+    let start = start + usize::from(negative);
+    let Some(chunk) = body.get(start..).and_then(|rest| rest.first_chunk()) else {
+        return false;
+    };
+    let word = u64::from_le_bytes(*chunk);
+    let count = end.wrapping_sub(start);
+    if count.wrapping_sub(1) >= 8 || word as u8 == b'0' && count > 1 {
+        return false;
+    }
+    // Zeros are inserted before the digits: `12` becomes `00000012`.
+    let unused = 64 - count * 8;
+    let digits = word << unused ^ 0x3030_3030_3030_3030 << unused;
+    if (digits | digits.wrapping_add(0x7676_7676_7676_7676)) & 0x8080_8080_8080_8080 != 0 {
+        return false;
+    }
+    let value = eight_digits(digits) as i64;
+    let value = if negative { -value } else { value };
+    if !fits_signed(value, width) {
+        return false;
+    }
+    out.put_integer(value as u64, width);
+    true
+}
+
 /// [`plain_digits`] for rarer types.
 #[inline(never)]
 pub(super) fn few_digits(body: &[u8], at: usize) -> Option<(u64, usize)> {
@@ -135,7 +170,15 @@ pub(super) fn signed(token: JsonToken<'_>) -> Result<i64, ValueError> {
     i64::try_from(integer(token, true)?).map_err(|_| ValueError::OutOfRange)
 }
 
+/// True for a number with a point or an exponent, which may be an integer all the same.
+fn is_unusual(token: JsonToken<'_>) -> bool {
+    matches!(token, JsonToken::Number(text) if wide::has_point_or_exponent(text))
+}
+
 pub(super) fn write_signed(width: u8, token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
+    if is_unusual(token) {
+        return wide::write_signed(width, token, out);
+    }
     let value = signed(token)?;
     if !fits_signed(value, width) {
         return Err(ValueError::OutOfRange);
@@ -145,6 +188,9 @@ pub(super) fn write_signed(width: u8, token: JsonToken<'_>, out: &mut RowBuffer)
 }
 
 pub(super) fn write_unsigned(width: u8, token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {
+    if is_unusual(token) {
+        return wide::write_unsigned(width, token, out);
+    }
     let value = u64::try_from(integer(token, false)?).map_err(|_| ValueError::OutOfRange)?;
     if !fits_unsigned(value, width) {
         return Err(ValueError::OutOfRange);

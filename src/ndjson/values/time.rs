@@ -5,11 +5,11 @@ use chrono::{Datelike, NaiveDate};
 use super::calendar::{days_of, seconds_of};
 use super::moment::{self, Moment};
 use super::number::signed;
-use super::unix::of_number;
+use super::unix::{of_number, of_number_in};
 use super::zone::local_seconds;
 use super::{JsonToken, ValueError};
 use crate::rowbinary::RowBuffer;
-use crate::schema::{ColumnType, Zone};
+use crate::schema::{ColumnType, TimeUnit, Zone};
 
 /// The documented range of Date32, 1900-01-01 to 2299-12-31, in days since 1970-01-01
 /// (<https://clickhouse.com/docs/sql-reference/data-types/date32>).
@@ -76,6 +76,70 @@ pub(super) fn read_date_time(zone: Zone, body: &[u8], at: usize, out: &mut RowBu
     Some(end)
 }
 
+/// The date that was read last. The events of a body are often of one day.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::ndjson) struct LastDay {
+    /// The first eight bytes of the date, and the last two.
+    text: (u64, u16),
+    /// Seconds from 1970 to its midnight.
+    seconds: i64,
+}
+
+impl LastDay {
+    /// The seconds from 1970 to the midnight of a date.
+    #[inline(always)]
+    fn seconds_of(&mut self, date: &[u8; 10]) -> Option<i64> {
+        let (head, tail) = date.split_first_chunk::<8>()?;
+        let text = (u64::from_le_bytes(*head), u16::from_le_bytes(*tail.first_chunk()?));
+        if text != self.text {
+            self.read(date, text)?;
+        }
+        Some(self.seconds)
+    }
+
+    #[inline(never)]
+    fn read(&mut self, date: &[u8; 10], text: (u64, u16)) -> Option<()> {
+        *self = Self { seconds: days_of(date)? * DAY, text };
+        Some(())
+    }
+}
+
+/// Reads a time of the form `YYYY-MM-DD hh:mm:ss` between two offsets, optionally with `T` for the space and `Z`
+/// behind it, which a column needs that is not in UTC. Returns false, and appends nothing, when that is not what is
+/// there.
+#[inline(always)]
+pub(in crate::ndjson) fn read_date_time_between(
+    last: &mut LastDay,
+    zone: Zone,
+    body: &[u8],
+    start: usize,
+    end: usize,
+    out: &mut RowBuffer,
+) -> bool {
+    let mut read = || {
+        let text: &[u8; 19] = body.get(start..)?.first_chunk()?;
+        let (date, [b' ' | b'T', time @ ..]) = text.split_first_chunk::<10>()? else {
+            return None;
+        };
+        let is_whole = match end.wrapping_sub(start) {
+            19 => zone == Zone::Utc,
+            20 => body.get(start + 19) == Some(&b'Z'),
+            _ => false,
+        };
+        if !is_whole {
+            return None;
+        }
+        u32::try_from(last.seconds_of(date)? + seconds_of(time.first_chunk()?)?).ok()
+    };
+    match read() {
+        Some(seconds) => {
+            out.put(seconds.to_le_bytes());
+            true
+        }
+        None => false,
+    }
+}
+
 #[inline]
 pub(super) fn read_date_time64(
     precision: u8,
@@ -134,9 +198,31 @@ pub(super) fn write_date_time(zone: Zone, token: JsonToken<'_>, out: &mut RowBuf
         JsonToken::Number(number) => of_number(number)?.seconds,
         _ => return Err(ValueError::Mismatch),
     };
+    put_seconds(seconds, out)
+}
+
+fn put_seconds(seconds: i64, out: &mut RowBuffer) -> Result<(), ValueError> {
     let seconds = u32::try_from(seconds).map_err(|_| ValueError::OutOfRange)?;
     out.put(seconds.to_le_bytes());
     Ok(())
+}
+
+/// Writes a bare number in a unit that is known to a column of times.
+pub(super) fn write_in_unit(
+    unit: TimeUnit,
+    number: &[u8],
+    column_type: &ColumnType,
+    out: &mut RowBuffer,
+) -> Result<(), ValueError> {
+    let moment = of_number_in(unit, number)?;
+    match column_type {
+        ColumnType::DateTime(_) => put_seconds(moment.seconds, out),
+        ColumnType::DateTime64 { precision, zone } => {
+            out.put(ticks(moment, *precision, *zone)?.to_le_bytes());
+            Ok(())
+        }
+        _ => Err(ValueError::Mismatch),
+    }
 }
 
 /// Writes a DateTime64. A number is Unix time in the unit that its magnitude says.

@@ -2,6 +2,7 @@
 
 use super::ValueError;
 use super::moment::Moment;
+use crate::schema::TimeUnit;
 
 const NANOSECONDS: i128 = 1_000_000_000;
 /// From these magnitudes on a bare number is milliseconds, microseconds, nanoseconds.
@@ -41,12 +42,40 @@ pub(super) fn of_number(text: &[u8]) -> Result<Moment, ValueError> {
     if number.point > INTEGER_DIGITS_MAX {
         return Err(ValueError::OutOfRange);
     }
+    in_unit(unit_by_magnitude(number.digits(0, number.point)), &number)
+}
+
+/// A JSON number in a unit that is known. What is finer than a nanosecond is cut.
+pub(super) fn of_number_in(unit: TimeUnit, text: &[u8]) -> Result<Moment, ValueError> {
+    let number = Decimal::read(text).ok_or(ValueError::Mismatch)?;
+    if number.point > INTEGER_DIGITS_MAX {
+        return Err(ValueError::OutOfRange);
+    }
+    in_unit(unit, &number)
+}
+
+/// The unit that the magnitude of a JSON number says; `None` for one that is no time.
+pub(super) fn unit_of_number(text: &[u8]) -> Option<TimeUnit> {
+    let number = Decimal::read(text).filter(|number| number.point <= INTEGER_DIGITS_MAX)?;
+    Some(unit_by_magnitude(number.digits(0, number.point)))
+}
+
+fn unit_by_magnitude(integer: i128) -> TimeUnit {
+    match integer {
+        NANOSECONDS_FROM.. => TimeUnit::Nanoseconds,
+        MICROSECONDS_FROM.. => TimeUnit::Microseconds,
+        MILLISECONDS_FROM.. => TimeUnit::Milliseconds,
+        _ => TimeUnit::Seconds,
+    }
+}
+
+fn in_unit(unit: TimeUnit, number: &Decimal<'_>) -> Result<Moment, ValueError> {
     let integer = number.digits(0, number.point);
-    let (unit, places) = match integer {
-        NANOSECONDS_FROM.. => (1, 0),
-        MICROSECONDS_FROM.. => (1_000, 3),
-        MILLISECONDS_FROM.. => (1_000_000, 6),
-        _ => (NANOSECONDS, FRACTION_DIGITS_MAX),
+    let (unit, places) = match unit {
+        TimeUnit::Nanoseconds => (1, 0),
+        TimeUnit::Microseconds => (1_000, 3),
+        TimeUnit::Milliseconds => (1_000_000, 6),
+        TimeUnit::Seconds => (NANOSECONDS, FRACTION_DIGITS_MAX),
     };
     let magnitude = integer * unit + number.digits(number.point, number.point + places);
     let nanoseconds = if number.is_negative { -magnitude } else { magnitude };
@@ -167,6 +196,29 @@ mod tests {
         for text in ["", "-", "1e", ".5", "x", "1e+", "1.5.5"] {
             assert_eq!(nanoseconds(text), Err(ValueError::Mismatch), "{text}");
         }
+    }
+
+    #[test]
+    fn a_unit_that_is_known_is_not_guessed() {
+        let of = |unit, text: &str| {
+            let moment = of_number_in(unit, text.as_bytes())?;
+            Ok(i128::from(moment.seconds) * NANOSECONDS + i128::from(moment.nanoseconds))
+        };
+        for (unit, text, expected) in [
+            (TimeUnit::Seconds, "1606864194123", 1_606_864_194_123 * NANOSECONDS),
+            (TimeUnit::Milliseconds, "5", 5_000_000),
+            (TimeUnit::Milliseconds, "-1.5", -1_500_000),
+            (TimeUnit::Microseconds, "1606864194.1239", 1_606_864_194_123),
+            (TimeUnit::Nanoseconds, "7.9", 7),
+            (TimeUnit::Nanoseconds, "1606864194123456789", 1_606_864_194_123_456_789),
+        ] {
+            assert_eq!(of(unit, text), Ok(expected), "{text} {unit:?}");
+        }
+        assert_eq!(of(TimeUnit::Seconds, "1e20"), Err(ValueError::OutOfRange));
+        assert_eq!(of(TimeUnit::Seconds, "x"), Err(ValueError::Mismatch));
+        let guessed = ["-1", "100000000000", "1e14", "100000000000000000", "1e21"];
+        let units = guessed.map(|text| unit_of_number(text.as_bytes()).map(TimeUnit::as_str));
+        assert_eq!(units, [Some("s"), Some("ms"), Some("us"), Some("ns"), None]);
     }
 
     proptest! {

@@ -1,5 +1,6 @@
 //! Integers of 128 and 256 bits, which mean what the narrower ones do.
 
+use super::decimal;
 use super::number::few_digits;
 use super::{JsonToken, ValueError};
 use crate::rowbinary::{RowBuffer, Wide};
@@ -28,9 +29,10 @@ pub(super) fn read_unsigned(width: u8, body: &[u8], at: usize, out: &mut RowBuff
 
 /// The magnitude of an integer, and whether it is negative: a number or a string of digits with an
 /// optional sign. As in ClickHouse, `true` and `"true"` are 1, `false` and `"false"` are 0; the empty
-/// string is 0.
+/// string is 0. A number with an integer value may have a point or an exponent: `1.0`, `1e3`.
 fn integer(token: JsonToken<'_>) -> Result<(Wide, bool), ValueError> {
     let text = match token {
+        JsonToken::Number(text) if has_point_or_exponent(text) => return decimal::integer(text),
         JsonToken::Number(text) | JsonToken::Text(text) => text,
         JsonToken::True => b"1",
         JsonToken::False => b"0",
@@ -48,6 +50,10 @@ fn integer(token: JsonToken<'_>) -> Result<(Wide, bool), ValueError> {
     }
     let value = digits.iter().try_fold(Wide::default(), |value, digit| value.with_digit(digit - b'0'));
     Ok((value.ok_or(ValueError::OutOfRange)?, negative))
+}
+
+pub(super) fn has_point_or_exponent(number: &[u8]) -> bool {
+    number.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E'))
 }
 
 pub(super) fn write_signed(width: u8, token: JsonToken<'_>, out: &mut RowBuffer) -> Result<(), ValueError> {

@@ -82,8 +82,13 @@ pub enum DataType {
     Tuple(Vec<(Option<String>, Self)>),
     /// `Variant`, in the order of its types, which is that of the discriminators; `Geometry`
     Variant(Vec<Self>),
-    /// `JSON` without typed paths: its text, with `input_format_binary_read_json_as_string`
-    Json,
+    /// `JSON`: its text, with `input_format_binary_read_json_as_string`
+    Json {
+        /// The paths with types of their own.
+        paths: Vec<(String, Self)>,
+    },
+    /// `Dynamic`: each value has its type in front
+    Dynamic,
     /// `AggregateFunction`: a state, whose bytes only ClickHouse understands
     AggregateFunction,
 }
@@ -97,6 +102,11 @@ impl DataType {
     /// levels.
     pub fn parse(text: &str) -> Result<Self, String> {
         parse::parse(text)
+    }
+
+    /// `JSON` without paths of their own types.
+    pub fn json() -> Self {
+        Self::Json { paths: Vec::new() }
     }
 
     /// Bytes of the integer that holds a Decimal of this precision.

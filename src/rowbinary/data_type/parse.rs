@@ -59,7 +59,7 @@ impl<'a> Parser<'a> {
         }
         let name = self.word();
         if let Some(plain) = without_arguments(name)
-            && !(plain == DataType::Json && self.rest().starts_with('('))
+            && !(matches!(plain, DataType::Json { .. } | DataType::Dynamic) && self.rest().starts_with('('))
         {
             return Ok(plain);
         }
@@ -107,12 +107,20 @@ impl<'a> Parser<'a> {
                 DataType::Variant(types)
             }
             "JSON" => {
+                let mut paths = Vec::new();
+                self.skip_space();
                 while !self.rest().starts_with(')') {
-                    self.json_argument()?;
-                    self.takes(',');
+                    paths.extend(self.json_argument(depth + 1)?);
+                    if !self.takes(',') {
+                        break;
+                    }
                     self.skip_space();
                 }
-                DataType::Json
+                DataType::Json { paths }
+            }
+            "Dynamic" => {
+                self.skip_argument();
+                DataType::Dynamic
             }
             "AggregateFunction" => {
                 self.skip_argument();
@@ -163,19 +171,21 @@ impl<'a> Parser<'a> {
         Ok(None)
     }
 
-    /// Skips a parameter of a JSON type, or a path that is left out. A path with a type of its own is refused:
-    /// what ClickHouse takes for such a value depends on its version.
-    fn json_argument(&mut self) -> Result<(), String> {
-        let start = self.at;
-        let word = self.word();
+    /// A path of a JSON type and the type of its values; `None` for a parameter, and for what is left out.
+    fn json_argument(&mut self, depth: usize) -> Result<Option<(String, DataType)>, String> {
         self.skip_space();
-        let is_parameter = word.starts_with("max_dynamic_") && self.rest().starts_with('=');
-        if !is_parameter && word != "SKIP" {
-            self.at = start;
-            return Err("a JSON with typed paths is not supported".to_owned());
-        }
-        self.skip_argument();
-        Ok(())
+        let path = if self.rest().starts_with('`') {
+            self.quoted('`')?
+        } else {
+            let word = self.word();
+            self.skip_space();
+            if word == "SKIP" || self.rest().starts_with('=') {
+                self.skip_argument();
+                return Ok(None);
+            }
+            word.to_owned()
+        };
+        Ok(Some((path, self.data_type(depth)?)))
     }
 
     fn number<N: std::str::FromStr + PartialOrd>(&mut self, least: N, most: N) -> Result<N, String> {
@@ -287,7 +297,8 @@ fn without_arguments(name: &str) -> Option<DataType> {
         "Time" => DataType::Time,
         "IPv4" => DataType::Ipv4,
         "IPv6" => DataType::Ipv6,
-        "JSON" => DataType::Json,
+        "JSON" => DataType::json(),
+        "Dynamic" => DataType::Dynamic,
         "Geometry" => {
             let line = array(point());
             let polygon = array(line.clone());
@@ -339,9 +350,25 @@ mod tests {
                 ]),
             ),
             ("Nested(a UInt8)", array(DataType::Tuple(vec![named("a", DataType::Unsigned(1))]))),
-            ("JSON", DataType::Json),
-            ("JSON(max_dynamic_paths=10, max_dynamic_types=2, SKIP a.b, SKIP REGEXP 'x(,')", DataType::Json),
-            ("Array(JSON)", array(DataType::Json)),
+            ("JSON", DataType::json()),
+            ("Dynamic", DataType::Dynamic),
+            ("Array(Dynamic(max_types=5))", array(DataType::Dynamic)),
+            ("JSON(max_dynamic_paths=10, max_dynamic_types=2, SKIP a.b, SKIP REGEXP 'x(,')", DataType::json()),
+            ("Array(JSON)", array(DataType::json())),
+            (
+                "JSON(REGEXP String, `SKIP` Array(JSON(a UInt8)), SKIP x, `k.l m` UInt8, max_dynamic_paths UInt8)",
+                DataType::Json {
+                    paths: vec![
+                        ("REGEXP".to_owned(), DataType::String),
+                        (
+                            "SKIP".to_owned(),
+                            array(DataType::Json { paths: vec![("a".to_owned(), DataType::Unsigned(1))] }),
+                        ),
+                        ("k.l m".to_owned(), DataType::Unsigned(1)),
+                        ("max_dynamic_paths".to_owned(), DataType::Unsigned(1)),
+                    ],
+                },
+            ),
             ("Variant(Array(String), UInt8)", DataType::Variant(vec![array(DataType::String), DataType::Unsigned(1)])),
             ("SimpleAggregateFunction(sum, UInt64)", DataType::Unsigned(8)),
             ("SimpleAggregateFunction(f(0.5, ')'), Array(UInt8))", array(DataType::Unsigned(1))),
@@ -396,8 +423,11 @@ mod tests {
             "QBit(Float32, 4)",
             "Nothing",
             "JSON(a.b UInt8)",
-            "JSON(SKIP a, `b` String)",
+            "JSON(a)",
+            "JSON(a UInt8",
+            "JSON(a UInt8 b UInt8)",
             "JSON(",
+            "Dynamic(",
             "Variant()",
         ] {
             assert!(DataType::parse(text).is_err(), "{text}");

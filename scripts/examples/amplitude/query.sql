@@ -1,0 +1,1 @@
+SELECT insert_id, event_type, user_id, device_id, time, session_id, platform, country, price, event_properties.load_time.:Float64 AS load_time, user_properties, received > now64() - 3600 AS is_new FROM amplitude ORDER BY insert_id

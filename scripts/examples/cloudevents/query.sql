@@ -1,0 +1,1 @@
+SELECT * FROM cloudevents ORDER BY id

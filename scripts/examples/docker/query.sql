@@ -1,0 +1,1 @@
+SELECT * FROM docker ORDER BY time

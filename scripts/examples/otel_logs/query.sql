@@ -1,0 +1,1 @@
+SELECT * FROM otel_logs ORDER BY timestamp

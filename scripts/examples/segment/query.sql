@@ -1,0 +1,1 @@
+SELECT message_id, type, event, user_id, anonymous_id, timestamp, ip, page_url, user_agent, library, properties.total.:Float64 AS total, properties.url.:String AS url, traits, context, rest FROM segment ORDER BY message_id

@@ -1,0 +1,28 @@
+CREATE TABLE web_hits (
+  url String, referer String, title String, page_path String,
+  page_group LowCardinality(String), site_section LowCardinality(String), search_phrase String, search_engine LowCardinality(String),
+  utm_source LowCardinality(String), utm_medium LowCardinality(String), utm_campaign String, utm_content String,
+  utm_term String, ad_click_id String, social_network LowCardinality(String), landing_page String,
+  exit_page String, browser LowCardinality(String), browser_version String, browser_language LowCardinality(String),
+  os LowCardinality(String), os_version String, device_type LowCardinality(String), device_model String,
+  device_brand LowCardinality(String), screen_orientation LowCardinality(String), timezone LowCardinality(String), session_id String,
+  visitor_id String, account_id String, experiment String, variant String,
+  currency LowCardinality(String), product_id String, product_name String, product_category String,
+  coupon String, order_id String, payment_method LowCardinality(String), shipping_method LowCardinality(String),
+  form_id String, form_field String, video_id String, click_target String,
+  click_text String, error_message String, error_source String, api_version LowCardinality(String),
+  app_version String, page_language LowCardinality(String), screen_width UInt16, screen_height UInt16,
+  viewport_width UInt16, viewport_height UInt16, color_depth UInt8, scroll_depth UInt8,
+  hit_number UInt32, visit_number UInt32, clicks UInt16, quantity UInt16,
+  age UInt8, goal_id UInt32, region_id UInt32, counter_id UInt32,
+  http_status UInt16, time_on_page_ms UInt32, redirect_count UInt8, connection_rtt_ms UInt16,
+  dns_ms Float32, connect_ms Float32, tls_ms Float32, ttfb_ms Float32,
+  dom_ready_ms Float32, load_ms Float32, first_paint_ms Float32, largest_paint_ms Float32,
+  is_mobile Bool, is_bot Bool, is_new Bool, is_logged_in Bool,
+  is_refresh Bool, cookies_enabled Bool, java_enabled Bool, price Decimal(18, 2),
+  revenue Nullable(Decimal(18, 2)), latitude Float64, longitude Float64, interests Array(UInt16),
+  params Map(String, String), geo Tuple(country LowCardinality(String), city String), watch_id UInt64, event_time DateTime('UTC'),
+  event_date Date DEFAULT toDate(event_time), country LowCardinality(String), user_agent String, request_id String,
+  client_ip String, received DateTime64(3, 'UTC'), site LowCardinality(String), rest String CODEC(ZSTD(3))
+) ENGINE = MergeTree PARTITION BY toYYYYMM(event_date) ORDER BY (counter_id, event_time)
+SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1;
