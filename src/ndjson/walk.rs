@@ -91,6 +91,8 @@ impl Walk<'_> {
             let Some(end) = walked else {
                 *lines = before;
                 self.builder.abandon();
+                // The slow path notes what there is to count.
+                self.inside.counter.begin_line();
                 break;
             };
             lines.end(end);
