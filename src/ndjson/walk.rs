@@ -91,6 +91,8 @@ impl Walk<'_> {
             let Some(end) = walked else {
                 *lines = before;
                 self.builder.abandon();
+                // The slow path counts the fields of this line.
+                self.inside.counter.begin_line();
                 break;
             };
             lines.end(end);
