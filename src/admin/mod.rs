@@ -106,6 +106,11 @@ impl Page {
 }
 
 impl Admin {
+    /// True while `/livez` is 200.
+    pub fn is_alive(&self) -> bool {
+        health::live(&self.workers, &self.spool).status == Status::Ok
+    }
+
     /// Serves a request that [`Access::refusal`] has let through.
     fn page(&self, head: &Head<'_>, body: &[u8]) -> Page {
         let path = http::plain_path(head.path);

@@ -308,6 +308,10 @@ pub struct Settings {
     #[arg(long, env = "SLUICEGATE_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub cors_origin: Vec<CorsOrigin>,
 
+    /// After SIGTERM /readyz is 503 for this long while events are still taken, so that balancers leave
+    #[arg(long, env = "SLUICEGATE_SHUTDOWN_DELAY", value_name = "TIME", default_value = "0s")]
+    pub shutdown_delay: humantime::Duration,
+
     /// Time limit for the whole stop
     #[arg(long, env = "SLUICEGATE_SHUTDOWN_TIMEOUT", value_name = "TIME", default_value = "30s")]
     pub shutdown_timeout: humantime::Duration,

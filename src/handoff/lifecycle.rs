@@ -21,6 +21,7 @@ const FINISHING: u8 = 3;
 #[derive(Debug, Default)]
 pub struct Lifecycle {
     phase: AtomicU8,
+    leaving: OnceLock<Instant>,
     stop: OnceLock<Stop>,
 }
 
@@ -35,6 +36,16 @@ impl Lifecycle {
     /// Notes that the workers listen. Has no effect during a stop.
     pub fn serve(&self) {
         self.phase.fetch_max(SERVING, Ordering::SeqCst);
+    }
+
+    /// Notes that a stop was asked for, which begins at once or later. False if it was before.
+    pub fn leave(&self) -> bool {
+        self.leaving.set(Instant::now()).is_ok()
+    }
+
+    /// When a stop was asked for; `None` before.
+    pub fn leaving_since(&self) -> Option<Instant> {
+        self.leaving.get().copied()
     }
 
     /// Begins the stop, with a deadline `within` this time. False if it had begun before.

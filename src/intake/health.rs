@@ -51,7 +51,7 @@ impl Health {
 
     /// Why events are not accepted now; `None` when they are.
     pub fn unready(&self) -> Option<Fault> {
-        if self.lifecycle.is_stopping() {
+        if self.lifecycle.is_stopping() || self.lifecycle.leaving_since().is_some() {
             return Some(STOPPING);
         }
         if self.lifecycle.is_starting() {

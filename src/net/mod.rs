@@ -8,12 +8,14 @@
 //! | `address` | `--listen`: an address and port, or a path |
 //! | `stream` | a listening socket and a connection, of either family |
 //! | `unix` | listening on a path |
+//! | `passed` | listening sockets that systemd passes |
 //! | `trusted` | `--trusted-proxy` |
 //! | `proxy_protocol` | the header of the PROXY protocol, without I/O |
 
 mod address;
 #[cfg(not(feature = "tls"))]
 pub mod no_tls;
+mod passed;
 mod proxy_protocol;
 mod stream;
 #[cfg(feature = "tls")]
@@ -32,6 +34,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 pub use address::ListenAddress;
 #[cfg(not(feature = "tls"))]
 pub use no_tls as tls;
+pub use passed::PassedSockets;
 pub use proxy_protocol::{ParsedProxyHeader, ProxyHeader, parse_proxy_header};
 pub use stream::{Listener, Stream};
 pub use transport::{ReadOutcome, Scratch, Transport, read_some};

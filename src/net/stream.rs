@@ -20,8 +20,8 @@ pub enum Listener {
     /// Of a path, whose file is removed with the last listener. The file is dropped before the socket is
     /// closed: a socket that takes no connections is never found there.
     Unix {
-        /// The file, which all listeners of the path share.
-        _file: Arc<SocketFile>,
+        /// The file, which all listeners of the path share; none where it is another's.
+        _file: Option<Arc<SocketFile>>,
         /// The socket.
         socket: UnixListener,
     },

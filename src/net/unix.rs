@@ -55,7 +55,7 @@ pub(super) fn bind(path: &Path, workers: usize) -> Result<Vec<Listener>, ListenE
         (0..workers)
             .map(|_| {
                 let socket = mio::net::UnixListener::from_std(socket.try_clone()?);
-                Ok(Listener::Unix { _file: file.clone(), socket })
+                Ok(Listener::Unix { _file: Some(file.clone()), socket })
             })
             .collect::<io::Result<_>>()
     };

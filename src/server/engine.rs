@@ -17,7 +17,7 @@ use crate::handoff::Mailbox;
 use crate::intake::Shared;
 use crate::intake::metrics::WorkerMetrics;
 use crate::limits;
-use crate::net::{self, Listener};
+use crate::net::{self, Listener, PassedSockets};
 use crate::worker::{WAKE, Worker};
 
 /// An engine that is ready to start.
@@ -38,15 +38,25 @@ pub enum Serving {
     May(MayWorkers),
 }
 
-/// Prepares the engine that the settings name for so many tables, and a mailbox for each of its workers.
+/// Prepares the engine that the settings name for so many tables, and a mailbox for each of its workers. It listens
+/// at the sockets that were passed, and only without any at the addresses of the settings.
 ///
 /// # Errors
 ///
 /// If an address can't be bound, or an event queue can't be created.
-pub fn prepare(settings: &Settings, workers: usize, tables: usize) -> Result<(Prepared, Vec<Mailbox>), ServerError> {
+pub fn prepare(
+    settings: &Settings,
+    passed: &PassedSockets,
+    workers: usize,
+    tables: usize,
+) -> Result<(Prepared, Vec<Mailbox>), ServerError> {
     let batches = limits::batches_per_worker(tables);
     match settings.engine {
-        Engine::Epoll => prepare_epoll(settings, workers, batches),
+        Engine::Epoll => prepare_epoll(settings, passed, workers, batches),
+        #[cfg(feature = "engine-may")]
+        Engine::May if !passed.is_empty() => {
+            Err(ServerError("--engine may can't listen at sockets that systemd passes: use --engine epoll".to_owned()))
+        }
         #[cfg(feature = "engine-may")]
         Engine::May => {
             let (settlers, mailboxes) = engine_may::prepare(&settings.tcp_addresses(), workers, batches);
@@ -54,14 +64,21 @@ pub fn prepare(settings: &Settings, workers: usize, tables: usize) -> Result<(Pr
         }
         // `Settings::validate` refuses this case.
         #[cfg(not(feature = "engine-may"))]
-        Engine::May => prepare_epoll(settings, workers, batches),
+        Engine::May => prepare_epoll(settings, passed, workers, batches),
     }
 }
 
-fn prepare_epoll(settings: &Settings, workers: usize, batches: usize) -> Result<(Prepared, Vec<Mailbox>), ServerError> {
-    let mut sockets = Vec::new();
-    for address in &settings.listen {
-        sockets.push(net::bind(address, workers)?);
+fn prepare_epoll(
+    settings: &Settings,
+    passed: &PassedSockets,
+    workers: usize,
+    batches: usize,
+) -> Result<(Prepared, Vec<Mailbox>), ServerError> {
+    let mut sockets = passed.listeners(workers).map_err(os("the sockets that systemd passes can't be used"))?;
+    if passed.is_empty() {
+        for address in &settings.listen {
+            sockets.push(net::bind(address, workers)?);
+        }
     }
     let (mut seats, mut mailboxes) = (Vec::new(), Vec::new());
     for _ in 0..workers {

@@ -17,6 +17,7 @@
 //! | `pipeline` | the committer, the keeper and the inserters |
 //! | `threads` | starting threads, and the error of a start |
 //! | `cpu` | checks that the processor has the instructions that the build uses |
+//! | `systemd` | what systemd is told |
 //! | `drain` | `sluicegate drain`: the inserters alone |
 
 pub mod allocator;
@@ -30,6 +31,7 @@ mod pinning;
 mod pipeline;
 mod reload;
 mod signals;
+mod systemd;
 mod targets;
 mod threads;
 
@@ -57,7 +59,7 @@ use crate::intake::metrics::WorkerMetrics;
 use crate::intake::quotas::Quotas;
 use crate::intake::replay::Replayer;
 use crate::net::tls::TlsConfig;
-use crate::net::{self, ListenAddress};
+use crate::net::{self, ListenAddress, PassedSockets};
 use crate::spool::{self, Recovered, Spool};
 use engine::Serving;
 use pipeline::Pipeline;
@@ -76,22 +78,26 @@ const POLL_PAUSE: Duration = Duration::from_millis(20);
 ///
 /// If the server can't start.
 pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
+    let passed = PassedSockets::take().map_err(os("the sockets that systemd passes can't be used"))?;
     let lifecycle = Arc::new(Lifecycle::default());
     let tls = settings.tls(None)?.map(|config| Arc::new(Published::new(config)));
     let keys = Arc::new(Published::new(reload::warned_of(settings.write_keys(None)?)));
     let reload = Reload { settings: settings.clone(), keys: keys.clone(), tls: tls.clone() };
-    signals::install(&lifecycle, settings.stop_within(), reload)?;
+    signals::install(&lifecycle, *settings.shutdown_delay, settings.stop_within(), reload)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), settings = settings.effective.join(" "), "starting");
     spool::require_file_bytes(settings.segment_bytes_max())?;
     let tables = settings.tables();
     let (spool, recovered) = Spool::open(settings.spool(&tables))?;
     let new_metrics = || Arc::new(WorkerMetrics::of_tables(tables.len()));
     let metrics: Vec<Arc<WorkerMetrics>> = (0..settings.worker_count()).map(|_| new_metrics()).collect();
-    probe_addresses(&settings.listen)?;
+    if passed.is_empty() {
+        probe_addresses(&settings.listen)?;
+    }
     let connections_max = files::connections_max(settings)?;
     let settings = &Settings { connections_max, ..settings.clone() };
     let budget = ByteBudget::new(settings.budget());
     let admin = start_admin(settings, &lifecycle, &spool, &metrics, &budget, &keys)?;
+    systemd::report(admin.clone(), lifecycle.clone())?;
     // Before any thread is pinned: the child inherits the CPU affinity of the thread that starts it.
     let embedded = settings.embedded.as_deref().map(|path| start_embedded(path, settings)).transpose()?;
     let targets = Target::all(settings, &spool);
@@ -100,9 +106,16 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
         return Ok(ExitCode::SUCCESS);
     };
     let targets = Targets::new(targets, known, &admin.inserts)?;
-    let server = Server::start(settings, lifecycle, (spool, recovered), admin, &metrics, targets, tls)?;
-    tracing::info!(listen = ?settings.listen, admin = %settings.admin_listen, workers = metrics.len(), "serving");
-    server.wait_for_stop();
+    let listen = if passed.is_empty() {
+        settings.listen.iter().map(ListenAddress::to_string).collect()
+    } else {
+        passed.addresses()
+    };
+    let server = Server::start(settings, lifecycle, passed, (spool, recovered), admin, &metrics, targets, tls)?;
+    systemd::ready();
+    tracing::info!(?listen, admin = %settings.admin_listen, workers = metrics.len(), "serving");
+    server.wait_for_stop(*settings.shutdown_delay, settings.stop_within());
+    systemd::stopping();
     server.stop();
     if let Some(embedded) = embedded {
         embedded.stop();
@@ -116,12 +129,15 @@ struct Server {
     handoff: Arc<Handoff>,
     engine: Serving,
     pipeline: Pipeline,
+    /// Another process gets its sockets next: its stop waits for no INSERT.
+    is_replaced: bool,
 }
 
 impl Server {
     fn start(
         settings: &Settings,
         lifecycle: Arc<Lifecycle>,
+        passed: PassedSockets,
         (spool, recovered): (Spool, Recovered),
         admin: Arc<Admin>,
         metrics: &[Arc<WorkerMetrics>],
@@ -129,7 +145,7 @@ impl Server {
         tls: Option<Arc<Published<TlsConfig>>>,
     ) -> Result<Self, ServerError> {
         let configs = targets.configs();
-        let (engine, mailboxes) = engine::prepare(settings, metrics.len(), configs.len())?;
+        let (engine, mailboxes) = engine::prepare(settings, &passed, metrics.len(), configs.len())?;
         let handoff = Arc::new(Handoff::new(mailboxes, lifecycle.clone()));
         let node = spool.node_id().to_owned();
         let pipeline = Pipeline::start(settings, &configs, spool, recovered, &handoff, &admin)?;
@@ -169,12 +185,21 @@ impl Server {
         );
         spawn("watcher".into(), move || watcher.run())?;
         lifecycle.serve();
-        Ok(Self { lifecycle, handoff, engine, pipeline })
+        Ok(Self { lifecycle, handoff, engine, pipeline, is_replaced: !passed.is_empty() })
     }
 
-    fn wait_for_stop(&self) {
-        while !self.lifecycle.is_stopping() {
-            thread::park();
+    /// Waits for the signal, and then for `delay`, in which events are still taken and `/readyz` is 503 already.
+    fn wait_for_stop(&self, delay: Duration, within: Duration) {
+        let leaving = loop {
+            match self.lifecycle.leaving_since() {
+                Some(since) => break since,
+                None => thread::park(),
+            }
+        };
+        if !self.lifecycle.is_stopping() {
+            tracing::info!(?delay, "leaving: /readyz is 503, and events are still taken");
+            thread::sleep(delay.saturating_sub(leaving.elapsed()));
+            self.lifecycle.stop(within);
         }
     }
 
@@ -193,7 +218,7 @@ impl Server {
         }
         self.handoff.finish();
         // A hanging INSERT may be abandoned: the next start repeats it under the same token.
-        wait_until(deadline, || self.pipeline.has_ended());
+        wait_until(deadline, || if self.is_replaced { self.pipeline.has_committed() } else { self.pipeline.has_ended() });
         self.pipeline.log_what_is_left();
     }
 }

@@ -75,10 +75,14 @@ impl Pipeline {
         Ok(Self { inserts, spool: metrics, pool, committer, keeper, inserters })
     }
 
+    /// True once everything is committed and sealed.
+    pub(super) fn has_committed(&self) -> bool {
+        self.committer.is_finished() && self.keeper.is_finished()
+    }
+
     /// True once all threads have ended.
     pub(super) fn has_ended(&self) -> bool {
-        let committed = self.committer.is_finished() && self.keeper.is_finished();
-        committed && all_ended(&self.inserters) && self.inserts.spares_are_idle()
+        self.has_committed() && all_ended(&self.inserters) && self.inserts.spares_are_idle()
     }
 
     /// Says in the log what a stop has left in the spool.

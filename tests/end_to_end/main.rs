@@ -59,6 +59,7 @@ mod schema_change;
 mod several_tables;
 mod silence;
 mod stops;
+mod systemd;
 mod tables;
 mod tls;
 mod types;

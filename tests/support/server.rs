@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -30,6 +31,8 @@ struct Setup {
     pipe: Option<Pipe>,
     /// What a shell does before it becomes the server.
     before: Option<String>,
+    /// A listening socket that it gets as systemd passes one.
+    passed: Option<Arc<TcpListener>>,
     /// Where the test sees the files of the table's segments.
     segments: PathBuf,
 }
@@ -82,6 +85,22 @@ impl Server {
     pub fn start_after(before: &str, clickhouse: &ClickHouse, database: &str, flags: &[&str]) -> Self {
         let before = Some(before.to_owned());
         let server = Setup { before, ..Setup::new(clickhouse, database, flags, &[]) }.spawn();
+        server.wait_until_ready();
+        server
+    }
+
+    /// Starts it with a listening socket, as systemd does with one of its own.
+    pub fn start_at(
+        passed: TcpListener,
+        clickhouse: &ClickHouse,
+        database: &str,
+        flags: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let before = "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$; export LISTEN_FDS LISTEN_PID";
+        let (address, setup) = (passed.local_addr().unwrap(), Setup::new(clickhouse, database, flags, environment));
+        let (before, passed) = (Some(before.to_owned()), Some(Arc::new(passed)));
+        let server = Setup { before, passed, address, ..setup }.spawn();
         server.wait_until_ready();
         server
     }
@@ -330,6 +349,7 @@ impl Setup {
             disk: None,
             pipe: None,
             before: None,
+            passed: None,
             segments: spool.join("log"),
         }
     }
@@ -350,7 +370,9 @@ impl Setup {
             .arg("serve")
             .args(&self.arguments)
             .envs(self.environment.iter().cloned())
-            .stdin(Stdio::null())
+            .stdin(self.passed.as_ref().map_or_else(Stdio::null, |passed| {
+                Stdio::from(OwnedFd::from(passed.try_clone().unwrap()))
+            }))
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
