@@ -94,10 +94,6 @@ pub const BATCH_BYTES_KEPT: usize = 512 << 10;
 /// takes 32 bytes. Many more than the events of a usual turn.
 pub const BATCH_IDS_KEPT: usize = 4096;
 
-/// A longer line takes the encoder's slow path, whatever `--line-bytes-max` says. The marks of a window of lines
-/// are an eighth of it, for each worker and table under way.
-pub const WINDOW_LINE_BYTES_MAX: usize = 1 << 20;
-
 /// A body with more bytes of content than this is decoded and encoded in slices of [`LARGE_SLICE_BYTES`]
 /// into a batch of its own. Larger: the other connections wait longer for their turn (about 0.5 ms for so
 /// many bytes of gzip); smaller: more bodies are large, and of these a worker serves one at a time.

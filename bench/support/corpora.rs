@@ -82,7 +82,7 @@ fn shapes(count: usize, run: usize, random: &mut Random) -> Vec<u8> {
         .collect();
     many_lines(|index| {
         let shape = index / run % count;
-        let value = if shape % 2 == 0 { text("1.4.2") } else { index.to_string() };
+        let value = if shape.is_multiple_of(2) { text("1.4.2") } else { index.to_string() };
         let fields = [event(index), vec![(format!("sdk_field_{shape}"), value)]].concat();
         orders[shape].iter().map(|field| fields[*field].clone()).collect()
     })

@@ -1,5 +1,7 @@
 //! Error replies of the public API, and the reasons for which requests are shed.
 
+use std::num::NonZeroU32;
+
 use crate::batch::CommitRefusal;
 use crate::http::coding::CodingRefusal;
 use crate::http::{HttpRefusal, Status};
@@ -18,8 +20,8 @@ pub struct Fault {
     pub allow: Option<&'static str>,
     /// The value of `Accept-Encoding` in a 415 for a content coding (RFC 9110, section 15.5.16).
     pub accept_encoding: Option<&'static str>,
-    /// The offset in the body from which on it is not valid; the message names it.
-    pub at: Option<usize>,
+    /// The byte of the body, counted from 1, from which on it is not valid; the message names it.
+    pub at: Option<NonZeroU32>,
 }
 
 impl Fault {
@@ -82,7 +84,7 @@ impl From<EncodeRefusal> for Fault {
                 "The rows of the body take more bytes than one request may take; nothing was stored.",
             ),
             EncodeRefusal::InvalidArray { at } => Self {
-                at: Some(at),
+                at: u32::try_from(at).ok().and_then(|at| NonZeroU32::MIN.checked_add(at)),
                 ..Self::new(
                     Status::BadRequest,
                     "invalid_array",

@@ -134,6 +134,7 @@ pub struct Connection {
 }
 
 /// The part of a request that is read next.
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each request")]
 #[derive(Debug, Default)]
 enum Stage {
     #[default]

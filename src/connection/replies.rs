@@ -142,11 +142,9 @@ impl Replies {
             pending.wait = Wait::Nothing;
             match outcome(keyed) {
                 Ok(Committed { block, certain, until, first }) => {
-                    if let Some(summary) = first {
-                        if let Wire::Reply(now) = &pending.wire {
-                            let first = Reply::remembered(summary, now);
-                            pending.replace(first, &mut self.bytes);
-                        }
+                    if let (Some(summary), Wire::Reply(now)) = (first, &pending.wire) {
+                        let first = Reply::remembered(summary, now);
+                        pending.replace(first, &mut self.bytes);
                     }
                     if let Some(block) = block.filter(|_| ack == Ack::Inserted) {
                         pending.wait = Wait::Insert { block, certain, until };
@@ -244,7 +242,7 @@ pub(crate) fn spell_out<T>(reply: &Reply, with: impl FnOnce(Status, &[u8], &[(&s
         Reply::Allow(methods) | Reply::Preflight(methods) => with(Status::NoContent, b"", &[("Allow", methods)]),
         Reply::Fault(fault) => {
             // Codes and messages are constants without quotes and backslashes.
-            let place = fault.at.map(|at| format!(" It is not valid from byte {} on.", at + 1)).unwrap_or_default();
+            let place = fault.at.map(|at| format!(" It is not valid from byte {at} on.")).unwrap_or_default();
             let body = format!("{{\"error\":\"{}\",\"message\":\"{}{place}\"}}", fault.code, fault.message);
             match (fault.allow, fault.accept_encoding) {
                 (Some(methods), _) => with(fault.status, body.as_bytes(), &[("Allow", methods)]),

@@ -268,6 +268,9 @@ mod tests {
             "Point",
             "SimpleAggregateFunction(any, LowCardinality(String))",
             "QBit(Float32, 4)",
+            "Variant(String, UInt8)",
+            "JSON(a UInt8)",
+            "Dynamic",
         ];
         for type_name in composed {
             assert!(!is_fit_for(&frozen(&["UInt8", type_name]), 1), "{type_name} is sent as RowBinary");

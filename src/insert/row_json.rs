@@ -287,7 +287,7 @@ mod tests {
         pairs.iter().map(|(name, kind)| ((*name).to_owned(), (*kind).to_owned())).collect()
     }
 
-    const ALL: [(&str, &str); 29] = [
+    const ALL: [(&str, &str); 30] = [
         ("a", "String"),
         ("b", "LowCardinality(String)"),
         ("c", "Nullable(UInt16)"),
@@ -317,6 +317,7 @@ mod tests {
         ("aa", "Map(String, LowCardinality(String))"),
         ("bb", "Array(Variant(String, UInt8))"),
         ("cc", "JSON"),
+        ("dd", "Array(Dynamic)"),
     ];
 
     fn a_row() -> Vec<u8> {
@@ -352,6 +353,7 @@ mod tests {
         row.extend_from_slice(b"\x01\x01\"\x01v");
         row.extend_from_slice(b"\x03\x00\x01s\x01\x07\xff");
         row.extend_from_slice(b"\x09{\"j\": 1 }");
+        row.extend_from_slice(b"\x04\x00\x15\x01d\x1e\x23\x0a\x01\0\x05\0\0\0\0\0\0\0\x30\0\x80\x08\x20\0\0\0\x02{}");
         row
     }
 
@@ -414,7 +416,8 @@ mod tests {
              \"l\":\"1970-01-01T00:01:00Z\",\"m\":\"1970-01-01T00:00:01.500Z\",\"n\":\"1.2.3.4\",\"o\":\"::\",\"p\":2,\
              \"q\":-1,\"r\":340282366920938463463374607431768211455,\"s\":-0.005,\"t\":1.5,\"u\":\"-999:59:59\",\
              \"v\":\"01:00:00.005\",\"w\":[null,\"a\",\"\"],\"x\":{\"7\":[true,false],\"8\":[]},\
-             \"y\":{\"a\":5,\"b c\":[\"x\",\"inf\"]},\"z\":[1.5,-2],\"aa\":{\"\\\"\":\"v\"},\"bb\":[\"s\",7,null],\"cc\":{\"j\": 1 }}"
+             \"y\":{\"a\":5,\"b c\":[\"x\",\"inf\"]},\"z\":[1.5,-2],\"aa\":{\"\\\"\":\"v\"},\"bb\":[\"s\",7,null],\"cc\":{\"j\": 1 },\
+             \"dd\":[null,\"d\",[5],{}]}"
         );
         assert!(cells(&frozen, &row[..20]).is_err());
     }

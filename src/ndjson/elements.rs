@@ -5,8 +5,9 @@
 //! The end of each element is searched first: what begins as an array and is none as a whole is refused,
 //! and one bad element must not hide where the next one begins.
 
-use super::lines::after_mark;
+use super::lines::{Lines, after_mark};
 use super::skip::{skip_scalar, skip_string};
+use super::walk::Bounds;
 use super::{EncodeRefusal, Origin, Progress, Report, RowEncoder};
 use crate::batch::Batch;
 use crate::limits;
@@ -213,7 +214,8 @@ impl RowEncoder {
             return Err(EncodeRefusal::TooManyEvents);
         }
         self.window.clear();
-        if self.walk_line::<FAST>(element, 0).is_some() {
+        let bounds = Bounds { lines: 1, bytes: usize::MAX, line_bytes: self.limits.line_bytes_max };
+        if FAST && self.server.unfit.is_none() && self.walk().lines(element, &mut Lines::of_element(), bounds) > 0 {
             progress.accepted += 1;
             return Ok(());
         }

@@ -77,7 +77,7 @@ pub(crate) fn encode_line(
     builder: &mut RowBuilder,
     counter: &mut FieldCounter,
 ) -> Result<(), Rejection> {
-    builder.begin();
+    builder.begin(server);
     let text = std::str::from_utf8(line).map_err(|error| {
         let message = format!("the line is not UTF-8 from byte {} on", error.valid_up_to() + 1);
         Rejection::new(LineCode::InvalidUtf8, message)

@@ -16,6 +16,11 @@ impl Lines {
         Self { at: if before == 0 { after_mark(slice) } else { 0 }, number: before }
     }
 
+    /// The cursor at the start of an element, which is one line and may begin with any bytes.
+    pub(crate) fn of_element() -> Self {
+        Self { at: 0, number: 0 }
+    }
+
     /// The number of lines before the next slice, after [`Lines::begin`] has returned `None`.
     pub(crate) fn before_next(&self) -> u32 {
         self.number.saturating_sub(1)

@@ -1,15 +1,15 @@
 //! The row encoder: NDJSON lines to RowBinary rows.
 //!
-//! A line takes one of two paths. `walk` is the fast path: it finds values by the marks of `window`, reads
-//! them in place, and gives up on anything unexpected. `general` is the slow path for all other
+//! A line takes one of two paths. `walk` is the fast path: it guesses keys, reads values in place, and
+//! gives up on anything unexpected. `general` is the slow path for all other
 //! lines: it parses with `sonic-rs`, and it alone rejects lines. Both paths give the same bytes for
 //! every line that the fast path accepts.
 //!
-//! Files in reading order: `lines`, `elements` (bodies that are one array), `window` (a first pass over many
-//! lines), `walk`, `order` (the guess of the next key), `known` (keys and their fields), `row` (values in the
+//! Files in reading order: `lines`, `elements` (bodies that are one array), `walk`, `order` (the guess of the
+//! next key), `known` (keys and their fields), `row` (values in the
 //! table's order), `values` (one file per family of types), `general`, `keys` (rejections because of keys),
-//! `repair` (invalid text), `skip`, `scan` and `escape` (the grammar of JSON), `siblings` (arrays of Nested
-//! columns), `identify`, `report`.
+//! `repair` (invalid text), `skip`, `scan` and `escape` (the grammar of JSON), `utf8`, `siblings` (arrays of
+//! Nested columns), `identify`, `report`.
 //!
 //! A [mapping](crate::schema::Mapping) says which column gets what. `mapped` is its part of the fast path, and
 //! `server_values` writes what no line says. `field_counts` counts fields that no column takes.
@@ -18,7 +18,8 @@
 //!
 //! A value means what it means to ClickHouse in the format `JSONEachRow` with the settings
 //! `input_format_skip_unknown_fields=1`, `date_time_input_format='best_effort'` and
-//! `input_format_null_as_default=1`, with these exceptions:
+//! `input_format_null_as_default=1`, with these exceptions. The tests `generated` compare both, and each of
+//! their reasons to differ is one of these.
 //!
 //! - A value that ClickHouse would wrap, clamp or truncate is rejected as `out_of_range`: 300 in
 //!   UInt8, numbers that overflow a float, dates and times outside the range of their type, dates
@@ -34,10 +35,23 @@
 //!   over. A number in a Time64 column is ticks, as in ClickHouse with every version.
 //! - Escapes are decoded in every string: in quoted numbers, which ClickHouse refuses then, and in the keys
 //!   of a Tuple, which it does not find then.
-//! - A Tuple with names may also be an array of all its elements, which ClickHouse refuses.
-//! - A quoted number is a value of a Decimal in a Variant too, where ClickHouse looks for another type.
+//! - A number with an integer value is an integer however it is written: `1.0`, `1e3`. ClickHouse refuses
+//!   such a number. (In a Variant it is none, as in ClickHouse; in an array there it is.)
+//! - A Tuple with names may also be an array of all its elements, which ClickHouse refuses. An array for a
+//!   Tuple has all elements: ClickHouse takes `[]` for a Tuple of one.
+//! - A Decimal and a time in a Variant take what they take elsewhere: ClickHouse looks for another type for a
+//!   quoted decimal, does not find one for the decimals in a Map, and clamps a time to the first type of times.
 //! - A Variant takes a value as ClickHouse 26.7 does with every version: 26.9 takes 0 and 1 for numbers
 //!   where there is a Bool too.
+//! - Which type a value inside of a JSON gets is left to ClickHouse; it depends on the rows before it in the
+//!   INSERT. A value of a path that has a type of its own (`JSON(a UInt8)`) is accepted if ClickHouse takes it
+//!   there, where it takes less than for a column (no empty text for a number, no number for a Date or
+//!   DateTime64), and if a column of the type takes it too, so that nothing is cut.
+//! - The type of a Dynamic value depends on that value alone, as `values/dynamic` says. ClickHouse makes a
+//!   Tuple of an object, which is a JSON here, takes more texts for times, and takes `true` beside numbers in
+//!   an array for 1.
+//! - The arrays of a Nested column (`n.a`, `n.b`) that have different numbers of elements in a row are a
+//!   `type_mismatch`; ClickHouse refuses the whole INSERT.
 //! - A key that comes twice in one object of a JSON value is a `duplicate_field`, as in ClickHouse 25.8; later
 //!   versions take some. An integer of more than 64 bits is `out_of_range`; 26.9 makes a text of it.
 //! - A line must be valid JSON, including the inside of values, and values that are skipped or stored as
@@ -53,7 +67,8 @@
 //!   column, are a `duplicate_field`.
 //! - An object with keys of which none matches a column is rejected as `no_known_field`, unless a column takes
 //!   the line whole or collects what no column takes; `{}` is a row of defaults.
-//! - `null` in an Enum column that is not Nullable is the default; in ClickHouse it is an error.
+//! - `null` in an Enum that is not Nullable is the default, as is an element of a Tuple that is missing; in
+//!   ClickHouse it is an error, or a 0 that the type lacks.
 //! - The best-effort formats of times are the grammar in `values/moment`, which is that of ClickHouse
 //!   26.7, except that a text without a year, whose meaning would depend on the day, a text that gives
 //!   a part twice (`2021-09-24 5 7`), and one with a letter between year and month are a
@@ -78,25 +93,24 @@ mod options;
 mod order;
 mod repair;
 mod report;
-mod request_values;
+mod request;
 mod row;
 mod scan;
 mod server_values;
 mod siblings;
 mod skip;
+mod utf8;
 mod values;
 mod walk;
-mod window;
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use address_form::{AddressForm, AddressHash, AddressKey};
 pub use field_counts::{Counts, FieldCounts, Kinds, UnknownField};
 pub use repair::InvalidText;
 pub use report::{LineCode, LineError, RejectedByCode, Report};
-pub use request_values::RequestValues;
+pub use request::{EncodeLimits, EncodeRefusal, Origin, RequestValues};
 pub use server_values::check_constants;
 
 use self::elements::{Layout, begin_array};
@@ -110,49 +124,13 @@ use self::order::KeyOrder;
 use self::row::{RowBuilder, ServerCells};
 use self::server_values::ServerInputs;
 use self::siblings::Siblings;
+use self::utf8::Utf8Window;
 use self::values::nested::InPlace;
-use self::walk::{Inside, Walk};
-use self::window::Window;
+use self::walk::{Bounds, Inside, Walk};
 use crate::batch::Batch;
 use crate::limits;
 use crate::quarantine::RejectedLine;
 use crate::schema::{Plan, RequestInput};
-
-/// Limits of the events of one request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EncodeLimits {
-    /// Bytes of a line; a longer line is rejected.
-    pub line_bytes_max: usize,
-    /// Lines that are not blank, accepted or rejected; a request with more is refused.
-    pub events_max: u32,
-    /// Bytes of encoded rows and rejected lines; a request with more is refused.
-    pub encoded_bytes_max: usize,
-}
-
-/// The origin of a request: the values that the server adds to its events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Origin {
-    /// The client's address; none when it is not known.
-    pub client_ip: Option<IpAddr>,
-    /// When the body was complete, in nanoseconds since 1970.
-    pub server_time_unix_ns: i64,
-}
-
-/// Why the encoder refuses a whole request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EncodeRefusal {
-    /// More than [`limits::BAD_LINES_MAX`] lines are rejected.
-    TooManyBadLines,
-    /// The request has more lines than [`EncodeLimits::events_max`].
-    TooManyEvents,
-    /// The request has more encoded bytes than [`EncodeLimits::encoded_bytes_max`].
-    EncodedTooLarge,
-    /// The body begins as a JSON array, and is none from this offset on.
-    InvalidArray {
-        /// The offset in the body.
-        at: usize,
-    },
-}
 
 /// How far the encoding of a body has come that is encoded in slices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -176,7 +154,7 @@ pub struct RowEncoder {
     invalid_text: InvalidText,
     known: KnownKeys,
     order: KeyOrder,
-    window: Window,
+    window: Utf8Window,
     builder: RowBuilder,
     server: ServerCells,
     mapped: Mapped,
@@ -209,7 +187,7 @@ impl RowEncoder {
         Self {
             known: KnownKeys::new(plan.paths().targets(), known::PLACES_OF_OTHERS),
             order: KeyOrder::new(plan.columns().len()),
-            window: Window::default(),
+            window: Utf8Window::default(),
             builder: RowBuilder::new(&plan),
             server: ServerCells::default(),
             mapped: Mapped::new(&plan),
@@ -332,15 +310,30 @@ impl RowEncoder {
         let (len_before, encoded_before) = (batch.len(), progress.encoded);
         let (mut accepted, mut rejected) = (progress.accepted, progress.rejected);
         let mut lines = Lines::new(body, progress.lines);
-        while let Some((start, number)) = lines.begin(body) {
+        loop {
+            if FAST && self.server.unfit.is_none() {
+                let row_start = self.builder.rows.len();
+                // The bounds end a run where a check or a copy is due, so that it comes after the same line.
+                let encoded = encoded_before + batch.len() - len_before;
+                let bounds = Bounds {
+                    lines: if self.identifier.is_some() { 1 } else { u32::MAX }
+                        .min(self.limits.events_max - accepted - rejected),
+                    bytes: row::FLUSH_BYTES.min((self.limits.encoded_bytes_max - encoded).saturating_add(1)),
+                    line_bytes: self.limits.line_bytes_max,
+                };
+                let walked = self.walk().lines(body, &mut lines, bounds);
+                if walked > 0 {
+                    accepted += walked;
+                    self.after_line(row_start, len_before, encoded_before, batch)?;
+                    continue;
+                }
+            }
+            let Some((start, number)) = lines.begin(body) else { break };
             let row_start = self.builder.rows.len();
             if accepted + rejected >= self.limits.events_max {
                 return Err(EncodeRefusal::TooManyEvents);
             }
-            if let Some(end) = self.walk_line::<FAST>(body, start) {
-                lines.end(end);
-                accepted += 1;
-            } else {
+            {
                 let end = end_of_line(body, start);
                 lines.end(end);
                 let line = body.get(start..end).unwrap_or_default();
@@ -398,16 +391,12 @@ impl RowEncoder {
         }
     }
 
-    /// Tries the fast path on the line that begins at `start`. Returns the end of the line, or `None`
-    /// when the line has to take the slow path.
+    /// The fast path.
     #[inline]
-    fn walk_line<const FAST: bool>(&mut self, body: &[u8], start: usize) -> Option<usize> {
-        if !FAST || self.server.unfit.is_some() || !self.window.has_line(body, start) {
-            return None;
-        }
-        let mut walk = Walk {
+    fn walk(&mut self) -> Walk<'_> {
+        Walk {
             plan: &self.plan,
-            window: &self.window,
+            window: &mut self.window,
             known: &mut self.known,
             order: &mut self.order,
             builder: &mut self.builder,
@@ -422,13 +411,8 @@ impl RowEncoder {
             mapped: &mut self.mapped,
             keys: None,
             path: "",
-        };
-        let end = walk.line(body, start);
-        if end.is_none_or(|end| end - start > self.limits.line_bytes_max) || self.check_siblings().is_err() {
-            self.builder.abandon();
-            return None;
+            siblings: self.siblings.as_mut(),
         }
-        end
     }
 
     /// Checks the arrays of Nested columns in the row that was finished last.

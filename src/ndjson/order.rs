@@ -34,15 +34,15 @@ const PAUSE_LINES: u32 = 100;
 /// Steps beyond two per column: for keys of no column.
 const STEPS_OF_UNKNOWN_MAX: usize = 112;
 /// Bytes of a step's spelling; a key with a longer spelling is always looked up.
-const SPELLING_BYTES_MAX: usize = 56;
+const SPELLING_BYTES_MAX: usize = 64;
 /// Bytes of a spelling that are compared at once.
 const COMPARED_BYTES: usize = 32;
 /// Bytes of a body that are compared with a spelling.
-pub(crate) const HEAD_BYTES: usize = 72;
+pub(crate) const HEAD_BYTES: usize = 64;
 
 /// The expected bytes between two values, and the field of the second one.
 #[derive(Clone, Debug)]
-struct Step {
+pub(super) struct Step {
     /// The bytes before the value, from the end of the former value: a comma or the opening brace,
     /// the key, the colon, and white space.
     spelling: [u8; SPELLING_BYTES_MAX],
@@ -67,12 +67,23 @@ impl Step {
     /// True when `head` begins with the spelling. Compares 32 bytes at once, without a branch on the length.
     /// No spelling contains a line feed, so a match never crosses the end of a line.
     #[inline(always)]
-    fn matches(&self, head: &[u8; HEAD_BYTES]) -> bool {
+    pub(super) fn matches(&self, head: &[u8; HEAD_BYTES]) -> bool {
         let mut difference = 0;
         for ((byte, expected), mask) in head.iter().zip(&self.spelling).zip(&self.mask) {
             difference |= (byte ^ expected) & mask;
         }
         difference == 0 && (self.length <= COMPARED_BYTES || self.matches_long(head))
+    }
+
+    /// The length of the spelling.
+    #[inline(always)]
+    pub(super) fn length(&self) -> usize {
+        self.length
+    }
+
+    #[inline(always)]
+    pub(super) fn target(&self) -> KeyTarget {
+        self.target
     }
 
     #[inline(never)]
@@ -120,8 +131,20 @@ impl KeyOrder {
         self.fresh = self.steps.is_empty();
     }
 
+    /// The steps that are expected next, in their order.
+    #[inline(always)]
+    pub(super) fn expected(&self) -> &[Step] {
+        self.steps.get(self.next..).unwrap_or_default()
+    }
+
+    /// Goes on behind so many of the expected steps.
+    #[inline(always)]
+    pub(super) fn matched(&mut self, steps: usize) {
+        self.next += steps;
+    }
+
     /// The target of the key that `head` begins with, and the length of what is before its value, if a step
-    /// matches. The length is at most [`SPELLING_BYTES_MAX`].
+    /// matches.
     #[inline(always)]
     pub(crate) fn guess(&mut self, head: &[u8; HEAD_BYTES]) -> Option<(KeyTarget, usize)> {
         let step = self.steps.get(self.next)?;
@@ -232,7 +255,7 @@ mod tests {
         for (index, key) in keys.iter().enumerate() {
             let separator = if index == 0 { '{' } else { ',' };
             let spelling = format!("{separator}\"{key}\":");
-            let body = format!("{spelling}1{:72}", "");
+            let body = format!("{spelling}1{:64}", "");
             let target = KeyTarget::Field(key.len() as u16);
             match order.guess(body.as_bytes().first_chunk().unwrap()) {
                 Some(hit) => {

@@ -1,10 +1,10 @@
 //! Building a row: values in the table's order, from fields in the line's order.
 //!
-//! A line is read twice. The first pass only finds out where the value of each field is; the second one
-//! converts the values in the table's order, straight to the end of the rows. So the order of a line's keys
-//! costs nothing, and the branches of the second pass, which depend on the types of columns, come
-//! in the same order for every line. A value that can't be left where it is (an array, a text with escapes)
-//! is converted to a side buffer at once, and copied from there.
+//! While the fields come in the table's order and in their usual forms, each value is converted to the end of the
+//! rows at once. Of the others only the place in the body is remembered. They are converted at the end of the line, in
+//! the table's order: so the branches that depend on the types of columns come in the same order for every line, and
+//! the order of a line's keys costs little. A value that can't be left where it is (an array, a text with escapes) is
+//! converted to a side buffer, and copied from there.
 //!
 //! The columns that the server fills are encoded once per body; each run of them between two fields is
 //! one copy.
@@ -13,6 +13,7 @@ use std::ops::Range;
 
 use super::general::Rejection;
 use super::server_values::ServerInputs;
+use super::values::text::plain_string;
 use super::values::time::LastDay;
 use super::values::{number, time};
 use crate::rowbinary::RowBuffer;
@@ -30,6 +31,7 @@ pub(crate) struct ServerCells {
     cells: RowBuffer,
     /// The range in `cells` of each of [`Plan::server_runs`].
     runs: Vec<Range<usize>>,
+    has_first_run: bool,
     /// Why each line of the body is rejected: a value of its request does not fit its column.
     pub(super) unfit: Option<Rejection>,
 }
@@ -48,6 +50,7 @@ impl ServerCells {
             }
             self.runs.push(start..self.cells.len());
         }
+        self.has_first_run = self.runs.first().is_some_and(|run| !run.is_empty());
     }
 
     /// Appends the run of server-filled values before field `index`.
@@ -110,8 +113,8 @@ struct Format {
 enum Reader {
     /// Nobody: it is a text in a String, and copied.
     Text,
-    /// An integer of this width.
-    Signed(u8),
+    /// An Int64 of few digits.
+    Int64,
     /// A time.
     DateTime(Zone),
     /// The readers of all types.
@@ -123,7 +126,7 @@ impl Reader {
         match field.cell.column_type {
             _ if field.lead > 0 => Self::Any,
             ColumnType::String => Self::Text,
-            ColumnType::Signed(width) => Self::Signed(width),
+            ColumnType::Signed(8) => Self::Int64,
             ColumnType::DateTime(zone) => Self::DateTime(zone),
             _ => Self::Any,
         }
@@ -142,8 +145,10 @@ pub(crate) struct RowBuilder {
     /// One per field of the plan.
     formats: Vec<Format>,
     last_day: LastDay,
-    /// True if the current row has a field.
-    has_fields: bool,
+    /// True if `found` has a field.
+    has_found: bool,
+    /// The field whose value comes next in `rows`. Those before it are there.
+    next: usize,
     /// The start of the current row in `rows`.
     start: usize,
 }
@@ -161,17 +166,70 @@ impl RowBuilder {
                 .map(|(field, run)| Format { reader: Reader::of(field), has_run: !run.is_empty() })
                 .collect(),
             last_day: LastDay::default(),
-            has_fields: false,
+            has_found: false,
+            next: 0,
             start: 0,
         }
     }
 
     /// Begins a row after the finished rows.
     #[inline]
-    pub(crate) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self, server: &ServerCells) {
         self.start = self.rows.len();
         self.side.truncate(0);
-        self.has_fields = false;
+        self.has_found = false;
+        self.next = 0;
+        if server.has_first_run {
+            server.put_run(0, &mut self.rows);
+        }
+    }
+
+    /// Reads the value of a field at `at`, if it has the usual form of its type, and returns the offset after it. It is
+    /// converted if it is the next one in the row and no other was remembered, else its place is remembered. On `None` nothing has changed.
+    #[inline(always)]
+    pub(super) fn read(&mut self, field: usize, server: &ServerCells, body: &[u8], at: usize) -> Option<usize> {
+        if field != self.next || self.has_found {
+            return self.find(field, body, at);
+        }
+        let format = *self.formats.get(field)?;
+        let rows = &mut self.rows;
+        let end = match format.reader {
+            Reader::Text => {
+                let (start, length, end) = plain_string(body, at)?;
+                rows.put_string_of(body, start, length);
+                end
+            }
+            Reader::Int64 => {
+                let (value, end) = number::plain_signed(body, at)?;
+                rows.put(value.to_le_bytes());
+                end
+            }
+            Reader::DateTime(zone) => {
+                let (seconds, end) = time::read_seconds(&mut self.last_day, zone, body, at)?;
+                rows.put(seconds.to_le_bytes());
+                end
+            }
+            Reader::Any => return self.find(field, body, at),
+        };
+        self.next = field + 1;
+        if format.has_run {
+            server.put_run(field + 1, rows);
+        }
+        Some(end)
+    }
+
+    /// Remembers where the text or number at `at` is.
+    #[inline]
+    fn find(&mut self, field: usize, body: &[u8], at: usize) -> Option<usize> {
+        let (value, end) = match plain_string(body, at) {
+            Some((start, length, end)) => (Found { place: Place::Text, start, end: start + length }, end),
+            None => {
+                let end = number::few_digits_end(body, at)?;
+                (Found { place: Place::Bare, start: at, end }, end)
+            }
+        };
+        self.set(field, value).ok()?;
+        Some(end)
     }
 
     /// Remembers where the value of a field is.
@@ -182,9 +240,9 @@ impl RowBuilder {
     #[inline(always)]
     pub(crate) fn set(&mut self, field: usize, value: Found) -> Result<(), Duplicate> {
         match self.found.get_mut(field) {
-            Some(found) if found.place == Place::Missing => {
+            Some(found) if found.place == Place::Missing && field >= self.next => {
                 *found = value;
-                self.has_fields = true;
+                self.has_found = true;
                 Ok(())
             }
             _ => Err(Duplicate),
@@ -195,14 +253,14 @@ impl RowBuilder {
     pub(crate) fn replace(&mut self, field: usize, value: Found) {
         if let Some(found) = self.found.get_mut(field) {
             *found = value;
-            self.has_fields = true;
+            self.has_found = true;
         }
     }
 
     /// Fails if the current row already has the field.
     #[inline]
     pub(crate) fn check_new(&self, field: usize) -> Result<(), Duplicate> {
-        let is_new = self.found.get(field).is_some_and(|found| found.place == Place::Missing);
+        let is_new = field >= self.next && self.found.get(field).is_some_and(|found| found.place == Place::Missing);
         if is_new { Ok(()) } else { Err(Duplicate) }
     }
 
@@ -220,7 +278,7 @@ impl RowBuilder {
             self.side.truncate(start);
         } else if let Some(found) = self.found.get_mut(field) {
             *found = Found { place: Place::Side, start, end: self.side.len() };
-            self.has_fields = true;
+            self.has_found = true;
         }
         written
     }
@@ -228,7 +286,7 @@ impl RowBuilder {
     /// True while this row has no field.
     #[inline]
     pub(crate) fn is_untouched(&self) -> bool {
-        !self.has_fields
+        self.next == 0 && !self.has_found
     }
 
     /// Finishes the row; missing fields get their defaults. Values in the body that are not in the most usual forms
@@ -241,35 +299,56 @@ impl RowBuilder {
         body: &[u8],
         mut read: impl FnMut(&Field, Found, &mut RowBuffer) -> Option<()>,
     ) -> Option<()> {
-        let rows = &mut self.rows;
-        server.put_run(0, rows);
-        for (index, (found, format)) in self.found.iter_mut().zip(&self.formats).enumerate() {
-            let value = std::mem::replace(found, Found::MISSING);
-            let is_read = match (format.reader, value.place) {
+        for index in self.next..self.found.len().min(self.formats.len()) {
+            let (Some(found), Some(&format)) = (self.found.get_mut(index), self.formats.get(index)) else { break };
+            let (place, start, end) = (found.place, found.start, found.end);
+            *found = Found::MISSING;
+            let rows = &mut self.rows;
+            let is_read = match (format.reader, place) {
                 (Reader::Text, Place::Missing | Place::Text) => {
                     // A missing text is an empty one.
-                    rows.put_string_of(body, value.start, value.end - value.start);
+                    rows.put_string_of(body, start, end - start);
                     true
                 }
-                (Reader::Signed(width), Place::Bare) => {
-                    number::read_signed_between(width, body, value.start, value.end, rows)
-                }
+                (Reader::Int64, Place::Bare) => match number::plain_signed(body, start) {
+                    Some((value, value_end)) if value_end == end => {
+                        rows.put(value.to_le_bytes());
+                        true
+                    }
+                    _ => false,
+                },
                 (Reader::DateTime(zone), Place::Text) => {
-                    time::read_date_time_between(&mut self.last_day, zone, body, value.start, value.end, rows)
+                    match time::read_seconds(&mut self.last_day, zone, body, start.wrapping_sub(1)) {
+                        Some((seconds, value_end)) if value_end == end + 1 => {
+                            rows.put(seconds.to_le_bytes());
+                            true
+                        }
+                        _ => false,
+                    }
                 }
                 _ => false,
             };
             if !is_read {
-                let field = fields.get(index)?;
-                match value.place {
-                    Place::Missing => rows.put_slice(&field.absent.missing),
-                    Place::Side => rows.put_range_of(&self.side, value.start..value.end),
-                    Place::Text | Place::Bare => read(field, value, rows)?,
-                }
+                self.put_any(fields.get(index)?, Found { place, start, end }, &mut read)?;
             }
             if format.has_run {
-                server.put_run(index + 1, rows);
+                server.put_run(index + 1, &mut self.rows);
             }
+        }
+        Some(())
+    }
+
+    #[inline(never)]
+    fn put_any(
+        &mut self,
+        field: &Field,
+        value: Found,
+        read: &mut impl FnMut(&Field, Found, &mut RowBuffer) -> Option<()>,
+    ) -> Option<()> {
+        match value.place {
+            Place::Missing => self.rows.put_slice(&field.absent.missing),
+            Place::Side => self.rows.put_range_of(&self.side, value.start..value.end),
+            Place::Text | Place::Bare => read(field, value, &mut self.rows)?,
         }
         Some(())
     }

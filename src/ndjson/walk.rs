@@ -5,10 +5,9 @@
 //! with the same bytes; it need not accept all of them. It accepts keys in any order, fields that no column
 //! has, and values in unusual forms, because many lines may have them.
 //!
-//! The first pass goes from key to key by the marks of [`super::window`]: they show where a key and its text
-//! end. The end of a number is found from behind: a mark follows it, which is the quote of the next key, or
-//! the end of the line; whether all in between is a number is seen when it is converted. The second pass
-//! converts the values in the table's order ([`super::row`]).
+//! As long as the keys come in the learned order and the fields in the table's, each value is converted at once,
+//! in one loop ([`Walk::guessed`]). Any other key is looked up, and only the place of its value is found; such values
+//! are converted when the line ends, in the table's order ([`super::row`]).
 //!
 //! The fast path parses the body, not a line of it: no value and no separator that it accepts contains
 //! a line feed, so it reaches the end of the line without searching for it before.
@@ -17,32 +16,47 @@ use super::InvalidText;
 use super::escape;
 use super::field_counts::FieldCounter;
 use super::known::KnownKeys;
+use super::lines::Lines;
 use super::mapped::Mapped;
 use super::order::{HEAD_BYTES, KeyOrder};
 use super::repair::has_unpaired_surrogate;
 use super::row::{Found, Place, RowBuilder, ServerCells};
+use super::scan::string_end;
+use super::siblings::Siblings;
 use super::skip::{skip_scalar, skip_space, skip_string, skip_value};
+use super::utf8::Utf8Window;
 use super::values::nested::InPlace;
 use super::values::text::plain_string;
-use super::values::{self, JsonToken};
-use super::window::Window;
+use super::values::{self, JsonToken, number};
 use crate::rowbinary::RowBuffer;
 use crate::schema::{Field, KeyTarget, ObjectKeys, Plan};
 
 /// The parts of the encoder that the fast path uses, borrowed for one line.
 pub(crate) struct Walk<'a> {
     pub(crate) plan: &'a Plan,
-    pub(crate) window: &'a Window,
+    pub(crate) window: &'a mut Utf8Window,
     pub(crate) known: &'a mut KnownKeys,
     pub(crate) order: &'a mut KeyOrder,
     pub(crate) builder: &'a mut RowBuilder,
     pub(crate) server: &'a ServerCells,
     pub(crate) inside: Inside<'a>,
     pub(crate) mapped: &'a mut Mapped,
+    pub(crate) siblings: Option<&'a mut Siblings>,
     /// The keys of the object that is walked, if paths go into it; `None`: those of the line.
     pub(crate) keys: Option<&'a ObjectKeys>,
     /// The path to the object that is walked.
     pub(crate) path: &'a str,
+}
+
+/// What ends a run of lines on the fast path.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Lines of the run, at most.
+    pub(crate) lines: u32,
+    /// No line is begun when there are so many bytes of rows.
+    pub(crate) bytes: usize,
+    /// A longer line takes the slow path.
+    pub(crate) line_bytes: usize,
 }
 
 /// What converts a value in an unusual form.
@@ -55,20 +69,6 @@ pub(crate) struct Inside<'a> {
     pub(crate) level: usize,
 }
 
-/// A key that was read, not far from its value.
-struct Key<'b> {
-    target: KeyTarget,
-    /// The body from the brace or comma before the key on.
-    head: &'b [u8; HEAD_BYTES],
-    /// The marks of `head`.
-    marks: u64,
-    /// The offset of the value in `head`, at most 56.
-    value: usize,
-}
-
-/// The end of a key in [`Key::head`] may be here, so that the mark of its value is among those that are loaded.
-const LAST_KEY_END: usize = 53;
-
 /// What follows a value, or the opening brace, of an object.
 enum Separator {
     /// A key: its target and the offset of its value.
@@ -78,11 +78,39 @@ enum Separator {
 }
 
 impl Walk<'_> {
+    /// Encodes lines until one has to take the slow path, and returns their number.
+    pub(crate) fn lines(&mut self, body: &[u8], lines: &mut Lines, bounds: Bounds) -> u32 {
+        let mut done = 0;
+        while done < bounds.lines && self.builder.rows.len() < bounds.bytes {
+            let before = *lines;
+            let Some((start, _)) = lines.begin(body).filter(|(start, _)| self.window.has_line(body, *start)) else {
+                *lines = before;
+                break;
+            };
+            let walked = self.line(body, start).filter(|end| end - start <= bounds.line_bytes && self.fit_siblings());
+            let Some(end) = walked else {
+                *lines = before;
+                self.builder.abandon();
+                break;
+            };
+            lines.end(end);
+            self.inside.counter.end_line();
+            done += 1;
+        }
+        done
+    }
+
+    /// True if the arrays of Nested columns fit in the row that was finished last.
+    #[inline]
+    fn fit_siblings(&mut self) -> bool {
+        self.siblings.as_mut().is_none_or(|siblings| siblings.check(self.builder.last_row()).is_ok())
+    }
+
     /// Encodes the line whose object begins at `at`. Returns the offset of its line feed, or the end of
     /// the body. On `None` the caller removes the unfinished row.
-    #[inline]
-    pub(crate) fn line(&mut self, body: &[u8], at: usize) -> Option<usize> {
-        self.builder.begin();
+    #[inline(always)]
+    fn line(&mut self, body: &[u8], at: usize) -> Option<usize> {
+        self.builder.begin(self.server);
         self.inside.counter.begin_line();
         self.mapped.begin_line();
         self.order.begin_line();
@@ -121,14 +149,26 @@ impl Walk<'_> {
             return None;
         }
         loop {
-            at = match self.key(body, at, before) {
-                Some(key) => self.value(body, at, &key)?,
-                None => match self.separator(body, at)? {
-                    Separator::End(end) => return Some(end),
-                    Separator::Key(target, value) => self.any_value(target, body, value)?,
-                },
-            };
-            before = b',';
+            if self.keys.is_none() {
+                let guessed = self.guessed(body, at, before);
+                if guessed > at {
+                    (at, before) = (guessed, b',');
+                    if body.get(at) == Some(&b'}') {
+                        return Some(at + 1);
+                    }
+                }
+            }
+            if body.get(at) == Some(&before) {
+                let (target, value) = match self.key(body, at, before) {
+                    Some(key) => key,
+                    None => match self.separator(body, at)? {
+                        Separator::End(end) => return Some(end),
+                        Separator::Key(target, value) => (target, value),
+                    },
+                };
+                at = self.value(body, target, value)?;
+                before = b',';
+            }
             match body.get(at) {
                 Some(b',') => {}
                 Some(b'}') => return Some(at + 1),
@@ -144,35 +184,59 @@ impl Walk<'_> {
         }
     }
 
-    /// Reads the key that follows the byte `before` at `at`, a brace or a comma, if the key is written as nearly
-    /// all are: with at most a space before it and behind its colon, without escapes, and not too near the end of
-    /// the body.
+    /// Reads values as long as the learned steps match and the values are in their usual forms. Returns the offset of
+    /// what follows the last one.
     #[inline(always)]
-    fn key<'b>(&mut self, body: &'b [u8], at: usize, before: u8) -> Option<Key<'b>> {
-        let head: &[u8; HEAD_BYTES] = body.get(at..)?.first_chunk()?;
-        let marks = self.window.marks(at);
-        if self.keys.is_some() {
-            return self.look_up(head, marks);
-        }
-        match self.order.guess(head) {
+    fn guessed(&mut self, body: &[u8], at: usize, before: u8) -> usize {
+        let (mut at, mut before) = (at, before);
+        let mut matched = 0;
+        for step in self.order.expected() {
+            let Some(head) = body.get(at..).and_then(|rest| rest.first_chunk::<HEAD_BYTES>()) else { break };
             // A step includes the byte before its key. Without this check a brace could pass for a comma.
-            Some((target, value)) if *head.first()? == before => Some(Key { target, head, marks, value }),
-            _ => self.look_up(head, marks),
+            if !step.matches(head) || head.first() != Some(&before) {
+                break;
+            }
+            let KeyTarget::Field(field) = step.target() else { break };
+            let Some(end) = self.builder.read(usize::from(field), self.server, body, at + step.length()) else { break };
+            (at, before) = (end, b',');
+            matched += 1;
         }
+        self.order.matched(matched);
+        at
     }
 
+    /// Reads the key that follows the byte `before` at `at`, a brace or a comma, and returns its target and the offset
+    /// of its value, if the key is guessed, or written as nearly all are: with at most a space before it and behind
+    /// its colon, without escapes, and not too near the end of the body.
     #[inline(always)]
-    fn look_up<'b>(&mut self, head: &'b [u8; HEAD_BYTES], marks: u64) -> Option<Key<'b>> {
-        let [_, one, two, ..] = *head;
-        let (quote, start) = if one == b' ' { (two, 3) } else { (one, 2) };
-        let end = (marks & marks.wrapping_sub(1)).trailing_zeros() as usize;
-        if quote != b'"' || end > LAST_KEY_END || head.get(end..end + 2) != Some(b"\":") {
+    fn key(&mut self, body: &[u8], at: usize, before: u8) -> Option<(KeyTarget, usize)> {
+        if self.keys.is_none() {
+            let tail;
+            let head = match body.get(at..)?.first_chunk() {
+                Some(head) => head,
+                None => {
+                    tail = tail_of(body, at);
+                    &tail
+                }
+            };
+            // A step includes the byte before its key.
+            if let Some((target, length)) = self.order.guess(head)
+                && head.first() == Some(&before)
+            {
+                return Some((target, at + length));
+            }
+        }
+        let [_, one, two] = *body.get(at..)?.first_chunk()?;
+        let (quote, start) = if one == b' ' { (two, at + 3) } else { (one, at + 2) };
+        if quote != b'"' {
             return None;
         }
-        let value = end + 2 + usize::from(head.get(end + 2) == Some(&b' '));
-        let target = self.target(head, start, end);
-        self.learn(head.get(..value)?, target);
-        Some(Key { target, head, marks, value })
+        let (end, b'"') = string_end(body, start)? else { return None };
+        let [b':', first] = *body.get(end + 1..)?.first_chunk()? else { return None };
+        let target = self.target(body, start, end);
+        let value = end + 2 + usize::from(first == b' ');
+        self.learn(body.get(at..value)?, target);
+        Some((target, value))
     }
 
     #[inline(always)]
@@ -184,38 +248,21 @@ impl Walk<'_> {
 
     /// Finds the end of the value of a key, and returns the offset behind it.
     #[inline(always)]
-    fn value(&mut self, body: &[u8], at: usize, key: &Key<'_>) -> Option<usize> {
-        let (target, head, value) = (key.target, key.head, key.value % 64);
-        let marks = key.marks >> value;
-        let first = *head.get(value)?;
-        if first == b'"' {
-            let close = marks & marks.wrapping_sub(1);
-            let end = value + close.trailing_zeros() as usize;
-            if close == 0 || head.get(end) != Some(&b'"') {
-                return self.any_value(target, body, at + value);
-            }
-            let found = Found { place: Place::Text, start: at + value + 1, end: at + end };
-            match target {
-                KeyTarget::Field(field) => self.builder.set(field.into(), found).ok()?,
-                KeyTarget::Server => {}
-                _ => return self.other(target, found, body),
-            }
-            return Some(at + end + 1);
-        }
-        // The comma before the next key, or the brace before the end of the line.
-        let end = (value + marks.trailing_zeros() as usize).wrapping_sub(1);
-        if marks == 0 || matches!(first, b'{' | b'[') || !matches!(head.get(end), Some(b',' | b'}')) {
-            return self.any_value(target, body, at + value);
-        }
-        let found = Found { place: Place::Bare, start: at + value, end: at + end };
+    fn value(&mut self, body: &[u8], target: KeyTarget, at: usize) -> Option<usize> {
+        let found = match *body.get(at)? {
+            b'{' | b'[' => return self.aside(target, body, at),
+            b'"' => match string_end(body, at + 1)? {
+                (end, b'"') => Found { place: Place::Text, start: at + 1, end },
+                _ => return self.aside(target, body, at),
+            },
+            _ => Found { place: Place::Bare, start: at, end: bare_end(body, at)? },
+        };
         match target {
             KeyTarget::Field(field) => self.builder.set(field.into(), found).ok()?,
-            // It is the last one of a nested object, or no number.
-            _ if skip_scalar(body, found.start)? != found.end => return self.any_value(target, body, found.start),
             KeyTarget::Server => {}
             _ => return self.other(target, found, body),
         }
-        Some(found.end)
+        Some(found.in_body().end)
     }
 
     /// Reads what follows the brace or comma at `at`, however it is written.
@@ -234,28 +281,6 @@ impl Walk<'_> {
         let value = skip_space(body, colon + 1);
         self.learn(body.get(at..value)?, target);
         Some(Separator::Key(target, value))
-    }
-
-    /// [`Walk::value`] for a value of any form and length.
-    #[inline(never)]
-    fn any_value(&mut self, target: KeyTarget, body: &[u8], at: usize) -> Option<usize> {
-        let found = match *body.get(at)? {
-            b'{' | b'[' => return self.aside(target, body, at),
-            b'"' => {
-                let end = self.window.next(at + 1)?;
-                if body.get(end) != Some(&b'"') {
-                    return self.aside(target, body, at);
-                }
-                Found { place: Place::Text, start: at + 1, end }
-            }
-            _ => Found { place: Place::Bare, start: at, end: skip_scalar(body, at)? },
-        };
-        match target {
-            KeyTarget::Field(field) => self.builder.set(field.into(), found).ok()?,
-            KeyTarget::Server => {}
-            _ => return self.other(target, found, body),
-        }
-        Some(found.in_body().end)
     }
 
     /// The target of the key between `start` and `end`.
@@ -301,6 +326,25 @@ impl Walk<'_> {
             Ok(end) => Some(end),
             Err(()) => self.builder.put(index, |out| self.inside.read(field, body, at, out).ok_or(())).ok(),
         }
+    }
+}
+
+/// The last bytes of a body, and zeros behind them.
+#[inline(never)]
+fn tail_of(body: &[u8], at: usize) -> [u8; HEAD_BYTES] {
+    let mut tail = [0; HEAD_BYTES];
+    for (byte, from) in tail.iter_mut().zip(body.iter().skip(at)) {
+        *byte = *from;
+    }
+    tail
+}
+
+/// The end of the number or literal at `at`.
+#[inline(always)]
+fn bare_end(body: &[u8], at: usize) -> Option<usize> {
+    match number::few_digits_end(body, at) {
+        Some(end) => Some(end),
+        None => skip_scalar(body, at),
     }
 }
 

@@ -5,8 +5,9 @@
 use super::DataType;
 
 /// Levels of the arrays in a Dynamic value, those of Dynamic values inside included. They are the client's, and
-/// every walk over such a value recurses by them.
-pub const DYNAMIC_DEPTH_MAX: usize = 16;
+/// every walk over such a value recurses by them; choosing the types goes over the innermost values once for
+/// each pair of levels, so that more levels would let a line cost more than its length. Objects do not count.
+pub const DYNAMIC_DEPTH_MAX: usize = 8;
 
 /// `Nothing`: the type of NULL.
 pub const NOTHING: u8 = 0x00;

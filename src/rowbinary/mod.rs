@@ -174,7 +174,7 @@ impl RowBuffer {
     fn put_block<const N: usize>(&mut self, source: &[u8], start: usize, length: usize) -> Option<()> {
         debug_assert!(length <= N && N < 0x80);
         let block = source.get(start..)?.first_chunk::<N>()?;
-        let (prefix, room) = self.space.get_mut(self.used..)?.split_first_mut()?;
+        let (prefix, room) = self.space.get_mut(self.used..self.used + N + 1)?.split_first_mut()?;
         let destination = room.first_chunk_mut::<N>()?;
         *prefix = length as u8;
         *destination = *block;

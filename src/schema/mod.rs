@@ -128,6 +128,15 @@ pub(crate) enum Unknown {
     Collect(u16),
 }
 
+/// A column that no client can fill. It is not part of an INSERT, and gets its default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfillable {
+    /// The column's name.
+    pub column: String,
+    /// Why no value is read for it.
+    pub reason: String,
+}
+
 /// The compiled schema of a table: the type of each column and the source of its values.
 #[derive(Debug)]
 pub struct Plan {
@@ -144,7 +153,7 @@ pub struct Plan {
     required: Vec<u16>,
     has_conditions: bool,
     /// See [`Plan::unfillable`].
-    unfillable: Vec<String>,
+    unfillable: Vec<Unfillable>,
 }
 
 impl Plan {
@@ -248,9 +257,9 @@ impl Plan {
         &self.columns
     }
 
-    /// The columns that no client can fill, because their values are states of aggregate functions. They are
-    /// not part of an INSERT, and get their defaults.
-    pub fn unfillable(&self) -> &[String] {
+    /// The columns that no client can fill: states of aggregate functions, and types that are not known. They
+    /// are not part of an INSERT, and get their defaults.
+    pub fn unfillable(&self) -> &[Unfillable] {
         &self.unfillable
     }
 
@@ -377,12 +386,15 @@ impl Plan {
             type_name: column.type_name.clone(),
             reason,
         };
-        let data_type = DataType::parse(&column.type_name).map_err(unsupported)?;
-        if data_type == DataType::AggregateFunction {
-            self.unfillable.push(column.name.clone());
-            return Ok(());
-        }
-        let cell = Cell::compile(&data_type, zone).map_err(unsupported)?;
+        let cell = DataType::parse(&column.type_name).and_then(|data_type| Cell::compile(&data_type, zone));
+        let cell = match cell {
+            Ok(cell) => cell,
+            Err(reason) if mapping.columns.contains_key(&column.name) => return Err(unsupported(reason)),
+            Err(reason) => {
+                self.unfillable.push(Unfillable { column: column.name.clone(), reason });
+                return Ok(());
+            }
+        };
         let source = source::of(column, &cell, mapping, inputs)?;
         // The two columns that are the server's own by their names have no other default.
         let has_default = !column.default_kind.is_empty()

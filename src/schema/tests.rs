@@ -85,12 +85,10 @@ fn the_header_spells_types_as_clickhouse_does() {
 }
 
 #[test]
-fn an_unsupported_column_is_named_in_the_error() {
+fn a_column_of_a_type_that_is_not_known_is_left_to_clickhouse_unless_it_is_mapped() {
     for type_name in [
-        "JSON(a UInt8)",
         "Nothing",
-        "Dynamic",
-        "Variant(String, Dynamic)",
+        "QBit(Float32, 4)",
         "Array(Nothing)",
         "Tuple(a Int8, b AggregateFunction(sum, UInt64))",
         "gibberish(",
@@ -99,7 +97,12 @@ fn an_unsupported_column_is_named_in_the_error() {
         "Nullable(Nullable(String))",
         "",
     ] {
-        let error = compile(&[column("the_column", type_name, "")]).unwrap_err();
+        let columns = [column("a", "Int8", ""), column("the_column", type_name, "")];
+        let plan = compile(&columns).unwrap();
+        assert_eq!((plan.columns().len(), &*plan.unfillable()[0].column), (1, "the_column"), "{type_name}");
+        let source = ColumnSource::Fields { names: vec!["x".to_owned()], unit: None };
+        let mapping = Mapping { columns: [("the_column".to_owned(), source)].into(), ..Mapping::default() };
+        let error = Plan::compile_mapped(&columns, "UTC", &mapping).unwrap_err();
         let message = error.to_string();
         assert!(matches!(error, SchemaError::UnsupportedType { .. }), "{message}");
         assert!(message.contains("the_column") && message.contains("UUID"), "{message}");
@@ -118,7 +121,7 @@ fn an_unsupported_column_is_named_in_the_error() {
 fn a_state_of_an_aggregate_function_is_left_to_clickhouse() {
     let plan = compile(&[column("a", "Int8", ""), column("s", "AggregateFunction(uniq, String)", "")]).unwrap();
     assert_eq!(plan.columns().len(), 1);
-    assert_eq!(plan.unfillable(), ["s"]);
+    assert_eq!(plan.unfillable()[0].column, "s");
     assert_eq!(plan.target(b"s"), KeyTarget::Unknown);
     let only = [column("s", "AggregateFunction(uniq, String)", "")];
     assert_eq!(compile(&only).unwrap_err(), SchemaError::NoColumns);

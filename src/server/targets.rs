@@ -20,7 +20,7 @@ use crate::intake::Schemas;
 use crate::intake::metrics::WorkerMetrics;
 use crate::intake::replay::ReplayTable;
 use crate::ndjson::{AddressForm, AddressKey, FieldCounts, RowEncoder};
-use crate::schema::{Plan, SchemaVersion};
+use crate::schema::{Plan, SchemaVersion, Unfillable};
 use crate::spool::Spool;
 
 /// The path of the public address that has no table's name.
@@ -55,11 +55,12 @@ impl Target {
     /// The first version of the schema.
     fn first_version(&self, table: &TableDescription) -> Result<SchemaVersion, ServerError> {
         let version = table.first_version(&self.config)?;
-        for column in version.plan.unfillable() {
+        for Unfillable { column, reason } in version.plan.unfillable() {
             tracing::warn!(
                 table = self.settings.label,
                 column,
-                "no client can fill this column, which holds states of an aggregate function; it gets its default"
+                reason,
+                "no client can fill this column; it gets its default"
             );
         }
         let guessed: Vec<&str> = version.plan.guessed_units().collect();

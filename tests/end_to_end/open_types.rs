@@ -1,7 +1,7 @@
 //! Types that hold values of several types, against ClickHouse's own `JSONEachRow`: JSON and Variant.
 
 use crate::oracle::{Line, compare};
-use crate::support::shared_clickhouse;
+use crate::support::{Server, post, shared_clickhouse};
 
 const OBJECTS: [&str; 48] = [
     "{}",
@@ -153,4 +153,75 @@ fn a_variant_has_the_first_type_that_takes_the_value_as_in_clickhouse() {
         }
     }
     compare(clickhouse, &database, &columns.join(", "), &lines);
+}
+
+#[test]
+fn a_dynamic_has_the_type_that_its_value_alone_decides() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    clickhouse.query(&format!(
+        "CREATE TABLE {database}.open (id UInt32, v Dynamic, l Array(Dynamic), m Map(String, Dynamic), \
+         n Int64 DEFAULT id + 1) ENGINE = MergeTree ORDER BY id"
+    ));
+    let server = Server::start(clickhouse, &database, &["--table", "open", "--insert-format", "native"]);
+    let cases = [
+        ("null", "None", ""),
+        ("true", "Bool", "true"),
+        ("-1", "Int64", "-1"),
+        ("18446744073709551615", "UInt64", "18446744073709551615"),
+        ("1e2", "Float64", "100"),
+        ("\"x\"", "String", "x"),
+        ("\"2020-01-01\"", "Date", "2020-01-01"),
+        ("\"2020-01-01T00:00:00Z\"", "DateTime", "2020-01-01 00:00:00"),
+        ("\"2020-01-01 00:00:00.5Z\"", "DateTime64(9)", "2020-01-01 00:00:00.500000000"),
+        ("\"1 May 2020\"", "String", "1 May 2020"),
+        ("[]", "Array(Nullable(String))", "[]"),
+        ("[1,null]", "Array(Nullable(Int64))", "[1,NULL]"),
+        ("[[1],[2.5]]", "Array(Array(Nullable(Float64)))", "[[1],[2.5]]"),
+        ("[1,\"x\",[true]]", "Array(Dynamic)", "[1,'x',[true]]"),
+        ("{\"b\":1,\"a\":{\"c\":[]}}", "JSON", "{\"a\":{\"c\":[]},\"b\":1}"),
+        ("[{\"a\":1},{}]", "Array(JSON)", "['{\"a\":1}','{}']"),
+    ];
+    let line = |(id, (json, _, _)): (usize, &(&str, &str, &str))| {
+        format!("{{\"id\":{id},\"v\":{json},\"l\":[{json},0],\"m\":{{\"k\":{json}}}}}\n")
+    };
+    let body: String = cases.iter().enumerate().map(line).collect();
+    let reply = post(server.address(), "/api/open", body.as_bytes());
+    assert_eq!(reply.text(), format!("{{\"accepted\":{},\"rejected\":0}}", cases.len()));
+    server.wait_for_rows(clickhouse, &format!("{database}.open"), cases.len() as u64);
+    for value in ["v", "l[1]", "m['k']"] {
+        let rows = format!("SELECT dynamicType({value}), toString({value}) FROM {database}.open ORDER BY id");
+        let rows = clickhouse.query(&format!("{rows} FORMAT TSVRaw"));
+        let expected: Vec<String> = cases.iter().map(|(_, kind, text)| format!("{kind}\t{text}")).collect();
+        assert_eq!(rows.lines().collect::<Vec<_>>(), expected, "{value}");
+    }
+    assert!(server.stop().success());
+}
+
+#[test]
+fn a_path_of_a_json_that_has_a_type_is_checked_before_the_reply() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    clickhouse.query(&format!(
+        "CREATE TABLE {database}.typed (id UInt32, j JSON(a.b UInt8, `d e` DateTime('UTC'), SKIP s, max_dynamic_paths = 4), \
+         n Array(JSON(x Array(Nullable(Int8))))) ENGINE = MergeTree ORDER BY id"
+    ));
+    let server = Server::start(clickhouse, &database, &["--table", "typed"]);
+    let body = r#"{"id":1,"j":{"a":{"b":7,"c":1},"d e":"2020-01-01T00:00:00Z","s":"x","z":[1]},"n":[{"x":[1,null]},{}]}
+{"id":2,"j":{"a":{"b":256}}}
+{"id":3,"j":{"d e":"never"}}
+{"id":4,"n":[{"x":["y"]}]}
+{"id":5,"j":{"a.b":"8"}}"#;
+    let reply: serde_json::Value =
+        serde_json::from_str(&post(server.address(), "/api/typed", body.as_bytes()).text()).unwrap();
+    let refused: Vec<_> = reply["errors"].as_array().unwrap().iter().map(|error| error["line"].clone()).collect();
+    assert_eq!((&reply["accepted"], refused), (&2.into(), vec![2.into(), 3.into(), 4.into()]), "{reply}");
+    server.wait_for_rows(clickhouse, &format!("{database}.typed"), 2);
+    let rows =
+        clickhouse.query(&format!("SELECT j.a.b, j.`d e`, j.z, n FROM {database}.typed ORDER BY id FORMAT TSVRaw"));
+    assert_eq!(
+        rows,
+        "7\t2020-01-01 00:00:00\t[1]\t['{\"x\":[1,null]}','{\"x\":[]}']\n8\t1970-01-01 00:00:00\t\\N\t[]\n"
+    );
+    assert!(server.stop().success());
 }

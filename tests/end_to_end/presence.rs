@@ -195,6 +195,7 @@ fn rows_of_every_type_that_are_there_after_a_restart_are_recognised(variant: Var
                    at DateTime('Asia/Tokyo'), exact DateTime64(6, 'UTC'), v4 IPv4, v6 IPv6, kind Enum8('a' = 1, 'b' = 2), \
                    yes Bool, `it's \\\\ odd` UInt64, tags Array(Nullable(String)), attributes Map(String, Float32), \
                    pair Tuple(a UInt8, `b c` String), price Decimal(18, 4), wide Int256, place Point, span Time64(3), \
+                   any Dynamic, list Array(Dynamic), open JSON(a.b DateTime('UTC'), n Float32), one Variant(String, UInt8), \
                    ip IPv6, server_time DateTime64(3)";
     // Of every row but each third something is missing.
     let line = |number: i64| match number % 3 {
@@ -204,7 +205,9 @@ fn rows_of_every_type_that_are_there_after_a_restart_are_recognised(variant: Var
              \"far\":\"1925-01-01\",\"at\":\"2026-11-25 01:02:03\",\"exact\":\"2026-11-25 01:02:03.456789\",\
              \"v4\":\"1.2.3.4\",\"v6\":\"2001:db8::1\",\"kind\":\"b\",\"yes\":true,\"it's \\\\ odd\":7,\"tags\":[\"it's\",null],\
              \"attributes\":{{\"a'\":0.1}},\"pair\":{{\"b c\":\"x\",\"a\":1}},\"price\":-0.0001,\"wide\":-12345678901234567890,\
-             \"place\":[0.1,-1e300],\"span\":\"-12:34:56.789\"}}\n"
+             \"place\":[0.1,-1e300],\"span\":\"-12:34:56.789\",\"any\":{{\"z\":1,\"a\":[1,null]}},\
+             \"list\":[\"it's\",\"2020-01-01 00:00:00\",1.5,[1],[1,\"x\"]],\
+             \"open\":{{\"z\":\"x\",\"n\":0.1,\"a\":{{\"b\":\"2020-01-01 00:00:00\"}}}},\"one\":7}}\n"
         ),
         1 => format!("{{\"event\":\"\",\"sequence\":{number},\"large\":-0.0}}\n"),
         _ => event(number),

@@ -380,8 +380,12 @@ fn the_fast_path_takes_lines_with_paths_several_sources_and_fields_that_are_left
         for _ in 0..3 {
             // At the end of a body as well, where fewer bytes follow.
             for body in [line.to_owned(), format!("{line}\n{line}\n")] {
-                assert!(encoder.window.has_line(body.as_bytes(), 0));
-                assert_eq!(encoder.walk_line::<true>(body.as_bytes(), 0), Some(line.len()), "{body}");
+                let bounds = Bounds { lines: 1, bytes: usize::MAX, line_bytes: usize::MAX };
+                assert_eq!(
+                    encoder.walk().lines(body.as_bytes(), &mut Lines::new(body.as_bytes(), 0), bounds),
+                    1,
+                    "{body}"
+                );
                 encoder.window.clear();
             }
         }

@@ -62,9 +62,7 @@ fn many_digits(body: &[u8], at: usize) -> Option<(u64, usize)> {
 
 #[inline(always)]
 pub(super) fn read_signed(width: u8, body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
-    let negative = body.get(at) == Some(&b'-');
-    let (value, end) = plain_digits(body, at + usize::from(negative))?;
-    let value = if negative { -(value as i64) } else { value as i64 };
+    let (value, end) = plain_signed(body, at)?;
     if !fits_signed(value, width) {
         return None;
     }
@@ -72,39 +70,23 @@ pub(super) fn read_signed(width: u8, body: &[u8], at: usize, out: &mut RowBuffer
     Some(end)
 }
 
-/// Reads an integer of at most eight digits between two offsets, the first of which is within the body. Returns
-/// false, and appends nothing, when that is not what is there.
+/// The integer at `at`, with a sign or without, and the offset after it: [`plain_digits`].
 #[inline(always)]
-pub(in crate::ndjson) fn read_signed_between(
-    width: u8,
-    body: &[u8],
-    start: usize,
-    end: usize,
-    out: &mut RowBuffer,
-) -> bool {
-    let negative = body.get(start) == Some(&b'-');
-    let start = start + usize::from(negative);
-    let Some(chunk) = body.get(start..).and_then(|rest| rest.first_chunk()) else {
-        return false;
-    };
-    let word = u64::from_le_bytes(*chunk);
-    let count = end.wrapping_sub(start);
-    if count.wrapping_sub(1) >= 8 || word as u8 == b'0' && count > 1 {
-        return false;
+pub(in crate::ndjson) fn plain_signed(body: &[u8], at: usize) -> Option<(i64, usize)> {
+    let is_negative = body.get(at) == Some(&b'-');
+    let (value, end) = plain_digits(body, at + usize::from(is_negative))?;
+    Some((if is_negative { -(value as i64) } else { value as i64 }, end))
+}
+
+/// The offset after an integer of one to seven digits, if there is one at `at`.
+#[inline(always)]
+pub(in crate::ndjson) fn few_digits_end(body: &[u8], at: usize) -> Option<usize> {
+    let word = u64::from_le_bytes(*body.get(at..)?.first_chunk()?);
+    let end = at + leading_digits(word) as usize;
+    match body.get(end) {
+        Some(b',' | b'}') if (at + 1..at + 8).contains(&end) && (word as u8 != b'0' || end == at + 1) => Some(end),
+        _ => None,
     }
-    // Zeros are inserted before the digits: `12` becomes `00000012`.
-    let unused = 64 - count * 8;
-    let digits = word << unused ^ 0x3030_3030_3030_3030 << unused;
-    if (digits | digits.wrapping_add(0x7676_7676_7676_7676)) & 0x8080_8080_8080_8080 != 0 {
-        return false;
-    }
-    let value = eight_digits(digits) as i64;
-    let value = if negative { -value } else { value };
-    if !fits_signed(value, width) {
-        return false;
-    }
-    out.put_integer(value as u64, width);
-    true
 }
 
 /// [`plain_digits`] for rarer types.

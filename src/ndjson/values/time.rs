@@ -104,40 +104,23 @@ impl LastDay {
     }
 }
 
-/// Reads a time of the form `YYYY-MM-DD hh:mm:ss` between two offsets, optionally with `T` for the space and `Z`
-/// behind it, which a column needs that is not in UTC. Returns false, and appends nothing, when that is not what is
-/// there.
+/// The seconds from 1970 to a time of the form `"YYYY-MM-DD hh:mm:ss"`, optionally with `T` for the space and `Z` behind
+/// it, which a column needs that is not in UTC; and the offset after it. `None` for any other form, and a time that no
+/// DateTime has.
 #[inline(always)]
-pub(in crate::ndjson) fn read_date_time_between(
-    last: &mut LastDay,
-    zone: Zone,
-    body: &[u8],
-    start: usize,
-    end: usize,
-    out: &mut RowBuffer,
-) -> bool {
-    let mut read = || {
-        let text: &[u8; 19] = body.get(start..)?.first_chunk()?;
-        let (date, [b' ' | b'T', time @ ..]) = text.split_first_chunk::<10>()? else {
-            return None;
-        };
-        let is_whole = match end.wrapping_sub(start) {
-            19 => zone == Zone::Utc,
-            20 => body.get(start + 19) == Some(&b'Z'),
-            _ => false,
-        };
-        if !is_whole {
-            return None;
-        }
-        u32::try_from(last.seconds_of(date)? + seconds_of(time.first_chunk()?)?).ok()
+pub(in crate::ndjson) fn read_seconds(last: &mut LastDay, zone: Zone, body: &[u8], at: usize) -> Option<(u32, usize)> {
+    let (text, behind) = body.get(at..)?.split_first_chunk::<20>()?;
+    let [b'"', text @ ..] = text else { return None };
+    let (date, [b' ' | b'T', time @ ..]) = text.split_first_chunk::<10>()? else {
+        return None;
     };
-    match read() {
-        Some(seconds) => {
-            out.put(seconds.to_le_bytes());
-            true
-        }
-        None => false,
-    }
+    let end = match behind {
+        [b'"', ..] if zone == Zone::Utc => at + 21,
+        [b'Z', b'"', ..] => at + 22,
+        _ => return None,
+    };
+    let seconds = u32::try_from(last.seconds_of(date)? + seconds_of(time.first_chunk()?)?).ok()?;
+    Some((seconds, end))
 }
 
 #[inline]

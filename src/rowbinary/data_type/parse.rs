@@ -295,6 +295,18 @@ fn without_arguments(name: &str) -> Option<DataType> {
         "Date" => DataType::Date,
         "Date32" => DataType::Date32,
         "Time" => DataType::Time,
+        // A number of the unit that the name says.
+        "IntervalNanosecond"
+        | "IntervalMicrosecond"
+        | "IntervalMillisecond"
+        | "IntervalSecond"
+        | "IntervalMinute"
+        | "IntervalHour"
+        | "IntervalDay"
+        | "IntervalWeek"
+        | "IntervalMonth"
+        | "IntervalQuarter"
+        | "IntervalYear" => DataType::Signed(8),
         "IPv4" => DataType::Ipv4,
         "IPv6" => DataType::Ipv6,
         "JSON" => DataType::json(),
@@ -354,6 +366,7 @@ mod tests {
             ("Dynamic", DataType::Dynamic),
             ("Array(Dynamic(max_types=5))", array(DataType::Dynamic)),
             ("JSON(max_dynamic_paths=10, max_dynamic_types=2, SKIP a.b, SKIP REGEXP 'x(,')", DataType::json()),
+            ("IntervalDay", DataType::Signed(8)),
             ("Array(JSON)", array(DataType::json())),
             (
                 "JSON(REGEXP String, `SKIP` Array(JSON(a UInt8)), SKIP x, `k.l m` UInt8, max_dynamic_paths UInt8)",

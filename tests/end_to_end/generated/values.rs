@@ -83,6 +83,9 @@ fn foreign(random: &mut Maker, data_type: &DataType) -> String {
     if json.contains("null") && holds(|part| matches!(part, DataType::Enum8(_) | DataType::Enum16(_))) {
         random.because(NULL_IN_ENUM);
     }
+    if json.starts_with('{') && holds(|part| matches!(part, DataType::Json { paths } if !paths.is_empty())) {
+        random.because(TYPED_PATH);
+    }
     if is_nested && holds(|part| matches!(part, DataType::Dynamic)) {
         random.because(DYNAMIC);
     }
