@@ -28,13 +28,10 @@ impl PassedSockets {
     /// If one of them is no socket that listens on an address or a path.
     pub fn take() -> io::Result<Self> {
         let mut passed = ListenFd::from_env();
-        let sockets = (0..passed.len()).map(|index| {
-            let tcp = passed.take_tcp_listener(index);
-            let unix = || passed.take_unix_listener(index);
-            match tcp {
-                Ok(socket) => Ok(socket.map(PassedSocket::Tcp)),
-                Err(_) => Ok(unix()?.map(PassedSocket::Unix)),
-            }
+        let sockets = (0..passed.len()).map(|index| match passed.take_tcp_listener(index) {
+            Ok(socket) => Ok(socket.map(PassedSocket::Tcp)),
+            // It is there still.
+            Err(_) => Ok(passed.take_unix_listener(index)?.map(PassedSocket::Unix)),
         });
         let sockets = sockets.filter_map(Result::transpose).collect::<io::Result<Vec<_>>>()?;
         Ok(Self(sockets))

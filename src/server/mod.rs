@@ -218,7 +218,10 @@ impl Server {
         }
         self.handoff.finish();
         // A hanging INSERT may be abandoned: the next start repeats it under the same token.
-        wait_until(deadline, || if self.is_replaced { self.pipeline.has_committed() } else { self.pipeline.has_ended() });
+        wait_until(
+            deadline,
+            || if self.is_replaced { self.pipeline.has_committed() } else { self.pipeline.has_ended() },
+        );
         self.pipeline.log_what_is_left();
     }
 }

@@ -370,9 +370,11 @@ impl Setup {
             .arg("serve")
             .args(&self.arguments)
             .envs(self.environment.iter().cloned())
-            .stdin(self.passed.as_ref().map_or_else(Stdio::null, |passed| {
-                Stdio::from(OwnedFd::from(passed.try_clone().unwrap()))
-            }))
+            .stdin(
+                self.passed
+                    .as_ref()
+                    .map_or_else(Stdio::null, |passed| Stdio::from(OwnedFd::from(passed.try_clone().unwrap()))),
+            )
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()

@@ -58,6 +58,7 @@ fn generated_lines_become_what_clickhouse_makes_of_them() {
         let generate = |number| Table::generate(seed, number, lines);
         let some: Vec<Table> = (first..tables.min(first + TABLES_AT_ONCE)).map(generate).collect();
         run(clickhouse, &some, &mut found, is_same_version);
+        println!("{} of {tables} tables, {} lines differ", first + some.len() as u64, found.wrong.len());
     }
     let Findings { lines, accepted, compared, excused, wrong, types } = found;
     println!(

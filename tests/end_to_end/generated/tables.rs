@@ -224,6 +224,8 @@ fn default(maker: &mut Maker, data_type: &DataType) -> String {
     let expression = match data_type {
         DataType::String => "concat('d', toString(id))".to_owned(),
         DataType::Unsigned(_) | DataType::Signed(_) => "id % 100".to_owned(),
+        DataType::Decimal { .. } => "(id % 2) / 4".to_owned(),
+        other if spell(other).contains("Decimal") => return String::new(),
         other if spell(other).contains("BFloat16") || spell(other).contains("Enum") => return String::new(),
         other if spell(other).contains("JSON(") => return String::new(),
         other if spell(other).replace("Map(String,", "").contains("Map(") => return String::new(),
