@@ -4,6 +4,9 @@
 //! Both run in one process, in alternating rounds, so that a machine that becomes slower becomes
 //! so for both; the figure is the median of the rounds' ratios. `--quick` runs a few rounds only,
 //! to see that it runs at all; any other argument is a part of the name of a body that shall be run.
+//!
+//! `--instructions` counts the instructions of both sides instead, with callgrind of Debian's package valgrind: what
+//! else the machine does changes nothing in them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -24,13 +27,14 @@ mod structs;
 
 use std::error::Error;
 use std::hint::black_box;
+use std::process::Command;
 use std::time::Instant;
 
 use corpora::{Corpus, Table};
 use record::Record;
 use rows::ORIGIN;
 use sluicegate::batch::Batch;
-use sluicegate::ndjson::Report;
+use sluicegate::ndjson::{Report, RowEncoder};
 use sluicegate::rowbinary::RowBuffer;
 use structs::{
     ARRAY_COLUMNS, Event, HUNDRED_COLUMNS, Hundred, MAP_COLUMNS, Sparse, TUPLE_COLUMNS, WithArray, WithMap, WithObject,
@@ -45,17 +49,36 @@ const ROUND_BYTES: usize = 3 << 20;
 /// Many short rounds: another tenant of the machine then spoils some of them, and not the median.
 const ROUNDS: usize = 151;
 
+/// Bodies whose instructions are counted, after one from which the encoder learns.
+const BODIES_COUNTED: usize = 5;
+
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let quick = arguments.iter().any(|argument| argument == "--quick");
+    let once = arguments.iter().any(|argument| argument == "--once");
     let named = |corpus: &Corpus| {
         let mut names = arguments.iter().filter(|argument| !argument.starts_with("--")).peekable();
-        names.peek().is_none() || names.any(|name| corpus.name.contains(name.as_str()))
+        names.peek().is_none()
+            || names.any(|name| if once { corpus.name == name } else { corpus.name.contains(name.as_str()) })
     };
+    if arguments.iter().any(|argument| argument == "--instructions") {
+        println!("{:<46} {:>20} {:>20} {:>18}", "instructions an event", "encoder", "from_slice", "ratio");
+        for corpus in corpora::all().into_iter().filter(named) {
+            let [encoder, from_slice] = [instructions("encoder_side", &corpus)?, instructions("struct_side", &corpus)?];
+            println!("{:<46} {encoder:>20.0} {from_slice:>20.0} {:>18.2}", corpus.name, from_slice / encoder);
+        }
+        return Ok(());
+    }
     let mut record = Record::begin("encoder");
     println!("{:<46} {:>20} {:>20} {:>18}", "million events a core-second", "encoder", "from_slice", "ratio");
     for corpus in corpora::all().into_iter().filter(named) {
-        let (rounds, bodies) = if quick { (3, 5) } else { (ROUNDS, (ROUND_BYTES / corpus.body.len()).max(1)) };
+        let (rounds, bodies) = if once {
+            (1, BODIES_COUNTED)
+        } else if quick {
+            (3, 5)
+        } else {
+            (ROUNDS, (ROUND_BYTES / corpus.body.len()).max(1))
+        };
         let [encoder, from_slice, ratio] = compare(&corpus, rounds, bodies)?;
         let unit = "million/s";
         let encoder = record.note("encoder", corpus.name, unit, encoder).summary();
@@ -100,16 +123,14 @@ fn compare(corpus: &Corpus, rounds: usize, bodies: usize) -> Result<[Vec<f64>; 3
         for _ in 0..bodies {
             batch.clear();
             report.clear();
-            encoder
-                .encode(black_box(&corpus.body), &ORIGIN, &mut batch, &mut report)
-                .map_err(|refusal| format!("{refusal:?}"))?;
+            encoder_side(&mut encoder, black_box(&corpus.body), &mut batch, &mut report)?;
             black_box(&batch.rows.bytes);
         }
         let encoder_rate = events / start.elapsed().as_secs_f64();
         let start = Instant::now();
         for _ in 0..bodies {
             batch.clear();
-            with_structs(black_box(&corpus.body), IP, SECONDS, &mut space, &mut batch)?;
+            struct_side(with_structs, black_box(&corpus.body), &mut space, &mut batch)?;
             black_box(&batch.rows.bytes);
         }
         let struct_rate = events / start.elapsed().as_secs_f64();
@@ -118,4 +139,36 @@ fn compare(corpus: &Corpus, rounds: usize, bodies: usize) -> Result<[Vec<f64>; 3
         }
     }
     Ok(rates)
+}
+
+/// A body on the side of the encoder, in a function whose instructions can be counted.
+#[inline(never)]
+fn encoder_side(encoder: &mut RowEncoder, body: &[u8], batch: &mut Batch, report: &mut Report) -> Result<(), String> {
+    encoder.encode(body, &ORIGIN, batch, report).map_err(|refusal| format!("{refusal:?}"))
+}
+
+/// The same of the structs.
+#[inline(never)]
+fn struct_side<'a>(
+    encode: WithStructs<'a>,
+    body: &'a [u8],
+    space: &mut RowBuffer,
+    batch: &mut Batch,
+) -> Result<(), String> {
+    encode(body, IP, SECONDS, space, batch)
+}
+
+/// Instructions an event of a side, as callgrind counts them.
+fn instructions(side: &str, corpus: &Corpus) -> Result<f64, Box<dyn Error>> {
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", &format!("--toggle-collect=*{side}*")])
+        .arg(std::env::current_exe()?)
+        .args(["--once", corpus.name])
+        .env_remove("BENCH_RECORD")
+        .output()
+        .map_err(|error| format!("valgrind is needed: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let collected = said.lines().find_map(|line| line.split_once("Collected : ")).ok_or("callgrind counted nothing")?;
+    let events = memchr::memchr_iter(b'\n', &corpus.body).count() * BODIES_COUNTED;
+    Ok(collected.1.trim().parse::<f64>()? / events as f64)
 }

@@ -8,7 +8,7 @@
 //!   hold, and replies that wait or that a client does not read;
 //! - `W` × twice [`SLICE_BYTES`], as rows and as rejected lines: what one request adds to the batch
 //!   that fills, before that batch is counted. The batch of a larger request is counted slice by slice;
-//! - `W` × [`TURN_TABLES_BYTES_MAX`] for the batches of all tables that fill, and about 40 KiB for the
+//! - `W` × [`TURN_TABLES_BYTES_MAX`] for the batches of all tables that fill, and about 64 KiB for the
 //!   encoder of each table, twice that once clients send more than [`COUNTED_FIELDS_MAX`] fields without a
 //!   column;
 //! - `W` × [`SPARE_BATCHES_BYTES_MAX`] for spare batches, until [`MEMORY_KEPT_SECONDS`] of rest;

@@ -1,7 +1,7 @@
 //! The keys that lines had lately, and what they mean.
 //!
 //! Clients differ in the order of their keys, in the fields that they leave out, and in the fields that
-//! no column takes; the keys themselves are few. So the encoder learns no order: it finds each key in a small
+//! no column takes; the keys themselves are few. So a key that was not guessed ([`super::order`]) is found in a small
 //! table, with the same few instructions whatever the key is, and no branch that depends on it. A key of
 //! up to [`KEY_BYTES_MAX`] bytes is compared as two or four words.
 //!

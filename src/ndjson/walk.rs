@@ -91,7 +91,7 @@ impl Walk<'_> {
             let Some(end) = walked else {
                 *lines = before;
                 self.builder.abandon();
-                // The slow path notes what there is to count.
+                // The slow path counts the fields of this line.
                 self.inside.counter.begin_line();
                 break;
             };

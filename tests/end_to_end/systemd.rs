@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::{ClickHouse, Client, Folder, PATIENCE, Server, post, shared_clickhouse, wait_for};
+use crate::support::{ClickHouse, Connection, Folder, PATIENCE, Server, post, shared_clickhouse, wait_for};
 
 const HEAD: &str = "POST /api/events HTTP/1.1\r\nHost: a\r\nContent-Length: 14\r\n\r\n";
 const EVENT: &[u8] = b"{\"event\":\"a\"}\n";
@@ -96,7 +96,7 @@ fn restart_under_load(mut server: Server, restarts: u32) -> (Server, u64) {
                 let (mut client, mut longest) = (None, Duration::ZERO);
                 while !is_over.load(Relaxed) {
                     let begun = Instant::now();
-                    let kept = client.get_or_insert_with(|| Client::open(address));
+                    let kept = client.get_or_insert_with(|| Connection::open(address));
                     kept.send(&[HEAD.as_bytes(), EVENT].concat());
                     let reply = kept.read_response();
                     longest = longest.max(begun.elapsed());
