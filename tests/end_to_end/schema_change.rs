@@ -396,23 +396,19 @@ fn a_table_that_can_not_be_followed_is_a_warning_and_events_go_on(variant: Varia
     let server = Server::start(clickhouse, &database, &variant.and(&[]));
     let kept = std::fs::read_to_string(server.spool_dir().join("events/schema.json")).unwrap();
     let warnings = || server.admin_get("/readyz").text();
-    let mut sent = 0;
     let many = |change: &str| -> String {
         (0..1100).map(|index| format!("{change} COLUMN many{index}")).collect::<Vec<_>>().join(", ")
     };
-    for (change, said) in
-        [(many("ADD").replace(',', " UInt8,") + " UInt8", "columns, more than the 1024 that are supported")]
-    {
-        alter(clickhouse, &database, &change);
-        requeue(&server, &[]);
-        wait_for_warning(&server, said);
-        wait_for_log(&server, said);
-        send(&server, sent..sent + 10);
-        sent += 10;
-        server.wait_for_rows(clickhouse, &format!("{database}.events"), sent);
-        assert!(warnings().contains(said), "{}", warnings());
-        assert_eq!(server.metrics()["sluicegate_blocks_held"], 0.0);
-    }
+    let said = "columns, more than the 1024 that are supported";
+    alter(clickhouse, &database, &(many("ADD").replace(',', " UInt8,") + " UInt8"));
+    requeue(&server, &[]);
+    wait_for_warning(&server, said);
+    wait_for_log(&server, said);
+    let sent = 10;
+    send(&server, 0..sent);
+    server.wait_for_rows(clickhouse, &format!("{database}.events"), sent);
+    assert!(warnings().contains(said), "{}", warnings());
+    assert_eq!(server.metrics()["sluicegate_blocks_held"], 0.0);
     assert_eq!(std::fs::read_to_string(server.spool_dir().join("events/schema.json")).unwrap(), kept);
     alter(clickhouse, &database, &format!("{}, ADD COLUMN extra Int64", many("DROP")));
     requeue(&server, &[]);

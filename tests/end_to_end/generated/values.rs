@@ -109,7 +109,10 @@ pub fn value(random: &mut Maker, data_type: &DataType) -> String {
         if holds(|part| matches!(part, DataType::Decimal { .. })) {
             random.because(VARIANT_OF_DECIMALS);
         }
-        if holds(|part| matches!(part, DataType::DateTime { .. } | DataType::DateTime64 { .. })) {
+        let is_time: fn(&DataType) -> bool = |part| {
+            matches!(part, DataType::Date | DataType::Date32 | DataType::DateTime { .. } | DataType::DateTime64 { .. })
+        };
+        if holds(is_time) {
             random.because(VARIANT_OF_TIMES);
         }
     }
