@@ -111,7 +111,8 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     } else {
         passed.addresses()
     };
-    let server = Server::start(settings, lifecycle, passed, (spool, recovered), admin, &metrics, targets, tls)?;
+    let server =
+        Server::start(settings, lifecycle, Sockets { passed, tls }, (spool, recovered), admin, &metrics, targets)?;
     systemd::ready();
     tracing::info!(?listen, admin = %settings.admin_listen, workers = metrics.len(), "serving");
     server.wait_for_stop(*settings.shutdown_delay, settings.stop_within());
@@ -121,6 +122,14 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
         embedded.stop();
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What clients connect to.
+struct Sockets {
+    /// Those that were there before.
+    passed: PassedSockets,
+    /// The certificates, if clients speak TLS.
+    tls: Option<Arc<Published<TlsConfig>>>,
 }
 
 /// The running threads of the server.
@@ -137,12 +146,11 @@ impl Server {
     fn start(
         settings: &Settings,
         lifecycle: Arc<Lifecycle>,
-        passed: PassedSockets,
+        Sockets { passed, tls }: Sockets,
         (spool, recovered): (Spool, Recovered),
         admin: Arc<Admin>,
         metrics: &[Arc<WorkerMetrics>],
         targets: Targets,
-        tls: Option<Arc<Published<TlsConfig>>>,
     ) -> Result<Self, ServerError> {
         let configs = targets.configs();
         let (engine, mailboxes) = engine::prepare(settings, &passed, metrics.len(), configs.len())?;
