@@ -157,7 +157,11 @@ pub fn value(random: &mut Maker, data_type: &DataType) -> String {
         DataType::Tuple(elements) => tuple(random, elements),
         DataType::Variant(types) => {
             let of = &types[random.below(types.len() as u64) as usize];
-            value(random, of)
+            let json = value(random, of);
+            if json.contains('\\') {
+                random.because(ESCAPED);
+            }
+            json
         }
         DataType::Json { paths } => object(random, paths, 0),
         DataType::Dynamic => {
