@@ -161,6 +161,14 @@ pub fn value(random: &mut Maker, data_type: &DataType) -> String {
             if json.contains('\\') {
                 random.because(ESCAPED);
             }
+            if json.starts_with(['[', '{']) && json.contains('e') {
+                random.because(INTEGRAL);
+                random.because(WRAPPED);
+            }
+            // Where a narrower float comes first, ClickHouse makes it infinite.
+            if json.parse::<f64>().is_ok_and(|number| number.abs() >= 3.389e38) {
+                random.because(WRAPPED);
+            }
             json
         }
         DataType::Json { paths } => object(random, paths, 0),
@@ -329,7 +337,7 @@ fn decimal(random: &mut Maker, precision: u8, scale: u8) -> String {
     let number = if fraction.is_empty() { format!("{minus}{front}") } else { format!("{minus}{front}.{fraction}") };
     match random.below(12) {
         0 => quoted(&number),
-        1 if front == "0" => {
+        1 if front == "0" || precision < 10 => {
             random.because(DECIMAL_FORM);
             format!("{number}e{}", random.below(5) as i64 - 2)
         }
