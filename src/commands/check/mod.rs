@@ -19,7 +19,6 @@ use crate::clickhouse::guarantee::{Guarantee, Level};
 use crate::clickhouse::tables;
 use crate::config::{Settings, TableSettings};
 use crate::net;
-use crate::schema::Unfillable;
 use crate::spool;
 
 pub use finding::{Finding, Report, Severity};
@@ -154,8 +153,9 @@ fn check_server(
         let text = format!("  {column}: a bare number is a Unix time in the unit that its magnitude says");
         report.add(Severity::Info, text);
     }
-    for Unfillable { column, reason } in plan.unfillable() {
-        report.add(Severity::Warning, format!("  {column}: no client can fill it, so it gets its default: {reason}"));
+    for left in plan.unfillable() {
+        let text = format!("  {}: no client can fill it, so it gets its default: {}", left.column, left.reason);
+        report.add(Severity::Warning, text);
     }
     if let Err(error) = table.dedup_field.as_ref().map_or(Ok(()), |field| plan.require_field(field)) {
         report.add(Severity::Error, error.to_string());

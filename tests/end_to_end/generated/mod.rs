@@ -7,6 +7,7 @@
 
 mod lines;
 mod reasons;
+mod scalars;
 mod tables;
 mod types;
 mod values;
