@@ -121,9 +121,8 @@ pub enum QuarantineCommand {
     List(Box<ListArgs>),
     /// Send the lines to the running server again, and delete those that it has acknowledged
     ///
-    /// Each line is stored like a new one: with a new server_time, and the address of this machine. A
-    /// line that is rejected again goes into the quarantine again. Lines that were truncated when they
-    /// were stored can't be sent; they stay.
+    /// Each line is stored with the time and the client's address that the quarantine has of it. A line that is
+    /// rejected again stays, and so does one that was truncated when it was stored.
     Replay(Box<ReplayArgs>),
 }
 
