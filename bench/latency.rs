@@ -1,7 +1,8 @@
 //! How long a reply takes at a fixed rate, whatever the replies before it took: `oha` counts from
 //! when a request is due, also where no connection is free to send it (no coordinated omission). At
-//! 200 requests a second, at half of what the server can take and at nine tenths of it; for
-//! `written`, `sync` and `ack=inserted`. Where oha itself is late, it counts from then: so the rate
+//! 200 requests a second, at half of what the server can take and at nine tenths of it, or at 200 and
+//! at `BENCH_RATE`; for `written`, `sync` and `ack=inserted`, and for a bare loop that answers what it
+//! reads. Where oha itself is late, it counts from then: so the rate
 //! that it really made is shown beside the one that it was asked for.
 //!
 //! What it can take is found by closed loops on as many connections: one of this process, which
@@ -13,12 +14,14 @@
 //! connections are needed that each of them may wait.
 //!
 //! `cargo bench --bench latency` (or `make bench-latency`). Environment: `BENCH_SECONDS` (a round of a
-//! rate, 10), `BENCH_ROUNDS` (3), `BENCH_CONNECTIONS` (64), `BENCH_OHA` (the program, `oha`),
+//! rate, 10), `BENCH_ROUNDS` (3), `BENCH_CONNECTIONS` (64), `BENCH_RATE` (requests a second), `BENCH_OHA` (the program, `oha`),
 //! `BENCH_RECORD` (a folder for the raw figures). `--quick` runs one short round, to see that it runs
 //! at all.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "support/bare.rs"]
+mod bare;
 #[path = "../tests/support/columns.rs"]
 #[allow(dead_code)]
 mod columns;
@@ -39,8 +42,8 @@ use std::time::Duration;
 
 use load::{Connections, Until};
 use metrics::Metrics;
-use process::{Child, ClickHouse, on_core, serve_with_admin, size};
-use record::{Figure, Record};
+use process::{Child, ClickHouse, free_address, on_core, serve_with_admin, size};
+use record::Record;
 use serde_json::Value;
 
 const BODY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/corpus/events-30.ndjson");
@@ -51,30 +54,38 @@ const LOAD_CORE: usize = 1;
 
 /// Requests a second that any server should take without a queue.
 const CALM: f64 = 200.0;
-/// What a reply of `sync` may take beyond the commit, ms.
-const BEYOND_COMMIT: f64 = 1.0;
+/// What a reply may take beyond what it is held against, ms.
+const BEYOND: f64 = 1.0;
 /// Connections with `ack=inserted`, where each waits about a second.
 const WAITING_CONNECTIONS: usize = 1024;
 
 const LATENCIES: [&str; 4] = ["p50", "p99", "p99.9", "longest"];
 
 /// A server and what its requests ask for.
-struct Case<'a> {
+struct Case {
     name: &'static str,
     path: &'static str,
-    server: &'a (Child, SocketAddr, SocketAddr),
+    address: SocketAddr,
+    /// Of the server; the bare loop has none.
+    admin: Option<SocketAddr>,
     connections: usize,
     /// Requests a second, and what they are called.
     rates: Vec<(&'static str, f64)>,
     /// For each rate: a row of latencies in ms for each round.
     latencies: Vec<Vec<[f64; 4]>>,
-    /// For each rate: the 99th percentile of the commits in each round, ms.
-    commits: Vec<Vec<f64>>,
+    /// For each rate: the 99th and 99.9th percentiles of the commits in each round, ms.
+    commits: Vec<Vec<[f64; 2]>>,
     /// For each rate: the one that oha made in each round.
     made: Vec<Vec<f64>>,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, command, address] = arguments.as_slice()
+        && command == "bare"
+    {
+        return Ok(bare::serve(address.parse()?)?);
+    }
     let length = Duration::from_secs(size("BENCH_SECONDS", 10, 2));
     let rounds = size("BENCH_ROUNDS", 3, 1);
     let connections = usize::try_from(size("BENCH_CONNECTIONS", 64, 64))?;
@@ -88,17 +99,28 @@ fn main() -> Result<(), Box<dyn Error>> {
     let start = |durability| serve_with_admin(&clickhouse, "nothing", durability, &["--workers", "1"]);
     let written = on_core(SERVER_CORE, || start("written"))??;
     let sync = on_core(SERVER_CORE, || start("sync"))??;
+    let bare_address = free_address()?;
+    let arguments = ["bare", &bare_address.to_string()];
+    let _bare = on_core(SERVER_CORE, || Child::start(std::env::current_exe()?, &arguments, bare_address))??;
     process::pin(LOAD_CORE);
     let mut cases = [
-        Case::new("written", "/api/events", &written, connections),
-        Case::new("sync", "/api/events", &sync, connections),
-        Case::new("ack=inserted", "/api/events?ack=inserted", &sync, WAITING_CONNECTIONS),
+        Case::new("bare loop", "/api/events", bare_address, None, connections),
+        Case::new("written", "/api/events", written.1, Some(written.2), connections),
+        Case::new("sync", "/api/events", sync.1, Some(sync.2), connections),
+        Case::new("ack=inserted", "/api/events?ack=inserted", sync.1, Some(sync.2), WAITING_CONNECTIONS),
     ];
-    for case in &mut cases {
-        case.find_rates(&oha, length, &mut record).map_err(|error| format!("{}: {error}", case.name))?;
+    match size("BENCH_RATE", 0, 0) {
+        0 => {
+            for case in &mut cases {
+                case.find_rates(&oha, length, &mut record).map_err(|error| format!("{}: {error}", case.name))?;
+            }
+        }
+        rate => cases.iter_mut().for_each(|case| case.go_at(vec![("calm", CALM), ("fixed", rate as f64)])),
     }
+    // With a rate alone it is about the commit.
+    let cases = if std::env::var_os("BENCH_RATE").is_some() { &mut cases[..3] } else { &mut cases[..] };
     for _ in 0..rounds {
-        for case in &mut cases {
+        for case in cases.iter_mut() {
             case.round(&oha, length).map_err(|error| format!("{}: {error}", case.name))?;
         }
     }
@@ -111,10 +133,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         "{:<14} {:<16} {:>10} {:>22} {:>22} {:>22} {:>22}",
         "", "", "requests/s", "p50", "p99", "p99.9", "longest"
     );
-    for case in &cases {
+    for case in cases.iter() {
         case.print(&mut record);
     }
-    cases[1].judge(&mut record);
+    judge(&cases[0], &cases[1], &cases[2], &mut record);
     record.save()
 }
 
@@ -126,20 +148,21 @@ fn oha() -> Option<PathBuf> {
     known.into_iter().find(|program| Command::new(program).arg("--version").output().is_ok())
 }
 
-impl<'a> Case<'a> {
+impl Case {
     fn new(
         name: &'static str,
         path: &'static str,
-        server: &'a (Child, SocketAddr, SocketAddr),
+        address: SocketAddr,
+        admin: Option<SocketAddr>,
         connections: usize,
     ) -> Self {
         let (rates, latencies, commits, made) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { name, path, server, connections, rates, latencies, commits, made }
+        Self { name, path, address, admin, connections, rates, latencies, commits, made }
     }
 
     /// Closed loops, each after a moment to warm up, say what half and nine tenths are.
     fn find_rates(&mut self, oha: &Path, length: Duration, record: &mut Record) -> Result<(), Box<dyn Error>> {
-        let address = self.server.1;
+        let address = self.address;
         let request = load::request(self.path, EVENTS);
         let mut open = Connections::open(address, self.connections)?;
         open.run(&request, Until::Elapsed(length / 2))?;
@@ -159,26 +182,40 @@ impl<'a> Case<'a> {
             self.name, self.connections
         );
         let saturation = own.min(of_oha);
-        self.rates = vec![("calm", CALM), ("half", saturation / 2.0), ("nine tenths", saturation * 0.9)];
+        self.go_at(vec![("calm", CALM), ("half", saturation / 2.0), ("nine tenths", saturation * 0.9)]);
+        self.until_inserted()
+    }
+
+    fn until_inserted(&self) -> Result<(), Box<dyn Error>> {
+        self.admin.map_or(Ok(()), metrics::until_inserted)
+    }
+
+    fn go_at(&mut self, rates: Vec<(&'static str, f64)>) {
+        self.rates = rates;
         self.latencies = vec![Vec::new(); self.rates.len()];
         self.commits = vec![Vec::new(); self.rates.len()];
         self.made = vec![Vec::new(); self.rates.len()];
-        metrics::until_inserted(self.server.2)
     }
 
     fn round(&mut self, oha: &Path, length: Duration) -> Result<(), Box<dyn Error>> {
         for index in 0..self.rates.len() {
             let rate = self.rates[index].1;
-            let before = Metrics::of(self.server.2)?;
+            let before = self.admin.map(Metrics::of).transpose()?;
             let report = self.oha(oha, Some(rate), (rate * length.as_secs_f64()) as u64)?;
-            let commit = Metrics::of(self.server.2)?.quantile(&before, "sluicegate_commit_seconds", 0.99) * 1e3;
+            let after = self.admin.map(Metrics::of).transpose()?;
+            let commit = |quantile| match (&before, &after) {
+                (Some(before), Some(after)) => {
+                    after.quantile(before, "sluicegate_commit_seconds", quantile) * 1e3
+                }
+                _ => 0.0,
+            };
             let percentiles = &report["latencyPercentiles"];
             let seconds =
                 [&percentiles["p50"], &percentiles["p99"], &percentiles["p99.9"], &report["summary"]["slowest"]];
             self.latencies[index].push(seconds.map(|seconds| seconds.as_f64().unwrap_or(f64::NAN) * 1e3));
-            self.commits[index].push(commit);
+            self.commits[index].push([commit(0.99), commit(0.999)]);
             self.made[index].push(rate_of(&report)?);
-            metrics::until_inserted(self.server.2)?;
+            self.until_inserted()?;
         }
         Ok(())
     }
@@ -193,7 +230,7 @@ impl<'a> Case<'a> {
             command.args(["-q", &format!("{rate:.0}"), "--latency-correction"]);
         }
         // It inherits the core of this process.
-        let output = command.arg(format!("http://{}{}", self.server.1, self.path)).output()?;
+        let output = command.arg(format!("http://{}{}", self.address, self.path)).output()?;
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into());
         }
@@ -224,22 +261,36 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// A reply should take no longer than the commit that it waits for, and a little.
-    fn judge(&self, record: &mut Record) {
-        let series = format!("{}, {}", self.name, self.rates[0].0);
-        let commit = record.note(&series, "commit p99", "ms", self.commits[0].iter().copied());
-        let (commit_text, commit) = (commit.summary(), Figure::median(commit));
-        let beyond: Vec<f64> =
-            self.latencies[0].iter().zip(&self.commits[0]).map(|(latency, commit)| latency[1] - commit).collect();
-        let beyond = record.note(&series, "latency p99 beyond commit p99", "ms", beyond);
-        let verdict = if beyond.median() <= BEYOND_COMMIT { "MET" } else { "MISSED" };
-        println!(
-            "{} at {CALM} requests/s: p99 of the commits {commit_text} ms, so at most {:.2} for a reply; \
-             beyond the commits {} ms: {verdict}",
-            self.name,
-            commit + BEYOND_COMMIT,
-            beyond.summary()
-        );
+    /// The medians of the 99th and 99.9th percentiles of replies and of commits, at a rate.
+    fn medians(&self, rate: usize) -> [[f64; 2]; 2] {
+        let replies = [1, 2].map(|part| process::median(self.latencies[rate].iter().map(|round| round[part]).collect()));
+        let commits = [0, 1].map(|part| process::median(self.commits[rate].iter().map(|round| round[part]).collect()));
+        [replies, commits]
+    }
+}
+
+/// A reply of `sync` should take no longer than the commit that it waits for, one of `written` no longer than one of
+/// the bare loop, and a little.
+fn judge(bare: &Case, written: &Case, sync: &Case, record: &mut Record) {
+    let mut say = |what: String, found: f64, wanted: f64| {
+        record.note(&what, "ms", "ms", [found]);
+        record.note(&what, "at most", "ms", [wanted]);
+        let verdict = if found <= wanted { "MET" } else { "MISSED" };
+        println!("{what}: {found:.2} ms, wanted at most {wanted:.2}: {verdict}");
+    };
+    let rates = if bare.rates.len() == 2 { 0..2 } else { 0..1 };
+    for rate in rates {
+        let name = sync.rates[rate].0;
+        let ([of_bare, _], [of_written, written_commits], [of_sync, sync_commits]) =
+            (bare.medians(rate), written.medians(rate), sync.medians(rate));
+        say(format!("sync, {name}: p99 beside that of the commits"), of_sync[0], sync_commits[0] + BEYOND);
+        say(format!("written, {name}: p99 beside that of the bare loop"), of_written[0], of_bare[0] + BEYOND);
+        if rate == 0 {
+            for (case, of_case, commits) in [(written, of_written, written_commits), (sync, of_sync, sync_commits)] {
+                let what = format!("{}, {name}: p99.9 beside those of the bare loop and the commits", case.name);
+                say(what, of_case[1], of_bare[1] + commits[1] + BEYOND);
+            }
+        }
     }
 }
 

@@ -29,7 +29,7 @@ use super::values::nested::InPlace;
 use super::values::text::plain_string;
 use super::values::{self, JsonToken, number};
 use crate::rowbinary::RowBuffer;
-use crate::schema::{Field, KeyTarget, ObjectKeys, Plan};
+use crate::schema::{Field, KeyTarget, ObjectKeys, Plan, Unknown};
 
 /// The parts of the encoder that the fast path uses, borrowed for one line.
 pub(crate) struct Walk<'a> {
@@ -186,8 +186,8 @@ impl Walk<'_> {
         }
     }
 
-    /// Reads values as long as the learned steps match and the values are in their usual forms. Returns the offset of
-    /// what follows the last one.
+    /// Reads values as long as the learned steps match and the values are in their usual forms; those of fields that
+    /// no column takes are only counted. Returns the offset of what follows the last one.
     #[inline(always)]
     fn guessed(&mut self, body: &[u8], at: usize, before: u8) -> usize {
         let (mut at, mut before) = (at, before);
@@ -198,8 +198,14 @@ impl Walk<'_> {
             if !step.matches(head) || head.first() != Some(&before) {
                 break;
             }
-            let KeyTarget::Field(field) = step.target() else { break };
-            let Some(end) = self.builder.read(usize::from(field), self.server, body, at + step.length()) else { break };
+            let value = at + step.length();
+            let end = match step.target() {
+                KeyTarget::Field(field) => self.builder.read(usize::from(field), self.server, body, value),
+                KeyTarget::Counted(number) if self.plan.unknown() == Unknown::Skip => plain_end(body, value)
+                    .inspect(|end| self.inside.counter.note(number, body.get(value..*end).unwrap_or_default())),
+                _ => None,
+            };
+            let Some(end) = end else { break };
             (at, before) = (end, b',');
             matched += 1;
         }
@@ -339,6 +345,19 @@ fn tail_of(body: &[u8], at: usize) -> [u8; HEAD_BYTES] {
         *byte = *from;
     }
     tail
+}
+
+/// The end of the text without escapes, number or literal at `at`.
+#[inline]
+fn plain_end(body: &[u8], at: usize) -> Option<usize> {
+    match *body.get(at)? {
+        b'{' | b'[' => None,
+        b'"' => match string_end(body, at + 1)? {
+            (end, b'"') => Some(end + 1),
+            _ => None,
+        },
+        _ => bare_end(body, at),
+    }
 }
 
 /// The end of the number or literal at `at`.
