@@ -204,9 +204,7 @@ impl Case {
             let report = self.oha(oha, Some(rate), (rate * length.as_secs_f64()) as u64)?;
             let after = self.admin.map(Metrics::of).transpose()?;
             let commit = |quantile| match (&before, &after) {
-                (Some(before), Some(after)) => {
-                    after.quantile(before, "sluicegate_commit_seconds", quantile) * 1e3
-                }
+                (Some(before), Some(after)) => after.quantile(before, "sluicegate_commit_seconds", quantile) * 1e3,
                 _ => 0.0,
             };
             let percentiles = &report["latencyPercentiles"];
@@ -263,7 +261,8 @@ impl Case {
 
     /// The medians of the 99th and 99.9th percentiles of replies and of commits, at a rate.
     fn medians(&self, rate: usize) -> [[f64; 2]; 2] {
-        let replies = [1, 2].map(|part| process::median(self.latencies[rate].iter().map(|round| round[part]).collect()));
+        let replies =
+            [1, 2].map(|part| process::median(self.latencies[rate].iter().map(|round| round[part]).collect()));
         let commits = [0, 1].map(|part| process::median(self.commits[rate].iter().map(|round| round[part]).collect()));
         [replies, commits]
     }
