@@ -16,7 +16,7 @@ use libfuzzer_sys::fuzz_target;
 use sluicegate::api::cors::Cors;
 use sluicegate::api::{Ack, Answer, Fault, IngestOptions, Rendering, Reply, ReplyFields, RequestIds, Route, Shed};
 use sluicegate::batch::{BlockNumber, CommitRefusal, SegmentNumber, Sequence};
-use sluicegate::connection::{Committed, Connection, RequestLimits, Served, Service, Unfinished};
+use sluicegate::connection::{Client, Committed, Connection, RequestLimits, Served, Service, Unfinished};
 use sluicegate::http::{CONTINUE, DateCache, Head, HeadLimits, Method, Status, client_address};
 
 const LIMITS: RequestLimits =
@@ -78,19 +78,19 @@ impl Service for Recorder {
         ReplyFields::new(&Cors::default(), origin, request_id)
     }
 
-    fn serve(&mut self, route: Route, client: Option<IpAddr>, body: &[u8], _: &mut ReplyFields) -> Served {
+    fn serve(&mut self, route: Route, client: Client<'_>, body: &[u8], _: &mut ReplyFields) -> Served {
         self.turns += 1;
         // Never seven times in a row.
         if self.long & 0x7f & (1 << (self.turns % 8)) != 0 {
             return Served::Unfinished(if self.turns % 2 == 0 { Unfinished::NextTurn } else { Unfinished::InLine });
         }
-        self.served.push((route, client, body.to_vec()));
+        self.served.push((route, client.address, body.to_vec()));
         let number = self.served.len() as u32;
         Served::Answered(match route {
             Route::Events(options) => {
                 let sequence = Sequence::new(number.into());
                 self.undecided.push(sequence);
-                Answer::AfterCommit { reply: Reply::Accepted(number), sequence, ack: options.ack }
+                Answer::AfterCommit { reply: Reply::Accepted(number), sequence, keyed: None, ack: options.ack }
             }
             Route::Options(methods) | Route::Preflight(methods) => Answer::Now(Reply::Allow(methods)),
             _ => Answer::Now(Reply::Json(Status::Ok, format!("{{\"accepted\":{number},").into())),
@@ -155,7 +155,7 @@ impl Side {
                 1 => Ok(Committed { block: None, certain: true, until: Instant::now(), first: None }),
                 _ => Ok(Committed { block: Some(block), certain: number % 4 == 2, until: Instant::now(), first: None }),
             };
-            if self.connection.replies().settle(sequence, outcome) {
+            if !self.connection.replies().settle(sequence, |_| outcome).is_empty() {
                 self.connection.replies().inserted(block);
             }
         }
