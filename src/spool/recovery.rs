@@ -353,7 +353,7 @@ fn restore_schema(block: &SealedBlock) -> io::Result<()> {
     }
     let (Some((header, which)), false) = (whole, damaged.is_empty()) else { return Ok(()) };
     if header.len() != len {
-        // A recovery found one of them.
+        // A recovery by an earlier build has kept one alone.
         return Ok(());
     }
     read_frame(&*file, block.file.place(header.offset), block.first, &mut payload)?;

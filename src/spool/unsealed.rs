@@ -24,7 +24,7 @@ use super::metrics::SpoolMetrics;
 use super::reader::{Sections, read_frame};
 use super::repeats::{Identities, IdentityLogs};
 use super::scan::{Behind, Scan, Tail, behind, scan};
-use super::schema::BlockSchema;
+use super::schema::{self, BlockSchema};
 use super::sealed::SealedBlock;
 use super::segment_file::{Opened, SegmentFile};
 use super::storage::{StorageFile, read_up_to, write_all};
@@ -161,8 +161,7 @@ impl Unsealed<'_> {
         };
         // Nobody knows what the rows of a block without its schema are.
         let known = with_schema(&scan.frames);
-        let mut frames = scan.frames.clone();
-        frames.retain(|(_, header)| !is_shared || known.contains(&header.block));
+        let frames = if is_shared { with_both_schemas(&scan.frames, &known) } else { scan.frames.clone() };
         let index_of = |index: u16| if is_shared { known.range(..index).count() as u16 } else { index };
         let copy = layout.storage().create(&copy_path)?;
         let from = Readable { file, frames: &frames, start: self.file.place(0), end: file.len()? };
@@ -209,6 +208,21 @@ impl Unsealed<'_> {
 /// The blocks whose schema is among these frames.
 fn with_schema(frames: &[(u64, Header)]) -> BTreeSet<u16> {
     frames.iter().filter(|(_, header)| header.is_schema).map(|(_, header)| header.block).collect()
+}
+
+/// The frames of these blocks, with the schema of each as often as it is written, of which damage may have left one:
+/// the copy would be lost with the next.
+fn with_both_schemas(frames: &[(u64, Header)], blocks: &BTreeSet<u16>) -> Vec<(u64, Header)> {
+    let mut seen = BTreeSet::new();
+    let times = |(offset, header): &(u64, Header)| {
+        let times = match header.is_schema {
+            true if seen.insert(header.block) => schema::COPIES,
+            true => 0,
+            false => usize::from(blocks.contains(&header.block)),
+        };
+        std::iter::repeat_n((*offset, *header), times)
+    };
+    frames.iter().flat_map(times).collect()
 }
 
 /// The schema of a block, by its first frame.

@@ -201,6 +201,29 @@ fn what_is_damaged_in_one_block_is_missing_in_no_other_of_its_segment() {
 }
 
 #[test]
+fn a_recovered_block_has_its_schema_twice_again_and_survives_the_next_damage_of_it() {
+    for (table, first, second) in (0..8).map(|bits| (bits >> 2 & 1, bits >> 1 & 1, bits & 1)) {
+        let folder = tempfile::tempdir().unwrap();
+        let config = || of_tables(folder.path(), &["a", "b"]);
+        let (spool, _) = Spool::open(config()).unwrap();
+        drop(write_segment(&spool, 1, None, &[row_of(0, "a1"), row_of(1, "b1"), row_of(0, "a2")]));
+        let path = spool.layout.path(SegmentNumber::new(1), FileKind::Segment);
+        drop(spool);
+        let schema = [&1u32.to_le_bytes()[..], [&b"a"[..], b"b"][table], b"frozen"].concat();
+        for copy in [first, second] {
+            let mut bytes = fs::read(&path).unwrap();
+            let places: Vec<usize> = memchr::memmem::find_iter(&bytes, &schema).collect();
+            assert_eq!(places.len(), schema::COPIES, "copies of the schema of table {table}");
+            bytes[places[copy]] ^= 1;
+            fs::write(&path, &bytes).unwrap();
+            let (_spool, recovered) = Spool::open(config()).unwrap();
+            let found: Vec<_> = recovered.blocks.iter().map(|block| contents(block).unwrap().0).collect();
+            assert_eq!(found, ["a1a2", "b1"], "table {table}, copies {first} and {second}");
+        }
+    }
+}
+
+#[test]
 fn a_table_takes_no_more_of_the_spool_than_its_share_and_the_others_go_on() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = of_tables(folder.path(), &["a", "b"]);
