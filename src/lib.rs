@@ -25,7 +25,7 @@
 //! | [`limits`] | | every maximum that is no setting, and what it costs |
 //! | [`clock`] | | the wall clock, and one that no step moves |
 //! | [`http`] | `limits` | framing without I/O: head, body, its chunks and content codings, query, response; the client's address behind proxies |
-//! | [`net`] | `limits` | listening sockets and connections, TCP and Unix; trusted proxies, the PROXY protocol; transport: plain or TLS |
+//! | [`net`] | `limits` | listening sockets, also those that systemd passes, and connections, TCP and Unix; trusted proxies, the PROXY protocol; transport: plain or TLS |
 //! | [`batch`] | `limits` | what a worker hands over at once: rows, identities of requests and events, and the outcome; kinds of numbers |
 //! | [`rowbinary`] | | types of ClickHouse, and primitive encoders of RowBinary |
 //! | [`schema`] | `limits`, `rowbinary` | a table's columns → the plan that rows are encoded by |
@@ -57,10 +57,11 @@
 //! | worker | one a core, pinned where each has one | blocks, locks, allocates per event, touches disk or ClickHouse |
 //! | committer | one | parses anything; makes, names or seals a file; waits for anything but its write, its sync, and the next segment |
 //! | keeper | one | stands in the way of a commit: it has the next segment ready, and seals the full ones |
-//! | inserter | a few | sleeps on a block |
+//! | inserter | `--inserters`, and as many spare ones for those whose INSERT is silent | sleeps on a block, or leaves none of them to the other tables |
 //! | watcher | one, for all tables | touches an event; publishes what a table has become |
 //! | delivery | one, until every server was asked about every table and has its quarantine | does more than make missing quarantine tables and say in the log what the tables promise |
 //! | admin | one, one that samples once a second, and one a request | serves ingestion |
+//! | systemd | one, where it started the server | does more than say what the server does, and that it is alive |
 //! | main | one | does anything but start and stop the others |
 //!
 //! With `--engine may` the workers are that crate's threads, and one more thread wakes them for their
