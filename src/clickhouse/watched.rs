@@ -37,6 +37,8 @@ pub(super) struct Watched {
     /// True for the only table of the server. Its events are taken while it is missing, and wait in the
     /// spool; of several tables a missing one is unavailable, so that its events do not fill the spool.
     is_alone: bool,
+    /// It was asked about last time, and there was no answer: the others are asked about first.
+    pub(super) is_unanswered: bool,
     /// True once it was there: a table that an operator drops is not created again.
     was_there: bool,
     /// Time of the last log message about a problem.
@@ -47,7 +49,8 @@ pub(super) struct Watched {
 impl Watched {
     pub(super) fn new(table: WatchedTable, is_alone: bool, metrics: Arc<InsertMetrics>) -> Self {
         let was_there = table.known.is_some();
-        Self { table, due: Instant::now(), is_alone, was_there, logged: None, metrics }
+        let (due, is_unanswered) = (Instant::now(), false);
+        Self { table, due, is_alone, is_unanswered, was_there, logged: None, metrics }
     }
 
     /// Asks a server about the table. One that was never there is created, as at the start.

@@ -91,13 +91,22 @@ impl Watcher {
         description::timezone(server).ok()
     }
 
-    /// Asks the servers in the order of the INSERTs until one describes each table that is due.
+    /// Asks about the tables that are due. Those that there was no answer about last time come when all is done for
+    /// the others: what locks a table hides no change of another.
     fn ask(&mut self) {
         let now = Instant::now();
-        let mut due: Vec<&mut Watched> = self.tables.iter_mut().filter(|table| table.due <= now).collect();
+        let due = self.tables.iter_mut().filter(|table| table.due <= now);
+        let (unanswered, others): (Vec<_>, Vec<_>) = due.partition(|table| table.is_unanswered);
+        for tables in [others, unanswered] {
+            Self::ask_about(tables, &self.servers, &self.settings);
+        }
+    }
+
+    /// Asks the servers in the order of the INSERTs until one describes each of these tables.
+    fn ask_about(mut due: Vec<&mut Watched>, servers: &Servers, settings: &[ClickHouseSetting]) {
         let mut refusals: BTreeMap<String, (String, TableError)> = BTreeMap::new();
-        for index in self.servers.in_turn() {
-            let Some(server) = self.servers.get(index).filter(|_| !due.is_empty()) else { continue };
+        for index in servers.in_turn() {
+            let Some(server) = servers.get(index).filter(|_| !due.is_empty()) else { continue };
             let mut refuse = |label: &str, error: TableError| {
                 if error.may_pass() {
                     tracing::debug!(url = server.url(), table = label, %error, "the server did not describe the table");
@@ -105,7 +114,7 @@ impl Watcher {
                     refusals.insert(label.to_owned(), (server.url().to_owned(), error));
                 }
             };
-            let described = match ServerDescription::ask(server, &self.settings) {
+            let described = match ServerDescription::ask(server, settings) {
                 Ok(described) => described,
                 Err(error) => {
                     due.iter().for_each(|table| refuse(&table.table.label, error.clone()));
@@ -115,10 +124,11 @@ impl Watcher {
             let mut is_gone = false;
             due.retain_mut(|table| {
                 let asked = if is_gone { return true } else { table.ask(server, &described) };
+                table.is_unanswered = asked.as_ref().is_err_and(TableError::is_no_answer);
                 match asked {
                     Ok(found) => table.found(found),
                     Err(error) => {
-                        is_gone = error.is_no_answer();
+                        is_gone = table.is_unanswered;
                         refuse(&table.table.label, error);
                         return true;
                     }

@@ -382,3 +382,24 @@ fn a_table_whose_inserts_hang_delays_no_other() {
     proxy.inflict([]);
     assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.hanging")).trim(), "0");
 }
+
+#[test]
+fn a_table_that_can_not_be_asked_about_hides_no_change_of_another() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    for table in ["locked", "other"] {
+        create(clickhouse, &format!("{database}.{table}"), COLUMNS);
+    }
+    let proxy = Proxy::start(clickhouse);
+    let url = proxy.url();
+    let (server, _folder) =
+        start(clickhouse, &database, "[table.locked]\n[table.other]\n", &["--clickhouse-url", &url]);
+    assert_eq!(status(&server, "/api/other"), 200);
+    server.wait_for_rows(clickhouse, &format!("{database}.other"), 1);
+    proxy.fall_ill_about("locked", Then::Silence);
+    clickhouse.query(&format!("DROP TABLE {database}.other SYNC"));
+    // The first INSERT that fails has all tables described again, the locked one first.
+    wait_for_status(&server, "/api/other", 503);
+    create(clickhouse, &format!("{database}.other"), COLUMNS);
+    wait_for_status(&server, "/api/other", 200);
+}

@@ -134,6 +134,7 @@ struct Shared {
     only: Mutex<String>,
     /// What every request gets in place of ClickHouse's reply.
     illness: Mutex<Option<Then>>,
+    ill_about: Mutex<String>,
     inflicted: AtomicU64,
     /// Of every INSERT.
     heads: Mutex<Vec<String>>,
@@ -154,7 +155,15 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let plan = Mutex::new(Plan::Next(VecDeque::new()));
         let (inflicted, heads, illness) = (AtomicU64::new(0), Mutex::default(), Mutex::default());
-        let shared = Arc::new(Shared { clickhouse, plan, only: Mutex::default(), illness, inflicted, heads });
+        let shared = Arc::new(Shared {
+            clickhouse,
+            plan,
+            only: Mutex::default(),
+            illness,
+            ill_about: Mutex::default(),
+            inflicted,
+            heads,
+        });
         let serving = shared.clone();
         thread::spawn(move || {
             for sender in listener.incoming() {
@@ -178,6 +187,12 @@ impl Proxy {
     /// and nothing of it reaches ClickHouse.
     pub fn fall_ill(&self, illness: Then) {
         *self.shared.illness.lock().unwrap() = Some(illness);
+    }
+
+    /// The same for the requests that are about this alone: it is in their heads or bodies.
+    pub fn fall_ill_about(&self, text: &str, illness: Then) {
+        text.clone_into(&mut self.shared.ill_about.lock().unwrap());
+        self.fall_ill(illness);
     }
 
     /// Ends what [`Proxy::fall_ill`] began.
@@ -220,6 +235,10 @@ impl Shared {
         let illness = self.illness.lock().unwrap().clone();
         if let Some(illness) = illness {
             read_body(&mut sender, &head, &mut body)?;
+            let about = self.ill_about.lock().unwrap().clone();
+            if !head.contains(&about) && memchr::memmem::find(&body, about.as_bytes()).is_none() {
+                return sender.write_all(&self.ask(&head, &body)?).ok();
+            }
             return match illness {
                 Then::Say(bytes) => sender.write_all(bytes.as_bytes()).ok(),
                 Then::Silence => sender.read(&mut [0]).ok().map(|_| ()),
