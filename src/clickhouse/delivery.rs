@@ -172,7 +172,7 @@ impl<'a> Unlogged<'a> {
             log_settings(server, config)?;
             self.has_answered = true;
         }
-        let mut outcome = Ok(());
+        let (mut outcome, mut unanswered) = (Ok(()), None);
         self.unlogged.retain(|config| {
             if outcome.is_err() {
                 return true;
@@ -185,11 +185,12 @@ impl<'a> Unlogged<'a> {
                 // It may come later.
                 Ok(None) => true,
                 Err(error) => {
-                    outcome = Err(error);
+                    (outcome, unanswered) = (Err(error), Some(*config));
                     true
                 }
             }
         });
+        ask_last(&mut self.unlogged, unanswered);
         self.is_first &= outcome.is_err();
         outcome
     }
@@ -198,7 +199,7 @@ impl<'a> Unlogged<'a> {
     /// pass: a replica without ZooKeeper refuses for a while.
     fn create_quarantines(&mut self) -> Result<(), ClientError> {
         let Self { server, is_first, .. } = *self;
-        let mut no_answer = None;
+        let (mut no_answer, mut unanswered) = (None, None);
         self.uncreated.retain(|config| {
             if no_answer.is_some() {
                 return true;
@@ -206,7 +207,7 @@ impl<'a> Unlogged<'a> {
             match tables::create_missing_quarantine(server, &config.name) {
                 Ok(()) => false,
                 Err(error) if error.is_no_answer() => {
-                    no_answer = Some(error);
+                    (no_answer, unanswered) = (Some(error), Some(*config));
                     true
                 }
                 Err(error) => {
@@ -217,8 +218,14 @@ impl<'a> Unlogged<'a> {
                 }
             }
         });
+        ask_last(&mut self.uncreated, unanswered);
         no_answer.map_or(Ok(()), Err)
     }
+}
+
+/// Puts the table that there was no answer about behind the others, which something that locks it does not concern.
+fn ask_last<'a>(tables: &mut [&'a TableConfig], unanswered: Option<&'a TableConfig>) {
+    tables.sort_by_key(|table| unanswered.is_some_and(|unanswered| std::ptr::eq(unanswered, *table)));
 }
 
 /// Says in the log whether the settings of an INSERT arrive.

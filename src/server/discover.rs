@@ -122,12 +122,20 @@ impl<'a> Asked<'a> {
                     Known::Described(table)
                 }
                 Err(error) if self.is_passing(&error) => {
-                    self.reasons.push(format!("{}: {error}", server.url()));
+                    let reason = format!("{}: {error}", server.url());
+                    self.reasons.push(reason.clone());
+                    if !error.is_no_answer() {
+                        continue;
+                    }
                     // A server that went away is not asked for each of the other tables.
-                    if error.is_no_answer() {
+                    if ServerDescription::ask(server, self.settings()).is_err() {
                         return Ok(());
                     }
-                    continue;
+                    // It is there: something locks this table, and the others don't wait for it.
+                    if is_alone || self.has_last {
+                        continue;
+                    }
+                    Known::Unavailable(reason)
                 }
                 Err(error) if is_alone => return Err(ServerError(format!("{}: {error}", server.url()))),
                 Err(error) => Known::Unavailable(format!("{}: {error}", server.url())),

@@ -403,3 +403,21 @@ fn a_table_that_can_not_be_asked_about_hides_no_change_of_another() {
     create(clickhouse, &format!("{database}.other"), COLUMNS);
     wait_for_status(&server, "/api/other", 200);
 }
+
+#[test]
+fn a_table_that_can_not_be_asked_about_delays_no_first_start_for_the_others() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    for table in ["locked", "other"] {
+        create(clickhouse, &format!("{database}.{table}"), COLUMNS);
+    }
+    let proxy = Proxy::start(clickhouse);
+    proxy.fall_ill_about("locked", Then::Silence);
+    let url = proxy.url();
+    let (server, _folder) =
+        start(clickhouse, &database, "[table.locked]\n[table.other]\n", &["--clickhouse-url", &url]);
+    assert_eq!([status(&server, "/api/locked"), status(&server, "/api/other")], [503, 200]);
+    server.wait_for_rows(clickhouse, &format!("{database}.other"), 1);
+    proxy.recover();
+    wait_for_status(&server, "/api/locked", 200);
+}
