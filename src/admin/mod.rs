@@ -1,4 +1,4 @@
-//! The admin address: metrics and statistics, health, version, and the newest events from ClickHouse.
+//! The admin address: a page, metrics and statistics, health, version, and the newest events from ClickHouse.
 //!
 //! The admin address has its own thread, which may block; it has no part in the path of an event.
 //! Each connection serves one request on a short-lived thread, so that a slow client does not delay
@@ -12,6 +12,7 @@ mod health;
 mod linger;
 mod listen;
 mod metrics;
+mod page;
 mod password;
 mod replay;
 mod requeue;
@@ -131,7 +132,11 @@ impl Admin {
             path => match path.strip_prefix("/api/").and_then(|name| named(&self.tables, name)) {
                 Some(_) if !reads => return Page::only("GET, HEAD"),
                 Some(table) => return events::page(self, &table.name, head.query),
-                None => return Page::fault(Status::NotFound, "not_found", "There is nothing at this path."),
+                None => match page::file(path) {
+                    Some(file) if reads => return file,
+                    Some(_) => return Page::only("GET, HEAD"),
+                    None => return Page::fault(Status::NotFound, "not_found", "There is nothing at this path."),
+                },
             },
         };
         if reads { page(self, head) } else { Page::only("GET, HEAD") }
@@ -161,17 +166,23 @@ fn version() -> Page {
 fn response(page: &Page, head_only: bool) -> Vec<u8> {
     let mut date = DateCache::default();
     date.update(unix_ms() / 1000);
-    let extra = match (page.allow, page.status) {
+    let mut extra = vec![
+        ("Cache-Control", "no-store"),
+        ("Content-Security-Policy", page::POLICY),
+        ("Referrer-Policy", "no-referrer"),
+        ("X-Content-Type-Options", "nosniff"),
+    ];
+    extra.extend(match (page.allow, page.status) {
         (Some(methods), _) => Some(("Allow", methods)),
         (None, Status::ServiceUnavailable) => Some(("Retry-After", "1")),
         (None, Status::Unauthorized) => Some(("WWW-Authenticate", password::CHALLENGE)),
         (None, _) => None,
-    };
+    });
     let response = http::Response {
         content_type: page.content_type,
         close: true,
         head_only,
-        extra: extra.as_slice(),
+        extra: &extra,
         ..http::Response::new(page.status, page.body.as_bytes())
     };
     let mut out = Vec::with_capacity(page.body.len() + 256);

@@ -48,6 +48,7 @@ mod memory;
 mod open_types;
 mod oracle;
 mod outcomes;
+mod page;
 mod presence;
 mod proxy;
 mod quarantine;

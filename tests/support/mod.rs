@@ -8,6 +8,7 @@ mod clickhouse;
 mod cluster;
 #[allow(dead_code, reason = "the benchmarks use the rest")]
 pub mod columns;
+mod devtools;
 mod disk;
 mod engine;
 mod folder;
@@ -32,6 +33,7 @@ pub use browser::{Browser, Pages};
 pub use calls::FailingCalls;
 pub use clickhouse::{ClickHouse, shared_clickhouse};
 pub use cluster::{COLUMNS, Cluster};
+pub use devtools::Tab;
 pub use disk::SmallDisk;
 pub use engine::Engine;
 pub use folder::Folder;
