@@ -4,7 +4,7 @@
 //! in both.
 //!
 //! The server's process is on one core, attacker and normal traffic on another. Resident memory is the
-//! most that the server had, which its README states as `--in-flight-bytes-max` and some tens of MiB.
+//! most that the server had, which docs/promises.md states as `--in-flight-bytes-max` and some tens of MiB.
 //!
 //! `cargo bench --bench attacks` (or `make bench-attacks`). Environment: `BENCH_SECONDS` (of each
 //! attack, 12), `BENCH_RECORD` (a folder for the raw figures). `--quick` attacks for three seconds

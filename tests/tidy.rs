@@ -174,8 +174,11 @@ fn every_module_begins_with_a_sentence() {
 #[test]
 fn retired_words_do_not_come_back() {
     let mut found = Vec::new();
-    let readme = ("README.md".to_owned(), fs::read_to_string(root().join("README.md")).unwrap());
-    for (path, text) in sources(&["src", "tests", "bench"]).into_iter().chain([readme]) {
+    let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().file_name());
+    let docs = docs.map(|name| format!("docs/{}", name.to_string_lossy())).filter(|name| name.ends_with(".md"));
+    let documents = docs.chain(["README.md".to_owned(), "CONTRIBUTING.md".to_owned()]);
+    let documents = documents.map(|path| (path.clone(), fs::read_to_string(root().join(path)).unwrap()));
+    for (path, text) in sources(&["src", "tests", "bench"]).into_iter().chain(documents) {
         if path == "tests/tidy.rs" {
             continue;
         }

@@ -1,4 +1,4 @@
-//! Behind a real nginx and a real HAProxy, with the configurations that README shows: every event has
+//! Behind a real nginx and a real HAProxy, with the configurations that docs/operating.md shows: every event has
 //! the address of its client, whatever the client says itself, whatever connection its request shares.
 
 use std::fs;
@@ -34,13 +34,13 @@ impl Drop for Proxy {
     }
 }
 
-/// The block of README of this language that holds `text`.
+/// The block of docs/operating.md of this language that holds `text`.
 fn snippet(language: &str, text: &str) -> String {
-    let readme = include_str!("../../README.md");
-    let mut blocks = readme.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix(language));
+    let page = include_str!("../../docs/operating.md");
+    let mut blocks = page.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix(language));
     blocks
         .find(|block| block.contains(text))
-        .unwrap_or_else(|| panic!("README has no {language} with {text}"))
+        .unwrap_or_else(|| panic!("docs/operating.md has no {language} with {text}"))
         .to_owned()
 }
 
@@ -262,7 +262,7 @@ fn an_ipv6_client_of_nginx_is_stored_from_either_field() {
 #[ignore = "needs nginx and HAProxy: make test-outside"]
 fn haproxy_ends_tls_and_says_the_address_in_either_field() {
     let config = snippet("haproxy", "send-proxy-v2");
-    // README: with HAProxy it is `option forwardfor`.
+    // docs/operating.md: with HAProxy it is `option forwardfor`.
     let usual = "option forwardfor";
     let forwarded = "http-request del-header X-Forwarded-For\nhttp-request set-header Forwarded for=%[src]";
     for fields in [usual, forwarded] {

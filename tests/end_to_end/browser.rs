@@ -168,10 +168,10 @@ fn a_page_that_is_not_allowed_sees_a_failure_though_what_needs_no_preflight_is_s
     }
 }
 
-/// The script of the README, with this server and key in place of its own.
-fn script_of_the_readme(server: &Server, key: &str) -> String {
-    let readme = include_str!("../../README.md");
-    let (_, from) = readme.split_once("```js\n").unwrap();
+/// The script of docs/sending.md, with this server and key in place of its own.
+fn documented_script(server: &Server, key: &str) -> String {
+    let page = include_str!("../../docs/sending.md");
+    let (_, from) = page.split_once("```js\n").unwrap();
     let (script, _) = from.split_once("```").unwrap();
     let (own_url, own_key) = ("https://events.example/api/events", "Zx81kR2mPq7LwT0c");
     assert!(script.contains(own_url) && script.contains(own_key), "{script}");
@@ -180,13 +180,13 @@ fn script_of_the_readme(server: &Server, key: &str) -> String {
 
 #[test]
 #[ignore = "needs Chromium: make test-outside"]
-fn the_script_of_the_readme_sends_each_event_once_whatever_it_is_told_meanwhile() {
+fn the_documented_script_sends_each_event_once_whatever_it_is_told_meanwhile() {
     let clickhouse = shared_clickhouse();
     let (database, folder, pages) = (clickhouse.database(), Folder::new(), Pages::new());
     let (keys, origin) = (with_keys(&folder), pages.origin());
     std::fs::write(&keys, "web-0123456789abcdef name=web rate=1/s,burst=2\n").unwrap();
     let server = Server::start(clickhouse, &database, &["--write-key-file", &keys, "--cors-origin", &origin]);
-    let script = script_of_the_readme(&server, "web-0123456789abcdef");
+    let script = documented_script(&server, "web-0123456789abcdef");
     let tracked = "
         const pause = time => new Promise(after => setTimeout(after, time));
         (async () => {

@@ -24,6 +24,7 @@ mod crash;
 mod damage;
 mod defaults;
 mod disk;
+mod documents;
 mod duplicates;
 mod embedded;
 mod engine_may;
