@@ -58,6 +58,7 @@ mod replicated;
 mod schema_change;
 mod several_tables;
 mod silence;
+mod stats;
 mod stops;
 mod systemd;
 mod tables;
