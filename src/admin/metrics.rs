@@ -7,6 +7,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use super::process::ProcessMetrics;
 use super::snapshot::Snapshot;
 use super::{Admin, Page};
 use crate::http::Status;
@@ -16,10 +17,14 @@ pub(super) const PATH: &str = "/metrics";
 
 /// The page.
 pub(super) fn page(admin: &Admin) -> Page {
+    let mut snapshot = Snapshot::of(admin);
+    let mut process = Registry::default();
+    process.register_collector(Box::new(std::mem::take(&mut snapshot.process)));
     let mut registry = Registry::with_prefix("sluicegate");
-    registry.register_collector(Box::new(Snapshot::of(admin)));
+    registry.register_collector(Box::new(snapshot));
     let mut open_metrics = String::with_capacity(16 << 10);
-    if text::encode(&mut open_metrics, &registry).is_err() {
+    let encoded = text::encode(&mut open_metrics, &registry).and_then(|()| text::encode(&mut open_metrics, &process));
+    if encoded.is_err() {
         return Page::fault(Status::InternalServerError, "metrics_failed", "The metrics can't be encoded.");
     }
     Page {
@@ -94,6 +99,19 @@ impl Collector for Snapshot {
                     family.encode_family(&series.labels)?.encode_histogram::<NoLabelSet>(sum, count, buckets, None)?;
                 }
             }
+        }
+        Ok(())
+    }
+}
+
+impl Collector for ProcessMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, help, value) in &self.counters {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            family.encode_counter::<NoLabelSet, f64, f64>(value, None)?;
+        }
+        for (name, help, value) in &self.gauges {
+            encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(value)?;
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ mod linger;
 mod listen;
 mod metrics;
 mod password;
+mod process;
 mod replay;
 mod requeue;
 mod series;

@@ -1,5 +1,6 @@
 //! The values of all metrics at one moment, which `/metrics` and `/stats` both show.
 
+use super::process::ProcessMetrics;
 use super::{Admin, AdminTable, fields};
 use crate::api::Shed;
 use crate::batch::TableIndex;
@@ -26,6 +27,8 @@ pub(super) struct Snapshot {
     pub(super) ledger_tables: Vec<(String, Accounts)>,
     /// Age of the oldest block that is not inserted; 0 without one.
     pub(super) oldest_seconds: f64,
+    /// What the system says of the process, under names without this server's prefix.
+    pub(super) process: ProcessMetrics,
 }
 
 /// A histogram of one or more series.
@@ -69,6 +72,7 @@ impl Snapshot {
             ledger,
             ledger_tables,
             oldest_seconds,
+            process: ProcessMetrics::now(),
         }
     }
 }

@@ -172,6 +172,12 @@ fn figures(snapshot: Snapshot) -> BTreeMap<String, Metric> {
     for (name, _, series) in snapshot.gauges {
         put(&mut metrics, name.to_owned(), series, Metric::Value);
     }
+    for (name, _, value) in snapshot.process.counters {
+        metrics.insert(format!("{name}_total"), Metric::Value(value));
+    }
+    for (name, _, value) in snapshot.process.gauges {
+        metrics.insert(name.to_owned(), Metric::Value(value));
+    }
     for histogram in snapshot.histograms {
         let series = histogram.series.into_iter().map(|mut series| (std::mem::take(&mut series.labels), series));
         put(&mut metrics, histogram.name.to_owned(), series.collect(), |series| Metric::Histogram(series.into()));
