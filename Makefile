@@ -181,7 +181,7 @@ test-versions: clickhouse ## the tests of every promise, against other versions 
 		CRASH_ROUNDS=$${CRASH_ROUNDS:-8} scripts/clickhouse-versions/test.sh $$version $(VERSION_TESTS) || failed="$$failed $$version"; \
 	done; [ -z "$$failed" ] || { echo "Tests failed against ClickHouse$$failed." >&2; exit 1; }
 
-test-outside: clickhouse ## tests that need more: other versions of ClickHouse, real replicas, nginx and HAProxy, Chromium
+test-outside: clickhouse ## tests that need more: other versions of ClickHouse, real replicas, nginx and HAProxy, Chromium, promtool
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
 	@scripts/need.sh strace "strace is needed for the tests of a failing disk and a killed ClickHouse: install the package strace" strace
 	@scripts/need.sh java "Java is needed to run ZooKeeper: install the package default-jre-headless" default-jre-headless
@@ -190,5 +190,6 @@ test-outside: clickhouse ## tests that need more: other versions of ClickHouse, 
 	@scripts/need.sh haproxy "HAProxy is needed for the tests behind a proxy: install Debian's package haproxy" haproxy
 	@scripts/need.sh openssl "openssl is needed to make the certificate of a proxy: install the package openssl" openssl
 	@scripts/need.sh chromium "Chromium is needed for the tests of web pages: install the package chromium" chromium
+	@scripts/need.sh promtool "promtool is needed to check the metrics: install Debian's package prometheus" prometheus
 	$(MAKE) test-versions VERSION_TESTS="$(VERSION_QUICK_TESTS)"
-	cargo test --locked --no-fail-fast --test end_to_end -- --ignored --test-threads 1 assumptions:: behind_proxies:: browser:: replicated::
+	cargo test --locked --no-fail-fast --test end_to_end -- --ignored --test-threads 1 assumptions:: behind_proxies:: browser:: promtool:: replicated::

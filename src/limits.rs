@@ -176,6 +176,9 @@ pub const COUNTED_NAME_BYTES_MAX: usize = 64;
 /// Names of fields without a column that the admin address shows for a table: those that come most often.
 pub const SHOWN_FIELDS_MAX: usize = 100;
 
+/// Held blocks that `/stats` shows: those that came first.
+pub const SHOWN_HELD_MAX: usize = 100;
+
 /// Files of inserted segments that are kept to be overwritten (DESIGN, rule 7). Each occupies
 /// `--batch-bytes` on the disk.
 pub const FREE_SEGMENTS_MAX: usize = 4;

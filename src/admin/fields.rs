@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::metrics::{Family, Labels};
+use super::snapshot::{Family, Labels};
 use super::{Admin, Page};
 use crate::http::Status;
 use crate::limits;
@@ -49,7 +49,7 @@ pub(super) fn page(admin: &Admin) -> Page {
 }
 
 /// The counters of all tables.
-pub(super) fn counters(admin: &Admin) -> [Family; 2] {
+pub(super) fn counters(admin: &Admin) -> [Family<u64>; 2] {
     let (mut unknown, mut guessed) = (Vec::new(), Vec::new());
     for (table, counts) in counts(admin) {
         let named = counts.unknown.iter().map(|(name, field)| (&**name, field.count));

@@ -46,12 +46,17 @@ pub(super) fn ready(admin: &Admin, tells: bool) -> Page {
         return Page::fault(fault.status, fault.code, fault.message);
     }
     let warnings: Vec<String> = if tells {
-        warnings(admin).into_iter().flat_map(|warning| warning.texts).collect()
+        texts(admin)
     } else {
         warnings(admin).iter().map(|Warning { about, count, .. }| format!("{about}: {count}")).collect()
     };
     let warnings = sonic_rs::to_string(&warnings).unwrap_or_else(|_| "[]".to_owned());
     Page::json(Status::Ok, format!("{{\"status\":\"ok\",\"warnings\":{warnings}}}"))
+}
+
+/// The warnings of `/readyz`.
+pub(super) fn texts(admin: &Admin) -> Vec<String> {
+    warnings(admin).into_iter().flat_map(|warning| warning.texts).collect()
 }
 
 /// What needs operator action.

@@ -14,11 +14,15 @@ mod listen;
 mod metrics;
 mod page;
 mod password;
+mod process;
 mod replay;
 mod requeue;
 mod series;
+mod snapshot;
+mod state;
 mod stats;
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use crate::api::keys::Keys;
@@ -26,6 +30,7 @@ use crate::batch::BlockNumber;
 use crate::clickhouse::client::ClickHouse;
 use crate::clickhouse::metrics::InsertMetrics;
 use crate::clickhouse::name::TableName;
+use crate::clickhouse::survey::Survey;
 use crate::clock::unix_ms;
 use crate::handoff::Published;
 use crate::http::{self, DateCache, Head, Method, Status};
@@ -44,6 +49,21 @@ pub struct AdminTable {
     pub label: String,
     /// True for the table of the public address's `/api/events`.
     pub is_default: bool,
+    /// Its path on the public address.
+    pub path: String,
+    /// Its `spool-bytes-max`.
+    pub spool_bytes_max: u64,
+}
+
+/// The folder of the spool, and what it may take of its disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpoolLimits {
+    /// `--spool-dir`.
+    pub dir: PathBuf,
+    /// `--spool-bytes-max`.
+    pub bytes_max: u64,
+    /// `--disk-free-min`.
+    pub disk_free_min: u64,
 }
 
 pub use access::Access;
@@ -67,17 +87,27 @@ pub struct Admin {
     pub budget: Arc<ByteBudget>,
     /// The metrics of the spool.
     pub spool: Arc<SpoolMetrics>,
+    /// The limits of the spool.
+    pub spool_limits: SpoolLimits,
     /// The metrics of the inserters.
     pub inserts: Arc<InsertMetrics>,
+    /// How many inserters there are.
+    pub inserters: u64,
     /// The servers that have the events.
     pub clickhouse: Vec<ClickHouse>,
+    /// What these servers answer now.
+    pub survey: Arc<Survey>,
+    /// The name of this node.
+    pub node: String,
+    /// When the server was started, Unix ms.
+    pub started_unix_ms: u64,
     /// The tables that events are taken for, in the order of their indexes.
     pub tables: Vec<AdminTable>,
     /// Requeues blocks; set once the inserters run.
     pub requeue: OnceLock<Requeue>,
     /// Takes rejected lines again. Set once the workers run.
     pub replayer: OnceLock<Replayer>,
-    /// The time series of the last minute.
+    /// The time series of the last 15 minutes.
     pub series: Series,
 }
 
@@ -126,7 +156,7 @@ impl Admin {
             health::LIVE_PATH => |admin, _| health::live(&admin.workers, &admin.spool),
             path if health::is_health(path) => |admin, head| health::ready(admin, admin.access.is_trusted(head)),
             metrics::PATH => |admin, _| metrics::page(admin),
-            "/stats" => |admin, _| stats::page(admin),
+            "/stats" => |admin, head| stats::page(admin, head.query),
             fields::PATH => |admin, _| fields::page(admin),
             "/version" => |_, _| version(),
             path => match path.strip_prefix("/api/").and_then(|name| named(&self.tables, name)) {
@@ -200,6 +230,8 @@ mod tests {
             name: TableName::new(database, name),
             label: label.to_owned(),
             is_default,
+            path: format!("/api/{label}"),
+            spool_bytes_max: 1,
         };
         let tables = [table("a", "hits", "a.hits", false), table("b", "hits", "b.hits", true)];
         let found = |tables: &[AdminTable], name: &str| named(tables, name).map(|table| table.label.clone());

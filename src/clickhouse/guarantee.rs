@@ -8,8 +8,8 @@ use std::fmt;
 use super::facts::{TableFacts, is_replicated};
 use super::name::TableName;
 
-/// The level of a delivery guarantee.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The level of a delivery guarantee, the best one first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// A repeat of an INSERT whose answer was lost stores nothing.
     ExactlyOnce,
@@ -19,6 +19,18 @@ pub enum Level {
     None,
     /// The table can't be inserted into.
     Unfit,
+}
+
+impl Level {
+    /// The name of the level for machines.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::ExactlyOnce => "exactly_once",
+            Self::AtLeastOnce => "at_least_once",
+            Self::None => "none",
+            Self::Unfit => "unfit",
+        }
+    }
 }
 
 impl fmt::Display for Level {

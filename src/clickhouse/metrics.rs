@@ -12,6 +12,42 @@ use crate::limits;
 /// Upper bounds of the buckets of `insert_seconds`, in seconds.
 pub const INSERT_SECONDS: [f64; 13] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
+/// Upper bounds of the buckets of `delivery_seconds`, in seconds.
+pub const DELIVERY_SECONDS: [f64; 15] =
+    [0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 21_600.0, 86_400.0];
+
+/// Times by the bucket that they are in, with `N` buckets, the last of which has no upper bound.
+#[derive(Debug)]
+pub struct Durations<const N: usize> {
+    buckets: [AtomicU64; N],
+    microseconds: AtomicU64,
+    bounds: &'static [f64],
+}
+
+impl<const N: usize> Durations<N> {
+    /// No times yet. `bounds` are the upper bounds of all buckets but the last, in seconds.
+    const fn new(bounds: &'static [f64]) -> Self {
+        assert!(bounds.len() + 1 == N);
+        Self { buckets: [const { AtomicU64::new(0) }; N], microseconds: AtomicU64::new(0), bounds }
+    }
+
+    /// Counts a time.
+    pub fn add(&self, time: Duration) {
+        let seconds = time.as_secs_f64();
+        let bucket = self.bounds.iter().take_while(|bound| seconds > **bound).count();
+        if let Some(counter) = self.buckets.get(bucket) {
+            counter.fetch_add(1, Relaxed);
+        }
+        self.microseconds.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// The number of times in each bucket, and their sum in seconds.
+    pub fn get(&self) -> (Vec<u64>, f64) {
+        let buckets = self.buckets.iter().map(|bucket| bucket.load(Relaxed)).collect();
+        (buckets, self.microseconds.load(Relaxed) as f64 / 1e6)
+    }
+}
+
 /// The counters of INSERT attempts into one table.
 #[derive(Debug, Default)]
 pub struct Attempts {
@@ -95,13 +131,21 @@ pub struct Inserted {
     pub is_quarantine: bool,
     /// The attempts.
     pub attempts: Attempts,
+    /// Of each block, the time from its first event's commit until all of its rows are proven.
+    pub delivery: Durations<{ DELIVERY_SECONDS.len() + 1 }>,
+}
+
+impl Inserted {
+    fn new(label: String, is_quarantine: bool) -> Self {
+        Self { label, is_quarantine, attempts: Attempts::default(), delivery: Durations::new(&DELIVERY_SECONDS) }
+    }
 }
 
 /// The label of the tables beyond [`limits::UNKNOWN_TABLES_MAX`]; no table's name has a bracket.
 pub const OTHER_TABLES: &str = "(other)";
 
 /// The counters of all inserters.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct InsertMetrics {
     /// The tables of the configuration and their quarantines, in that order.
     tables: Vec<Arc<Inserted>>,
@@ -109,11 +153,26 @@ pub struct InsertMetrics {
     places: HashMap<TableName, usize>,
     /// Tables of blocks that a server with another configuration has written.
     unknown: Mutex<BTreeMap<(TableName, bool), Arc<Inserted>>>,
-    buckets: [AtomicU64; INSERT_SECONDS.len() + 1],
-    microseconds: AtomicU64,
+    attempts: Durations<{ INSERT_SECONDS.len() + 1 }>,
+    /// Inserters that work on a block.
+    busy: AtomicU64,
     problems: Mutex<BTreeMap<String, String>>,
     /// The blocks whose INSERT fails and is retried.
     pub failing: Failing,
+}
+
+impl Default for InsertMetrics {
+    fn default() -> Self {
+        Self {
+            tables: Vec::new(),
+            places: HashMap::new(),
+            unknown: Mutex::default(),
+            attempts: Durations::new(&INSERT_SECONDS),
+            busy: AtomicU64::new(0),
+            problems: Mutex::default(),
+            failing: Failing::default(),
+        }
+    }
 }
 
 impl InsertMetrics {
@@ -124,7 +183,7 @@ impl InsertMetrics {
             let quarantine = (name.quarantine(), quarantine_label(&label), true);
             for (name, label, is_quarantine) in [(name, label, false), quarantine] {
                 metrics.places.insert(name, metrics.tables.len());
-                metrics.tables.push(Arc::new(Inserted { label, is_quarantine, attempts: Attempts::default() }));
+                metrics.tables.push(Arc::new(Inserted::new(label, is_quarantine)));
             }
         }
         metrics
@@ -156,8 +215,7 @@ impl InsertMetrics {
             unknown.len() >= limits::UNKNOWN_TABLES_MAX || self.tables.iter().any(|table| table.label == label);
         let (name, label) =
             if is_other { (TableName::default(), OTHER_TABLES.to_owned()) } else { (table.clone(), label) };
-        let new = || Arc::new(Inserted { label, is_quarantine, attempts: Attempts::default() });
-        unknown.entry((name, is_quarantine)).or_insert_with(new).clone()
+        unknown.entry((name, is_quarantine)).or_insert_with(|| Arc::new(Inserted::new(label, is_quarantine))).clone()
     }
 
     /// Notes why the table with this label can't be followed or filled; `None` when it can.
@@ -182,8 +240,22 @@ impl InsertMetrics {
     /// The number of attempts in each bucket of [`INSERT_SECONDS`] and in one more for longer ones,
     /// and the sum of their durations in seconds.
     pub fn durations(&self) -> (Vec<u64>, f64) {
-        let buckets = self.buckets.iter().map(|bucket| bucket.load(Relaxed)).collect();
-        (buckets, self.microseconds.load(Relaxed) as f64 / 1e6)
+        self.attempts.get()
+    }
+
+    /// An inserter takes a block.
+    pub fn begin(&self) {
+        self.busy.fetch_add(1, Relaxed);
+    }
+
+    /// An inserter has done with a block what it could.
+    pub fn end(&self) {
+        self.busy.fetch_sub(1, Relaxed);
+    }
+
+    /// Inserters that work on a block now, spare ones too.
+    pub fn busy(&self) -> u64 {
+        self.busy.load(Relaxed)
     }
 
     /// Counts a proven INSERT of `rows` rows into a table.
@@ -200,12 +272,7 @@ impl InsertMetrics {
 
     /// Counts the duration of an attempt.
     pub fn took(&self, time: Duration) {
-        let seconds = time.as_secs_f64();
-        let bucket = INSERT_SECONDS.iter().take_while(|bound| seconds > **bound).count();
-        if let Some(counter) = self.buckets.get(bucket) {
-            counter.fetch_add(1, Relaxed);
-        }
-        self.microseconds.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        self.attempts.add(time);
     }
 }
 

@@ -12,6 +12,7 @@
 //! | `watcher`, `watched` | follows the columns of the tables while the server runs |
 //! | `facts` | engine, deduplication window, TTL and policies of a table |
 //! | `guarantee`, `horizon`, `delivery` | what a table promises, for how long, and who says it |
+//! | `survey` | what the servers answer now, and the guarantees of their tables |
 //! | `metrics` | what INSERTs came to |
 //! | `embedded`, `server_id` | ClickHouse as a child process, and its identity |
 
@@ -30,6 +31,7 @@ pub mod refresh;
 mod server_id;
 pub mod servers;
 pub mod settings;
+pub mod survey;
 pub mod tables;
 pub mod trust;
 pub mod version;

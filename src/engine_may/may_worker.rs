@@ -148,7 +148,7 @@ impl MayWorker {
             inner.api.set_request(options.table, values);
         }
         let waiter = inner.take_slot(me, self.shared.budget.open(None));
-        let mut charge = self.shared.budget.open(client_ip);
+        let mut charge = self.shared.budget.open_for_replies(client_ip);
         let answer = if inner.refusing && matches!(route, Route::Events(_)) {
             Answer::Now(self.shared.health.reply())
         } else {

@@ -11,7 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::due::{PartitionLimit, Work};
-use super::failure::{Failure, describe};
+use super::failure::{CONVERT, FORCE, Failure, NO_ORDERS, describe};
 use super::inserter::Inserts;
 use super::native;
 use super::outcome::{Class, Outcome, calls_for_refresh, classify};
@@ -134,7 +134,8 @@ impl Inserts {
                 "ClickHouse may have the block in a table that is gone, or on another server, and no server of \
                  --clickhouse-url would recognise its token; check whether the table has its rows; if not, \
                  `sluicegate spool requeue --force` sends it again",
-            ),
+            )
+            .helped_by(FORCE),
             None => Failure::hold("no server is configured"),
         })
     }
@@ -202,11 +203,14 @@ impl Inserts {
         }
         let mut reason = format!("{table} at {} ({query_id}): {}", server.url(), describe(&error));
         let is_for_table = !insert.sent.is_for_quarantine() && !insert.convert;
+        let mut remedy = NO_ORDERS;
         if outcome.class == Class::Hold && is_for_table && calls_for_refresh(&error) {
-            reason.push_str(&statement::advice(server, &insert.frozen));
+            let advice = statement::advice(server, &insert.frozen);
+            remedy = if advice.is_empty() { NO_ORDERS } else { CONVERT };
+            reason.push_str(&advice);
         }
         let Outcome { class, answered, is_suspicious } = outcome;
-        Err(Failure { class, answered, suspicious: is_suspicious, reason, error: Some(error) })
+        Err(Failure { class, answered, suspicious: is_suspicious, reason, remedy, error: Some(error) })
     }
 
     /// The settings of an INSERT, checked to arrive unchanged.

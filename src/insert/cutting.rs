@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::attempt::{Insert, Source};
 use super::due::Work;
-use super::failure::{Failure, describe};
+use super::failure::{FORCE, Failure, describe};
 use super::outcome::{Class, row_named_by};
 use super::row_json::{self, CellBytes};
 use super::rows::RowReader;
@@ -54,7 +54,8 @@ impl Work {
                  takes them they go in by themselves, and `sluicegate spool requeue --force` cuts every one of them out \
                  into the quarantine: {}",
                 failure.reason
-            )));
+            ))
+            .helped_by(FORCE));
         }
         self.block.replace_piece(index, pieces).map_err(Failure::on_disk)
     }

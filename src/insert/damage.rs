@@ -7,7 +7,7 @@
 //! was cut: the positions of its pieces are those of rows that are missing now.
 
 use super::due::Work;
-use super::failure::Failure;
+use super::failure::{FORCE, Failure};
 use super::inserter::Inserts;
 use super::step::Unrecorded;
 
@@ -15,7 +15,7 @@ impl Inserts {
     /// Replaces the damaged block by its salvaged copy, or holds it.
     pub(super) fn damaged(&self, mut work: Work, failure: Failure) {
         if let Some(reason) = why_held(&work, &failure) {
-            self.put_back(work, &Failure { reason, ..failure });
+            self.put_back(work, &Failure { reason, remedy: FORCE, ..failure });
             return;
         }
         let number = work.block.number();

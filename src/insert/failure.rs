@@ -8,7 +8,7 @@ use super::step::Step;
 use crate::clickhouse::client::{ClickHouse, ClientError};
 use crate::clickhouse::name::TableName;
 use crate::clickhouse::settings::InsertFormat;
-use crate::spool::Cause;
+use crate::spool::{Cause, Orders};
 
 /// Number of attempts after which the pauses grow beyond those of [`Class::delay`].
 const FAST_ATTEMPTS: u32 = 8;
@@ -19,6 +19,14 @@ const ANSWERED_LONGEST: Duration = Duration::from_secs(30);
 /// Codes of what no INSERT of this user into the table passes: syntax and settings, rights, passwords.
 const REFUSES_ALL: [u32; 8] = [62, 115, 164, 192, 193, 194, 497, 516];
 
+pub(super) const NO_ORDERS: Orders = Orders { force: false, convert: false };
+
+/// The order of `spool requeue --force`.
+pub(super) const FORCE: Orders = Orders { force: true, convert: false };
+
+/// The order of `spool requeue --convert`.
+pub(super) const CONVERT: Orders = Orders { force: false, convert: true };
+
 /// A failed attempt: what it calls for, and why.
 pub(super) struct Failure {
     pub(super) class: Class,
@@ -27,6 +35,8 @@ pub(super) struct Failure {
     /// ClickHouse may have stored the token of the attempt without its rows.
     pub(super) suspicious: bool,
     pub(super) reason: String,
+    /// What an operator can order where the block is held for it.
+    pub(super) remedy: Orders,
     /// The error of the client, if the step failed there.
     pub(super) error: Option<ClientError>,
 }
@@ -34,7 +44,19 @@ pub(super) struct Failure {
 impl Failure {
     /// Creates a failure that needs operator action.
     pub(super) fn hold(reason: impl Into<String>) -> Self {
-        Self { class: Class::Hold, answered: true, suspicious: false, reason: reason.into(), error: None }
+        Self {
+            class: Class::Hold,
+            answered: true,
+            suspicious: false,
+            reason: reason.into(),
+            remedy: NO_ORDERS,
+            error: None,
+        }
+    }
+
+    /// The same failure of a block that an operator can send nevertheless.
+    pub(super) fn helped_by(self, remedy: Orders) -> Self {
+        Self { remedy, ..self }
     }
 
     /// Creates the failure of a block that can't be sent as it was sealed.
@@ -44,7 +66,14 @@ impl Failure {
 
     /// Creates the failure of a temporary condition before anything was sent.
     pub(super) fn passing(reason: impl Into<String>) -> Self {
-        Self { class: Class::Retry, answered: true, suspicious: false, reason: reason.into(), error: None }
+        Self {
+            class: Class::Retry,
+            answered: true,
+            suspicious: false,
+            reason: reason.into(),
+            remedy: NO_ORDERS,
+            error: None,
+        }
     }
 
     pub(super) fn on_disk(error: io::Error) -> Self {
@@ -68,6 +97,7 @@ impl Failure {
             answered: true,
             suspicious: false,
             reason: format!("{table} at {}: {}", server.url(), describe(&error)),
+            remedy: NO_ORDERS,
             error: Some(error),
         }
     }

@@ -9,7 +9,7 @@ use crossbeam::channel::Receiver;
 
 use super::attempt::{Insert, Source};
 use super::due::{Due, PartitionLimit, Shares, Work};
-use super::failure::Failure;
+use super::failure::{FORCE, Failure};
 use super::outcome::{Class, calls_for_refresh, is_forbidden_setting, is_partition_limit, is_too_many_parts};
 use super::places::Places;
 use super::presence::Presence;
@@ -24,8 +24,9 @@ use crate::clickhouse::name::TableName;
 use crate::clickhouse::refresh::RefreshSignal;
 use crate::clickhouse::servers::{ServerIndex, Servers};
 use crate::clickhouse::settings::InsertFormat;
+use crate::clock::unix_ms;
 use crate::handoff::Handoff;
-use crate::spool::{Orders, Part, PieceState, SealedBlock, SegmentPool, SpoolMetrics};
+use crate::spool::{Orders, Part, PieceState, Reason, SealedBlock, SegmentPool, SpoolMetrics};
 
 /// The least time between two attempts of blocks that are held.
 const HELD_PAUSE: Duration = Duration::from_millis(50);
@@ -136,7 +137,9 @@ impl Inserts {
 
     fn work_on(&self, client: &InsertClient, work: Work) {
         let table = work.block.table();
+        self.metrics.begin();
         self.try_once(client, work);
+        self.metrics.end();
         self.due.finished(table);
     }
 
@@ -159,7 +162,7 @@ impl Inserts {
                 Step::Send(sent) => self.attempt(client, work, sent)?,
                 Step::FinishRows => self.finish_rows(work)?,
                 Step::Hold(reason) if work.orders.force => return Err(Failure::damaged(reason)),
-                Step::Hold(reason) => return Err(Failure::hold(reason)),
+                Step::Hold(reason) => return Err(Failure::hold(reason).helped_by(FORCE)),
                 Step::Retire => return Ok(()),
             }
         }
@@ -259,7 +262,8 @@ impl Inserts {
                          up: {why}; check whether the table has them; `sluicegate spool requeue --force` cuts out the \
                          refused rows and sends the others, which doubles the rows that are there",
                         failure.reason
-                    )));
+                    ))
+                    .helped_by(FORCE));
                 }
             }
         }
@@ -300,6 +304,10 @@ impl Inserts {
             self.pool.rows_are_inserted(&mut work.block).map_err(Failure::on_disk)?;
         }
         work.progress.rows_finished = true;
+        if let Ok(frozen) = Frozen::from_bytes(work.block.frozen(), &self.table) {
+            let waited = Duration::from_millis(unix_ms().saturating_sub(work.block.created_ms()));
+            self.metrics.of(&frozen.table, false).delivery.add(waited);
+        }
         Ok(())
     }
 
@@ -363,7 +371,8 @@ impl Inserts {
                 tracing::warn!(block = %number, table = label, reason, "an INSERT exceeds a limit; it is sent in pieces")
             }
             Class::Hold => {
-                if let Some(since) = self.spool.held.hold(number, table, failure.reason.clone(), cause) {
+                let held_for = Reason { text: failure.reason.clone(), remedy: failure.remedy };
+                if let Some(since) = self.spool.held.hold(number, table, held_for, cause) {
                     self.pool.set_apart(&mut work.block);
                     tracing::error!(
                         block = %number,

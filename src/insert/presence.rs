@@ -39,7 +39,7 @@ use std::time::Duration;
 use super::attempt::Insert;
 use super::defaults;
 use super::due::Work;
-use super::failure::Failure;
+use super::failure::{FORCE, Failure, NO_ORDERS};
 use super::inserter::Inserts;
 use super::outcome::Class;
 use super::row_json;
@@ -118,11 +118,11 @@ impl Inserts {
                      again, which doubles the rows that are there",
                     server.url()
                 );
-                return Err(Failure { answered: false, ..Failure::hold(reason) });
+                return Err(Failure { answered: false, ..Failure::hold(reason).helped_by(FORCE) });
             }
         };
         let error = Some(ClientError::Absent(reason.clone()));
-        Err(Failure { class: Class::Retry, answered: false, suspicious: false, reason, error })
+        Err(Failure { class: Class::Retry, answered: false, suspicious: false, reason, remedy: NO_ORDERS, error })
     }
 
     /// Handles rows that a lookup did not find. The first time the repeat and the lookup are made once

@@ -2,7 +2,7 @@
 
 use super::attempt::Insert;
 use super::due::Work;
-use super::failure::Failure;
+use super::failure::{FORCE, Failure};
 use super::inserter::Inserts;
 use super::presence::Presence;
 use crate::batch::SegmentNumber;
@@ -96,7 +96,8 @@ impl Inserts {
                 "ClickHouse may have the block, and may have forgotten its token: {reason}; {why}; check whether the \
                  table has its rows; `sluicegate spool requeue --force` sends it again, which doubles the rows that are \
                  there"
-            )))
+            ))
+            .helped_by(FORCE))
         };
         match self.look_up(server, index, work, insert) {
             Ok(Presence::All) => Ok(Repeat::IsThere),

@@ -31,6 +31,8 @@ pub struct BudgetLimits {
 #[derive(Debug)]
 pub struct ByteBudget {
     bytes: AtomicU64,
+    /// Those of replies.
+    reply_bytes: AtomicU64,
     max: u64,
     /// What requests that are not small may leave it at.
     large_max: u64,
@@ -66,6 +68,7 @@ impl ByteBudget {
         let connection_max = request_max.saturating_add(limits::READ_SCRATCH_BYTES);
         Arc::new(Self {
             bytes: AtomicU64::new(0),
+            reply_bytes: AtomicU64::new(0),
             max,
             large_max: (max - max / 4).max(connection_max as u64),
             connection_max,
@@ -79,7 +82,14 @@ impl ByteBudget {
     /// or to one whose address says nothing about who asks.
     pub fn open(self: &Arc<Self>, client: Option<IpAddr>) -> Charge {
         let share = client.map(|client| (self.hasher.hash_one(network(client)) % limits::ADDRESS_SHARES as u64) as u16);
-        Charge { budget: self.clone(), share, bytes: 0 }
+        Charge { budget: self.clone(), share, is_for_replies: false, bytes: 0 }
+    }
+
+    /// The same, for replies.
+    pub fn open_for_replies(self: &Arc<Self>, client: Option<IpAddr>) -> Charge {
+        let mut charge = self.open(client);
+        charge.is_for_replies = true;
+        charge
     }
 
     /// True when nothing is left for a request of this size.
@@ -90,6 +100,11 @@ impl ByteBudget {
     /// The bytes that are charged now.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
+    }
+
+    /// Those that are charged for replies.
+    pub fn reply_bytes(&self) -> u64 {
+        self.reply_bytes.load(Relaxed)
     }
 
     /// The most that one connection's request may take.
@@ -118,14 +133,15 @@ pub(super) fn network(client: IpAddr) -> IpAddr {
 pub struct Charge {
     budget: Arc<ByteBudget>,
     share: Option<u16>,
+    is_for_replies: bool,
     bytes: usize,
 }
 
 impl Charge {
-    /// A charge of nothing in the same budget and share.
+    /// A charge of nothing in the same budget and share, not for replies.
     #[must_use]
     pub fn another(&self) -> Self {
-        Self { budget: self.budget.clone(), share: self.share, bytes: 0 }
+        Self { budget: self.budget.clone(), share: self.share, is_for_replies: false, bytes: 0 }
     }
 
     /// What is charged.
@@ -150,6 +166,9 @@ impl Charge {
             budget.bytes.fetch_sub(bytes, Relaxed);
             return false;
         }
+        if self.is_for_replies {
+            budget.reply_bytes.fetch_add(bytes, Relaxed);
+        }
         self.bytes += more;
         true
     }
@@ -165,6 +184,9 @@ impl Charge {
         };
         if bytes != self.bytes {
             change(&self.budget.bytes);
+            if self.is_for_replies {
+                change(&self.budget.reply_bytes);
+            }
             self.share().map(change);
             self.bytes = bytes;
         }
@@ -250,5 +272,21 @@ mod tests {
         let mut charge = budget.open(client(1));
         assert!(charge.grow(1 << 20, Size::Large));
         assert!(!charge.grow(1, Size::Small));
+    }
+
+    #[test]
+    fn what_is_charged_for_replies_is_known_apart() {
+        let budget = ByteBudget::new(BudgetLimits { max: 1000, request_max: 1000 });
+        let mut request = budget.open(None);
+        let mut replies = budget.open_for_replies(None);
+        assert!(request.grow(100, Size::Small) && replies.grow(30, Size::Small));
+        let mut more = replies.another();
+        assert!(more.grow(5, Size::Small));
+        assert_eq!((budget.bytes(), budget.reply_bytes()), (135, 30));
+        replies.set(40);
+        assert_eq!((budget.bytes(), budget.reply_bytes()), (145, 40));
+        assert!(!replies.grow(1000, Size::Small));
+        drop(replies);
+        assert_eq!((budget.bytes(), budget.reply_bytes()), (105, 0));
     }
 }

@@ -235,6 +235,6 @@ impl Joining<'_> {
 pub(super) fn count(report: &Report, options: IngestOptions, metrics: &WorkerMetrics, is_keyed: bool) {
     metrics.received.add(u64::from(report.accepted) + u64::from(report.rejected));
     if !options.dry_run && report.rejected > 0 && !is_keyed {
-        metrics.reject(&report.rejected_by_code);
+        metrics.reject(options.table, &report.rejected_by_code);
     }
 }

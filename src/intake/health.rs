@@ -32,6 +32,11 @@ impl Health {
         let _ = self.schemas.set(schemas);
     }
 
+    /// True once the columns of the tables are known, or that they are not there.
+    pub fn knows_tables(&self) -> bool {
+        self.schemas.get().is_some()
+    }
+
     /// The tables that take no events now, because they are missing or can't be filled.
     pub fn unavailable(&self) -> Vec<TableIndex> {
         let tables = self.schemas.get().into_iter().flat_map(|schemas| (0..).zip(schemas.values()));

@@ -98,6 +98,10 @@ pub struct WorkerMetrics {
     pub accepted: Counter,
     /// The same for each table.
     pub accepted_by_table: ByTable,
+    /// Rejected lines, by table.
+    pub rejected_by_table: ByTable,
+    /// Accepted events that had been stored before, by table.
+    pub duplicates_by_table: ByTable,
     /// Accepted events that had been stored before (`--dedup-field`).
     pub duplicates: Counter,
     /// Repeated requests (`Idempotency-Key`).
@@ -123,13 +127,24 @@ impl WorkerMetrics {
     /// The counters of a worker with so many tables.
     pub fn of_tables(tables: usize) -> Self {
         let fields = std::iter::repeat_with(Arc::default).take(tables).collect();
-        Self { accepted_by_table: ByTable::new(tables), fields, ..Self::default() }
+        let by_table = || ByTable::new(tables);
+        Self {
+            accepted_by_table: by_table(),
+            rejected_by_table: by_table(),
+            duplicates_by_table: by_table(),
+            fields,
+            ..Self::default()
+        }
     }
 
-    /// Counts the events of a committed batch, duplicates included.
-    pub fn accept(&self, table: TableIndex, events: u64) {
+    /// Counts the events of a committed batch, and how many of them had been stored before.
+    pub fn accept(&self, table: TableIndex, events: u64, duplicates: u64) {
         self.accepted.add(events);
         self.accepted_by_table.add(table, events);
+        if duplicates > 0 {
+            self.duplicates.add(duplicates);
+            self.duplicates_by_table.add(table, duplicates);
+        }
     }
 
     /// Counts `requests` requests that took `time` each.
@@ -144,10 +159,13 @@ impl WorkerMetrics {
     }
 
     /// Counts rejected lines.
-    pub fn reject(&self, by_code: &RejectedByCode) {
+    pub fn reject(&self, table: TableIndex, by_code: &RejectedByCode) {
+        let mut sum = 0;
         for (counter, count) in self.rejected.iter().zip(by_code) {
             counter.add(u64::from(*count));
+            sum += u64::from(*count);
         }
+        self.rejected_by_table.add(table, sum);
     }
 
     /// Counts shed requests.

@@ -20,7 +20,7 @@ pub(crate) fn count(settled: &Settled, shared: &Shared, metrics: &WorkerMetrics)
     for keyed in &settled.keyed {
         match keyed.outcome {
             Some(CommitOutcome::Committed { .. } | CommitOutcome::Deduplicated { .. }) => {
-                metrics.reject(&keyed.rejected);
+                metrics.reject(settled.table, &keyed.rejected);
             }
             Some(CommitOutcome::Repeated { .. }) => metrics.repeated.add(once),
             Some(CommitOutcome::Refused(refusal)) => metrics.shed(Shed::Commit(refusal), once),
@@ -31,8 +31,8 @@ pub(crate) fn count(settled: &Settled, shared: &Shared, metrics: &WorkerMetrics)
     match settled.outcome {
         Some(CommitOutcome::Refused(refusal)) => metrics.shed(Shed::Commit(refusal), others),
         Some(_) => {
-            metrics.accept(settled.table, u64::from(settled.rows) + u64::from(settled.duplicates));
-            metrics.duplicates.add(settled.duplicates.into());
+            let (stored, duplicates) = (u64::from(settled.rows), u64::from(settled.duplicates));
+            metrics.accept(settled.table, stored + duplicates, duplicates);
         }
         None => metrics.shed(Shed::CommitTimeout, others),
     }

@@ -42,13 +42,15 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::admin::{Access, Admin, Series};
+use crate::admin::{Access, Admin, Series, SpoolLimits};
 use crate::api::Api;
 use crate::api::keys::Keys;
 use crate::clickhouse::delivery;
 use crate::clickhouse::embedded::{Embedded, EmbeddedOptions};
 use crate::clickhouse::metrics::InsertMetrics;
+use crate::clickhouse::survey::Survey;
 use crate::clickhouse::watcher::Watcher;
+use crate::clock::unix_ms;
 use crate::config::Settings;
 use crate::handoff::{Handoff, Lifecycle, Published};
 use crate::intake::Shared;
@@ -254,6 +256,10 @@ fn start_admin(
     let address = settings.admin_listen;
     let listener = TcpListener::bind(address)
         .map_err(|error| ServerError(format!("--admin-listen {address} can't be listened on: {error}")))?;
+    let (clickhouse, tables) = (settings.clickhouse()?, settings.tables());
+    let survey = Survey::new(&clickhouse, tables.iter().map(|table| table.name.clone()).collect());
+    survey.start().map_err(os("a thread can't be started"))?;
+    let names = tables.iter().map(|table| (table.name.clone(), table.label.clone()));
     let admin = Arc::new(Admin {
         access: Access::new(address, settings.admin_password()?.as_deref()),
         health: Arc::new(Health::new(lifecycle.clone(), spool.metrics(), *settings.commit_timeout)),
@@ -261,9 +267,18 @@ fn start_admin(
         budget: budget.clone(),
         keys: keys.clone(),
         spool: spool.metrics(),
-        inserts: Arc::new(InsertMetrics::new(settings.tables().into_iter().map(|table| (table.name, table.label)))),
-        clickhouse: settings.clickhouse()?,
-        tables: settings.tables().into_iter().map(Target::admin_table).collect(),
+        spool_limits: SpoolLimits {
+            dir: settings.spool_dir.clone(),
+            bytes_max: settings.spool_bytes_max.0,
+            disk_free_min: settings.disk_free_min.0,
+        },
+        inserts: Arc::new(InsertMetrics::new(names)),
+        inserters: settings.inserters.get() as u64,
+        clickhouse,
+        survey,
+        node: spool.node_id().to_owned(),
+        started_unix_ms: unix_ms(),
+        tables: tables.into_iter().map(Target::admin_table).collect(),
         requeue: OnceLock::new(),
         replayer: OnceLock::new(),
         series: Series::default(),

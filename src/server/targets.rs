@@ -48,8 +48,10 @@ impl Target {
     }
 
     /// The table on the admin address.
-    pub(super) fn admin_table(TableSettings { name, label, paths, .. }: TableSettings) -> AdminTable {
-        AdminTable { name, label, is_default: paths.iter().any(|path| path == EVENTS_PATH) }
+    pub(super) fn admin_table(table: TableSettings) -> AdminTable {
+        let TableSettings { name, label, paths, spool_bytes_max, .. } = table;
+        let is_default = paths.iter().any(|path| path == EVENTS_PATH);
+        AdminTable { name, label, is_default, path: paths.into_iter().next().unwrap_or_default(), spool_bytes_max }
     }
 
     /// The first version of the schema.

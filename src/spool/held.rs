@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::batch::{BlockNumber, SegmentNumber, TableIndex};
+use crate::clock::unix_ms;
 
 /// Pause between two log messages about the same held block.
 const LOG_PAUSE: Duration = Duration::from_secs(60);
@@ -24,6 +25,34 @@ pub struct Orders {
     pub force: bool,
     /// Let ClickHouse convert the block's columns to those that the table has now.
     pub convert: bool,
+}
+
+/// Why a block is held, and what an operator can order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reason {
+    /// A sentence.
+    pub text: String,
+    /// The orders that send the block whatever it waits for; none where it only has to be tried again.
+    pub remedy: Orders,
+}
+
+impl<T: Into<String>> From<T> for Reason {
+    fn from(text: T) -> Self {
+        Self { text: text.into(), remedy: Orders::default() }
+    }
+}
+
+/// A held block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldBlock {
+    /// Its number.
+    pub number: BlockNumber,
+    /// Its table.
+    pub table: TableIndex,
+    /// Why it is held.
+    pub reason: Reason,
+    /// Since when, Unix ms.
+    pub since_unix_ms: u64,
 }
 
 /// Whose reason it is that a block waits: decides whether younger events wait with it.
@@ -76,21 +105,28 @@ struct Waiting {
 /// Why and since when a block is held.
 #[derive(Debug)]
 struct Hold {
-    reason: String,
+    reason: Reason,
     since: Instant,
+    since_unix_ms: u64,
     logged: Instant,
 }
 
 impl Held {
     /// A block needs an operator, for this reason. Returns for how long it has been held, when that is
     /// to be said in the log now.
-    pub fn hold(&self, number: BlockNumber, table: TableIndex, reason: String, cause: Cause) -> Option<Duration> {
-        let now = Instant::now();
+    pub fn hold(
+        &self,
+        number: BlockNumber,
+        table: TableIndex,
+        reason: impl Into<Reason>,
+        cause: Cause,
+    ) -> Option<Duration> {
+        let (now, reason) = (Instant::now(), reason.into());
         let mut blocks = self.lock();
         let waiting = blocks.waiting.entry(number).or_insert(Waiting { table, cause, passed: false, hold: None });
         waiting.cause = cause;
         let Some(hold) = &mut waiting.hold else {
-            waiting.hold = Some(Hold { reason, since: now, logged: now });
+            waiting.hold = Some(Hold { reason, since: now, since_unix_ms: unix_ms(), logged: now });
             return Some(Duration::ZERO);
         };
         hold.reason = reason;
@@ -155,11 +191,29 @@ impl Held {
         configured.saturating_mul(1 << doublings.min(DOUBLINGS_MAX)).min(SLOWED_AGE_MAX).max(configured)
     }
 
+    /// Blocks that are held, the oldest first, and why; at most so many.
+    pub fn blocks(&self, max: usize) -> Vec<HeldBlock> {
+        let blocks = self.lock();
+        let held = blocks.waiting.iter().filter_map(|(number, waiting)| {
+            let hold = waiting.hold.as_ref()?;
+            let (reason, since_unix_ms) = (hold.reason.clone(), hold.since_unix_ms);
+            Some(HeldBlock { number: *number, table: waiting.table, reason, since_unix_ms })
+        });
+        held.take(max).collect()
+    }
+
     /// Blocks that are held, the oldest first, and why.
     pub fn reasons(&self) -> Vec<(BlockNumber, String)> {
-        let blocks = self.lock();
-        let held = blocks.waiting.iter().filter_map(|(number, waiting)| Some((*number, waiting.hold.as_ref()?)));
-        held.map(|(number, hold)| (number, hold.reason.clone())).collect()
+        self.blocks(usize::MAX).into_iter().map(|held| (held.number, held.reason.text)).collect()
+    }
+
+    /// Number of held blocks of each table that has some.
+    pub fn by_table(&self) -> BTreeMap<TableIndex, u64> {
+        let mut counts = BTreeMap::new();
+        for waiting in self.lock().waiting.values().filter(|waiting| waiting.hold.is_some()) {
+            *counts.entry(waiting.table).or_default() += 1;
+        }
+        counts
     }
 
     /// Number of held blocks.
@@ -198,14 +252,25 @@ mod tests {
         let held = Held::default();
         let number = |segment| BlockNumber::first(SegmentNumber::new(segment));
         let table = TableIndex::new(1);
-        assert_eq!(held.hold(number(3), table, "first".into(), Cause::Table), Some(Duration::ZERO));
-        assert_eq!(held.hold(number(3), table, "second".into(), Cause::Own), None, "it was said a moment ago");
-        assert_eq!(held.hold(number(2), table, "another".into(), Cause::Table), Some(Duration::ZERO));
+        assert_eq!(held.hold(number(3), table, "first", Cause::Table), Some(Duration::ZERO));
+        assert_eq!(held.hold(number(3), table, "second", Cause::Own), None, "it was said a moment ago");
+        assert_eq!(held.hold(number(2), table, "another", Cause::Table), Some(Duration::ZERO));
         held.retry(number(1), table, Cause::Table);
         assert_eq!(held.reasons(), [(number(2), "another".into()), (number(3), "second".into())]);
         held.release(number(2));
         held.release(number(7));
         assert_eq!((held.count(), held.reasons()), (1, vec![(number(3), "second".into())]));
+        let orders = Orders { force: true, convert: false };
+        held.hold(number(5), TableIndex::new(2), Reason { text: "third".into(), remedy: orders }, Cause::Own);
+        let blocks = held.blocks(9);
+        let shown = |held: &HeldBlock| (held.number, held.table, held.reason.text.clone(), held.reason.remedy);
+        let second = (number(3), table, "second".to_owned(), Orders::default());
+        let third = (number(5), TableIndex::new(2), "third".to_owned(), orders);
+        assert_eq!(blocks.iter().map(shown).collect::<Vec<_>>(), [second, third]);
+        assert!(blocks.iter().all(|held| held.since_unix_ms > 0));
+        assert_eq!(held.blocks(1), blocks[..1]);
+        assert_eq!(held.by_table(), [(table, 1), (TableIndex::new(2), 1)].into());
+        held.release(number(5));
         held.retry(number(3), table, Cause::Own);
         assert_eq!(held.count(), 0);
     }
@@ -235,9 +300,9 @@ mod tests {
         let held = Held::default();
         let number = |segment| BlockNumber::first(SegmentNumber::new(segment));
         let table = TableIndex::new(1);
-        held.hold(number(1), table, "older columns".into(), Cause::Table);
-        held.hold(number(5), table, "the table is gone".into(), Cause::Table);
-        held.hold(number(6), table, "damaged".into(), Cause::Own);
+        held.hold(number(1), table, "older columns", Cause::Table);
+        held.hold(number(5), table, "the table is gone", Cause::Table);
+        held.hold(number(6), table, "damaged", Cause::Own);
         held.retry(number(7), table, Cause::Table);
         let delayed = |from| {
             let Delayed { all, of_table, silent } = held.delayed(table, SegmentNumber::new(from));

@@ -177,6 +177,11 @@ impl Ledger {
         self.blocks.contains_key(&number)
     }
 
+    /// What is on the account of a block, and the bytes of its frames.
+    pub(super) fn block(&self, number: BlockNumber) -> Option<(Events, u64)> {
+        self.blocks.get(&number).map(|block| (block.events, block.bytes))
+    }
+
     /// Bytes of the frames in a table's blocks.
     pub(super) fn bytes(&self, table: TableIndex) -> u64 {
         self.tables.get(&table).map_or(0, |table| table.bytes)
@@ -185,6 +190,12 @@ impl Ledger {
     /// Time of the first event of the oldest block, Unix ms; 0 if there is no block.
     pub(super) fn oldest_ms(&self) -> u64 {
         self.blocks.values().map(|block| block.created_ms).min().unwrap_or(0)
+    }
+
+    /// The same of a table's blocks.
+    pub(super) fn oldest_ms_of(&self, table: TableIndex) -> u64 {
+        let of_table = self.blocks.values().filter(|block| block.table == table);
+        of_table.map(|block| block.created_ms).min().unwrap_or(0)
     }
 
     /// The accounts of all tables together.

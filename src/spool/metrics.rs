@@ -62,6 +62,11 @@ impl SpoolMetrics {
         self.accounts().bytes(table)
     }
 
+    /// What waits of a block that is open or waits for its insert, and the bytes of its frames.
+    pub fn block(&self, number: BlockNumber) -> Option<(Events, u64)> {
+        self.accounts().block(number)
+    }
+
     /// Number of rows that are committed and not yet inserted.
     pub fn spooled_rows(&self) -> u64 {
         self.ledger().rows.spooled
@@ -85,6 +90,11 @@ impl SpoolMetrics {
     /// Creation time of the oldest block that is not inserted, Unix ms; 0 if there is none.
     pub fn oldest_unix_ms(&self) -> u64 {
         self.accounts().oldest_ms()
+    }
+
+    /// The same of a table's blocks.
+    pub fn oldest_unix_ms_of(&self, table: TableIndex) -> u64 {
+        self.accounts().oldest_ms_of(table)
     }
 
     /// Number of files in `damaged/`, which need operator action.

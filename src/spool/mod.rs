@@ -148,7 +148,7 @@ use std::time::Duration;
 pub use committer::Committer;
 pub use cut::{Cut, Piece, PieceState};
 pub use folders::table_folder;
-pub use held::{Cause, Held, Orders};
+pub use held::{Cause, Held, HeldBlock, Orders, Reason};
 pub use journal::OpenAttempt;
 pub use keeper::Keeper;
 pub use layout::{OtherTable, SpoolError, kept_bytes};
@@ -391,6 +391,15 @@ pub fn require_file_bytes(needed: u64) -> Result<(), SpoolError> {
         Some(limit) if limit < needed => Err(SpoolError::FileLimit { limit, needed }),
         _ => Ok(()),
     }
+}
+
+/// Free bytes of the disk that a folder is on, as far as this process may use them.
+///
+/// # Errors
+///
+/// If the system does not say.
+pub fn free_bytes(dir: &Path) -> io::Result<u64> {
+    Disk.free_bytes(dir)
 }
 
 /// True while another process owns the spool in this folder. Makes nothing.

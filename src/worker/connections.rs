@@ -150,7 +150,6 @@ impl Worker {
             Some(Admission::OneTooMany(counted)) => (Some(counted), true),
             Some(Admission::Closed) => return self.shared.handoff.leave(self.index),
         };
-        let share = || self.shared.budget.open(hop.share());
         let mut slot = Slot {
             stream,
             transport,
@@ -158,10 +157,10 @@ impl Worker {
             awaits_proxy_header: self.shared.proxy_protocol,
             generation: self.generation,
             connection: Connection::default(),
-            kept: Buffer::new(share()),
+            kept: Buffer::new(self.shared.budget.open(hop.share())),
             unsent: Vec::new(),
             untaken: 0,
-            replies: share(),
+            replies: self.shared.budget.open_for_replies(hop.share()),
             readable: true,
             read_closed: false,
             queued: true,

@@ -55,7 +55,7 @@ impl Worker {
                 if source.is_some() {
                     slot.hop = Hop::new(source, &self.shared.trusted);
                     slot.kept = Buffer::new(self.shared.budget.open(slot.hop.share()));
-                    slot.replies = self.shared.budget.open(slot.hop.share());
+                    slot.replies = self.shared.budget.open_for_replies(slot.hop.share());
                     match count(&self.shared, slot.hop) {
                         None => {}
                         Some(Admission::Admitted(counted)) => slot.counted = Some(counted),

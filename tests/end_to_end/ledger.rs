@@ -68,7 +68,7 @@ fn send(server: &Server, numbers: impl IntoIterator<Item = u64>, bad_lines: usiz
 
 each_engine!(
     plain_events_bad_lines_and_refused_rows_are_on_their_accounts,
-    it_balances_at_every_moment_and_the_last_minute_is_there,
+    it_balances_at_every_moment_and_the_series_are_there,
 );
 
 fn plain_events_bad_lines_and_refused_rows_are_on_their_accounts(variant: Variant) {
@@ -163,7 +163,7 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
-fn it_balances_at_every_moment_and_the_last_minute_is_there(variant: Variant) {
+fn it_balances_at_every_moment_and_the_series_are_there(variant: Variant) {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
     let server = Server::start(clickhouse, &database, &variant.and(&["--batch-age", "10ms"]));
@@ -191,7 +191,7 @@ fn it_balances_at_every_moment_and_the_last_minute_is_there(variant: Variant) {
         wait_for(
             || stats(&server).to_string(),
             || {
-                let steps = &stats(&server)["last_minute"];
+                let steps = &stats(&server)["series"];
                 let sum = |name: &str| steps[name].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).sum::<u64>();
                 let all = ["requests", "events_accepted", "events_rejected", "events_inserted"].map(sum);
                 all.iter().all(|sum| *sum > 0).then_some(())

@@ -426,7 +426,7 @@ fn commit_and_hold(bench: &mut Bench, frozen: &[u8], row: &str, cause: Cause) {
     bench.commit_as(frozen, &[row]);
     let sealed = bench.next_sealed();
     assert_eq!(contents(&sealed).unwrap().0, row);
-    bench.metrics.held.hold(sealed.number(), sealed.table(), "a reason".into(), cause);
+    bench.metrics.held.hold(sealed.number(), sealed.table(), "a reason", cause);
 }
 
 #[test]
@@ -455,7 +455,7 @@ fn a_thousand_blocks_that_are_held_leave_the_next_one_its_age_and_little_of_the_
         bench.commit(&["a"]);
         let mut sealed = bench.next_sealed();
         match index % 2 {
-            0 => drop(bench.metrics.held.hold(sealed.number(), sealed.table(), "a reason".into(), Cause::Own)),
+            0 => drop(bench.metrics.held.hold(sealed.number(), sealed.table(), "a reason", Cause::Own)),
             _ => bench.metrics.held.retry(sealed.number(), sealed.table(), Cause::Own),
         }
         bench.pool.set_apart(&mut sealed);
@@ -478,7 +478,7 @@ fn held_blocks_of_older_columns_do_not_keep_younger_events_waiting() {
     bench.commit_as(b"new", &["d"]);
     let flipped = bench.next_sealed();
     assert_eq!(contents(&flipped).unwrap().0, "c");
-    bench.metrics.held.hold(flipped.number(), flipped.table(), "a reason".into(), Cause::Table);
+    bench.metrics.held.hold(flipped.number(), flipped.table(), "a reason", Cause::Table);
     assert_eq!(contents(&bench.next_sealed()).unwrap().0, "d");
     assert_eq!(bench.metrics.outstanding(TableIndex::default()), 4);
 }
