@@ -3,12 +3,14 @@
 //! [`cli`] fills the struct from flags, environment and file, [`Settings::validate`] checks it, and
 //! each room gets only the part that it needs.
 
+mod arguments;
 pub mod cli;
 pub mod environment;
 mod file;
 mod mapping;
 mod parts;
 mod section;
+mod send;
 mod tables;
 mod validate;
 
@@ -30,6 +32,7 @@ use crate::spool::Durability;
 
 pub use mapping::SectionMapping;
 pub use section::Section;
+pub use send::SendArgs;
 pub use tables::TableSettings;
 
 /// The settings of `serve` and of every command that works on the same spool and table.
