@@ -1,5 +1,6 @@
 //! The executable: parses the arguments, runs the command, and returns its exit code.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use sluicegate::clickhouse::embedded::{self, EmbeddedOptions};
@@ -34,10 +35,14 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
         }
     };
     match command {
-        Command::Serve(settings) => {
-            log::start(&settings);
+        Command::Serve(arguments) if arguments.print_config => {
+            std::io::stdout().write_all(arguments.settings.to_toml().as_bytes())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Serve(arguments) => {
+            log::start(&arguments.settings);
             warn_of_variables();
-            Ok(server::run(&settings)?)
+            Ok(server::run(&arguments.settings)?)
         }
         Command::Check(arguments) => {
             let works = check::run(&arguments.settings, &mut std::io::stdout().lock())?;

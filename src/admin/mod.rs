@@ -78,6 +78,8 @@ pub struct Admin {
     pub replayer: OnceLock<Replayer>,
     /// The time series of the last minute.
     pub series: Series,
+    /// The configuration in force as TOML, without secrets.
+    pub config: String,
 }
 
 /// The reply to a request.
@@ -92,6 +94,10 @@ struct Page {
 impl Page {
     fn json(status: Status, body: String) -> Self {
         Self { status, content_type: "application/json", body, allow: None }
+    }
+
+    fn text(body: String) -> Self {
+        Self { status: Status::Ok, content_type: "text/plain; charset=utf-8", body, allow: None }
     }
 
     fn only(allow: &'static str) -> Self {
@@ -127,6 +133,7 @@ impl Admin {
             metrics::PATH => |admin, _| metrics::page(admin),
             "/stats" => |admin, _| stats::page(admin),
             fields::PATH => |admin, _| fields::page(admin),
+            "/config" => |admin, _| Page::text(admin.config.clone()),
             "/version" => |_, _| version(),
             path => match path.strip_prefix("/api/").and_then(|name| named(&self.tables, name)) {
                 Some(_) if !reads => return Page::only("GET, HEAD"),

@@ -21,7 +21,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the server
-    Serve(Box<Settings>),
+    Serve(Box<ServeArgs>),
     /// Connect as serve would, and report whether serve would work and which guarantee the table gives
     Check(Box<TablesArgs>),
     /// Print the CREATE statements that serve would run
@@ -43,6 +43,17 @@ pub enum Command {
     Quarantine(QuarantineCommand),
     /// Run the embedded ClickHouse alone, in the foreground
     Clickhouse(ClickHouseArgs),
+}
+
+/// Arguments of `sluicegate serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Print the configuration in force as a TOML file, without secrets, and serve nothing
+    #[arg(long)]
+    pub print_config: bool,
+    /// The settings.
+    #[command(flatten)]
+    pub settings: Settings,
 }
 
 /// A command of `sluicegate spool`.
@@ -169,7 +180,7 @@ impl Command {
     /// The settings of the command; `None` if it has none.
     pub fn settings_mut(&mut self) -> Option<&mut Settings> {
         match self {
-            Self::Serve(settings) => Some(settings),
+            Self::Serve(arguments) => Some(&mut arguments.settings),
             Self::Check(arguments) | Self::Drain(arguments) => Some(&mut arguments.settings),
             Self::Schema(arguments) => Some(&mut arguments.settings),
             Self::Spool(SpoolCommand::List(arguments) | SpoolCommand::Verify(arguments)) => {

@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Command as ClapCommand, CommandFactory, FromArgMatches};
+use clap::{ArgMatches, Args, Command as ClapCommand, CommandFactory, FromArgMatches};
 
 use super::arguments::ONLY;
 pub use super::arguments::{
-    Cli, ClickHouseArgs, Command, ListArgs, QuarantineCommand, ReplayArgs, RequeueArgs, SchemaArgs, SpoolCommand,
-    TablesArgs,
+    Cli, ClickHouseArgs, Command, ListArgs, QuarantineCommand, ReplayArgs, RequeueArgs, SchemaArgs, ServeArgs,
+    SpoolCommand, TablesArgs,
 };
+use super::print::Effective;
 use super::{ConfigError, Section, Settings, file};
 
 /// Parses the arguments and the environment of the process, and the file that `--config` names.
@@ -37,8 +38,10 @@ pub(crate) fn parse_from(mut arguments: Vec<OsString>) -> Result<Cli, ConfigErro
         _ => error.exit(),
     })?;
     let mut sections = Vec::new();
-    if let Some(path) = innermost(&known, &matches).1.try_get_one::<PathBuf>("config").ok().flatten().cloned() {
-        let (command, given) = innermost(&known, &matches);
+    // What a command takes besides is no setting.
+    let keys = Settings::augment_args(ClapCommand::new("settings"));
+    if let Some(path) = innermost(&known, &matches).try_get_one::<PathBuf>("config").ok().flatten().cloned() {
+        let given = innermost(&known, &matches);
         let file = file::read(&path)?;
         let wrong = |sentence: String| ConfigError(format!("{}: {sentence}", path.display()));
         let is_given =
@@ -50,18 +53,18 @@ pub(crate) fn parse_from(mut arguments: Vec<OsString>) -> Result<Cli, ConfigErro
                     .to_owned(),
             ));
         }
-        arguments.extend(file::arguments(&file.keys, command, is_given).map_err(|error| wrong(error.sentence()))?);
+        arguments.extend(file::arguments(&file.keys, &keys, is_given).map_err(|error| wrong(error.sentence()))?);
         sections = file.sections;
         matches = known.clone().try_get_matches_from(&arguments).map_err(|error| wrong(one_sentence(&error)))?;
     }
     let mut cli = read(&matches);
     if let Some(settings) = cli.command.settings_mut() {
-        let (command, given) = innermost(&known, &matches);
+        let given = innermost(&known, &matches);
         let only = given.try_get_many::<String>(ONLY).ok().flatten();
         settings.only = only.map(|labels| labels.cloned().collect()).unwrap_or_default();
         settings.sections = sections;
         settings.validate()?;
-        settings.effective = effective(command, given, &settings.sections);
+        settings.effective = Effective::all(&keys, given);
     }
     Ok(cli)
 }
@@ -86,27 +89,14 @@ pub fn sections_again(path: &Path, settings: &Settings) -> Result<Vec<Section>, 
     Ok(sections)
 }
 
-/// The innermost subcommand and its matches.
-fn innermost<'a>(mut command: &'a ClapCommand, mut matches: &'a ArgMatches) -> (&'a ClapCommand, &'a ArgMatches) {
+/// The matches of the innermost subcommand.
+fn innermost<'a>(mut command: &'a ClapCommand, mut matches: &'a ArgMatches) -> &'a ArgMatches {
     while let Some((name, inner)) = matches.subcommand()
         && let Some(subcommand) = command.find_subcommand(name)
     {
         (command, matches) = (subcommand, inner);
     }
-    (command, matches)
-}
-
-/// Every setting that has a value, as `key=value`; with sections, these in place of `table`.
-fn effective(command: &ClapCommand, given: &ArgMatches, sections: &[Section]) -> Vec<String> {
-    let mut settings = Vec::new();
-    for argument in command.get_arguments() {
-        let Some(key) = argument.get_long().filter(|key| *key != "table" || sections.is_empty()) else { continue };
-        let Ok(Some(values)) = given.try_get_raw(argument.get_id().as_str()) else { continue };
-        let values: Vec<String> = values.map(|value| value.to_string_lossy().into_owned()).collect();
-        settings.push(format!("{key}={}", values.join(",")));
-    }
-    settings.extend(sections.iter().map(Section::written));
-    settings
+    matches
 }
 
 fn read(matches: &ArgMatches) -> Cli {
@@ -156,7 +146,7 @@ pub(super) mod tests {
         let mut all = vec!["sluicegate".into(), "serve".into()];
         all.extend(arguments.iter().map(OsString::from));
         match parse_from(all)?.command {
-            Command::Serve(settings) => Ok(*settings),
+            Command::Serve(arguments) => Ok(arguments.settings),
             _ => panic!("the command is serve"),
         }
     }

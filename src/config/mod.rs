@@ -9,6 +9,7 @@ pub mod environment;
 mod file;
 mod mapping;
 mod parts;
+mod print;
 mod section;
 mod send;
 mod tables;
@@ -31,6 +32,7 @@ use crate::net::{ListenAddress, TrustedProxy};
 use crate::spool::Durability;
 
 pub use mapping::SectionMapping;
+pub use print::Effective;
 pub use section::Section;
 pub use send::SendArgs;
 pub use tables::TableSettings;
@@ -335,9 +337,9 @@ pub struct Settings {
     #[arg(skip)]
     pub only: Vec<String>,
 
-    /// Every effective setting as `key=value`, for the log at the start.
+    /// Every setting that has a value, as it was written.
     #[arg(skip)]
-    pub effective: Vec<String>,
+    pub effective: Vec<Effective>,
 }
 
 /// An HTTP loop.
