@@ -26,7 +26,7 @@ TEST = RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked --no-fail-fast
 # What the minimal build is held to, besides the tests of its parts.
 MINIMAL_TESTS = a_build_without events:: framing:: lifecycle::
 
-.PHONY: help build clickhouse run test test-may crash-test check sim fuzz bench \
+.PHONY: help build assets clickhouse run test test-may crash-test check sim fuzz bench \
 	bench-micro bench-attacks bench-features bench-tables bench-latency bench-scale bench-stages bench-insert bench-peers bench-plot oha \
 	load-wrk load-ab clean
 
@@ -55,6 +55,10 @@ deb: build assets $(TOOLS)/cargo-deb $(TOOLS)/cargo-cyclonedx ## the Debian pack
 image: build ## the container image, in target/package
 	@scripts/need.sh buildah "buildah is needed to make the image: install Debian's package buildah" buildah
 	@scripts/image
+
+assets: ## man pages and completions for bash, zsh and fish, in target/assets
+	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
+	cargo run --locked --quiet --example assets -- target/assets
 
 clickhouse: ## fetch the embedded ClickHouse, once
 	@scripts/fetch-clickhouse.sh

@@ -1,12 +1,16 @@
 //! The executable: parses the arguments, runs the command, and returns its exit code.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use sluicegate::clickhouse::embedded::{self, EmbeddedOptions};
-use sluicegate::commands::{check, quarantine, requeue, schema, spool, suggest};
+use sluicegate::commands::{check, quarantine, requeue, schema, send, spool, suggest};
 use sluicegate::config::cli::{self, ClickHouseArgs, Command, QuarantineCommand, SpoolCommand};
 use sluicegate::config::environment;
 use sluicegate::server::{self, allocator, cpu, drain, log};
+
+/// The exit status of arguments that can't be understood, as clap has it.
+const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     if let Err(sentence) = cpu::check() {
@@ -23,11 +27,22 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
-    match cli::parse()?.command {
-        Command::Serve(settings) => {
-            log::start(&settings);
+    let command = match cli::parse() {
+        Ok(cli) => cli.command,
+        Err(error) => {
+            log::say_last(&format!("sluicegate: {error}"));
+            return Ok(ExitCode::from(EXIT_USAGE));
+        }
+    };
+    match command {
+        Command::Serve(arguments) if arguments.print_config => {
+            std::io::stdout().write_all(arguments.settings.to_toml().as_bytes())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Serve(arguments) => {
+            log::start(&arguments.settings);
             warn_of_variables();
-            Ok(server::run(&settings)?)
+            Ok(server::run(&arguments.settings)?)
         }
         Command::Check(arguments) => {
             let works = check::run(&arguments.settings, &mut std::io::stdout().lock())?;
@@ -47,6 +62,14 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
             warn_of_variables();
             drain::run(&arguments.settings)?;
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Send(arguments) => {
+            let sent = send::run(&arguments, &mut std::io::stdout());
+            let outcome = sent.unwrap_or_else(|error| {
+                log::say_last(&format!("sluicegate: {error}"));
+                send::Outcome::NotSent
+            });
+            Ok(ExitCode::from(outcome.code()))
         }
         Command::Spool(SpoolCommand::List(arguments)) => {
             spool::list(&arguments.settings, &mut std::io::stdout().lock())?;

@@ -109,6 +109,8 @@ pub struct Admin {
     pub replayer: OnceLock<Replayer>,
     /// The time series of the last 15 minutes.
     pub series: Series,
+    /// The configuration in force as TOML, without secrets.
+    pub config: String,
 }
 
 /// The reply to a request.
@@ -123,6 +125,10 @@ struct Page {
 impl Page {
     fn json(status: Status, body: String) -> Self {
         Self { status, content_type: "application/json", body, allow: None }
+    }
+
+    fn text(body: String) -> Self {
+        Self { status: Status::Ok, content_type: "text/plain; charset=utf-8", body, allow: None }
     }
 
     fn only(allow: &'static str) -> Self {
@@ -158,6 +164,7 @@ impl Admin {
             metrics::PATH => |admin, _| metrics::page(admin),
             "/stats" => |admin, head| stats::page(admin, head.query),
             fields::PATH => |admin, _| fields::page(admin),
+            "/config" => |admin, _| Page::text(admin.config.clone()),
             "/version" => |_, _| version(),
             path => match path.strip_prefix("/api/").and_then(|name| named(&self.tables, name)) {
                 Some(_) if !reads => return Page::only("GET, HEAD"),

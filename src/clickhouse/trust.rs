@@ -1,4 +1,4 @@
-//! The certificate authorities that are trusted for `https://` URLs of ClickHouse.
+//! The certificate authorities that an HTTP client of the program trusts for `https://` URLs.
 
 use reqwest::Url;
 
@@ -31,22 +31,22 @@ mod with_tls {
         Nobody,
         /// Those of the system.
         System,
-        /// Those of `--clickhouse-ca-file`, and no others.
+        /// Those of `--clickhouse-ca-file` or another file, and no others.
         These(Vec<Certificate>),
     }
 
     impl Trust {
-        /// What these URLs call for.
+        /// What these URLs call for. `flag` is the one that names the file of authorities.
         ///
         /// # Errors
         ///
-        /// If the file of `--clickhouse-ca-file` can't be read, or has no certificate in PEM.
-        pub fn new(urls: &[String], ca_file: Option<&Path>) -> io::Result<Self> {
+        /// If the file can't be read, or has no certificate in PEM.
+        pub fn new(urls: &[String], flag: &str, ca_file: Option<&Path>) -> io::Result<Self> {
             let Some(path) = ca_file else {
                 let any_https = urls.iter().any(|url| is_https(url));
                 return Ok(if any_https { Self::System } else { Self::Nobody });
             };
-            let wrong = |reason: String| io::Error::other(format!("--clickhouse-ca-file {}: {reason}", path.display()));
+            let wrong = |reason: String| io::Error::other(format!("{flag} {}: {reason}", path.display()));
             let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
             let (mut found, mut store) = (Vec::new(), RootCertStore::empty());
             for certificate in CertificateDer::pem_slice_iter(&pem) {
@@ -107,7 +107,7 @@ mod without_tls {
         /// # Errors
         ///
         /// None.
-        pub fn new(_urls: &[String], _ca_file: Option<&Path>) -> io::Result<Self> {
+        pub fn new(_urls: &[String], _flag: &str, _ca_file: Option<&Path>) -> io::Result<Self> {
             Ok(Self)
         }
     }

@@ -5,5 +5,6 @@ pub mod quarantine;
 pub mod requeue;
 mod running;
 pub mod schema;
+pub mod send;
 pub mod spool;
 pub mod suggest;

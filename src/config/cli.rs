@@ -9,192 +9,15 @@ use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, Args, Command as ClapCommand, CommandFactory, FromArgMatches};
 
+use super::arguments::ONLY;
+pub use super::arguments::{
+    Cli, ClickHouseArgs, Command, ListArgs, QuarantineCommand, ReplayArgs, RequeueArgs, SchemaArgs, ServeArgs,
+    SpoolCommand, TablesArgs,
+};
+use super::print::Effective;
 use super::{ConfigError, Section, Settings, file};
-use crate::batch::BlockNumber;
-
-/// Takes analytics events over HTTP and inserts every one into ClickHouse exactly once.
-#[derive(Debug, Parser)]
-#[command(name = "sluicegate", version, arg_required_else_help = true)]
-pub struct Cli {
-    /// The command.
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-/// A command of `sluicegate`.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Run the server
-    Serve(Box<Settings>),
-    /// Connect as serve would, and report whether serve would work and which guarantee the table gives
-    Check(Box<TablesArgs>),
-    /// Print the CREATE statements that serve would run
-    Schema(Box<SchemaArgs>),
-    /// Insert all events of a spool without opening a port
-    Drain(Box<TablesArgs>),
-    /// List, verify or requeue the blocks of a spool
-    #[command(subcommand)]
-    Spool(SpoolCommand),
-    /// List the rejected lines, or send them again
-    #[command(subcommand)]
-    Quarantine(QuarantineCommand),
-    /// Run the embedded ClickHouse alone, in the foreground
-    Clickhouse(ClickHouseArgs),
-}
-
-/// A command of `sluicegate spool`.
-#[derive(Debug, Subcommand)]
-pub enum SpoolCommand {
-    /// Print a line for each block
-    List(Box<TablesArgs>),
-    /// Read every sealed block and report damage
-    Verify(Box<TablesArgs>),
-    /// Send held blocks again: now through the running server, else at the next start
-    Requeue(Box<RequeueArgs>),
-}
-
-/// Arguments of a command about the tables.
-#[derive(Debug, Args)]
-pub struct TablesArgs {
-    /// The tables.
-    #[command(flatten)]
-    pub only: OnlyArgs,
-    /// The settings.
-    #[command(flatten)]
-    pub settings: Settings,
-}
-
-/// The tables that a command is about.
-#[derive(Debug, Args)]
-pub struct OnlyArgs {
-    /// Only the table with this label, of those that have a [table.NAME] section in the file: its name, or
-    /// database.table where two databases share it; repeat it for more [default: all tables]
-    #[arg(long = "only", id = ONLY, value_name = "LABEL", value_delimiter = ',')]
-    labels: Vec<String>,
-}
-
-/// The identifier of `--only`.
-const ONLY: &str = "only";
-
-/// Arguments of `sluicegate schema`.
-#[derive(Debug, Args)]
-pub struct SchemaArgs {
-    /// Print the ALTER TABLE … ADD COLUMN for the fields that the running server has counted because no
-    /// column takes them
-    #[arg(long)]
-    pub suggest: bool,
-    /// The tables.
-    #[command(flatten)]
-    pub only: OnlyArgs,
-    /// The settings.
-    #[command(flatten)]
-    pub settings: Settings,
-}
-
-/// Arguments of `sluicegate spool requeue`.
-#[derive(Debug, Args)]
-pub struct RequeueArgs {
-    /// Only this block, by its number in `spool list`
-    #[arg(long, alias = "segment", value_name = "N")]
-    pub block: Option<BlockNumber>,
-    /// Also send blocks that ClickHouse may have and whose tokens it may have forgotten; this may
-    /// double their rows
-    #[arg(long)]
-    pub force: bool,
-    /// Let ClickHouse convert the block's columns to those that the table has now
-    #[arg(long)]
-    pub convert: bool,
-    /// The tables.
-    #[command(flatten)]
-    pub only: OnlyArgs,
-    /// The settings, which name the spool and the server.
-    #[command(flatten)]
-    pub settings: Settings,
-}
-
-/// A command of `sluicegate quarantine`.
-#[derive(Debug, Subcommand)]
-pub enum QuarantineCommand {
-    /// Print the number of lines for each reason, and the newest lines
-    List(Box<ListArgs>),
-    /// Send the lines to the running server again, and delete those that it has acknowledged
-    ///
-    /// Each line is stored with the time and the client's address that the quarantine has of it. A line that is
-    /// rejected again stays, and so does one that was truncated when it was stored.
-    Replay(Box<ReplayArgs>),
-}
-
-/// Arguments of `sluicegate quarantine list`.
-#[derive(Debug, Args)]
-pub struct ListArgs {
-    /// Only lines rejected since this time, such as 2026-05-01 or 2026-05-01T12:00:00Z (UTC)
-    #[arg(long, value_name = "TIME")]
-    pub since: Option<String>,
-    /// Number of the newest lines to show
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    pub limit: u32,
-    /// The tables.
-    #[command(flatten)]
-    pub only: OnlyArgs,
-    /// The settings, which name ClickHouse and the table.
-    #[command(flatten)]
-    pub settings: Settings,
-}
-
-/// Arguments of `sluicegate quarantine replay`.
-#[derive(Debug, Args)]
-pub struct ReplayArgs {
-    /// Only lines rejected since this time, such as 2026-05-01 or 2026-05-01T12:00:00Z (UTC)
-    #[arg(long, value_name = "TIME")]
-    pub since: Option<String>,
-    /// Report what the server would answer; store nothing and delete nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Go on although an earlier replay was interrupted, and another node or a changed table leaves
-    /// open what it has stored: that may be stored twice
-    #[arg(long)]
-    pub force: bool,
-    /// The tables.
-    #[command(flatten)]
-    pub only: OnlyArgs,
-    /// The settings, which name ClickHouse, the table and the server.
-    #[command(flatten)]
-    pub settings: Settings,
-}
-
-impl Command {
-    /// The settings of the command; `None` if it has none.
-    pub fn settings_mut(&mut self) -> Option<&mut Settings> {
-        match self {
-            Self::Serve(settings) => Some(settings),
-            Self::Check(arguments) | Self::Drain(arguments) => Some(&mut arguments.settings),
-            Self::Schema(arguments) => Some(&mut arguments.settings),
-            Self::Spool(SpoolCommand::List(arguments) | SpoolCommand::Verify(arguments)) => {
-                Some(&mut arguments.settings)
-            }
-            Self::Spool(SpoolCommand::Requeue(arguments)) => Some(&mut arguments.settings),
-            Self::Quarantine(QuarantineCommand::List(arguments)) => Some(&mut arguments.settings),
-            Self::Quarantine(QuarantineCommand::Replay(arguments)) => Some(&mut arguments.settings),
-            Self::Clickhouse(_) => None,
-        }
-    }
-}
-
-/// Arguments of `sluicegate clickhouse`.
-#[derive(Debug, Args)]
-pub struct ClickHouseArgs {
-    /// Folder of the tables; created if it is missing
-    #[arg(long, value_name = "DIR")]
-    pub path: PathBuf,
-    /// Port of the HTTP interface
-    #[arg(long, value_name = "N", default_value_t = 8123)]
-    pub http_port: u16,
-    /// Address of the HTTP interface
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
-    pub host: String,
-}
 
 /// Parses the arguments and the environment of the process, and the file that `--config` names.
 ///
@@ -207,7 +30,7 @@ pub fn parse() -> Result<Cli, ConfigError> {
     parse_from(std::env::args_os().collect())
 }
 
-fn parse_from(mut arguments: Vec<OsString>) -> Result<Cli, ConfigError> {
+pub(crate) fn parse_from(mut arguments: Vec<OsString>) -> Result<Cli, ConfigError> {
     let known = Cli::command();
     let mut matches = known.clone().try_get_matches_from(&arguments).map_err(|error| match error.kind() {
         ErrorKind::ValueValidation | ErrorKind::InvalidValue => ConfigError(one_sentence(&error)),
@@ -215,8 +38,10 @@ fn parse_from(mut arguments: Vec<OsString>) -> Result<Cli, ConfigError> {
         _ => error.exit(),
     })?;
     let mut sections = Vec::new();
-    if let Some(path) = innermost(&known, &matches).1.try_get_one::<PathBuf>("config").ok().flatten().cloned() {
-        let (command, given) = innermost(&known, &matches);
+    // What a command takes besides is no setting.
+    let keys = Settings::augment_args(ClapCommand::new("settings"));
+    if let Some(path) = innermost(&known, &matches).try_get_one::<PathBuf>("config").ok().flatten().cloned() {
+        let given = innermost(&known, &matches);
         let file = file::read(&path)?;
         let wrong = |sentence: String| ConfigError(format!("{}: {sentence}", path.display()));
         let is_given =
@@ -228,18 +53,18 @@ fn parse_from(mut arguments: Vec<OsString>) -> Result<Cli, ConfigError> {
                     .to_owned(),
             ));
         }
-        arguments.extend(file::arguments(&file.keys, command, is_given).map_err(|error| wrong(error.sentence()))?);
+        arguments.extend(file::arguments(&file.keys, &keys, is_given).map_err(|error| wrong(error.sentence()))?);
         sections = file.sections;
         matches = known.clone().try_get_matches_from(&arguments).map_err(|error| wrong(one_sentence(&error)))?;
     }
     let mut cli = read(&matches);
     if let Some(settings) = cli.command.settings_mut() {
-        let (command, given) = innermost(&known, &matches);
+        let given = innermost(&known, &matches);
         let only = given.try_get_many::<String>(ONLY).ok().flatten();
         settings.only = only.map(|labels| labels.cloned().collect()).unwrap_or_default();
         settings.sections = sections;
         settings.validate()?;
-        settings.effective = effective(command, given, &settings.sections);
+        settings.effective = Effective::all(&keys, given);
     }
     Ok(cli)
 }
@@ -264,27 +89,14 @@ pub fn sections_again(path: &Path, settings: &Settings) -> Result<Vec<Section>, 
     Ok(sections)
 }
 
-/// The innermost subcommand and its matches.
-fn innermost<'a>(mut command: &'a ClapCommand, mut matches: &'a ArgMatches) -> (&'a ClapCommand, &'a ArgMatches) {
+/// The matches of the innermost subcommand.
+fn innermost<'a>(mut command: &'a ClapCommand, mut matches: &'a ArgMatches) -> &'a ArgMatches {
     while let Some((name, inner)) = matches.subcommand()
         && let Some(subcommand) = command.find_subcommand(name)
     {
         (command, matches) = (subcommand, inner);
     }
-    (command, matches)
-}
-
-/// Every setting that has a value, as `key=value`; with sections, these in place of `table`.
-fn effective(command: &ClapCommand, given: &ArgMatches, sections: &[Section]) -> Vec<String> {
-    let mut settings = Vec::new();
-    for argument in command.get_arguments() {
-        let Some(key) = argument.get_long().filter(|key| *key != "table" || sections.is_empty()) else { continue };
-        let Ok(Some(values)) = given.try_get_raw(argument.get_id().as_str()) else { continue };
-        let values: Vec<String> = values.map(|value| value.to_string_lossy().into_owned()).collect();
-        settings.push(format!("{key}={}", values.join(",")));
-    }
-    settings.extend(sections.iter().map(Section::written));
-    settings
+    matches
 }
 
 fn read(matches: &ArgMatches) -> Cli {
@@ -334,7 +146,7 @@ pub(super) mod tests {
         let mut all = vec!["sluicegate".into(), "serve".into()];
         all.extend(arguments.iter().map(OsString::from));
         match parse_from(all)?.command {
-            Command::Serve(settings) => Ok(*settings),
+            Command::Serve(arguments) => Ok(arguments.settings),
             _ => panic!("the command is serve"),
         }
     }

@@ -5,8 +5,12 @@ use clap::CommandFactory;
 use super::cli::Cli;
 
 /// Variables that are no flag's.
-const OTHERS: [&str; 3] =
-    ["SLUICEGATE_CLICKHOUSE_PASSWORD", "SLUICEGATE_CLICKHOUSE_LIBRARY", "SLUICEGATE_BECOME_ENGINE"];
+const OTHERS: [&str; 4] = [
+    "SLUICEGATE_CLICKHOUSE_PASSWORD",
+    "SLUICEGATE_CLICKHOUSE_LIBRARY",
+    "SLUICEGATE_BECOME_ENGINE",
+    super::send::WRITE_KEY_VARIABLE,
+];
 
 /// What Kubernetes sets in every container for a service of the name `sluicegate`: the port of a
 /// Docker link, and the address.

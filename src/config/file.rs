@@ -12,7 +12,7 @@ use super::section::Section;
 use crate::limits;
 
 /// Flags that are no keys of the file.
-const NO_KEYS: [&str; 3] = ["config", "help", "only"];
+const NO_KEYS: [&str; 2] = ["config", "help"];
 
 /// From this likeness on another key is offered.
 const LIKENESS_MIN: f64 = 0.7;

@@ -3,12 +3,15 @@
 //! [`cli`] fills the struct from flags, environment and file, [`Settings::validate`] checks it, and
 //! each room gets only the part that it needs.
 
+mod arguments;
 pub mod cli;
 pub mod environment;
 mod file;
 mod mapping;
 mod parts;
+mod print;
 mod section;
+mod send;
 mod tables;
 mod validate;
 
@@ -29,7 +32,9 @@ use crate::net::{ListenAddress, TrustedProxy};
 use crate::spool::Durability;
 
 pub use mapping::SectionMapping;
+pub use print::Effective;
 pub use section::Section;
+pub use send::SendArgs;
 pub use tables::TableSettings;
 
 /// The settings of `serve` and of every command that works on the same spool and table.
@@ -332,9 +337,9 @@ pub struct Settings {
     #[arg(skip)]
     pub only: Vec<String>,
 
-    /// Every effective setting as `key=value`, for the log at the start.
+    /// Every setting that has a value, as it was written.
     #[arg(skip)]
-    pub effective: Vec<String>,
+    pub effective: Vec<Effective>,
 }
 
 /// An HTTP loop.

@@ -174,7 +174,7 @@ impl Settings {
     ///
     /// If the file of `--clickhouse-ca-file` can't be read, or has no certificate in PEM.
     pub fn trust(&self) -> Result<Trust, ConfigError> {
-        Trust::new(&self.clickhouse_url, self.clickhouse_ca_file.as_deref())
+        Trust::new(&self.clickhouse_url, "--clickhouse-ca-file", self.clickhouse_ca_file.as_deref())
             .map_err(|error| ConfigError(error.to_string()))
     }
 
@@ -279,7 +279,7 @@ fn spool_table(table: &TableSettings, of: u64) -> SpoolTable {
 }
 
 /// The first line of the file that `flag` names, without its end.
-fn first_line(flag: &str, path: &Path) -> Result<String, ConfigError> {
+pub(super) fn first_line(flag: &str, path: &Path) -> Result<String, ConfigError> {
     let text =
         std::fs::read_to_string(path).map_err(|error| ConfigError(format!("{flag} {}: {error}", path.display())))?;
     Ok(text.lines().next().unwrap_or("").to_owned())

@@ -59,6 +59,11 @@ impl Section {
         format!("{}={{{}}}", self.title(), keys.join(","))
     }
 
+    /// The value of a key, as it is written.
+    pub(super) fn written_key(&self, key: &str) -> Option<&toml::Value> {
+        self.values.get(key)
+    }
+
     /// Reads the keys of a section.
     ///
     /// # Errors

@@ -93,7 +93,7 @@ impl Settings {
     }
 
     /// Each table with the head of its section, which is empty without sections.
-    fn titled_tables(&self) -> Vec<(String, TableSettings)> {
+    pub(super) fn titled_tables(&self) -> Vec<(String, TableSettings)> {
         let mut named: Vec<(String, TableName, Option<&Section>)> = if self.sections.is_empty() {
             vec![(String::new(), TableName::new(&self.database, &self.table), None)]
         } else {

@@ -86,7 +86,7 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     let keys = Arc::new(Published::new(reload::warned_of(settings.write_keys(None)?)));
     let reload = Reload { settings: settings.clone(), keys: keys.clone(), tls: tls.clone() };
     signals::install(&lifecycle, *settings.shutdown_delay, settings.stop_within(), reload)?;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), settings = settings.effective.join(" "), "starting");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), settings = settings.on_one_line(), "starting");
     spool::require_file_bytes(settings.segment_bytes_max())?;
     let tables = settings.tables();
     let (spool, recovered) = Spool::open(settings.spool(&tables))?;
@@ -282,6 +282,7 @@ fn start_admin(
         requeue: OnceLock::new(),
         replayer: OnceLock::new(),
         series: Series::default(),
+        config: settings.to_toml(),
     });
     let running = admin.clone();
     spawn("admin".into(), move || {

@@ -128,3 +128,53 @@ fn a_reply_is_read_by_a_client_that_goes_on_sending() {
     }
     assert_eq!(get(server.admin_address(), "/livez").status, 200);
 }
+
+#[test]
+fn the_configuration_in_force_is_read_as_printed_and_has_no_secret() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (file, again, password) = (path("a.toml"), path("b.toml"), path("password"));
+    std::fs::write(&password, "pass: word\n").unwrap();
+    let text = format!(
+        "clickhouse-setting = [\"s3_secret_access_key=hidden-setting\", \"insert_quorum=0\"]\nbatch-rows = 7\n\
+         admin-password-file = \"{password}\"\n[table.events]\nbatch-age = \"50ms\"\n[table.events.columns]\nevent = \"type\"\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let print = |file: &str, flags: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sluicegate"));
+        command.args(["serve", "--print-config", "--config", file]).args(flags);
+        let command =
+            command.env("SLUICEGATE_BATCH_BYTES", "3MiB").env("SLUICEGATE_CLICKHOUSE_PASSWORD", "hidden-variable");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let printed = print(&file, &["--inserters", "5"]);
+    for line in
+        ["inserters = 5", "batch-bytes = \"3MiB\"", "batch-rows = 7", "batch-age = \"50ms\"", "\"event\" = \"type\""]
+    {
+        assert!(printed.lines().any(|found| found == line), "{line}\n{printed}");
+    }
+    assert!(!printed.contains("hidden"), "{printed}");
+    std::fs::write(&again, &printed).unwrap();
+    let without_comments =
+        |text: &str| text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(without_comments(&print(&again, &[])), without_comments(&printed));
+
+    // The server has the same to say, to those who have the password.
+    let text = std::fs::read_to_string(&file).unwrap().replace("\"s3_secret_access_key=hidden-setting\", ", "");
+    std::fs::write(&file, text).unwrap();
+    let password = [("SLUICEGATE_CLICKHOUSE_PASSWORD", "")];
+    let server = Server::start_with_environment(clickhouse, &database, &["--config", &file], &password);
+    assert_eq!(server.admin_get("/config").status, 401);
+    let reply = get_with(&server, "/config", CREDENTIALS);
+    assert_eq!((reply.status, reply.header("content-type")), (200, Some("text/plain; charset=utf-8")));
+    assert!(reply.text().contains(&format!("admin-listen = \"{}\"\n", server.admin_address())), "{}", reply.text());
+    assert!(!reply.text().contains("pass: word") && !reply.text().contains("hidden"), "{}", reply.text());
+    assert!(!server.log().contains("pass: word") && !server.log().contains("hidden"), "{}", server.log());
+    std::fs::write(&again, reply.text()).unwrap();
+    assert!(print(&again, &[]).contains("\"event\" = \"type\""));
+    assert!(server.stop().success());
+}

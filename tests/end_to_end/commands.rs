@@ -14,11 +14,37 @@ fn version_and_help_say_what_this_is() {
     let (ok, version, _) = run(&["--version"]);
     assert!(ok && version.trim() == format!("sluicegate {}", env!("CARGO_PKG_VERSION")), "{version}");
     let (ok, help, _) = run(&["--help"]);
-    for command in ["serve", "check", "schema", "drain", "spool", "quarantine", "clickhouse"] {
+    for command in ["serve", "check", "schema", "drain", "send", "spool", "quarantine", "clickhouse"] {
         assert!(ok && help.contains(command), "{help}");
     }
     let (ok, help, _) = run(&["serve", "--help"]);
     assert!(ok && help.contains("--batch-rows") && help.contains("500000"), "{help}");
+}
+
+#[path = "../../examples/assets.rs"]
+#[allow(dead_code, reason = "its main is the example's")]
+mod assets;
+
+#[test]
+fn man_pages_and_completions_know_every_command_and_its_flags() {
+    let folder = tempfile::tempdir().unwrap();
+    assets::write(folder.path()).unwrap();
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    let completions = ["sluicegate.bash", "_sluicegate", "sluicegate.fish"];
+    for command in ["serve", "check", "schema", "drain", "send", "spool", "quarantine", "clickhouse"] {
+        assert!(read("sluicegate.1").contains(&format!("sluicegate\\-{command}(1)")), "{command}");
+        assert!(completions.iter().all(|name| read(name).contains(command)), "{command}");
+    }
+    for (page, flag) in [
+        ("sluicegate-serve", "batch-rows"),
+        ("sluicegate-send", "give-up-after"),
+        ("sluicegate-spool-requeue", "force"),
+    ] {
+        assert!(read(&format!("{page}.1")).contains(&flag.replace('-', "\\-")), "{page}");
+        assert!(completions.iter().all(|name| read(name).contains(flag)), "{flag}");
+    }
+    let bash = std::process::Command::new("bash").arg("-n").arg(folder.path().join("sluicegate.bash")).status();
+    assert!(bash.unwrap().success());
 }
 
 #[test]

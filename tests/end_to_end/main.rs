@@ -60,6 +60,7 @@ mod repeats;
 mod replicas;
 mod replicated;
 mod schema_change;
+mod send;
 mod several_tables;
 mod silence;
 mod stats;

@@ -150,7 +150,11 @@ enum Plan {
 impl Proxy {
     /// Passes everything, until a fault is asked for.
     pub fn start(clickhouse: &ClickHouse) -> Self {
-        let clickhouse = clickhouse.url().strip_prefix("http://").unwrap().parse().unwrap();
+        Self::before(clickhouse.url().strip_prefix("http://").unwrap().parse().unwrap())
+    }
+
+    /// The same before any other server; its INSERTs are what has `query=INSERT` in its head.
+    pub fn before(clickhouse: SocketAddr) -> Self {
         let listener = TcpListener::bind(free_address()).unwrap();
         let address = listener.local_addr().unwrap();
         let plan = Mutex::new(Plan::Next(VecDeque::new()));
