@@ -107,6 +107,7 @@ fn every_command_in_the_documents_works_as_it_is_printed() {
                 .text
                 .replace("localhost:8080", &server.address().to_string())
                 .replace("localhost:9080", &server.admin_address().to_string())
+                .replace("sluicegate send ", &format!("sluicegate send --url http://{}/api/events ", server.address()))
                 .replace("http://localhost:8123/?", &format!("{}/?database={database}&", clickhouse.url()));
             let script = format!(
                 "set -euo pipefail\nmake() {{ command make -n -C {root:?} \"$@\" >/dev/null; }}\n\
@@ -119,7 +120,6 @@ fn every_command_in_the_documents_works_as_it_is_printed() {
                 .current_dir(folder.path())
                 .env("PATH", path)
                 .env("SLUICEGATE_CONFIG", folder.path().join("sluicegate.toml"))
-                .env("SLUICEGATE_URL", format!("http://{}/api/events", server.address()))
                 .output()
                 .unwrap();
             let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

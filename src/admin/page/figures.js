@@ -38,9 +38,9 @@ export function tiles(stats, series) {
     tile("Reply, p99", duration(quantile(figures.request_seconds, 0.99)), `p50 ${duration(quantile(figures.request_seconds, 0.5))}`),
     tile("Events that wait", count(waiting), `oldest ${duration(spool.oldest_seconds)}`),
     tile("Spool", bytes(spool.bytes), `of ${bytes(spool.bytes_max)}`, bar("Spool", spool.bytes, spool.bytes_max)),
-    tile("Disk, free", bytes(spool.disk_free_bytes), `at least ${bytes(spool.disk_free_min_bytes)} stay free`),
+    tile("Disk, free", spool.disk_free_bytes === null ? "–" : bytes(spool.disk_free_bytes), `at least ${bytes(spool.disk_free_min_bytes)} stay free`),
     tile("Bytes in flight", bytes(figures.in_flight_bytes), `${count(figures.connections)} connections`),
-    tile("Inserters", `${inserters.busy} of ${inserters.count}`, "busy"),
+    tile("Inserters at work", count(inserters.busy), `of ${count(inserters.count)}; spare ones stand in for silent ones`),
     tile("Idempotency keys", count(figures.idempotency_keys), `kept for ${duration(figures.idempotency_horizon_seconds)}`),
   );
 }
@@ -97,7 +97,7 @@ export function tables(stats) {
 }
 
 export function clickhouse(stats) {
-  find("#inserters").textContent = `${stats.inserters.busy} of ${stats.inserters.count} inserters are at work.`;
+  find("#inserters").textContent = `${count(stats.inserters.busy)} inserters are at work; ${count(stats.inserters.count)} are configured, and spare ones stand in for those whose INSERT is silent.`;
   const state = ({ answers, error }) => {
     if (answers === null) return element("td", { class: "warn" }, error ? "no answer yet" : "not asked yet");
     return answers ? element("td", { class: "good" }, "answers") : element("td", { class: "bad" }, "away");
