@@ -55,6 +55,7 @@ mod refusals;
 mod repeats;
 mod replicas;
 mod replicated;
+mod reports;
 mod schema_change;
 mod send;
 mod several_tables;
