@@ -23,7 +23,7 @@ pub enum Command {
     /// Run the server
     Serve(Box<ServeArgs>),
     /// Connect as serve would, and report whether serve would work and which guarantee the table gives
-    Check(Box<ReportArgs>),
+    Check(Box<CheckArgs>),
     /// Print the CREATE statements that serve would run
     Schema(Box<SchemaArgs>),
     /// Insert all events of a spool without opening a port
@@ -78,7 +78,21 @@ pub struct TablesArgs {
     pub settings: Settings,
 }
 
-/// Arguments of a command that reports on the tables.
+/// Arguments of `sluicegate check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Print one JSON object, for programs
+    #[arg(long)]
+    pub json: bool,
+    /// The tables.
+    #[command(flatten)]
+    pub only: OnlyArgs,
+    /// The settings.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// Arguments of a command that lists what a spool has.
 #[derive(Debug, Args)]
 pub struct ReportArgs {
     /// Print one JSON object, for programs
