@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use bytesize::ByteSize;
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command as ClapCommand, ValueEnum};
 use reqwest::Url;
 use toml::Value;
@@ -35,6 +36,8 @@ pub struct Effective {
     /// As they are written; several of a repeatable setting.
     values: Vec<String>,
     form: Form,
+    /// Nobody has set it.
+    is_default: bool,
 }
 
 /// How the values of a setting are written in the file.
@@ -53,7 +56,8 @@ impl Effective {
             let key = argument.get_long().filter(|key| *key != "config")?;
             let raw = given.try_get_raw(argument.get_id().as_str()).ok()??;
             let values = raw.map(|value| value.to_string_lossy().into_owned()).collect();
-            Some(Self { key: key.to_owned(), values, form: form(argument) })
+            let is_default = given.value_source(argument.get_id().as_str()) == Some(ValueSource::DefaultValue);
+            Some(Self { key: key.to_owned(), values, form: form(argument), is_default })
         };
         settings.get_arguments().filter_map(with_value).collect()
     }
@@ -125,9 +129,9 @@ fn without_secrets(text: &str) -> String {
 }
 
 impl Settings {
-    /// The configuration in force on one line, for the log.
+    /// What was set, on one line, for the log; `GET /config` has all of it.
     pub fn on_one_line(&self) -> String {
-        let top = self.top_level().map(Effective::on_one_line);
+        let top = self.top_level().filter(|setting| !setting.is_default).map(Effective::on_one_line);
         top.chain(self.sections.iter().map(Section::written)).collect::<Vec<_>>().join(" ")
     }
 
@@ -338,6 +342,13 @@ mod tests {
         // The configuration refuses a user in a URL: should that change, it is not printed.
         assert_eq!(without_secrets("http://user:hidden@host/?a=b"), "http://host/?a=b");
         assert_eq!(without_secrets("no url, hidden"), "***");
+    }
+
+    #[test]
+    fn the_log_has_what_was_set_and_no_default() {
+        let settings = with_file("batch-rows = 7\n[table.a]\nbatch-rows = 8", &["--inserters", "2"]).unwrap();
+        assert_eq!(settings.on_one_line(), "batch-rows=7 inserters=2 [table.a]={batch-rows=8}");
+        assert_eq!(self::settings(&[]).unwrap().on_one_line(), "");
     }
 
     #[test]

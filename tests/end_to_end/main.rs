@@ -60,6 +60,7 @@ mod schema_change;
 mod send;
 mod several_tables;
 mod silence;
+mod start_log;
 mod stops;
 mod systemd;
 mod tables;
