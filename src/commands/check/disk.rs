@@ -133,6 +133,7 @@ fn time_syncs(folder: &Path) -> io::Result<Vec<u64>> {
     times
 }
 
+#[allow(clippy::useless_conversion, reason = "the type of the field depends on the platform")]
 fn is_in_memory(folder: &Path) -> bool {
     rustix::fs::statfs(folder).is_ok_and(|found| IN_MEMORY.contains(&i64::from(found.f_type)))
 }
