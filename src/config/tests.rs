@@ -24,11 +24,13 @@ fn key_of(line: &str) -> Option<(&str, &str)> {
     key.bytes().all(|b| b.is_ascii_lowercase() || matches!(b, b'-' | b'_')).then_some((key, value))
 }
 
-/// The text with every key and section in force.
+/// The text with every key and section in force that this build takes.
 fn in_force(text: &str) -> String {
     let line = |line: &str| {
         let bare = line.strip_prefix("# ").unwrap_or(line);
-        if key_of(line).is_some() || bare.starts_with("[table") { bare.to_owned() } else { String::new() }
+        let is_for_tls = bare.starts_with("tls-") || bare.starts_with("clickhouse-ca-file");
+        let is_meant = key_of(line).is_some() && (!is_for_tls || cfg!(feature = "tls"));
+        if is_meant || bare.starts_with("[table") { bare.to_owned() } else { String::new() }
     };
     text.lines().map(line).collect::<Vec<_>>().join("\n")
 }
