@@ -26,7 +26,7 @@ TEST = RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked --no-fail-fast
 # What the minimal build is held to, besides the tests of its parts.
 MINIMAL_TESTS = a_build_without events:: framing:: lifecycle::
 
-.PHONY: help build assets clickhouse run test test-may crash-test check sim fuzz bench \
+.PHONY: help build assets deb image clickhouse run test test-may crash-test check sim fuzz bench \
 	bench-micro bench-attacks bench-features bench-tables bench-latency bench-scale bench-stages bench-insert bench-peers bench-plot oha \
 	load-wrk load-ab clean
 
@@ -40,6 +40,25 @@ build: ## the release binary, target/release/sluicegate
 assets: ## man pages and completions for bash, zsh and fish, in target/assets
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
 	cargo run --locked --quiet --example assets -- target/assets
+
+# The tools of `make deb`, built once.
+TOOLS = target/tools/bin
+CARGO_DEB_VERSION := 3.8.0
+CARGO_CYCLONEDX_VERSION := 0.5.9
+INSTALL_TOOL = cargo install --quiet --locked --debug --root target/tools --target-dir target/tools/build
+
+$(TOOLS)/cargo-deb:
+	$(INSTALL_TOOL) cargo-deb --version $(CARGO_DEB_VERSION)
+
+$(TOOLS)/cargo-cyclonedx:
+	$(INSTALL_TOOL) cargo-cyclonedx --version $(CARGO_CYCLONEDX_VERSION)
+
+deb: build assets $(TOOLS)/cargo-deb $(TOOLS)/cargo-cyclonedx ## the Debian package, its SBOM and checksums, in target/package
+	@scripts/package
+
+image: build ## the container image, in target/package
+	@scripts/need.sh buildah "buildah is needed to make the image: install Debian's package buildah" buildah
+	@scripts/image
 
 clickhouse: ## fetch the embedded ClickHouse, once
 	@scripts/fetch-clickhouse.sh
