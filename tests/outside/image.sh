@@ -79,8 +79,9 @@ run /usr/bin/sluicegate serve >"$work/log" 2>&1 &
 server=$!
 until_true 60 "it is ready" curl -sf "http://127.0.0.1:$admin_port/readyz"
 run /usr/bin/sluicegate check --live >"$work/said" 2>&1 || { cat "$work/said" >&2; fail "it is not healthy"; }
-pid=$(pgrep -f -x "/usr/bin/sluicegate serve" | while read -r pid; do
-    [ "$(readlink -f "/proc/$pid/root")" = "$(readlink -f "$root")" ] && echo "$pid"; done | head -n 1)
+pid=$(pgrep -x -f '/usr/bin/sluicegate serve' | while read -r pid; do
+    if grep -qz "^SLUICEGATE_ADMIN_LISTEN=127.0.0.1:$admin_port$" "/proc/$pid/environ"; then echo "$pid"; fi
+done)
 [ "$(stat -c %u "/proc/$pid")" = 65532 ] || fail "it runs as user $(stat -c %u "/proc/$pid")"
 for number in $(seq 500); do echo "{\"event\":\"image\",\"sequence\":$number}"; done |
     curl -sf --data-binary @- "http://127.0.0.1:$events_port/api/events" | grep -q '"accepted":500,' || fail "events"
