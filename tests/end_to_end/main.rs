@@ -17,6 +17,7 @@ mod behind_proxies;
 mod browser;
 #[cfg(feature = "tls")]
 mod clickhouse_tls;
+mod clients;
 mod codings;
 mod commands;
 mod cors;
