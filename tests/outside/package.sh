@@ -139,7 +139,7 @@ there "sluicegate --version" | grep -q '^sluicegate ' || fail "the binary does n
 there "dpkg -V sluicegate" || fail "files differ from the package's"
 for file in man/man1/sluicegate.1.gz bash-completion/completions/sluicegate zsh/vendor-completions/_sluicegate \
     fish/vendor_completions.d/sluicegate.fish doc/sluicegate/tuning.md; do
-    # minbase leaves documentation out by no rule: all of it has to be there.
+
     there "test -s /usr/share/$file" || fail "/usr/share/$file is missing"
 done
 
