@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use sluicegate::clickhouse::embedded::{self, EmbeddedOptions};
-use sluicegate::commands::{check, quarantine, requeue, schema, send, spool, suggest};
+use sluicegate::commands::{check, live, quarantine, requeue, schema, send, spool, suggest};
 use sluicegate::config::cli::{self, ClickHouseArgs, Command, QuarantineCommand, SpoolCommand};
 use sluicegate::config::environment;
 use sluicegate::server::{self, allocator, cpu, drain, log};
@@ -43,6 +43,10 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
             log::start(&arguments.settings);
             warn_of_variables();
             Ok(server::run(&arguments.settings)?)
+        }
+        Command::Check(arguments) if arguments.live => {
+            live::run(&arguments.settings)?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::Check(arguments) => {
             let form = check::Form::new(arguments.json, std::io::stdout().is_terminal());

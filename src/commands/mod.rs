@@ -1,6 +1,7 @@
 //! The commands of `sluicegate` besides `serve`, `drain` and `clickhouse`.
 
 pub mod check;
+pub mod live;
 pub mod quarantine;
 pub mod requeue;
 mod running;

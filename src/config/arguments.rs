@@ -81,6 +81,9 @@ pub struct TablesArgs {
 /// Arguments of `sluicegate check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
+    /// Only ask the running server of these settings whether it lives (/livez), as a health check does
+    #[arg(long, conflicts_with = "json")]
+    pub live: bool,
     /// Print one JSON object, for programs
     #[arg(long)]
     pub json: bool,

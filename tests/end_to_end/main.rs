@@ -44,6 +44,7 @@ mod ledger;
 mod lifecycle;
 mod limits;
 mod limits_by_rate;
+mod liveness;
 mod mapping;
 mod memory;
 mod open_types;
