@@ -54,6 +54,7 @@ $(TOOLS)/cargo-cyclonedx:
 	$(INSTALL_TOOL) cargo-cyclonedx --version $(CARGO_CYCLONEDX_VERSION)
 
 deb: build assets $(TOOLS)/cargo-deb $(TOOLS)/cargo-cyclonedx ## the Debian package, its SBOM and checksums, in target/package
+	@scripts/need.sh dpkg-shlibdeps "dpkg-shlibdeps is needed to make the package: install the package dpkg-dev" dpkg-dev
 	@scripts/package
 
 image: build ## the container image, in target/package
