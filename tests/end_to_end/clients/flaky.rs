@@ -135,7 +135,7 @@ impl Shared {
     fn begin(&self, key: String) -> usize {
         let mut attempts = self.attempts.lock().unwrap();
         let number = attempts.len();
-        let fate = if number % 2 == 0 { FATES[number / 2 % FATES.len()] } else { Fate::Passed };
+        let fate = if number.is_multiple_of(2) { FATES[number / 2 % FATES.len()] } else { Fate::Passed };
         let now = Instant::now();
         attempts.push(Attempt { key, body: Vec::new(), fate, began: now, ended: now });
         number

@@ -200,7 +200,7 @@ fn a_page_that_is_left_while_its_requests_fail_loses_and_doubles_nothing() {
         let first = body.split("\"sequence\":").nth(1).and_then(|rest| rest.split('}').next()?.parse().ok());
         first.is_some_and(|number: u64| number >= 800)
     };
-    assert!(flaky.attempts().iter().any(|attempt| is_of_second_page(attempt)));
+    assert!(flaky.attempts().iter().any(is_of_second_page));
     assert_patient("the browser", &flaky.attempts(), is_of_second_page);
     assert!(server.stop().success());
 }
