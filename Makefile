@@ -26,7 +26,7 @@ TEST = RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked --no-fail-fast
 # What the minimal build is held to, besides the tests of its parts.
 MINIMAL_TESTS = a_build_without events:: framing:: lifecycle::
 
-.PHONY: help build assets clickhouse run test test-may crash-test check sim fuzz bench \
+.PHONY: help build assets deb image clickhouse run test test-may crash-test check sim fuzz bench \
 	bench-micro bench-attacks bench-features bench-tables bench-latency bench-scale bench-stages bench-insert bench-peers bench-plot oha \
 	load-wrk load-ab clean
 
@@ -59,6 +59,26 @@ image: build ## the container image, in target/package
 assets: ## man pages and completions for bash, zsh and fish, in target/assets
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
 	cargo run --locked --quiet --example assets -- target/assets
+
+# The tools of `make deb`, built once.
+TOOLS = target/tools/bin
+CARGO_DEB_VERSION := 3.8.0
+CARGO_CYCLONEDX_VERSION := 0.5.9
+INSTALL_TOOL = cargo install --quiet --locked --debug --root target/tools --target-dir target/tools/build
+
+$(TOOLS)/cargo-deb:
+	$(INSTALL_TOOL) cargo-deb --version $(CARGO_DEB_VERSION)
+
+$(TOOLS)/cargo-cyclonedx:
+	$(INSTALL_TOOL) cargo-cyclonedx --version $(CARGO_CYCLONEDX_VERSION)
+
+deb: build assets $(TOOLS)/cargo-deb $(TOOLS)/cargo-cyclonedx ## the Debian package, its SBOM and checksums, in target/package
+	@scripts/need.sh dpkg-shlibdeps "dpkg-shlibdeps is needed to make the package: install the package dpkg-dev" dpkg-dev
+	@scripts/package
+
+image: build ## the container image, in target/package
+	@scripts/need.sh buildah "buildah is needed to make the image: install Debian's package buildah" buildah
+	@scripts/image
 
 clickhouse: ## fetch the embedded ClickHouse, once
 	@scripts/fetch-clickhouse.sh
@@ -176,7 +196,7 @@ VERSION_TESTS ?= commands crash damage disk duplicates events faults idempotency
 # Each version in a minute, and what needs several of them or ZooKeeper.
 VERSION_QUICK_TESTS ?= events outcomes
 
-.PHONY: test-versions test-outside
+.PHONY: test-versions test-outside test-package test-image test-observability
 
 test-versions: clickhouse ## the tests of every promise, against other versions of ClickHouse: VERSIONS, VERSION_TESTS
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
@@ -185,7 +205,21 @@ test-versions: clickhouse ## the tests of every promise, against other versions 
 		CRASH_ROUNDS=$${CRASH_ROUNDS:-8} scripts/clickhouse-versions/test.sh $$version $(VERSION_TESTS) || failed="$$failed $$version"; \
 	done; [ -z "$$failed" ] || { echo "Tests failed against ClickHouse$$failed." >&2; exit 1; }
 
-test-outside: clickhouse ## tests that need more: other versions of ClickHouse, real replicas, nginx and HAProxy, Chromium, promtool
+test-package: clickhouse deb ## the Debian package: installed, upgraded, removed and purged in a booted Debian (needs root)
+	@scripts/need.sh debootstrap "debootstrap is needed to make a clean Debian: install the package debootstrap" debootstrap
+	@scripts/need.sh systemd-nspawn "systemd-nspawn is needed to boot it: install the package systemd-container" systemd-container
+	@scripts/need.sh ssh "ssh is needed to deploy the package: install the package openssh-client" openssh-client
+	@scripts/need.sh lintian "lintian is needed to check the package: install the package lintian" lintian
+	tests/outside/package.sh
+
+test-image: clickhouse image ## the container image: built, looked into, and run (needs root)
+	tests/outside/image.sh
+
+test-observability: clickhouse build ## dashboard and alert rules, against promtool and a running server
+	@scripts/need.sh promtool "promtool is needed to check the alert rules: install Debian's package prometheus" prometheus
+	tests/outside/observability.sh
+
+test-outside: clickhouse ## tests that need more: other versions of ClickHouse, replicas, nginx, HAProxy, Chromium, clients, packages
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
 	@scripts/need.sh strace "strace is needed for the tests of a failing disk and a killed ClickHouse: install the package strace" strace
 	@scripts/need.sh java "Java is needed to run ZooKeeper: install the package default-jre-headless" default-jre-headless
@@ -194,6 +228,14 @@ test-outside: clickhouse ## tests that need more: other versions of ClickHouse, 
 	@scripts/need.sh haproxy "HAProxy is needed for the tests behind a proxy: install Debian's package haproxy" haproxy
 	@scripts/need.sh openssl "openssl is needed to make the certificate of a proxy: install the package openssl" openssl
 	@scripts/need.sh chromium "Chromium is needed for the tests of web pages: install the package chromium" chromium
-	@scripts/need.sh promtool "promtool is needed to check the metrics: install Debian's package prometheus" prometheus
+	@scripts/need.sh node "Node is needed for its client: install the package nodejs" nodejs
+	@scripts/need.sh python3 "Python is needed for its client: install the package python3" python3
+	@scripts/need.sh go "Go is needed for its client: install Debian's package golang-go" golang-go
+	@scripts/need.sh shellcheck "shellcheck is needed for the scripts: install the package shellcheck" shellcheck
+	@scripts/need.sh promtool "promtool is needed to check metrics and alert rules: install Debian's package prometheus" prometheus
+	shellcheck scripts/package scripts/image scripts/deploy scripts/debian/* docs/clients/*.sh tests/outside/*.sh
 	$(MAKE) test-versions VERSION_TESTS="$(VERSION_QUICK_TESTS)"
-	cargo test --locked --no-fail-fast --test end_to_end -- --ignored --test-threads 1 assumptions:: behind_proxies:: browser:: promtool:: replicated::
+	cargo test --locked --no-fail-fast --test end_to_end -- --ignored --test-threads 1 assumptions:: behind_proxies:: browser:: clients:: page:: promtool:: replicated::
+	$(MAKE) test-observability
+	$(MAKE) test-image
+	$(MAKE) test-package

@@ -1,10 +1,10 @@
 //! The executable: parses the arguments, runs the command, and returns its exit code.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use sluicegate::clickhouse::embedded::{self, EmbeddedOptions};
-use sluicegate::commands::{check, quarantine, requeue, schema, send, spool, suggest};
+use sluicegate::commands::{check, live, quarantine, requeue, schema, send, spool, suggest};
 use sluicegate::config::cli::{self, ClickHouseArgs, Command, QuarantineCommand, SpoolCommand};
 use sluicegate::config::environment;
 use sluicegate::server::{self, allocator, cpu, drain, log};
@@ -44,16 +44,21 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
             warn_of_variables();
             Ok(server::run(&arguments.settings)?)
         }
+        Command::Check(arguments) if arguments.live => {
+            live::run(&arguments.settings)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Check(arguments) => {
-            let works = check::run(&arguments.settings, &mut std::io::stdout().lock())?;
+            let form = check::Form::new(arguments.json, std::io::stdout().is_terminal());
+            let works = check::run(&arguments.settings, form, &mut std::io::stdout().lock())?;
             Ok(if works { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Schema(arguments) => {
             let (settings, mut out) = (&arguments.settings, std::io::stdout().lock());
             if arguments.suggest {
-                suggest::run(settings, &mut out)?
+                suggest::run(settings, arguments.json, &mut out)?
             } else {
-                schema::run(settings, &mut out)?
+                schema::run(settings, arguments.json, &mut out)?
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -72,11 +77,11 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
             Ok(ExitCode::from(outcome.code()))
         }
         Command::Spool(SpoolCommand::List(arguments)) => {
-            spool::list(&arguments.settings, &mut std::io::stdout().lock())?;
+            spool::list(&arguments.settings, arguments.json, &mut std::io::stdout().lock())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Spool(SpoolCommand::Verify(arguments)) => {
-            let whole = spool::verify(&arguments.settings, &mut std::io::stdout().lock())?;
+            let whole = spool::verify(&arguments.settings, arguments.json, &mut std::io::stdout().lock())?;
             Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Spool(SpoolCommand::Requeue(arguments)) => {

@@ -19,6 +19,9 @@ const RETRY_PAUSE: Duration = Duration::from_secs(10);
 /// The longest pause between two tries to create a quarantine table that a server refuses to create.
 const CREATE_AGAIN_MAX: Duration = Duration::from_secs(600);
 
+/// Tables that a line of the log names, and tables that have a line each.
+const NAMED_MAX: usize = 20;
+
 /// What one server's table promises.
 #[derive(Debug)]
 pub struct Delivery {
@@ -55,31 +58,57 @@ impl Delivery {
         Ok(Some(Self { guarantee: facts.guarantee(table), table: table.clone(), facts, horizon, replicas, quorum }))
     }
 
-    fn log(&self, url: &str) {
+    /// Says what a table promises that promises less than it could.
+    fn warn(&self, url: &str) {
         let Guarantee { level, sentence, fix } = &self.guarantee;
-        let (horizon, widen) = match &self.horizon {
-            Some(horizon) => (Some(horizon.to_string()), horizon.widen.as_deref()),
-            None => (None, None),
-        };
-        // `tracing` needs the log level at compile time, so there are two calls.
-        macro_rules! log {
-            ($level:ident) => {
-                tracing::$level!(
-                    url,
-                    table = %self.table,
-                    engine = self.facts.engine,
-                    guarantee = %level,
-                    reason = sentence,
-                    to_fix_it = fix.as_deref(),
-                    horizon = horizon.as_deref(),
-                    to_widen_it = widen,
-                    quorum = self.quorum,
-                    "delivery guarantee of a table"
-                )
-            };
-        }
-        if *level == Level::ExactlyOnce { log!(info) } else { log!(warn) }
+        tracing::warn!(
+            url,
+            table = %self.table,
+            engine = self.facts.engine,
+            guarantee = %level,
+            reason = sentence,
+            to_fix_it = fix.as_deref(),
+            "a table promises less than exactly once"
+        );
     }
+}
+
+/// Says what the tables of a server promise: one line for all that keep what they can, then one for each other,
+/// and at most [`NAMED_MAX`] of these.
+fn log_deliveries(url: &str, deliveries: &[Delivery]) {
+    let (whole, less): (Vec<&Delivery>, Vec<&Delivery>) =
+        deliveries.iter().partition(|delivery| delivery.guarantee.level == Level::ExactlyOnce);
+    if !whole.is_empty() {
+        let shortest =
+            whole.iter().filter_map(|delivery| delivery.horizon.as_ref()).min_by_key(|horizon| horizon.duration);
+        tracing::info!(
+            url,
+            tables = listed(whole.iter().map(|delivery| &delivery.table)),
+            guarantee = %Level::ExactlyOnce,
+            horizon = shortest.map(ToString::to_string),
+            "what tables promise"
+        );
+    }
+    for delivery in less.iter().take(NAMED_MAX) {
+        delivery.warn(url);
+    }
+    if let Some(more) = less.len().checked_sub(NAMED_MAX).filter(|more| *more > 0) {
+        tracing::warn!(url, more, "as many tables more promise less than exactly once; `sluicegate check` names them");
+    }
+    let without_quorum = deliveries.iter().filter(|delivery| delivery.quorum.is_some());
+    if let Some(quorum) = without_quorum.clone().find_map(|delivery| delivery.quorum) {
+        tracing::warn!(url, tables = listed(without_quorum.map(|delivery| &delivery.table)), "{quorum}");
+    }
+}
+
+/// The first names of tables, and how many more there are.
+fn listed<'a>(tables: impl Iterator<Item = &'a TableName>) -> String {
+    let tables: Vec<&TableName> = tables.collect();
+    let mut text = tables.iter().take(NAMED_MAX).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if let Some(more) = tables.len().checked_sub(NAMED_MAX).filter(|more| *more > 0) {
+        text.push_str(&format!(" and {more} more"));
+    }
+    text
 }
 
 /// One sentence per deduplication window that says which servers share it. `windows` are URLs, each
@@ -113,7 +142,8 @@ pub fn shared_windows(windows: &[(String, String)]) -> Vec<String> {
 pub fn log_at_start(servers: Vec<ClickHouse>, tables: Vec<TableConfig>) -> std::io::Result<()> {
     thread::Builder::new().name("delivery".into()).spawn(move || {
         let mut windows = Vec::new();
-        let mut left: Vec<Unlogged<'_>> = servers.iter().map(|server| Unlogged::new(server, &tables)).collect();
+        let mut left: Vec<Unlogged<'_>> =
+            servers.iter().map(|server| Unlogged::new(server, &tables, servers.len() < 2)).collect();
         let (mut pause, mut is_said) = (RETRY_PAUSE, servers.len() < 2);
         loop {
             left.retain_mut(|server| server.ask(&mut windows));
@@ -144,16 +174,19 @@ struct Unlogged<'a> {
     /// True once the log says whether the settings of an INSERT arrive.
     has_answered: bool,
     is_first: bool,
+    /// True for the only server.
+    is_alone: bool,
 }
 
 impl<'a> Unlogged<'a> {
-    fn new(server: &'a ClickHouse, tables: &'a [TableConfig]) -> Self {
+    fn new(server: &'a ClickHouse, tables: &'a [TableConfig], is_alone: bool) -> Self {
         Self {
             server,
             uncreated: tables.iter().filter(|table| table.create).collect(),
             unlogged: tables.iter().collect(),
             has_answered: false,
             is_first: true,
+            is_alone,
         }
     }
 
@@ -173,11 +206,12 @@ impl<'a> Unlogged<'a> {
             self.has_answered = true;
         }
         let (mut outcome, mut unanswered) = (Ok(()), None);
+        let (mut found, mut missing) = (Vec::new(), Vec::new());
         self.unlogged.retain(|config| {
             if outcome.is_err() {
                 return true;
             }
-            match log_tables(server, config, is_first) {
+            match ask_about(server, config, &mut found, &mut missing) {
                 Ok(Some(window)) => {
                     windows.push((server.url().to_owned(), window));
                     false
@@ -191,6 +225,16 @@ impl<'a> Unlogged<'a> {
             }
         });
         ask_last(&mut self.unlogged, unanswered);
+        log_deliveries(server.url(), &found);
+        // The only server that lacks a table has said so to those who look for its columns.
+        if is_first && !missing.is_empty() && !self.is_alone {
+            let tables = listed(missing.iter());
+            tracing::warn!(
+                url = server.url(),
+                tables,
+                "this server lacks tables; their rows go to the others, or wait in the spool"
+            );
+        }
         self.is_first &= outcome.is_err();
         outcome
     }
@@ -211,7 +255,8 @@ impl<'a> Unlogged<'a> {
                     true
                 }
                 Err(error) => {
-                    if is_first {
+                    // Without its table it is not looked for, and that the table is missing is said elsewhere.
+                    if is_first && tables::exists(server, &config.name).unwrap_or(true) {
                         tables::say_not_created(server, &config.name, &error);
                     }
                     true
@@ -239,21 +284,28 @@ fn log_settings(server: &ClickHouse, config: &TableConfig) -> Result<(), ClientE
     Ok(())
 }
 
-/// Returns the name of the target table's window; `None` if the server has no such table.
-fn log_tables(server: &ClickHouse, config: &TableConfig, says_missing: bool) -> Result<Option<String>, ClientError> {
-    let (name, quarantine) = (&config.name, config.name.quarantine());
-    let target = Delivery::ask(server, config, name)?;
-    if target.is_none() && !says_missing {
+/// Asks about a table and its quarantine, and adds what they promise to `found`. Returns the name of the table's
+/// window; `None` if the server has no such table, which is added to `missing`.
+fn ask_about(
+    server: &ClickHouse,
+    config: &TableConfig,
+    found: &mut Vec<Delivery>,
+    missing: &mut Vec<TableName>,
+) -> Result<Option<String>, ClientError> {
+    let Some(target) = Delivery::ask(server, config, &config.name)? else {
+        missing.push(config.name.clone());
         return Ok(None);
-    }
+    };
+    let quarantine = config.name.quarantine();
     let lines = Delivery::ask(server, config, &quarantine)?;
-    for (table, delivery) in [(name, &target), (&quarantine, &lines)] {
-        match delivery {
-            Some(delivery) => delivery.log(server.url()),
-            None => tracing::warn!(url = server.url(), %table, "a table is missing; its rows wait in the spool"),
-        }
+    if lines.is_none() && !config.create {
+        tracing::warn!(url = server.url(), table = %quarantine, "a quarantine table is missing; rejected lines wait in the spool");
     }
-    Ok(target.map(|delivery| delivery.facts.window_name))
+    let window = target.facts.window_name.clone();
+    found.push(target);
+    // One that keeps its promise as well is not worth a name.
+    found.extend(lines.filter(|delivery| delivery.guarantee.level != Level::ExactlyOnce));
+    Ok(Some(window))
 }
 
 fn replicas(clickhouse: &ClickHouse, name: &TableName, facts: &TableFacts) -> Result<u64, ClientError> {
@@ -280,6 +332,15 @@ fn inserts_with_quorum(clickhouse: &ClickHouse, config: &TableConfig) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_names_so_many_tables_and_counts_the_others() {
+        let names = |count: usize| (0..count).map(|n| TableName::new("d", &format!("t{n}"))).collect::<Vec<_>>();
+        assert_eq!(listed(names(0).iter()), "");
+        assert_eq!(listed(names(2).iter()), "`d`.`t0`, `d`.`t1`");
+        assert!(listed(names(NAMED_MAX).iter()).ends_with("`d`.`t19`"));
+        assert!(listed(names(NAMED_MAX + 3).iter()).ends_with("`d`.`t19` and 3 more"));
+    }
 
     #[test]
     fn servers_are_grouped_by_their_window() {

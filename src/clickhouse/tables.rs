@@ -192,7 +192,8 @@ pub fn say_not_created(clickhouse: &ClickHouse, name: &TableName, error: &Client
     );
 }
 
-fn exists(clickhouse: &ClickHouse, name: &TableName) -> Result<bool, ClientError> {
+/// True if a server has a table.
+pub(super) fn exists(clickhouse: &ClickHouse, name: &TableName) -> Result<bool, ClientError> {
     Ok(clickhouse.query(&format!("EXISTS TABLE {name}"), &[])?.trim() == "1")
 }
 

@@ -29,6 +29,9 @@ pub struct WatchedTable {
     pub known: Option<TableDescription>,
 }
 
+/// How the reason begins why a table is not known.
+const UNDESCRIBED: &str = "the table can't be described: ";
+
 /// A table that is followed.
 pub(super) struct Watched {
     pub(super) table: WatchedTable,
@@ -108,7 +111,7 @@ impl Watched {
         if error.is_missing() && !self.is_alone && self.table.known.take().is_some() {
             self.table.schema.publish(None);
         }
-        self.warn(format!("the table can't be described: {url}: {error}"));
+        self.warn(format!("{UNDESCRIBED}{url}: {error}"));
     }
 
     /// No server has answered.
@@ -127,7 +130,13 @@ impl Watched {
             None => "its events are answered with 503 until that is fixed",
         };
         let (reason, label) = (format!("{what}; {consequence}"), &self.table.label);
-        let is_new = self.metrics.problem(label).as_ref() != Some(&reason);
+        // At the start the log has said the same already.
+        let cause = what.strip_prefix(UNDESCRIBED).unwrap_or(&what);
+        let is_said = |known: &String| *known == reason || self.logged.is_none() && known.starts_with(cause);
+        let is_new = !self.metrics.problem(label).as_ref().is_some_and(is_said);
+        if !is_new && self.logged.is_none() {
+            self.logged = Some(Instant::now());
+        }
         if is_new || self.logged.is_none_or(|logged| logged.elapsed() >= LOG_PAUSE) {
             tracing::warn!(table = label, reason, "the table needs operator action");
             self.logged = Some(Instant::now());

@@ -1,9 +1,12 @@
 //! `sluicegate schema`: the statements that `serve` would run.
 
 use std::collections::HashSet;
-use std::io::{self, Write};
+use std::io::Write;
 use std::time::Duration;
 
+use serde::Serialize;
+
+use super::write_json;
 use crate::clickhouse::name::TableName;
 use crate::clickhouse::tables;
 use crate::config::Settings;
@@ -18,10 +21,11 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// # Errors
 ///
 /// If the settings are invalid, or `out` can't be written.
-pub fn run(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
+pub fn run(settings: &Settings, is_json: bool, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let names: Vec<TableName> = settings.selected_tables().into_iter().map(|table| table.name).collect();
-    let servers = settings.clickhouse().map_err(io::Error::other)?;
+    let servers = settings.clickhouse()?;
     let mut sets: Vec<(Vec<String>, Vec<&str>)> = Vec::new();
+    let mut failed = Vec::new();
     for server in &servers {
         let patient = server.within(ANSWER_WITHIN);
         let asked = names.iter().map(|name| tables::statements_on(&patient, name)).collect::<Result<Vec<_>, _>>();
@@ -31,17 +35,27 @@ pub fn run(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
                 None => sets.push((statements, vec![server.url()])),
             },
             Err(error) => {
-                let error = error.to_string();
-                writeln!(out, "-- {}: {}", server.url(), error.lines().next().unwrap_or_default())?;
+                let error = error.to_string().lines().next().unwrap_or_default().to_owned();
+                failed.push(Failed { server: server.url(), error });
             }
         }
     }
-    if sets.is_empty() {
+    let is_asked = !sets.is_empty();
+    if !is_asked {
+        sets.push((once(names.iter().map(tables::statements).collect()), Vec::new()));
+    }
+    if is_json {
+        let sets = sets.into_iter().map(|(statements, servers)| Set { servers, statements }).collect();
+        return write_json(out, &Statements { sets, failed });
+    }
+    for Failed { server, error } in failed {
+        writeln!(out, "-- {server}: {error}")?;
+    }
+    if !is_asked {
         writeln!(
             out,
             "-- No server could be asked. For a table that is there and has replicas, the quarantine differs."
         )?;
-        sets.push((once(names.iter().map(tables::statements).collect()), Vec::new()));
     }
     let differ = sets.len() > 1;
     for (statements, urls) in sets {
@@ -53,6 +67,29 @@ pub fn run(settings: &Settings, out: &mut impl Write) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The whole of `schema --json`.
+#[derive(Serialize)]
+struct Statements<'a> {
+    /// One, unless the servers need different ones.
+    sets: Vec<Set<'a>>,
+    /// The servers that could not be asked.
+    failed: Vec<Failed<'a>>,
+}
+
+/// Statements, and the servers that they are for; none if no server could be asked.
+#[derive(Serialize)]
+struct Set<'a> {
+    servers: Vec<&'a str>,
+    statements: Vec<String>,
+}
+
+/// A server that could not be asked.
+#[derive(Serialize)]
+struct Failed<'a> {
+    server: &'a str,
+    error: String,
 }
 
 /// All statements in their order, each once: tables of one database have its statement in common.

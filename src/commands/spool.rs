@@ -2,32 +2,40 @@
 
 use std::io::{self, Write};
 
+use serde::Serialize;
+
+use super::write_json;
 use crate::clock::unix_ms;
 use crate::config::Settings;
 use crate::spool::{Inspected, Part, SealedBlock, SpoolError, inspect, table_folder};
 
-/// Prints a line for each block.
+/// Prints a line for each block, or one JSON object.
 ///
 /// # Errors
 ///
 /// If a folder can't be read, or `out` can't be written.
-pub fn list(settings: &Settings, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
-    let (mut rows, mut rejected) = (0, 0);
+pub fn list(settings: &Settings, is_json: bool, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let names = Names::new(settings);
-    for inspected in names.inspect(settings)? {
+    let inspected = names.inspect(settings)?;
+    let sealed = inspected.iter().filter_map(|inspected| match inspected {
+        Inspected::Sealed(block) => Some((block.rows(), block.rejected())),
+        Inspected::Unsealed { .. } | Inspected::Unreadable { .. } => None,
+    });
+    let (events, rejected) = sealed.fold((0, 0), |(events, lines), more| (events + more.0, lines + more.1));
+    if is_json {
+        let blocks = inspected.iter().map(Listed::new).collect();
+        return write_json(out, &List { events, rejected, blocks });
+    }
+    for inspected in inspected {
         match inspected {
-            Inspected::Sealed(block) => {
-                rows += block.rows();
-                rejected += block.rejected();
-                writeln!(out, "{}: {}", names.of(&block), describe(&block))?;
-            }
+            Inspected::Sealed(block) => writeln!(out, "{}: {}", names.of(&block), describe(&block))?,
             Inspected::Unsealed { number, path } => {
                 writeln!(out, "{number}: not sealed; the next start recovers its events ({})", path.display())?;
             }
             Inspected::Unreadable { path } => writeln!(out, "{}: can't be read, or not all of it", path.display())?,
         }
     }
-    writeln!(out, "{rows} events and {rejected} rejected lines wait in sealed blocks")?;
+    writeln!(out, "{events} events and {rejected} rejected lines wait in sealed blocks")?;
     Ok(())
 }
 
@@ -36,10 +44,11 @@ pub fn list(settings: &Settings, out: &mut impl Write) -> Result<(), Box<dyn std
 /// # Errors
 ///
 /// If a folder can't be read, or `out` can't be written.
-pub fn verify(settings: &Settings, out: &mut impl Write) -> Result<bool, Box<dyn std::error::Error>> {
-    let mut whole = true;
-    let (mut sealed, mut others) = (0, 0);
+pub fn verify(settings: &Settings, is_json: bool, out: &mut impl Write) -> Result<bool, Box<dyn std::error::Error>> {
     let names = Names::new(settings);
+    let dir = &settings.spool_dir;
+    let mut verified = Verified { whole: true, blocks: Vec::new(), damaged: Vec::new() };
+    let (mut sealed, mut others) = (0, 0);
     for inspected in names.inspect(settings)? {
         match inspected {
             Inspected::Sealed(_) => sealed += 1,
@@ -52,24 +61,123 @@ pub fn verify(settings: &Settings, out: &mut impl Write) -> Result<bool, Box<dyn
                 (path.display().to_string(), Err(io::Error::other("not all that was written in it can be read")))
             }
         };
+        verified.whole &= outcome.is_ok();
+        if is_json {
+            let error = outcome.as_ref().err().map(ToString::to_string);
+            verified.blocks.push(Checked { listed: Listed::new(&inspected), whole: outcome.is_ok(), error });
+            continue;
+        }
         match outcome {
             Ok(sentence) => writeln!(out, "{name}: {sentence}")?,
-            Err(error) => {
-                whole = false;
-                writeln!(out, "{name}: DAMAGED: {error}")?;
-            }
+            Err(error) => writeln!(out, "{name}: DAMAGED: {error}")?,
         }
     }
-    let dir = &settings.spool_dir;
-    writeln!(out, "{sealed} sealed blocks and {others} other files were read in {}", dir.display())?;
     let of_tables = names.labels.iter().map(|label| table_folder(dir, label));
-    for damaged in std::iter::once(dir.clone()).chain(of_tables).map(|folder| folder.join("damaged")) {
-        let kept = damaged.read_dir().map_or(0, Iterator::count);
-        if kept > 0 {
-            writeln!(out, "{kept} files that were found damaged before are kept in {}", damaged.display())?;
+    for folder in std::iter::once(dir.clone()).chain(of_tables).map(|folder| folder.join("damaged")) {
+        let files = folder.read_dir().map_or(0, Iterator::count);
+        if files > 0 {
+            verified.damaged.push(Damaged { folder: folder.display().to_string(), files });
         }
     }
-    Ok(whole)
+    if is_json {
+        write_json(out, &verified)?;
+        return Ok(verified.whole);
+    }
+    writeln!(out, "{sealed} sealed blocks and {others} other files were read in {}", dir.display())?;
+    for Damaged { folder, files } in &verified.damaged {
+        writeln!(out, "{files} files that were found damaged before are kept in {folder}")?;
+    }
+    Ok(verified.whole)
+}
+
+/// The whole of `spool list --json`.
+#[derive(Serialize)]
+struct List {
+    /// Of all sealed blocks.
+    events: u64,
+    rejected: u64,
+    blocks: Vec<Listed>,
+}
+
+/// A block, or a file that is none yet or can't be read.
+#[derive(Serialize)]
+struct Listed {
+    /// `waiting`, `not_sealed` or `unreadable`.
+    state: &'static str,
+    number: Option<String>,
+    table: Option<String>,
+    /// What became of it so far, in words.
+    sent: Option<&'static str>,
+    events: u64,
+    rejected: u64,
+    bytes: u64,
+    age_seconds: Option<u64>,
+    token: Option<String>,
+    /// The file, of what is no block.
+    path: Option<String>,
+}
+
+/// The whole of `spool verify --json`.
+#[derive(Serialize)]
+struct Verified {
+    whole: bool,
+    blocks: Vec<Checked>,
+    /// Folders with files that were found damaged before.
+    damaged: Vec<Damaged>,
+}
+
+/// A block that was read to its end.
+#[derive(Serialize)]
+struct Checked {
+    #[serde(flatten)]
+    listed: Listed,
+    whole: bool,
+    error: Option<String>,
+}
+
+/// A folder with damaged files.
+#[derive(Serialize)]
+struct Damaged {
+    folder: String,
+    files: usize,
+}
+
+impl Listed {
+    fn new(inspected: &Inspected) -> Self {
+        let none = Self {
+            state: "unreadable",
+            number: None,
+            table: None,
+            sent: None,
+            events: 0,
+            rejected: 0,
+            bytes: 0,
+            age_seconds: None,
+            token: None,
+            path: None,
+        };
+        match inspected {
+            Inspected::Sealed(block) => Self {
+                state: "waiting",
+                number: Some(block.number().to_string()),
+                table: Some(block.label().to_owned()),
+                sent: Some(sent(block)),
+                events: block.rows(),
+                rejected: block.rejected(),
+                bytes: block.rows_bytes() + block.rejected_bytes(),
+                age_seconds: Some(age_seconds(block)),
+                token: Some(block.token().to_string()),
+                path: None,
+            },
+            Inspected::Unsealed { number, path } => Self {
+                state: "not_sealed",
+                number: Some(number.to_string()),
+                path: Some(path.display().to_string()),
+                ..none
+            },
+            Inspected::Unreadable { path } => Self { path: Some(path.display().to_string()), ..none },
+        }
+    }
 }
 
 /// The tables whose blocks a command is about, and how it names blocks.
@@ -106,21 +214,30 @@ impl Names {
 }
 
 fn describe(block: &SealedBlock) -> String {
-    let state = match block {
+    format!(
+        "{}; {} events, {} rejected lines, {} bytes, {} s old, token {}",
+        sent(block),
+        block.rows(),
+        block.rejected(),
+        block.rows_bytes() + block.rejected_bytes(),
+        age_seconds(block),
+        block.token()
+    )
+}
+
+/// What became of a block so far.
+fn sent(block: &SealedBlock) -> &'static str {
+    match block {
         block if block.rows_are_inserted() => "rows inserted, rejected lines wait",
         block if block.cut().is_some() => "cut into pieces",
         block if block.open_attempt().is_some() => "sent, not proven",
         block if block.was_sent() => "sent and refused",
         _ => "never sent",
-    };
-    format!(
-        "{state}; {} events, {} rejected lines, {} bytes, {} s old, token {}",
-        block.rows(),
-        block.rejected(),
-        block.rows_bytes() + block.rejected_bytes(),
-        unix_ms().saturating_sub(block.created_ms()) / 1000,
-        block.token()
-    )
+    }
+}
+
+fn age_seconds(block: &SealedBlock) -> u64 {
+    unix_ms().saturating_sub(block.created_ms()) / 1000
 }
 
 fn read_through(block: &SealedBlock) -> io::Result<&'static str> {

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::running::RunningServer;
+use super::write_json;
 use crate::clickhouse::client::ClickHouse;
 use crate::clickhouse::description::describe_table;
 use crate::clickhouse::name::quoted;
@@ -35,22 +36,59 @@ struct Field {
 /// # Errors
 ///
 /// If no server runs on these settings, or `out` can't be written.
-pub fn run(settings: &Settings, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
+pub fn run(settings: &Settings, is_json: bool, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let counted = ask(settings)?;
     let servers = settings.clickhouse()?;
+    let mut all = Vec::new();
     for table in settings.selected_tables() {
         let Some(fields) = counted.get(&table.label) else {
             return Err(ConfigError(format!("the running server has no table {}", table.label)).into());
         };
         let mut columns = columns_of(&servers, &table);
-        if fields.is_empty() {
+        if fields.is_empty() && !is_json {
             writeln!(out, "-- {}: no field came that no column takes", table.name)?;
         }
-        for field in fields {
-            suggest(&table, field, &mut columns, out)?;
+        for suggestion in fields.iter().filter_map(|field| suggest(&table, field, &mut columns)) {
+            if is_json {
+                all.push(suggestion);
+            } else {
+                suggestion.print(out)?;
+            }
         }
     }
-    Ok(())
+    if is_json { write_json(out, &Suggestions { suggestions: all }) } else { Ok(()) }
+}
+
+/// The whole of `schema --suggest --json`.
+#[derive(Serialize)]
+struct Suggestions {
+    suggestions: Vec<Suggestion>,
+}
+
+/// A column that a table lacks.
+#[derive(Serialize)]
+struct Suggestion {
+    table: String,
+    field: String,
+    /// How often the field came.
+    count: u64,
+    column: String,
+    #[serde(rename = "type")]
+    column_type: String,
+    /// True if `columns` of the table's section has to name the field, since the column has another name.
+    needs_mapping: bool,
+    statement: String,
+}
+
+impl Suggestion {
+    fn print(&self, out: &mut impl Write) -> std::io::Result<()> {
+        let Self { field, count, column, needs_mapping, statement, .. } = self;
+        writeln!(out, "-- {field:?}: {count} times")?;
+        if *needs_mapping {
+            writeln!(out, "-- with {column:?} = {field:?} in the `columns` of the table's section")?;
+        }
+        writeln!(out, "{statement};\n")
+    }
 }
 
 fn ask(settings: &Settings) -> Result<BTreeMap<String, Vec<Field>>, Box<dyn std::error::Error>> {
@@ -77,21 +115,23 @@ fn suggest(
     table: &TableSettings,
     Field { field, count, column_type }: &Field,
     columns: &mut HashSet<String>,
-    out: &mut impl Write,
-) -> std::io::Result<()> {
+) -> Option<Suggestion> {
     // A name with dots is that of a Nested column to ClickHouse, and may be a path.
     let plain = field.replace('.', "_");
     if plain == *field && columns.contains(field) {
         // It was added since.
-        return Ok(());
+        return None;
     }
-    let name = std::iter::once(plain.clone()).chain((2..).map(|number| format!("{plain}_{number}")));
-    let Some(name) = name.into_iter().find(|name| !columns.contains(name)) else { return Ok(()) };
-    writeln!(out, "-- {field:?}: {count} times")?;
-    if name != *field {
-        writeln!(out, "-- with {name:?} = {field:?} in the `columns` of the table's section")?;
-    }
-    writeln!(out, "ALTER TABLE {} ADD COLUMN {} {column_type};\n", table.name, quoted(&name))?;
-    columns.insert(name);
-    Ok(())
+    let mut names = std::iter::once(plain.clone()).chain((2..).map(|number| format!("{plain}_{number}")));
+    let column = names.find(|name| !columns.contains(name))?;
+    columns.insert(column.clone());
+    Some(Suggestion {
+        table: table.label.clone(),
+        field: field.clone(),
+        count: *count,
+        needs_mapping: column != *field,
+        statement: format!("ALTER TABLE {} ADD COLUMN {} {column_type}", table.name, quoted(&column)),
+        column_type: column_type.clone(),
+        column,
+    })
 }

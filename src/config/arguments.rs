@@ -23,7 +23,7 @@ pub enum Command {
     /// Run the server
     Serve(Box<ServeArgs>),
     /// Connect as serve would, and report whether serve would work and which guarantee the table gives
-    Check(Box<TablesArgs>),
+    Check(Box<CheckArgs>),
     /// Print the CREATE statements that serve would run
     Schema(Box<SchemaArgs>),
     /// Insert all events of a spool without opening a port
@@ -60,9 +60,9 @@ pub struct ServeArgs {
 #[derive(Debug, Subcommand)]
 pub enum SpoolCommand {
     /// Print a line for each block
-    List(Box<TablesArgs>),
+    List(Box<ReportArgs>),
     /// Read every sealed block and report damage
-    Verify(Box<TablesArgs>),
+    Verify(Box<ReportArgs>),
     /// Send held blocks again: now through the running server, else at the next start
     Requeue(Box<RequeueArgs>),
 }
@@ -70,6 +70,37 @@ pub enum SpoolCommand {
 /// Arguments of a command about the tables.
 #[derive(Debug, Args)]
 pub struct TablesArgs {
+    /// The tables.
+    #[command(flatten)]
+    pub only: OnlyArgs,
+    /// The settings.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// Arguments of `sluicegate check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Only ask the running server of these settings whether it lives (/livez), as a health check does
+    #[arg(long, conflicts_with = "json")]
+    pub live: bool,
+    /// Print one JSON object, for programs
+    #[arg(long)]
+    pub json: bool,
+    /// The tables.
+    #[command(flatten)]
+    pub only: OnlyArgs,
+    /// The settings.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// Arguments of a command that lists what a spool has.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// Print one JSON object, for programs
+    #[arg(long)]
+    pub json: bool,
     /// The tables.
     #[command(flatten)]
     pub only: OnlyArgs,
@@ -97,6 +128,9 @@ pub struct SchemaArgs {
     /// column takes them
     #[arg(long)]
     pub suggest: bool,
+    /// Print one JSON object, for programs
+    #[arg(long)]
+    pub json: bool,
     /// The tables.
     #[command(flatten)]
     pub only: OnlyArgs,
@@ -147,6 +181,9 @@ pub struct ListArgs {
     /// Number of the newest lines to show
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub limit: u32,
+    /// Print one JSON object, for programs
+    #[arg(long)]
+    pub json: bool,
     /// The tables.
     #[command(flatten)]
     pub only: OnlyArgs,
@@ -181,7 +218,8 @@ impl Command {
     pub fn settings_mut(&mut self) -> Option<&mut Settings> {
         match self {
             Self::Serve(arguments) => Some(&mut arguments.settings),
-            Self::Check(arguments) | Self::Drain(arguments) => Some(&mut arguments.settings),
+            Self::Check(arguments) => Some(&mut arguments.settings),
+            Self::Drain(arguments) => Some(&mut arguments.settings),
             Self::Schema(arguments) => Some(&mut arguments.settings),
             Self::Spool(SpoolCommand::List(arguments) | SpoolCommand::Verify(arguments)) => {
                 Some(&mut arguments.settings)

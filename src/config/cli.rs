@@ -13,8 +13,8 @@ use clap::{ArgMatches, Args, Command as ClapCommand, CommandFactory, FromArgMatc
 
 use super::arguments::ONLY;
 pub use super::arguments::{
-    Cli, ClickHouseArgs, Command, ListArgs, QuarantineCommand, ReplayArgs, RequeueArgs, SchemaArgs, ServeArgs,
-    SpoolCommand, TablesArgs,
+    CheckArgs, Cli, ClickHouseArgs, Command, ListArgs, QuarantineCommand, ReplayArgs, ReportArgs, RequeueArgs,
+    SchemaArgs, ServeArgs, SpoolCommand, TablesArgs,
 };
 use super::print::Effective;
 use super::{ConfigError, Section, Settings, file};

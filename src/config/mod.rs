@@ -13,6 +13,8 @@ mod print;
 mod section;
 mod send;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod validate;
 
 use std::fmt;

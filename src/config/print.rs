@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use bytesize::ByteSize;
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command as ClapCommand, ValueEnum};
 use reqwest::Url;
 use toml::Value;
@@ -35,6 +36,8 @@ pub struct Effective {
     /// As they are written; several of a repeatable setting.
     values: Vec<String>,
     form: Form,
+    /// Nobody has set it.
+    is_default: bool,
 }
 
 /// How the values of a setting are written in the file.
@@ -53,7 +56,8 @@ impl Effective {
             let key = argument.get_long().filter(|key| *key != "config")?;
             let raw = given.try_get_raw(argument.get_id().as_str()).ok()??;
             let values = raw.map(|value| value.to_string_lossy().into_owned()).collect();
-            Some(Self { key: key.to_owned(), values, form: form(argument) })
+            let is_default = given.value_source(argument.get_id().as_str()) == Some(ValueSource::DefaultValue);
+            Some(Self { key: key.to_owned(), values, form: form(argument), is_default })
         };
         settings.get_arguments().filter_map(with_value).collect()
     }
@@ -125,9 +129,9 @@ fn without_secrets(text: &str) -> String {
 }
 
 impl Settings {
-    /// The configuration in force on one line, for the log.
+    /// What was set, on one line, for the log; `GET /config` has all of it.
     pub fn on_one_line(&self) -> String {
-        let top = self.top_level().map(Effective::on_one_line);
+        let top = self.top_level().filter(|setting| !setting.is_default).map(Effective::on_one_line);
         top.chain(self.sections.iter().map(Section::written)).collect::<Vec<_>>().join(" ")
     }
 
@@ -247,7 +251,7 @@ mod tests {
 
     #[test]
     fn what_is_printed_can_be_read_again_and_is_printed_the_same() {
-        let flags: [&[&str]; 12] = [
+        let flags: &[&[&str]] = &[
             &[],
             &["--batch-rows", "7", "--batch-age", "1500ms", "--create-table", "false", "--workers", "3"],
             &["--listen", "127.0.0.1:1,[::1]:2", "--listen", "unix:/tmp/a \"b\".sock", "--trusted-proxy", "unix:"],
@@ -255,7 +259,9 @@ mod tests {
             &["--rate-limit", "5000/s,burst=20000", "--rate-limit-per-address", "7/s", "--node-id", "n1"],
             &["--rate-limit", "5000/s", "--write-key-file", "/k", "--cors-origin", "*"],
             &["--database", "d", "--table", "t", "--unknown-fields", "reject", "--dedup-field", "id"],
-            &["--tls-cert", "/a,/b", "--tls-key", "/c,/d", "--client-ip", "hashed", "--client-ip-key-file", "/k"],
+            #[cfg(feature = "tls")]
+            &["--tls-cert", "/a,/b", "--tls-key", "/c,/d", "--clickhouse-url", "https://c:8443/"],
+            &["--client-ip", "hashed", "--client-ip-key-file", "/k"],
             &["--spool-bytes-max", "3000000001B", "--batch-bytes", "1000001B", "--shutdown-delay", "0s"],
             &[
                 "--log-format",
@@ -283,7 +289,7 @@ mod tests {
             rate-limit = \"9/s\"\ninsert-format = \"native\"\ndedup-field = \"id\"\n\
             [table.\"web.hits\".columns]\nuser_id = [\"user.id\", \"uid\"]\n\"odd name\" = { value = [1, { x = \"a\\nb\" }] }\n\
             ts = { field = \"time\", unit = \"ms\" }\nip = { client-ip = \"truncated\" }\nraw = \"line\"\n";
-        for flags in flags {
+        for &flags in flags {
             let alone = printed("", flags);
             assert!(alone.contains("\ntable = ") && !alone.contains("[table."), "{alone}");
             if !flags.contains(&"--table") {
@@ -325,19 +331,26 @@ mod tests {
             "--clickhouse-setting",
             "s3_secret_access_key=hidden1,insert_quorum=2,Some_PASSWORD=hidden2,format_avro_schema_registry_token=hidden3",
             "--clickhouse-url",
-            "http://host:8123/?user=u&password=hidden4&database=d,https://b:1/path",
+            "http://host:8123/?user=u&password=hidden4&database=d,http://b:1/path",
         ];
         let settings = settings(&flags).unwrap();
         let (toml, line) = (settings.to_toml(), settings.on_one_line());
         assert!(!toml.contains("hidden") && !line.contains("hidden"), "{toml}{line}");
         assert!(toml.contains("# clickhouse-setting s3_secret_access_key is not printed."), "{toml}");
         assert!(toml.contains("clickhouse-setting = [\"insert_quorum=2\"]"), "{toml}");
-        assert!(toml.contains("http://host:8123/?user=u&password=***&database=d") && toml.contains("https://b:1/path"));
+        assert!(toml.contains("http://host:8123/?user=u&password=***&database=d") && toml.contains("http://b:1/path"));
         assert!(line.contains("Some_PASSWORD=***") && line.contains("insert_quorum=2"), "{line}");
         assert!(with_file(&toml, &[]).is_ok(), "{toml}");
         // The configuration refuses a user in a URL: should that change, it is not printed.
         assert_eq!(without_secrets("http://user:hidden@host/?a=b"), "http://host/?a=b");
         assert_eq!(without_secrets("no url, hidden"), "***");
+    }
+
+    #[test]
+    fn the_log_has_what_was_set_and_no_default() {
+        let settings = with_file("batch-rows = 7\n[table.a]\nbatch-rows = 8", &["--inserters", "2"]).unwrap();
+        assert_eq!(settings.on_one_line(), "batch-rows=7 inserters=2 [table.a]={batch-rows=8}");
+        assert_eq!(self::settings(&[]).unwrap().on_one_line(), "");
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl<'a> Asked<'a> {
             let known = match known {
                 Ok(table) => {
                     let columns = table.columns.len();
-                    tracing::info!(
+                    tracing::debug!(
                         url = server.url(),
                         table = target.settings.label,
                         columns,

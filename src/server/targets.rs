@@ -26,6 +26,9 @@ use crate::spool::Spool;
 /// The path of the public address that has no table's name.
 const EVENTS_PATH: &str = "/api/events";
 
+/// Tables whose columns with guessed units are named at the start.
+const GUESSED_SHOWN_MAX: usize = 20;
+
 /// A table of the configuration.
 pub(super) struct Target {
     pub(super) settings: TableSettings,
@@ -65,17 +68,26 @@ impl Target {
                 "no client can fill this column; it gets its default"
             );
         }
-        let guessed: Vec<&str> = version.plan.guessed_units().collect();
-        if !guessed.is_empty() {
-            tracing::info!(
-                table = self.settings.label,
-                columns = guessed.join(", "),
-                "bare numbers in these columns are Unix times in the unit that their magnitude says; \
-                 `columns` may name the unit"
-            );
-        }
         warn_of_format(&table.freeze(&version.plan, &self.config), &self.config);
         Ok(version)
+    }
+}
+
+/// Names the columns whose bare numbers are times in a unit that is guessed, in one line.
+fn say_guessed(targets: &[Target], versions: &[Option<SchemaVersion>]) {
+    let of_table = |(target, version): (&Target, &Option<SchemaVersion>)| {
+        let columns: Vec<&str> = version.as_ref()?.plan.guessed_units().collect();
+        (!columns.is_empty()).then(|| format!("{}: {}", target.settings.label, columns.join(", ")))
+    };
+    let guessed: Vec<String> = targets.iter().zip(versions).filter_map(of_table).collect();
+    let (shown, more) = guessed.split_at(guessed.len().min(GUESSED_SHOWN_MAX));
+    if !shown.is_empty() {
+        let more = (!more.is_empty()).then_some(more.len());
+        tracing::info!(
+            columns = shown.join("; "),
+            more_tables = more,
+            "bare numbers in these columns are Unix times in the unit that their magnitude says; `columns` may name the unit"
+        );
     }
 }
 
@@ -122,6 +134,7 @@ impl Targets {
             described.push(table);
             versions.push(version);
         }
+        say_guessed(&all, &versions);
         Ok(Self { all, known: described, schemas: Arc::new(Schemas::new(versions)) })
     }
 

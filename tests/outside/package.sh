@@ -139,7 +139,7 @@ there "sluicegate --version" | grep -q '^sluicegate ' || fail "the binary does n
 there "dpkg -V sluicegate" || fail "files differ from the package's"
 for file in man/man1/sluicegate.1.gz bash-completion/completions/sluicegate zsh/vendor-completions/_sluicegate \
     fish/vendor_completions.d/sluicegate.fish doc/sluicegate/tuning.md; do
-    # minbase leaves documentation out by no rule: all of it has to be there.
+
     there "test -s /usr/share/$file" || fail "/usr/share/$file is missing"
 done
 
@@ -156,11 +156,33 @@ there "sed -i -e 's|^listen = .*|listen = [\"127.0.0.1:$events_port\"]|' \
     -e 's|^clickhouse-url = .*|clickhouse-url = [\"http://127.0.0.1:$clickhouse_port\"]|' \
     -e '1i shutdown-timeout = \"2s\"' /etc/sluicegate/sluicegate.toml && systemctl enable --now --quiet sluicegate"
 until_true 30 "it is ready" ready
+there "sluicegate check --live --config /etc/sluicegate/sluicegate.toml" || fail "check --live"
 # shellcheck disable=SC2016 # expanded there
 there 'test "$(ps -o user= -p "$(systemctl show -P MainPID sluicegate)" | tr -d " ")" != root' || fail "it runs as root"
 there 'test -d /var/lib/private/sluicegate/spool/log' || fail "the spool is not in its StateDirectory"
 send 1000
 every_event_arrives
+
+say "secrets reach it as docs/packages.md says"
+there "set -e; umask 077; cd /etc/sluicegate; mkdir -p /etc/systemd/system/sluicegate.service.d
+    cp -p sluicegate.toml /root/before.toml
+    echo secret >admin-password; groupadd --system sluicegate-files
+    echo 'web-0123456789abcdef name=web' >write-keys; chgrp sluicegate-files write-keys; chmod 640 write-keys
+    sed -i -e '1i admin-password-file = \"/run/credentials/sluicegate.service/admin-password\"' \
+        -e '1i write-key-file = \"/etc/sluicegate/write-keys\"' sluicegate.toml
+    printf '%s\n' '[Service]' 'LoadCredential=admin-password:/etc/sluicegate/admin-password' \
+        'SupplementaryGroups=sluicegate-files' >/etc/systemd/system/sluicegate.service.d/secrets.conf
+    chmod 644 /etc/systemd/system/sluicegate.service.d/secrets.conf; chmod 755 /etc/systemd/system/sluicegate.service.d
+    systemctl daemon-reload; systemctl restart sluicegate"
+status_of() { curl -s -o /dev/null -w '%{http_code}' "$@"; }
+[ "$(status_of "http://127.0.0.1:$admin_port/stats") $(status_of -u a:secret "http://127.0.0.1:$admin_port/stats")" = "401 200" ] ||
+    fail "the credential is not read"
+[ "$(status_of -d '{"event":"a"}' "http://127.0.0.1:$events_port/api/events")" = 401 ] || fail "the write keys are not read"
+there "sed -i 's/0123456789abcdef/another-key-of-the-page/' /etc/sluicegate/write-keys && systemctl reload sluicegate"
+reloaded() { [ "$(status_of -H 'X-Write-Key: web-another-key-of-the-page' -d '' "http://127.0.0.1:$events_port/api/events")" = 200 ]; }
+until_true 30 "a reload reads the write keys again" reloaded
+there "set -e; cp -p /root/before.toml /etc/sluicegate/sluicegate.toml; rm -r /etc/systemd/system/sluicegate.service.d
+    rm /etc/sluicegate/admin-password /etc/sluicegate/write-keys; systemctl daemon-reload; systemctl restart sluicegate"
 
 say "upgraded, while events wait"
 stop_clickhouse

@@ -1,48 +1,91 @@
 //! `sluicegate check`: connects as `serve` would, and reports whether `serve` would work.
 
+mod disk;
+mod facts;
 mod finding;
+mod memory;
 
-use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
+use serde::Deserialize;
 
+use super::running::RunningServer;
 use crate::clickhouse::TableConfig;
 use crate::clickhouse::arrival;
 use crate::clickhouse::client::ClickHouse;
 use crate::clickhouse::delivery::{Delivery, shared_windows};
 use crate::clickhouse::description::TableDescription;
 use crate::clickhouse::guarantee::{Guarantee, Level};
+use crate::clickhouse::name::TableName;
 use crate::clickhouse::tables;
 use crate::config::{Settings, TableSettings};
 use crate::net;
+use crate::schema::{Plan, PlanColumn};
 use crate::spool;
 
-pub use finding::{Finding, Report, Severity};
+pub use facts::{Facts, TableFacts};
+pub use finding::{Finding, Findings, Severity, Topic};
 
-/// Number of syncs that are timed.
-const SYNCS: usize = 21;
+/// Time limit for each request to a running server.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
-/// Prints the report. True if `serve` would work.
+/// The widest column of a report; what is wider moves the rest of its line.
+const WIDTH_MAX: usize = 40;
+
+/// How the report is printed.
+#[derive(Debug, Clone, Copy)]
+pub enum Form {
+    /// For operators, in colours or without.
+    Text {
+        /// In colours.
+        has_colours: bool,
+    },
+    /// One JSON object.
+    Json,
+}
+
+impl Form {
+    /// Colours are for a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
+    pub fn new(is_json: bool, is_terminal: bool) -> Self {
+        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        if is_json { Self::Json } else { Self::Text { has_colours: is_terminal && !no_colour } }
+    }
+}
+
+/// Everything that `check` finds.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// What is said of it.
+    pub findings: Findings,
+    /// What it is.
+    pub facts: Facts,
+}
+
+/// Prints the report. True if `serve` would work, or works already.
 ///
 /// # Errors
 ///
 /// If `out` can't be written.
-pub fn run(settings: &Settings, out: &mut impl Write) -> io::Result<bool> {
-    let report = report(settings);
-    report.print(out)?;
-    Ok(report.works())
+pub fn run(settings: &Settings, form: Form, out: &mut impl Write) -> io::Result<bool> {
+    let Report { findings, facts } = report(settings);
+    match form {
+        Form::Text { has_colours } => findings.print(has_colours, facts.running, out)?,
+        Form::Json => writeln!(out, "{}", facts.to_json(&findings).map_err(io::Error::other)?)?,
+    }
+    Ok(findings.works())
 }
 
 /// Runs all checks.
 pub fn report(settings: &Settings) -> Report {
     let mut report = Report::default();
+    let Report { findings, facts } = &mut report;
+    facts.running = check_running(settings, findings);
     match settings.clickhouse() {
-        Ok(servers) => check_tables(&servers, settings, &mut report),
-        Err(error) => report.add(Severity::Error, format!("configuration: {error}")),
+        Ok(servers) => check_tables(&servers, settings, findings, facts),
+        Err(error) => findings.add(Severity::Error, Topic::Configuration, error.to_string()),
     }
     for error in [
         settings.admin_password().err(),
@@ -52,62 +95,135 @@ pub fn report(settings: &Settings) -> Report {
     .into_iter()
     .flatten()
     {
-        report.add(Severity::Error, format!("configuration: {error}"));
+        findings.add(Severity::Error, Topic::Configuration, error.to_string());
     }
-    check_keys(settings, &mut report);
-    check_addresses(settings, &mut report);
-    check_owner(&settings.spool_dir, &mut report);
-    check_spool(&settings.spool_dir, &mut report);
-    check_files(settings, &mut report);
+    check_keys(settings, findings);
+    if !facts.running {
+        check_addresses(settings, findings);
+        check_owner(&settings.spool_dir, findings);
+    }
+    facts.disk = disk::check(&settings.spool_dir, findings);
+    facts.files_limit = check_files(settings, findings);
+    facts.memory = Some(memory::check(settings, findings));
     report
 }
 
+/// What a running server says of itself at `/version`.
+#[derive(Deserialize)]
+struct Version {
+    name: String,
+    version: String,
+}
+
+/// The part of a running server's configuration that tells whether it is this one's.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct RunningConfig {
+    spool_dir: PathBuf,
+}
+
+/// True if a server runs on this configuration: it owns the spool, and answers at the admin address.
+fn check_running(settings: &Settings, findings: &mut Findings) -> bool {
+    if !spool::is_owned(&settings.spool_dir).unwrap_or(false) {
+        return false;
+    }
+    let Ok(server) = RunningServer::new(settings, ANSWER_WITHIN) else { return false };
+    let ask = |path: &str| {
+        let reply = server.get(path).send().ok().filter(|reply| reply.status() == 200)?;
+        reply.text().ok()
+    };
+    let Some(Version { name, version }) = ask("/version").and_then(|text| sonic_rs::from_str(&text).ok()) else {
+        return false;
+    };
+    let spool_dir = |text: String| toml::from_str::<RunningConfig>(&text).ok().map(|config| config.spool_dir);
+    let is_another = ask("/config").and_then(spool_dir).is_some_and(|other| {
+        // A relative path is that of the server's folder, not of this command's.
+        other.is_absolute() && !is_same(&other, &settings.spool_dir)
+    });
+    if name != "sluicegate" || is_another {
+        return false;
+    }
+    let mut text = format!("sluicegate {version} runs on this configuration, at {}", server.address());
+    if version != env!("CARGO_PKG_VERSION") {
+        text.push_str(&format!("; this is {}", env!("CARGO_PKG_VERSION")));
+    }
+    findings.add(Severity::Info, Topic::Server, text);
+    if ask("/readyz").is_none() {
+        let text = format!("  it takes no events now; {} says why", server.url("/readyz"));
+        findings.add(Severity::Warning, Topic::Server, text);
+    }
+    true
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    whole(one) == whole(other)
+}
+
 /// Reads the key file.
-fn check_keys(settings: &Settings, report: &mut Report) {
+fn check_keys(settings: &Settings, findings: &mut Findings) {
     match settings.write_keys(None) {
         Ok(keys) if keys.is_empty() => {}
         Ok(keys) => {
-            report.add(Severity::Info, format!("write keys: {}", keys.len()));
-            keys.warnings().for_each(|warning| report.add(Severity::Warning, warning));
+            findings.add(Severity::Info, Topic::Configuration, format!("write keys: {}", keys.len()));
+            keys.warnings().for_each(|warning| findings.add(Severity::Warning, Topic::Configuration, warning));
         }
-        Err(error) => report.add(Severity::Error, format!("configuration: {error}")),
+        Err(error) => findings.add(Severity::Error, Topic::Configuration, error.to_string()),
     }
 }
 
 /// Checks the tables of `--only`, else all of them. With several tables `serve` works while one of them
 /// takes events.
-fn check_tables(servers: &[ClickHouse], settings: &Settings, report: &mut Report) {
+fn check_tables(servers: &[ClickHouse], settings: &Settings, findings: &mut Findings, facts: &mut Facts) {
     let tables = settings.selected_tables();
     if let ([table], [_]) = (tables.as_slice(), settings.tables().as_slice()) {
-        return check_servers(servers, settings, table, report);
+        return check_servers(servers, settings, table, findings, facts);
     }
     let mut is_there = false;
     for table in &tables {
-        let mut about = Report::default();
-        about.add(Severity::Info, format!("table {} at {}:", table.label, table.paths.join(" and ")));
-        check_servers(servers, settings, table, &mut about);
+        let mut about = Findings::default();
+        let paths = table.paths.join(" and ");
+        about.add(Severity::Info, Topic::Table, format!("table {} at {paths}:", table.label));
+        check_servers(servers, settings, table, &mut about, facts);
         is_there |= about.works();
-        report.add_table(&table.label, about);
+        findings.add_table(&table.label, about);
     }
     if !is_there {
-        report.add(Severity::Error, "none of these tables would take events");
+        findings.add(Severity::Error, Topic::Table, "none of these tables would take events");
     }
 }
 
 /// Checks the servers for a table. A server that is away does not prevent a start while another one answers.
-fn check_servers(servers: &[ClickHouse], settings: &Settings, table: &TableSettings, report: &mut Report) {
+fn check_servers(
+    servers: &[ClickHouse],
+    settings: &Settings,
+    table: &TableSettings,
+    findings: &mut Findings,
+    facts: &mut Facts,
+) {
     let (mut windows, mut is_there) = (Vec::new(), false);
+    let mut of_table = TableFacts::new(table);
     for server in servers {
-        is_there |= check_server(server, settings, table, &mut windows, report);
+        let mut about = About { findings, facts, table: &mut of_table };
+        is_there |= check_server(server, settings, table, &mut windows, &mut about);
     }
     if !is_there {
-        report.add(Severity::Error, "no server of --clickhouse-url can be used");
+        findings.add(Severity::Error, Topic::ClickHouse, "no server of --clickhouse-url can be used");
     }
     if servers.len() > 1 {
         for sentence in shared_windows(&windows) {
-            report.add(Severity::Info, sentence);
+            findings.add(Severity::Info, Topic::ClickHouse, sentence);
         }
     }
+    of_table.works = is_there && findings.works();
+    facts.tables.push(of_table);
+}
+
+/// Where it goes what is found out about a table.
+struct About<'a> {
+    findings: &'a mut Findings,
+    facts: &'a mut Facts,
+    table: &'a mut TableFacts,
 }
 
 /// Checks a server. True if `serve` can use it.
@@ -116,67 +232,60 @@ fn check_server(
     settings: &Settings,
     table: &TableSettings,
     windows: &mut Vec<(String, String)>,
-    report: &mut Report,
+    about: &mut About<'_>,
 ) -> bool {
     let config = settings.table_config(table);
     let name = &config.name;
     let described = match TableDescription::ask(server, &config) {
         Ok(described) => described,
         Err(error) if config.create && tables::is_created(name) && error.is_missing() => {
-            report.add(Severity::Info, format!("{}: {name} is missing; `serve` would create it", server.url()));
+            let text = format!("{}: {name} is missing; `serve` would create it", server.url());
+            about.findings.add(Severity::Info, Topic::Table, text);
+            if let Ok(version) = server.query("SELECT version()", &[]) {
+                about.facts.note_server(server.url(), Ok(version.trim()));
+            }
             return true;
         }
         Err(error) => {
             let severity = if error.may_pass() { Severity::Warning } else { Severity::Error };
-            report.add(severity, format!("{}: {error}", server.url()));
+            about.facts.note_server(server.url(), Err(error.to_string()));
+            about.findings.add(severity, Topic::ClickHouse, format!("{}: {error}", server.url()));
             return false;
         }
     };
-    report.add(Severity::Info, format!("ClickHouse {} at {}", described.version, server.url()));
+    about.facts.note_server(server.url(), Ok(&described.version));
+    let text = format!("ClickHouse {} at {}", described.version, server.url());
+    about.findings.add(Severity::Info, Topic::ClickHouse, text);
     let plan = match described.plan(&config) {
         Ok(plan) => plan,
         Err(error) => {
-            report.add(Severity::Error, format!("{name}: {error}"));
+            about.findings.add(Severity::Error, Topic::Table, format!("{name}: {error}"));
             return false;
         }
     };
-    report.add(Severity::Info, format!("columns of {name}:"));
-    for column in plan.columns() {
-        let default = match &column.default {
-            Some(default) if default.ephemeral => format!(", else EPHEMERAL {}", default.expression),
-            Some(default) => format!(", else DEFAULT {}", default.expression),
-            None => String::new(),
-        };
-        report.add(Severity::Info, format!("  {} {}: {}{default}", column.name, column.type_name, column.source));
-    }
-    for column in plan.guessed_units() {
-        let text = format!("  {column}: a bare number is a Unix time in the unit that its magnitude says");
-        report.add(Severity::Info, text);
-    }
-    for left in plan.unfillable() {
-        let text = format!("  {}: no client can fill it, so it gets its default: {}", left.column, left.reason);
-        report.add(Severity::Warning, text);
-    }
+    about.table.note_columns(&plan);
+    describe_columns(name, &plan, about.findings);
     if let Err(error) = table.dedup_field.as_ref().map_or(Ok(()), |field| plan.require_field(field)) {
-        report.add(Severity::Error, error.to_string());
+        about.findings.add(Severity::Error, Topic::Table, error.to_string());
         return false;
     }
-    check_settings(server, &config, report);
-    for table in &[name.clone(), name.quarantine()] {
-        match Delivery::ask(server, &config, table) {
+    check_settings(server, &config, about.findings);
+    for (table, is_quarantine) in [(name.clone(), false), (name.quarantine(), true)] {
+        match Delivery::ask(server, &config, &table) {
             Ok(Some(delivery)) => {
-                describe(&delivery, report);
-                if table == name {
+                about.table.note_delivery(&delivery, is_quarantine);
+                describe(&delivery, about.findings);
+                if !is_quarantine {
                     windows.push((server.url().to_owned(), delivery.facts.window_name));
                 }
             }
             Ok(None) => {
                 let text =
                     format!("{table}: missing; `serve` would create it, or rejected lines would wait in the spool");
-                report.add(Severity::Info, text);
+                about.findings.add(Severity::Info, Topic::Guarantee, text);
             }
             Err(error) => {
-                report.add(Severity::Error, format!("{table}: {error}"));
+                about.findings.add(Severity::Error, Topic::Guarantee, format!("{table}: {error}"));
                 return false;
             }
         }
@@ -184,13 +293,42 @@ fn check_server(
     true
 }
 
+/// Lists the columns, one below the other.
+fn describe_columns(name: &TableName, plan: &Plan, findings: &mut Findings) {
+    findings.add(Severity::Info, Topic::Table, format!("columns of {name}:"));
+    let columns = plan.columns();
+    let width = |of: fn(&PlanColumn) -> &str| {
+        let widest = columns.iter().map(|column| of(column).chars().count()).max();
+        widest.unwrap_or_default().min(WIDTH_MAX)
+    };
+    let (names, types) = (width(|column| &column.name), width(|column| &column.type_name));
+    for column in columns {
+        let default = match &column.default {
+            Some(default) if default.ephemeral => format!(", else EPHEMERAL {}", default.expression),
+            Some(default) => format!(", else DEFAULT {}", default.expression),
+            None => String::new(),
+        };
+        let text = format!("  {:names$}  {:types$}  {}{default}", column.name, column.type_name, column.source);
+        findings.add(Severity::Info, Topic::Table, text);
+    }
+    for column in plan.guessed_units() {
+        let text = format!("  {column}: a bare number is a Unix time in the unit that its magnitude says");
+        findings.add(Severity::Info, Topic::Table, text);
+    }
+    for left in plan.unfillable() {
+        let text = format!("  {}: no client can fill it, so it gets its default: {}", left.column, left.reason);
+        findings.add(Severity::Warning, Topic::Table, text);
+    }
+}
+
 /// Checks that the settings of an INSERT arrive unchanged.
-fn check_settings(server: &ClickHouse, config: &TableConfig, report: &mut Report) {
+fn check_settings(server: &ClickHouse, config: &TableConfig, findings: &mut Findings) {
     match arrival::check(server, config) {
-        Ok(None) => report.add(Severity::Info, "  the settings of an INSERT arrive unchanged"),
-        Ok(Some(altered)) => report.add(Severity::Error, format!("{}: {altered}", server.url())),
-        Err(error) => report.add_with_remedy(
+        Ok(None) => findings.add(Severity::Info, Topic::Settings, "  the settings of an INSERT arrive unchanged"),
+        Ok(Some(altered)) => findings.add(Severity::Error, Topic::Settings, format!("{}: {altered}", server.url())),
+        Err(error) => findings.add_with_remedy(
             Severity::Error,
+            Topic::Settings,
             format!("{}: the settings of an INSERT: {error}", server.url()),
             Some(
                 "let this user change settings: `readonly` must not be 1, and no constraint may forbid one of them"
@@ -201,93 +339,65 @@ fn check_settings(server: &ClickHouse, config: &TableConfig, report: &mut Report
 }
 
 /// Checks that the addresses are free.
-fn check_addresses(settings: &Settings, report: &mut Report) {
+fn check_addresses(settings: &Settings, findings: &mut Findings) {
     for address in settings.listen.iter().chain([&settings.admin_listen.into()]) {
         match net::probe(address) {
-            Ok(()) => report.add(Severity::Info, format!("address {address}: free")),
-            Err(error) => report.add(Severity::Error, format!("address {error}")),
+            Ok(()) => findings.add(Severity::Info, Topic::Address, format!("{address}: free")),
+            Err(error) => findings.add(Severity::Error, Topic::Address, error.to_string()),
         }
     }
 }
 
 /// Checks that no other process owns the spool.
-fn check_owner(folder: &Path, report: &mut Report) {
+fn check_owner(folder: &Path, findings: &mut Findings) {
     match spool::is_owned(folder) {
         Ok(false) => {}
-        Ok(true) => report.add(Severity::Error, format!("spool {}: another process owns it", folder.display())),
-        Err(error) => report.add(Severity::Error, format!("spool {}: {error}", folder.display())),
+        Ok(true) => {
+            findings.add(Severity::Error, Topic::Spool, format!("{}: another process owns it", folder.display()))
+        }
+        Err(error) => findings.add(Severity::Error, Topic::Spool, format!("{}: {error}", folder.display())),
     }
 }
 
-fn describe(delivery: &Delivery, report: &mut Report) {
+fn describe(delivery: &Delivery, findings: &mut Findings) {
     let Delivery { table, facts, guarantee, horizon, replicas, quorum } = delivery;
-    report.add(Severity::Info, format!("{table}:"));
-    report.add(Severity::Info, format!("  engine: {}", facts.engine));
+    findings.add(Severity::Info, Topic::Guarantee, format!("{table}:"));
+    findings.add(Severity::Info, Topic::Guarantee, format!("  engine: {}", facts.engine));
     if *replicas > 0 {
-        report.add(Severity::Info, format!("  replicas: {replicas}"));
+        findings.add(Severity::Info, Topic::Guarantee, format!("  replicas: {replicas}"));
     }
     let partition = if facts.partition_key.is_empty() { "none" } else { &facts.partition_key };
-    report.add(Severity::Info, format!("  partition key: {partition}"));
+    findings.add(Severity::Info, Topic::Guarantee, format!("  partition key: {partition}"));
     let window = match (facts.window, facts.window_seconds) {
         (Some(blocks), Some(seconds)) => format!("{blocks} blocks, {seconds} seconds"),
         (Some(blocks), None) => format!("{blocks} blocks"),
         (None, _) => "none".to_owned(),
     };
-    report.add(Severity::Info, format!("  deduplication window: {window}"));
+    findings.add(Severity::Info, Topic::Guarantee, format!("  deduplication window: {window}"));
     let Guarantee { level, sentence, fix } = guarantee;
     let severity = match level {
         Level::ExactlyOnce => Severity::Info,
         Level::AtLeastOnce | Level::None => Severity::Warning,
         Level::Unfit => Severity::Error,
     };
-    report.add_with_remedy(severity, format!("  guarantee: {level}: {sentence}"), fix.clone());
+    findings.add_with_remedy(severity, Topic::Guarantee, format!("  guarantee: {level}: {sentence}"), fix.clone());
     if let Some(horizon) = horizon {
         let text = format!("  an INSERT without an answer can be repeated safely for: {horizon}");
-        report.add(Severity::Info, text);
+        findings.add(Severity::Info, Topic::Guarantee, text);
         if let Some(statement) = &horizon.widen {
-            report.add(Severity::Info, format!("  to make that a day: {statement}"));
+            findings.add(Severity::Info, Topic::Guarantee, format!("  to make that a day: {statement}"));
         }
     }
     if let Some(sentence) = quorum {
-        report.add(Severity::Warning, format!("  quorum: {sentence}"));
+        findings.add(Severity::Warning, Topic::Guarantee, format!("  quorum: {sentence}"));
     }
-}
-
-/// Measures how long the disk of the spool takes to write and sync 4 KiB.
-fn check_spool(folder: &Path, report: &mut Report) {
-    match time_syncs(folder) {
-        Ok(mut times) => {
-            times.sort_unstable();
-            let middle = times.get(SYNCS / 2).copied().unwrap_or_default();
-            let worst = times.last().copied().unwrap_or_default();
-            let text =
-                format!("spool {}: a sync takes {middle} µs (median of {SYNCS}, worst {worst} µs)", folder.display());
-            report.add(Severity::Info, text);
-        }
-        Err(error) => report.add(Severity::Error, format!("spool {}: {error}", folder.display())),
-    }
-}
-
-fn time_syncs(folder: &Path) -> io::Result<Vec<u128>> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let path = folder.join(format!("check-{}", std::process::id()));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-    let times = (0..SYNCS)
-        .map(|_| {
-            let begun = Instant::now();
-            file.write_all(&[0; 4096])?;
-            file.sync_data()?;
-            Ok(begun.elapsed().as_micros())
-        })
-        .collect();
-    fs::remove_file(&path)?;
-    times
 }
 
 /// Checks the limit of open files, which `serve` raises to the hard limit at its start.
-fn check_files(settings: &Settings, report: &mut Report) {
+fn check_files(settings: &Settings, findings: &mut Findings) -> Option<u64> {
     let Some(limit) = getrlimit(Resource::Nofile).maximum else {
-        return report.add(Severity::Info, "open files: no limit");
+        findings.add(Severity::Info, Topic::Files, "open files: no limit");
+        return None;
     };
     let (kept, connections_max) = (settings.descriptors_kept(), settings.connections_max as u64);
     let left = limit.saturating_sub(kept);
@@ -297,8 +407,9 @@ fn check_files(settings: &Settings, report: &mut Report) {
         _ if left < connections_max => {
             (Severity::Warning, format!("serve lowers --connections-max from {connections_max} to {left}"))
         }
-        _ => return report.add(Severity::Info, format!("{what}; enough for --connections-max {connections_max}")),
+        _ => (Severity::Info, format!("enough for --connections-max {connections_max}")),
     };
-    let remedy = "raise it with `ulimit -Hn` or LimitNOFILE=".to_owned();
-    report.add_with_remedy(severity, format!("{what}; {consequence}"), Some(remedy));
+    let remedy = (severity > Severity::Info).then(|| "raise it with `ulimit -Hn` or LimitNOFILE=".to_owned());
+    findings.add_with_remedy(severity, Topic::Files, format!("{what}; {consequence}"), remedy);
+    Some(limit)
 }

@@ -7,6 +7,9 @@ mod row;
 use std::collections::HashSet;
 use std::io::Write;
 
+use serde::Serialize;
+
+use super::write_json;
 use crate::clickhouse::client::ClickHouse;
 use crate::clickhouse::facts::TableFacts;
 use crate::clickhouse::name::TableName;
@@ -21,7 +24,7 @@ const MARK: &str = "replay";
 /// The most characters of a line that are shown.
 const SHOWN_CHARACTERS: &str = "200";
 
-/// Prints the number of lines for each code, and the newest lines.
+/// Prints the number of lines for each code, and the newest lines; or one JSON object.
 ///
 /// # Errors
 ///
@@ -30,50 +33,117 @@ const SHOWN_CHARACTERS: &str = "200";
 pub fn list(arguments: &ListArgs, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     let since = since(arguments.since.as_deref());
     let tables = arguments.settings.selected_tables();
+    // In JSON, what is left out is a member of its own.
+    let mut notes = Vec::new();
+    let mut listed = Vec::new();
     for table in &tables {
-        match quarantine_tables(&arguments.settings, &table.name, &since, out)? {
-            Some(quarantines) => list_tables(arguments, &since, &quarantines, out)?,
+        match quarantine_tables(&arguments.settings, &table.name, &since, &mut notes)? {
+            Some(quarantines) => {
+                for quarantine in &quarantines {
+                    listed.push(list_table(arguments, &since, quarantine, &table.label)?);
+                }
+            }
             // One table that has no quarantine keeps none of the others from being listed.
-            None if tables.len() > 1 => writeln!(out, "there is no table {}", table.name.quarantine())?,
+            None if tables.len() > 1 => writeln!(notes, "there is no table {}", table.name.quarantine())?,
             None => return Err(missing(&table.name)),
         }
+        if !arguments.json {
+            out.write_all(&std::mem::take(&mut notes))?;
+            for quarantine in listed.drain(..) {
+                quarantine.print(out)?;
+            }
+        }
     }
-    Ok(())
+    if !arguments.json {
+        return Ok(());
+    }
+    let notes = String::from_utf8_lossy(&notes).lines().map(str::to_owned).collect();
+    write_json(out, &List { quarantines: listed, notes })
 }
 
-fn list_tables(
+/// The whole of `quarantine list --json`.
+#[derive(Serialize)]
+struct List {
+    quarantines: Vec<Listed>,
+    /// Servers and tables that are left out, and why.
+    notes: Vec<String>,
+}
+
+/// The contents of a quarantine table.
+#[derive(Serialize)]
+struct Listed {
+    /// The label of the table whose lines these are.
+    table: String,
+    quarantine: String,
+    server: String,
+    codes: Vec<Code>,
+    /// The newest ones.
+    lines: Vec<Line>,
+}
+
+/// The lines with one code.
+#[derive(Serialize)]
+struct Code {
+    code: String,
+    lines: u64,
+    oldest: String,
+    newest: String,
+}
+
+/// A rejected line.
+#[derive(Serialize)]
+struct Line {
+    server_time: String,
+    ip: String,
+    code: String,
+    message: String,
+    line: String,
+}
+
+impl Listed {
+    fn print(&self, out: &mut impl Write) -> std::io::Result<()> {
+        writeln!(out, "{} at {}:", self.quarantine, self.server)?;
+        for Code { code, lines, oldest, newest } in &self.codes {
+            writeln!(out, "  {code}: {lines} lines, {oldest} to {newest}")?;
+        }
+        for Line { server_time, ip, code, message, line } in &self.lines {
+            // `{:?}` escapes control characters, which a client may have sent, for the terminal.
+            writeln!(out, "  {server_time} {ip} {code} {message:?}: {line:?}")?;
+        }
+        Ok(())
+    }
+}
+
+fn list_table(
     arguments: &ListArgs,
     since: &Since<'_>,
-    quarantines: &[QuarantineTable],
-    out: &mut impl Write,
-) -> Result<(), Box<dyn std::error::Error>> {
+    QuarantineTable { server, table }: &QuarantineTable,
+    label: &str,
+) -> Result<Listed, Box<dyn std::error::Error>> {
     let limit = arguments.limit.to_string();
-    for quarantine in quarantines {
-        let QuarantineTable { server, table } = quarantine;
-        writeln!(out, "{table} at {}:", server.url())?;
-        let mut parameters = since.parameters();
-        let statement = format!(
-            "SELECT code, toString(count()), toString(min(server_time)), toString(max(server_time)) FROM {table} \
-             WHERE {} AND code != '{MARK}' GROUP BY code ORDER BY code FORMAT JSONCompactEachRow",
-            since.condition
-        );
-        for line in server.query(&statement, &parameters)?.lines() {
-            let [code, count, oldest, newest] = sonic_rs::from_str::<[String; 4]>(line)?;
-            writeln!(out, "  {code}: {count} lines, {oldest} to {newest}")?;
-        }
-        let statement = format!(
-            "SELECT toString(server_time), ip, code, message, toValidUTF8(substringUTF8(line, 1, {SHOWN_CHARACTERS})) \
-             FROM {table} WHERE {} AND code != '{MARK}' ORDER BY server_time DESC LIMIT {{limit:UInt32}} FORMAT JSONCompactEachRow",
-            since.condition
-        );
-        parameters.push(("param_limit", &limit));
-        for line in server.query(&statement, &parameters)?.lines() {
-            let [time, ip, code, message, line] = sonic_rs::from_str::<[String; 5]>(line)?;
-            // `{:?}` escapes control characters, which a client may have sent, for the terminal.
-            writeln!(out, "  {time} {ip} {code} {message:?}: {line:?}")?;
-        }
+    let mut parameters = since.parameters();
+    let statement = format!(
+        "SELECT code, toString(count()), toString(min(server_time)), toString(max(server_time)) FROM {table} \
+         WHERE {} AND code != '{MARK}' GROUP BY code ORDER BY code FORMAT JSONCompactEachRow",
+        since.condition
+    );
+    let mut codes = Vec::new();
+    for row in server.query(&statement, &parameters)?.lines() {
+        let [code, lines, oldest, newest] = sonic_rs::from_str::<[String; 4]>(row)?;
+        codes.push(Code { code, lines: lines.parse()?, oldest, newest });
     }
-    Ok(())
+    let statement = format!(
+        "SELECT toString(server_time), ip, code, message, toValidUTF8(substringUTF8(line, 1, {SHOWN_CHARACTERS})) \
+         FROM {table} WHERE {} AND code != '{MARK}' ORDER BY server_time DESC LIMIT {{limit:UInt32}} FORMAT JSONCompactEachRow",
+        since.condition
+    );
+    parameters.push(("param_limit", &limit));
+    let mut lines = Vec::new();
+    for row in server.query(&statement, &parameters)?.lines() {
+        let [server_time, ip, code, message, line] = sonic_rs::from_str::<[String; 5]>(row)?;
+        lines.push(Line { server_time, ip, code, message, line });
+    }
+    Ok(Listed { table: label.to_owned(), quarantine: table.clone(), server: server.url().to_owned(), codes, lines })
 }
 
 /// A quarantine table, and a server that has it.

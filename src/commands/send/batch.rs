@@ -31,7 +31,7 @@ pub(super) struct Batch {
 /// What follows in a file.
 pub(super) enum Piece {
     /// Lines to send.
-    Batch(Batch),
+    Batch(Box<Batch>),
     /// A line that is too long to be sent, by its number; what it ends at.
     TooLong(u64, Mark),
 }
@@ -179,7 +179,7 @@ impl<R: Read> Batcher<R> {
             end = self.buffer.len();
         }
         if end > 0 {
-            return Ok(Some(Piece::Batch(self.cut(end))));
+            return Ok(Some(Piece::Batch(Box::new(self.cut(end)))));
         }
         if self.buffer.len() > self.limits.bytes {
             return self.skip_line().map(Some);

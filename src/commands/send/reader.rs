@@ -119,7 +119,7 @@ impl Reader {
                     }
                     let Some(place) = self.place(index) else { return Ok(()) };
                     // The other side ends last.
-                    let _ = self.jobs.send(Job { place, batch });
+                    let _ = self.jobs.send(Job { place, batch: *batch });
                 }
             }
         }

@@ -209,7 +209,7 @@ mod tests {
     fn batch(contents: &str) -> Batch {
         let limits = BatchLimits { lines: u32::MAX, bytes: 1 << 20 };
         match Batcher::new(contents.as_bytes(), "", limits).next() {
-            Ok(Some(Piece::Batch(batch))) => batch,
+            Ok(Some(Piece::Batch(batch))) => *batch,
             _ => panic!("it is one batch"),
         }
     }

@@ -2,7 +2,7 @@
 //! frames one behind the other.
 
 use std::fs::File;
-use std::io::{self, BufReader, Chain, Cursor, Read};
+use std::io::{self, Chain, Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -73,7 +73,7 @@ fn uncompressed(mut input: impl Read + Send + 'static) -> io::Result<Box<dyn Rea
 
 #[cfg(feature = "codings")]
 fn gzip<R: Read + Send + 'static>(input: Chain<Cursor<Vec<u8>>, R>) -> io::Result<Box<dyn Read + Send>> {
-    Ok(Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(64 << 10, input))))
+    Ok(Box::new(flate2::bufread::MultiGzDecoder::new(io::BufReader::with_capacity(64 << 10, input))))
 }
 
 #[cfg(not(feature = "codings"))]

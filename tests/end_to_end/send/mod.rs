@@ -241,6 +241,7 @@ fn what_can_not_be_sent_is_said_before_anything_is() {
     ] {
         let sent = run(arguments);
         assert!(sent.code == 2 && sent.errors.contains(reason), "{arguments:?}: {} {}", sent.code, sent.errors);
+        assert!(!sent.said.contains("10 lines accepted"), "{arguments:?}: {}", sent.said);
     }
     // One that can't be read does not keep the others from being sent.
     let sent = run(&[&folder, &good, "--url", &url]).expect(2, &accepted(10));
