@@ -33,7 +33,7 @@
 //! | [`ndjson`] | `batch`, `limits`, `quarantine`, `rowbinary`, `schema` | lines → rows, one file a family of types |
 //! | [`handoff`] | `batch`, `limits`, `net` | where threads meet: batches, wake-ups, proven blocks, published versions, the phase from start to stop |
 //! | [`spool`] | `batch`, `clock`, `limits` | the log: frames, segments, the committer and its keeper, the journal, keys and identities, what is held, recovery |
-//! | [`clickhouse`] | `batch`, `clock`, `handoff`, `limits`, `ndjson`, `quarantine`, `schema` | what ClickHouse is: client, servers, tables and columns, guarantee ("exactly once") and horizon, embedded |
+//! | [`clickhouse`] | `batch`, `clock`, `handoff`, `limits`, `ndjson`, `quarantine`, `rowbinary`, `schema` | what ClickHouse is: client, servers, tables and columns, guarantee ("exactly once") and horizon, the lines in quarantine and how they are taken again, embedded |
 //! | [`insert`] | `batch`, `clickhouse`, `clock`, `handoff`, `quarantine`, `rowbinary`, `schema`, `spool` | how a block gets into it: due, step, attempt, outcome of an error, cutting, presence |
 //! | [`api`] | `batch`, `http`, `limits`, `ndjson`, `schema` | routes, replies and faults of the public address; keys, rates, pages of other origins, identities of requests |
 //! | [`connection`] | `api`, `batch`, `http`, `limits` | one connection's state machine, without a socket |
@@ -42,7 +42,7 @@
 //! | `engine_may` | `api`, `batch`, `clock`, `connection`, `handoff`, `http`, `intake`, `limits` | the same api through `may_minihttp`, in a build with the feature `engine-may` |
 //! | [`admin`] | `api`, `batch`, `clickhouse`, `clock`, `handoff`, `http`, `intake`, `limits`, `ndjson`, `schema`, `spool` | the admin address: metrics, statistics, `/livez`, `/readyz` and its warnings, orders for held blocks |
 //! | [`config`] | `api`, `batch`, `clickhouse`, `connection`, `http`, `insert`, `intake`, `limits`, `ndjson`, `net`, `schema`, `spool` | flags, environment and file → one checked [`config::Settings`], handed on in parts |
-//! | [`commands`] | `clickhouse`, `clock`, `config`, `limits`, `net`, `rowbinary`, `spool` | `check`, `spool` and `quarantine` |
+//! | [`commands`] | `clickhouse`, `clock`, `config`, `net`, `spool` | `check`, `spool` and `quarantine` |
 //! | [`server`] | `admin`, `api`, `batch`, `clickhouse`, `clock`, `config`, `engine_may`, `handoff`, `insert`, `intake`, `limits`, `ndjson`, `net`, `schema`, `spool`, `worker` | start and stop in order, signals, engines, pinning, open files, the log; `drain` |
 //!
 //! Three rooms are not where one would look first. *Health* is in `intake`, because both engines

@@ -42,7 +42,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::admin::{Access, Admin, Series, SpoolLimits};
+use crate::admin::{Access, Admin, ReplayLimits, Series, SpoolLimits};
 use crate::api::Api;
 use crate::api::keys::Keys;
 use crate::clickhouse::delivery;
@@ -281,6 +281,11 @@ fn start_admin(
         tables: tables.into_iter().map(Target::admin_table).collect(),
         requeue: OnceLock::new(),
         replayer: OnceLock::new(),
+        replay_limits: ReplayLimits {
+            events_max: settings.events_max as usize,
+            body_bytes_max: usize::try_from(settings.body_bytes_max.0).unwrap_or(usize::MAX),
+            ..ReplayLimits::default()
+        },
         series: Series::default(),
         config: settings.to_toml(),
     });

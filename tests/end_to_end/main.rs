@@ -55,6 +55,7 @@ mod presence;
 mod promtool;
 mod proxy;
 mod quarantine;
+mod quarantine_page;
 mod refusals;
 mod repeats;
 mod replicas;
