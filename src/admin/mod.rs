@@ -11,6 +11,7 @@ mod fields;
 mod health;
 mod linger;
 mod listen;
+mod live;
 mod metrics;
 mod page;
 mod password;
@@ -37,6 +38,7 @@ use crate::handoff::Published;
 use crate::http::{self, DateCache, Head, Method, Status};
 use crate::intake::budget::ByteBudget;
 use crate::intake::health::Health;
+use crate::intake::live::Live;
 use crate::intake::metrics::WorkerMetrics;
 use crate::intake::replay::Replayer;
 use crate::spool::{Orders, SpoolMetrics};
@@ -125,6 +127,8 @@ pub struct Admin {
     pub series: Series,
     /// The configuration in force as TOML, without secrets.
     pub config: String,
+    /// Lines for those who watch what is accepted or rejected now.
+    pub live: Arc<Live>,
 }
 
 /// The reply to a request.
@@ -182,7 +186,8 @@ impl Admin {
             "/version" => |_, _| version(),
             path => match of_table(&self.tables, path) {
                 Some((place, _, OfTable::Quarantine)) => return quarantine::page(self, place, head),
-                Some((_, _, OfTable::Newest)) if !reads => return Page::only("GET, HEAD"),
+                Some((_, _, OfTable::Newest | OfTable::Live)) if !reads => return Page::only("GET, HEAD"),
+                Some((_, _, OfTable::Live)) => return live::page(head),
                 Some((_, table, OfTable::Newest)) => return events::page(self, &table.name, head.query),
                 None => match page::file(path) {
                     Some(file) if reads => return file,
@@ -202,13 +207,17 @@ enum OfTable {
     Newest,
     /// `/api/<name>/quarantine`.
     Quarantine,
+    /// `/api/<name>/live`.
+    Live,
 }
 
 /// The table of a path below `/api/`, with its place, and what of the table the path is about.
 fn of_table<'a>(tables: &'a [AdminTable], path: &str) -> Option<(u16, &'a AdminTable, OfTable)> {
     let name = path.strip_prefix("/api/")?;
-    let (name, what) = match name.strip_suffix("/quarantine") {
-        Some(name) => (name, OfTable::Quarantine),
+    let (name, what) = match name.split_once('/') {
+        Some((name, "quarantine")) => (name, OfTable::Quarantine),
+        Some((name, "live")) => (name, OfTable::Live),
+        Some(_) => return None,
         None => (name, OfTable::Newest),
     };
     let table = named(tables, name)?;
@@ -285,6 +294,7 @@ mod tests {
         assert_eq!(path("/api/b.hits/quarantine"), Some((1, OfTable::Quarantine)));
         assert_eq!(path("/api/events/quarantine"), Some((1, OfTable::Quarantine)));
         assert_eq!(path("/api/a.hits"), Some((0, OfTable::Newest)));
+        assert_eq!(path("/api/a.hits/live"), Some((0, OfTable::Live)));
         for none in ["/api/a.hits/", "/api/quarantine", "/api//quarantine", "/a.hits", "/api/a.hits/quarantine/x"] {
             assert_eq!(path(none), None, "{none}");
         }

@@ -45,6 +45,7 @@ mod ledger;
 mod lifecycle;
 mod limits;
 mod limits_by_rate;
+mod live;
 mod mapping;
 mod memory;
 mod open_types;
