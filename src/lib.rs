@@ -33,14 +33,14 @@
 //! | [`ndjson`] | `batch`, `limits`, `quarantine`, `rowbinary`, `schema` | lines → rows, one file a family of types |
 //! | [`handoff`] | `batch`, `limits`, `net` | where threads meet: batches, wake-ups, proven blocks, published versions, the phase from start to stop |
 //! | [`spool`] | `batch`, `clock`, `limits` | the log: frames, segments, the committer and its keeper, the journal, keys and identities, what is held, recovery |
-//! | [`clickhouse`] | `batch`, `clock`, `handoff`, `limits`, `ndjson`, `quarantine`, `schema` | what ClickHouse is: client, servers, tables and columns, guarantee ("exactly once") and horizon, embedded |
+//! | [`clickhouse`] | `batch`, `clock`, `handoff`, `limits`, `ndjson`, `quarantine`, `rowbinary`, `schema` | what ClickHouse is: client, servers, tables and columns, guarantee ("exactly once") and horizon, the lines in quarantine and how they are taken again, embedded |
 //! | [`insert`] | `batch`, `clickhouse`, `clock`, `handoff`, `quarantine`, `rowbinary`, `schema`, `spool` | how a block gets into it: due, step, attempt, outcome of an error, cutting, presence |
 //! | [`api`] | `batch`, `http`, `limits`, `ndjson`, `schema` | routes, replies and faults of the public address; keys, rates, pages of other origins, identities of requests |
 //! | [`connection`] | `api`, `batch`, `http`, `limits` | one connection's state machine, without a socket |
-//! | [`intake`] | `api`, `batch`, `clock`, `connection`, `handoff`, `http`, `limits`, `ndjson`, `net`, `schema`, `spool` | what both engines share: a request's context, outbox, outcomes, schemas of the tables, waiting for inserts, budget, what is charged to rates, health, counters |
+//! | [`intake`] | `api`, `batch`, `clock`, `connection`, `handoff`, `http`, `limits`, `ndjson`, `net`, `schema`, `spool` | what both engines share: a request's context, outbox, outcomes, schemas of the tables, waiting for inserts, budget, what is charged to rates, health, counters, lines for those who watch |
 //! | [`worker`] | `api`, `clock`, `connection`, `handoff`, `http`, `intake`, `limits`, `net` | the own event loop: sockets, buffers, time-outs |
 //! | `engine_may` | `api`, `batch`, `clock`, `connection`, `handoff`, `http`, `intake`, `limits` | the same api through `may_minihttp`, in a build with the feature `engine-may` |
-//! | [`admin`] | `api`, `batch`, `clickhouse`, `clock`, `handoff`, `http`, `intake`, `limits`, `ndjson`, `schema`, `spool` | the admin address: metrics, statistics, `/livez`, `/readyz` and its warnings, orders for held blocks |
+//! | [`admin`] | `api`, `batch`, `clickhouse`, `clock`, `handoff`, `http`, `intake`, `limits`, `ndjson`, `schema`, `spool` | the admin address: metrics, statistics, `/livez`, `/readyz` and its warnings, events and rejected lines, also live, orders for held blocks |
 //! | [`config`] | `api`, `batch`, `clickhouse`, `connection`, `http`, `insert`, `intake`, `limits`, `ndjson`, `net`, `schema`, `spool` | flags, environment and file → one checked [`config::Settings`], handed on in parts |
 //! | [`commands`] | `clickhouse`, `clock`, `config`, `limits`, `net`, `rowbinary`, `schema`, `spool` | `check`, `schema`, `spool`, `quarantine` and `send` |
 //! | [`server`] | `admin`, `api`, `batch`, `clickhouse`, `clock`, `config`, `engine_may`, `handoff`, `insert`, `intake`, `limits`, `ndjson`, `net`, `schema`, `spool`, `worker` | start and stop in order, signals, engines, pinning, open files, the log; `drain` |
@@ -60,7 +60,8 @@
 //! | inserter | `--inserters`, and as many spare ones for those whose INSERT is silent | sleeps on a block, or leaves none of them to the other tables |
 //! | watcher | one, for all tables | touches an event; publishes what a table has become |
 //! | delivery | one, until every server was asked about every table and has its quarantine | does more than make missing quarantine tables and say in the log what the tables promise |
-//! | admin | one, one that samples once a second, and one a request | serves ingestion |
+//! | admin | one, one that samples once a second, one a request, and one for each who watches live | serves ingestion |
+//! | survey | one for each server of `--clickhouse-url` | is waited for: `/stats` shows its last answers |
 //! | systemd | one, where it started the server | does more than say what the server does, and that it is alive |
 //! | main | one | does anything but start and stop the others |
 //!

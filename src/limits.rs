@@ -235,6 +235,15 @@ pub const ADMIN_CONNECTIONS_MAX: usize = 128;
 /// Requests of the admin address under way at a time, besides `/livez`; a further one is answered 503.
 pub const ADMIN_REQUESTS_MAX: usize = 16;
 
+/// Those who may watch `/api/<table>/live` at a time, each with a thread; a further one is answered 503.
+pub const LIVE_WATCHERS_MAX: usize = 8;
+
+/// Bytes of one line that they are shown.
+pub const LIVE_LINE_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of all lines on their way to them.
+pub const LIVE_BYTES_MAX: usize = 8 << 20;
+
 /// Log lines that wait for standard error; beyond it lines are dropped and counted.
 pub const LOG_LINES_MAX: usize = 4096;
 
@@ -384,6 +393,8 @@ const _: () = {
     // A reply that lists errors is one that has not too many of them.
     assert!(LINE_ERRORS_LISTED_MAX <= BAD_LINES_MAX as usize);
     assert!(CHUNK_EXTENSION_BYTES_MAX <= CHUNK_EXTENSIONS_BYTES_MAX);
+    // A line that is shown whole is one of many that are on their way.
+    assert!(LIVE_LINE_BYTES_MAX * 16 <= LIVE_BYTES_MAX);
     // A rejected line fits into one frame beside others.
     assert!(QUARANTINE_LINE_BYTES_MAX <= TURN_BYTES_MAX);
     // ClickHouse that is away is asked more often than one that is there, and neither without a pause.

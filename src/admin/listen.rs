@@ -18,7 +18,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use super::linger::Lingerers;
-use super::{Admin, Page, health, replay, response};
+use super::{Admin, Page, health, live, replay, response};
 use crate::api::Fault;
 use crate::http::{self, HeadLimits, Method, Parsed, Status};
 use crate::limits;
@@ -52,6 +52,8 @@ enum Kind {
     Plain,
     /// ClickHouse.
     ClickHouse,
+    /// What comes, for as long as its client reads.
+    Stream,
 }
 
 /// What became of reading from a connection.
@@ -93,6 +95,7 @@ impl Admin {
             lingerers: Lingerers::default(),
             tokens: 0,
             busy: Arc::default(),
+            streams: Arc::default(),
             answered,
             done,
         };
@@ -127,6 +130,8 @@ struct Place {
     tokens: usize,
     /// Requests that a thread serves.
     busy: Arc<AtomicUsize>,
+    /// Those that watch.
+    streams: Arc<AtomicUsize>,
     /// Where a thread puts the connection of a request that is answered.
     answered: Sender<TcpStream>,
     done: Receiver<TcpStream>,
@@ -213,15 +218,21 @@ impl Place {
     }
 
     fn hand_over(&mut self, pending: Pending, page: Kind, head_only: bool) {
-        // A ClickHouse that hangs leaves half of them to metrics and health.
-        let most = limits::ADMIN_REQUESTS_MAX / if page == Kind::ClickHouse { 2 } else { 1 };
-        if self.busy.fetch_add(1, Ordering::Relaxed) >= most {
-            self.busy.fetch_sub(1, Ordering::Relaxed);
+        let (busy, most) = match page {
+            // Those who watch take no place of a request that ends.
+            Kind::Stream => (&self.streams, limits::LIVE_WATCHERS_MAX),
+            // A ClickHouse that hangs leaves half of them to metrics and health.
+            Kind::ClickHouse => (&self.busy, limits::ADMIN_REQUESTS_MAX / 2),
+            Kind::Live | Kind::Plain => (&self.busy, limits::ADMIN_REQUESTS_MAX),
+        };
+        let busy = busy.clone();
+        if busy.fetch_add(1, Ordering::Relaxed) >= most {
+            busy.fetch_sub(1, Ordering::Relaxed);
             let message = "Too many requests of this address are under way; try again later.";
             let page = Page::fault(Status::ServiceUnavailable, "busy", message);
             return self.send_at_once(pending, &page, head_only);
         }
-        let (admin, busy, answered) = (self.admin.clone(), self.busy.clone(), self.answered.clone());
+        let (admin, answered, place) = (self.admin.clone(), self.answered.clone(), busy.clone());
         let spawned = thread::Builder::new().name("admin-request".into()).spawn(move || {
             // A peer that went away is no news.
             if let Ok(stream) = pending.serve(&admin) {
@@ -230,7 +241,7 @@ impl Place {
             busy.fetch_sub(1, Ordering::Relaxed);
         });
         if spawned.is_err() {
-            self.busy.fetch_sub(1, Ordering::Relaxed);
+            place.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -254,6 +265,7 @@ impl Pending {
                 }
                 let page = match http::plain_path(head.path).as_ref() {
                     health::LIVE_PATH if reads => Kind::Live,
+                    path if reads && live::is_path(&admin.tables, path) => Kind::Stream,
                     path if path.starts_with("/api/") => Kind::ClickHouse,
                     _ => Kind::Plain,
                 };
@@ -280,6 +292,11 @@ impl Pending {
             return Err(io::ErrorKind::InvalidData.into());
         };
         read_to(&mut stream, &mut self.input, len)?;
+        let watched = with_head(&self.input, |head| live::wanted(admin, head));
+        if let Parsed::Done(Some(wanted)) = watched {
+            live::serve(admin, wanted, &mut stream)?;
+            return ended(stream);
+        }
         let page = with_head(&self.input, |head| {
             let body = self.input.get(head.len..len).unwrap_or_default();
             (admin.page(head, body), head.method == Method::Head)
@@ -301,11 +318,16 @@ impl Pending {
         if !rest.is_empty() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        // The client sees the end of the reply before the polling thread looks at the connection again.
-        stream.shutdown(Shutdown::Write)?;
-        stream.set_nonblocking(true)?;
-        Ok(TcpStream::from_std(stream))
+        ended(stream)
     }
+}
+
+/// Shuts the server's side of a connection, whose client sees the end of the reply before the polling thread looks
+/// at the connection again.
+fn ended(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+    stream.shutdown(Shutdown::Write)?;
+    stream.set_nonblocking(true)?;
+    Ok(TcpStream::from_std(stream))
 }
 
 /// Bytes of the head, and of the body where the path takes one.

@@ -11,10 +11,12 @@ mod fields;
 mod health;
 mod linger;
 mod listen;
+mod live;
 mod metrics;
 mod page;
 mod password;
 mod process;
+mod quarantine;
 mod replay;
 mod requeue;
 mod series;
@@ -23,7 +25,7 @@ mod state;
 mod stats;
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::api::keys::Keys;
 use crate::batch::BlockNumber;
@@ -36,6 +38,7 @@ use crate::handoff::Published;
 use crate::http::{self, DateCache, Head, Method, Status};
 use crate::intake::budget::ByteBudget;
 use crate::intake::health::Health;
+use crate::intake::live::Live;
 use crate::intake::metrics::WorkerMetrics;
 use crate::intake::replay::Replayer;
 use crate::spool::{Orders, SpoolMetrics};
@@ -53,6 +56,17 @@ pub struct AdminTable {
     pub path: String,
     /// Its `spool-bytes-max`.
     pub spool_bytes_max: u64,
+}
+
+/// The limits of requests that take rejected lines again.
+#[derive(Debug, Default)]
+pub struct ReplayLimits {
+    /// `--events-max`.
+    pub events_max: usize,
+    /// `--body-bytes-max`.
+    pub body_bytes_max: usize,
+    /// Held by the replay that is under way.
+    pub under_way: Mutex<()>,
 }
 
 /// The folder of the spool, and what it may take of its disk.
@@ -107,10 +121,14 @@ pub struct Admin {
     pub requeue: OnceLock<Requeue>,
     /// Takes rejected lines again. Set once the workers run.
     pub replayer: OnceLock<Replayer>,
+    /// What a request that takes them again may have, and that there is one at a time.
+    pub replay_limits: ReplayLimits,
     /// The time series of the last 15 minutes.
     pub series: Series,
     /// The configuration in force as TOML, without secrets.
     pub config: String,
+    /// Lines for those who watch what is accepted or rejected now.
+    pub live: Arc<Live>,
 }
 
 /// The reply to a request.
@@ -166,9 +184,11 @@ impl Admin {
             fields::PATH => |admin, _| fields::page(admin),
             "/config" => |admin, _| Page::text(admin.config.clone()),
             "/version" => |_, _| version(),
-            path => match path.strip_prefix("/api/").and_then(|name| named(&self.tables, name)) {
-                Some(_) if !reads => return Page::only("GET, HEAD"),
-                Some(table) => return events::page(self, &table.name, head.query),
+            path => match of_table(&self.tables, path) {
+                Some((place, _, OfTable::Quarantine)) => return quarantine::page(self, place, head),
+                Some((_, _, OfTable::Newest | OfTable::Live)) if !reads => return Page::only("GET, HEAD"),
+                Some((_, _, OfTable::Live)) => return live::page(head),
+                Some((_, table, OfTable::Newest)) => return events::page(self, &table.name, head.query),
                 None => match page::file(path) {
                     Some(file) if reads => return file,
                     Some(_) => return Page::only("GET, HEAD"),
@@ -178,6 +198,31 @@ impl Admin {
         };
         if reads { page(self, head) } else { Page::only("GET, HEAD") }
     }
+}
+
+/// What a path below `/api/` is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OfTable {
+    /// `/api/<name>`.
+    Newest,
+    /// `/api/<name>/quarantine`.
+    Quarantine,
+    /// `/api/<name>/live`.
+    Live,
+}
+
+/// The table of a path below `/api/`, with its place, and what of the table the path is about.
+fn of_table<'a>(tables: &'a [AdminTable], path: &str) -> Option<(u16, &'a AdminTable, OfTable)> {
+    let name = path.strip_prefix("/api/")?;
+    let (name, what) = match name.split_once('/') {
+        Some((name, "quarantine")) => (name, OfTable::Quarantine),
+        Some((name, "live")) => (name, OfTable::Live),
+        Some(_) => return None,
+        None => (name, OfTable::Newest),
+    };
+    let table = named(tables, name)?;
+    let place = (0..).zip(tables).find(|(_, known)| std::ptr::eq(*known, table))?.0;
+    Some((place, table, what))
 }
 
 /// The table of `/api/<name>`: the one with this label; for `events`, else the one that has the public
@@ -245,6 +290,14 @@ mod tests {
         assert_eq!(found(&tables, "a.hits").as_deref(), Some("a.hits"));
         assert_eq!(found(&tables, "events").as_deref(), Some("b.hits"));
         assert_eq!((found(&tables, "hits"), found(&tables, "")), (None, None));
+        let path = |path: &str| of_table(&tables, path).map(|(place, _, what)| (place, what));
+        assert_eq!(path("/api/b.hits/quarantine"), Some((1, OfTable::Quarantine)));
+        assert_eq!(path("/api/events/quarantine"), Some((1, OfTable::Quarantine)));
+        assert_eq!(path("/api/a.hits"), Some((0, OfTable::Newest)));
+        assert_eq!(path("/api/a.hits/live"), Some((0, OfTable::Live)));
+        for none in ["/api/a.hits/", "/api/quarantine", "/api//quarantine", "/a.hits", "/api/a.hits/quarantine/x"] {
+            assert_eq!(path(none), None, "{none}");
+        }
         let tables = [table("a", "events", "events", false), table("a", "hits", "hits", true)];
         assert_eq!(found(&tables, "events").as_deref(), Some("events"), "its label is nobody else's");
     }

@@ -94,7 +94,7 @@ impl Options {
 }
 
 /// The lines of a body; `None` when it is none.
-fn lines(mut body: &[u8]) -> Option<Vec<ReplayedLine<'_>>> {
+pub(super) fn lines(mut body: &[u8]) -> Option<Vec<ReplayedLine<'_>>> {
     let mut lines = Vec::new();
     while !body.is_empty() {
         let (second, rest) = body.split_first_chunk::<4>()?;

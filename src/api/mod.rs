@@ -32,7 +32,7 @@ use crate::batch::identity::{self, Id, RequestKey};
 use crate::batch::{Batch, TableIndex};
 use crate::http::{Coding, ContentCoding, Head, Method, has_repeated_name, plain_path, query_pairs};
 use crate::limits;
-use crate::ndjson::{EncodeRefusal, Origin, Report};
+use crate::ndjson::{AddressForm, EncodeRefusal, Origin, Report};
 use crate::schema::{Plan, RequestInput};
 
 /// The operation that a request head selects.
@@ -234,6 +234,11 @@ impl Api {
     ) -> Option<Result<bool, EncodeRefusal>> {
         let encoder = self.tables.encoder(taken.options.table)?;
         Some(encoder.encode_slice(body, bytes, &mut taken.progress, &taken.origin, batch, &mut taken.report))
+    }
+
+    /// What is stored of addresses in a table; `None` if it takes no events now.
+    pub fn address_form(&mut self, table: TableIndex) -> Option<AddressForm> {
+        Some(self.tables.encoder(table)?.address_form().clone())
     }
 
     /// The report of the last [`Api::take_events`].

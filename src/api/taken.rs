@@ -14,7 +14,8 @@ pub struct Taken {
     pub options: IngestOptions,
     /// The numbers and errors of the lines so far.
     pub report: Report,
-    pub(super) origin: Origin,
+    /// Where and when it came from.
+    pub origin: Origin,
     pub(super) progress: Progress,
     hasher: BodyHasher,
 }

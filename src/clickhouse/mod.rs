@@ -12,6 +12,7 @@
 //! | `watcher`, `watched` | follows the columns of the tables while the server runs |
 //! | `facts` | engine, deduplication window, TTL and policies of a table |
 //! | `guarantee`, `horizon`, `delivery` | what a table promises, for how long, and who says it |
+//! | `quarantined` | the lines in the quarantine tables, and how they are taken again |
 //! | `survey` | what the servers answer now, and the guarantees of their tables |
 //! | `metrics` | what INSERTs came to |
 //! | `embedded`, `server_id` | ClickHouse as a child process, and its identity |
@@ -27,6 +28,7 @@ pub mod guarantee;
 pub mod horizon;
 pub mod metrics;
 pub mod name;
+pub mod quarantined;
 pub mod refresh;
 mod server_id;
 pub mod servers;

@@ -282,8 +282,8 @@ impl Inner {
         slot_of(&mut self.slots, waiter)
     }
 
-    fn settle(&mut self, settled: Settled, shared: &Shared, now: Instant) {
-        count(&settled, shared, &self.metrics);
+    fn settle(&mut self, mut settled: Settled, shared: &Shared, now: Instant) {
+        count(&mut settled, shared, &self.metrics);
         let until = now + shared.timeouts.inserted;
         for waiter in &settled.waiters {
             let Some(slot) = slot_of(&mut self.slots, *waiter) else { continue };

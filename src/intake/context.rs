@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::budget::{Charge, Size};
 use super::large::LargeRequests;
+use super::live::{Live, LiveLine, Shown};
 use super::metrics::WorkerMetrics;
 use super::outbox::{Filling, Outbox, Waiter};
 use super::quotas::{Debit, OverQuota, Quotas};
@@ -111,8 +112,14 @@ impl RequestContext<'_> {
             return Answer::Now(Reply::Fault(Shed::InFlightBytes.into()));
         };
         let answer = self.api.take_events(body, options, &origin, filling.batch());
+        let samples = if self.shared.live.is_watched() {
+            sample(self.api, &self.shared.live, options, body, None, &origin)
+        } else {
+            Vec::new()
+        };
         let charging = Charging { quotas: &self.shared.quotas, address: self.client_ip, quota: &mut self.quota };
-        let joining = Joining { options, replies: self.replies, metrics: self.metrics, waiter: self.waiter, charging };
+        let joining =
+            Joining { options, replies: self.replies, metrics: self.metrics, waiter: self.waiter, samples, charging };
         let (answer, is_full) = joining.join(answer, self.api.report(), filling);
         self.outbox.hand_over_full(options.table, is_full, &self.shared.handoff);
         answer
@@ -183,6 +190,8 @@ pub(super) struct Joining<'a> {
     pub(super) replies: &'a mut Charge,
     pub(super) metrics: &'a WorkerMetrics,
     pub(super) waiter: Waiter,
+    /// Lines for those who watch.
+    pub(super) samples: Vec<LiveLine>,
     pub(super) charging: Charging<'a>,
 }
 
@@ -190,7 +199,7 @@ impl Joining<'_> {
     /// Charges and counts the events, and joins the batch if the answer waits for it. Also returns true
     /// when the batch has to be handed over before another request is served.
     pub(super) fn join(self, answer: Answer, report: &Report, mut filling: Filling<'_>) -> (Answer, bool) {
-        let Self { options, replies, metrics, waiter, charging } = self;
+        let Self { options, replies, metrics, waiter, samples, charging } = self;
         let keyed = match &answer {
             Answer::AfterCommit { keyed, .. } => *keyed,
             Answer::Now(_) => None,
@@ -225,9 +234,33 @@ impl Joining<'_> {
             // Only the committer knows whether the lines are those of a repeat.
             filling.note_keyed(report.rejected_by_code);
         }
+        if waits && !samples.is_empty() {
+            filling.note_samples(samples, keyed);
+        }
         let is_full = waits && filling.join(waiter);
         (answer, is_full)
     }
+}
+
+/// Copies lines of a request for those who watch. `report` is that of a request that was encoded in slices.
+#[cold]
+pub(super) fn sample(
+    api: &mut Api,
+    live: &Live,
+    options: IngestOptions,
+    body: &[u8],
+    report: Option<&Report>,
+    origin: &Origin,
+) -> Vec<LiveLine> {
+    let Some(form) = api.address_form(options.table).filter(|_| !options.dry_run) else { return Vec::new() };
+    live.sample(&Shown {
+        table: options.table,
+        body,
+        report: report.unwrap_or(api.report()),
+        client_ip: origin.client_ip,
+        server_time_unix_ns: origin.server_time_unix_ns,
+        form: &form,
+    })
 }
 
 /// Counts the lines of a request. The rejected lines of one with a key are counted when its batch is

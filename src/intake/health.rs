@@ -48,6 +48,11 @@ impl Health {
         self.schemas.get().is_none_or(is_available)
     }
 
+    /// True since a stop has begun.
+    pub fn is_stopping(&self) -> bool {
+        self.lifecycle.is_stopping()
+    }
+
     /// True while the committer has been at one thing for longer than a commit may take: the disk hangs,
     /// and nobody knows until when.
     pub fn is_stuck(&self) -> bool {

@@ -12,6 +12,7 @@
 //! | `budget` | `--in-flight-bytes-max` |
 //! | `hop` | who is in front of a connection: a client or a trusted proxy |
 //! | `health` | whether events are accepted now |
+//! | `live` | lines for those who watch what is accepted or rejected now |
 //! | `metrics` | the counters of each worker |
 //! | `quotas` | what events are charged to: rates by key, by address and by table |
 //! | `addresses` | what is kept by client address: rates, connections |
@@ -24,6 +25,7 @@ mod context;
 pub mod health;
 mod hop;
 mod large;
+pub mod live;
 pub mod metrics;
 pub mod outbox;
 pub mod quotas;
@@ -50,6 +52,7 @@ use crate::net::tls::TlsConfig;
 use addresses::ConnectionsPerAddress;
 use budget::ByteBudget;
 use health::Health;
+use live::Live;
 use quotas::Quotas;
 
 /// The time-outs of connections and requests.
@@ -97,6 +100,8 @@ pub struct Shared {
     pub cors: Cors,
     /// `--connections-per-address-max`.
     pub connections_per_address: Option<Arc<ConnectionsPerAddress>>,
+    /// Where lines go that somebody watches.
+    pub live: Arc<Live>,
     /// The budget of buffers and batches.
     pub budget: Arc<ByteBudget>,
     /// `--connections-max`, or what the limit of open files allows.
@@ -123,6 +128,7 @@ impl Shared {
     ) -> Self {
         let minute = Duration::from_secs(60);
         let health = Health::new(handoff.lifecycle.clone(), Arc::default(), minute);
+        let tables = schemas.len();
         Self {
             health: Arc::new(health),
             handoff,
@@ -131,6 +137,7 @@ impl Shared {
             quotas: Quotas::new(Arc::new(crate::api::keys::Owners::new(1)), None),
             cors: Cors::default(),
             connections_per_address: None,
+            live: Live::new(tables),
             budget,
             connections_max: 100,
             request_limits: RequestLimits {

@@ -10,8 +10,12 @@ use crate::intake::Shared;
 use crate::intake::metrics::WorkerMetrics;
 use crate::intake::outbox::Settled;
 
-/// Counts the requests of a settled batch, and gives back what those that stored nothing were charged.
-pub(crate) fn count(settled: &Settled, shared: &Shared, metrics: &WorkerMetrics) {
+/// Counts and shows the requests of a settled batch, and gives back what those that stored nothing were charged.
+pub(crate) fn count(settled: &mut Settled, shared: &Shared, metrics: &WorkerMetrics) {
+    // Before they are counted: what is counted and not shown is left out.
+    if !settled.samples.is_empty() {
+        shared.live.publish(settled);
+    }
     let requests = settled.waiters.len() as u64;
     metrics.request_took(settled.elapsed, requests);
     shared.quotas.settle(&settled.debits, |keyed| settled.outcome_of(keyed));

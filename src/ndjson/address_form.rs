@@ -57,6 +57,11 @@ impl AddressForm {
         }
     }
 
+    /// What is stored of `address`, as text.
+    pub fn text(&self, address: Option<IpAddr>) -> String {
+        self.of(address).to_string()
+    }
+
     /// True when there is nothing to store of any address.
     pub fn is_nothing(&self) -> bool {
         matches!(self, Self::None)

@@ -80,6 +80,7 @@
 //!   the columns of these names. A mapping may take these columns from a field.
 
 mod address_form;
+mod body_lines;
 mod elements;
 mod escape;
 mod field_counts;
@@ -107,6 +108,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use address_form::{AddressForm, AddressHash, AddressKey};
+pub use body_lines::BodyLines;
 pub use field_counts::{Counts, FieldCounts, Kinds, UnknownField};
 pub use repair::InvalidText;
 pub use report::{LineCode, LineError, RejectedByCode, Report};

@@ -42,7 +42,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::admin::{Access, Admin, Series, SpoolLimits};
+use crate::admin::{Access, Admin, ReplayLimits, Series, SpoolLimits};
 use crate::api::Api;
 use crate::api::keys::Keys;
 use crate::clickhouse::delivery;
@@ -57,6 +57,7 @@ use crate::intake::Shared;
 use crate::intake::addresses::ConnectionsPerAddress;
 use crate::intake::budget::ByteBudget;
 use crate::intake::health::Health;
+use crate::intake::live::Live;
 use crate::intake::metrics::WorkerMetrics;
 use crate::intake::quotas::Quotas;
 use crate::intake::replay::Replayer;
@@ -173,6 +174,7 @@ impl Server {
             connections_per_address: settings
                 .connections_per_address_max
                 .map(|max| ConnectionsPerAddress::new(max.get())),
+            live: admin.live.clone(),
             budget: admin.budget.clone(),
             connections_max: settings.connections_max,
             request_limits: settings.request_limits(),
@@ -259,6 +261,7 @@ fn start_admin(
     let (clickhouse, tables) = (settings.clickhouse()?, settings.tables());
     let survey = Survey::new(&clickhouse, tables.iter().map(|table| table.name.clone()).collect());
     survey.start().map_err(os("a thread can't be started"))?;
+    let live = Live::new(tables.len());
     let names = tables.iter().map(|table| (table.name.clone(), table.label.clone()));
     let admin = Arc::new(Admin {
         access: Access::new(address, settings.admin_password()?.as_deref()),
@@ -281,8 +284,14 @@ fn start_admin(
         tables: tables.into_iter().map(Target::admin_table).collect(),
         requeue: OnceLock::new(),
         replayer: OnceLock::new(),
+        replay_limits: ReplayLimits {
+            events_max: settings.events_max as usize,
+            body_bytes_max: usize::try_from(settings.body_bytes_max.0).unwrap_or(usize::MAX),
+            ..ReplayLimits::default()
+        },
         series: Series::default(),
         config: settings.to_toml(),
+        live,
     });
     let running = admin.clone();
     spawn("admin".into(), move || {

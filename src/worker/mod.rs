@@ -307,8 +307,8 @@ impl Worker {
         }
     }
 
-    fn settle(&mut self, settled: Settled) {
-        count(&settled, &self.shared, &self.metrics);
+    fn settle(&mut self, mut settled: Settled) {
+        count(&mut settled, &self.shared, &self.metrics);
         let until = self.now + self.shared.timeouts.inserted;
         for waiter in &settled.waiters {
             let Some(slot) = slot_of(&mut self.slots, *waiter) else { continue };

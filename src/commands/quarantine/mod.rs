@@ -2,24 +2,18 @@
 //! and rows that ClickHouse refused.
 
 mod replay;
-mod row;
 
-use std::collections::HashSet;
 use std::io::Write;
 
 use serde::Serialize;
 
 use super::write_json;
-use crate::clickhouse::client::ClickHouse;
-use crate::clickhouse::facts::TableFacts;
 use crate::clickhouse::name::TableName;
+use crate::clickhouse::quarantined::{Filter, Found, QuarantineError, QuarantineTable, quarantine_tables};
 use crate::config::cli::ListArgs;
 use crate::config::{ConfigError, Settings};
 
 pub use replay::replay;
-
-/// The code of a row that is no line: it names the node through which a replay goes.
-const MARK: &str = "replay";
 
 /// The most characters of a line that are shown.
 const SHOWN_CHARACTERS: &str = "200";
@@ -31,16 +25,16 @@ const SHOWN_CHARACTERS: &str = "200";
 /// If ClickHouse does not answer or has no such table, `--since` is not a time, or `out` can't be
 /// written.
 pub fn list(arguments: &ListArgs, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
-    let since = since(arguments.since.as_deref());
+    let filter = Filter { since: arguments.since.clone(), ..Filter::default() };
     let tables = arguments.settings.selected_tables();
     // In JSON, what is left out is a member of its own.
     let mut notes = Vec::new();
     let mut listed = Vec::new();
     for table in &tables {
-        match quarantine_tables(&arguments.settings, &table.name, &since, &mut notes)? {
+        match tables_of(&arguments.settings, &table.name, &filter, &mut notes)? {
             Some(quarantines) => {
                 for quarantine in &quarantines {
-                    listed.push(list_table(arguments, &since, quarantine, &table.label)?);
+                    listed.push(list_table(arguments, &filter, quarantine, &table.label)?);
                 }
             }
             // One table that has no quarantine keeps none of the others from being listed.
@@ -116,16 +110,15 @@ impl Listed {
 
 fn list_table(
     arguments: &ListArgs,
-    since: &Since<'_>,
+    filter: &Filter,
     QuarantineTable { server, table }: &QuarantineTable,
     label: &str,
 ) -> Result<Listed, Box<dyn std::error::Error>> {
-    let limit = arguments.limit.to_string();
-    let mut parameters = since.parameters();
+    let (limit, condition, parameters) = (arguments.limit.to_string(), filter.condition(), filter.parameters());
+    let mut parameters: Vec<_> = parameters.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let statement = format!(
         "SELECT code, toString(count()), toString(min(server_time)), toString(max(server_time)) FROM {table} \
-         WHERE {} AND code != '{MARK}' GROUP BY code ORDER BY code FORMAT JSONCompactEachRow",
-        since.condition
+         WHERE {condition} GROUP BY code ORDER BY code FORMAT JSONCompactEachRow"
     );
     let mut codes = Vec::new();
     for row in server.query(&statement, &parameters)?.lines() {
@@ -134,8 +127,7 @@ fn list_table(
     }
     let statement = format!(
         "SELECT toString(server_time), ip, code, message, toValidUTF8(substringUTF8(line, 1, {SHOWN_CHARACTERS})) \
-         FROM {table} WHERE {} AND code != '{MARK}' ORDER BY server_time DESC LIMIT {{limit:UInt32}} FORMAT JSONCompactEachRow",
-        since.condition
+         FROM {table} WHERE {condition} ORDER BY server_time DESC LIMIT {{limit:UInt32}} FORMAT JSONCompactEachRow"
     );
     parameters.push(("param_limit", &limit));
     let mut lines = Vec::new();
@@ -146,78 +138,26 @@ fn list_table(
     Ok(Listed { table: label.to_owned(), quarantine: table.clone(), server: server.url().to_owned(), codes, lines })
 }
 
-/// A quarantine table, and a server that has it.
-struct QuarantineTable {
-    server: ClickHouse,
-    /// The quoted name of the table.
-    table: String,
-}
-
-/// The quarantine tables that the servers have for a table, each replicated one once; `None` if no server
-/// has one. Prints which servers do not answer.
-fn quarantine_tables(
+/// The quarantine tables that the servers have for a table; `None` if no server has one. Prints which servers
+/// do not answer.
+fn tables_of(
     settings: &Settings,
     table: &TableName,
-    since: &Since<'_>,
+    filter: &Filter,
     out: &mut impl Write,
 ) -> Result<Option<Vec<QuarantineTable>>, Box<dyn std::error::Error>> {
-    let table = table.quarantine();
-    let (mut tables, mut known) = (Vec::new(), HashSet::new());
-    let mut away = None;
-    for server in settings.clickhouse()? {
-        match TableFacts::ask(&server, &table) {
-            Ok(Some(facts)) => {
-                since.require_time(&server)?;
-                if known.insert(facts.window_name) {
-                    tables.push(QuarantineTable { server, table: table.to_string() });
-                }
-            }
-            Ok(None) => {}
-            Err(error) => away = Some(ConfigError(format!("{}: {error}", server.url()))),
-        }
+    let found = quarantine_tables(&settings.clickhouse()?, table, filter).map_err(|error| match error {
+        QuarantineError::Filter(reason) => ConfigError(format!("--{reason}")).into(),
+        error => Box::<dyn std::error::Error>::from(error),
+    });
+    let Found { tables, away } = found?;
+    for server in away {
+        writeln!(out, "{server}; the lines on this server are left out")?;
     }
-    match away {
-        Some(error) if tables.is_empty() => Err(error.into()),
-        Some(error) => {
-            writeln!(out, "{error}; the lines on this server are left out")?;
-            Ok(Some(tables))
-        }
-        None => Ok((!tables.is_empty()).then_some(tables)),
-    }
+    Ok((!tables.is_empty()).then_some(tables))
 }
 
 /// No server has the quarantine of this table.
 fn missing(table: &TableName) -> Box<dyn std::error::Error> {
     ConfigError(format!("there is no table {}", table.quarantine())).into()
-}
-
-/// `--since` as a condition and its parameter.
-struct Since<'a> {
-    condition: &'static str,
-    time: Option<&'a str>,
-}
-
-fn since(time: Option<&str>) -> Since<'_> {
-    let condition = match time {
-        Some(_) => "server_time >= parseDateTimeBestEffort({since:String}, 'UTC')",
-        None => "1",
-    };
-    Since { condition, time }
-}
-
-impl<'a> Since<'a> {
-    /// Checks that ClickHouse, which evaluates the condition, understands the time.
-    fn require_time(&self, server: &ClickHouse) -> Result<(), Box<dyn std::error::Error>> {
-        let Some(time) = self.time else { return Ok(()) };
-        let statement = "SELECT parseDateTimeBestEffortOrNull({since:String}, 'UTC') IS NULL";
-        if server.query(statement, &self.parameters())?.trim() == "0" {
-            return Ok(());
-        }
-        Err(ConfigError(format!("--since `{time}` is no time; a time looks like 2026-11-24 or 2026-11-24T12:00:00Z"))
-            .into())
-    }
-
-    fn parameters(&self) -> Vec<(&'static str, &'a str)> {
-        self.time.map(|time| ("param_since", time)).into_iter().collect()
-    }
 }

@@ -18,7 +18,8 @@
 use std::collections::VecDeque;
 
 use super::budget::{Charge, Size};
-use super::context::{Charging, Joining, RequestContext, count};
+use super::context::{Charging, Joining, RequestContext, count, sample};
+use super::live::LiveLine;
 use super::outbox::{Outbox, OwnBatch, Waiter};
 use crate::api::{Answer, Fault, IngestOptions, Reply, Route, Shed, TABLE_UNAVAILABLE, Taken};
 use crate::batch::TableIndex;
@@ -57,6 +58,8 @@ struct Large {
     /// What the decoded content takes of the budget.
     charge: Charge,
     stage: Stage,
+    /// Lines for those who watch.
+    samples: Vec<LiveLine>,
 }
 
 /// What is done with the next slice.
@@ -193,7 +196,7 @@ impl RequestContext<'_> {
         };
         let taken = Taken::new(options, self.origin());
         let stage = if decoder.is_some() { Stage::Decode } else { first_stage(&taken) };
-        let large = Large { waiter: self.waiter, taken, own, decoder, charge, stage };
+        let large = Large { waiter: self.waiter, taken, own, decoder, charge, stage, samples: Vec::new() };
         self.large.place = Place::Taken(Box::new(large));
         self.continue_large(body)
     }
@@ -216,7 +219,7 @@ impl RequestContext<'_> {
 
     /// One slice: the answer when it was the last one, or an error that ends the request.
     fn take_slice(&mut self, large: &mut Large, body: &[u8]) -> Result<Option<Answer>, Answer> {
-        let Large { taken, own, decoder, charge, stage, .. } = large;
+        let Large { taken, own, decoder, charge, stage, samples, .. } = large;
         if matches!(stage, Stage::Decode) {
             if self.decode_slice(decoder.as_deref_mut(), charge, body)? {
                 *stage = first_stage(taken);
@@ -237,6 +240,10 @@ impl RequestContext<'_> {
                 };
                 own.account();
                 if encoded != Ok(false) {
+                    if self.shared.live.is_watched() {
+                        let Taken { options, report, origin, .. } = &*taken;
+                        *samples = sample(self.api, &self.shared.live, *options, content, Some(report), origin);
+                    }
                     return Ok(Some(own.conclude(taken, encoded.map(drop))));
                 }
             }
@@ -270,7 +277,7 @@ impl RequestContext<'_> {
 
     /// Hands over the batch of a request if its answer waits for the commit, and empties it if not.
     fn conclude(&mut self, large: Large, answer: Answer) -> Answer {
-        let Large { taken, mut own, decoder, .. } = large;
+        let Large { taken, mut own, decoder, samples, .. } = large;
         self.large.keep(decoder);
         let Taken { options, report, .. } = &taken;
         let charging = Charging { quotas: &self.shared.quotas, address: self.client_ip, quota: &mut self.quota };
@@ -282,8 +289,8 @@ impl RequestContext<'_> {
             count(report, *options, self.metrics, false);
             return answer;
         }
-        let joining =
-            Joining { options: *options, replies: self.replies, metrics: self.metrics, waiter: self.waiter, charging };
+        let (options, waiter) = (*options, self.waiter);
+        let joining = Joining { options, replies: self.replies, metrics: self.metrics, waiter, samples, charging };
         // It may be refused yet.
         let (answer, _) = joining.join(answer, report, own.fill());
         self.outbox.hand_over_own(own, &self.shared.handoff);

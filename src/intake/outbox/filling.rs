@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::{Keyed, UnderWay, Waiter};
 use crate::api::{Answer, Fault, Taken};
 use crate::batch::{Batch, Mark};
+use crate::intake::live::LiveLine;
 use crate::intake::quotas::Debit;
 use crate::limits;
 use crate::ndjson::{EncodeRefusal, RejectedByCode};
@@ -70,6 +71,12 @@ impl Filling<'_> {
     /// Keeps what the request was charged, until its outcome is known.
     pub fn note_debit(&mut self, debit: Debit) {
         self.under_way.debits.push(debit);
+    }
+
+    /// Keeps lines of the request for those who watch, until its outcome is known. `keyed` is its place among the
+    /// requests with a key.
+    pub fn note_samples(&mut self, samples: Vec<LiveLine>, keyed: Option<usize>) {
+        self.under_way.samples.extend(samples.into_iter().map(|sample| sample.of_keyed(keyed)));
     }
 
     /// Rolls back what was appended, so that the request only asks whether its key was seen before. `over` is

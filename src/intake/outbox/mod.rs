@@ -22,6 +22,7 @@ use crate::batch::identity::Summary;
 use crate::batch::{Batch, CommitOutcome, Returned, Sequence, TableIndex};
 use crate::handoff::Handoff;
 use crate::intake::budget::{ByteBudget, Charge, Size};
+use crate::intake::live::LiveLine;
 use crate::intake::quotas::Debit;
 use crate::limits;
 use crate::ndjson::RejectedByCode;
@@ -55,6 +56,8 @@ pub struct Settled {
     pub waiters: Vec<Waiter>,
     /// What its requests were charged.
     pub debits: Vec<Debit>,
+    /// Lines that somebody watches.
+    pub samples: Vec<LiveLine>,
     /// The time since the first request of the batch was served.
     pub elapsed: Duration,
 }
@@ -92,6 +95,8 @@ struct UnderWay {
     keyed: Vec<Keyed>,
     /// What its requests were charged; empty where nothing is charged.
     debits: Vec<Debit>,
+    /// Lines that somebody watches.
+    samples: Vec<LiveLine>,
     /// What the batch takes of the budget from its hand-over until it is back, however much of it the
     /// committer took out.
     charge: Charge,
@@ -183,6 +188,7 @@ impl Outbox {
             overdue: false,
             keyed: self.spare_keyed.pop().unwrap_or_default(),
             debits: self.spare_debits.pop().unwrap_or_default(),
+            samples: Vec::new(),
             charge: self.budget.open(None),
         };
         Some((batch, under_way))
@@ -334,6 +340,7 @@ impl Outbox {
             duplicates,
             keyed: under_way.keyed,
             debits: under_way.debits,
+            samples: under_way.samples,
             elapsed: under_way.begun.elapsed(),
             waiters: under_way.waiters,
         })
@@ -348,6 +355,8 @@ impl Outbox {
             .iter_mut()
             .find(|under_way| !under_way.overdue && under_way.begun.elapsed() > commit_timeout)?;
         late.overdue = true;
+        // They were not acknowledged.
+        late.samples = Vec::new();
         Some(Settled {
             sequence: late.sequence,
             table: late.table,
@@ -357,6 +366,7 @@ impl Outbox {
             // They are settled with the outcome.
             keyed: Vec::new(),
             debits: Vec::new(),
+            samples: Vec::new(),
             elapsed: late.begun.elapsed(),
             waiters: std::mem::take(&mut late.waiters),
         })
