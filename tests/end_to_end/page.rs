@@ -163,8 +163,13 @@ fn the_page_says_that_the_disk_is_full() {
     let mut tab = open(&server);
     tab.wait_until("document.querySelector('#state').innerText === 'Takes events'");
     disk.fill();
+    tab.wait_until("document.querySelector('#warnings').innerText.includes('disk is full')");
+    // Once an event found no room, it takes none.
+    wait_for(
+        || "events are taken on a full disk".to_owned(),
+        || (post(server.address(), "/api/events", br#"{"event":"a"}"#).status == 503).then_some(()),
+    );
     tab.wait_until("document.querySelector('#state').innerText === 'Takes no events'");
-    tab.wait_until("document.querySelector('#warnings').innerText.includes('disk')");
     disk.free();
     tab.wait_until("document.querySelector('#state').innerText === 'Takes events'");
     assert_eq!(tab.problems(), [""; 0]);

@@ -45,9 +45,10 @@ export function bytes(value) {
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   if (seconds === 0) return "0 s";
-  if (seconds < 0.001) return `${(seconds * 1e6).toPrecision(3)} µs`;
-  if (seconds < 1) return `${(seconds * 1e3).toPrecision(3)} ms`;
-  if (seconds < 120) return `${Number(seconds.toPrecision(3))} s`;
+  const short = (value) => Number(value.toPrecision(3));
+  if (seconds < 0.001) return `${short(seconds * 1e6)} µs`;
+  if (seconds < 1) return `${short(seconds * 1e3)} ms`;
+  if (seconds < 120) return `${short(seconds)} s`;
   if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
   return `${(seconds / 3600).toFixed(1)} h`;
 }

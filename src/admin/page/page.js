@@ -35,11 +35,16 @@ function show(text, kind, warnings) {
   fill(list, ...warnings.map((warning) => element("li", {}, warning)));
 }
 
-function state({ ready, reason, warnings, servers }) {
+function state({ ready, reason, warnings, servers, spool }) {
   const away = servers.length > 0 && servers.every(({ answers }) => answers === false);
-  const told = away ? ["ClickHouse is away: events are taken and wait in the spool.", ...warnings] : warnings;
+  const full = spool.disk_free_bytes !== null && spool.disk_free_bytes < spool.disk_free_min_bytes;
+  const told = [
+    ...(away ? ["ClickHouse is away: events are taken and wait in the spool."] : []),
+    ...(full ? ["The spool's disk is full: less is free than --disk-free-min."] : []),
+    ...warnings,
+  ];
   if (!ready) {
-    const text = reason?.code === "shutting_down" ? "Stopping" : "Takes no events";
+    const text = reason?.code === "stopping" ? "Stopping" : "Takes no events";
     return show(text, "bad", [reason?.message, ...told].filter(Boolean));
   }
   if (away) return show("Takes events; ClickHouse is away", "warn", told);
