@@ -43,11 +43,10 @@ CARGO_DEB_VERSION := 3.8.0
 CARGO_CYCLONEDX_VERSION := 0.5.9
 INSTALL_TOOL = cargo install --quiet --locked --debug --root target/tools --target-dir target/tools/build
 
-$(TOOLS)/cargo-deb:
+$(TOOLS)/cargo-deb $(TOOLS)/cargo-cyclonedx &:
 	$(INSTALL_TOOL) cargo-deb --version $(CARGO_DEB_VERSION)
-
-$(TOOLS)/cargo-cyclonedx:
 	$(INSTALL_TOOL) cargo-cyclonedx --version $(CARGO_CYCLONEDX_VERSION)
+	rm -rf target/tools/build
 
 deb: build assets $(TOOLS)/cargo-deb $(TOOLS)/cargo-cyclonedx ## the Debian package, its SBOM and checksums, in target/package
 	@scripts/package
@@ -210,13 +209,17 @@ test-package: clickhouse deb ## the Debian package: installed, upgraded, removed
 	@scripts/need.sh systemd-nspawn "systemd-nspawn is needed to boot it: install the package systemd-container" systemd-container
 	@scripts/need.sh ssh "ssh is needed to deploy the package: install the package openssh-client" openssh-client
 	@scripts/need.sh lintian "lintian is needed to check the package: install the package lintian" lintian
+	@scripts/need.sh python3 "Python is needed to read the SBOM: install the package python3" python3
 	tests/outside/package.sh
 
 test-image: clickhouse image ## the container image: built, looked into, and run (needs root)
+	@scripts/need.sh python3 "Python is needed to read what the image says of itself: install the package python3" python3
+	@scripts/need.sh pgrep "pgrep is needed to find the server in the image: install the package procps" procps
 	tests/outside/image.sh
 
 test-observability: clickhouse build ## dashboard and alert rules, against promtool and a running server
 	@scripts/need.sh promtool "promtool is needed to check the alert rules: install Debian's package prometheus" prometheus
+	@scripts/need.sh python3 "Python is needed to read the dashboard: install the package python3" python3
 	tests/outside/observability.sh
 
 test-outside: clickhouse ## tests that need more: other versions of ClickHouse, replicas, nginx, HAProxy, Chromium, clients, packages
