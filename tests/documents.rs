@@ -77,7 +77,8 @@ fn every_link_leads_to_a_file_and_a_heading_that_are_there() {
     let mut wrong = Vec::new();
     for (path, text) in &documents {
         for link in links(text).iter().filter(|link| !link.starts_with("http")) {
-            let (file, anchor) = link.split_once('#').map_or((link.as_str(), None), |(file, anchor)| (file, Some(anchor)));
+            let (file, anchor) =
+                link.split_once('#').map_or((link.as_str(), None), |(file, anchor)| (file, Some(anchor)));
             let target = if file.is_empty() {
                 path.clone()
             } else {

@@ -12,12 +12,8 @@ use std::process::Command;
 use crate::support::{Folder, Server, run, shared_clickhouse};
 
 /// Why a block is not run, as it stands in the comment above it.
-const REASONS: [&str; 4] = [
-    "needs root",
-    "needs another host",
-    "starts a server of its own",
-    "every run of the tests does",
-];
+const REASONS: [&str; 4] =
+    ["needs root", "needs another host", "starts a server of its own", "every run of the tests does"];
 
 /// A block of code.
 struct Block {
@@ -58,7 +54,8 @@ fn root() -> PathBuf {
 
 /// The pages for users.
 fn pages() -> Vec<String> {
-    let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let docs =
+        fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let docs = docs.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}"));
     let mut pages: Vec<String> = docs.chain(["README.md".to_owned(), "CONTRIBUTING.md".to_owned()]).collect();
     pages.sort();
@@ -98,8 +95,7 @@ fn every_command_in_the_documents_works_as_it_is_printed() {
         let (database, folder) = (clickhouse.database(), Folder::new());
         let server = Server::start(clickhouse, &database, &[]);
         let spool = server.spool_dir().to_string_lossy().into_owned();
-        let settings =
-            [("clickhouse-url", clickhouse.url()), ("database", database.clone()), ("spool-dir", spool)];
+        let settings = [("clickhouse-url", clickhouse.url()), ("database", database.clone()), ("spool-dir", spool)];
         prepare(folder.path(), &server, &settings);
         for block in runnable {
             // Where the pages say localhost, this server and this ClickHouse are meant.

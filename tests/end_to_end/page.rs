@@ -60,10 +60,18 @@ fn the_figures_on_the_page_are_those_of_the_statistics_and_of_clickhouse() {
     for _ in 0..40 {
         assert_eq!(post(server.address(), "/api/events", [good; 30].join("\n").as_bytes()).status, 200);
     }
-    assert_eq!(post(server.address(), "/api/events", br#"{"event":"b"}
+    assert_eq!(
+        post(
+            server.address(),
+            "/api/events",
+            br#"{"event":"b"}
 {"sequence":"x"}
 [1]
-{"event":"c"}"#).status, 200);
+{"event":"c"}"#
+        )
+        .status,
+        200
+    );
     assert_eq!(post(server.address(), "/nowhere", b"{}").status, 404);
     server.wait_for_rows(clickhouse, &format!("{database}.events"), 1202);
     server.wait_for_rows(clickhouse, &format!("{database}.events_quarantine"), 2);

@@ -22,7 +22,8 @@ fn has_said(server: &Server, text: &str) -> Option<()> {
 fn a_start_takes_few_lines_and_says_what_was_set() {
     let clickhouse = shared_clickhouse();
     let database = clickhouse.database();
-    let server = Server::start(clickhouse, &database, &[]);
+    // No more than any machine has files for.
+    let server = Server::start(clickhouse, &database, &["--connections-max", "100"]);
     wait_for(|| server.log(), || has_said(&server, "what tables promise"));
     let log = server.log();
     let said: Vec<(String, String)> = lines(&log).into_iter().map(|(level, message, _)| (level, message)).collect();

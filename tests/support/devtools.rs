@@ -71,9 +71,10 @@ impl Tab {
     pub fn wait_until(&mut self, expression: &str) {
         let tab = std::cell::RefCell::new(self);
         let seen = || tab.borrow_mut().value("document.body.innerText");
-        wait_for(|| format!("{expression}:\n{}", seen()), || {
-            (tab.borrow_mut().value(expression) == json!(true)).then_some(())
-        });
+        wait_for(
+            || format!("{expression}:\n{}", seen()),
+            || (tab.borrow_mut().value(expression) == json!(true)).then_some(()),
+        );
     }
 
     /// Shows the page in this size, light or dark.

@@ -324,7 +324,7 @@ fn describe_columns(name: &TableName, plan: &Plan, findings: &mut Findings) {
 /// Checks that the settings of an INSERT arrive unchanged.
 fn check_settings(server: &ClickHouse, config: &TableConfig, findings: &mut Findings) {
     match arrival::check(server, config) {
-        Ok(None) => findings.add(Severity::Info, Topic::Settings, "  the settings of an INSERT arrive unchanged"),
+        Ok(None) => findings.add(Severity::Info, Topic::Settings, "the settings of an INSERT arrive unchanged"),
         Ok(Some(altered)) => findings.add(Severity::Error, Topic::Settings, format!("{}: {altered}", server.url())),
         Err(error) => findings.add_with_remedy(
             Severity::Error,

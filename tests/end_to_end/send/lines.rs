@@ -130,3 +130,27 @@ fn what_is_in_front_of_damage_is_sent_and_what_is_no_ndjson_is_not() {
     each_once(clickhouse, &database, &server, 2000);
     assert!(server.stop().success());
 }
+
+#[test]
+fn a_file_takes_no_more_memory_than_its_batches_however_long_it_and_its_lines_are() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    let server = Server::start(clickhouse, &database, &[]);
+    let (files, url) = (Files::new(), url(&server));
+    let path = files.path("long.zst");
+    // One line of 600 MiB between others.
+    let mut encoder = zstd::stream::write::Encoder::new(std::fs::File::create(&path).unwrap(), 1).unwrap();
+    encoder.write_all(events(0..10).as_bytes()).unwrap();
+    let piece = vec![b'x'; 1 << 20];
+    (0..600).for_each(|_| encoder.write_all(&piece).unwrap());
+    encoder.write_all(format!("\n{}", events(10..100_000)).as_bytes()).unwrap();
+    encoder.finish().unwrap();
+    // What a process may have of its own, in KiB.
+    let script = "ulimit -d 131072; exec \"$0\" send \"$1\" --url \"$2\" --batch-bytes 1MiB";
+    let mut limited = Command::new("bash");
+    limited.args(["-c", script, env!("CARGO_BIN_EXE_sluicegate"), &path, &url]);
+    let sent = Sent::of(limited.output().unwrap()).expect(1, "100000 lines accepted, 1 rejected");
+    assert_eq!(sent.rejected(&path), [11]);
+    each_once(clickhouse, &database, &server, 100_000);
+    assert!(server.stop().success());
+}
