@@ -42,7 +42,7 @@
 //! | `engine_may` | `api`, `batch`, `clock`, `connection`, `handoff`, `http`, `intake`, `limits` | the same api through `may_minihttp`, in a build with the feature `engine-may` |
 //! | [`admin`] | `api`, `batch`, `clickhouse`, `clock`, `handoff`, `http`, `intake`, `limits`, `ndjson`, `schema`, `spool` | the admin address: metrics, statistics, `/livez`, `/readyz` and its warnings, events and rejected lines, also live, orders for held blocks |
 //! | [`config`] | `api`, `batch`, `clickhouse`, `connection`, `http`, `insert`, `intake`, `limits`, `ndjson`, `net`, `schema`, `spool` | flags, environment and file → one checked [`config::Settings`], handed on in parts |
-//! | [`commands`] | `clickhouse`, `clock`, `config`, `limits`, `net`, `rowbinary`, `schema`, `spool` | `check`, `schema`, `spool`, `quarantine` and `send` |
+//! | [`commands`] | `clickhouse`, `clock`, `config`, `limits`, `net`, `schema`, `spool` | `check`, `schema`, `spool`, `quarantine` and `send` |
 //! | [`server`] | `admin`, `api`, `batch`, `clickhouse`, `clock`, `config`, `engine_may`, `handoff`, `insert`, `intake`, `limits`, `ndjson`, `net`, `schema`, `spool`, `worker` | start and stop in order, signals, engines, pinning, open files, the log; `drain` |
 //!
 //! Three rooms are not where one would look first. *Health* is in `intake`, because both engines

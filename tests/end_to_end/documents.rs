@@ -62,7 +62,7 @@ fn pages() -> Vec<String> {
     pages
 }
 
-/// What a person has in the folder where they try the commands.
+/// What a reader has in the folder where the commands are tried.
 fn prepare(folder: &Path, server: &Server, flags: &[(&str, String)]) {
     let body = fs::read_to_string(root().join("bench/corpus/events-30.ndjson")).unwrap();
     fs::write(folder.join("events.ndjson"), body).unwrap();

@@ -1,6 +1,6 @@
 //! `/`: the page that shows what the server does, and the files that it consists of.
 //!
-//! The page has no build step and loads nothing from elsewhere; its policy lets a browser hold it to that,
+//! The page has no build step and loads nothing of another address; its policy lets a browser hold it to that,
 //! and keeps what an event says from being run should the page ever take a text for markup.
 
 use super::Page;
