@@ -49,6 +49,7 @@ $(TOOLS)/cargo-deb $(TOOLS)/cargo-cyclonedx &:
 	rm -rf target/tools/build
 
 deb: build assets $(TOOLS)/cargo-deb $(TOOLS)/cargo-cyclonedx ## the Debian package, its SBOM and checksums, in target/package
+	@scripts/need.sh dpkg-shlibdeps "dpkg-shlibdeps is needed to make the package: install the package dpkg-dev" dpkg-dev
 	@scripts/package
 
 image: build ## the container image, in target/package
@@ -58,26 +59,6 @@ image: build ## the container image, in target/package
 assets: ## man pages and completions for bash, zsh and fish, in target/assets
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
 	cargo run --locked --quiet --example assets -- target/assets
-
-# The tools of `make deb`, built once.
-TOOLS = target/tools/bin
-CARGO_DEB_VERSION := 3.8.0
-CARGO_CYCLONEDX_VERSION := 0.5.9
-INSTALL_TOOL = cargo install --quiet --locked --debug --root target/tools --target-dir target/tools/build
-
-$(TOOLS)/cargo-deb:
-	$(INSTALL_TOOL) cargo-deb --version $(CARGO_DEB_VERSION)
-
-$(TOOLS)/cargo-cyclonedx:
-	$(INSTALL_TOOL) cargo-cyclonedx --version $(CARGO_CYCLONEDX_VERSION)
-
-deb: build assets $(TOOLS)/cargo-deb $(TOOLS)/cargo-cyclonedx ## the Debian package, its SBOM and checksums, in target/package
-	@scripts/need.sh dpkg-shlibdeps "dpkg-shlibdeps is needed to make the package: install the package dpkg-dev" dpkg-dev
-	@scripts/package
-
-image: build ## the container image, in target/package
-	@scripts/need.sh buildah "buildah is needed to make the image: install Debian's package buildah" buildah
-	@scripts/image
 
 clickhouse: ## fetch the embedded ClickHouse, once
 	@scripts/fetch-clickhouse.sh
