@@ -112,7 +112,12 @@ ready() { curl -sf "http://127.0.0.1:$admin_port/readyz"; }
 
 say "the packages"
 first=$(scripts/package "$work/first" 0.1.0-1~test1)
-second=$(scripts/package "$work/second" 0.1.0-1~test2)
+# The next version has another configuration too, so that dpkg has to choose.
+dpkg-deb --raw-extract "$first" "$work/second"
+echo '# of the second version' >>"$work/second/etc/sluicegate/sluicegate.toml"
+sed -i 's/^Version: .*/Version: 0.1.0-1~test2/' "$work/second/DEBIAN/control"
+second=$work/second_0.1.0-1~test2_amd64.deb
+dpkg-deb --root-owner-group -Zgzip --build "$work/second" "$second" >/dev/null
 (cd "$work/first" && sha256sum --check --quiet SHA256SUMS) || fail "SHA256SUMS"
 python3 - "${first%.deb}.cdx.json" <<'TEXT'
 import json, sys
@@ -195,6 +200,7 @@ start_clickhouse
 wait "$deploying" || { cat "$work/said" >&2; fail "deploy"; }
 grep -q "test2 runs" "$work/said" || { cat "$work/said" >&2; fail "deploy does not say that it runs"; }
 there "grep -q 127.0.0.1:$events_port /etc/sluicegate/sluicegate.toml" || fail "the configuration was replaced"
+there "grep -q 'second version' /etc/sluicegate/sluicegate.toml.dpkg-dist" || fail "the new configuration is not beside it"
 until_true 30 "it is ready" ready
 send 250
 every_event_arrives
