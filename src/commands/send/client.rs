@@ -17,6 +17,7 @@ use super::printable;
 use super::progress::Progress;
 use crate::clickhouse::client::{causes, http_settings, provide_tls};
 use crate::clickhouse::trust::Trust;
+use crate::clock::unix_ms;
 use crate::config::{ConfigError, SendArgs};
 
 /// Bytes of a reply that are read.
@@ -220,12 +221,23 @@ enum Reading {
 /// What a response says.
 fn read(response: Response) -> Reading {
     let status = response.status().as_u16();
-    let after = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let after = response.headers().get("retry-after").and_then(|value| retry_after(value.to_str().ok()?, unix_ms()));
     let mut text = Vec::new();
     if let Err(error) = response.take(REPLY_BYTES_MAX).read_to_end(&mut text) {
         return Reading::Later(Later { status: 0, after: None, reason: format!("the reply broke off: {error}") });
     }
-    judge(status, after.map(Duration::from_secs), &text)
+    judge(status, after, &text)
+}
+
+/// The time in `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3). One that has passed is no time.
+fn retry_after(value: &str, now_ms: u64) -> Option<Duration> {
+    let value = value.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = chrono::DateTime::parse_from_rfc2822(value).ok()?;
+    let date_ms = u64::try_from(date.timestamp_millis()).ok()?;
+    Some(Duration::from_millis(date_ms.saturating_sub(now_ms)))
 }
 
 fn judge(status: u16, after: Option<Duration>, text: &[u8]) -> Reading {
@@ -283,6 +295,19 @@ mod tests {
         }
         for status in [408, 429, 500, 502, 503, 504] {
             assert!(matches!(judge(status, None, b""), Reading::Later(_)), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_server_asks_for_seconds_or_for_a_date() {
+        let now = 784_111_777_000;
+        let of = |value: &str| retry_after(value, now).map(|after| after.as_secs());
+        assert_eq!(of("120"), Some(120));
+        assert_eq!(of(" 0 "), Some(0));
+        assert_eq!(of("Sun, 06 Nov 1994 08:49:47 GMT"), Some(10));
+        assert_eq!(of("Sun, 06 Nov 1994 08:49:27 GMT"), Some(0), "it has passed");
+        for wrong in ["", "-1", "soon", "1.5", "Sun, 06 Nov 0000 08:49:37 GMT"] {
+            assert_eq!(of(wrong), None, "{wrong}");
         }
     }
 

@@ -5,12 +5,12 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::*;
 use crate::support::proxy::{Proxy, Then, faults, said};
-use crate::support::{Random, wait_for};
+use crate::support::wait_for;
 
 const EVENTS: u64 = 20_000;
 
 /// So slow that a run lasts for seconds.
-const SLOW: [&str; 2] = ["--rate-limit", "6000/s,burst=1000"];
+const SLOW: [&str; 2] = ["--rate-limit", "6000/s,burst=4000"];
 
 fn accepted_so_far(server: &Server) -> f64 {
     server
@@ -144,16 +144,19 @@ fn refusals_and_lost_replies_of_a_network_lose_and_double_nothing() {
     ];
     let mixed: Vec<_> = faults().into_iter().filter(|fault| names.contains(&fault.name)).collect();
     assert_eq!(mixed.len(), names.len());
-    proxy.inflict_mixed(mixed, Random::new(crate::support::seed("SEND_SEED"), 0));
     let files = Files::new();
-    let file = files.write("a", events(0..4000));
     // The proxy takes what says that it is an INSERT for one.
     let target = format!("{}/api/events?query=INSERT", proxy.url());
-    let sent = run(&[&file, "--url", &target, "--batch-lines", "100", "--timeout", "5s"]).expect(0, &accepted(4000));
-    assert!(proxy.inflicted() > 5, "{}", proxy.inflicted());
-    // Each cause is said once.
-    let waits = sent.errors.lines().filter(|line| line.contains("waiting for")).count();
-    assert!((1..=5).contains(&waits) && waits == sent.errors.lines().count(), "{}", sent.errors);
+    for (round, first) in (0..4000).step_by(1000).enumerate() {
+        proxy.inflict(mixed.clone());
+        let file = files.write("a", events(first..first + 1000));
+        let sent = run(&[&file, "--url", &target, "--batch-lines", "50", "--timeout", "5s"]);
+        let sent = sent.expect(0, &accepted(1000));
+        assert_eq!(proxy.inflicted(), (round as u64 + 1) * mixed.len() as u64);
+        // Each cause is said once.
+        let waits = sent.errors.lines().filter(|line| line.contains("waiting for")).count();
+        assert!((1..=5).contains(&waits) && waits == sent.errors.lines().count(), "{}", sent.errors);
+    }
     each_once(clickhouse, &database, &server, 4000);
     assert!(server.stop().success());
 }
