@@ -17,7 +17,7 @@ use rustix::net::RecvFlags;
 use serde::Serialize;
 use sonic_rs::LazyValue;
 
-use super::{Admin, AdminTable, OfTable, Page, of_table};
+use super::{Admin, AdminTable, Page, routes};
 use crate::batch::TableIndex;
 use crate::http::{self, Head, Method, Status, query_pairs};
 use crate::intake::live::{LiveLine, LiveRejection, PER_SECOND, Watched, Watcher};
@@ -71,13 +71,13 @@ enum Shown<'a> {
 
 /// True for a path that is watched.
 pub(super) fn is_path(tables: &[AdminTable], path: &str) -> bool {
-    matches!(of_table(tables, path), Some((_, _, OfTable::Live)))
+    routes::find(tables, path).is_some_and(|(route, _)| route.is_live())
 }
 
 /// What the request watches, if it does; `None` for any other request, and while too many watch.
 pub(super) fn wanted(admin: &Admin, head: &Head<'_>) -> Option<Wanted> {
     let path = http::plain_path(head.path);
-    let Some((place, _, OfTable::Live)) = of_table(&admin.tables, &path) else { return None };
+    let (_, place) = routes::find(&admin.tables, &path).filter(|(route, _)| route.is_live())?;
     let watched = watched(head.query).filter(|_| head.method == Method::Get)?;
     let table = TableIndex::new(place);
     Some(Wanted { watcher: admin.live.watch(table, watched)?, table, watched })

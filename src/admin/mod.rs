@@ -19,6 +19,7 @@ mod process;
 mod quarantine;
 mod replay;
 mod requeue;
+mod routes;
 mod series;
 mod snapshot;
 mod state;
@@ -35,7 +36,7 @@ use crate::clickhouse::name::TableName;
 use crate::clickhouse::survey::Survey;
 use crate::clock::unix_ms;
 use crate::handoff::Published;
-use crate::http::{self, DateCache, Head, Method, Status};
+use crate::http::{self, DateCache, Head, Status};
 use crate::intake::budget::ByteBudget;
 use crate::intake::health::Health;
 use crate::intake::live::Live;
@@ -79,6 +80,8 @@ pub struct SpoolLimits {
     /// `--disk-free-min`.
     pub disk_free_min: u64,
 }
+
+use routes::Request;
 
 pub use access::Access;
 pub use series::Series;
@@ -169,60 +172,12 @@ impl Admin {
     /// Serves a request that [`Access::refusal`] has let through.
     fn page(&self, head: &Head<'_>, body: &[u8]) -> Page {
         let path = http::plain_path(head.path);
-        let reads = matches!(head.method, Method::Get | Method::Head);
-        let page: fn(&Self, &Head<'_>) -> Page = match path.as_ref() {
-            requeue::PATH => return requeue::page(self, head.method, head.query),
-            replay::PATH if replay::body_len(head).is_none() => {
-                let message = "The body has no length, or is too long.";
-                return Page::fault(Status::ContentTooLarge, "body_too_large", message);
-            }
-            replay::PATH => return replay::page(self, head, body),
-            health::LIVE_PATH => |admin, _| health::live(&admin.workers, &admin.spool),
-            path if health::is_health(path) => |admin, head| health::ready(admin, admin.access.is_trusted(head)),
-            metrics::PATH => |admin, _| metrics::page(admin),
-            "/stats" => |admin, head| stats::page(admin, head.query),
-            fields::PATH => |admin, _| fields::page(admin),
-            "/config" => |admin, _| Page::text(admin.config.clone()),
-            "/version" => |_, _| version(),
-            path => match of_table(&self.tables, path) {
-                Some((place, _, OfTable::Quarantine)) => return quarantine::page(self, place, head),
-                Some((_, _, OfTable::Newest | OfTable::Live)) if !reads => return Page::only("GET, HEAD"),
-                Some((_, _, OfTable::Live)) => return live::page(head),
-                Some((_, table, OfTable::Newest)) => return events::page(self, &table.name, head.query),
-                None => match page::file(path) {
-                    Some(file) if reads => return file,
-                    Some(_) => return Page::only("GET, HEAD"),
-                    None => return Page::fault(Status::NotFound, "not_found", "There is nothing at this path."),
-                },
-            },
-        };
-        if reads { page(self, head) } else { Page::only("GET, HEAD") }
+        let Some((route, place)) = routes::find(&self.tables, &path) else { return routes::nothing() };
+        if let Some(refusal) = route.refusal(head.method) {
+            return refusal;
+        }
+        (route.page)(self, &Request { head, body, path: &path, place })
     }
-}
-
-/// What a path below `/api/` is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum OfTable {
-    /// `/api/<name>`.
-    Newest,
-    /// `/api/<name>/quarantine`.
-    Quarantine,
-    /// `/api/<name>/live`.
-    Live,
-}
-
-/// The table of a path below `/api/`, with its place, and what of the table the path is about.
-fn of_table<'a>(tables: &'a [AdminTable], path: &str) -> Option<(u16, &'a AdminTable, OfTable)> {
-    let name = path.strip_prefix("/api/")?;
-    let (name, what) = match name.split_once('/') {
-        Some((name, "quarantine")) => (name, OfTable::Quarantine),
-        Some((name, "live")) => (name, OfTable::Live),
-        Some(_) => return None,
-        None => (name, OfTable::Newest),
-    };
-    let table = named(tables, name)?;
-    let place = (0..).zip(tables).find(|(_, known)| std::ptr::eq(*known, table))?.0;
-    Some((place, table, what))
 }
 
 /// The table of `/api/<name>`: the one with this label; for `events`, else the one that has the public
@@ -290,14 +245,6 @@ mod tests {
         assert_eq!(found(&tables, "a.hits").as_deref(), Some("a.hits"));
         assert_eq!(found(&tables, "events").as_deref(), Some("b.hits"));
         assert_eq!((found(&tables, "hits"), found(&tables, "")), (None, None));
-        let path = |path: &str| of_table(&tables, path).map(|(place, _, what)| (place, what));
-        assert_eq!(path("/api/b.hits/quarantine"), Some((1, OfTable::Quarantine)));
-        assert_eq!(path("/api/events/quarantine"), Some((1, OfTable::Quarantine)));
-        assert_eq!(path("/api/a.hits"), Some((0, OfTable::Newest)));
-        assert_eq!(path("/api/a.hits/live"), Some((0, OfTable::Live)));
-        for none in ["/api/a.hits/", "/api/quarantine", "/api//quarantine", "/a.hits", "/api/a.hits/quarantine/x"] {
-            assert_eq!(path(none), None, "{none}");
-        }
         let tables = [table("a", "events", "events", false), table("a", "hits", "hits", true)];
         assert_eq!(found(&tables, "events").as_deref(), Some("events"), "its label is nobody else's");
     }

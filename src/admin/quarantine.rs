@@ -59,9 +59,6 @@ pub(super) fn page(admin: &Admin, place: u16, head: &Head<'_>) -> Page {
         return Page::fault(Status::NotFound, "no_table", "There is no such table.");
     };
     let takes = head.method == Method::Post;
-    if !takes && !matches!(head.method, Method::Get | Method::Head) {
-        return Page::only("GET, HEAD, POST");
-    }
     let options = match Options::read(head.query, takes) {
         Ok(options) => options,
         Err(message) => return Page::fault(Status::BadRequest, "bad_query", &message),

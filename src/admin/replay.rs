@@ -26,6 +26,10 @@ pub(super) fn body_len(head: &Head<'_>) -> Option<usize> {
 }
 
 pub(super) fn page(admin: &Admin, head: &Head<'_>, body: &[u8]) -> Page {
+    if body_len(head).is_none() {
+        let message = "The body has no length, or is too long.";
+        return Page::fault(Status::ContentTooLarge, "body_too_large", message);
+    }
     let Some(replayer) = admin.replayer.get() else {
         return Page::fault(Status::ServiceUnavailable, "starting", "The server takes no events yet.");
     };
@@ -41,14 +45,10 @@ pub(super) fn page(admin: &Admin, head: &Head<'_>, body: &[u8]) -> Page {
     let Some((place, table)) = found else {
         return Page::fault(Status::NotFound, "no_table", "There is no such table; table=LABEL names one.");
     };
-    match head.method {
-        Method::Get => {
-            let table = sonic_rs::to_string(&table.name.to_string()).unwrap_or_default();
-            let second = unix_ms() / 1000;
-            return Page::json(Status::Ok, format!("{{\"node\":{node},\"table\":{table},\"second\":{second}}}"));
-        }
-        Method::Post => {}
-        _ => return Page::only("GET, POST"),
+    if head.method != Method::Post {
+        let table = sonic_rs::to_string(&table.name.to_string()).unwrap_or_default();
+        let second = unix_ms() / 1000;
+        return Page::json(Status::Ok, format!("{{\"node\":{node},\"table\":{table},\"second\":{second}}}"));
     }
     let Some(lines) = lines(body) else {
         let message = "The body holds seconds, addresses and lines.";

@@ -2,7 +2,7 @@
 
 use super::{Admin, Page};
 use crate::batch::BlockNumber;
-use crate::http::{Method, Status, query_pairs};
+use crate::http::{Status, query_pairs};
 use crate::spool::Orders;
 
 pub(super) const PATH: &str = "/spool/requeue";
@@ -10,10 +10,7 @@ pub(super) const PATH: &str = "/spool/requeue";
 /// Requeues block N with `block=N`, else all blocks, with `table=LABEL` those of that table (or of several);
 /// `force=1` and `convert=1` are the orders. Replies with the number of blocks. `segment=N` is the former name
 /// of `block=N`.
-pub(super) fn page(admin: &Admin, method: Method, query: &str) -> Page {
-    if method != Method::Post {
-        return Page::only("POST");
-    }
+pub(super) fn page(admin: &Admin, query: &str) -> Page {
     let Some(Meant { block, labels, orders }) = read(query) else {
         let message = "The query may have block=NUMBER, table=LABEL, force=1 and convert=1.";
         return Page::fault(Status::BadRequest, "bad_query", message);

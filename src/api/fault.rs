@@ -162,7 +162,9 @@ pub const TABLE_UNAVAILABLE: Fault = Fault::new(
     "The table is missing in ClickHouse or can't be filled; send the request again later.",
 );
 pub(super) const NOT_FOUND: Fault = Fault::new(Status::NotFound, "not_found", "There is nothing at this path.");
+/// The methods of a table's path.
 pub(super) const EVENTS_ALLOW: &str = "POST, OPTIONS";
+/// The methods of `/health`.
 pub(super) const HEALTH_ALLOW: &str = "GET, HEAD, OPTIONS";
 pub(super) const METHOD_NOT_ALLOWED: Fault =
     Fault::new(Status::MethodNotAllowed, "method_not_allowed", "The path does not support this method; see Allow.");

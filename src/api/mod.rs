@@ -247,6 +247,9 @@ impl Api {
     }
 }
 
+/// The paths of the public address, each with its methods. A table may have another path.
+pub const PATHS: [(&str, &str); 2] = [("/api/{table}", EVENTS_ALLOW), ("/health", HEALTH_ALLOW)];
+
 /// The options in the query of a request; `None` when the query is malformed, a parameter comes twice, or
 /// an option has an unknown value. Unknown parameters are ignored.
 fn ingest_options(query: &str) -> Option<IngestOptions> {

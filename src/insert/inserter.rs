@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::Receiver;
 
@@ -13,6 +13,7 @@ use super::failure::{FORCE, Failure};
 use super::outcome::{Class, calls_for_refresh, is_forbidden_setting, is_partition_limit, is_too_many_parts};
 use super::places::Places;
 use super::presence::Presence;
+use super::said::{Again, Said};
 use super::step::{Sent, Step, judge};
 use super::stream::InsertClient;
 use crate::batch::BlockNumber;
@@ -26,7 +27,7 @@ use crate::clickhouse::servers::{ServerIndex, Servers};
 use crate::clickhouse::settings::InsertFormat;
 use crate::clock::unix_ms;
 use crate::handoff::Handoff;
-use crate::spool::{Orders, Part, PieceState, Reason, SealedBlock, SegmentPool, SpoolMetrics};
+use crate::spool::{Cause, Orders, Part, PieceState, Reason, SealedBlock, SegmentPool, SpoolMetrics};
 
 /// The least time between two attempts of blocks that are held.
 const HELD_PAUSE: Duration = Duration::from_millis(50);
@@ -51,6 +52,8 @@ pub struct Inserts {
     pub(super) spool: Arc<SpoolMetrics>,
     pub(super) metrics: Arc<InsertMetrics>,
     handoff: Arc<Handoff>,
+    /// The failures that the log has.
+    said: Said,
 }
 
 /// The source of blocks, and the receivers of the results.
@@ -88,6 +91,7 @@ impl Inserts {
             spool,
             metrics,
             handoff,
+            said: Said::default(),
         }
     }
 
@@ -180,7 +184,12 @@ impl Inserts {
         match self.send(client, work, index, &insert) {
             Ok(()) => {
                 if !sent.is_for_quarantine() {
-                    self.spool.held.got_through(work.block.table());
+                    let table = work.block.table();
+                    self.spool.held.got_through(table);
+                    if let Some(silence) = self.said.got_through(table, Instant::now()) {
+                        let (label, seconds) = (work.block.label(), silence.as_secs());
+                        tracing::info!(table = label, seconds, "INSERTs of the table get through again");
+                    }
                 }
                 self.proven(work, sent)
             }
@@ -318,7 +327,10 @@ impl Inserts {
         if let Err(error) = self.pool.retire(&work.block) {
             // If the process ends before that succeeds, the next start sends the block again under
             // the same token.
-            tracing::warn!(block = %number, %error, "the file of an inserted block can't be removed yet");
+            let failure = Failure::passing(format!("removing a file: {error}"));
+            if let Some(Again { unsaid }) = self.said.failed(work.block.table(), &failure, Cause::Own, Instant::now()) {
+                tracing::warn!(block = %number, unsaid, %error, "the file of an inserted block can't be removed yet");
+            }
             self.due.later(work, RETIRE_RETRY_PAUSE);
         }
     }
@@ -356,34 +368,37 @@ impl Inserts {
             Class::Retry => self.metrics.failing.note(number, failure.reason.clone()),
             _ => self.metrics.failing.forget(number),
         }
+        let mut held_for = Duration::ZERO;
+        if failure.class == Class::Hold {
+            let why = Reason { text: failure.reason.clone(), remedy: failure.remedy };
+            let Some(since) = self.spool.held.hold(number, table, why, cause) else { return };
+            self.pool.set_apart(&mut work.block);
+            held_for = since;
+        }
+        let Some(Again { unsaid }) = self.said.failed(table, failure, cause, Instant::now()) else {
+            tracing::debug!(block = %number, table = label, attempts, reason, "an INSERT failed");
+            return;
+        };
         match failure.class {
-            // Warn less and less often, because ClickHouse may be away for days.
-            Class::Retry if attempts.is_power_of_two() => {
-                tracing::warn!(block = %number, table = label, attempts, reason, "an INSERT failed and will be retried");
-            }
-            Class::Retry => {
-                tracing::debug!(block = %number, table = label, attempts, reason, "an INSERT failed and will be retried")
-            }
-            Class::Cut => {
-                tracing::warn!(block = %number, table = label, reason, "ClickHouse refuses some rows; they are being cut out")
-            }
-            Class::Split => {
-                tracing::warn!(block = %number, table = label, reason, "an INSERT exceeds a limit; it is sent in pieces")
-            }
-            Class::Hold => {
-                let held_for = Reason { text: failure.reason.clone(), remedy: failure.remedy };
-                if let Some(since) = self.spool.held.hold(number, table, held_for, cause) {
-                    self.pool.set_apart(&mut work.block);
-                    tracing::error!(
-                        block = %number,
-                        table = label,
-                        attempts,
-                        seconds = since.as_secs(),
-                        reason,
-                        "a block is held and needs operator action; it stays in the spool and is retried slowly"
-                    );
-                }
-            }
+            Class::Retry => tracing::warn!(
+                block = %number, table = label, attempts, unsaid, reason, "an INSERT failed and will be retried"
+            ),
+            Class::Cut => tracing::warn!(
+                block = %number, table = label, unsaid, reason, "ClickHouse refuses some rows; they are being cut out"
+            ),
+            Class::Split => tracing::warn!(
+                block = %number, table = label, unsaid, reason, "an INSERT exceeds a limit; it is sent in pieces"
+            ),
+            Class::Hold => tracing::error!(
+                block = %number,
+                table = label,
+                attempts,
+                seconds = held_for.as_secs(),
+                held = self.spool.held.count(),
+                unsaid,
+                reason,
+                "a block is held and needs operator action; it stays in the spool and is retried slowly"
+            ),
         }
     }
 }

@@ -22,6 +22,7 @@
 //! | `outcome`, `codes`, `message`, `failure` | the class of each error of ClickHouse |
 //! | `presence` | are the rows of a repeat there |
 //! | `cutting`, `rows`, `row_json` | rows that ClickHouse refuses are cut out |
+//! | `said` | what the log says of failures |
 //! | `damage` | a block that can't be read as it was sealed |
 
 mod attempt;
@@ -41,6 +42,7 @@ mod presence;
 mod repeat;
 mod row_json;
 mod rows;
+mod said;
 mod statement;
 mod step;
 pub mod stream;

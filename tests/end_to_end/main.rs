@@ -51,6 +51,7 @@ mod liveness;
 mod mapping;
 mod memory;
 mod open_types;
+mod openapi;
 mod oracle;
 mod outcomes;
 mod page;
