@@ -23,32 +23,68 @@ pub(crate) fn decode(body: &[u8], at: usize, text: &mut Vec<u8>) -> Option<usize
     }
 }
 
+/// What a letter behind a backslash stands for; 0 for `u`, and for what is no escape.
+const SINGLE: [u8; 256] = {
+    let mut table = [0; 256];
+    let pairs = [
+        (b'"', b'"'),
+        (b'\\', b'\\'),
+        (b'/', b'/'),
+        (b'b', 0x08),
+        (b'f', 0x0c),
+        (b'n', b'\n'),
+        (b'r', b'\r'),
+        (b't', b'\t'),
+    ];
+    let mut at = 0;
+    while at < pairs.len() {
+        let (letter, byte) = pairs[at];
+        table[letter as usize] = byte;
+        at += 1;
+    }
+    table
+};
+
+/// What is no hexadecimal digit in [`DIGITS`]: a bit that no shift of a digit reaches or loses.
+const NO_DIGIT: u32 = 1 << 16;
+
+/// The value of each hexadecimal digit.
+const DIGITS: [u32; 256] = {
+    let mut table = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < 16 {
+        let digit = b"0123456789abcdef"[value];
+        table[digit as usize] = value as u32;
+        table[digit.to_ascii_uppercase() as usize] = value as u32;
+        value += 1;
+    }
+    table
+};
+
 /// Decodes the run of escapes that begins at `at`, and returns the offset after it.
 fn decode_escapes(body: &[u8], at: usize, text: &mut Vec<u8>) -> Option<usize> {
     let mut at = at;
-    while body.get(at) == Some(&b'\\') {
-        let plain = match body.get(at + 1)? {
-            byte @ (b'"' | b'\\' | b'/') => *byte,
-            b'b' => 0x08,
-            b'f' => 0x0c,
-            b'n' => b'\n',
-            b'r' => b'\r',
-            b't' => b'\t',
-            b'u' => {
-                at = decode_unicode(body, at, text)?;
-                continue;
+    while let Some([b'\\', letter]) = body.get(at..).and_then(<[u8]>::first_chunk) {
+        match SINGLE.get(usize::from(*letter)) {
+            Some(0) if *letter == b'u' => at = decode_unicode(body, at, text)?,
+            Some(0) | None => return None,
+            Some(byte) => {
+                text.push(*byte);
+                at += 2;
             }
-            _ => return None,
-        };
-        text.push(plain);
-        at += 2;
+        }
     }
     Some(at)
 }
 
 /// Decodes `\uXXXX`, or a pair of them that is a surrogate pair, and returns the offset after it.
+#[inline(always)]
 fn decode_unicode(body: &[u8], at: usize, text: &mut Vec<u8>) -> Option<usize> {
     let unit = code_unit(body, at)?;
+    if unit < 0x80 {
+        text.push(unit as u8);
+        return Some(at + 6);
+    }
     let (code, end) = match unit {
         0xd800..0xdc00 => {
             let low = code_unit(body, at + 6)?;
@@ -59,27 +95,22 @@ fn decode_unicode(body: &[u8], at: usize, text: &mut Vec<u8>) -> Option<usize> {
         }
         _ => (unit, at + 6),
     };
-    if code < 0x80 {
-        text.push(code as u8);
-    } else {
-        let mut utf8 = [0; 4];
-        let decoded = char::from_u32(code)?.encode_utf8(&mut utf8);
-        text.extend_from_slice(decoded.as_bytes());
-    }
+    let mut utf8 = [0; 4];
+    let decoded = char::from_u32(code)?.encode_utf8(&mut utf8);
+    text.extend_from_slice(decoded.as_bytes());
     Some(end)
 }
 
 /// The value of `\uXXXX` at `at`.
+#[inline(always)]
 fn code_unit(body: &[u8], at: usize) -> Option<u32> {
     let [b'\\', b'u', digits @ ..] = body.get(at..)?.first_chunk::<6>()? else {
         return None;
     };
-    let word = u32::from_be_bytes(*digits);
-    // A letter has bit 6 set, and its low four bits are nine less than its value as a digit.
-    let values = (word & 0x0f0f_0f0f) + 9 * (word >> 6 & 0x0101_0101);
-    let unit = values >> 12 & 0xf000 | values >> 8 & 0x0f00 | values >> 4 & 0x00f0 | values & 0x000f;
-    let all_digits = digits.iter().fold(true, |all, digit| all & digit.is_ascii_hexdigit());
-    all_digits.then_some(unit)
+    let [one, two, three, four] = digits.map(|digit| DIGITS.get(usize::from(digit)).copied().unwrap_or(NO_DIGIT));
+    let unit = one << 12 | two << 8 | three << 4 | four;
+    // A digit has four bits, so what is above them comes from no digit.
+    (unit < NO_DIGIT).then_some(unit)
 }
 
 #[cfg(test)]

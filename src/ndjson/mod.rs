@@ -100,6 +100,7 @@ mod scan;
 mod server_values;
 mod siblings;
 mod skip;
+mod step;
 mod utf8;
 mod values;
 mod walk;

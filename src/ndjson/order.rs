@@ -1,124 +1,111 @@
-//! The learned order of keys.
+//! The learned orders of keys.
 //!
 //! The lines of one client are alike: the same keys, in the same order, with the same white space. So
-//! the encoder remembers the bytes between two values, from the end of one to the start of the next
-//! (`,"device_id":`), as a *step*, together with the field of the next value. On the next line it
-//! only compares these bytes: the key is neither searched for its end nor looked up.
+//! the encoder remembers the bytes before each value, from behind the comma to the value (`"device_id":`), as a *step*,
+//! together with the field of the value. On the next line it only compares these bytes: the key is neither searched
+//! for its end nor looked up. Several clients have several orders, so the steps of up to [`ORDERS_MAX`] orders are
+//! kept.
 //!
-//! - If a step does not match, the line may lack that field: the next [`STEPS_AHEAD`] steps are tried,
-//!   and all steps are kept.
-//! - If no step matches, the key is looked up, and a step for it is *inserted* at this position. So
-//!   two kinds of lines in turn soon have steps for both.
-//! - A line with more than [`LOOKUPS_IN_ORDER`] lookups has another order, and the steps that it
-//!   inserted are removed. After [`OTHER_LINES_MAX`] such lines in a row all steps are forgotten,
-//!   and the next line is learned from its start.
+//! - If a step does not match, the line may be of another order that was the same so far: those are tried at this
+//!   place. Or the line may lack that field: the steps behind it are tried, and all steps are kept.
+//! - If no step matches, the key is looked up. A line with keys that the order lacks has the same order with more
+//!   fields: steps for them are inserted. If the order has its keys at other places, the line has another order, which
+//!   is kept beside the others; the one that was followed least recently has to go. If only a few are at other places
+//!   and the line lacks fields, the order was not known well enough, and is put right.
+//! - Where many fields are missing, which step is next can't be guessed: several steps are compared without a branch
+//!   for each ([`KeyOrder::is_sparse`]).
 //! - A guess pays if it is right most of the time: a wrong one costs as much as some lookups, because the
-//!   processor guessed as well. After [`MISSED_LINES_MAX`] lines in a row of which many keys did not match the
-//!   next step, nothing is guessed for [`PAUSE_LINES`] lines: lines of many orders cost one lookup per key and
-//!   nothing else.
+//!   processor guessed as well. After [`MISSED_MAX`] points (two a line of an order that is not known, less one a line
+//!   of a known one) nothing is guessed for [`PAUSE_LINES`] lines and, each time that it was in vain, for
+//!   [`PAUSE_FACTOR`] times as many: lines of ever other orders cost one lookup per key and nothing else.
 
+use super::step::{HEAD_BYTES, Step, first_match};
 use crate::schema::KeyTarget;
 
-/// Steps that are tried after one that does not match.
-const STEPS_AHEAD: usize = 3;
-/// The largest number of lookups in a line that still follows the learned order.
-const LOOKUPS_IN_ORDER: u32 = 2;
-/// Lines of another order in a row after which the steps are forgotten.
-const OTHER_LINES_MAX: u32 = 2;
-/// A line is missed if more than one key of so many steps did not match the next one.
-const MISSES_OF: u32 = 4;
-/// Missed lines in a row after which guessing pauses.
-const MISSED_LINES_MAX: u32 = 4;
-/// Lines without guesses in a pause.
+/// Orders that are kept.
+const ORDERS_MAX: usize = 32;
+/// Points for missed lines after which guessing pauses: more lines than there are orders.
+const MISSED_MAX: u32 = 3 * ORDERS_MAX as u32;
+/// Points that are left after a pause: as many orders may be learned until the next one.
+const MISSED_AFTER_PAUSE: u32 = MISSED_MAX - 3 * ORDERS_MAX as u32 / 2;
+/// Lines without guesses in the first pause, and in the longest.
 const PAUSE_LINES: u32 = 100;
-/// Steps beyond two per column: for keys of no column.
+const PAUSE_LINES_MAX: u32 = 6400;
+const PAUSE_FACTOR: u32 = 4;
+/// An order is put right if at most one key of so many is at another place.
+const CONFLICTS_OF: u32 = 4;
+/// Points for orders that were put right, four for each, less one a line without a lookup, above which none is: two
+/// orders that differ in little would be put right again and again.
+const REPAIRS_MAX: u32 = 64;
+/// A line is sparse if more than one key of so many did not match the next step.
+const SKIPS_OF: u32 = 4;
+/// Sparse lines, less others, after which several steps are compared at once.
+const SPARSE_LINES: u32 = 8;
+/// Steps of an order, beyond two per column: for keys of no column.
 const STEPS_OF_UNKNOWN_MAX: usize = 112;
-/// Bytes of a step's spelling; a key with a longer spelling is always looked up.
-const SPELLING_BYTES_MAX: usize = 64;
-/// Bytes of a spelling that are compared at once.
-const COMPARED_BYTES: usize = 32;
-/// Bytes of a body that are compared with a spelling.
-pub(crate) const HEAD_BYTES: usize = 64;
+/// Steps of all orders, beyond eight per column.
+const STEPS_OF_ALL_MAX: usize = 1024;
 
-/// The expected bytes between two values, and the field of the second one.
-#[derive(Clone, Debug)]
-pub(super) struct Step {
-    /// The bytes before the value, from the end of the former value: a comma or the opening brace,
-    /// the key, the colon, and white space.
-    spelling: [u8; SPELLING_BYTES_MAX],
-    /// 0xff for every byte among the first [`COMPARED_BYTES`] of the spelling, 0 after its end.
-    mask: [u8; COMPARED_BYTES],
-    /// Bytes of the spelling.
-    length: usize,
-    target: KeyTarget,
+/// One order of keys.
+#[derive(Debug, Default)]
+struct Order {
+    steps: Vec<Step>,
+    /// The number of the line that was the last to turn to it.
+    used: u64,
 }
 
-impl Step {
-    fn new(spelling: &[u8], target: KeyTarget) -> Option<Self> {
-        let mut step =
-            Self { spelling: [0; SPELLING_BYTES_MAX], mask: [0; COMPARED_BYTES], length: spelling.len(), target };
-        step.spelling.get_mut(..spelling.len())?.copy_from_slice(spelling);
-        for byte in step.mask.iter_mut().take(spelling.len()) {
-            *byte = 0xff;
+impl Order {
+    /// Computes what the steps say of those before them.
+    fn link(&mut self) {
+        let mut path = 0;
+        for step in &mut self.steps {
+            path = step.path_after(path);
+            step.path = path;
         }
-        Some(step)
-    }
-
-    /// True when `head` begins with the spelling. Compares 32 bytes at once, without a branch on the length.
-    /// No spelling contains a line feed, so a match never crosses the end of a line.
-    #[inline(always)]
-    pub(super) fn matches(&self, head: &[u8; HEAD_BYTES]) -> bool {
-        let mut difference = 0;
-        for ((byte, expected), mask) in head.iter().zip(&self.spelling).zip(&self.mask) {
-            difference |= (byte ^ expected) & mask;
-        }
-        difference == 0 && (self.length <= COMPARED_BYTES || self.matches_long(head))
-    }
-
-    /// The length of the spelling.
-    #[inline(always)]
-    pub(super) fn length(&self) -> usize {
-        self.length
-    }
-
-    #[inline(always)]
-    pub(super) fn target(&self) -> KeyTarget {
-        self.target
-    }
-
-    #[inline(never)]
-    fn matches_long(&self, head: &[u8; HEAD_BYTES]) -> bool {
-        self.spelling.get(..self.length).is_some_and(|spelling| head.starts_with(spelling))
     }
 }
 
-/// The learned key order: the steps of recent lines, and how often they missed.
+/// The learned orders, and where in one of them the line is.
 #[derive(Debug, Default)]
 pub(crate) struct KeyOrder {
-    steps: Vec<Step>,
-    steps_max: usize,
-    /// The index of the next expected step in this line.
+    orders: Vec<Order>,
+    /// The order that is followed.
+    current: usize,
+    /// The index of the next expected step in it.
     next: usize,
+    /// Steps of an order, and of all.
+    steps_max: usize,
+    all_steps_max: usize,
     /// Keys of this line that were looked up.
     lookups: u32,
     /// Keys of this line that were not the next step's.
+    skips: u32,
+    /// Ranges of steps that this line has none of.
+    skipped: Vec<(usize, usize)>,
+    /// The steps of this line so far, once a key was looked up.
+    line: Vec<Step>,
+    /// Keys that were looked up although the order that is followed has them, at another place.
+    conflicts: u32,
+    repairs: u32,
+    /// Lines that turned to another order.
+    turns: u64,
+    /// Points for lines of orders that are not known.
     missed: u32,
-    /// The indexes of the steps that this line has inserted, ascending.
-    inserted: Vec<usize>,
-    /// True while the first line of an order is learned: its lookups are not misses.
-    fresh: bool,
-    /// The number of missed lines in a row.
-    missed_lines: u32,
-    /// The number of lines in a row of another order.
-    other_lines: u32,
-    /// Remaining lines of a pause.
+    sparse_lines: u32,
+    /// Remaining lines of a pause, and the length of the next one.
     pause: u32,
+    next_pause: u32,
 }
 
 impl KeyOrder {
     /// An empty order for a table with this many columns.
     pub(crate) fn new(columns: usize) -> Self {
-        Self { steps_max: columns * 2 + STEPS_OF_UNKNOWN_MAX, ..Self::default() }
+        Self {
+            steps_max: columns * 2 + STEPS_OF_UNKNOWN_MAX,
+            all_steps_max: columns * 8 + STEPS_OF_ALL_MAX,
+            next_pause: PAUSE_LINES,
+            ..Self::default()
+        }
     }
 
     /// Begins a line.
@@ -126,49 +113,110 @@ impl KeyOrder {
     pub(crate) fn begin_line(&mut self) {
         self.next = 0;
         self.lookups = 0;
-        self.missed = 0;
-        self.inserted.clear();
-        self.fresh = self.steps.is_empty();
+        self.skips = 0;
+        self.skipped.clear();
+        self.line.clear();
+        self.conflicts = 0;
     }
 
     /// The steps that are expected next, in their order.
     #[inline(always)]
     pub(super) fn expected(&self) -> &[Step] {
-        self.steps.get(self.next..).unwrap_or_default()
+        if self.pause > 0 {
+            return &[];
+        }
+        self.orders.get(self.current).and_then(|order| order.steps.get(self.next..)).unwrap_or_default()
     }
 
-    /// Goes on behind so many of the expected steps.
+    /// True if lines lack many of the fields of their order.
+    #[inline(always)]
+    pub(super) fn is_sparse(&self) -> bool {
+        self.sparse_lines >= SPARSE_LINES
+    }
+
+    /// Goes on behind so many of the expected steps, each of which has matched.
     #[inline(always)]
     pub(super) fn matched(&mut self, steps: usize) {
+        if self.lookups > 0 {
+            self.note_line(steps);
+        }
         self.next += steps;
     }
 
-    /// The target of the key that `head` begins with, and the length of what is before its value, if a step
-    /// matches.
+    /// Goes on behind the last of so many expected steps; only that one has matched.
     #[inline(always)]
-    pub(crate) fn guess(&mut self, head: &[u8; HEAD_BYTES]) -> Option<(KeyTarget, usize)> {
-        let step = self.steps.get(self.next)?;
-        if step.matches(head) {
-            self.next += 1;
-            return Some((step.target, step.length));
+    pub(super) fn skipped_to(&mut self, step: usize) {
+        if step > 0 {
+            self.skips += 1;
+            self.skipped.push((self.next, self.next + step));
+            self.next += step;
         }
-        self.guess_ahead(head)
+        self.matched(1);
     }
 
     #[inline(never)]
-    fn guess_ahead(&mut self, head: &[u8; HEAD_BYTES]) -> Option<(KeyTarget, usize)> {
-        self.missed += 1;
-        let ahead = self.steps.iter().enumerate().skip(self.next + 1);
-        for (index, step) in ahead.take(STEPS_AHEAD) {
-            if step.matches(head) {
-                self.next = index + 1;
-                return Some((step.target, step.length));
-            }
-        }
-        None
+    fn note_line(&mut self, steps: usize) {
+        let order = self.orders.get(self.current).map(|order| order.steps.as_slice()).unwrap_or_default();
+        self.line.extend_from_slice(order.get(self.next..self.next + steps).unwrap_or_default());
     }
 
-    /// Learns a key that was looked up; `spelling` is everything between the former value and its value.
+    /// The target of the key that `head` begins with, and the length of what is before its value, if a step
+    /// matches. `head` is what follows the comma or brace.
+    #[inline(always)]
+    pub(crate) fn guess(&mut self, head: &[u8; HEAD_BYTES]) -> Option<(KeyTarget, usize)> {
+        if self.pause > 0 {
+            return None;
+        }
+        if let Some(step) = self.expected().first()
+            && step.matches(head)
+        {
+            let found = (step.target(), step.length());
+            self.matched(1);
+            return Some(found);
+        }
+        // Where lines lack many fields, others than the one that is followed know less of what comes.
+        if self.is_sparse() {
+            return self.guess_ahead(head).or_else(|| self.turn(head).then(|| self.guess_ahead(head))?);
+        }
+        self.turn(head);
+        self.guess_ahead(head)
+    }
+
+    /// The same out of all expected steps.
+    #[inline(never)]
+    fn guess_ahead(&mut self, head: &[u8; HEAD_BYTES]) -> Option<(KeyTarget, usize)> {
+        let expected = self.expected();
+        let at = first_match(expected, head)?;
+        let step = expected.get(at)?;
+        let found = (step.target(), step.length());
+        self.skipped_to(at);
+        Some(found)
+    }
+
+    /// Turns to an order that was the same so far and goes on with this key, if there is one.
+    #[inline(never)]
+    fn turn(&mut self, head: &[u8; HEAD_BYTES]) -> bool {
+        if self.lookups > 0 || !self.skipped.is_empty() {
+            return false;
+        }
+        let path = match self.next.checked_sub(1) {
+            None => None,
+            Some(last) => self.orders.get(self.current).and_then(|order| order.steps.get(last)).map(|step| step.path),
+        };
+        let goes_on = |order: &Order| {
+            let last = self.next.checked_sub(1).and_then(|last| order.steps.get(last)).map(|step| step.path);
+            order.steps.get(self.next).is_some_and(|step| step.matches(head)) && last == path
+        };
+        let Some(found) = self.orders.iter().position(goes_on) else { return false };
+        self.turns += 1;
+        self.current = found;
+        if let Some(order) = self.orders.get_mut(found) {
+            order.used = self.turns;
+        }
+        true
+    }
+
+    /// Learns a key that was looked up; `spelling` is what [`KeyOrder::guess`] was given, up to the value.
     #[inline(always)]
     pub(crate) fn learn(&mut self, spelling: &[u8], target: KeyTarget) {
         // What is not counted by name now may be later.
@@ -179,157 +227,128 @@ impl KeyOrder {
 
     #[inline(never)]
     fn learn_step(&mut self, spelling: &[u8], target: KeyTarget) {
+        let order = self.orders.get(self.current).map(|order| order.steps.as_slice()).unwrap_or_default();
+        if self.lookups == 0 {
+            let is_skipped = |at: &usize| self.skipped.iter().any(|(from, to)| (from..to).contains(&at));
+            let of_line = order.iter().take(self.next).enumerate().filter(|(at, _)| !is_skipped(at));
+            self.line.extend(of_line.map(|(_, step)| step.clone()));
+        }
         self.lookups += 1;
-        if self.steps.len() >= self.steps_max {
-            return;
-        }
-        if self.is_of_another_order() {
-            self.forget_line();
-            return;
-        }
-        if let Some(step) = Step::new(spelling, target) {
-            let index = self.next.min(self.steps.len());
-            self.steps.insert(index, step);
-            self.next = index + 1;
-            self.inserted.push(index);
-        }
-    }
-
-    fn is_of_another_order(&self) -> bool {
-        !self.fresh && self.lookups > LOOKUPS_IN_ORDER
-    }
-
-    /// Removes the steps that this line has inserted. All of them are before `next`.
-    fn forget_line(&mut self) {
-        for index in self.inserted.drain(..).rev() {
-            self.steps.remove(index);
-            self.next -= 1;
+        if self.line.len() < self.steps_max
+            && let Some(step) = Step::new(spelling, target)
+        {
+            self.conflicts += u32::from(order.iter().any(|known| known.is_spelled_as(&step)));
+            self.line.push(step);
         }
     }
 
     /// Ends a line, accepted or not.
     #[inline]
     pub(crate) fn end_line(&mut self) {
-        if self.missed == 0 && self.lookups == 0 && self.pause == 0 {
-            self.missed_lines = 0;
-            self.other_lines = 0;
+        let is_quiet = self.missed | self.sparse_lines | self.repairs == 0;
+        if self.skips | self.lookups | self.pause == 0 && is_quiet {
             return;
         }
-        self.end_missed_line();
+        self.end_other_line();
     }
 
     #[inline(never)]
-    fn end_missed_line(&mut self) {
+    fn end_other_line(&mut self) {
         if self.pause > 0 {
             self.pause -= 1;
             return;
         }
-        if self.fresh {
+        let lacks = self.skipped.iter().map(|(from, to)| to - from).sum::<usize>();
+        let keys = self.lookups + (self.next - lacks) as u32;
+        let is_known = self.lookups == 0;
+        let is_longer = !is_known && self.conflicts == 0 && self.next > 0;
+        let is_mistaken = self.conflicts > 0
+            && lacks > self.conflicts as usize
+            && self.conflicts * CONFLICTS_OF <= keys
+            && self.repairs < REPAIRS_MAX;
+        if !(is_known || is_longer || is_mistaken) {
+            self.sparse_lines = self.sparse_lines.saturating_sub(1);
+            return self.end_unknown_line();
+        }
+        let is_sparse = self.skips * SKIPS_OF > keys;
+        let sparse_lines = if is_sparse { self.sparse_lines + 1 } else { self.sparse_lines.saturating_sub(1) };
+        self.sparse_lines = sparse_lines.min(2 * SPARSE_LINES);
+        self.missed = self.missed.saturating_sub(1);
+        if self.missed == 0 {
+            self.next_pause = PAUSE_LINES;
+        }
+        if is_known {
+            self.repairs = self.repairs.saturating_sub(1);
             return;
         }
-        let steps = self.lookups.max(self.next as u32);
-        self.missed_lines = if self.missed * MISSES_OF > steps { self.missed_lines + 1 } else { 0 };
-        if self.missed_lines >= MISSED_LINES_MAX {
-            self.steps.clear();
-            self.missed_lines = 0;
-            self.pause = PAUSE_LINES;
-            self.other_lines = 0;
+        self.repairs += if is_mistaken { 4 } else { 0 };
+        self.merge_line();
+    }
+
+    /// Ends a line of an order that is not known.
+    fn end_unknown_line(&mut self) {
+        self.missed += 2;
+        if self.missed >= MISSED_MAX {
+            self.missed = MISSED_AFTER_PAUSE;
+            self.pause = self.next_pause;
+            self.next_pause = (self.next_pause * PAUSE_FACTOR).min(PAUSE_LINES_MAX);
             return;
         }
-        self.other_lines = if self.is_of_another_order() { self.other_lines + 1 } else { 0 };
-        if self.other_lines >= OTHER_LINES_MAX || self.steps.len() >= self.steps_max {
-            self.steps.clear();
-            self.other_lines = 0;
+        self.keep_line();
+    }
+
+    /// Adds the fields of this line to the order that is followed, which has the order of the line then. A step that
+    /// the line lacks stays behind the one that it was behind.
+    fn merge_line(&mut self) {
+        let Some(order) = self.orders.get_mut(self.current) else { return };
+        let mut merged = std::mem::take(&mut self.line);
+        let mut behind = 0;
+        for step in order.steps.drain(..) {
+            match merged.iter().position(|known| known.is_spelled_as(&step)) {
+                Some(at) => behind = at + 1,
+                None => {
+                    merged.insert(behind.min(merged.len()), step);
+                    behind += 1;
+                }
+            }
+        }
+        // An order that has grown so long is none.
+        if merged.len() <= self.steps_max {
+            order.steps = merged;
+        }
+        order.link();
+        self.make_room(0);
+    }
+
+    /// Keeps the order of this line, and follows it.
+    fn keep_line(&mut self) {
+        if self.line.is_empty() || self.line.len() >= self.steps_max {
+            return;
+        }
+        self.make_room(self.line.len());
+        self.turns += 1;
+        let mut order = Order { steps: std::mem::take(&mut self.line), used: self.turns };
+        order.link();
+        self.current = self.orders.len();
+        self.orders.push(order);
+    }
+
+    /// Forgets orders until there is room for one more with so many steps.
+    fn make_room(&mut self, steps: usize) {
+        let orders_max = ORDERS_MAX - usize::from(steps > 0);
+        while self.orders.len() > orders_max
+            || self.orders.iter().map(|order| order.steps.len()).sum::<usize>() + steps > self.all_steps_max
+        {
+            let others = self.orders.iter().enumerate().filter(|(at, _)| steps > 0 || *at != self.current);
+            let Some((oldest, _)) = others.min_by_key(|(_, order)| order.used) else { return };
+            self.orders.remove(oldest);
+            if self.current > oldest {
+                self.current -= 1;
+            }
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Passes a line with these keys through the order, and returns the number of guessed keys.
-    fn line(order: &mut KeyOrder, keys: &[&str]) -> usize {
-        order.begin_line();
-        let mut guessed = 0;
-        for (index, key) in keys.iter().enumerate() {
-            let separator = if index == 0 { '{' } else { ',' };
-            let spelling = format!("{separator}\"{key}\":");
-            let body = format!("{spelling}1{:64}", "");
-            let target = KeyTarget::Field(key.len() as u16);
-            match order.guess(body.as_bytes().first_chunk().unwrap()) {
-                Some(hit) => {
-                    assert_eq!(hit, (target, spelling.len()));
-                    guessed += 1;
-                }
-                None => order.learn(spelling.as_bytes(), target),
-            }
-        }
-        order.end_line();
-        guessed
-    }
-
-    const LONG: &str = "a_key_that_is_longer_than_what_is_compared_at_once";
-    const TOO_LONG: &str = "a_key_that_is_longer_than_what_is_remembered_at_all_and_so_is_looked_up";
-
-    #[test]
-    fn every_key_of_the_second_line_is_guessed() {
-        let mut order = KeyOrder::new(8);
-        assert_eq!(line(&mut order, &["a", "bb", LONG, "dddd"]), 0);
-        assert_eq!(line(&mut order, &["a", "bb", LONG, "dddd"]), 4);
-        assert_eq!(line(&mut order, &["a", "dddd"]), 2, "missing fields are stepped over");
-        assert_eq!(line(&mut order, &["a", "bb"]), 2, "and not forgotten for it");
-        assert_eq!(line(&mut order, &["a", "eeeee", "bb", LONG, "dddd"]), 4);
-        assert_eq!(line(&mut order, &["a", "eeeee", "bb", LONG, "dddd"]), 5);
-        assert_eq!(line(&mut order, &["a", "bb", LONG, "dddd"]), 4);
-    }
-
-    #[test]
-    fn another_order_is_learned() {
-        let mut order = KeyOrder::new(8);
-        line(&mut order, &["a", "bb", "ccc", "dddd"]);
-        for _ in 0..=OTHER_LINES_MAX {
-            line(&mut order, &["dddd", "ccc", "bb", "a"]);
-        }
-        assert_eq!(line(&mut order, &["dddd", "ccc", "bb", "a"]), 4);
-    }
-
-    #[test]
-    fn an_occasional_line_of_another_order_is_not_learned() {
-        let mut order = KeyOrder::new(8);
-        line(&mut order, &["a", "bb", "ccc", "dddd"]);
-        for _ in 0..100 {
-            line(&mut order, &["dddd", "ccc", "bb", "a", "eeeee", "ffffff"]);
-            assert_eq!(order.steps.len(), 4);
-            assert_eq!(line(&mut order, &["a", "bb", "ccc", "dddd"]), 4);
-        }
-    }
-
-    #[test]
-    fn without_a_common_order_guessing_pauses() {
-        let mut order = KeyOrder::new(8);
-        let lines = [["a", "bb", "ccc"], ["ccc", "a", "bb"], ["bb", "ccc", "a"]];
-        let mut paused = false;
-        for round in 0..40 {
-            line(&mut order, &lines[round % 3]);
-            paused |= order.pause > 0;
-        }
-        assert!(paused && order.steps.is_empty());
-        for _ in 0..PAUSE_LINES + 2 {
-            line(&mut order, &lines[0]);
-        }
-        assert_eq!(line(&mut order, &lines[0]), 3, "and comes back");
-    }
-
-    #[test]
-    fn the_number_of_steps_is_limited() {
-        let mut order = KeyOrder::new(1);
-        let keys: Vec<String> = (1..100).map(|length| "k".repeat(length)).collect();
-        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-        for _ in 0..10 {
-            line(&mut order, &keys);
-            assert!(order.steps.len() <= order.steps_max);
-        }
-        assert_eq!(line(&mut order, &[TOO_LONG]), 0);
-    }
-}
+#[path = "tests/order.rs"]
+mod tests;

@@ -18,12 +18,13 @@ use super::field_counts::FieldCounter;
 use super::known::KnownKeys;
 use super::lines::Lines;
 use super::mapped::Mapped;
-use super::order::{HEAD_BYTES, KeyOrder};
+use super::order::KeyOrder;
 use super::repair::has_unpaired_surrogate;
 use super::row::{Found, Place, RowBuilder, ServerCells};
 use super::scan::string_end;
 use super::siblings::Siblings;
 use super::skip::{skip_scalar, skip_space, skip_string, skip_value};
+use super::step::{HEAD_BYTES, first_match};
 use super::utf8::Utf8Window;
 use super::values::nested::InPlace;
 use super::values::text::plain_string;
@@ -190,26 +191,40 @@ impl Walk<'_> {
     /// no column takes are only counted. Returns the offset of what follows the last one.
     #[inline(always)]
     fn guessed(&mut self, body: &[u8], at: usize, before: u8) -> usize {
+        if self.order.is_sparse() {
+            return self.guessed_sparse(body, at, before);
+        }
         let (mut at, mut before) = (at, before);
         let mut matched = 0;
         for step in self.order.expected() {
-            let Some(head) = body.get(at..).and_then(|rest| rest.first_chunk::<HEAD_BYTES>()) else { break };
-            // A step includes the byte before its key. Without this check a brace could pass for a comma.
-            if !step.matches(head) || head.first() != Some(&before) {
+            let Some(head) = head_behind(body, at, before) else { break };
+            if !step.matches(head) {
                 break;
             }
-            let value = at + step.length();
-            let end = match step.target() {
-                KeyTarget::Field(field) => self.builder.read(usize::from(field), self.server, body, value),
-                KeyTarget::Counted(number) if self.plan.unknown() == Unknown::Skip => plain_end(body, value)
-                    .inspect(|end| self.inside.counter.note(number, body.get(value..*end).unwrap_or_default())),
-                _ => None,
-            };
-            let Some(end) = end else { break };
+            let (target, value) = (step.target(), at + 1 + step.length());
+            let parts = (&mut *self.builder, &mut *self.inside.counter);
+            let Some(end) = read_plain(parts, self.server, self.plan, target, body, value) else { break };
             (at, before) = (end, b',');
             matched += 1;
         }
         self.order.matched(matched);
+        at
+    }
+
+    /// The same where lines lack many fields.
+    #[inline(never)]
+    fn guessed_sparse(&mut self, body: &[u8], at: usize, before: u8) -> usize {
+        let (mut at, mut before) = (at, before);
+        while let Some(head) = head_behind(body, at, before) {
+            let expected = self.order.expected();
+            let Some(number) = first_match(expected, head) else { break };
+            let Some(step) = expected.get(number) else { break };
+            let (target, value) = (step.target(), at + 1 + step.length());
+            let parts = (&mut *self.builder, &mut *self.inside.counter);
+            let Some(end) = read_plain(parts, self.server, self.plan, target, body, value) else { break };
+            self.order.skipped_to(number);
+            (at, before) = (end, b',');
+        }
         at
     }
 
@@ -218,32 +233,32 @@ impl Walk<'_> {
     /// its colon, without escapes, and not too near the end of the body.
     #[inline(always)]
     fn key(&mut self, body: &[u8], at: usize, before: u8) -> Option<(KeyTarget, usize)> {
+        if body.get(at) != Some(&before) {
+            return None;
+        }
         if self.keys.is_none() {
             let tail;
-            let head = match body.get(at..)?.first_chunk() {
+            let head = match head_behind(body, at, before) {
                 Some(head) => head,
                 None => {
-                    tail = tail_of(body, at);
+                    tail = tail_of(body, at + 1);
                     &tail
                 }
             };
-            // A step includes the byte before its key.
-            if let Some((target, length)) = self.order.guess(head)
-                && head.first() == Some(&before)
-            {
-                return Some((target, at + length));
+            if let Some((target, length)) = self.order.guess(head) {
+                return Some((target, at + 1 + length));
             }
         }
-        let [_, one, two] = *body.get(at..)?.first_chunk()?;
+        let [one, two] = *body.get(at + 1..)?.first_chunk()?;
         let (quote, start) = if one == b' ' { (two, at + 3) } else { (one, at + 2) };
         if quote != b'"' {
             return None;
         }
         let (end, b'"') = string_end(body, start)? else { return None };
-        let [b':', first] = *body.get(end + 1..)?.first_chunk()? else { return None };
+        let [b':', space] = *body.get(end + 1..)?.first_chunk()? else { return None };
         let target = self.target(body, start, end);
-        let value = end + 2 + usize::from(first == b' ');
-        self.learn(body.get(at..value)?, target);
+        let value = end + 2 + usize::from(space == b' ');
+        self.learn(body.get(at + 1..value)?, target);
         Some((target, value))
     }
 
@@ -287,7 +302,7 @@ impl Walk<'_> {
         }
         let target = self.target(body, key, key + length);
         let value = skip_space(body, colon + 1);
-        self.learn(body.get(at..value)?, target);
+        self.learn(body.get(at + 1..value)?, target);
         Some(Separator::Key(target, value))
     }
 
@@ -335,6 +350,34 @@ impl Walk<'_> {
             Err(()) => self.builder.put(index, |out| self.inside.read(field, body, at, out).ok_or(())).ok(),
         }
     }
+}
+
+/// Reads the value of a guessed key in place, if it is in its usual form, and returns the offset behind it.
+#[inline(always)]
+fn read_plain(
+    (builder, counter): (&mut RowBuilder, &mut FieldCounter),
+    server: &ServerCells,
+    plan: &Plan,
+    target: KeyTarget,
+    body: &[u8],
+    at: usize,
+) -> Option<usize> {
+    match target {
+        KeyTarget::Field(field) => builder.read(usize::from(field), server, body, at),
+        KeyTarget::Counted(number) if plan.unknown() == Unknown::Skip => {
+            let end = plain_end(body, at)?;
+            counter.note(number, body.get(at..end).unwrap_or_default());
+            Some(end)
+        }
+        _ => None,
+    }
+}
+
+/// What follows the byte `before` at `at`; `None` if another byte is there, and near the end of the body.
+#[inline(always)]
+fn head_behind(body: &[u8], at: usize, before: u8) -> Option<&[u8; HEAD_BYTES]> {
+    let [first, head @ ..] = body.get(at..)?.first_chunk::<{ HEAD_BYTES + 1 }>()?;
+    if *first == before { head.first_chunk() } else { None }
 }
 
 /// The last bytes of a body, and zeros behind them.
