@@ -48,6 +48,7 @@ mod limits;
 mod limits_by_rate;
 mod live;
 mod liveness;
+mod logs;
 mod mapping;
 mod memory;
 mod open_types;
