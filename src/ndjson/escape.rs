@@ -64,9 +64,10 @@ const DIGITS: [u32; 256] = {
 /// Decodes the run of escapes that begins at `at`, and returns the offset after it.
 fn decode_escapes(body: &[u8], at: usize, text: &mut Vec<u8>) -> Option<usize> {
     let mut at = at;
-    while let Some([b'\\', letter]) = body.get(at..).and_then(<[u8]>::first_chunk) {
-        match SINGLE.get(usize::from(*letter)) {
-            Some(0) if *letter == b'u' => at = decode_unicode(body, at, text)?,
+    while body.get(at) == Some(&b'\\') {
+        let letter = *body.get(at + 1)?;
+        match SINGLE.get(usize::from(letter)) {
+            Some(0) if letter == b'u' => at = decode_unicode(body, at, text)?,
             Some(0) | None => return None,
             Some(byte) => {
                 text.push(*byte);
