@@ -24,6 +24,7 @@ pub(crate) fn decode(body: &[u8], at: usize, text: &mut Vec<u8>) -> Option<usize
 }
 
 /// What a letter behind a backslash stands for; 0 for `u`, and for what is no escape.
+#[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
 const SINGLE: [u8; 256] = {
     let mut table = [0; 256];
     let pairs = [
@@ -49,6 +50,7 @@ const SINGLE: [u8; 256] = {
 const NO_DIGIT: u32 = 1 << 16;
 
 /// The value of each hexadecimal digit.
+#[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
 const DIGITS: [u32; 256] = {
     let mut table = [NO_DIGIT; 256];
     let mut value = 0;
