@@ -167,6 +167,9 @@ there 'test "$(ps -o user= -p "$(systemctl show -P MainPID sluicegate)" | tr -d 
 there 'test -d /var/lib/private/sluicegate/spool/log' || fail "the spool is not in its StateDirectory"
 send 1000
 every_event_arrives
+there "sluicegate check --config /etc/sluicegate/sluicegate.toml" >"$work/said" || { cat "$work/said" >&2; fail "check is not green"; }
+curl -sf "http://127.0.0.1:$admin_port/" | grep -q '<title>sluicegate</title>' || fail "there is no page"
+curl -sf "http://127.0.0.1:$admin_port/api/events?limit=1" | grep -q '"event"' || fail "the page has no event to show"
 
 say "secrets reach it as docs/packages.md says"
 there "set -e; umask 077; cd /etc/sluicegate; mkdir -p /etc/systemd/system/sluicegate.service.d
