@@ -1,5 +1,6 @@
 //! Decoding of the escapes of a JSON string (RFC 8259, section 7).
 
+use super::hex::digit;
 use super::scan::string_end;
 
 /// Decodes the string whose opening quote is at `at` into `text`, which is emptied first. Returns the
@@ -42,23 +43,6 @@ const SINGLE: [u8; 256] = {
         let (letter, byte) = pairs[at];
         table[letter as usize] = byte;
         at += 1;
-    }
-    table
-};
-
-/// What is no hexadecimal digit in [`DIGITS`]: a bit that no shift of a digit reaches or loses.
-const NO_DIGIT: u32 = 1 << 16;
-
-/// The value of each hexadecimal digit.
-#[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
-const DIGITS: [u32; 256] = {
-    let mut table = [NO_DIGIT; 256];
-    let mut value = 0;
-    while value < 16 {
-        let digit = b"0123456789abcdef"[value];
-        table[digit as usize] = value as u32;
-        table[digit.to_ascii_uppercase() as usize] = value as u32;
-        value += 1;
     }
     table
 };
@@ -110,10 +94,8 @@ fn code_unit(body: &[u8], at: usize) -> Option<u32> {
     let [b'\\', b'u', digits @ ..] = body.get(at..)?.first_chunk::<6>()? else {
         return None;
     };
-    let [one, two, three, four] = digits.map(|digit| DIGITS.get(usize::from(digit)).copied().unwrap_or(NO_DIGIT));
-    let unit = one << 12 | two << 8 | three << 4 | four;
-    // A digit has four bits, so what is above them comes from no digit.
-    (unit < NO_DIGIT).then_some(unit)
+    let [one, two, three, four] = digits.map(|byte| u32::from(digit(byte)));
+    (one | two | three | four < 16).then_some(one << 12 | two << 8 | three << 4 | four)
 }
 
 #[cfg(test)]

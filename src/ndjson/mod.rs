@@ -85,6 +85,7 @@ mod elements;
 mod escape;
 mod field_counts;
 mod general;
+mod hex;
 mod identify;
 mod keys;
 mod known;

@@ -6,11 +6,8 @@ cd "$(dirname "$0")/../.."
 
 [ "$(id -u)" = 0 ] || { echo "The test of the image runs a container: it needs root." >&2; exit 1; }
 
-say() { echo "-- $*"; }
-fail() {
-    echo "FAILED: $*" >&2
-    exit 1
-}
+# shellcheck source=tests/outside/common.sh
+. tests/outside/common.sh
 
 mkdir -p target/outside
 work=$(mktemp -d "$PWD/target/outside/image.XXXXXX")
@@ -27,17 +24,6 @@ finish() {
     exit "$status"
 }
 trap finish EXIT
-
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
-until_true() { # until_true SECONDS WHAT COMMAND...
-    local seconds=$1 what=$2
-    shift 2
-    for _ in $(seq $((seconds * 5))); do
-        "$@" >/dev/null 2>&1 && return 0
-        sleep 0.2
-    done
-    fail "not within $seconds s: $what"
-}
 
 say "the image"
 archive=$(scripts/image "$work/image")

@@ -4,11 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-say() { echo "-- $*"; }
-fail() {
-    echo "FAILED: $*" >&2
-    exit 1
-}
+# shellcheck source=tests/outside/common.sh
+. tests/outside/common.sh
 
 say "the rules, and when they fire"
 promtool check rules scripts/prometheus-alerts.yml
@@ -29,17 +26,6 @@ finish() {
     exit "$status"
 }
 trap finish EXIT
-
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
-until_true() { # until_true SECONDS WHAT COMMAND...
-    local seconds=$1 what=$2
-    shift 2
-    for _ in $(seq $((seconds * 5))); do
-        "$@" >/dev/null 2>&1 && return 0
-        sleep 0.2
-    done
-    fail "not within $seconds s: $what"
-}
 
 events_port=$(free_port) admin_port=$(free_port) clickhouse_port=$(free_port)
 "$binary" clickhouse --path "$work/clickhouse" --http-port "$clickhouse_port" >"$work/clickhouse.log" 2>&1 &

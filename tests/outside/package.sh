@@ -10,11 +10,8 @@ cd "$(dirname "$0")/../.."
 # The exposure that `systemd-analyze security` may find, of 100.
 EXPOSURE_MAX=20
 
-say() { echo "-- $*"; }
-fail() {
-    echo "FAILED: $*" >&2
-    exit 1
-}
+# shellcheck source=tests/outside/common.sh
+. tests/outside/common.sh
 
 base=target/outside/debian
 if [ ! -f "$base/complete" ]; then
@@ -48,7 +45,6 @@ finish() {
 trap finish EXIT
 
 cp -a "$base/root" "$root"
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 ssh_port=$(free_port) events_port=$(free_port) admin_port=$(free_port) clickhouse_port=$(free_port)
 
 ssh-keygen -q -t ed25519 -N '' -f "$work/key"
@@ -73,16 +69,7 @@ systemd-nspawn -q -D "$root" -M "sluicegate-$$" --register=no --keep-unit --boot
     </dev/null >"$work/console" 2>&1 &
 booted=$!
 there() { ssh -F "$work/ssh_config" -o BatchMode=yes debian "$@"; }
-until_true() { # until_true SECONDS WHAT COMMAND...
-    local seconds=$1 what=$2
-    shift 2
-    for _ in $(seq $((seconds * 5))); do
-        "$@" >/dev/null 2>&1 && return 0
-        kill -0 "$booted" 2>/dev/null || { cat "$work/console" >&2; fail "the Debian root does not run"; }
-        sleep 0.2
-    done
-    fail "not within $seconds s: $what"
-}
+still_there() { kill -0 "$booted" 2>/dev/null || { cat "$work/console" >&2; fail "the Debian root does not run"; }; }
 until_true 60 "sshd answers" there true
 until_true 60 "systemd has started" there "systemctl is-system-running | grep -qE 'running|degraded'"
 

@@ -1,21 +1,8 @@
 //! UUID values: in RowBinary the high and then the low 64 bits, each little-endian.
 
 use super::{JsonToken, ValueError};
+use crate::ndjson::hex::digit;
 use crate::rowbinary::RowBuffer;
-
-/// The value of each byte as a hexadecimal digit; 0xff for other bytes.
-#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
-const DIGITS: [u8; 256] = {
-    let mut digits = [0xff; 256];
-    let mut value = 0;
-    while value < 16 {
-        let lower = b"0123456789abcdef"[value];
-        digits[lower as usize] = value as u8;
-        digits[lower.to_ascii_uppercase() as usize] = value as u8;
-        value += 1;
-    }
-    digits
-};
 
 #[inline]
 pub(super) fn read(body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
@@ -80,8 +67,8 @@ fn dashed(text: &[u8; 36]) -> Option<(u64, u64)> {
 fn hex(digits: &[u8; 8]) -> Option<u64> {
     let mut value = 0u64;
     let mut seen = 0;
-    for digit in digits {
-        let digit = DIGITS.get(usize::from(*digit)).copied().unwrap_or(0xff);
+    for byte in digits {
+        let digit = digit(*byte);
         seen |= digit;
         value = value << 4 | u64::from(digit & 0xf);
     }
