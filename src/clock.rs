@@ -25,7 +25,7 @@ pub fn unix_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The wall clock as it was once, going on by itself: a step of the clock changes nothing any more.
+/// A clock that goes on by itself from where it was set: no step of the wall clock changes it.
 #[derive(Debug, Clone, Copy)]
 pub struct SteadyClock {
     base_seconds: u64,
@@ -33,15 +33,20 @@ pub struct SteadyClock {
 }
 
 impl SteadyClock {
-    /// A clock that shows the wall clock's time now, or `at_least` if that is later.
-    pub fn start(at_least: u64) -> Self {
-        Self { base_seconds: (unix_ms() / 1000).max(at_least), base: Instant::now() }
+    /// A clock that shows this time now, in seconds since 1970.
+    pub fn start(seconds: u64) -> Self {
+        Self { base_seconds: seconds, base: Instant::now() }
     }
 
     /// Seconds since 1970.
     pub fn seconds(&self) -> u64 {
         self.base_seconds.saturating_add(self.base.elapsed().as_secs())
     }
+}
+
+/// Seconds since 1970; 0 before that.
+pub fn unix_seconds() -> u64 {
+    unix_ms() / 1000
 }
 
 /// Nanoseconds since 1970, as a `server_time` is computed from; 0 before that.

@@ -8,7 +8,7 @@ use crate::clickhouse::metrics::{Attempts, DELIVERY_SECONDS, INSERT_SECONDS, OTH
 use crate::clock::unix_ms;
 use crate::intake::metrics::{ByTable, Counter, REQUEST_SECONDS, WorkerMetrics};
 use crate::ndjson::LineCode;
-use crate::spool::{Accounts, COMMIT_SECONDS, KEY_SECONDS_MAX, LedgerSnapshot};
+use crate::spool::{Accounts, COMMIT_SECONDS, LedgerSnapshot};
 
 /// Names and values of labels.
 pub(super) type Labels = Vec<(String, String)>;
@@ -203,8 +203,7 @@ fn gauges(
 ) -> Vec<Family<f64>> {
     let spool = &admin.spool;
     let connections: u64 = admin.workers.iter().map(|worker| worker.connections.get()).sum();
-    let (keys, since) = spool.request_keys();
-    let horizon = if since == 0 { KEY_SECONDS_MAX } else { (unix_ms() / 1000).saturating_sub(since) };
+    let (keys, horizon) = spool.request_keys();
     let alone = |name, help, value| (name, help, vec![(Vec::new(), value)]);
     let build = vec![("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
     let held = spool.held.by_table();

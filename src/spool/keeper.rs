@@ -204,6 +204,7 @@ impl Keeper {
                 Ok(blocks) => {
                     let events: u64 = blocks.iter().map(SealedBlock::rows).sum();
                     tracing::info!(blocks = blocks.len(), events, "recovered a segment of a previous run");
+                    self.pool.begin_waiting(&blocks);
                     // Without inserters they stay on the disk until the next start.
                     blocks.into_iter().for_each(|block| drop(self.sealed.send(block)));
                 }
@@ -226,6 +227,7 @@ impl Keeper {
                     if self.shelf.sealed() && had_failed {
                         self.metrics.refuse(None);
                     }
+                    self.pool.begin_waiting(&blocks);
                     blocks.into_iter().for_each(|block| drop(self.sealed.send(block)));
                 }
                 Err(failure) => match *failure {

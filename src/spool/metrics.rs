@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use super::KEY_SECONDS_MAX;
 use super::held::{Delayed, Held};
 use super::layout::OtherTable;
 use super::ledger::{Events, Ledger, LedgerSnapshot};
@@ -37,9 +38,11 @@ pub struct SpoolMetrics {
     pub held: Held,
     newest: AtomicU64,
     keys: AtomicU64,
-    /// Time of the oldest remembered request key, Unix s; 0 unless the maximum number of keys is
-    /// reached.
-    keys_since: AtomicU64,
+    /// Age of the oldest remembered request key in seconds, when [`Self::keys_seen_ms`] was; 0 unless the maximum
+    /// number of keys is reached.
+    keys_age: AtomicU64,
+    /// By [`monotonic_ms`].
+    keys_seen_ms: AtomicU64,
     damaged: AtomicU64,
     postponed: AtomicU64,
     others: OnceLock<Vec<OtherTable>>,
@@ -150,10 +153,15 @@ impl SpoolMetrics {
         self.accounts().has(number)
     }
 
-    /// The number of remembered request keys, and the time of the oldest, Unix s. The time is 0
-    /// unless the maximum number of keys is reached.
+    /// The number of remembered request keys, and for how many seconds a key is remembered now: less than
+    /// [`KEY_SECONDS_MAX`](super::KEY_SECONDS_MAX) where the maximum number of keys is reached.
     pub fn request_keys(&self) -> (u64, u64) {
-        (self.keys.load(Relaxed), self.keys_since.load(Relaxed))
+        let since_seen = monotonic_ms().saturating_sub(self.keys_seen_ms.load(Relaxed)) / 1000;
+        let horizon = match self.keys_age.load(Relaxed) {
+            0 => KEY_SECONDS_MAX,
+            age => age.saturating_add(since_seen).min(KEY_SECONDS_MAX),
+        };
+        (self.keys.load(Relaxed), horizon)
     }
 
     /// Time of the committer's last turn, Unix ms; 0 before its first.
@@ -225,9 +233,11 @@ impl SpoolMetrics {
         self.commit_nanoseconds.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
-    pub(super) fn keys(&self, count: u64, since: Option<u64>) {
+    /// Notes the number of remembered request keys, and the age of the oldest if it is the maximum number.
+    pub(super) fn keys(&self, count: u64, age: Option<Duration>) {
         self.keys.store(count, Relaxed);
-        self.keys_since.store(since.unwrap_or(0), Relaxed);
+        self.keys_seen_ms.store(monotonic_ms(), Relaxed);
+        self.keys_age.store(age.map_or(0, |age| age.as_secs().max(1)), Relaxed);
     }
 
     /// Counts rows or rejected lines of a block that are proven in their table.

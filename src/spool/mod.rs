@@ -78,7 +78,8 @@
 //! Segment files are reused ([`pool`]): a new segment overwrites an old one from the start of the
 //! file. Bytes of the old segment therefore remain behind the last frame and inside the first pages.
 //! They are never mistaken for current ones, because every page and frame names its epoch and
-//! segment number.
+//! segment number. Only a few files wait for their inserts at their whole length, to be reused; all others are
+//! cut off behind their last frame.
 //!
 //! The *position* of a frame counts the frames of its segment from 1 without gaps. The *durable mark*
 //! of a frame is the highest position that was known to be synced when the frame was written. An
@@ -296,6 +297,7 @@ impl Spool {
         }
         metrics.found_others(others);
         let pool = Arc::new(SegmentPool::new(layout.clone(), metrics.clone(), config.segment_bytes()));
+        pool.begin_waiting(&recovered.blocks);
         let postponed = std::mem::take(&mut recovered.postponed);
         metrics.set_postponed(postponed.len());
         Ok((Self { layout, config, metrics, pool, repeats, logs, numbers, next_number, postponed }, recovered))

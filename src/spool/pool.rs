@@ -6,8 +6,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crossbeam::queue::ArrayQueue;
 
@@ -27,6 +27,8 @@ use crate::limits;
 #[derive(Debug)]
 pub struct SegmentPool {
     free: ArrayQueue<(PathBuf, u64)>,
+    /// Files of sealed segments that wait at their whole length, to be reused.
+    whole: Mutex<Vec<Weak<SegmentFile>>>,
     names: AtomicU64,
     layout: Arc<Layout>,
     metrics: Arc<SpoolMetrics>,
@@ -39,6 +41,7 @@ impl SegmentPool {
     pub(super) fn new(layout: Arc<Layout>, metrics: Arc<SpoolMetrics>, batch_bytes: u64) -> Self {
         Self {
             free: ArrayQueue::new(limits::FREE_SEGMENTS_MAX),
+            whole: Mutex::default(),
             names: AtomicU64::new(0),
             layout,
             metrics,
@@ -50,6 +53,37 @@ impl SegmentPool {
     /// Takes a file to overwrite, with its length.
     pub(super) fn take(&self) -> Option<(PathBuf, u64)> {
         self.free.pop()
+    }
+
+    /// Blocks begin to wait for their inserts. Beyond as many files as can be reused, each is made as short as its
+    /// frames allow: many small blocks would else fill the spool with room that nobody has written to. What fails
+    /// costs only room.
+    pub(super) fn begin_waiting(&self, blocks: &[SealedBlock]) {
+        for block in blocks {
+            if let Err(error) = self.keep_or_trim(&block.file) {
+                tracing::debug!(block = %block.number(), %error, "the file of a segment can't be made shorter");
+            }
+        }
+    }
+
+    fn keep_or_trim(&self, file: &Arc<SegmentFile>) -> io::Result<()> {
+        let mut whole = self.whole();
+        whole.retain(|known| known.strong_count() > 0);
+        if whole.iter().any(|known| known.as_ptr() == Arc::as_ptr(file)) || file.is_damaged() {
+            return Ok(());
+        }
+        if whole.len() < limits::FREE_SEGMENTS_MAX {
+            whole.push(Arc::downgrade(file));
+            return Ok(());
+        }
+        drop(whole);
+        self.metrics.release(file.trim()?);
+        Ok(())
+    }
+
+    fn whole(&self) -> MutexGuard<'_, Vec<Weak<SegmentFile>>> {
+        // A panic inside the lock ends the process.
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes a file that was taken for segment `number` after opening the segment failed. Its
@@ -76,6 +110,7 @@ impl SegmentPool {
     fn try_to_set_apart(&self, block: &mut SealedBlock) -> io::Result<()> {
         let Some(segment) = moving::move_out(block)? else {
             self.metrics.release(block.file.trim()?);
+            self.whole().retain(|known| known.as_ptr() != Arc::as_ptr(&block.file));
             return Ok(());
         };
         self.metrics.occupy(block.file.len()?);

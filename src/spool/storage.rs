@@ -8,10 +8,12 @@ use std::io::{self, IoSlice};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use crate::clock;
+
 /// The most slices that the kernel takes in one call (`IOV_MAX`).
 const SLICES_MAX: usize = 1024;
 
-/// A file system. A file name is durable once its folder has been synced.
+/// A file system, and the clock beside it. A file name is durable once its folder has been synced.
 pub(super) trait Storage: Debug + Send + Sync {
     /// Creates a folder (mode 0700) and its missing parents, and syncs their names.
     fn make_folder(&self, path: &Path) -> io::Result<()>;
@@ -36,6 +38,10 @@ pub(super) trait Storage: Debug + Send + Sync {
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
     /// Bytes that this user may still write to the disk of `path`.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+    /// The wall clock, in seconds since 1970.
+    fn unix_seconds(&self) -> u64 {
+        clock::unix_seconds()
+    }
 }
 
 /// An open file. Written bytes are durable once the file has been synced.

@@ -2,7 +2,8 @@
 //! acknowledged is in ClickHouse once, and of the rest nothing is there in part or twice.
 //!
 //! `CRASH_ROUNDS` says how many times, `CRASH_SEED` repeats the choices of a former run (not the
-//! instants: those are the machine's).
+//! instants: those are the machine's). `CRASH_UPGRADE_FROM` is the program of an older release, which the
+//! first half of each series runs, with the one table that it knows.
 //!
 //! A run that fails says which requests are wrong, when each was sent and answered, and what was
 //! killed around it; the server's log over all its lives, the spool and ClickHouse's folder stay.
@@ -125,7 +126,10 @@ fn run_series(
     let folder = Folder::new();
     let file = folder.path().join("sluicegate.toml").to_string_lossy().into_owned();
     std::fs::write(&file, "[table.events]\n[table.hits]\nbatch-age = \"200ms\"\n[table.few]\n").unwrap();
-    let mut server = Server::start(clickhouse, &database, &[&FLAGS, flags, &["--config", &file]].concat());
+    let (older, config) = (std::env::var("CRASH_UPGRADE_FROM").ok(), ["--config", file.as_str()]);
+    let for_now: &[&str] = if older.is_some() { &[] } else { &config };
+    let flags = [&FLAGS, flags, for_now].concat();
+    let mut server = Server::start_release(older.as_deref(), clickhouse, &database, &flags);
     // Its folder stays until what it did is looked at.
     let _folder = server.folder();
     let seed = random.next();
@@ -134,8 +138,10 @@ fn run_series(
     let _evidence = Evidence { series, database: &database, loads: &loads };
     let [load, hits, few] = &loads[..] else { panic!("there are three") };
     let mut is_away = false;
-    let mut rounds_of_kills = || {
-        for round in 1..=rounds {
+    let mut round = 0;
+    let mut kill_at_random = |server: &mut Server, rounds: u64, others: bool| {
+        for _ in 0..rounds {
+            round += 1;
             // Short ones hit a start, long ones inserts under way.
             thread::sleep(random.milliseconds(10, 900));
             server.assert_runs();
@@ -161,7 +167,7 @@ fn run_series(
                     ("SLUICEGATE_INSERT_FORMAT", format),
                     ("SLUICEGATE_INSERT_COMPRESSION", compression),
                 ]);
-                server = server.spawn_again();
+                *server = server.spawn_again();
                 load.note(format!("round {round}: the server is back"));
             }
             if kind >= 5 {
@@ -169,19 +175,30 @@ fn run_series(
                 clickhouse.restart();
                 load.note(format!("round {round}: ClickHouse is back"));
             }
-            if random.below(3) == 0 {
+            if others && random.below(3) == 0 {
                 is_away = !is_away;
                 rename_last(clickhouse, &database, is_away);
                 load.note(format!("round {round}: the last table is away: {is_away}"));
             }
         }
         if is_away {
+            is_away = false;
             rename_last(clickhouse, &database, false);
         }
-        server.wait_until_ready();
     };
     load.during(&CLIENTS, || {
-        hits.during(&CLIENTS_OF_OTHERS, || few.during(&CLIENTS_OF_OTHERS, &mut rounds_of_kills));
+        let mut left = rounds;
+        if older.is_some() {
+            left -= rounds / 2;
+            kill_at_random(&mut server, rounds / 2, false);
+            server.kill9();
+            server = server.upgrade(&config);
+            load.note("the server is another release".to_owned());
+        }
+        hits.during(&CLIENTS_OF_OTHERS, || {
+            few.during(&CLIENTS_OF_OTHERS, || kill_at_random(&mut server, left, true));
+        });
+        server.wait_until_ready();
     });
     load.note("no more requests".to_owned());
     assert_eq!(post(server.admin_address(), "/spool/requeue", b"").status, 200);

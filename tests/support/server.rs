@@ -35,7 +35,11 @@ struct Setup {
     passed: Option<Arc<TcpListener>>,
     /// Where the test sees the files of the table's segments.
     segments: PathBuf,
+    program: String,
 }
+
+/// This release.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_sluicegate");
 
 #[derive(Clone)]
 enum Pipe {
@@ -229,6 +233,23 @@ impl Server {
         self.setup.spawn()
     }
 
+    /// Starts another release of the program, if one is named.
+    pub fn start_release(program: Option<&str>, clickhouse: &ClickHouse, database: &str, flags: &[&str]) -> Self {
+        let mut setup = Setup::new(clickhouse, database, flags, &[]);
+        setup.program = program.unwrap_or(PROGRAM).to_owned();
+        let server = setup.spawn();
+        server.wait_until_ready();
+        server
+    }
+
+    /// This release on its spool, after it has ended, with more flags; without any wait.
+    pub fn upgrade(&self, flags: &[&str]) -> Self {
+        let mut setup = self.setup.clone();
+        setup.program = PROGRAM.to_owned();
+        setup.arguments.extend(flags.iter().map(|&flag| flag.to_owned()));
+        setup.spawn()
+    }
+
     /// Its process.
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -351,6 +372,7 @@ impl Setup {
             before: None,
             passed: None,
             segments: spool.join("log"),
+            program: PROGRAM.to_owned(),
         }
     }
 
@@ -360,7 +382,7 @@ impl Setup {
             Some(Pipe::Deaf { writer, .. }) => Stdio::from(writer.try_clone().unwrap()),
             None => File::options().create(true).append(true).open(self.log_path()).unwrap().into(),
         };
-        let program = env!("CARGO_BIN_EXE_sluicegate");
+        let program = self.program.as_str();
         let mut command = self.disk.as_ref().map_or_else(|| Command::new(program), |disk| disk.command(program));
         if let Some(before) = &self.before {
             command = Command::new("sh");

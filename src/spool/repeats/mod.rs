@@ -61,8 +61,9 @@ impl Repeats {
         identified: &[TableIndex],
     ) -> io::Result<(Self, IdentityLogs)> {
         let (mut requests, keys) = Requests::open(layout, metrics, keys_max)?;
-        // No step of the clock forgets a key: not one back, which a later start would take for long ago.
-        let clock = SteadyClock::start(requests.newest_second());
+        // Time goes on where the newest key was taken, whatever the wall clock says by now: a step of it, forward
+        // or back, would let keys be forgotten too early, and nothing tells a step from time that has passed.
+        let clock = SteadyClock::start(requests.newest_second().unwrap_or_else(|| layout.storage().unix_seconds()));
         requests.forget_old(clock.seconds());
         let (events, seen) = SeenEvents::open(layout, metrics, values_max, identified)?;
         Ok((Self { requests, events, clock }, IdentityLogs { keys, seen, clock, recovered: Vec::new() }))

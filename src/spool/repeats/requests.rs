@@ -1,10 +1,11 @@
 //! The requests with an `Idempotency-Key` that were stored recently. A key is remembered for
-//! [`SECONDS_MAX`], or until `--idempotency-keys-max` newer keys were stored.
+//! [`SECONDS_MAX`] in which the server runs, or until `--idempotency-keys-max` newer keys were stored.
 
 use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::log::HourlyLog;
 use crate::batch::identity::{Id, RequestKey, Summary};
@@ -52,9 +53,9 @@ impl Requests {
         Ok((requests, log))
     }
 
-    /// When the newest of them came; 0 without any.
-    pub(super) fn newest_second(&self) -> u64 {
-        self.by_age.iter().map(|(_, second)| *second).max().unwrap_or(0)
+    /// When the newest of them came.
+    pub(super) fn newest_second(&self) -> Option<u64> {
+        self.by_age.iter().map(|(_, second)| *second).max()
     }
 
     /// The outcome rule of a request with this key.
@@ -118,6 +119,7 @@ impl Requests {
         }
         // A full map reaches back only to its oldest key.
         let horizon = self.by_age.front().filter(|_| self.by_age.len() >= self.keys_max);
-        self.metrics.keys(self.by_age.len() as u64, horizon.map(|(_, second)| *second));
+        let age = horizon.map(|(_, second)| Duration::from_secs(now.saturating_sub(*second)));
+        self.metrics.keys(self.by_age.len() as u64, age);
     }
 }

@@ -9,6 +9,7 @@ use super::faulty::FaultyDisk;
 use super::*;
 use crate::batch::identity::{RequestKey, Summary, of_request};
 use crate::batch::{Batch, CommitOutcome, CommitRefusal, Mark, Returned, Sequence};
+use crate::limits;
 
 /// A worker's side: submits batches and waits for their outcomes.
 pub(super) struct Bench {
@@ -105,6 +106,37 @@ fn bytes_seal_a_block_and_a_large_batch_has_one_of_its_own() {
     let blocks = bench.finish();
     assert!(blocks.len() >= 2, "{}", blocks.len());
     assert_eq!(rows_of(&blocks).concat(), format!("{small}{large}{small}"));
+}
+
+#[test]
+fn small_blocks_that_wait_take_little_more_room_than_their_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = with(config(folder.path()), |table| (table.batch_rows, table.batch_bytes) = (1, 1 << 20));
+    let whole = config.segment_bytes();
+    let mut bench = Bench::start(config.clone(), 0);
+    for row in 0..40 {
+        assert!(matches!(bench.commit(&[&row.to_string()]), CommitOutcome::Committed { .. }));
+    }
+    let metrics = bench.metrics.clone();
+    let blocks = bench.finish();
+    assert_eq!(blocks.len(), 40);
+    let on_disk = || {
+        let log = folder.path().join("spool/log");
+        files(&log).iter().map(|name| fs::metadata(log.join(name)).unwrap().len()).sum::<u64>()
+    };
+    let most = (limits::FREE_SEGMENTS_MAX as u64 + 2) * whole + 40 * (64 << 10);
+    assert!(on_disk() < most && metrics.spool_bytes() < most, "{} {}", on_disk(), metrics.spool_bytes());
+    drop(blocks);
+    // Those that an earlier release left at their whole length are cut off at a start.
+    let log = folder.path().join("spool/log");
+    for name in files(&log) {
+        fs::OpenOptions::new().write(true).open(log.join(name)).unwrap().set_len(whole).unwrap();
+    }
+    assert!(on_disk() >= 40 * whole);
+    let bench = Bench::start(config, 0);
+    assert!(on_disk() < most && bench.metrics.spool_bytes() < most, "{} {}", on_disk(), bench.metrics.spool_bytes());
+    let blocks = bench.finish();
+    assert_eq!(rows_of(&blocks), (0..40).map(|row: u32| row.to_string()).collect::<Vec<_>>());
 }
 
 #[test]

@@ -27,7 +27,7 @@ impl Content {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct File {
     pub(super) cached: Content,
     pub(super) stored: Content,

@@ -14,7 +14,7 @@ pub(super) type Inode = usize;
 
 type Names = BTreeMap<String, Inode>;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Folder {
     pub(super) cached: Names,
     stored: Names,
@@ -23,7 +23,7 @@ pub(super) struct Folder {
 /// An atomic change of names in folders.
 type Change = Vec<(PathBuf, String, Option<Inode>)>;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Machine {
     pub(super) chance: Chance,
     pub(super) files: Vec<File>,
@@ -48,6 +48,8 @@ pub(super) struct Machine {
     pub(super) read_only: bool,
     /// True once a call was made to fail.
     pub(super) failed: bool,
+    /// What the wall clock shows, in seconds since 1970.
+    pub(super) unix_seconds: u64,
 }
 
 /// The kind of a call.
@@ -89,6 +91,7 @@ impl Machine {
             room: None,
             read_only: false,
             failed: false,
+            unix_seconds: 1_000_000_000,
         }
     }
 

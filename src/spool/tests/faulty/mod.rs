@@ -196,6 +196,17 @@ impl FaultyDisk {
         names.map(|(name, inode)| (name.clone(), read(inode))).collect()
     }
 
+    /// A copy of the machine, with its disk, while no process runs on it.
+    pub(in crate::spool) fn copy(&self) -> Self {
+        Self { machine: Arc::new(Mutex::new(self.machine().clone())), life: self.life }
+    }
+
+    /// Moves the wall clock by these seconds.
+    pub(in crate::spool) fn step_clock(&self, by: i64) {
+        let mut machine = self.machine();
+        machine.unix_seconds = machine.unix_seconds.saturating_add_signed(by);
+    }
+
     /// Flips one bit of a file at rest.
     pub(in crate::spool) fn flip(&self, path: &Path, byte: u64, bit: u8) {
         let mut machine = self.machine();
@@ -323,6 +334,10 @@ impl Storage for FaultyDisk {
         let mut machine = self.machine();
         machine.enter(self.life, Call::Look)?;
         Ok(if machine.is_full { machine.room.unwrap_or(0) } else { 1 << 40 })
+    }
+
+    fn unix_seconds(&self) -> u64 {
+        self.machine().unix_seconds
     }
 }
 

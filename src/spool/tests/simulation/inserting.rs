@@ -109,7 +109,9 @@ impl Life {
             5 => self.model.know_only(server, token, &bytes),
             _ if first_unknown => {
                 block.attempt_answered();
-                if section == Section::Rows && block.rows() > 1 && self.chance.one_in(2) {
+                // ClickHouse would refuse the block of a copy for the same reason, at the same rows.
+                let may_cut = !self.kind.copies && section == Section::Rows && block.rows() > 1;
+                if may_cut && self.chance.one_in(2) {
                     block.cut_into(cut_in_two(block, &bytes, &mut self.chance))?;
                 }
             }
@@ -161,7 +163,7 @@ impl Life {
 
     /// Chooses a server, as the inserters do, and notes that it may have the block.
     fn begin(&mut self, block: &mut SealedBlock, token: &str, newest: u64) -> io::Result<usize> {
-        let any = self.chance.below(2) as usize;
+        let any = self.first_server(token);
         let server = match block.open_attempt().map(|open| open.server.parse()) {
             None if !self.kind.flips => any,
             Some(Ok(window)) => window,

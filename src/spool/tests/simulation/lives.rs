@@ -10,7 +10,7 @@ use crate::spool::Durability;
 const SEEDS: u64 = 2000;
 
 /// The states that a thousand lives must reach.
-const RARE_STATES: [&str; 16] = [
+const RARE_STATES: [&str; 18] = [
     "a batch waits for the next segment",
     "a sync of the committer fails",
     "a sync of the journal fails",
@@ -27,6 +27,8 @@ const RARE_STATES: [&str; 16] = [
     "a block of several in a segment is damaged",
     "an attempt is open at a start",
     "a block is cut at a start",
+    "a copy of the disk has something to insert",
+    "the clock is wrong at a start",
 ];
 
 /// Runs `life`, and prints its seed if it fails.
@@ -50,11 +52,8 @@ fn what_was_acknowledged_is_stored_once_whatever_fails() {
     let (seeds, mut reached) = (seeds(), Reached::new());
     let lives = seeds.end - seeds.start;
     for seed in seeds {
-        let kind = match seed % 4 {
-            0 | 1 => Kind { durability: Durability::Sync, flips: false },
-            2 => Kind { durability: Durability::Written, flips: false },
-            _ => Kind { durability: Durability::Sync, flips: true },
-        };
+        let durability = if seed % 4 == 2 { Durability::Written } else { Durability::Sync };
+        let kind = Kind { durability, flips: seed % 4 == 3, copies: matches!(seed % 8, 1 | 2) };
         let life = || {
             let mut life = Life::new(seed, kind);
             life.live(40, None);
@@ -72,7 +71,7 @@ fn what_was_acknowledged_is_stored_once_whatever_fails() {
 
 #[test]
 fn every_call_may_fail_in_every_way() {
-    let kind = Kind { durability: Durability::Sync, flips: false };
+    let kind = Kind { durability: Durability::Sync, flips: false, copies: false };
     for seed in [1, 2, 3] {
         let mut whole = Life::new(seed, kind);
         whole.live(8, Some((u64::MAX, Fault::Fails)));

@@ -3,6 +3,7 @@
 //! `SIM_SEEDS` is the number of lives, `SIM_FIRST_SEED` the first seed. A life that fails prints its
 //! seed.
 
+mod copied;
 mod inserting;
 mod lives;
 
@@ -20,10 +21,14 @@ use crate::batch::CommitOutcome;
 use crate::limits;
 use crate::spool::committer::Turn;
 use crate::spool::journal::Journal;
+use copied::Copied;
 use inserting::read;
 
 /// Length of `frozen`, chosen so that the identity has more than one page and can be torn.
 const FROZEN: usize = 1500;
+
+/// A step of the clock by which every key would be too old: 25 h, in seconds.
+const CLOCK_STEP: i64 = 25 * 3600;
 
 /// The kind of a life.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +37,8 @@ struct Kind {
     durability: Durability,
     /// Bits flip while the process is not running.
     flips: bool,
+    /// The disk is copied after a loss of power, and the copy is started too.
+    copies: bool,
 }
 
 /// One process on the disk.
@@ -66,6 +73,10 @@ struct Life {
     /// Fewer writes, more failures and crashes: faults follow each other.
     is_rough: bool,
     node_id: Option<String>,
+    /// A copy of the disk that will be started when the life is over.
+    copy: Option<Copied>,
+    /// True while a copy runs.
+    is_copy: bool,
     /// The highest number of a segment that was ever seen.
     newest: SegmentNumber,
     /// How often each rare state was reached.
@@ -102,7 +113,7 @@ impl Life {
         let disk = FaultyDisk::new(seed ^ 0xD15C);
         let is_rough = chance.one_in(4);
         let (model, process, node_id) = (Model::default(), None, None);
-        let (is_faulty, has_flipped) = (false, false);
+        let (is_faulty, has_flipped, copy, is_copy) = (false, false, None, false);
         let newest = SegmentNumber::default();
         Self {
             kind,
@@ -115,6 +126,8 @@ impl Life {
             has_flipped,
             is_rough,
             node_id,
+            copy,
+            is_copy,
             newest,
             reached: Reached::new(),
         }
@@ -135,6 +148,9 @@ impl Life {
             self.look_at_the_end();
         }
         self.drain();
+        if let Some(copy) = self.copy.take() {
+            self.live_on(copy);
+        }
     }
 
     fn plan_fault(&mut self) {
@@ -277,6 +293,9 @@ impl Life {
     /// The process ends, and the next one starts.
     fn ends(&mut self, end: End) {
         self.forget(end);
+        if self.kind.copies && self.is_faulty && end == End::PowerLost && self.chance.one_in(2) {
+            self.copy_the_disk();
+        }
         if self.is_faulty && self.chance.one_in(3) {
             // A start that fails, too.
             self.plan_fault();
@@ -292,6 +311,10 @@ impl Life {
             }
         }
         self.disk.restart(end);
+        let steps = if self.is_faulty { [0, 0, -CLOCK_STEP, CLOCK_STEP] } else { [0; 4] };
+        let by = *self.chance.pick(&steps);
+        self.disk.step_clock(by);
+        self.reach_if(by != 0, "the clock is wrong at a start");
         // At most once between two starts, and only if the disk has what is read: then the permitted
         // loss is known.
         let may_flip = self.kind.flips && self.is_faulty && end == End::PowerLost;
@@ -365,6 +388,10 @@ impl Life {
 
     /// The request of a client: something new, or a repeat of one with a key or identities.
     fn next_record(&mut self) -> u32 {
+        if self.is_copy {
+            // Keys and identities are known to the node that took them.
+            return self.model.batch(&mut self.chance, false, false);
+        }
         // A client without an answer repeats its request more often than one with an answer.
         let again = if self.chance.one_in(3) { Promise::Kept } else { Promise::None };
         let records = (0..).zip(&self.model.records);
