@@ -12,6 +12,7 @@ mod meeting;
 mod model;
 mod recovering;
 mod salvaging;
+mod sealing;
 mod sharing;
 mod simulation;
 mod tables;
