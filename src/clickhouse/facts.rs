@@ -20,6 +20,8 @@ pub struct TableFacts {
     pub window_seconds: Option<u64>,
     /// Name of the deduplication window; tables that share a window have the same name here.
     pub window_name: String,
+    /// What an older release called it: an embedded ClickHouse went by its URL.
+    pub former_window_name: Option<String>,
     /// True if `fsync_after_insert` is set.
     pub synced: bool,
     /// The columns of the sorting key and of the partition key, which no mutation changes.
@@ -90,12 +92,18 @@ impl TableFacts {
         } else {
             String::new()
         };
+        let mut former_window_name = None;
         let window_name = match path.as_str() {
             "" if replicated => uuid,
             "" => {
-                // A table created `ON CLUSTER` has the same UUID on all servers, but a window on each of them.
-                let of_server = if is_set(&server) { server } else { embedded_server(clickhouse)? };
                 let name = if is_set(&uuid) { uuid } else { format!("{database}.{table}") };
+                // A table created `ON CLUSTER` has the same UUID on all servers, but a window on each of them.
+                let of_server = if is_set(&server) {
+                    server
+                } else {
+                    former_window_name = Some(format!("{} {name}", clickhouse.url()));
+                    embedded_server(clickhouse)?
+                };
                 format!("{of_server} {name}")
             }
             path => path.to_owned(),
@@ -112,6 +120,7 @@ impl TableFacts {
             window,
             window_seconds,
             window_name,
+            former_window_name,
             synced,
             key_columns,
             has_row_policy: has_row_policy(clickhouse, &parameters)?,

@@ -50,6 +50,11 @@ impl ServerNote {
         }
     }
 
+    /// True if it is the window of this table, by its name or by what an older release called it.
+    fn names(&self, facts: &TableFacts) -> bool {
+        self.window == facts.window_name || facts.former_window_name.as_ref() == Some(&self.window)
+    }
+
     /// The most blocks of this node that may have been inserted since the attempt, which began when
     /// `newest_then` was the newest: all newer ones, and those that were not inserted then. The largest
     /// number if an older version did not note how many these were.
@@ -81,7 +86,7 @@ impl Inserts {
         open: &OpenAttempt,
     ) -> Result<Repeat, Failure> {
         let then = ServerNote::read(&open.server);
-        if facts.window.is_some() && then.window != facts.window_name {
+        if facts.window.is_some() && !then.names(facts) {
             return Ok(Repeat::Elsewhere);
         }
         let first = FirstAttempt {
@@ -158,6 +163,19 @@ mod tests {
         assert_eq!(ServerNote::read(&unknown.to_text()), unknown);
         assert_eq!(ServerNote::read("zk:/t"), unknown);
         assert_eq!(ServerNote::read("").window, "");
+    }
+
+    #[test]
+    fn an_embedded_clickhouse_is_known_by_what_an_older_release_called_it() {
+        let facts = |former: Option<&str>| TableFacts {
+            window_name: "id uuid".into(),
+            former_window_name: former.map(str::to_owned),
+            ..TableFacts::default()
+        };
+        let names = |note: &str, former| ServerNote::read(note).names(&facts(former));
+        assert!(names("id uuid\n26.7", None) && names("http://a/ uuid", Some("http://a/ uuid")));
+        assert!(!names("http://a/ uuid", None) && !names("http://a/ other", Some("http://a/ uuid")));
+        assert!(!names("", None) && !names("", Some("http://a/ uuid")));
     }
 
     #[test]

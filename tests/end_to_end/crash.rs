@@ -193,6 +193,7 @@ fn run_series(
             kill_at_random(&mut server, rounds / 2, false);
             server.kill9();
             server = server.upgrade(&config);
+            server.wait_until_ready();
             load.note("the server is another release".to_owned());
         }
         hits.during(&CLIENTS_OF_OTHERS, || {
@@ -203,6 +204,7 @@ fn run_series(
     load.note("no more requests".to_owned());
     assert_eq!(post(server.admin_address(), "/spool/requeue", b"").status, 200);
     server.wait_until_drained();
+    server.wait_until_nothing_is_spooled();
     load.note("the spool is empty".to_owned());
     let log = server.log();
     assert!(!log.contains("damaged"), "a kill damages nothing:\n{log}");

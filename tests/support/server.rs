@@ -276,6 +276,15 @@ impl Server {
         );
     }
 
+    /// The same of what an older release left too, which lies in the folders of tables.
+    pub fn wait_until_nothing_is_spooled(&self) {
+        let spooled = || self.metrics().into_iter().filter(|(name, _)| name.starts_with("sluicegate_events_spooled"));
+        wait_for(
+            || format!("events wait: {:?}\n{}", spooled().collect::<Vec<_>>(), self.log()),
+            || spooled().all(|(_, events)| events == 0.0).then_some(()),
+        );
+    }
+
     /// Names of the files of segments that have events and wait.
     pub fn spooled_files(&self) -> Vec<String> {
         let folder = std::fs::read_dir(&self.setup.segments).unwrap();
