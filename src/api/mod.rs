@@ -28,7 +28,7 @@ use tables::Tables;
 use taken::answer;
 
 use self::keys::{Keys, Writer};
-use crate::batch::identity::{self, Id, RequestKey};
+use crate::batch::identity::{self, BodyHashing, Id, RequestKey};
 use crate::batch::{Batch, TableIndex};
 use crate::http::{Coding, ContentCoding, Head, Method, has_repeated_name, plain_path, query_pairs};
 use crate::limits;
@@ -76,6 +76,7 @@ pub struct Api {
     ids: RequestIds,
     /// Coded bodies are decoded by who serves them; else they are refused.
     decodes: bool,
+    bodies: Arc<BodyHashing>,
 }
 
 impl Api {
@@ -87,7 +88,15 @@ impl Api {
             keys: Arc::new(Keys::open(None)),
             ids: RequestIds::default(),
             decodes: cfg!(feature = "codings"),
+            bodies: Arc::default(),
         }
+    }
+
+    /// Changes what the bodies of requests with a key are hashed with.
+    #[must_use]
+    pub fn hashing_bodies(mut self, bodies: Arc<BodyHashing>) -> Self {
+        self.bodies = bodies;
+        self
     }
 
     /// Changes the keys that all further requests need.
@@ -214,8 +223,13 @@ impl Api {
             return Answer::Now(Reply::Fault(TABLE_UNAVAILABLE));
         };
         let encoded = encoder.encode(body, origin, batch, &mut self.report);
-        let key = |id, summary| RequestKey::new(id, body, summary);
+        let key = |id, summary| RequestKey { id, body: self.bodies.hash(body), summary };
         answer(encoded, options, &self.report, before, batch, key)
+    }
+
+    /// Begins a request whose body is encoded in slices.
+    pub fn begin(&self, options: IngestOptions, origin: Origin) -> Taken {
+        Taken::new(options, origin, self.bodies.hasher())
     }
 
     /// Encodes the next slice of a body, of about `bytes` bytes, into a batch of its own: true after the last

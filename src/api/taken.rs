@@ -22,14 +22,8 @@ pub struct Taken {
 
 impl Taken {
     /// A request of which nothing is encoded.
-    pub fn new(options: IngestOptions, origin: Origin) -> Self {
-        Self {
-            options,
-            report: Report::default(),
-            origin,
-            progress: Progress::default(),
-            hasher: BodyHasher::default(),
-        }
+    pub(super) fn new(options: IngestOptions, origin: Origin, hasher: BodyHasher) -> Self {
+        Self { options, report: Report::default(), origin, progress: Progress::default(), hasher }
     }
 
     /// True when the body has to be hashed, for the identity of the request.
@@ -54,7 +48,7 @@ impl Taken {
         if encoded.is_err() {
             batch.roll_back(before);
         }
-        let key = |id, summary| RequestKey::of_parts(id, &self.hasher, summary);
+        let key = |id, summary| RequestKey { id, body: self.hasher.finish(), summary };
         answer(encoded, self.options, &self.report, before, batch, key)
     }
 }

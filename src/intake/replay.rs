@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::Shared;
 use crate::api::{Fault, KEY_REUSED, Shed, TABLE_UNAVAILABLE};
-use crate::batch::identity::{self, RequestKey, Summary};
+use crate::batch::identity::{self, BodyHashing, RequestKey, Summary};
 use crate::batch::{Batch, CommitOutcome, Mark, TableIndex};
 use crate::handoff::ListSubscription;
 use crate::http::Status;
@@ -59,6 +59,7 @@ pub struct Replayer {
     shared: Arc<Shared>,
     /// The node's name in tokens: it alone knows which requests came before.
     pub node: String,
+    bodies: Arc<BodyHashing>,
     state: Mutex<State>,
 }
 
@@ -78,7 +79,12 @@ struct Replayed {
 
 impl Replayer {
     /// For these tables, in the order of their schemas.
-    pub fn new(shared: Arc<Shared>, node: String, tables: impl IntoIterator<Item = ReplayTable>) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        node: String,
+        bodies: Arc<BodyHashing>,
+        tables: impl IntoIterator<Item = ReplayTable>,
+    ) -> Self {
         let replayed = |ReplayTable { name, encoder }| Replayed {
             // No table has a space in front of its name: no public request has a key of this stream.
             stream: format!(" quarantine of {name}"),
@@ -90,7 +96,7 @@ impl Replayer {
             tables: tables.into_iter().map(replayed).collect(),
             batch: Batch::new(shared.handoff.workers()),
         };
-        Self { shared, node, state: Mutex::new(state) }
+        Self { shared, node, bodies, state: Mutex::new(state) }
     }
 
     /// Stores the lines that are good for the table now: which of them are. With `dry_run` none is stored.
@@ -133,7 +139,8 @@ impl Replayer {
         let rejected = (lines.len() as u32).saturating_sub(accepted);
         let id = identity::of_request(&replayed.stream, key);
         let summary = Summary { accepted, rejected, refused: false };
-        batch.add_keyed(RequestKey::new(id, &body, summary), Mark::default());
+        let key = RequestKey { id, body: self.bodies.hash(&body), summary };
+        batch.add_keyed(key, Mark::default());
         (batch.table, batch.frozen) = (table, version.frozen.clone());
         match self.commit(batch)? {
             CommitOutcome::Committed { .. } | CommitOutcome::Deduplicated { .. } | CommitOutcome::Repeated { .. } => {
@@ -260,7 +267,8 @@ mod tests {
             name: name.to_owned(),
             encoder: RowEncoder::new(Arc::new(Plan::none()), limits),
         };
-        let replayer = Replayer::new(shared.clone(), String::new(), [table("x"), table("y"), table("z")]);
+        let replayer =
+            Replayer::new(shared.clone(), String::new(), Arc::default(), [table("x"), table("y"), table("z")]);
         let line = |line| ReplayedLine { second: 0, client: ReplayedClient::Unknown, line };
         let lines = [line(&b"{\"a\":1,\"b\":2}"[..]), line(b"{\"a\":\"no\",\"b\":3}"), line(b"no")];
         let store = |table, name: &str, good: &[bool], frozen: &[u8], rows: &[u8]| {

@@ -158,7 +158,7 @@ impl Server {
         let configs = targets.configs();
         let (engine, mailboxes) = engine::prepare(settings, &passed, metrics.len(), configs.len())?;
         let handoff = Arc::new(Handoff::new(mailboxes, lifecycle.clone()));
-        let node = spool.node_id().to_owned();
+        let (node, bodies) = (spool.node_id().to_owned(), spool.bodies());
         let pipeline = Pipeline::start(settings, &configs, spool, recovered, &handoff, &admin)?;
         delivery::log_at_start(admin.clickhouse.clone(), configs).map_err(os("a thread can't be started"))?;
         admin.health.look_at(targets.schemas.clone());
@@ -184,10 +184,13 @@ impl Server {
             tls,
         });
         let addresses = StoredAddresses { form: settings.address_form()?, key: settings.address_key()? };
-        let api = |metrics: &WorkerMetrics| Api::new(targets.for_api(settings, &addresses, metrics));
+        let api = |metrics: &WorkerMetrics| {
+            Api::new(targets.for_api(settings, &addresses, metrics)).hashing_bodies(bodies.clone())
+        };
         let engine = engine.start(api, &shared, metrics, settings.pin)?;
         // Its only other writer would be a second start.
-        let _ = admin.replayer.set(Replayer::new(shared, node, targets.for_replay(settings, &addresses)));
+        let replayed = targets.for_replay(settings, &addresses);
+        let _ = admin.replayer.set(Replayer::new(shared, node, bodies, replayed));
         let watcher = Watcher::new(
             pipeline.inserts.servers(),
             pipeline.inserts.refresh.clone(),

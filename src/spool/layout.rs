@@ -11,8 +11,10 @@ use super::adoption::TRIPWIRE;
 use super::file_name::{FileKind, is_like_a_segment, parse_name};
 use super::folders::{self, DAMAGED, FREE, KEYS, LOCK, LOG, NODE_ID, RECYCLED, SEEN, SPARE, STATE, table_folder};
 use super::journal::{self, Journal};
+use super::secret::Secret;
 use super::segment_file::{Opened, SegmentFile};
 use super::storage::{self, EntryKind, FolderEntry, Storage, is_out_of_space};
+use crate::batch::identity::BodyHashing;
 use crate::batch::{BlockNumber, Epoch, SegmentNumber, TableIndex};
 use crate::limits;
 
@@ -33,6 +35,7 @@ pub(super) struct Layout {
     journal: Arc<Journal>,
     node_id: String,
     node_id_is_kept: AtomicBool,
+    secret: Secret,
     spare: AtomicU64,
     /// What all files of the spool may take together.
     bytes_max: u64,
@@ -76,6 +79,7 @@ impl Layout {
             None => format!("{:016x}", random().map_err(unrandom)?),
         };
         let epoch = Epoch::new(random().map_err(unrandom)?);
+        let secret = Secret::open(&*storage, &dir.join(KEYS))?;
         for folder in [dir, &log].into_iter().chain(table_folders.iter().map(PathBuf::as_path)) {
             storage.sync_folder(folder).map_err(failed(format!("syncing {}", folder.display())))?;
         }
@@ -98,6 +102,7 @@ impl Layout {
             journal,
             node_id,
             node_id_is_kept,
+            secret,
             spare,
             bytes_max: u64::MAX,
             epoch,
@@ -117,6 +122,7 @@ impl Layout {
             journal,
             node_id: String::new(),
             node_id_is_kept: AtomicBool::new(true),
+            secret: Secret::default(),
             spare: AtomicU64::new(0),
             bytes_max: u64::MAX,
             epoch: Epoch::default(),
@@ -135,6 +141,7 @@ impl Layout {
             journal: self.journal.clone(),
             node_id: self.node_id.clone(),
             node_id_is_kept: AtomicBool::new(true),
+            secret: Secret::default(),
             spare: AtomicU64::new(0),
             bytes_max: u64::MAX,
             epoch: self.epoch,
@@ -189,9 +196,19 @@ impl Layout {
         &*self.storage
     }
 
-    /// Writes a generated node id to its file. Called before the first segment is created and not at
-    /// the start, which must succeed on a full disk too.
-    pub(super) fn keep_node_id(&self) -> io::Result<()> {
+    /// What bodies are hashed with.
+    pub(super) fn bodies(&self) -> &Arc<BodyHashing> {
+        self.secret.bodies()
+    }
+
+    /// Writes what was drawn to its files: the node id, and the secret. Called before the first segment is created
+    /// and not at the start, which must succeed on a full disk too.
+    pub(super) fn keep_drawn(&self) -> io::Result<()> {
+        self.secret.keep(&*self.storage, &self.keys_dir())?;
+        self.keep_node_id()
+    }
+
+    fn keep_node_id(&self) -> io::Result<()> {
         if !self.node_id_is_kept.load(Relaxed) {
             storage::replace(&*self.storage, &node_path(&self.dir), self.node_id.as_bytes())?;
             self.storage.sync_folder(&self.dir)?;
@@ -459,7 +476,7 @@ mod tests {
         assert!(matches!(open(&dir, None), Err(SpoolError::Locked(_))));
         fs::remove_file(dir.join("lock")).unwrap();
         assert!(matches!(open(&dir, None), Err(SpoolError::Locked(_))), "without the file as well");
-        first.keep_node_id().unwrap();
+        first.keep_drawn().unwrap();
         let (node_id, epoch) = (first.node_id().to_owned(), first.epoch());
         drop(first);
         let second = open(&dir, None).unwrap();

@@ -10,6 +10,7 @@
 //! | `<spool-dir>/node-id` | the node id that deduplication tokens begin with |
 //! | `<spool-dir>/spare` | disk space for the records that a full disk still has to take; the contents do not count |
 //! | `<spool-dir>/state/0`, `<spool-dir>/state/1` | what became of the blocks; see [`journal`] |
+//! | `<spool-dir>/keys/secret` | what bodies are hashed with; see [`secret`] |
 //! | `<spool-dir>/keys/<hour>.log` | request keys of sealed blocks; see [`repeats`] |
 //! | `<spool-dir>/log/<number>.segment` | a segment that is open, or sealed |
 //! | `<spool-dir>/log/<number>.<index>.segment` | what was readable of a damaged block; see [`salvage`] |
@@ -134,6 +135,7 @@ mod salvage;
 mod scan;
 mod schema;
 mod sealed;
+mod secret;
 mod segment;
 mod segment_file;
 mod shelf;
@@ -168,6 +170,7 @@ use recovery::Postponed;
 use repeats::{IdentityLogs, Repeats};
 use storage::{Disk, Storage};
 
+use crate::batch::identity::BodyHashing;
 use crate::batch::{SegmentNumber, TableIndex};
 use crate::limits;
 
@@ -323,6 +326,11 @@ impl Spool {
     /// The pool that takes the files of inserted segments.
     pub fn pool(&self) -> Arc<SegmentPool> {
         self.pool.clone()
+    }
+
+    /// What the bodies of requests with a key are hashed with.
+    pub fn bodies(&self) -> Arc<BodyHashing> {
+        self.layout.bodies().clone()
     }
 
     /// The node's name in tokens.

@@ -22,6 +22,7 @@ use super::repeats::IdentityLogs;
 use super::scan::{Tail, scan};
 use super::schema;
 use super::sealed::SealedBlock;
+use super::secret;
 use super::segment_file::{Opened, SegmentFile, read_identity};
 use super::storage::{EntryKind, FolderEntry, is_out_of_space, write_all};
 use super::unsealed::Unsealed;
@@ -404,8 +405,8 @@ fn number_of(entry: &FolderEntry) -> Option<SegmentNumber> {
     entry.name.split('.').next()?.parse().ok()
 }
 
-/// Bytes of all files in the table's folder and those below it, but for the note of used numbers and the
-/// tripwire, which are always there.
+/// Bytes of all files in the table's folder and those below it, but for the note of used numbers, the secret and
+/// the tripwire, which are always there.
 pub(super) fn occupied(layout: &Layout, path: &Path) -> io::Result<u64> {
     let mut bytes = 0;
     for entry in layout.storage().list(path)?.into_iter().filter(|entry| !is_always_there(&entry.name)) {
@@ -415,5 +416,5 @@ pub(super) fn occupied(layout: &Layout, path: &Path) -> io::Result<u64> {
 }
 
 fn is_always_there(name: &str) -> bool {
-    name == numbers::NAME || parse_name(name).is_some_and(|(number, _)| number == TRIPWIRE)
+    [numbers::NAME, secret::NAME].contains(&name) || parse_name(name).is_some_and(|(number, _)| number == TRIPWIRE)
 }

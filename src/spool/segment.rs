@@ -74,7 +74,7 @@ impl OpenSegment {
             first_position: Position::new(1),
             frozen: Vec::new(),
         };
-        layout.keep_node_id()?;
+        layout.keep_drawn()?;
         let path = layout.path(number, FileKind::Segment);
         let beside = path.with_extension("new");
         Self::prepare(layout, &beside, &path, identity, capacity, recycled).inspect_err(|_| {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crossbeam::channel::unbounded;
 use libfuzzer_sys::fuzz_target;
-use sluicegate::batch::identity::{RequestKey, Summary, of_event, of_request};
+use sluicegate::batch::identity::{BodyHashing, RequestKey, Summary, of_event, of_request};
 use sluicegate::batch::{Batch, Mark, TableIndex};
 use sluicegate::handoff::{Handoff, Mailbox};
 use sluicegate::spool::{Committer, Durability, Inspected, Part, Spool, SpoolConfig, SpoolTable, inspect};
@@ -45,9 +45,9 @@ static BASE: LazyLock<Base> = LazyLock::new(|| {
         batch.rejected.count = 1;
         if sequence % 2 == 0 {
             let summary = Summary { accepted: 2, rejected: 1, refused: false };
-            batch.add_keyed(RequestKey::new(of_request("t", &[sequence as u8]), b"body", summary), Mark::default());
+            batch.add_keyed(RequestKey { id: of_request("t", &[sequence as u8]), body: BodyHashing::default().hash(b"body"), summary }, Mark::default());
             let from = batch.mark();
-            batch.add_keyed(RequestKey::new(of_request("t", &[sequence as u8, 0]), b"", summary), from);
+            batch.add_keyed(RequestKey { id: of_request("t", &[sequence as u8, 0]), body: BodyHashing::default().hash(b""), summary }, from);
             batch.identify(of_event("column", &[sequence as u8]), 0..5);
         }
         batch.close();

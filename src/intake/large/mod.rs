@@ -194,7 +194,7 @@ impl RequestContext<'_> {
             self.large.keep(decoder);
             return Served::Answered(self.shed(Shed::InFlightBytes));
         };
-        let taken = Taken::new(options, self.origin());
+        let taken = self.api.begin(options, self.origin());
         let stage = if decoder.is_some() { Stage::Decode } else { first_stage(&taken) };
         let large = Large { waiter: self.waiter, taken, own, decoder, charge, stage, samples: Vec::new() };
         self.large.place = Place::Taken(Box::new(large));

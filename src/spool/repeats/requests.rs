@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::log::HourlyLog;
-use crate::batch::identity::{Id, RequestKey, Summary};
+use crate::batch::identity::{BodyHash, BodyHashing, Id, RequestKey, Summary};
 use crate::batch::{BlockNumber, CommitOutcome, OutcomeRule};
 use crate::spool::layout::Layout;
 use crate::spool::metrics::SpoolMetrics;
@@ -25,12 +25,15 @@ pub(super) struct Requests {
     pending: HashSet<Id>,
     keys_max: usize,
     metrics: Arc<SpoolMetrics>,
+    bodies: Arc<BodyHashing>,
+    /// How many of those that are known an older release has hashed.
+    former: usize,
 }
 
 /// What is remembered of a stored request: the hash of its body, its reply, and its block.
 #[derive(Debug, Clone, Copy)]
 struct StoredRequest {
-    body: [u8; 8],
+    body: BodyHash,
     summary: Summary,
     block: BlockNumber,
 }
@@ -44,9 +47,9 @@ impl Requests {
     ) -> io::Result<(Self, HourlyLog<RequestKey>)> {
         let folder = layout.keys_dir();
         let (log, found) = HourlyLog::open(layout, metrics, folder, keys_max as u64, SECONDS_MAX)?;
-        let metrics = metrics.clone();
+        let (metrics, bodies) = (metrics.clone(), layout.bodies().clone());
         let (known, by_age, pending) = (HashMap::new(), VecDeque::new(), HashSet::new());
-        let mut requests = Self { known, by_age, pending, keys_max, metrics };
+        let mut requests = Self { known, by_age, pending, keys_max, metrics, bodies, former: 0 };
         for (block, second, key) in found {
             requests.remember(&key, block, second);
         }
@@ -62,7 +65,7 @@ impl Requests {
     pub(super) fn rule(&self, key: &RequestKey) -> OutcomeRule {
         let Some(stored) = self.known.get(&key.id) else { return OutcomeRule::OfGroup };
         let pending = self.pending.contains(&key.id);
-        let outcome = if stored.body == key.body {
+        let outcome = if key.body.may_be(&stored.body) {
             let block = (pending || self.metrics.is_waiting(stored.block)).then_some(stored.block);
             CommitOutcome::Repeated { summary: stored.summary, block }
         } else {
@@ -105,6 +108,8 @@ impl Requests {
         if let Entry::Vacant(place) = self.known.entry(key.id) {
             place.insert(StoredRequest { body: key.body, summary: key.summary, block });
             self.by_age.push_back((key.id, second));
+            self.former += usize::from(key.body.is_former());
+            self.bodies.remember_former(self.former > 0);
         }
     }
 
@@ -114,8 +119,12 @@ impl Requests {
         while let Some((id, second)) = self.by_age.front()
             && (self.by_age.len() > self.keys_max || is_old(*second))
         {
-            self.known.remove(id);
+            let forgotten = self.known.remove(id);
             self.by_age.pop_front();
+            if forgotten.is_some_and(|stored| stored.body.is_former()) {
+                self.former = self.former.saturating_sub(1);
+                self.bodies.remember_former(self.former > 0);
+            }
         }
         // A full map reaches back only to its oldest key.
         let horizon = self.by_age.front().filter(|_| self.by_age.len() >= self.keys_max);

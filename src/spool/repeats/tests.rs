@@ -11,7 +11,7 @@ use crate::spool::storage::Disk;
 const FIGURES: Summary = Summary { accepted: 3, rejected: 1, refused: false };
 
 fn key(name: &str, body: &str) -> RequestKey {
-    RequestKey::new(of_request("events", name.as_bytes()), body.as_bytes(), FIGURES)
+    RequestKey::of_tests(of_request("events", name.as_bytes()), body.as_bytes(), FIGURES)
 }
 
 struct Bench {
@@ -99,6 +99,24 @@ fn a_key_is_forgotten_after_a_day_without_another_one() {
     bench.keys.forget_old(100 + SECONDS_MAX);
     assert!(!bench.knows("a"));
     assert_eq!(bench.metrics.request_keys(), (0, SECONDS_MAX));
+}
+
+#[test]
+fn a_body_that_an_older_release_has_hashed_is_compared_as_long_as_its_key_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let id = of_request("events", b"old");
+    Bench::open(folder.path(), 10, 0).take(1, &[RequestKey::of_older_release(id, b"body", FIGURES)], 100);
+    let layout = Arc::new(Layout::open(Arc::new(Disk), folder.path(), vec!["t".into()], Some("node")).unwrap());
+    let (mut requests, _) = Requests::open(&layout, &Arc::default(), 10).unwrap();
+    let rule = |requests: &Requests, body: &[u8]| {
+        requests.rule(&RequestKey { id, body: layout.bodies().hash(body), summary: Summary::default() })
+    };
+    assert_eq!(rule(&requests, b"body"), OutcomeRule::Fixed(repeated(None)));
+    assert_eq!(rule(&requests, b"another"), OutcomeRule::Fixed(CommitOutcome::KeyReused));
+    requests.forget_old(100 + SECONDS_MAX);
+    assert_eq!(rule(&requests, b"another"), OutcomeRule::OfGroup);
+    let stored = RequestKey::of_older_release(id, b"body", FIGURES).body;
+    assert!(layout.bodies().hash(b"another").may_be(&stored), "both hashes are made for nobody any more");
 }
 
 #[test]

@@ -200,7 +200,7 @@ pub(super) fn commit_all(config: SpoolConfig, batches: Vec<Batch>) -> Vec<Return
 pub(super) fn keyed(key: &[u8], body: &[u8], rows: &[&str]) -> Batch {
     let summary = Summary { accepted: rows.len() as u32, rejected: 0, refused: false };
     let mut batch = batch(rows, &[]);
-    batch.add_keyed(RequestKey::new(of_request("t", key), body, summary), Mark::default());
+    batch.add_keyed(RequestKey::of_tests(of_request("t", key), body, summary), Mark::default());
     batch
 }
 
@@ -243,7 +243,9 @@ fn a_seal_that_succeeds_after_a_failure_says_that_events_are_taken_again() {
     let config = with(config(folder.path()), |table| table.batch_rows = 1);
     let keys = config.dir.join("keys");
     let mut bench = Bench::start(config, 1);
-    fs::remove_dir(&keys).unwrap();
+    bench.commit(&["first"]);
+    assert_eq!(contents(&bench.next_sealed()).unwrap().0, "first");
+    fs::remove_dir_all(&keys).unwrap();
     fs::write(&keys, b"no folder").unwrap();
     for (key, row) in [(b"a", "a"), (b"b", "b")] {
         assert!(matches!(bench.commit_batch(keyed(key, b"body", &[row])), CommitOutcome::Committed { .. }));

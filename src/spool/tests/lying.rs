@@ -14,7 +14,7 @@ fn open(disk: &FaultyDisk) -> Option<(Spool, Vec<SealedBlock>)> {
 #[test]
 fn a_key_is_never_known_without_its_events() {
     let summary = Summary { accepted: 1, rejected: 0, refused: false };
-    let key = RequestKey::new(of_request("t", b"key"), b"body", summary);
+    let key = RequestKey::of_tests(of_request("t", b"key"), b"body", summary);
     let mut keyed = batch(&["keyed"], &[]);
     keyed.add_keyed(key, Mark::default());
     keyed.close();

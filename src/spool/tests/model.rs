@@ -170,7 +170,7 @@ impl Model {
                 }
             }
             if record.is_keyed {
-                let key = RequestKey::new(of_request("t", &id.to_le_bytes()), b"body", record.summary());
+                let key = RequestKey::of_tests(of_request("t", &id.to_le_bytes()), b"body", record.summary());
                 batch.add_keyed(key, from);
             }
         }

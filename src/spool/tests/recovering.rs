@@ -326,7 +326,7 @@ fn what_was_begun_behind_the_last_frame_is_noticed_and_what_an_older_segment_lef
 
 #[test]
 fn identities_in_an_unsealed_segment_are_known_after_a_crash_and_those_that_were_cut_are_not() {
-    let key = |name: &[u8]| RequestKey::new(of_request("t", name), b"body", FIGURES);
+    let key = |name: &[u8]| RequestKey::of_tests(of_request("t", name), b"body", FIGURES);
     let id = |name: &str| of_event("column", name.as_bytes());
     let keyed = |name: &str| {
         let mut batch = batch(&[name], &[]);

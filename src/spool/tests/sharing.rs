@@ -34,7 +34,7 @@ fn shared(requests: &[Request]) -> Batch {
             Request::Plain(_) | Request::BadLine(_) => continue,
         };
         let summary = Summary { accepted: 1, rejected: 1, refused: false };
-        batch.add_keyed(RequestKey::new(of_request("t", name.as_bytes()), body.as_bytes(), summary), from);
+        batch.add_keyed(RequestKey::of_tests(of_request("t", name.as_bytes()), body.as_bytes(), summary), from);
         if matches!(request, Request::Asks(_)) {
             batch.only_ask(from);
         }

@@ -31,7 +31,7 @@ fn keyed(row: &str) -> Batch {
 
 fn key(row: &str) -> RequestKey {
     let summary = Summary { accepted: 1, rejected: 0, refused: false };
-    RequestKey::new(of_request("t", row.as_bytes()), b"body", summary)
+    RequestKey::of_tests(of_request("t", row.as_bytes()), b"body", summary)
 }
 
 #[test]
