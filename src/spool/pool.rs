@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use crossbeam::queue::ArrayQueue;
 
 use super::file_name::FileKind;
-use super::journal::Change;
+use super::journal::{BlockId, Change};
 use super::layout::Layout;
 use super::ledger::Events;
 use super::metrics::SpoolMetrics;
@@ -141,8 +141,13 @@ impl SegmentPool {
             }
             if block.file.is_shared() {
                 let id = block.id();
-                let all = journal.of_segment(id.epoch, id.number.segment);
-                all.into_iter().filter(|(_, state)| state.is_done).for_each(|(id, _)| journal.forget(id));
+                for (id, _) in journal.of_segment(id.epoch, id.number.segment) {
+                    // The file of one that was moved out may be there yet, because another inserter is just removing
+                    // it, or could not.
+                    if journal.find(id).is_some_and(|state| state.is_done) && self.has_no_file(id) {
+                        journal.forget(id);
+                    }
+                }
             }
         }
         // The segment that it was moved out of has it too, as long as that is there.
@@ -152,6 +157,12 @@ impl SegmentPool {
         self.metrics.inserted(block.number(), block.rows_undecided(), block.rejected());
         self.metrics.retired(block.number());
         Ok(())
+    }
+
+    /// True if a block of a segment has no file of its own.
+    fn has_no_file(&self, id: BlockId) -> bool {
+        let path = self.layout.path(id.number.segment, FileKind::Block(id.number.index));
+        self.layout.storage().open(&path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
     /// Notes durably that a block's rows are proven and its rejected lines are not. The rejected

@@ -315,6 +315,12 @@ impl Journal {
         self.writer().name.generation
     }
 
+    /// Goes on in the other file, as it does when this one is full.
+    #[cfg(test)]
+    pub(super) fn go_on(&self) -> io::Result<()> {
+        self.checkpoint(&mut self.writer(), &[])
+    }
+
     /// Number of syncs so far.
     #[cfg(test)]
     pub(super) fn syncs(&self) -> u64 {
