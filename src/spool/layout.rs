@@ -191,6 +191,11 @@ impl Layout {
         &self.table
     }
 
+    /// True if there is no such file. One that can't be opened for another reason may be there.
+    pub(super) fn is_gone(&self, path: &Path) -> bool {
+        self.storage.open(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+
     /// The file system of the spool.
     pub(super) fn storage(&self) -> &dyn Storage {
         &*self.storage

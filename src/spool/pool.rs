@@ -161,8 +161,7 @@ impl SegmentPool {
 
     /// True if a block of a segment has no file of its own.
     fn has_no_file(&self, id: BlockId) -> bool {
-        let path = self.layout.path(id.number.segment, FileKind::Block(id.number.index));
-        self.layout.storage().open(&path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        self.layout.is_gone(&self.layout.path(id.number.segment, FileKind::Block(id.number.index)))
     }
 
     /// Notes durably that a block's rows are proven and its rejected lines are not. The rejected

@@ -279,10 +279,10 @@ impl SegmentFile {
         waiting.is_empty()
     }
 
-    /// True for the own file of a block whose segment is there too.
+    /// True for the own file of a block whose segment is there too, or may be.
     pub(super) fn has_segment(&self) -> bool {
         matches!(self.kind, FileKind::Block(_))
-            && self.layout.storage().open(&self.layout.path(self.identity.number, FileKind::Segment)).is_ok()
+            && !self.layout.is_gone(&self.layout.path(self.identity.number, FileKind::Segment))
     }
 
     /// The kind of the file.

@@ -3,6 +3,8 @@
 //! - In a frame of a sealed segment: that frame, whatever becomes of the others.
 //! - In a frame of an unsealed one: that frame, too. If no later frame says that it was on the disk,
 //!   those behind it as well, and unnoticed: to the next start they are a torn tail.
+//! - In a frame of what was sent and has no seal (a sync of it failed, and then the power did): the segment is set
+//!   aside, whole.
 //! - In an identity or a schema: nothing, there is a copy. In the seal of what was sent: nothing while all frames are
 //!   whole, else the segment is set aside, whole.
 //! - In any other seal: nothing. But without its seal a frame that was
@@ -49,7 +51,9 @@ pub(super) fn flip(
         _ if frames.is_empty() => return,
         _ => {
             let hit = chance.below(frames.len() as u64) as usize;
-            (frames[hit].offset, frames[hit].header.len() as usize, hit..hit + 1, is_sealed)
+            let is_lost = is_sent && !is_sealed;
+            let range = if is_lost { all } else { hit..hit + 1 };
+            (frames[hit].offset, frames[hit].header.len() as usize, range, is_sealed || is_lost)
         }
     };
     let byte = first as u64 + chance.below(len as u64);

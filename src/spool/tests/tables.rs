@@ -119,36 +119,41 @@ fn blocks_of_one_segment_leave_one_by_one_and_the_file_goes_with_the_last() {
     }
 }
 
+/// Two blocks of one segment were sent. One of them is moved out and leaves, and with `both` the other one too,
+/// while the `nth` call of all that fails. False once there are not so many calls.
+fn leave_with_a_failing_call(nth: u64, both: bool) -> bool {
+    let config = of_tables(Path::new("/disk"), &["a", "b"]);
+    let mut disk = FaultyDisk::new(nth);
+    let (mut spool, _) = Spool::open_on(Arc::new(disk.clone()), config.clone()).unwrap();
+    let open = write_segment(&spool, 1, None, &[row_of(0, "a"), row_of(1, "b")]);
+    let mut blocks = open.seal(&mut spool.logs).unwrap_or_else(|_| panic!("it is sealed"));
+    for block in &mut blocks {
+        block.begin_attempt("server", SegmentNumber::new(1)).unwrap();
+    }
+    disk.plan(nth, Fault::Fails);
+    let (mut b, a) = (blocks.remove(1), blocks.remove(0));
+    let pool = spool.pool();
+    pool.set_apart(&mut b);
+    let leaving = if both { vec![&b, &a] } else { vec![&b] };
+    let gone: Vec<bool> = leaving.into_iter().map(|block| pool.retire(block).is_ok()).collect();
+    let has_failed = !disk.is_planned();
+    // What may be forgotten is forgotten then.
+    let _ = spool.layout.journal().go_on();
+    drop((a, b, pool, spool));
+    // Only another boot makes a disk writable again.
+    disk.restart(if disk.is_read_only() { End::PowerLost } else { End::Killed });
+    let (_spool, recovered) = Spool::open_on(Arc::new(disk.clone()), config).unwrap();
+    for block in &recovered.blocks {
+        assert!(block.open_attempt().is_some(), "call {nth}, {gone:?}: block {} is as new", block.number());
+    }
+    has_failed
+}
+
 #[test]
 fn whichever_call_fails_what_was_sent_is_never_found_as_if_it_had_not_been() {
-    let config = || of_tables(Path::new("/disk"), &["a", "b"]);
-    let mut failed = 0;
-    for nth in 1.. {
-        let mut disk = FaultyDisk::new(nth);
-        let (mut spool, _) = Spool::open_on(Arc::new(disk.clone()), config()).unwrap();
-        let open = write_segment(&spool, 1, None, &[row_of(0, "a"), row_of(1, "b")]);
-        let mut blocks = open.seal(&mut spool.logs).unwrap_or_else(|_| panic!("it is sealed"));
-        for block in &mut blocks {
-            block.begin_attempt("server", SegmentNumber::new(1)).unwrap();
-        }
-        disk.plan(nth, Fault::Fails);
-        let (mut b, a) = (blocks.remove(1), blocks.remove(0));
-        spool.pool().set_apart(&mut b);
-        // One of them can't leave; the other takes the segment with it.
-        let gone = [&b, &a].map(|block| spool.pool().retire(block).is_ok());
-        failed += u64::from(gone.contains(&false));
-        let _ = spool.layout.journal().go_on();
-        if disk.is_planned() {
-            assert!(failed > 3, "{failed}");
-            break;
-        }
-        drop((a, b, spool));
-        // Only another boot makes a disk writable again.
-        disk.restart(if disk.is_read_only() { End::PowerLost } else { End::Killed });
-        let (_spool, recovered) = Spool::open_on(Arc::new(disk.clone()), config()).unwrap();
-        for block in &recovered.blocks {
-            assert!(block.open_attempt().is_some(), "call {nth}, {gone:?}: block {} is as new", block.number());
-        }
+    for both in [true, false] {
+        let calls = (1..).take_while(|nth| leave_with_a_failing_call(*nth, both)).count();
+        assert!(calls > 20, "{calls}");
     }
 }
 
