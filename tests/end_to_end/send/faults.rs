@@ -171,7 +171,8 @@ fn a_server_that_refuses_for_a_while_is_waited_for_and_one_that_goes_on_is_given
     let files = Files::new();
     let file = files.write("a", events(0..1000));
     let body = "{\"error\":\"spool_full\",\"message\":\"The spool is full.\"}";
-    let illness = |status: &str| -> Then { said(status, "Retry-After: 1\r\n", body) };
+    // The proxy ends the connection: a client that is not told uses it again, and says that it broke off.
+    let illness = |status: &str| -> Then { said(status, "Retry-After: 1\r\nConnection: close\r\n", body) };
     for status in ["503 Service Unavailable", "429 Too Many Requests"] {
         proxy.fall_ill(illness(status));
         let given_up = run(&[&file, "--url", &target, "--give-up-after", "100ms"]).expect(2, &accepted(0));
