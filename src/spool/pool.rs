@@ -59,7 +59,8 @@ impl SegmentPool {
     /// frames allow: many small blocks would else fill the spool with room that nobody has written to. What fails
     /// costs only room.
     pub(super) fn begin_waiting(&self, blocks: &[SealedBlock]) {
-        for block in blocks {
+        // Those of one segment stand beside each other, and share its file.
+        for block in blocks.chunk_by(|one, next| Arc::ptr_eq(&one.file, &next.file)).filter_map(<[_]>::first) {
             if let Err(error) = self.keep_or_trim(&block.file) {
                 tracing::debug!(block = %block.number(), %error, "the file of a segment can't be made shorter");
             }
@@ -141,10 +142,10 @@ impl SegmentPool {
             }
             if block.file.is_shared() {
                 let id = block.id();
-                for (id, _) in journal.of_segment(id.epoch, id.number.segment) {
+                for (id, state) in journal.of_segment(id.epoch, id.number.segment) {
                     // The file of one that was moved out may be there yet, because another inserter is just removing
                     // it, or could not.
-                    if journal.find(id).is_some_and(|state| state.is_done) && self.has_no_file(id) {
+                    if state.is_done && self.has_no_file(id) {
                         journal.forget(id);
                     }
                 }
