@@ -83,7 +83,10 @@ crash-test: clickhouse ## kill server and ClickHouse under load: ROUNDS, CRASH_S
 check: clickhouse ## format, clippy with warnings denied, tests
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
 	@scripts/need.sh strace "strace is needed for the tests of a failing disk and a killed ClickHouse: install the package strace" strace
+	@# First what takes a second: the other workspaces are checked with this one.
 	cargo fmt --check
+	cargo fmt --all --check --manifest-path bench/peers/Cargo.toml
+	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo clippy --locked --all-targets --features engine-may -- -D warnings
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --no-default-features -- -D warnings

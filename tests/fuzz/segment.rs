@@ -45,9 +45,23 @@ static BASE: LazyLock<Base> = LazyLock::new(|| {
         batch.rejected.count = 1;
         if sequence % 2 == 0 {
             let summary = Summary { accepted: 2, rejected: 1, refused: false };
-            batch.add_keyed(RequestKey { id: of_request("t", &[sequence as u8]), body: BodyHashing::default().hash(b"body"), summary }, Mark::default());
+            batch.add_keyed(
+                RequestKey {
+                    id: of_request("t", &[sequence as u8]),
+                    body: BodyHashing::default().hash(b"body"),
+                    summary,
+                },
+                Mark::default(),
+            );
             let from = batch.mark();
-            batch.add_keyed(RequestKey { id: of_request("t", &[sequence as u8, 0]), body: BodyHashing::default().hash(b""), summary }, from);
+            batch.add_keyed(
+                RequestKey {
+                    id: of_request("t", &[sequence as u8, 0]),
+                    body: BodyHashing::default().hash(b""),
+                    summary,
+                },
+                from,
+            );
             batch.identify(of_event("column", &[sequence as u8]), 0..5);
         }
         batch.close();
