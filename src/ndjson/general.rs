@@ -246,7 +246,7 @@ impl<'a> Row<'a> {
     }
 
     fn count(&mut self, path: &str, key: &str, value: &str) {
-        match self.counter.number(path, key) {
+        match self.counter.number(path, key.as_bytes()) {
             Some(number) => self.counter.note(number, value.as_bytes()),
             None => self.counter.note_other(),
         }

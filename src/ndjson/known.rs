@@ -32,17 +32,16 @@ struct Words {
 }
 
 impl Words {
-    /// The words of the key between `start` and `end`. `None` for a key that is too short or too long, and near
-    /// the end of the body.
+    /// The words of the key that `text` begins with. `None` for a key that is too short or too long, and where the text
+    /// has no whole word.
     #[inline(always)]
-    fn new(body: &[u8], start: usize, end: usize) -> Option<Self> {
-        let length = end.wrapping_sub(start);
+    fn new(text: &[u8], length: usize) -> Option<Self> {
         if length.wrapping_sub(1) >= KEY_BYTES_MAX {
             return None;
         }
         let mask = u64::MAX >> (64 - 8 * length.min(8));
-        let first = word(body, start)? & mask;
-        let last = word(body, start + length.saturating_sub(8))? & mask;
+        let first = word(text, 0)? & mask;
+        let last = word(text, length.saturating_sub(8))? & mask;
         Some(Self { length, first, last })
     }
 
@@ -54,14 +53,14 @@ impl Words {
 
     /// The words between the first and the last one, of a key that has more than two.
     #[inline]
-    fn middle(self, body: &[u8], start: usize) -> Option<[u64; 2]> {
-        Some([word(body, start + 8)?, word(body, start + self.length - 16)?])
+    fn middle(self, text: &[u8]) -> Option<[u64; 2]> {
+        Some([word(text, 8)?, word(text, self.length.checked_sub(16)?)?])
     }
 }
 
 #[inline(always)]
-fn word(body: &[u8], at: usize) -> Option<u64> {
-    body.get(at..at + size_of::<u64>())?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
+fn word(text: &[u8], at: usize) -> Option<u64> {
+    text.get(at..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -92,65 +91,53 @@ impl KnownKeys {
         for (name, target) in names {
             // Words are loaded from behind the end of a short key.
             let (end, name) = (name.len(), [name.as_bytes(), &[0; 8]].concat());
-            if let Some(key) = Words::new(&name, 0, end) {
-                known.put(key, &name, 0, target, true);
+            if let Some(key) = Words::new(&name, end) {
+                known.put(key, &name, target, true);
             }
         }
         known
     }
 
-    /// The target of the key between `start` and `end`, without its quotes.
+    /// The target of the key, without quotes, of `length` bytes that `text` begins with.
     #[inline(always)]
-    pub(crate) fn target(
-        &mut self,
-        body: &[u8],
-        start: usize,
-        end: usize,
-        look_up: impl FnOnce(&[u8]) -> KeyTarget,
-    ) -> KeyTarget {
-        let Some(key) = Words::new(body, start, end) else {
-            return look_up(body.get(start..end).unwrap_or_default());
+    pub(crate) fn target(&mut self, text: &[u8], length: usize, look_up: impl FnOnce(&[u8]) -> KeyTarget) -> KeyTarget {
+        let Some(key) = Words::new(text, length) else {
+            return look_up(text.get(..length).unwrap_or_default());
         };
         let at = key.hash() & (self.places.len() - 1);
         match self.places.get(at) {
-            Some(place) if place.key == key && (key.length <= SHORT_BYTES_MAX || self.is_at(at, key, body, start)) => {
+            Some(place) if place.key == key && (key.length <= SHORT_BYTES_MAX || self.is_at(at, key, text)) => {
                 place.target
             }
-            _ => self.target_beside(body, key, start, look_up),
+            _ => self.target_beside(text, key, look_up),
         }
     }
 
     #[inline]
-    fn is_at(&self, at: usize, key: Words, body: &[u8], start: usize) -> bool {
-        self.middles.get(at).copied() == key.middle(body, start)
+    fn is_at(&self, at: usize, key: Words, text: &[u8]) -> bool {
+        self.middles.get(at).copied() == key.middle(text)
     }
 
     #[inline(never)]
-    fn target_beside(
-        &mut self,
-        body: &[u8],
-        key: Words,
-        start: usize,
-        look_up: impl FnOnce(&[u8]) -> KeyTarget,
-    ) -> KeyTarget {
+    fn target_beside(&mut self, text: &[u8], key: Words, look_up: impl FnOnce(&[u8]) -> KeyTarget) -> KeyTarget {
         let beside = (key.hash() & (self.places.len() - 1)) ^ 1;
         if let Some(place) = self.places.get(beside)
             && place.key == key
-            && (key.length <= SHORT_BYTES_MAX || self.is_at(beside, key, body, start))
+            && (key.length <= SHORT_BYTES_MAX || self.is_at(beside, key, text))
         {
             return place.target;
         }
-        let target = look_up(body.get(start..start + key.length).unwrap_or_default());
+        let target = look_up(text.get(..key.length).unwrap_or_default());
         // A key that is not counted by name may be later.
         if target != KeyTarget::Unknown {
-            self.put(key, body, start, target, false);
+            self.put(key, text, target, false);
         }
         target
     }
 
     /// Puts a key at its place, or beside it, but not in the place of a column's name.
-    fn put(&mut self, key: Words, body: &[u8], start: usize, target: KeyTarget, is_name: bool) {
-        let middle = if key.length > SHORT_BYTES_MAX { key.middle(body, start) } else { Some([0; 2]) };
+    fn put(&mut self, key: Words, text: &[u8], target: KeyTarget, is_name: bool) {
+        let middle = if key.length > SHORT_BYTES_MAX { key.middle(text) } else { Some([0; 2]) };
         let at = key.hash() & (self.places.len() - 1);
         for at in [at, at ^ 1] {
             if let (Some(place), Some(place_middle), Some(middle)) =
@@ -191,8 +178,8 @@ mod tests {
             KeyTarget::Unknown => KeyTarget::Counted(7),
             target => target,
         };
-        let found = known.target(body.as_bytes(), 2, 2 + key.len(), look_up);
-        assert_eq!(found, known.target(&body.as_bytes()[..2 + key.len()], 2, 2 + key.len(), look_up), "{key}");
+        let found = known.target(&body.as_bytes()[2..], key.len(), look_up);
+        assert_eq!(found, known.target(key.as_bytes(), key.len(), look_up), "{key}");
         found
     }
 
@@ -244,7 +231,7 @@ mod tests {
         for number in 0..2000 {
             let key = format!("invented_{number}");
             target(&mut known, &plan, &key);
-            let words = Words::new(format!("{key}        ").as_bytes(), 0, key.len()).unwrap();
+            let words = Words::new(format!("{key}        ").as_bytes(), key.len()).unwrap();
             assert!(known.places.iter().any(|place| place.key == words), "{key}");
         }
     }

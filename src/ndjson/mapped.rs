@@ -8,9 +8,9 @@
 use std::ops::Range;
 
 use super::InvalidText;
+use super::found::Found;
 use super::known::{KnownKeys, PLACES_OF_OTHERS_INSIDE};
 use super::repair::has_unpaired_surrogate;
-use super::row::Found;
 use super::values::{self, JsonToken};
 use super::walk::Walk;
 use crate::schema::{KeyTarget, Plan, Taker, Unknown};

@@ -5,11 +5,11 @@
 //! lines: it parses with `sonic-rs`, and it alone rejects lines. Both paths give the same bytes for
 //! every line that the fast path accepts.
 //!
-//! Files in reading order: `lines`, `elements` (bodies that are one array), `walk`, `order` (the guess of the
-//! next key), `known` (keys and their fields), `row` (values in the
-//! table's order), `values` (one file per family of types), `general`, `keys` (rejections because of keys),
-//! `repair` (invalid text), `skip`, `scan` and `escape` (the grammar of JSON), `utf8`, `siblings` (arrays of
-//! Nested columns), `identify`, `report`.
+//! Files in reading order: `lines`, `elements` (bodies that are one array), `walk`, `guessed` (the loop over keys that
+//! were guessed), `order` and `step` (the guess of the next key), `known` (keys and their fields), `row`, `found`,
+//! `missing` and `format` (values in the table's order), `values` (one file per family of types), `general`, `keys`
+//! (rejections because of keys), `repair` (invalid text), `skip`, `scan` and `escape` (the grammar of JSON), `utf8`,
+//! `siblings` (arrays of Nested columns), `identify`, `report`.
 //!
 //! A [mapping](crate::schema::Mapping) says which column gets what. `mapped` is its part of the fast path, and
 //! `server_values` writes what no line says. `field_counts` counts fields that no column takes.
@@ -84,13 +84,17 @@ mod body_lines;
 mod elements;
 mod escape;
 mod field_counts;
+mod format;
+mod found;
 mod general;
+mod guessed;
 mod hex;
 mod identify;
 mod keys;
 mod known;
 mod lines;
 mod mapped;
+mod missing;
 mod options;
 mod order;
 mod repair;
@@ -190,7 +194,7 @@ impl RowEncoder {
     pub fn new(plan: Arc<Plan>, limits: EncodeLimits) -> Self {
         Self {
             known: KnownKeys::new(plan.paths().targets(), known::PLACES_OF_OTHERS),
-            order: KeyOrder::new(plan.columns().len()),
+            order: KeyOrder::new(plan.columns().len(), format::of_fields(&plan)),
             window: Utf8Window::default(),
             builder: RowBuilder::new(&plan),
             server: ServerCells::default(),

@@ -6,7 +6,8 @@
 //! for its end nor looked up. Several clients have several orders, so the steps of up to [`ORDERS_MAX`] orders are
 //! kept.
 //!
-//! - If a step does not match, the line may be of another order that was the same so far: those are tried at this
+//! - A line is expected to have the order of the one before it, or the one that came behind that order lately. If a
+//!   step does not match, the line may be of another order that was the same so far: those are tried at this
 //!   place. Or the line may lack that field: the steps behind it are tried, and all steps are kept.
 //! - If no step matches, the key is looked up. A line with keys that the order lacks has the same order with more
 //!   fields: steps for them are inserted. If the order has its keys at other places, the line has another order, which
@@ -19,6 +20,7 @@
 //!   of a known one) nothing is guessed for [`PAUSE_LINES`] lines and, each time that it was in vain, for
 //!   [`PAUSE_FACTOR`] times as many: lines of ever other orders cost one lookup per key and nothing else.
 
+use super::format::Format;
 use super::step::{HEAD_BYTES, Step, first_match};
 use crate::schema::KeyTarget;
 
@@ -52,25 +54,35 @@ struct Order {
     steps: Vec<Step>,
     /// The number of the line that was the last to turn to it.
     used: u64,
+    /// The order that the next line is expected to have.
+    successor: usize,
+    /// True if the line behind the last one of this order had another one.
+    is_doubtful: bool,
 }
 
 impl Order {
     /// Computes what the steps say of those before them.
-    fn link(&mut self) {
+    fn link(&mut self, formats: &[Format]) {
         let mut path = 0;
         for step in &mut self.steps {
             path = step.path_after(path);
             step.path = path;
         }
+        let steps = self.steps.iter_mut().rev();
+        steps.fold(u16::MAX, |lowest, step| step.decide(lowest, formats));
     }
 }
 
 /// The learned orders, and where in one of them the line is.
 #[derive(Debug, Default)]
 pub(crate) struct KeyOrder {
+    /// One per field of the plan.
+    formats: Vec<Format>,
     orders: Vec<Order>,
     /// The order that is followed.
     current: usize,
+    /// The order of the line before this one.
+    before: usize,
     /// The index of the next expected step in it.
     next: usize,
     /// Steps of an order, and of all.
@@ -80,7 +92,9 @@ pub(crate) struct KeyOrder {
     lookups: u32,
     /// Keys of this line that were not the next step's.
     skips: u32,
-    /// Ranges of steps that this line has none of.
+    /// Steps of the order, up to the last one that matched, that this line has none of.
+    lacks: usize,
+    /// The ranges of those.
     skipped: Vec<(usize, usize)>,
     /// The steps of this line so far, once a key was looked up.
     line: Vec<Step>,
@@ -98,9 +112,10 @@ pub(crate) struct KeyOrder {
 }
 
 impl KeyOrder {
-    /// An empty order for a table with this many columns.
-    pub(crate) fn new(columns: usize) -> Self {
+    /// No order yet, for a table with this many columns and fields of these formats.
+    pub(super) fn new(columns: usize, formats: Vec<Format>) -> Self {
         Self {
+            formats,
             steps_max: columns * 2 + STEPS_OF_UNKNOWN_MAX,
             all_steps_max: columns * 8 + STEPS_OF_ALL_MAX,
             next_pause: PAUSE_LINES,
@@ -111,12 +126,43 @@ impl KeyOrder {
     /// Begins a line.
     #[inline]
     pub(crate) fn begin_line(&mut self) {
+        if self.orders.len() > 1 && self.pause == 0 {
+            self.expect_order();
+        }
         self.next = 0;
         self.lookups = 0;
         self.skips = 0;
+        self.lacks = 0;
         self.skipped.clear();
         self.line.clear();
         self.conflicts = 0;
+    }
+
+    /// Goes on to the order that came behind the one of the last line, twice in a row at least: clients may take turns.
+    #[inline(never)]
+    fn expect_order(&mut self) {
+        let last = self.current;
+        if let Some(before) = self.orders.get_mut(self.before) {
+            let is_expected = before.successor == last;
+            if !is_expected && before.is_doubtful {
+                before.successor = last;
+            }
+            before.is_doubtful = !is_expected && !before.is_doubtful;
+        }
+        self.before = last;
+        let expected = self.orders.get(last).map(|order| order.successor).filter(|order| *order < self.orders.len());
+        self.current = expected.unwrap_or(last);
+        if self.current != last {
+            self.note_use();
+        }
+    }
+
+    /// Notes that the line turned to the current order.
+    fn note_use(&mut self) {
+        self.turns += 1;
+        if let Some(order) = self.orders.get_mut(self.current) {
+            order.used = self.turns;
+        }
     }
 
     /// The steps that are expected next, in their order.
@@ -134,6 +180,24 @@ impl KeyOrder {
         self.sparse_lines >= SPARSE_LINES
     }
 
+    /// True while nothing is guessed.
+    #[inline(always)]
+    pub(super) fn is_pausing(&self) -> bool {
+        self.pause > 0
+    }
+
+    /// True if a key of this line was looked up.
+    #[inline(always)]
+    pub(super) fn is_lost(&self) -> bool {
+        self.lookups > 0
+    }
+
+    /// True if no step of this line has matched.
+    #[inline(always)]
+    pub(super) fn is_at_start(&self) -> bool {
+        self.next == 0
+    }
+
     /// Goes on behind so many of the expected steps, each of which has matched.
     #[inline(always)]
     pub(super) fn matched(&mut self, steps: usize) {
@@ -146,11 +210,11 @@ impl KeyOrder {
     /// Goes on behind the last of so many expected steps; only that one has matched.
     #[inline(always)]
     pub(super) fn skipped_to(&mut self, step: usize) {
-        if step > 0 {
-            self.skips += 1;
-            self.skipped.push((self.next, self.next + step));
-            self.next += step;
-        }
+        // Without a branch: where lines lack fields at random, none could be guessed.
+        self.skips += u32::from(step > 0);
+        self.lacks += step;
+        self.skipped.push((self.next, self.next + step));
+        self.next += step;
         self.matched(1);
     }
 
@@ -174,29 +238,33 @@ impl KeyOrder {
             self.matched(1);
             return Some(found);
         }
-        // Where lines lack many fields, others than the one that is followed know less of what comes.
         if self.is_sparse() {
             return self.guess_ahead(head).or_else(|| self.turn(head).then(|| self.guess_ahead(head))?);
         }
-        self.turn(head);
         self.guess_ahead(head)
     }
 
     /// The same out of all expected steps.
     #[inline(never)]
     fn guess_ahead(&mut self, head: &[u8; HEAD_BYTES]) -> Option<(KeyTarget, usize)> {
+        // A line that contradicts its order so often is of another one, and would be so with each further key.
+        let steps = self.orders.get(self.current).map_or(0, |order| order.steps.len());
+        if (self.conflicts * CONFLICTS_OF) as usize > steps {
+            return None;
+        }
         let expected = self.expected();
-        let at = first_match(expected, head)?;
-        let step = expected.get(at)?;
+        let at = first_match(expected, head.first_chunk())?;
+        let step = expected.get(at).filter(|step| step.matches(head))?;
         let found = (step.target(), step.length());
         self.skipped_to(at);
         Some(found)
     }
 
-    /// Turns to an order that was the same so far and goes on with this key, if there is one.
+    /// Turns to the order, of those that were the same so far and go on with this key, that was followed last. Where lines lack many
+    /// fields, [`KeyOrder::guess`] does: others than the one that is followed know less of what comes.
     #[inline(never)]
-    fn turn(&mut self, head: &[u8; HEAD_BYTES]) -> bool {
-        if self.lookups > 0 || !self.skipped.is_empty() {
+    pub(super) fn turn(&mut self, head: &[u8; HEAD_BYTES]) -> bool {
+        if self.lookups > 0 || self.skips > 0 || self.pause > 0 {
             return false;
         }
         let path = match self.next.checked_sub(1) {
@@ -207,12 +275,10 @@ impl KeyOrder {
             let last = self.next.checked_sub(1).and_then(|last| order.steps.get(last)).map(|step| step.path);
             order.steps.get(self.next).is_some_and(|step| step.matches(head)) && last == path
         };
-        let Some(found) = self.orders.iter().position(goes_on) else { return false };
-        self.turns += 1;
+        let orders = self.orders.iter().enumerate().filter(|(_, order)| goes_on(order));
+        let Some((found, _)) = orders.max_by_key(|(_, order)| order.used) else { return false };
         self.current = found;
-        if let Some(order) = self.orders.get_mut(found) {
-            order.used = self.turns;
-        }
+        self.note_use();
         true
     }
 
@@ -258,12 +324,11 @@ impl KeyOrder {
             self.pause -= 1;
             return;
         }
-        let lacks = self.skipped.iter().map(|(from, to)| to - from).sum::<usize>();
-        let keys = self.lookups + (self.next - lacks) as u32;
+        let keys = self.lookups + (self.next - self.lacks) as u32;
         let is_known = self.lookups == 0;
         let is_longer = !is_known && self.conflicts == 0 && self.next > 0;
         let is_mistaken = self.conflicts > 0
-            && lacks > self.conflicts as usize
+            && self.lacks > self.conflicts as usize
             && self.conflicts * CONFLICTS_OF <= keys
             && self.repairs < REPAIRS_MAX;
         if !(is_known || is_longer || is_mistaken) {
@@ -316,7 +381,7 @@ impl KeyOrder {
         if merged.len() <= self.steps_max {
             order.steps = merged;
         }
-        order.link();
+        order.link(&self.formats);
         self.make_room(0);
     }
 
@@ -327,9 +392,10 @@ impl KeyOrder {
         }
         self.make_room(self.line.len());
         self.turns += 1;
-        let mut order = Order { steps: std::mem::take(&mut self.line), used: self.turns };
-        order.link();
         self.current = self.orders.len();
+        let steps = std::mem::take(&mut self.line);
+        let mut order = Order { steps, used: self.turns, successor: self.current, is_doubtful: false };
+        order.link(&self.formats);
         self.orders.push(order);
     }
 
@@ -342,6 +408,7 @@ impl KeyOrder {
             let others = self.orders.iter().enumerate().filter(|(at, _)| steps > 0 || *at != self.current);
             let Some((oldest, _)) = others.min_by_key(|(_, order)| order.used) else { return };
             self.orders.remove(oldest);
+            // What was expected behind the others is found out again.
             if self.current > oldest {
                 self.current -= 1;
             }

@@ -11,13 +11,16 @@
 
 use std::ops::Range;
 
+use super::format::{self, Format, Reader};
+use super::found::{Found, Place};
 use super::general::Rejection;
+use super::missing::Missing;
 use super::server_values::ServerInputs;
-use super::values::text::plain_string;
+use super::values::number::integer_of;
+use super::values::time;
 use super::values::time::LastDay;
-use super::values::{number, time};
 use crate::rowbinary::RowBuffer;
-use crate::schema::{ColumnType, Field, Plan, Zone};
+use crate::schema::{Field, Plan};
 
 /// Flush threshold: the buffer holds up to this many bytes of finished rows, plus one row, before they
 /// are copied to the batch. That fits the L1 cache; all rows of a large body would not.
@@ -55,7 +58,7 @@ impl ServerCells {
 
     /// Appends the run of server-filled values before field `index`.
     #[inline]
-    fn put_run(&self, index: usize, out: &mut RowBuffer) {
+    pub(super) fn put_run(&self, index: usize, out: &mut RowBuffer) {
         if let Some(run) = self.runs.get(index)
             && !run.is_empty()
         {
@@ -68,87 +71,23 @@ impl ServerCells {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Duplicate;
 
-/// Where the value of a field is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
-    pub(crate) place: Place,
-    pub(crate) start: usize,
-    pub(crate) end: usize,
-}
-
-/// What [`Found::start`] and [`Found::end`] are offsets of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Place {
-    /// The line lacks the field. Both offsets are 0.
-    Missing,
-    /// The body: a string without escapes, and without its quotes.
-    Text,
-    /// The body: what may be a number, `true`, `false` or `null`.
-    Bare,
-    /// The side buffer: the encoded value.
-    Side,
-}
-
-impl Found {
-    const MISSING: Self = Self { place: Place::Missing, start: 0, end: 0 };
-
-    /// The range of the value in the body, with its quotes.
-    #[inline]
-    pub(crate) fn in_body(self) -> Range<usize> {
-        let quote = usize::from(self.place == Place::Text);
-        self.start.wrapping_sub(quote)..self.end + quote
-    }
-}
-
-/// What is done with a value in the second pass.
-#[derive(Clone, Copy, Debug)]
-struct Format {
-    reader: Reader,
-    /// True if the server fills columns behind this field.
-    has_run: bool,
-}
-
-/// Who reads a value in its usual form.
-#[derive(Clone, Copy, Debug)]
-enum Reader {
-    /// Nobody: it is a text in a String, and copied.
-    Text,
-    /// An Int64 of few digits.
-    Int64,
-    /// A time.
-    DateTime(Zone),
-    /// The readers of all types.
-    Any,
-}
-
-impl Reader {
-    fn of(field: &Field) -> Self {
-        match field.cell.column_type {
-            _ if field.lead > 0 => Self::Any,
-            ColumnType::String => Self::Text,
-            ColumnType::Signed(8) => Self::Int64,
-            ColumnType::DateTime(zone) => Self::DateTime(zone),
-            _ => Self::Any,
-        }
-    }
-}
-
 /// Finished rows of a body that are not in the batch yet, and the row that is being built.
 #[derive(Debug)]
 pub(crate) struct RowBuilder {
     /// Finished rows.
-    pub(crate) rows: RowBuffer,
+    pub(super) rows: RowBuffer,
     /// Values of the current row that were converted before their turn.
     side: RowBuffer,
     /// One per field of the plan; all are missing between two rows.
     found: Vec<Found>,
     /// One per field of the plan.
     formats: Vec<Format>,
-    last_day: LastDay,
+    missing: Missing,
+    pub(super) last_day: LastDay,
     /// True if `found` has a field.
     has_found: bool,
     /// The field whose value comes next in `rows`. Those before it are there.
-    next: usize,
+    pub(super) next: usize,
     /// The start of the current row in `rows`.
     start: usize,
 }
@@ -159,12 +98,8 @@ impl RowBuilder {
             rows: RowBuffer::with_space(FLUSH_BYTES * 2),
             side: RowBuffer::with_space(1 << 10),
             found: vec![Found::MISSING; plan.fields().len()],
-            formats: plan
-                .fields()
-                .iter()
-                .zip(plan.server_runs().iter().skip(1))
-                .map(|(field, run)| Format { reader: Reader::of(field), has_run: !run.is_empty() })
-                .collect(),
+            formats: format::of_fields(plan),
+            missing: Missing::new(plan),
             last_day: LastDay::default(),
             has_found: false,
             next: 0,
@@ -184,52 +119,58 @@ impl RowBuilder {
         }
     }
 
-    /// Reads the value of a field at `at`, if it has the usual form of its type, and returns the offset after it. It is
-    /// converted if it is the next one in the row and no other was remembered, else its place is remembered. On `None` nothing has changed.
+    /// True if the value of a field may be put to the end of the row now: it is the next one, or the line lacks those
+    /// before it, which get their defaults then. `is_lowest` says that none of them is expected any more, and `SPARSE` that
+    /// fields are missing often.
     #[inline(always)]
-    pub(super) fn read(&mut self, field: usize, server: &ServerCells, body: &[u8], at: usize) -> Option<usize> {
-        if field != self.next || self.has_found {
-            return self.find(field, body, at);
+    pub(super) fn goes_on_with<const SPARSE: bool>(
+        &mut self,
+        field: usize,
+        is_lowest: bool,
+        server: &ServerCells,
+    ) -> bool {
+        if !self.has_found {
+            return field == self.next
+                || (is_lowest
+                    && field > self.next
+                    && if SPARSE { self.fill(field, server) } else { self.fill_once(field, server) });
         }
-        let format = *self.formats.get(field)?;
-        let rows = &mut self.rows;
-        let end = match format.reader {
-            Reader::Text => {
-                let (start, length, end) = plain_string(body, at)?;
-                rows.put_string_of(body, start, length);
-                end
-            }
-            Reader::Int64 => {
-                let (value, end) = number::plain_signed(body, at)?;
-                rows.put(value.to_le_bytes());
-                end
-            }
-            Reader::DateTime(zone) => {
-                let (seconds, end) = time::read_seconds(&mut self.last_day, zone, body, at)?;
-                rows.put(seconds.to_le_bytes());
-                end
-            }
-            Reader::Any => return self.find(field, body, at),
-        };
-        self.next = field + 1;
-        if format.has_run {
-            server.put_run(field + 1, rows);
-        }
-        Some(end)
+        field == self.next && self.found.get(field).is_some_and(|found| found.place == Place::Missing)
     }
 
-    /// Remembers where the text or number at `at` is.
-    #[inline]
-    fn find(&mut self, field: usize, body: &[u8], at: usize) -> Option<usize> {
-        let (value, end) = match plain_string(body, at) {
-            Some((start, length, end)) => (Found { place: Place::Text, start, end: start + length }, end),
-            None => {
-                let end = number::few_digits_end(body, at)?;
-                (Found { place: Place::Bare, start: at, end }, end)
+    /// Gives the fields up to `field` their defaults, if nothing but their own keys leads to them.
+    #[inline(always)]
+    fn fill(&mut self, field: usize, server: &ServerCells) -> bool {
+        if !self.missing.is_final() {
+            return false;
+        }
+        match self.missing.without_run(self.next, field) {
+            Some(bytes) => {
+                self.rows.put_range_of(self.missing.values(), bytes);
+                self.next = field;
             }
-        };
-        self.set(field, value).ok()?;
-        Some(end)
+            None => self.put_missing(field, server),
+        }
+        true
+    }
+
+    /// The same in a function of its own.
+    #[inline(never)]
+    fn fill_once(&mut self, field: usize, server: &ServerCells) -> bool {
+        self.fill(field, server)
+    }
+
+    /// Puts the defaults of the fields up to `field`.
+    #[inline(never)]
+    fn put_missing(&mut self, field: usize, server: &ServerCells) {
+        while self.next < field {
+            let (bytes, end) = self.missing.run(self.next, field);
+            self.rows.put_range_of(self.missing.values(), bytes);
+            self.next = end;
+            if self.missing.has_run_before(end) {
+                server.put_run(end, &mut self.rows);
+            }
+        }
     }
 
     /// Remembers where the value of a field is.
@@ -299,27 +240,38 @@ impl RowBuilder {
         body: &[u8],
         mut read: impl FnMut(&Field, Found, &mut RowBuffer) -> Option<()>,
     ) -> Option<()> {
-        for index in self.next..self.found.len().min(self.formats.len()) {
-            let (Some(found), Some(&format)) = (self.found.get_mut(index), self.formats.get(index)) else { break };
-            let (place, start, end) = (found.place, found.start, found.end);
-            *found = Found::MISSING;
-            let rows = &mut self.rows;
-            let is_read = match (format.reader, place) {
+        if !self.has_found {
+            self.put_missing(self.found.len(), server);
+            return Some(());
+        }
+        let Self { rows, side, found, formats, last_day, next, .. } = self;
+        let found = found.get_mut(*next..).unwrap_or_default().iter_mut();
+        let formats = formats.get(*next..).unwrap_or_default();
+        for ((found, format), field) in found.zip(formats).zip(fields.get(*next..).unwrap_or_default()) {
+            let value = std::mem::replace(found, Found::MISSING);
+            let Found { place, start, end } = value;
+            let is_read = match (&format.reader, place) {
                 (Reader::Text, Place::Missing | Place::Text) => {
                     // A missing text is an empty one.
                     rows.put_string_of(body, start, end - start);
                     true
                 }
-                (Reader::Int64, Place::Bare) => match number::plain_signed(body, start) {
-                    Some((value, value_end)) if value_end == end => {
-                        rows.put(value.to_le_bytes());
-                        true
+                (Reader::Integer { width, max }, Place::Missing | Place::Bare) => {
+                    // A missing integer is one without digits, and 0.
+                    let value = body.get(start..).and_then(<[u8]>::first_chunk);
+                    let value = value.and_then(|word| integer_of(u64::from_le_bytes(*word), end - start));
+                    match value.filter(|value| *value <= u64::from(*max)) {
+                        Some(value) => {
+                            rows.put_integer(value, *width);
+                            true
+                        }
+                        None => false,
                     }
-                    _ => false,
-                },
+                }
                 (Reader::DateTime(zone), Place::Text) => {
-                    match time::read_seconds(&mut self.last_day, zone, body, start.wrapping_sub(1)) {
-                        Some((seconds, value_end)) if value_end == end + 1 => {
+                    let text = body.get(start.wrapping_sub(1)..).and_then(<[u8]>::first_chunk);
+                    match text.and_then(|text| time::read_seconds(last_day, *zone, text)) {
+                        Some((seconds, length)) if start + length == end + 2 => {
                             rows.put(seconds.to_le_bytes());
                             true
                         }
@@ -329,26 +281,11 @@ impl RowBuilder {
                 _ => false,
             };
             if !is_read {
-                self.put_any(fields.get(index)?, Found { place, start, end }, &mut read)?;
+                put_any(rows, side, field, value, &mut read)?;
             }
             if format.has_run {
-                server.put_run(index + 1, &mut self.rows);
+                server.put_run(usize::from(field.index) + 1, rows);
             }
-        }
-        Some(())
-    }
-
-    #[inline(never)]
-    fn put_any(
-        &mut self,
-        field: &Field,
-        value: Found,
-        read: &mut impl FnMut(&Field, Found, &mut RowBuffer) -> Option<()>,
-    ) -> Option<()> {
-        match value.place {
-            Place::Missing => self.rows.put_slice(&field.absent.missing),
-            Place::Side => self.rows.put_range_of(&self.side, value.start..value.end),
-            Place::Text | Place::Bare => read(field, value, &mut self.rows)?,
         }
         Some(())
     }
@@ -377,4 +314,20 @@ impl RowBuilder {
         self.side.reset(BUFFER_BYTES_KEPT);
         self.start = 0;
     }
+}
+
+#[inline(never)]
+fn put_any(
+    rows: &mut RowBuffer,
+    side: &RowBuffer,
+    field: &Field,
+    value: Found,
+    read: &mut impl FnMut(&Field, Found, &mut RowBuffer) -> Option<()>,
+) -> Option<()> {
+    match value.place {
+        Place::Missing => rows.put_slice(&field.absent.missing),
+        Place::Side => rows.put_range_of(side, value.start..value.end),
+        Place::Text | Place::Bare => read(field, value, rows)?,
+    }
+    Some(())
 }

@@ -9,7 +9,7 @@
 use wide::u8x32;
 
 /// Bytes that are compared at once.
-const BLOCK: usize = 32;
+pub(super) const BLOCK: usize = 32;
 /// Blocks that are searched inline. A UUID in text form takes two.
 const BLOCKS_IN_PLACE: usize = 2;
 /// Bytes that are searched at once in a longer string.
@@ -23,7 +23,7 @@ pub(crate) fn string_end(body: &[u8], at: usize) -> Option<(usize, u8)> {
         let Some(block) = body.get(at..).and_then(|rest| rest.first_chunk::<BLOCK>()) else {
             break;
         };
-        let ends = is_end(block).to_bitmask();
+        let ends = ends(block);
         if ends != 0 {
             let end = at + ends.trailing_zeros() as usize;
             return Some((end, *body.get(end)?));
@@ -31,6 +31,12 @@ pub(crate) fn string_end(body: &[u8], at: usize) -> Option<(usize, u8)> {
         at += BLOCK;
     }
     string_end_far_off(body, at)
+}
+
+/// The bytes that can end a string, as bits, the lowest for the first byte.
+#[inline(always)]
+pub(super) fn ends(block: &[u8; BLOCK]) -> u32 {
+    is_end(block).to_bitmask()
 }
 
 /// A mask of the bytes that can end a string: 0xff for each of them, 0 for the others.
@@ -60,7 +66,7 @@ fn string_end_far_off(body: &[u8], at: usize) -> Option<(usize, u8)> {
             let index = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20))?;
             return Some((at + index, *rest.get(index)?));
         };
-        let ends = is_end(block).to_bitmask();
+        let ends = ends(block);
         if ends != 0 {
             let end = at + ends.trailing_zeros() as usize;
             return Some((end, *body.get(end)?));

@@ -6,31 +6,38 @@
 //! has, and values in unusual forms, because many lines may have them.
 //!
 //! As long as the keys come in the learned order and the fields in the table's, each value is converted at once,
-//! in one loop ([`Walk::guessed`]). Any other key is looked up, and only the place of its value is found; such values
+//! in one loop ([`super::guessed`]). Any other key is looked up, and only the place of its value is found; such values
 //! are converted when the line ends, in the table's order ([`super::row`]).
 //!
 //! The fast path parses the body, not a line of it: no value and no separator that it accepts contains
 //! a line feed, so it reaches the end of the line without searching for it before.
 
+use std::ops::Range;
+
 use super::InvalidText;
 use super::escape;
 use super::field_counts::FieldCounter;
+use super::found::Found;
+use super::guessed::head_behind;
 use super::known::KnownKeys;
 use super::lines::Lines;
 use super::mapped::Mapped;
 use super::order::KeyOrder;
 use super::repair::has_unpaired_surrogate;
-use super::row::{Found, Place, RowBuilder, ServerCells};
-use super::scan::string_end;
+use super::row::{RowBuilder, ServerCells};
+use super::scan::{BLOCK, ends, string_end};
 use super::siblings::Siblings;
-use super::skip::{skip_scalar, skip_space, skip_string, skip_value};
-use super::step::{HEAD_BYTES, first_match};
+use super::skip::{skip_space, skip_string, skip_value};
+use super::step::HEAD_BYTES;
 use super::utf8::Utf8Window;
 use super::values::nested::InPlace;
 use super::values::text::plain_string;
-use super::values::{self, JsonToken, number};
+use super::values::{self, JsonToken};
 use crate::rowbinary::RowBuffer;
 use crate::schema::{Field, KeyTarget, ObjectKeys, Plan, Unknown};
+
+/// Bytes behind the quote of a short key: the key, a quote, a colon, and a space.
+const SHORT_KEY_BYTES: usize = BLOCK + 2;
 
 /// The parts of the encoder that the fast path uses, borrowed for one line.
 pub(crate) struct Walk<'a> {
@@ -117,7 +124,7 @@ impl Walk<'_> {
         self.inside.counter.begin_line();
         self.mapped.begin_line();
         self.order.begin_line();
-        let object = self.object(body, at);
+        let object = self.object_of_line(body, at);
         self.order.end_line();
         let object = object?;
         let end = skip_space(body, object);
@@ -145,22 +152,28 @@ impl Walk<'_> {
     }
 
     /// Finds the values of an object, and returns the offset behind it.
-    #[inline(never)]
     pub(super) fn object(&mut self, body: &[u8], at: usize) -> Option<usize> {
-        let (mut at, mut before) = (at, b'{');
-        if body.get(at) != Some(&before) {
+        if body.get(at) == Some(&b'{') { self.members(body, at, b'{') } else { None }
+    }
+
+    /// The same of the object of a line.
+    #[inline(always)]
+    fn object_of_line(&mut self, body: &[u8], at: usize) -> Option<usize> {
+        if body.get(at) != Some(&b'{') {
             return None;
         }
+        let guessed = self.guessed(body, at, b'{');
+        if guessed == at {
+            return self.members(body, at, b'{');
+        }
+        if body.get(guessed) == Some(&b'}') { Some(guessed + 1) } else { self.members(body, guessed, b',') }
+    }
+
+    /// Finds the values behind the byte `before` at `at`.
+    #[inline(never)]
+    fn members(&mut self, body: &[u8], at: usize, before: u8) -> Option<usize> {
+        let (mut at, mut before) = (at, before);
         loop {
-            if self.keys.is_none() {
-                let guessed = self.guessed(body, at, before);
-                if guessed > at {
-                    (at, before) = (guessed, b',');
-                    if body.get(at) == Some(&b'}') {
-                        return Some(at + 1);
-                    }
-                }
-            }
             if body.get(at) == Some(&before) {
                 let (target, value) = match self.key(body, at, before) {
                     Some(key) => key,
@@ -184,48 +197,10 @@ impl Walk<'_> {
                     }
                 }
             }
-        }
-    }
-
-    /// Reads values as long as the learned steps match and the values are in their usual forms; those of fields that
-    /// no column takes are only counted. Returns the offset of what follows the last one.
-    #[inline(always)]
-    fn guessed(&mut self, body: &[u8], at: usize, before: u8) -> usize {
-        if self.order.is_sparse() {
-            return self.guessed_sparse(body, at, before);
-        }
-        let (mut at, mut before) = (at, before);
-        let mut matched = 0;
-        for step in self.order.expected() {
-            let Some(head) = head_behind(body, at, before) else { break };
-            if !step.matches(head) {
-                break;
+            if self.keys.is_none() {
+                at = self.guessed(body, at, b',');
             }
-            let (target, value) = (step.target(), at + 1 + step.length());
-            let parts = (&mut *self.builder, &mut *self.inside.counter);
-            let Some(end) = read_plain(parts, self.server, self.plan, target, body, value) else { break };
-            (at, before) = (end, b',');
-            matched += 1;
         }
-        self.order.matched(matched);
-        at
-    }
-
-    /// The same where lines lack many fields.
-    #[inline(never)]
-    fn guessed_sparse(&mut self, body: &[u8], at: usize, before: u8) -> usize {
-        let (mut at, mut before) = (at, before);
-        while let Some(head) = head_behind(body, at, before) {
-            let expected = self.order.expected();
-            let Some(number) = first_match(expected, head) else { break };
-            let Some(step) = expected.get(number) else { break };
-            let (target, value) = (step.target(), at + 1 + step.length());
-            let parts = (&mut *self.builder, &mut *self.inside.counter);
-            let Some(end) = read_plain(parts, self.server, self.plan, target, body, value) else { break };
-            self.order.skipped_to(number);
-            (at, before) = (end, b',');
-        }
-        at
     }
 
     /// Reads the key that follows the byte `before` at `at`, a brace or a comma, and returns its target and the offset
@@ -233,10 +208,7 @@ impl Walk<'_> {
     /// its colon, without escapes, and not too near the end of the body.
     #[inline(always)]
     fn key(&mut self, body: &[u8], at: usize, before: u8) -> Option<(KeyTarget, usize)> {
-        if body.get(at) != Some(&before) {
-            return None;
-        }
-        if self.keys.is_none() {
+        if self.keys.is_none() && !self.order.is_pausing() {
             let tail;
             let head = match head_behind(body, at, before) {
                 Some(head) => head,
@@ -254,35 +226,62 @@ impl Walk<'_> {
         if quote != b'"' {
             return None;
         }
-        let (end, b'"') = string_end(body, start)? else { return None };
-        let [b':', space] = *body.get(end + 1..)?.first_chunk()? else { return None };
-        let target = self.target(body, start, end);
-        let value = end + 2 + usize::from(space == b' ');
-        self.learn(body.get(at + 1..value)?, target);
+        let text = body.get(start..)?;
+        let (target, value) = match text.first_chunk::<SHORT_KEY_BYTES>().and_then(|text| self.short_key(text)) {
+            Some((target, length)) => (target, start + length),
+            None => self.long_key(text).map(|(target, length)| (target, start + length))?,
+        };
+        self.learn(body, at + 1..value, target);
         Some((target, value))
     }
 
+    /// The target of the key that `text` begins with, behind its quote, and the bytes up to its value.
     #[inline(always)]
-    fn learn(&mut self, spelling: &[u8], target: KeyTarget) {
-        if self.keys.is_none() {
-            self.order.learn(spelling, target);
+    fn short_key(&mut self, text: &[u8; SHORT_KEY_BYTES]) -> Option<(KeyTarget, usize)> {
+        let length = ends(text.first_chunk()?).trailing_zeros() as usize;
+        let [b'"', b':', next] = *text.get(length..)?.first_chunk()? else { return None };
+        Some((self.target(text, length), length + 2 + usize::from(next == b' ')))
+    }
+
+    /// The same for a longer key, and near the end of the body.
+    #[inline(never)]
+    fn long_key(&mut self, text: &[u8]) -> Option<(KeyTarget, usize)> {
+        let (length, b'"') = string_end(text, 0)? else { return None };
+        let [b':', next] = *text.get(length + 1..)?.first_chunk()? else { return None };
+        Some((self.target(text, length), length + 2 + usize::from(next == b' ')))
+    }
+
+    #[inline(always)]
+    fn learn(&mut self, body: &[u8], spelling: Range<usize>, target: KeyTarget) {
+        if self.keys.is_none() && !self.order.is_pausing() {
+            self.order.learn(body.get(spelling).unwrap_or_default(), target);
         }
     }
 
     /// Finds the end of the value of a key, and returns the offset behind it.
     #[inline(always)]
     fn value(&mut self, body: &[u8], target: KeyTarget, at: usize) -> Option<usize> {
-        let found = match *body.get(at)? {
-            b'{' | b'[' => return self.aside(target, body, at),
-            b'"' => match string_end(body, at + 1)? {
-                (end, b'"') => Found { place: Place::Text, start: at + 1, end },
-                _ => return self.aside(target, body, at),
-            },
-            _ => Found { place: Place::Bare, start: at, end: bare_end(body, at)? },
-        };
+        match Found::short(body, at) {
+            Some(found) => self.plain_value(body, target, found),
+            None => self.long_value(body, target, at),
+        }
+    }
+
+    #[inline(never)]
+    fn long_value(&mut self, body: &[u8], target: KeyTarget, at: usize) -> Option<usize> {
+        match Found::long(body, at) {
+            Some(found) => self.plain_value(body, target, found),
+            None => self.aside(target, body, at),
+        }
+    }
+
+    /// Takes a text without escapes, a number or a literal, and returns the offset behind it.
+    #[inline(always)]
+    fn plain_value(&mut self, body: &[u8], target: KeyTarget, found: Found) -> Option<usize> {
         match target {
             KeyTarget::Field(field) => self.builder.set(field.into(), found).ok()?,
             KeyTarget::Server => {}
+            KeyTarget::Unknown if self.plan.unknown() == Unknown::Skip => self.inside.counter.note_other(),
             _ => return self.other(target, found, body),
         }
         Some(found.in_body().end)
@@ -300,17 +299,17 @@ impl Walk<'_> {
         if body.get(colon) != Some(&b':') {
             return None;
         }
-        let target = self.target(body, key, key + length);
+        let target = self.target(body.get(key..)?, length);
         let value = skip_space(body, colon + 1);
-        self.learn(body.get(at + 1..value)?, target);
+        self.learn(body, at + 1..value, target);
         Some(Separator::Key(target, value))
     }
 
-    /// The target of the key between `start` and `end`.
+    /// The target of the key of `length` bytes that `text` begins with.
     #[inline(always)]
-    fn target(&mut self, body: &[u8], start: usize, end: usize) -> KeyTarget {
+    fn target(&mut self, text: &[u8], length: usize) -> KeyTarget {
         let (plan, keys, path, counter) = (self.plan, self.keys, self.path, &mut *self.inside.counter);
-        self.known.target(body, start, end, |key| {
+        self.known.target(text, length, |key| {
             let target = keys.map_or_else(|| plan.target(key), |keys| keys.target(key));
             if target == KeyTarget::Unknown { counter.target(path, key) } else { target }
         })
@@ -352,34 +351,6 @@ impl Walk<'_> {
     }
 }
 
-/// Reads the value of a guessed key in place, if it is in its usual form, and returns the offset behind it.
-#[inline(always)]
-fn read_plain(
-    (builder, counter): (&mut RowBuilder, &mut FieldCounter),
-    server: &ServerCells,
-    plan: &Plan,
-    target: KeyTarget,
-    body: &[u8],
-    at: usize,
-) -> Option<usize> {
-    match target {
-        KeyTarget::Field(field) => builder.read(usize::from(field), server, body, at),
-        KeyTarget::Counted(number) if plan.unknown() == Unknown::Skip => {
-            let end = plain_end(body, at)?;
-            counter.note(number, body.get(at..end).unwrap_or_default());
-            Some(end)
-        }
-        _ => None,
-    }
-}
-
-/// What follows the byte `before` at `at`; `None` if another byte is there, and near the end of the body.
-#[inline(always)]
-fn head_behind(body: &[u8], at: usize, before: u8) -> Option<&[u8; HEAD_BYTES]> {
-    let [first, head @ ..] = body.get(at..)?.first_chunk::<{ HEAD_BYTES + 1 }>()?;
-    if *first == before { head.first_chunk() } else { None }
-}
-
 /// The last bytes of a body, and zeros behind them.
 #[inline(never)]
 fn tail_of(body: &[u8], at: usize) -> [u8; HEAD_BYTES] {
@@ -390,32 +361,10 @@ fn tail_of(body: &[u8], at: usize) -> [u8; HEAD_BYTES] {
     tail
 }
 
-/// The end of the text without escapes, number or literal at `at`.
-#[inline]
-fn plain_end(body: &[u8], at: usize) -> Option<usize> {
-    match *body.get(at)? {
-        b'{' | b'[' => None,
-        b'"' => match string_end(body, at + 1)? {
-            (end, b'"') => Some(end + 1),
-            _ => None,
-        },
-        _ => bare_end(body, at),
-    }
-}
-
-/// The end of the number or literal at `at`.
-#[inline(always)]
-fn bare_end(body: &[u8], at: usize) -> Option<usize> {
-    match number::few_digits_end(body, at) {
-        Some(end) => Some(end),
-        None => skip_scalar(body, at),
-    }
-}
-
 impl Inside<'_> {
     /// Reads a value that is not in the usual form of its type, and returns the offset behind it.
     #[inline(never)]
-    fn read(&mut self, field: &Field, body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
+    pub(super) fn read(&mut self, field: &Field, body: &[u8], at: usize, out: &mut RowBuffer) -> Option<usize> {
         let (token, end) = match body.get(at)? {
             b'"' => {
                 let end = escape::decode(body, at, self.scratch)?;

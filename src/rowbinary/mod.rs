@@ -131,6 +131,20 @@ impl RowBuffer {
         self.put_slice(text);
     }
 
+    /// Appends the String value of the first `length` bytes of `block`.
+    #[inline(always)]
+    pub fn put_short_string(&mut self, block: &[u8; SHORT], length: usize) {
+        let room = self.space.get_mut(self.used..).and_then(<[u8]>::first_chunk_mut::<{ SHORT + 1 }>);
+        match room {
+            Some([prefix, destination @ ..]) if length <= SHORT => {
+                *prefix = length as u8;
+                *destination = *block;
+                self.used += 1 + length;
+            }
+            _ => self.put_string(block.get(..length).unwrap_or(block)),
+        }
+    }
+
     /// Appends the String value `source[start..start + length]`.
     ///
     /// The method takes the whole source so that it can copy a short string as one block that reads
@@ -138,13 +152,7 @@ impl RowBuffer {
     /// not inside the source appends an empty string.
     #[inline]
     pub fn put_string_of(&mut self, source: &[u8], start: usize, length: usize) {
-        let block = if length <= SHORT {
-            self.put_block::<SHORT>(source, start, length)
-        } else if length <= MEDIUM {
-            self.put_block::<MEDIUM>(source, start, length)
-        } else {
-            None
-        };
+        let block = if length <= MEDIUM { self.put_block(source, start, length) } else { None };
         if block.is_none() {
             self.put_string(source.get(start..start + length).unwrap_or_default());
         }
@@ -167,15 +175,14 @@ impl RowBuffer {
         self.put_slice(other.written().get(range).unwrap_or_default());
     }
 
-    /// Appends a length below 128, which is one byte of LEB128, and copies a block of `N` bytes, of
-    /// which the first `length` count. Appends nothing and returns `None` when the source or the
-    /// space has no `N` bytes.
+    /// Appends a length below 128, which is one byte of LEB128, and copies a block, of which the first `length` bytes
+    /// count. Appends nothing and returns `None` when the source or the space has no block.
     #[inline]
-    fn put_block<const N: usize>(&mut self, source: &[u8], start: usize, length: usize) -> Option<()> {
-        debug_assert!(length <= N && N < 0x80);
-        let block = source.get(start..)?.first_chunk::<N>()?;
-        let (prefix, room) = self.space.get_mut(self.used..self.used + N + 1)?.split_first_mut()?;
-        let destination = room.first_chunk_mut::<N>()?;
+    fn put_block(&mut self, source: &[u8], start: usize, length: usize) -> Option<()> {
+        debug_assert!(length <= MEDIUM && MEDIUM < 0x80);
+        let block = source.get(start..)?.first_chunk::<MEDIUM>()?;
+        let room = self.space.get_mut(self.used..)?.first_chunk_mut::<{ MEDIUM + 1 }>()?;
+        let [prefix, destination @ ..] = room;
         *prefix = length as u8;
         *destination = *block;
         self.used += 1 + length;
@@ -246,6 +253,7 @@ mod tests {
         Zeros(usize),
         Text(Vec<u8>),
         Window(Vec<u8>, usize, usize),
+        Short([u8; SHORT], usize),
         Range(Vec<u8>, usize, usize),
         Truncate(usize),
     }
@@ -260,6 +268,7 @@ mod tests {
             prop::collection::vec(any::<u8>(), 0..300).prop_map(Write::Text),
             (prop::collection::vec(any::<u8>(), 150..250), 0usize..60, 0usize..90)
                 .prop_map(|(source, start, length)| Write::Window(source, start, length)),
+            (any::<[u8; SHORT]>(), 0..=SHORT).prop_map(|(block, length)| Write::Short(block, length)),
             (prop::collection::vec(any::<u8>(), 0..90), 0usize..60, 0usize..60)
                 .prop_map(|(other, start, length)| Write::Range(other, start, length)),
             (0usize..200).prop_map(Write::Truncate),
@@ -297,6 +306,11 @@ mod tests {
                         buffer.put_string_of(&source, start, length);
                         leb128(&mut twin, length);
                         twin.extend_from_slice(&source[start..start + length]);
+                    }
+                    Write::Short(block, length) => {
+                        buffer.put_short_string(&block, length);
+                        leb128(&mut twin, length);
+                        twin.extend_from_slice(&block[..length]);
                     }
                     Write::Range(bytes, start, length) => {
                         let mut other = RowBuffer::default();

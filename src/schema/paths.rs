@@ -177,6 +177,11 @@ impl Paths {
         self.names.target(key)
     }
 
+    /// True if each key leads to one field, and each field has one key.
+    pub(crate) fn has_no_nodes(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
     /// A node.
     pub(crate) fn node(&self, number: u16) -> Option<&Node> {
         self.nodes.get(usize::from(number))

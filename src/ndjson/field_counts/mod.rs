@@ -14,6 +14,8 @@ mod kinds;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use foldhash::fast::RandomState;
+
 pub use kinds::Kinds;
 
 use crate::limits;
@@ -104,7 +106,6 @@ struct Place {
 #[derive(Clone, Copy, Debug)]
 enum Note {
     Unknown(u16, Kinds),
-    Other,
     Guessed(u16, TimeUnit),
 }
 
@@ -114,16 +115,19 @@ pub(crate) struct FieldCounter {
     shared: Arc<FieldCounts>,
     /// At most [`limits::COUNTED_FIELDS_MAX`]. The place of a number is its remainder.
     places: Vec<Place>,
-    by_name: HashMap<Box<str>, u16>,
+    /// Their names are few: that a client may choose ones that collide costs little.
+    by_name: HashMap<Box<[u8]>, u16, RandomState>,
     /// Names without a place, since one got a place.
     misses: u32,
     others: u64,
+    /// Keys of the line under way without a number.
+    noted_others: u64,
     /// By field of the plan.
     guessed: Vec<[u64; TimeUnit::ALL.len()]>,
     notes: Vec<Note>,
     is_fresh: bool,
     /// A name with the path in front of it.
-    name: String,
+    name: Vec<u8>,
 }
 
 impl FieldCounter {
@@ -136,12 +140,13 @@ impl FieldCounter {
     #[inline]
     pub(crate) fn begin_line(&mut self) {
         self.notes.clear();
+        self.noted_others = 0;
     }
 
     /// Counts the notes of a line.
     #[inline]
     pub(crate) fn end_line(&mut self) {
-        if !self.notes.is_empty() {
+        if !self.notes.is_empty() || self.noted_others > 0 {
             self.count_notes();
         }
     }
@@ -149,6 +154,7 @@ impl FieldCounter {
     #[inline(never)]
     fn count_notes(&mut self) {
         self.is_fresh = true;
+        self.others += std::mem::take(&mut self.noted_others);
         for note in self.notes.drain(..) {
             match note {
                 Note::Unknown(number, kinds) => {
@@ -162,7 +168,6 @@ impl FieldCounter {
                         None => self.others += 1,
                     }
                 }
-                Note::Other => self.others += 1,
                 Note::Guessed(field, unit) => {
                     let field = usize::from(field);
                     if self.guessed.len() <= field {
@@ -187,12 +192,9 @@ impl FieldCounter {
     }
 
     /// Notes a key without a number.
+    #[inline]
     pub(crate) fn note_other(&mut self) {
-        if self.notes.len() < NOTES_MAX {
-            self.notes.push(Note::Other);
-        } else {
-            self.others += 1;
-        }
+        self.noted_others += 1;
     }
 
     /// Notes that the unit of a bare number was guessed.
@@ -205,49 +207,57 @@ impl FieldCounter {
     /// The target of a key that no column has, with the number that it is counted by.
     #[cold]
     pub(crate) fn target(&mut self, path: &str, key: &[u8]) -> KeyTarget {
-        let key = std::str::from_utf8(key).ok();
-        key.and_then(|key| self.number(path, key)).map_or(KeyTarget::Unknown, KeyTarget::Counted)
+        self.number(path, key).map_or(KeyTarget::Unknown, KeyTarget::Counted)
     }
 
     /// The number of a key inside of `path`, which is empty for the line's own object; `None` when it has no
-    /// place. The key is text.
-    pub(crate) fn number(&mut self, path: &str, key: &str) -> Option<u16> {
+    /// place.
+    pub(crate) fn number(&mut self, path: &str, key: &[u8]) -> Option<u16> {
         let separator = if path.is_empty() { "" } else { "." };
         if path.len() + separator.len() + key.len() > limits::COUNTED_NAME_BYTES_MAX {
             return None;
         }
-        self.name.clear();
-        self.name.extend([path, separator, key]);
-        if let Some(number) = self.by_name.get(self.name.as_str()) {
+        let name = if path.is_empty() {
+            key
+        } else {
+            self.name.clear();
+            self.name.extend_from_slice(path.as_bytes());
+            self.name.extend_from_slice(separator.as_bytes());
+            self.name.extend_from_slice(key);
+            &self.name
+        };
+        if let Some(number) = self.by_name.get(name) {
             return Some(*number);
         }
-        self.take_place()
+        if self.places.len() >= limits::COUNTED_FIELDS_MAX {
+            self.misses += 1;
+            if self.misses < TRY_EACH {
+                return None;
+            }
+        }
+        let name = std::str::from_utf8(name).ok()?.into();
+        self.take_place(name)
     }
 
-    /// A place for the new name in `self.name`.
+    /// A place for a new name.
     #[cold]
-    fn take_place(&mut self) -> Option<u16> {
-        let name: Box<str> = self.name.as_str().into();
+    fn take_place(&mut self, name: Box<str>) -> Option<u16> {
         let place = Place { name, number: self.places.len() as u16, fresh: 0, count: 0, kinds: Kinds::default() };
         if self.places.len() < limits::COUNTED_FIELDS_MAX {
             let number = place.number;
-            self.by_name.insert(place.name.clone(), number);
+            self.by_name.insert(place.name.as_bytes().into(), number);
             self.places.push(place);
             return Some(number);
         }
-        self.misses += 1;
-        if self.misses < TRY_EACH {
-            return None;
-        }
         self.misses = 0;
-        self.add_to_shared();
         let shared = self.shared.clone();
         let mut counts = shared.0.try_lock().ok()?;
-        let least = self.places.iter_mut().min_by_key(|place| place.count).filter(|place| place.fresh == 0)?;
+        let least = self.places.iter_mut().min_by_key(|place| place.count)?;
         let number = least.number.wrapping_add(limits::COUNTED_FIELDS_MAX as u16);
-        self.by_name.remove(&least.name);
-        self.by_name.insert(place.name.clone(), number);
-        counts.others += counts.unknown.remove(&least.name).map_or(0, |forgotten| forgotten.count);
+        self.by_name.remove(least.name.as_bytes());
+        self.by_name.insert(place.name.as_bytes().into(), number);
+        let forgotten = counts.unknown.remove(&least.name).map_or(0, |forgotten| forgotten.count);
+        counts.others += forgotten + least.fresh;
         *least = Place { number, ..place };
         Some(number)
     }
@@ -294,7 +304,7 @@ mod tests {
 
     fn count(counter: &mut FieldCounter, path: &str, key: &str, raw: &str) {
         counter.begin_line();
-        match counter.number(path, key) {
+        match counter.number(path, key.as_bytes()) {
             Some(number) => counter.note(number, raw.as_bytes()),
             None => counter.note_other(),
         }
@@ -318,7 +328,7 @@ mod tests {
         count(&mut counter, "", &"x".repeat(limits::COUNTED_NAME_BYTES_MAX), "1");
         count(&mut counter, "", &"x".repeat(limits::COUNTED_NAME_BYTES_MAX + 1), "1");
         counter.begin_line();
-        let number = counter.number("", "a").unwrap();
+        let number = counter.number("", b"a").unwrap();
         counter.note(number, b"true");
         counter.begin_line();
         counter.end_line();

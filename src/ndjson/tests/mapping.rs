@@ -22,15 +22,15 @@ fn described(columns: &[(&str, &str)]) -> Vec<ColumnDescription> {
     columns.iter().map(column).collect()
 }
 
-fn mapped(columns: &[(&str, &str)], mapping: &Mapping) -> Arc<Plan> {
+pub(super) fn mapped(columns: &[(&str, &str)], mapping: &Mapping) -> Arc<Plan> {
     Arc::new(Plan::compile_mapped(&described(columns), "UTC", mapping).unwrap())
 }
 
-fn fields(names: &[&str]) -> ColumnSource {
+pub(super) fn fields(names: &[&str]) -> ColumnSource {
     ColumnSource::Fields { names: names.iter().map(|name| (*name).to_owned()).collect(), unit: None }
 }
 
-fn mapping(columns: &[(&str, ColumnSource)]) -> Mapping {
+pub(super) fn mapping(columns: &[(&str, ColumnSource)]) -> Mapping {
     let columns: BTreeMap<String, ColumnSource> =
         columns.iter().map(|(column, source)| ((*column).to_owned(), source.clone())).collect();
     Mapping { columns, ..Mapping::default() }

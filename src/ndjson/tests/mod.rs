@@ -2,6 +2,7 @@
 
 mod arrays;
 mod bodies;
+mod guessed;
 mod invalid_text;
 mod mapping;
 mod nested;
@@ -105,8 +106,8 @@ fn decode(plan: &Plan, rows: &[u8]) -> Vec<Vec<Value>> {
     decoded
 }
 
-/// Encodes a body with a new encoder, again with the learned key order, and on the slow path. All
-/// results must be equal.
+/// Encodes a body with a new encoder, again with the learned key order, far from the end of what is read at once, and
+/// on the slow path. All results must be equal.
 fn encode(plan: &Arc<Plan>, body: &[u8]) -> Outcome {
     encode_with(plan, body, InvalidText::Reject)
 }
@@ -116,6 +117,11 @@ fn encode_with(plan: &Arc<Plan>, body: &[u8], invalid_text: InvalidText) -> Outc
     let mut encoder = RowEncoder::new(Arc::clone(plan), LIMITS).with_invalid_text(invalid_text);
     let fast = run(&mut encoder, true, body);
     assert_eq!(fast, run(&mut encoder, true, body), "a second time");
+    // Blank lines are no events.
+    let far = [body, &[b'\n'; 200]].concat();
+    if !fast.report.has_elements {
+        assert_eq!(fast, run(&mut encoder, true, &far), "far from the end");
+    }
     assert_eq!(fast, run(&mut encoder, false, body), "on the slow path");
     fast
 }

@@ -50,13 +50,14 @@ pub(super) fn days_of(text: &[u8; 10]) -> Option<i64> {
 /// The seconds from midnight to `hh:mm:ss`.
 #[inline(always)]
 pub(super) fn seconds_of(text: &[u8; 8]) -> Option<i64> {
-    let [h, i, _, m, n, _, s, t] = digits(text, b"00:00:00", 0x0000_ff00_00ff_0000)?;
-    let two = |tens: u8, ones: u8| i64::from(tens) * 10 + i64::from(ones);
-    let (hours, minutes, seconds) = (two(h, i), two(m, n), two(s, t));
+    let digits = u64::from_le_bytes(digits(text, b"00:00:00", 0x0000_ff00_00ff_0000)?);
+    // Ten times each byte and the next one: a number of two digits is where its tens were, and none is above 99.
+    let pairs = digits * 10 + (digits >> 8);
+    let (hours, minutes, seconds) = (pairs & 0xff, pairs >> 24 & 0xff, pairs >> 48 & 0xff);
     if hours > 23 || minutes > 59 || seconds > 59 {
         return None;
     }
-    Some(hours * 3600 + minutes * 60 + seconds)
+    Some((hours * 3600 + minutes * 60 + seconds) as i64)
 }
 
 /// The values of the digits of `text`, which must match `pattern`: a digit at each `0`, and equal bytes

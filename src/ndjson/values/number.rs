@@ -15,13 +15,8 @@ use crate::rowbinary::RowBuffer;
 fn plain_digits(body: &[u8], at: usize) -> Option<(u64, usize)> {
     let word = u64::from_le_bytes(*body.get(at..)?.first_chunk()?);
     let count = leading_digits(word);
-    let (value, end) = if (1..8).contains(&count) {
-        // Zeros are inserted before the digits: `12` becomes `00000012`.
-        let aligned = word << (64 - count * 8) | 0x3030_3030_3030_3030 >> (count * 8);
-        (eight_digits(aligned), at + count as usize)
-    } else {
-        many_digits(body, at)?
-    };
+    let (value, end) =
+        if (1..8).contains(&count) { (first_digits(word, count), at + count as usize) } else { many_digits(body, at)? };
     let leading_zero = word as u8 == b'0' && end > at + 1;
     match body.get(end) {
         Some(b'.' | b'e' | b'E') => None,
@@ -32,7 +27,7 @@ fn plain_digits(body: &[u8], at: usize) -> Option<(u64, usize)> {
 
 /// The number of bytes of `word` that are digits, counted from the lowest byte to the first other one.
 #[inline]
-fn leading_digits(word: u64) -> u32 {
+pub(in crate::ndjson) fn leading_digits(word: u64) -> u32 {
     let values = word ^ 0x3030_3030_3030_3030;
     let above_nine = values | (values & 0x7f7f_7f7f_7f7f_7f7f).wrapping_add(0x7676_7676_7676_7676);
     (above_nine & 0x8080_8080_8080_8080).trailing_zeros() / 8
@@ -78,15 +73,28 @@ pub(in crate::ndjson) fn plain_signed(body: &[u8], at: usize) -> Option<(i64, us
     Some((if is_negative { -(value as i64) } else { value as i64 }, end))
 }
 
-/// The offset after an integer of one to seven digits, if there is one at `at`.
+/// The integer of one to seven digits that `word` begins with, and the number of its digits; `None` for more digits,
+/// or a 0 before others. What follows the digits is not looked at.
 #[inline(always)]
-pub(in crate::ndjson) fn few_digits_end(body: &[u8], at: usize) -> Option<usize> {
-    let word = u64::from_le_bytes(*body.get(at..)?.first_chunk()?);
-    let end = at + leading_digits(word) as usize;
-    match body.get(end) {
-        Some(b',' | b'}') if (at + 1..at + 8).contains(&end) && (word as u8 != b'0' || end == at + 1) => Some(end),
-        _ => None,
-    }
+pub(in crate::ndjson) fn short_integer(word: u64) -> Option<(u64, usize)> {
+    let count = leading_digits(word);
+    let has_leading_zero = (word as u8 == b'0') & (count != 1);
+    (count.wrapping_sub(1) < 7 && !has_leading_zero).then(|| (first_digits(word, count), count as usize))
+}
+
+/// The integer whose digits are the first `count` bytes of `word`, which may be none; `None` for more than seven, and
+/// if there are other bytes among them.
+#[inline(always)]
+pub(in crate::ndjson) fn integer_of(word: u64, count: usize) -> Option<u64> {
+    (count < 8 && leading_digits(word) as usize >= count).then(|| first_digits(word, count as u32))
+}
+
+/// The value of the first `count` bytes of `word`, at most seven digits; 0 for none.
+#[inline(always)]
+fn first_digits(word: u64, count: u32) -> u64 {
+    // Zeros are inserted before the digits: `12` becomes `00000012`.
+    let digits = word << 8 << (56 - count * 8);
+    eight_digits(digits | 0x3030_3030_3030_3030 >> (count * 8))
 }
 
 /// [`plain_digits`] for rarer types.

@@ -104,23 +104,28 @@ impl LastDay {
     }
 }
 
+/// The bytes of the longest form that [`read_seconds`] reads, with its quotes.
+pub(in crate::ndjson) const SECONDS_BYTES: usize = 22;
+
 /// The seconds from 1970 to a time of the form `"YYYY-MM-DD hh:mm:ss"`, optionally with `T` for the space and `Z` behind
-/// it, which a column needs that is not in UTC; and the offset after it. `None` for any other form, and a time that no
-/// DateTime has.
+/// it, which a column needs that is not in UTC; and the number of its bytes. `None` for any other form, and a time that
+/// no DateTime has.
 #[inline(always)]
-pub(in crate::ndjson) fn read_seconds(last: &mut LastDay, zone: Zone, body: &[u8], at: usize) -> Option<(u32, usize)> {
-    let (text, behind) = body.get(at..)?.split_first_chunk::<20>()?;
+pub(in crate::ndjson) fn read_seconds(
+    last: &mut LastDay,
+    zone: Zone,
+    text: &[u8; SECONDS_BYTES],
+) -> Option<(u32, usize)> {
     let [b'"', text @ ..] = text else { return None };
-    let (date, [b' ' | b'T', time @ ..]) = text.split_first_chunk::<10>()? else {
-        return None;
-    };
-    let end = match behind {
-        [b'"', ..] if zone == Zone::Utc => at + 21,
-        [b'Z', b'"', ..] => at + 22,
+    let (date, [b' ' | b'T', text @ ..]) = text.split_first_chunk::<10>()? else { return None };
+    let (time, behind) = text.split_first_chunk::<8>()?;
+    let length = match behind {
+        [b'"', ..] if zone == Zone::Utc => SECONDS_BYTES - 1,
+        [b'Z', b'"'] => SECONDS_BYTES,
         _ => return None,
     };
-    let seconds = u32::try_from(last.seconds_of(date)? + seconds_of(time.first_chunk()?)?).ok()?;
-    Some((seconds, end))
+    let seconds = u32::try_from(last.seconds_of(date)? + seconds_of(time)?).ok()?;
+    Some((seconds, length))
 }
 
 #[inline]
