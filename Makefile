@@ -27,7 +27,7 @@ TEST = RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked --no-fail-fast
 MINIMAL_TESTS = a_build_without events:: framing:: lifecycle::
 
 .PHONY: help build assets deb image clickhouse run test test-may crash-test check sim fuzz bench \
-	bench-micro bench-attacks bench-features bench-tables bench-latency bench-scale bench-stages bench-insert bench-peers bench-plot oha \
+	bench-micro bench-attacks bench-features bench-tables bench-latency bench-scale bench-stages bench-insert bench-peers bench-gate bench-plot oha \
 	load-wrk load-ab clean
 
 help: ## this list
@@ -151,6 +151,11 @@ bench-insert: clickhouse ## what an INSERT costs ClickHouse and the server, by f
 bench-peers: clickhouse ## the server beside others that do the same job, built here too: TABLE=null or mergetree, RECORD, QUICK=1
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
 	BENCH_TABLE=$(TABLE) $(BENCH) peers $(BENCH_ARGUMENTS)
+
+bench-gate: ## the encoder's instructions, which must be so many times fewer than those of structs
+	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
+	@scripts/need.sh valgrind "valgrind counts the instructions: install the package valgrind" valgrind
+	cargo bench --locked --bench encoder -- --instructions --gate
 
 bench-plot: ## draw what is in RECORD, an SVG beside each file
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"

@@ -6,7 +6,8 @@
 //! to see that it runs at all; any other argument is a part of the name of a body that shall be run.
 //!
 //! `--instructions` counts the instructions of both sides instead, with callgrind of Debian's package valgrind: what
-//! else the machine does changes nothing in them.
+//! else the machine does changes nothing in them. With `--gate` it fails if the encoder needs more, compared with the
+//! structs, than [`LEAST`] says.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -52,6 +53,30 @@ const ROUNDS: usize = 151;
 /// Bodies whose instructions are counted, after one from which the encoder learns.
 const BODIES_COUNTED: usize = 5;
 
+/// How many times fewer instructions than the structs the encoder needs at least: a twentieth less than at commit cdc5988.
+const LEAST: [(&str, f64); 20] = [
+    ("15 % escapes or non-ASCII, 5 % another order", 2.96),
+    ("as recorded", 2.92),
+    ("random key order", 1.10),
+    ("long strings", 1.60),
+    ("many unknown fields", 1.23),
+    ("deep unknown values", 1.28),
+    ("nothing but escapes", 1.55),
+    ("100 columns", 5.10),
+    ("4 shapes, line by line", 2.22),
+    ("8 shapes, line by line", 2.14),
+    ("16 shapes, line by line", 2.23),
+    ("4 shapes, 30 lines each", 2.12),
+    ("8 shapes, 30 lines each", 2.19),
+    ("16 shapes, 30 lines each", 2.21),
+    ("each field present half the time", 1.93),
+    ("random key order, keys never seen before", 1.13),
+    ("white space as Python writes it", 3.26),
+    ("an array of 10 integers", 2.39),
+    ("a map of 10 entries", 1.96),
+    ("a nested object", 2.10),
+];
+
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let quick = arguments.iter().any(|argument| argument == "--quick");
@@ -63,9 +88,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     if arguments.iter().any(|argument| argument == "--instructions") {
         println!("{:<46} {:>20} {:>20} {:>18}", "instructions an event", "encoder", "from_slice", "ratio");
+        let mut below = Vec::new();
         for corpus in corpora::all().into_iter().filter(named) {
             let [encoder, from_slice] = [instructions("encoder_side", &corpus)?, instructions("struct_side", &corpus)?];
-            println!("{:<46} {encoder:>20.0} {from_slice:>20.0} {:>18.2}", corpus.name, from_slice / encoder);
+            let ratio = from_slice / encoder;
+            println!("{:<46} {encoder:>20.0} {from_slice:>20.0} {ratio:>18.2}", corpus.name);
+            let least = LEAST.iter().find(|(name, _)| *name == corpus.name).ok_or("a body without a least ratio")?.1;
+            if ratio < least {
+                below.push(format!("{}: {ratio:.2} is less than {least:.2}", corpus.name));
+            }
+        }
+        if arguments.iter().any(|argument| argument == "--gate") && !below.is_empty() {
+            return Err(below.join("; ").into());
         }
         return Ok(());
     }
