@@ -10,6 +10,7 @@ use super::format::Reader;
 use super::found::Found;
 use super::row::{RowBuilder, ServerCells};
 use super::scan::{BLOCK, ends};
+use super::skip::skip_scalar;
 use super::step::{COMPARED_BYTES, HEAD_BYTES, Step, first_match};
 use super::values::number::short_integer;
 use super::values::{self, time};
@@ -165,9 +166,13 @@ impl Takers<'_, '_> {
         if self.plan.unknown() != Unknown::Skip {
             return None;
         }
-        let found = Found::guessed(value, body, at)?.in_body();
-        self.inside.counter.note(number, body.get(found.clone())?);
-        Some(found.end)
+        let end = match value {
+            [b'{' | b'[', ..] => return None,
+            [b'"', ..] => Found::guessed(value, body, at)?.in_body().end,
+            _ => skip_scalar(body, at)?,
+        };
+        self.inside.counter.note(number, body.get(at..end)?);
+        Some(end)
     }
 
     /// Puts a text that has its first escape, if any, not far from its begin, which is `value`. `at` is the offset of that.
