@@ -166,6 +166,9 @@ pub fn value(random: &mut Maker, data_type: &DataType) -> String {
                 random.because(INTEGRAL);
                 random.because(WRAPPED);
             }
+            if json.starts_with(['[', '{']) && ends_in_zeros(&json) {
+                random.because(INTEGRAL);
+            }
             // Where a narrower float comes first, ClickHouse makes it infinite.
             if json.parse::<f64>().is_ok_and(|number| number.abs() >= 3.389e38) {
                 random.because(WRAPPED);
@@ -193,6 +196,11 @@ fn has(data_type: &DataType, is_it: impl Fn(&DataType) -> bool + Copy) -> bool {
             DataType::Tuple(elements) => elements.iter().any(|(_, of)| has(of, is_it)),
             _ => false,
         }
+}
+
+/// True if a number in this text has a point and nothing but a zero behind it.
+fn ends_in_zeros(json: &str) -> bool {
+    json.match_indices(".0").any(|(at, _)| !json[at + 2..].starts_with(|next: char| next.is_ascii_digit()))
 }
 
 pub fn pick<'a, T: ?Sized>(random: &mut Maker, of: &[&'a T]) -> &'a T {
