@@ -330,6 +330,7 @@ mod tests {
         counter.begin_line();
         let number = counter.number("", b"a").unwrap();
         counter.note(number, b"true");
+        counter.note_other();
         counter.begin_line();
         counter.end_line();
         counter.end_body(&[]);
@@ -338,6 +339,18 @@ mod tests {
         assert_eq!(of("a"), Some((3, "Nullable(Float64)".to_owned())), "a line that has not ended counts nothing");
         assert_eq!(of("user.name"), Some((3, "String".to_owned())));
         assert_eq!((counts.unknown.len(), counts.others), (3, 1));
+    }
+
+    #[test]
+    fn what_came_since_the_last_body_is_counted_although_its_name_is_forgotten() {
+        let shared = Arc::new(FieldCounts::default());
+        let mut counter = FieldCounter::new(shared.clone());
+        for round in 0..2000 {
+            count(&mut counter, "", &format!("once_{round}"), "1");
+        }
+        counter.end_body(&[]);
+        let counts = counts(&shared);
+        assert_eq!(counts.unknown.values().map(|field| field.count).sum::<u64>() + counts.others, 2000);
     }
 
     #[test]
