@@ -179,10 +179,10 @@ clean: ## what was built; ./data stays
 
 # Versions beside the embedded one, and the modules of tests/end_to_end that they are held to.
 VERSIONS ?= 25.8 26.3 26.9
-VERSION_TESTS ?= commands crash damage disk duplicates events faults idempotency insert_format inserted ledger lifecycle \
-	outcomes presence proxy quarantine replicas schema_change
+VERSION_TESTS ?= commands crash damage disk duplicates events faults generated idempotency insert_format inserted ledger \
+	lifecycle outcomes presence proxy quarantine replicas schema_change typed_paths
 # Each version in a minute, and what needs several of them or ZooKeeper.
-VERSION_QUICK_TESTS ?= events outcomes
+VERSION_QUICK_TESTS ?= events generated outcomes typed_paths
 
 .PHONY: test-versions test-outside test-package test-image test-observability
 
@@ -226,7 +226,7 @@ test-outside: clickhouse ## tests that need more: other versions of ClickHouse, 
 	@scripts/need.sh shellcheck "shellcheck is needed for the scripts: install the package shellcheck" shellcheck
 	@scripts/need.sh promtool "promtool is needed to check metrics and alert rules: install Debian's package prometheus" prometheus
 	shellcheck scripts/package scripts/image scripts/deploy scripts/debian/* docs/clients/*.sh tests/outside/*.sh
-	$(MAKE) test-versions VERSION_TESTS="$(VERSION_QUICK_TESTS)"
+	ORACLE_TABLES=$${ORACLE_TABLES:-40} $(MAKE) test-versions VERSION_TESTS="$(VERSION_QUICK_TESTS)"
 	cargo test --locked --no-fail-fast --test end_to_end -- --ignored --test-threads 1 assumptions:: behind_proxies:: browser:: clients:: page:: promtool:: replicated::
 	$(MAKE) test-observability
 	$(MAKE) test-image

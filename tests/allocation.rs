@@ -197,7 +197,7 @@ fn values_inside_of_values_allocate_nothing_once_they_are_warm() {
 #[test]
 fn mapped_columns_allocate_nothing_once_they_are_warm() {
     use sluicegate::ndjson::{FieldCounts, InvalidText};
-    use sluicegate::schema::{ColumnSource, Mapping, TimeUnit, UnknownFields};
+    use sluicegate::schema::{ColumnSource, Dialect, Mapping, TimeUnit, UnknownFields};
 
     let described = |(name, type_name): (&str, &str)| ColumnDescription {
         name: name.to_owned(),
@@ -230,7 +230,7 @@ fn mapped_columns_allocate_nothing_once_they_are_warm() {
         required: vec!["id".to_owned()],
         unknown_fields: UnknownFields::Collect("rest".to_owned()),
     };
-    let plan = Plan::compile_mapped(&columns.map(described), "UTC", &mapping).unwrap();
+    let plan = Plan::compile_mapped(&columns.map(described), Dialect::newest("UTC"), &mapping).unwrap();
     let limits = EncodeLimits { line_bytes_max: 1 << 20, events_max: 100_000, encoded_bytes_max: 64 << 20 };
     let mut encoder = RowEncoder::new(Arc::new(plan), limits)
         .with_invalid_text(InvalidText::Reject)

@@ -18,7 +18,7 @@ use super::settings::ClickHouseSetting;
 use super::version::Release;
 use super::{TableConfig, settings, tables};
 use crate::ndjson::check_constants;
-use crate::schema::{self, ColumnDescription, Plan, PlanColumn, SchemaError, SchemaVersion};
+use crate::schema::{self, ColumnDescription, Dialect, PathRules, Plan, PlanColumn, SchemaError, SchemaVersion};
 
 /// The oldest ClickHouse that is supported.
 const VERSION_MIN: Release = Release::new(25, 8);
@@ -199,10 +199,15 @@ impl TableDescription {
     ///
     /// If a column is not supported, or does not fit the mapping; the error names it.
     pub fn plan(&self, config: &TableConfig) -> Result<Plan, SchemaError> {
-        let plan = Plan::compile_mapped(&self.columns, &self.timezone, &config.mapping)?;
+        let plan = Plan::compile_mapped(&self.columns, self.dialect(), &config.mapping)?;
         plan.require_room_for(config.addresses, config.whole_addresses)?;
         check_constants(&plan)?;
         Ok(plan)
+    }
+
+    fn dialect(&self) -> Dialect<'_> {
+        let path_rules = Release::of(&self.version).map_or(PathRules::NEWEST, Release::path_rules);
+        Dialect { timezone: &self.timezone, path_rules }
     }
 
     /// True when the server's time zone says what some column's times mean.
@@ -379,6 +384,22 @@ mod tests {
         for old in ["25.7.9", "18.16.1", "Ok.", ""] {
             assert!(check_version(old).is_err(), "{old}");
         }
+    }
+
+    #[test]
+    fn values_are_those_of_the_release_that_described_the_table() {
+        let rules = |version: &str| {
+            let description = TableDescription {
+                version: version.into(),
+                timezone: "UTC".into(),
+                columns: Vec::new(),
+                settings: BTreeMap::new(),
+            };
+            description.dialect().path_rules
+        };
+        assert_eq!(rules("25.8.2.1"), Release::new(25, 8).path_rules());
+        assert_eq!(rules("26.7.2.1"), PathRules::NEWEST);
+        assert_ne!(rules("25.8.2.1"), rules("26.7.2.1"));
     }
 
     #[test]

@@ -1,8 +1,11 @@
-//! The releases of ClickHouse, which differ in how they name the blocks of an INSERT in the log of tokens.
+//! The releases of ClickHouse. They differ in the values that they take for typed paths of a JSON, and in how they
+//! name the blocks of an INSERT in the log of tokens.
 //!
 //! As tests with the engines show, 25.8 and 26.1 log one name per block, in the old scheme; 26.2 to 26.6
 //! log two names, one in each scheme; 26.7 and later log one name, in the new scheme. A server recognises
 //! a token only by a name that was logged.
+
+use crate::schema::PathRules;
 
 /// A release of ClickHouse: year and month of its version, such as `26.7` of `26.7.2.1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,6 +16,14 @@ const NEW_SCHEME: Release = Release(26, 2);
 
 /// The first release that logs no names in the old scheme.
 const NO_OLD_SCHEME: Release = Release(26, 7);
+
+/// The first release that takes `true` as a float, and texts as Time and Time64, as values of typed paths; of
+/// those before it 25.8 was tried.
+const BOOLS_AND_SPANS_IN_PATHS: Release = Release(26, 1);
+
+/// The first release that takes numbers as DateTime and Time as values of typed paths; of those before it 26.3 was
+/// tried.
+const SECONDS_IN_PATHS: Release = Release(26, 5);
 
 impl Release {
     /// Creates the release of this year and month.
@@ -32,6 +43,15 @@ impl Release {
         let both_old = self < NO_OLD_SCHEME && later < NO_OLD_SCHEME;
         let both_new = self >= NEW_SCHEME && later >= NEW_SCHEME;
         both_old || both_new
+    }
+
+    /// What a server of this release takes as a value of a path that has a type in a JSON.
+    pub fn path_rules(self) -> PathRules {
+        PathRules {
+            numbers_as_seconds: self >= SECONDS_IN_PATHS,
+            bools_as_floats: self >= BOOLS_AND_SPANS_IN_PATHS,
+            texts_as_spans: self >= BOOLS_AND_SPANS_IN_PATHS,
+        }
     }
 
     /// Number of entries of the deduplication window that one block takes.
@@ -74,5 +94,24 @@ mod tests {
         }
         let places = |version| Release::of(version).unwrap().places_of_a_block();
         assert_eq!([places("25.8"), places("26.3"), places("26.6"), places("26.7")], [1, 2, 2, 1]);
+    }
+
+    #[test]
+    fn older_releases_take_less_for_a_path_with_a_type() {
+        let rules = |version| {
+            let PathRules { numbers_as_seconds, bools_as_floats, texts_as_spans } =
+                Release::of(version).unwrap().path_rules();
+            [numbers_as_seconds, bools_as_floats, texts_as_spans]
+        };
+        for (version, expected) in [
+            ("25.8", [false; 3]),
+            ("25.12", [false; 3]),
+            ("26.1", [false, true, true]),
+            ("26.4", [false, true, true]),
+            ("26.5", [true; 3]),
+            ("26.7", [true; 3]),
+        ] {
+            assert_eq!(rules(version), expected, "{version}");
+        }
     }
 }

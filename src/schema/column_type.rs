@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use super::Dialect;
 use super::json_paths::JsonPaths;
 use super::variant::VariantTypes;
 use crate::rowbinary::{DataType, RowBuffer};
@@ -24,12 +25,12 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// The cell of this type; `zone` is the server's time zone.
+    /// The cell of this type.
     ///
     /// # Errors
     ///
     /// Why no values of the type are read.
-    pub(super) fn compile(data_type: &DataType, zone: &str) -> Result<Self, String> {
+    pub(super) fn compile(data_type: &DataType, dialect: Dialect<'_>) -> Result<Self, String> {
         let inner = match data_type {
             DataType::LowCardinality(inner) => &**inner,
             other => other,
@@ -38,7 +39,7 @@ impl Cell {
             DataType::Nullable(inner) => (&**inner, true),
             other => (other, false),
         };
-        let column_type = ColumnType::compile(inner, zone)?;
+        let column_type = ColumnType::compile(inner, dialect)?;
         let mut null = RowBuffer::default();
         if nullable {
             null.put([1]);
@@ -124,8 +125,8 @@ pub enum ColumnType {
 
 impl ColumnType {
     /// The type; or why it is not supported.
-    fn compile(data_type: &DataType, server_zone: &str) -> Result<Self, String> {
-        let zone_of = |zone: &Option<String>| Zone::parse(zone.as_deref().unwrap_or(server_zone));
+    fn compile(data_type: &DataType, dialect: Dialect<'_>) -> Result<Self, String> {
+        let zone_of = |zone: &Option<String>| Zone::parse(zone.as_deref().unwrap_or(dialect.timezone));
         Ok(match data_type {
             DataType::String => Self::String,
             DataType::FixedString(length) => Self::FixedString(*length),
@@ -153,14 +154,14 @@ impl ColumnType {
             DataType::Ipv6 => Self::Ipv6,
             DataType::Enum8(elements) => Self::Enum8(EnumElements::new(elements)?),
             DataType::Enum16(elements) => Self::Enum16(EnumElements::new(elements)?),
-            DataType::Array(inner) => Self::Array(Box::new(Cell::compile(inner, server_zone)?)),
+            DataType::Array(inner) => Self::Array(Box::new(Cell::compile(inner, dialect)?)),
             DataType::Map(key, value) => {
-                Self::Map(Box::new([Cell::compile(key, server_zone)?, Cell::compile(value, server_zone)?]))
+                Self::Map(Box::new([Cell::compile(key, dialect)?, Cell::compile(value, dialect)?]))
             }
-            DataType::Tuple(elements) => Self::Tuple(TupleElements::compile(elements, server_zone)?),
-            DataType::Variant(types) => Self::Variant(VariantTypes::compile(types, server_zone)?),
-            DataType::Json { paths } => Self::Json(JsonPaths::compile(paths, server_zone)?),
-            DataType::Dynamic => Self::Dynamic(Zone::parse(server_zone)?),
+            DataType::Tuple(elements) => Self::Tuple(TupleElements::compile(elements, dialect)?),
+            DataType::Variant(types) => Self::Variant(VariantTypes::compile(types, dialect)?),
+            DataType::Json { paths } => Self::Json(JsonPaths::compile(paths, dialect)?),
+            DataType::Dynamic => Self::Dynamic(Zone::parse(dialect.timezone)?),
             DataType::Nullable(_) => return Err("Nullable of a wrapped type".to_owned()),
             DataType::LowCardinality(_) => return Err("LowCardinality of a wrapped type".to_owned()),
             DataType::AggregateFunction => {
@@ -205,10 +206,10 @@ pub struct TupleElements {
 }
 
 impl TupleElements {
-    fn compile(elements: &[(Option<String>, DataType)], zone: &str) -> Result<Self, String> {
+    fn compile(elements: &[(Option<String>, DataType)], dialect: Dialect<'_>) -> Result<Self, String> {
         let last = u16::try_from(elements.len()).map_err(|_| "a Tuple with more than 65535 elements".to_owned())?;
         let cells: Result<Vec<Cell>, String> =
-            elements.iter().map(|(_, element)| Cell::compile(element, zone)).collect();
+            elements.iter().map(|(_, element)| Cell::compile(element, dialect)).collect();
         let names: Vec<Box<str>> = elements.iter().filter_map(|(name, _)| name.as_deref().map(Box::from)).collect();
         let mut by_name: Vec<u16> = (0..last).take(names.len()).collect();
         by_name.sort_by_key(|index| names.get(usize::from(*index)));

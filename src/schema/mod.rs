@@ -32,7 +32,7 @@ pub use column_type::{Cell, ColumnType, EnumElements, TupleElements, Zone};
 pub use differences::Differences;
 pub use error::SchemaError;
 pub use field::{Absent, Field};
-pub use json_paths::JsonPaths;
+pub use json_paths::{JsonPaths, PathRules};
 pub use mapping::{AddressKind, ColumnSource, Mapping, RequestInput, TimeUnit, UnknownFields, path_parts};
 pub(crate) use names::KeyTarget;
 pub(crate) use paths::{ObjectKeys, Taker};
@@ -73,6 +73,22 @@ pub struct ColumnDescription {
     pub default_kind: String,
     /// The expression of `default_kind`; empty without one.
     pub default_expression: String,
+}
+
+/// What a ClickHouse server makes of values, beyond their types.
+#[derive(Clone, Copy, Debug)]
+pub struct Dialect<'a> {
+    /// Its answer to `SELECT timezone()`: the time zone of a column whose type names none.
+    pub timezone: &'a str,
+    /// What its release takes as a value of a path that has a type in a JSON.
+    pub path_rules: PathRules,
+}
+
+impl<'a> Dialect<'a> {
+    /// That of a present server.
+    pub const fn newest(timezone: &'a str) -> Self {
+        Self { timezone, path_rules: PathRules::NEWEST }
+    }
 }
 
 /// One column of the INSERT.
@@ -172,33 +188,32 @@ impl Plan {
         }
     }
 
-    /// Compiles the columns of `DESCRIBE TABLE` without a mapping.
+    /// Compiles the columns of `DESCRIBE TABLE` of a present server, without a mapping.
     ///
     /// # Errors
     ///
     /// As [`Plan::compile_mapped`].
-    pub fn compile(columns: &[ColumnDescription], server_timezone: &str) -> Result<Self, SchemaError> {
-        Self::compile_mapped(columns, server_timezone, &Mapping::default())
+    pub fn compile(columns: &[ColumnDescription], timezone: &str) -> Result<Self, SchemaError> {
+        Self::compile_mapped(columns, Dialect::newest(timezone), &Mapping::default())
     }
 
     /// Compiles the columns of `DESCRIBE TABLE`.
     ///
-    /// `server_timezone` is ClickHouse's answer to `SELECT timezone()`: the time zone of a column
-    /// whose type names none. MATERIALIZED and ALIAS columns are not part of an INSERT and are left out.
+    /// MATERIALIZED and ALIAS columns are not part of an INSERT and are left out.
     ///
     /// # Errors
     ///
     /// The first column that can't be filled, or does not fit the mapping, with the reason.
     pub fn compile_mapped(
         columns: &[ColumnDescription],
-        server_timezone: &str,
+        dialect: Dialect<'_>,
         mapping: &Mapping,
     ) -> Result<Self, SchemaError> {
         let mut plan = Self::none();
         let inputs = mapping.request_inputs();
         for column in columns {
             match column.default_kind.as_str() {
-                "" | "DEFAULT" | "EPHEMERAL" => plan.add(column, server_timezone, mapping, &inputs)?,
+                "" | "DEFAULT" | "EPHEMERAL" => plan.add(column, dialect, mapping, &inputs)?,
                 "MATERIALIZED" | "ALIAS" => {}
                 default_kind => {
                     return Err(SchemaError::UnknownDefault {
@@ -377,7 +392,7 @@ impl Plan {
     fn add(
         &mut self,
         column: &ColumnDescription,
-        zone: &str,
+        dialect: Dialect<'_>,
         mapping: &Mapping,
         inputs: &[RequestInput],
     ) -> Result<(), SchemaError> {
@@ -386,7 +401,7 @@ impl Plan {
             type_name: column.type_name.clone(),
             reason,
         };
-        let cell = DataType::parse(&column.type_name).and_then(|data_type| Cell::compile(&data_type, zone));
+        let cell = DataType::parse(&column.type_name).and_then(|data_type| Cell::compile(&data_type, dialect));
         let cell = match cell {
             Ok(cell) => cell,
             Err(reason) if mapping.columns.contains_key(&column.name) => return Err(unsupported(reason)),

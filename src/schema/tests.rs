@@ -102,7 +102,7 @@ fn a_column_of_a_type_that_is_not_known_is_left_to_clickhouse_unless_it_is_mappe
         assert_eq!((plan.columns().len(), &*plan.unfillable()[0].column), (1, "the_column"), "{type_name}");
         let source = ColumnSource::Fields { names: vec!["x".to_owned()], unit: None };
         let mapping = Mapping { columns: [("the_column".to_owned(), source)].into(), ..Mapping::default() };
-        let error = Plan::compile_mapped(&columns, "UTC", &mapping).unwrap_err();
+        let error = Plan::compile_mapped(&columns, Dialect::newest("UTC"), &mapping).unwrap_err();
         let message = error.to_string();
         assert!(matches!(error, SchemaError::UnsupportedType { .. }), "{message}");
         assert!(message.contains("the_column") && message.contains("UUID"), "{message}");
@@ -226,7 +226,7 @@ fn what_the_mapping_says_and_the_table_can_t_hold_is_named() {
         (of("n", ColumnSource::ClientAddress(AddressKind::Full)), &["`n`", "to hold the client's address"]),
         (of("list", agent.clone()), &["`list`", "holds no text"]),
     ] {
-        let error = Plan::compile_mapped(&columns, "UTC", &mapping).unwrap_err().to_string();
+        let error = Plan::compile_mapped(&columns, Dialect::newest("UTC"), &mapping).unwrap_err().to_string();
         assert!(parts.iter().all(|part| error.contains(part)), "{parts:?}: {error}");
     }
     for mapping in [
@@ -235,7 +235,7 @@ fn what_the_mapping_says_and_the_table_can_t_hold_is_named() {
         of("n", agent),
         Mapping { unknown_fields: collect("a"), ..Mapping::default() },
     ] {
-        assert!(Plan::compile_mapped(&columns, "UTC", &mapping).is_ok(), "{mapping:?}");
+        assert!(Plan::compile_mapped(&columns, Dialect::newest("UTC"), &mapping).is_ok(), "{mapping:?}");
     }
 }
 
@@ -247,7 +247,7 @@ fn a_mapped_column_leaves_its_own_name_and_the_servers_columns_may_be_mapped() {
         columns: [("ip".to_owned(), fields("context.ip")), ("a".to_owned(), fields("b"))].into(),
         ..Mapping::default()
     };
-    let plan = Plan::compile_mapped(&columns, "UTC", &mapping).unwrap();
+    let plan = Plan::compile_mapped(&columns, Dialect::newest("UTC"), &mapping).unwrap();
     assert_eq!(plan.target(b"b"), KeyTarget::Field(1));
     assert_eq!(plan.target(b"Server_Time"), KeyTarget::Server);
     assert!(matches!(plan.target(b"context"), KeyTarget::Node(_)));

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::Cell;
+use super::{Cell, Dialect};
 use crate::rowbinary::DataType;
 
 /// The types of a Variant.
@@ -15,16 +15,16 @@ pub struct VariantTypes {
 }
 
 impl VariantTypes {
-    /// The types of a Variant; `zone` is the server's time zone.
+    /// The types of a Variant.
     ///
     /// # Errors
     ///
     /// Why no values of a type are read.
-    pub(super) fn compile(types: &[DataType], zone: &str) -> Result<Self, String> {
+    pub(super) fn compile(types: &[DataType], dialect: Dialect<'_>) -> Result<Self, String> {
         // The discriminator 255 is NULL.
         let count = u8::try_from(types.len()).ok().filter(|count| *count < u8::MAX);
         let count = count.ok_or_else(|| "a Variant of more than 254 types".to_owned())?;
-        let cells: Result<Vec<Cell>, String> = types.iter().map(|kind| Cell::compile(kind, zone)).collect();
+        let cells: Result<Vec<Cell>, String> = types.iter().map(|kind| Cell::compile(kind, dialect)).collect();
         let mut order: Vec<u8> = (0..count).collect();
         order.sort_by_key(|index| types.get(usize::from(*index)).map(|kind| Reverse(priority(kind))));
         Ok(Self { cells: cells?.into(), order: order.into() })

@@ -76,5 +76,6 @@ mod stops;
 mod systemd;
 mod tables;
 mod tls;
+mod typed_paths;
 mod types;
 mod values;

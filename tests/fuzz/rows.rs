@@ -9,7 +9,7 @@ use std::sync::Arc;
 use libfuzzer_sys::fuzz_target;
 use sluicegate::batch::Batch;
 use sluicegate::ndjson::{EncodeLimits, EncodeRefusal, InvalidText, Origin, Report, RowEncoder};
-use sluicegate::schema::{ColumnDescription, ColumnSource, Mapping, Plan, TimeUnit, UnknownFields};
+use sluicegate::schema::{ColumnDescription, ColumnSource, Dialect, Mapping, Plan, TimeUnit, UnknownFields};
 
 const COLUMNS: [(&str, &str); 28] = [
     ("t", "DateTime('UTC')"),
@@ -93,7 +93,10 @@ fn encoder(mapping: &Mapping) -> RowEncoder {
         default_kind: String::new(),
         default_expression: String::new(),
     });
-    RowEncoder::new(Arc::new(Plan::compile_mapped(&columns, "UTC", mapping).expect("these are supported")), LIMITS)
+    RowEncoder::new(
+        Arc::new(Plan::compile_mapped(&columns, Dialect::newest("UTC"), mapping).expect("these are supported")),
+        LIMITS,
+    )
 }
 
 fuzz_target!(|body: &[u8]| {

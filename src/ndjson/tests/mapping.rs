@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::twin::{space, value};
 use super::*;
-use crate::schema::{AddressKind, ColumnSource, Mapping, RequestInput, TimeUnit, UnknownFields};
+use crate::schema::{AddressKind, ColumnSource, Dialect, Mapping, RequestInput, TimeUnit, UnknownFields};
 
 fn described(columns: &[(&str, &str)]) -> Vec<ColumnDescription> {
     let column = |(name, type_name): &(&str, &str)| {
@@ -23,7 +23,7 @@ fn described(columns: &[(&str, &str)]) -> Vec<ColumnDescription> {
 }
 
 pub(super) fn mapped(columns: &[(&str, &str)], mapping: &Mapping) -> Arc<Plan> {
-    Arc::new(Plan::compile_mapped(&described(columns), "UTC", mapping).unwrap())
+    Arc::new(Plan::compile_mapped(&described(columns), Dialect::newest("UTC"), mapping).unwrap())
 }
 
 pub(super) fn fields(names: &[&str]) -> ColumnSource {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::rowbinary::dynamic::DYNAMIC_DEPTH_MAX;
 use crate::rowbinary::{DataType, skip_value};
+use crate::schema::{ColumnDescription, Dialect, Mapping, PathRules};
 
 /// The bytes that `json` becomes in a column of this type; none if it is rejected with the code.
 fn bytes(type_name: &str, json: &str) -> Result<Vec<u8>, LineCode> {
@@ -169,5 +170,67 @@ fn a_path_with_a_type_takes_what_a_column_and_clickhouse_take() {
         if let Ok(row) = row {
             assert_eq!(row[1..], *object.as_bytes(), "the text as it is");
         }
+    }
+}
+
+/// As 25.8, 26.1 to 26.3, and 26.5 and later take them.
+#[test]
+fn older_releases_take_less_for_a_path_with_a_type() {
+    let json = "JSON(d DateTime, t Time, u Time64(3), f Float32, a Array(DateTime), v Variant(DateTime, Bool))";
+    let column = ColumnDescription {
+        name: "x".to_owned(),
+        type_name: json.to_owned(),
+        default_kind: String::new(),
+        default_expression: String::new(),
+    };
+    let plan = |path_rules| {
+        let dialect = Dialect { timezone: "UTC", path_rules };
+        Arc::new(Plan::compile_mapped(std::slice::from_ref(&column), dialect, &Mapping::default()).unwrap())
+    };
+    let newest = PathRules::NEWEST;
+    let middle = PathRules { numbers_as_seconds: false, ..newest };
+    let plans = [PathRules { bools_as_floats: false, texts_as_spans: false, ..middle }, middle, newest].map(plan);
+    for (object, taken) in [
+        (r#"{"d":1600000000}"#, [false, false, true]),
+        (r#"{"a":[1600000000]}"#, [false, false, true]),
+        (r#"{"v":1600000000}"#, [false, false, true]),
+        (r#"{"t":86399}"#, [false, false, true]),
+        (r#"{"u":300}"#, [true; 3]),
+        (r#"{"u":"12:30:00.5"}"#, [false, true, true]),
+        (r#"{"t":"12:30:00"}"#, [false, true, true]),
+        (r#"{"f":true}"#, [false, true, true]),
+        (r#"{"f":1.5}"#, [true; 3]),
+        (r#"{"v":true}"#, [true; 3]),
+        (r#"{"d":"2020-01-01T00:00:00Z","t":null,"u":null,"f":null}"#, [true; 3]),
+    ] {
+        for (plan, taken) in plans.iter().zip(taken) {
+            let outcome = encode(plan, format!("{{\"x\":{object}}}").as_bytes());
+            assert_eq!(outcome.report.errors.is_empty(), taken, "{object}");
+        }
+    }
+}
+
+/// As ClickHouse 26.7 takes them: a number that overflows a type ends the search for one.
+#[test]
+fn a_variant_of_a_path_takes_what_one_of_its_types_takes_if_no_type_before_it_overflows() {
+    for (type_name, value, taken) in [
+        // `"true"` is a float as a column, and a Bool for the paths, but no type takes it in both.
+        ("Variant(Bool, Float64)", "\"true\"", false),
+        ("Variant(Bool, Float64)", "true", true),
+        ("Variant(Decimal(9, 2), String)", "4294967296", false),
+        ("Variant(Decimal(9, 2), String)", "42", true),
+        ("Variant(Decimal(9, 2), String)", "\"4294967296\"", true),
+        ("Variant(Decimal(9, 2), Int64)", "4294967296", true),
+        ("Variant(DateTime64(3), String)", "1e308", false),
+        ("Variant(DateTime64(3), String)", "1.5", true),
+        ("Variant(Map(String, Time64(3)), JSON)", "{\"k\":1e308}", false),
+        ("Variant(Array(Decimal(9, 2)), String)", "[1,4294967296]", false),
+        ("Variant(Map(String, Decimal(9, 2)), String)", "{\"k\":4294967296}", false),
+        ("Variant(Tuple(k Decimal(9, 2)), String)", "{\"k\":4294967296}", false),
+        ("Variant(Tuple(k Decimal(9, 2)), String)", "[4294967296]", false),
+        ("Variant(Tuple(k Decimal(9, 2)), String)", "{\"k\":1}", true),
+    ] {
+        let row = bytes(&format!("JSON(a {type_name})"), &format!("{{\"a\":{value}}}"));
+        assert_eq!(row.is_ok(), taken, "{value} for {type_name}");
     }
 }

@@ -121,9 +121,9 @@ impl Paths {
                     }
                     inner.write(key);
                     at = skip_space(raw, skip_space(raw, key_end) + 1);
-                    if let Some(cell) = typed.and_then(|typed| typed.get(inner.finish())) {
+                    if let Some((typed, cell)) = typed.and_then(|typed| Some((typed, typed.get(inner.finish())?))) {
                         let end = skip_value(raw, at, 0).map_err(|_| ValueError::Mismatch)?;
-                        json_path::check(cell, raw.get(at..end).unwrap_or_default(), workspace, out)?;
+                        json_path::check(typed.rules(), cell, raw.get(at..end).unwrap_or_default(), workspace, out)?;
                     }
                     path = Some(inner);
                 }
