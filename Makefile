@@ -37,15 +37,21 @@ build: ## the release binary, target/release/sluicegate
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
 	cargo build --release --locked
 
-# The tools of `make deb`, built once.
+# Tools, built once: two of `make deb`, and one that counts instructions, of the version of the crate `gungraun`.
 TOOLS = target/tools/bin
 CARGO_DEB_VERSION := 3.8.0
 CARGO_CYCLONEDX_VERSION := 0.5.9
+GUNGRAUN_VERSION := 0.20.0
 INSTALL_TOOL = cargo install --quiet --locked --debug --root target/tools --target-dir target/tools/build
 
 $(TOOLS)/cargo-deb $(TOOLS)/cargo-cyclonedx &:
 	$(INSTALL_TOOL) cargo-deb --version $(CARGO_DEB_VERSION)
 	$(INSTALL_TOOL) cargo-cyclonedx --version $(CARGO_CYCLONEDX_VERSION)
+	rm -rf target/tools/build
+
+$(TOOLS)/gungraun-runner:
+	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
+	$(INSTALL_TOOL) gungraun-runner --version $(GUNGRAUN_VERSION)
 	rm -rf target/tools/build
 
 deb: build assets $(TOOLS)/cargo-deb $(TOOLS)/cargo-cyclonedx ## the Debian package, its SBOM and checksums, in target/package
@@ -152,10 +158,12 @@ bench-peers: clickhouse ## the server beside others that do the same job, built 
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
 	BENCH_TABLE=$(TABLE) $(BENCH) peers $(BENCH_ARGUMENTS)
 
-bench-gate: ## the encoder's instructions, which must be so many times fewer than those of structs
+bench-gate: $(TOOLS)/gungraun-runner ## the encoder's instructions, which must be so many times fewer than those of structs
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"
 	@scripts/need.sh valgrind "valgrind counts the instructions: install the package valgrind" valgrind
-	cargo bench --locked --bench encoder -- --instructions --gate
+	GUNGRAUN_RUNNER=$(CURDIR)/$(TOOLS)/gungraun-runner cargo bench --locked --bench instructions -- --output-format=json \
+		>target/instructions.json
+	cargo bench --locked --bench report -- gate target/instructions.json
 
 bench-plot: ## draw what is in RECORD, an SVG beside each file
 	@scripts/need.sh cargo "Rust is needed: see https://rustup.rs"

@@ -2,12 +2,21 @@
 //!
 //! `cargo bench --bench report -- table FOLDER` (`make bench` ends with it) and
 //! `cargo bench --bench report -- draw FOLDER` (or `make bench-plot`), which writes an SVG beside each
-//! record.
+//! record. `cargo bench --bench report -- gate FILE` (`make bench-gate`) holds the instructions of the encoder
+//! against those of the structs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "support/corpora.rs"]
+#[allow(dead_code)]
+mod corpora;
 #[path = "support/drawing.rs"]
 mod drawing;
+#[path = "support/gate.rs"]
+mod gate;
+#[path = "../tests/support/random.rs"]
+#[allow(dead_code)]
+mod random;
 #[path = "support/record.rs"]
 mod record;
 
@@ -28,9 +37,10 @@ fn main() -> Result<(), Box<dyn Error>> {
                 println!("{}", path.display());
             }
         }
+        ["gate", file] => gate::check(Path::new(file))?,
         // As `cargo bench` calls it without more: there is nothing to measure.
-        [] => println!("report table FOLDER | report draw FOLDER"),
-        _ => return Err("report table FOLDER | report draw FOLDER".into()),
+        [] => println!("report table FOLDER | report draw FOLDER | report gate FILE"),
+        _ => return Err("report table FOLDER | report draw FOLDER | report gate FILE".into()),
     }
     Ok(())
 }
