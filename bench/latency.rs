@@ -9,7 +9,10 @@
 //! costs next to nothing, and one of oha. The lower figure counts, since a rate that the load can't
 //! make says nothing about the server; which one it was is said.
 //!
-//! The server's process is on one core, oha on another, ClickHouse wherever it likes. With
+//! How long commits take is read from the server's log, which tells of each with `--log-level trace`.
+//!
+//! The server's process is on one core, oha on another. ClickHouse runs wherever it likes with the time that
+//! both leave, as it would not disturb them on a machine of its own. With
 //! `ack=inserted` a reply waits for its block, which age seals after a second: so many
 //! connections are needed that each of them may wait.
 //!
@@ -35,20 +38,22 @@ mod process;
 mod record;
 
 use std::error::Error;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use load::{Connections, Until};
-use metrics::Metrics;
-use process::{Child, ClickHouse, free_address, on_core, serve_with_admin, size};
+use process::{Child, ClickHouse, free_address, on_core, serve_logging, size};
 use record::Record;
 use serde_json::Value;
 
 const BODY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/corpus/events-30.ndjson");
 const EVENTS: &[u8] = include_bytes!("corpus/events-30.ndjson");
 
+const CLICKHOUSE_NICENESS: u8 = 19;
 const SERVER_CORE: usize = 0;
 const LOAD_CORE: usize = 1;
 
@@ -66,15 +71,15 @@ struct Case {
     name: &'static str,
     path: &'static str,
     address: SocketAddr,
-    /// Of the server; the bare loop has none.
-    admin: Option<SocketAddr>,
+    /// Of the server, with its log; the bare loop has none.
+    admin: Option<(SocketAddr, PathBuf)>,
     connections: usize,
     /// Requests a second, and what they are called.
     rates: Vec<(&'static str, f64)>,
     /// For each rate: a row of latencies in ms for each round.
     latencies: Vec<Vec<[f64; 4]>>,
-    /// For each rate: the 99th and 99.9th percentiles of the commits in each round, ms.
-    commits: Vec<Vec<[f64; 2]>>,
+    /// For each rate: the percentiles of the commits in each round, ms; see [`percentiles`].
+    commits: Vec<Vec<[f64; 3]>>,
     /// For each rate: the one that oha made in each round.
     made: Vec<Vec<f64>>,
 }
@@ -94,9 +99,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Ok(());
     };
     let mut record = Record::begin("latency");
-    let clickhouse = ClickHouse::start()?;
+    let clickhouse = ClickHouse::start_as(CLICKHOUSE_NICENESS)?;
     clickhouse.create_null_table()?;
-    let start = |durability| serve_with_admin(&clickhouse, "nothing", durability, &["--workers", "1"]);
+    let log_of = |durability| clickhouse.folder().join(format!("{durability}.log"));
+    let start = |durability| {
+        let log = File::create(log_of(durability))?;
+        serve_logging(&clickhouse, "nothing", durability, &["--workers", "1", "--log-level", "trace"], log.into())
+    };
     let written = on_core(SERVER_CORE, || start("written"))??;
     let sync = on_core(SERVER_CORE, || start("sync"))??;
     let bare_address = free_address()?;
@@ -105,9 +114,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     process::pin(LOAD_CORE);
     let mut cases = [
         Case::new("bare loop", "/api/events", bare_address, None, connections),
-        Case::new("written", "/api/events", written.1, Some(written.2), connections),
-        Case::new("sync", "/api/events", sync.1, Some(sync.2), connections),
-        Case::new("ack=inserted", "/api/events?ack=inserted", sync.1, Some(sync.2), WAITING_CONNECTIONS),
+        Case::new("written", "/api/events", written.1, Some((written.2, log_of("written"))), connections),
+        Case::new("sync", "/api/events", sync.1, Some((sync.2, log_of("sync"))), connections),
+        Case::new(
+            "ack=inserted",
+            "/api/events?ack=inserted",
+            sync.1,
+            Some((sync.2, log_of("sync"))),
+            WAITING_CONNECTIONS,
+        ),
     ];
     match size("BENCH_RATE", 0, 0) {
         0 => {
@@ -153,7 +168,7 @@ impl Case {
         name: &'static str,
         path: &'static str,
         address: SocketAddr,
-        admin: Option<SocketAddr>,
+        admin: Option<(SocketAddr, PathBuf)>,
         connections: usize,
     ) -> Self {
         let (rates, latencies, commits, made) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -187,7 +202,7 @@ impl Case {
     }
 
     fn until_inserted(&self) -> Result<(), Box<dyn Error>> {
-        self.admin.map_or(Ok(()), metrics::until_inserted)
+        self.admin.as_ref().map_or(Ok(()), |(admin, _)| metrics::until_inserted(*admin))
     }
 
     fn go_at(&mut self, rates: Vec<(&'static str, f64)>) {
@@ -200,22 +215,39 @@ impl Case {
     fn round(&mut self, oha: &Path, length: Duration) -> Result<(), Box<dyn Error>> {
         for index in 0..self.rates.len() {
             let rate = self.rates[index].1;
-            let before = self.admin.map(Metrics::of).transpose()?;
+            let before = self.log_length()?;
             let report = self.oha(oha, Some(rate), (rate * length.as_secs_f64()) as u64)?;
-            let after = self.admin.map(Metrics::of).transpose()?;
-            let commit = |quantile| match (&before, &after) {
-                (Some(before), Some(after)) => after.quantile(before, "sluicegate_commit_seconds", quantile) * 1e3,
-                _ => 0.0,
-            };
-            let percentiles = &report["latencyPercentiles"];
-            let seconds =
-                [&percentiles["p50"], &percentiles["p99"], &percentiles["p99.9"], &report["summary"]["slowest"]];
+            let commits = self.commits_since(before)?;
+            let replies = &report["latencyPercentiles"];
+            let seconds = [&replies["p50"], &replies["p99"], &replies["p99.9"], &report["summary"]["slowest"]];
             self.latencies[index].push(seconds.map(|seconds| seconds.as_f64().unwrap_or(f64::NAN) * 1e3));
-            self.commits[index].push([commit(0.99), commit(0.999)]);
+            self.commits[index].push(percentiles(&commits));
             self.made[index].push(rate_of(&report)?);
             self.until_inserted()?;
         }
         Ok(())
+    }
+
+    fn log_length(&self) -> Result<u64, Box<dyn Error>> {
+        self.admin.as_ref().map_or(Ok(0), |(_, log)| Ok(log.metadata()?.len()))
+    }
+
+    /// How long each commit took that the log tells of behind this place, in ms, the shortest first.
+    fn commits_since(&self, start: u64) -> Result<Vec<f64>, Box<dyn Error>> {
+        let Some((_, log)) = &self.admin else { return Ok(Vec::new()) };
+        let mut file = File::open(log)?;
+        file.seek(SeekFrom::Start(start))?;
+        let mut commits = Vec::new();
+        for line in BufReader::new(file).lines() {
+            let line = line?;
+            // The last one may not be whole yet.
+            let Ok(said) = serde_json::from_str::<Value>(&line) else { continue };
+            if let (Some("committed"), Some(seconds)) = (said["message"].as_str(), said["seconds"].as_f64()) {
+                commits.push(seconds * 1e3);
+            }
+        }
+        commits.sort_by(f64::total_cmp);
+        Ok(commits)
     }
 
     /// Runs oha, and returns its report; every reply was a 200.
@@ -259,13 +291,29 @@ impl Case {
         }
     }
 
-    /// The medians of the 99th and 99.9th percentiles of replies and of commits, at a rate.
-    fn medians(&self, rate: usize) -> [[f64; 2]; 2] {
+    /// The medians of the 99th and 99.9th percentiles of replies, and of the percentiles of commits, at a rate.
+    fn medians(&self, rate: usize) -> ([f64; 2], [f64; 3]) {
         let replies =
             [1, 2].map(|part| process::median(self.latencies[rate].iter().map(|round| round[part]).collect()));
-        let commits = [0, 1].map(|part| process::median(self.commits[rate].iter().map(|round| round[part]).collect()));
-        [replies, commits]
+        let commits =
+            [0, 1, 2].map(|part| process::median(self.commits[rate].iter().map(|round| round[part]).collect()));
+        (replies, commits)
     }
+}
+
+/// Of commits, the shortest first: the 99th and the 99.9th percentile, and the 99th by their time, which is how long
+/// the commit takes that is under way at a moment. A long one meets more requests than a short one.
+fn percentiles(commits: &[f64]) -> [f64; 3] {
+    let quantile = |part: f64| {
+        let place = (commits.len() as f64 * part) as usize;
+        commits.get(place.min(commits.len().saturating_sub(1))).copied().unwrap_or(0.0)
+    };
+    let (whole, mut sum) = (commits.iter().sum::<f64>(), 0.0);
+    let by_time = commits.iter().find(|commit| {
+        sum += **commit;
+        sum >= whole * 0.99
+    });
+    [quantile(0.99), quantile(0.999), by_time.copied().unwrap_or(0.0)]
 }
 
 /// A reply of `sync` should take no longer than the commit that it waits for, one of `written` no longer than one of
@@ -280,9 +328,14 @@ fn judge(bare: &Case, written: &Case, sync: &Case, record: &mut Record) {
     let rates = if bare.rates.len() == 2 { 0..2 } else { 0..1 };
     for rate in rates {
         let name = sync.rates[rate].0;
-        let ([of_bare, _], [of_written, written_commits], [of_sync, sync_commits]) =
+        let ((of_bare, _), (of_written, written_commits), (of_sync, sync_commits)) =
             (bare.medians(rate), written.medians(rate), sync.medians(rate));
         say(format!("sync, {name}: p99 beside that of the commits"), of_sync[0], sync_commits[0] + BEYOND);
+        say(
+            format!("sync, {name}: p99 beside that of the commits by their time"),
+            of_sync[0],
+            sync_commits[2] + BEYOND,
+        );
         say(format!("written, {name}: p99 beside that of the bare loop"), of_written[0], of_bare[0] + BEYOND);
         if rate == 0 {
             for (case, of_case, commits) in [(written, of_written, written_commits), (sync, of_sync, sync_commits)] {

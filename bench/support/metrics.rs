@@ -29,34 +29,6 @@ impl Metrics {
         let value = self.0.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         Ok(value.ok_or_else(|| format!("the server says nothing about {series}"))?.trim().parse()?)
     }
-
-    /// The bound in seconds below which `part` of what a histogram has counted since `before` lies,
-    /// with equal distances inside of a bucket, as Prometheus reckons. Nothing counted is 0.
-    pub fn quantile(&self, before: &Self, histogram: &str, part: f64) -> f64 {
-        let counts = |metrics: &Self| -> Vec<(f64, f64)> {
-            let start = format!("{histogram}_bucket{{le=\"");
-            let bucket = |line: &str| {
-                let (bound, count) = line.strip_prefix(&start)?.split_once("\"} ")?;
-                Some((bound.replace('+', "").parse().ok()?, count.trim().parse().ok()?))
-            };
-            metrics.0.lines().filter_map(bucket).collect()
-        };
-        let counted: Vec<(f64, f64)> =
-            counts(self).iter().zip(counts(before)).map(|((bound, now), (_, then))| (*bound, now - then)).collect();
-        let wanted = counted.last().map_or(0.0, |(_, all)| all * part);
-        let (mut lower, mut below) = (0.0, 0.0);
-        for (bound, count) in counted {
-            if count >= wanted && count > 0.0 {
-                return if bound.is_finite() {
-                    lower + (bound - lower) * (wanted - below) / (count - below)
-                } else {
-                    lower
-                };
-            }
-            (lower, below) = (bound, count);
-        }
-        0.0
-    }
 }
 
 /// Waits until the server has inserted everything.

@@ -20,7 +20,17 @@ pub struct Child(std::process::Child);
 impl Child {
     /// Starts `program` and waits until `address` accepts connections.
     pub fn start(program: impl AsRef<OsStr>, arguments: &[&str], address: SocketAddr) -> Result<Self, Box<dyn Error>> {
-        let mut child = Self(Command::new(program).args(arguments).stdin(Stdio::piped()).spawn()?);
+        Self::start_logging(program, arguments, address, Stdio::inherit())
+    }
+
+    /// The same; its standard error goes to `log`.
+    pub fn start_logging(
+        program: impl AsRef<OsStr>,
+        arguments: &[&str],
+        address: SocketAddr,
+        log: Stdio,
+    ) -> Result<Self, Box<dyn Error>> {
+        let mut child = Self(Command::new(program).args(arguments).stdin(Stdio::piped()).stderr(log).spawn()?);
         let deadline = Instant::now() + Duration::from_secs(60);
         while TcpStream::connect(address).is_err() {
             if let Some(status) = child.0.try_wait()? {
@@ -93,11 +103,19 @@ pub struct ClickHouse {
 impl ClickHouse {
     /// Starts it and waits until it answers.
     pub fn start() -> Result<Self, Box<dyn Error>> {
+        Self::start_as(0)
+    }
+
+    /// The same, of a niceness: with 19 it has what the others leave, as if it had a machine of its own.
+    pub fn start_as(niceness: u8) -> Result<Self, Box<dyn Error>> {
         let folder = tempfile::tempdir()?;
         let address = free_address()?;
-        let path = folder.path().join("clickhouse");
-        let arguments = ["clickhouse", "--path", &path.to_string_lossy(), "--http-port", &address.port().to_string()];
-        let child = Child::start(env!("CARGO_BIN_EXE_sluicegate"), &arguments, address)?;
+        let (path, port, niceness) =
+            (folder.path().join("clickhouse"), address.port().to_string(), niceness.to_string());
+        let program = env!("CARGO_BIN_EXE_sluicegate");
+        let arguments =
+            ["-n", &niceness, program, "clickhouse", "--path", &path.to_string_lossy(), "--http-port", &port];
+        let child = Child::start("nice", &arguments, address)?;
         Ok(Self { url: format!("http://{address}"), address, child, folder })
     }
 
@@ -165,6 +183,17 @@ pub fn serve_with_admin(
     durability: &str,
     more: &[&str],
 ) -> Result<(Child, SocketAddr, SocketAddr), Box<dyn Error>> {
+    serve_logging(clickhouse, table, durability, &[&["--log-level", "warn"], more].concat(), Stdio::inherit())
+}
+
+/// The same with a log of its own, whose level `more` has to say.
+pub fn serve_logging(
+    clickhouse: &ClickHouse,
+    table: &str,
+    durability: &str,
+    more: &[&str],
+    log: Stdio,
+) -> Result<(Child, SocketAddr, SocketAddr), Box<dyn Error>> {
     let (address, admin_address) = (free_address()?, free_address()?);
     let (listen, admin) = (address.to_string(), admin_address.to_string());
     let spool = clickhouse.folder().join(format!("spool-{}", address.port()));
@@ -177,11 +206,11 @@ pub fn serve_with_admin(
     if !more.contains(&"--config") {
         arguments.extend(["--table", table]);
     }
-    arguments.extend(["--spool-dir", &spool, "--durability", durability, "--log-level", "warn"]);
+    arguments.extend(["--spool-dir", &spool, "--durability", durability]);
     arguments.extend(more);
     // Another build may be measured, such as that of a former commit.
     let program = std::env::var_os("BENCH_SLUICEGATE").unwrap_or_else(|| env!("CARGO_BIN_EXE_sluicegate").into());
-    Ok((Child::start(program, &arguments, address)?, address, admin_address))
+    Ok((Child::start_logging(program, &arguments, address, log)?, address, admin_address))
 }
 
 /// A number from the environment.

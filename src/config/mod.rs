@@ -406,7 +406,7 @@ pub enum LogLevel {
     Info,
     /// Each INSERT.
     Debug,
-    /// Everything.
+    /// Each commit of the spool.
     Trace,
 }
 

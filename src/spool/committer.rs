@@ -271,6 +271,7 @@ impl<E: Exchange> Committer<E> {
         self.repeats.committed();
         self.last_commit = begun.elapsed();
         self.metrics.committed(&self.events, self.position, self.last_commit);
+        tracing::trace!(frames, bytes, seconds = self.last_commit.as_secs_f64(), "committed");
         self.is_failing = false;
         self.metrics.refuse(None);
         self.return_group(None);
