@@ -1,6 +1,6 @@
 //! The log during an outage: a line a change, however many blocks wait.
 
-use crate::support::{ClickHouse, Server, post, wait_for};
+use crate::support::{ClickHouse, Server, post, shared_clickhouse, wait_for};
 
 const EVENT: &[u8] = b"{\"event\":\"a\"}";
 
@@ -41,5 +41,29 @@ fn an_outage_and_a_broken_table_are_a_few_lines_however_many_blocks_wait() {
     // Once after each; an attempt under way may fail behind the first that gets through.
     let said = lines(&server, "get through again");
     assert!((2..=4).contains(&said), "{said} lines:\n{}", server.log());
+    assert!(server.stop().success());
+}
+
+#[test]
+fn the_level_trace_tells_of_each_commit() {
+    let clickhouse = shared_clickhouse();
+    let database = clickhouse.database();
+    let server = Server::start(clickhouse, &database, &["--log-level", "trace", "--log-format", "json"]);
+    for _ in 0..3 {
+        assert_eq!(post(server.address(), "/api/events", EVENT).status, 200);
+    }
+    let commits = wait_for(
+        || server.log(),
+        || {
+            let log = server.log();
+            let said = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+            let commits: Vec<_> = said.filter(|line| line["message"] == "committed").collect();
+            (commits.len() == 3).then_some(commits)
+        },
+    );
+    for commit in commits {
+        let (seconds, bytes) = (commit["seconds"].as_f64().unwrap(), commit["bytes"].as_u64().unwrap());
+        assert!(commit["frames"] == 1 && seconds > 0.0 && bytes > EVENT.len() as u64, "{commit}");
+    }
     assert!(server.stop().success());
 }

@@ -58,16 +58,15 @@ impl<W: Workspace> Reader<'_, W> {
             | ColumnType::WideSigned(_)
             | ColumnType::WideUnsigned(_) => {
                 if is_text {
-                    !matches!(raw, b"\"\"" | b"\"true\"" | b"\"false\"")
+                    !matches!(self.text(raw), b"" | b"true" | b"false")
                 } else {
                     !wide::has_point_or_exponent(raw) || magnitude(raw).is_some_and(|magnitude| magnitude <= EXACT_MAX)
                 }
             }
-            ColumnType::Float32 | ColumnType::Float64 => match raw {
-                b"\"true\"" | b"\"false\"" => false,
-                b"true" | b"false" => self.rules.bools_as_floats,
-                _ => true,
-            },
+            ColumnType::Float32 | ColumnType::Float64 if is_text => !matches!(self.text(raw), b"true" | b"false"),
+            ColumnType::Float32 | ColumnType::Float64 => {
+                !matches!(raw, b"true" | b"false") || self.rules.bools_as_floats
+            }
             ColumnType::Decimal { .. } => raw != b"\"\"",
             ColumnType::Date | ColumnType::Date32 | ColumnType::DateTime64 { .. } => is_text,
             ColumnType::DateTime(_) if is_text => true,
@@ -80,7 +79,7 @@ impl<W: Workspace> Reader<'_, W> {
             ColumnType::Time | ColumnType::Time64(_) if is_text => self.rules.texts_as_spans,
             // A text is a name, never a number.
             ColumnType::Enum8(elements) | ColumnType::Enum16(elements) => {
-                let text = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
+                let text = self.text(raw);
                 !is_text || magnitude(text).is_none() || elements.value(text).is_some()
             }
             ColumnType::Array(element) => {
@@ -137,7 +136,7 @@ impl<W: Workspace> Reader<'_, W> {
                 elements.cells.iter().zip(Elements::of(raw)).any(|(cell, value)| self.overflows(cell, value))
             }
             (ColumnType::Tuple(elements), Some(b'{')) => Members::of(raw).any(|(key, value)| {
-                let cell = element_of(elements, key);
+                let cell = self.element_of(elements, key);
                 cell.is_some_and(|cell| self.overflows(cell, value))
             }),
             _ => false,
@@ -151,7 +150,7 @@ impl<W: Workspace> Reader<'_, W> {
             Some(b'{') => {
                 let mut is_any = false;
                 Members::of(raw).all(|(key, value)| {
-                    let cell = element_of(elements, key);
+                    let cell = self.element_of(elements, key);
                     is_any |= cell.is_some();
                     cell.is_none_or(|cell| self.takes(cell, value))
                 }) && is_any
@@ -159,12 +158,16 @@ impl<W: Workspace> Reader<'_, W> {
             _ => false,
         }
     }
-}
 
-/// The element of a key, which is compared as it is in the line, with its quotes.
-fn element_of<'a>(elements: &'a TupleElements, key: &[u8]) -> Option<&'a Cell> {
-    let key = key.get(1..key.len().saturating_sub(1)).unwrap_or_default();
-    elements.index(key).and_then(|index| elements.cells.get(index))
+    /// The text of a string; nothing for another value, or one that is refused by everybody.
+    fn text<'t>(&'t mut self, raw: &'t [u8]) -> &'t [u8] {
+        if raw.first() == Some(&b'"') { self.workspace.decode(raw).unwrap_or_default() } else { b"" }
+    }
+
+    /// The element of a key, which is given with its quotes.
+    fn element_of<'e>(&mut self, elements: &'e TupleElements, key: &[u8]) -> Option<&'e Cell> {
+        elements.index(self.text(key)).and_then(|index| elements.cells.get(index))
+    }
 }
 
 fn magnitude(raw: &[u8]) -> Option<f64> {
