@@ -147,3 +147,16 @@ fn every_configuration_in_the_documents_is_one() {
     }
     assert!(read > 2, "only {read} configurations were read");
 }
+
+#[test]
+fn every_statement_in_the_documents_is_one() {
+    let clickhouse = shared_clickhouse();
+    let blocks: Vec<Block> = pages().iter().flat_map(|page| blocks(page, "sql")).collect();
+    for Block { place, text, .. } in &blocks {
+        for statement in text.split(";\n").filter(|statement| !statement.trim().is_empty()) {
+            let parsed = clickhouse.try_query(&format!("EXPLAIN AST {statement}"));
+            assert!(parsed.is_ok(), "{place}: {parsed:?}");
+        }
+    }
+    assert!(blocks.iter().any(|block| block.place.starts_with("README.md:")), "README says how to set the window");
+}
