@@ -90,6 +90,11 @@ impl ClientError {
         }
     }
 
+    /// ClickHouse's error code, if the answer has one.
+    pub fn code(&self) -> Option<u32> {
+        if let Self::Refused { code, .. } = self { *code } else { None }
+    }
+
     /// True if there was no answer, so that another server or a later attempt may give one.
     pub fn is_no_answer(&self) -> bool {
         matches!(self, Self::NoConnection(_) | Self::NoAnswer(_) | Self::Unproven(_))

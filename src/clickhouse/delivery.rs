@@ -168,7 +168,7 @@ pub fn log_at_start(servers: Vec<ClickHouse>, tables: Vec<TableConfig>) -> std::
 struct Unlogged<'a> {
     server: &'a ClickHouse,
     /// Tables whose quarantine may be missing.
-    uncreated: Vec<&'a TableConfig>,
+    uncreated: Vec<Uncreated<'a>>,
     /// Tables whose guarantee was not said.
     unlogged: Vec<&'a TableConfig>,
     /// True once the log says whether the settings of an INSERT arrive.
@@ -178,11 +178,22 @@ struct Unlogged<'a> {
     is_alone: bool,
 }
 
+/// A table whose quarantine may be missing.
+struct Uncreated<'a> {
+    config: &'a TableConfig,
+    /// The refusal that the log has; ClickHouse's error code, if it has one.
+    said: Option<Option<u32>>,
+}
+
 impl<'a> Unlogged<'a> {
     fn new(server: &'a ClickHouse, tables: &'a [TableConfig], is_alone: bool) -> Self {
         Self {
             server,
-            uncreated: tables.iter().filter(|table| table.create).collect(),
+            uncreated: tables
+                .iter()
+                .filter(|table| table.create)
+                .map(|config| Uncreated { config, said: None })
+                .collect(),
             unlogged: tables.iter().collect(),
             has_answered: false,
             is_first: true,
@@ -224,7 +235,7 @@ impl<'a> Unlogged<'a> {
                 }
             }
         });
-        ask_last(&mut self.unlogged, unanswered);
+        ask_last(&mut self.unlogged, |config| config, unanswered);
         log_deliveries(server.url(), &found);
         // The only server that lacks a table has said so to those who look for its columns.
         if is_first && !missing.is_empty() && !self.is_alone {
@@ -242,9 +253,9 @@ impl<'a> Unlogged<'a> {
     /// Creates the quarantine tables that are missing, and keeps those that are not there yet. A refusal may
     /// pass: a replica without ZooKeeper refuses for a while.
     fn create_quarantines(&mut self) -> Result<(), ClientError> {
-        let Self { server, is_first, .. } = *self;
+        let server = self.server;
         let (mut no_answer, mut unanswered) = (None, None);
-        self.uncreated.retain(|config| {
+        self.uncreated.retain_mut(|Uncreated { config, said }| {
             if no_answer.is_some() {
                 return true;
             }
@@ -255,22 +266,28 @@ impl<'a> Unlogged<'a> {
                     true
                 }
                 Err(error) => {
+                    let code = error.code();
                     // Without its table it is not looked for, and that the table is missing is said elsewhere.
-                    if is_first && tables::exists(server, &config.name).unwrap_or(true) {
+                    if *said != Some(code) && tables::exists(server, &config.name).unwrap_or(true) {
                         tables::say_not_created(server, &config.name, &error);
+                        *said = Some(code);
                     }
                     true
                 }
             }
         });
-        ask_last(&mut self.uncreated, unanswered);
+        ask_last(&mut self.uncreated, |table| table.config, unanswered);
         no_answer.map_or(Ok(()), Err)
     }
 }
 
 /// Puts the table that there was no answer about behind the others, which something that locks it does not concern.
-fn ask_last<'a>(tables: &mut [&'a TableConfig], unanswered: Option<&'a TableConfig>) {
-    tables.sort_by_key(|table| unanswered.is_some_and(|unanswered| std::ptr::eq(unanswered, *table)));
+fn ask_last<'a, T>(
+    tables: &mut [T],
+    config: impl Fn(&T) -> &'a TableConfig,
+    unanswered: Option<&'a TableConfig>,
+) {
+    tables.sort_by_key(|table| unanswered.is_some_and(|unanswered| std::ptr::eq(unanswered, config(table))));
 }
 
 /// Says in the log whether the settings of an INSERT arrive.

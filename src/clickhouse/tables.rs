@@ -74,7 +74,31 @@ impl QuarantineEngine {
     fn settings(&self) -> &'static str {
         if *self == Self::MergeTree { SETTINGS } else { REPLICATED_SETTINGS }
     }
+
+    /// Adds to a refusal what an operator can do about it.
+    fn advise(&self, refusal: ClientError) -> ClientError {
+        match (self, refusal) {
+            (
+                Self::Replicated { path, replica },
+                ClientError::Refused { status, code: code @ Some(REPLICA_ALREADY_EXISTS), message },
+            ) => {
+                let message = format!(
+                    "{}; Keeper has an entry of this replica, and this server has no such table: a CREATE that lost \
+                     Keeper leaves one. Unless the table is detached or has another name here, `SYSTEM DROP REPLICA {} \
+                     FROM ZKPATH {}` on this server removes the entry, and the table is then created by itself",
+                    message.lines().next().unwrap_or_default(),
+                    literal(replica),
+                    literal(path)
+                );
+                ClientError::Refused { status, code, message }
+            }
+            (_, refusal) => refusal,
+        }
+    }
 }
+
+/// `REPLICA_ALREADY_EXISTS`: a `CREATE` whose session with Keeper ends in its middle leaves the replica's entry there.
+const REPLICA_ALREADY_EXISTS: u32 = 253;
 
 /// True for a table that [`create_missing`] creates.
 pub fn is_created(name: &TableName) -> bool {
@@ -179,7 +203,7 @@ pub fn create_missing_quarantine(clickhouse: &ClickHouse, name: &TableName) -> R
         return Ok(());
     }
     let engine = QuarantineEngine::like(clickhouse, name)?;
-    clickhouse.query(&create_quarantine(name, &engine), &[])?;
+    clickhouse.query(&create_quarantine(name, &engine), &[]).map_err(|refusal| engine.advise(refusal))?;
     tracing::info!(url = clickhouse.url(), table = %quarantine, "the quarantine table was missing and is created");
     Ok(())
 }
@@ -188,7 +212,7 @@ pub fn create_missing_quarantine(clickhouse: &ClickHouse, name: &TableName) -> R
 pub fn say_not_created(clickhouse: &ClickHouse, name: &TableName, error: &ClientError) {
     tracing::warn!(
         url = clickhouse.url(), table = %name.quarantine(), %error,
-        "the quarantine table is missing and can't be created; rejected lines wait in the spool"
+        "the quarantine table is missing and can't be created; rejected lines go to another server, or wait in the spool"
     );
 }
 
