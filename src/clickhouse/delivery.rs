@@ -282,11 +282,7 @@ impl<'a> Unlogged<'a> {
 }
 
 /// Puts the table that there was no answer about behind the others, which something that locks it does not concern.
-fn ask_last<'a, T>(
-    tables: &mut [T],
-    config: impl Fn(&T) -> &'a TableConfig,
-    unanswered: Option<&'a TableConfig>,
-) {
+fn ask_last<'a, T>(tables: &mut [T], config: impl Fn(&T) -> &'a TableConfig, unanswered: Option<&'a TableConfig>) {
     tables.sort_by_key(|table| unanswered.is_some_and(|unanswered| std::ptr::eq(unanswered, config(table))));
 }
 

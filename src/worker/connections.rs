@@ -101,13 +101,15 @@ impl Worker {
         }
     }
 
-    /// Closes the connection that has waited longest for a request, or else for the end of a handshake,
-    /// to make room for another. False when there is none, or each has a request on its way.
+    /// Closes the connection that has waited longest for a request or for the end of a handshake, to make room
+    /// for another. False when there is none, or each has a request on its way.
     fn close_an_idle_one(&mut self) -> bool {
-        let longest = self.timers.idle().take(limits::IDLE_SCAN_MAX);
-        let longest = longest.chain(self.timers.handshaking().take(limits::IDLE_SCAN_MAX));
-        let found = longest
-            .into_iter()
+        let timeouts = &self.shared.timeouts;
+        // Were one kind taken first, peers that stay the other would close all connections of that kind.
+        let found = self
+            .timers
+            .longest_waiting(timeouts.idle, timeouts.head)
+            .take(limits::IDLE_SCAN_MAX)
             .find(|index| self.slots.get(*index).and_then(Option::as_ref).is_some_and(Slot::is_idle));
         if let Some(index) = found {
             self.close(index);

@@ -399,7 +399,8 @@ impl Worker {
             .stopping_since()
             .is_some_and(|since| now.duration_since(since) > Duration::from_millis(limits::STOPPING_IDLE_MS));
         if idle_is_over {
-            for index in self.timers.idle().chain(self.timers.handshaking()).collect::<Vec<_>>() {
+            let (idle, head) = (self.shared.timeouts.idle, self.shared.timeouts.head);
+            for index in self.timers.longest_waiting(idle, head).collect::<Vec<_>>() {
                 if self.slots.get(index).and_then(Option::as_ref).is_some_and(Slot::is_idle) {
                     self.close(index);
                 }

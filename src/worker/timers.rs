@@ -6,7 +6,7 @@
 //! in an ordered set.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a connection waits for, as far as its time is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,14 +105,20 @@ impl Timers {
         Some(index)
     }
 
-    /// Those that wait for a request, the longest waiting first.
-    pub fn idle(&self) -> impl Iterator<Item = usize> + '_ {
-        self.of(&self.idle)
-    }
-
-    /// Those in a TLS handshake, the longest waiting first.
-    pub fn handshaking(&self) -> impl Iterator<Item = usize> + '_ {
-        self.of(&self.handshake)
+    /// Those that wait for a request or for the end of a handshake, the longest waiting first. The times are those
+    /// that the two kinds are given.
+    pub fn longest_waiting(&self, idle: Duration, handshake: Duration) -> impl Iterator<Item = usize> + '_ {
+        let since = move |index: usize, time: Duration| self.at(index).and_then(|at| at.checked_sub(time));
+        let mut idles = self.of(&self.idle).map(move |index| (since(index, idle), index)).peekable();
+        let mut handshakes = self.of(&self.handshake).map(move |index| (since(index, handshake), index)).peekable();
+        std::iter::from_fn(move || {
+            let is_idle_next = match (idles.peek(), handshakes.peek()) {
+                (Some(idle), Some(handshake)) => idle.0 <= handshake.0,
+                (idle, _) => idle.is_some(),
+            };
+            let next = if is_idle_next { idles.next() } else { handshakes.next() };
+            next.map(|(_, index)| index)
+        })
     }
 
     fn of(&self, list: &List) -> impl Iterator<Item = usize> + '_ {
@@ -144,9 +150,11 @@ impl Timers {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
-    use std::time::Duration;
 
     use super::*;
+
+    const IDLE: Duration = Duration::from_millis(75);
+    const HANDSHAKE: Duration = Duration::from_millis(10);
 
     #[test]
     fn times_are_over_as_in_a_naive_map_whatever_is_set_and_removed() {
@@ -164,17 +172,21 @@ mod tests {
                     naive.remove(&index);
                     continue;
                 }
-                2 | 3 => (Until::Idle, now + Duration::from_millis(75)),
+                2 | 3 => (Until::Idle, now + IDLE),
                 4 => (Until::Reply, now + Duration::from_millis(40)),
-                5 => (Until::Handshake, now + Duration::from_millis(10)),
+                5 => (Until::Handshake, now + HANDSHAKE),
                 _ => (Until::Other, now + Duration::from_millis((random >> 50) as u64 % 100)),
             };
             timers.set(index, until, at);
             naive.insert(index, (until, at));
-            let waiting = naive.values().filter(|(until, _)| *until == Until::Idle).count();
-            assert_eq!(timers.idle().count(), waiting);
-            let handshaking = naive.values().filter(|(until, _)| *until == Until::Handshake).count();
-            assert_eq!(timers.handshaking().count(), handshaking);
+            let begun = |index: &usize| match naive[index] {
+                (Until::Idle, at) => at - IDLE,
+                (_, at) => at - HANDSHAKE,
+            };
+            let longest: Vec<usize> = timers.longest_waiting(IDLE, HANDSHAKE).collect();
+            let is_waiting = |until| matches!(until, Until::Idle | Until::Handshake);
+            assert_eq!(longest.len(), naive.values().filter(|(until, _)| is_waiting(*until)).count());
+            assert!(longest.iter().map(begun).is_sorted(), "the longest waiting does not come first");
             if step % 7 == 0 {
                 while let Some(due) = timers.take_due(now) {
                     assert!(naive.remove(&due).is_some_and(|(_, at)| at <= now), "{due} has time left");
@@ -185,14 +197,18 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_idle_comes_first() {
-        let (mut timers, now) = (Timers::default(), Instant::now());
-        for index in [5, 2, 9, 2] {
-            timers.set(index, Until::Idle, now);
+    fn of_those_that_wait_the_longest_waiting_comes_first_whatever_it_waits_for() {
+        let (mut timers, begin) = (Timers::default(), Instant::now());
+        let longest = |timers: &Timers| timers.longest_waiting(IDLE, HANDSHAKE).collect::<Vec<_>>();
+        for (millisecond, index) in [5, 2, 9, 2].into_iter().enumerate() {
+            timers.set(index, Until::Idle, begin + Duration::from_millis(millisecond as u64) + IDLE);
         }
-        assert_eq!(timers.idle().collect::<Vec<_>>(), [5, 9, 2]);
-        timers.set(9, Until::Reply, now);
+        assert_eq!(longest(&timers), [5, 9, 2]);
+        timers.set(1, Until::Handshake, begin + Duration::from_millis(1) + HANDSHAKE);
+        timers.set(3, Until::Handshake, begin + Duration::from_millis(4) + HANDSHAKE);
+        assert_eq!(longest(&timers), [5, 1, 9, 2, 3]);
+        timers.set(9, Until::Reply, begin + Duration::from_millis(75));
         timers.remove(5);
-        assert_eq!(timers.idle().collect::<Vec<_>>(), [2]);
+        assert_eq!(longest(&timers), [1, 2, 3]);
     }
 }

@@ -84,10 +84,14 @@ fn with_few_descriptors_idle_connections_make_way_and_events_are_taken() {
     let server = Server::start_after("ulimit -n 400", clickhouse, &database, &[]);
     assert!(server.log().contains("--connections-max is"), "{}", server.log());
     let idle: Vec<Option<Connection>> = (0..800).map(|_| Connection::try_open(server.address())).collect();
-    // A worker without an idle connection of its own refuses one until those of the others have made way.
-    let take = || wait_for(|| server.log(), || (post(server.address(), TARGET, EVENT).status == 200).then_some(()));
+    // A worker without an idle connection of its own refuses one, or closes it, until those of the others have made way.
+    let take = || {
+        let mut connection = Connection::try_open(server.address())?;
+        connection.try_send(&request(TARGET, "", EVENT));
+        connection.try_read_response().filter(|response| response.status == 200)
+    };
     for _ in 0..50 {
-        take();
+        wait_for(|| server.log(), take);
         assert_eq!(server.admin_get("/readyz").status, 200);
     }
     server.wait_for_rows(clickhouse, &format!("{database}.events"), 50);

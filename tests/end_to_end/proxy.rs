@@ -3,7 +3,7 @@
 
 use std::thread;
 
-use crate::support::proxy::{Fault, Proxy, faults};
+use crate::support::proxy::{Fault, Proxy, faults, refused};
 use crate::support::{
     ClickHouse, Client, Engine, Load, Random, Server, Variant, each_insert, post, run, seed, shared_clickhouse,
     wait_for,
@@ -131,9 +131,12 @@ fn a_profile_that_ignores_tokens_types_and_blocks_does_not_reach_an_insert(varia
     assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events")).trim(), ROWS.to_string());
     let parts = "SELECT rows FROM system.parts WHERE table = 'events' AND level = 0";
     assert_eq!(clickhouse.query(parts).trim(), ROWS.to_string(), "one INSERT is not one block");
-    // As wide as before: nothing but the type says that a row means something else.
-    clickhouse.query(&format!("ALTER TABLE {database}.events MODIFY COLUMN param_int UInt64"));
+    // As wide as before: nothing but the type says that a row means something else. The server does not learn of it
+    // before it has taken the row.
+    proxy.fall_ill(refused(202, "Too many simultaneous queries."));
     assert_eq!(post(server.address(), "/api/events", b"{\"param_int\":-1}").status, 200);
+    clickhouse.query(&format!("ALTER TABLE {database}.events MODIFY COLUMN param_int UInt64"));
+    proxy.recover();
     let decided = || Some(attempts(&server, "events")).filter(|[done, _, hold, ..]| done + hold > 1);
     let [done, _, hold, cut, _] = wait_for(|| server.log(), decided);
     assert!(done == 1 && hold > 0 && cut == 0, "{}", server.log());

@@ -224,8 +224,8 @@ mod with_the_feature {
         let clickhouse = shared_clickhouse();
         let authority = Authority::new();
         let issued = authority.issue("server", &["localhost"]);
-        let flags = [&issued.flags()[..], &["--head-timeout", "1s", "--connections-max", "3"]].concat();
-        let server = Server::start(clickhouse, &clickhouse.database(), &flags);
+        let limits = ["--workers", "1", "--head-timeout", "2s", "--connections-max", "3"];
+        let server = Server::start(clickhouse, &clickhouse.database(), &[&issued.flags()[..], &limits].concat());
         let mut plain = TcpStream::connect(server.address()).unwrap();
         plain.set_read_timeout(Some(PATIENCE)).unwrap();
         plain.write_all(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
@@ -240,12 +240,16 @@ mod with_the_feature {
             assert!(connection.is_closed_within(PATIENCE), "{begun:?}");
         }
         // All places are taken by those who say nothing: the longest silent one makes way.
-        let silent: Vec<Connection> = (0..3).map(|_| Connection::open(server.address())).collect();
+        let mut silent: Vec<Connection> = (0..3).map(|_| Connection::open(server.address())).collect();
         let client = authority.client(&VERSIONS);
         let mut connection = TlsConnection::open(server.address(), &client, "localhost").unwrap();
+        // Then the next of them, not the one that has just ended its handshake and has no request on its way yet.
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        let more = Connection::open(server.address());
+        assert!(silent[1].is_closed_within(PATIENCE));
         connection.send(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(connection.read_response().status, 200);
-        drop((silent, connection));
+        drop((silent, connection, more));
         wait_for(|| server.log(), || (server.metrics()["sluicegate_connections"] == 0.0).then_some(()));
         // Those that have begun a request don't make way, and one more is told so.
         let busy = || {
