@@ -10,7 +10,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{self, Receiver, Sender};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogFormat, LogLevel, Settings};
 use crate::limits;
@@ -48,9 +51,11 @@ pub fn start(settings: &Settings) {
     // Nobody may read the log any more. That is no reason to end: what can't be written is dropped,
     // and not complained about where it can't be written either.
     let log = tracing_subscriber::fmt().with_max_level(level).log_internal_errors(false).with_writer(ToQueue);
+    // What libraries say of their own steps is not what the levels `debug` and `trace` promise.
+    let own = Targets::new().with_target("sluicegate", level).with_default(level.min(tracing::Level::INFO));
     match format {
-        LogFormat::Text => log.with_ansi(terminal).with_target(false).init(),
-        LogFormat::Json => log.json().flatten_event(true).with_target(false).init(),
+        LogFormat::Text => log.with_ansi(terminal).with_target(false).finish().with(own).init(),
+        LogFormat::Json => log.json().flatten_event(true).with_target(false).finish().with(own).init(),
     }
 }
 

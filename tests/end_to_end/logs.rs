@@ -65,5 +65,7 @@ fn the_level_trace_tells_of_each_commit() {
         let (seconds, bytes) = (commit["seconds"].as_f64().unwrap(), commit["bytes"].as_u64().unwrap());
         assert!(commit["frames"] == 1 && seconds > 0.0 && bytes > EVENT.len() as u64, "{commit}");
     }
+    // What libraries say of their own steps is not in it, as mio does of each socket.
+    assert!(!server.log().contains("event source"), "{}", server.log());
     assert!(server.stop().success());
 }
