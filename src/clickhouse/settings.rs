@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 /// Settings that make every INSERT a single block, read exactly as it was written and stored once.
 /// They are sent with each INSERT because the profile of the ClickHouse user may set other values.
-pub const FIXED: [(&str, &str); 28] = [
+pub const FIXED: [(&str, &str); 29] = [
     // 1 by default since 26.3.
     ("async_insert", "0"),
     ("insert_deduplicate", "1"),
@@ -36,6 +36,7 @@ pub const FIXED: [(&str, &str); 28] = [
     ("allow_suspicious_fixed_string_types", "1"),
     ("allow_suspicious_variant_types", "1"),
     ("enable_time_time64_type", "1"),
+    ("allow_experimental_nullable_tuple_type", "1"),
     // A JSON value is sent as its text, and a text in it that is a time becomes one in each form.
     ("date_time_input_format", "best_effort"),
     ("input_format_binary_read_json_as_string", "1"),
@@ -47,13 +48,14 @@ pub const FIXED: [(&str, &str); 28] = [
     ("distributed_foreground_insert", "1"),
 ];
 
-/// The settings of a query that names the types of a block and reads rows of it.
-pub const READING_ROWS: [(&str, &str); 5] = [
-    ("allow_suspicious_low_cardinality_types", "1"),
-    ("allow_suspicious_fixed_string_types", "1"),
-    ("allow_suspicious_variant_types", "1"),
-    ("enable_time_time64_type", "1"),
-    ("input_format_binary_read_json_as_string", "1"),
+/// Those that a query gets, too, which names the types of a block and reads rows of it.
+pub const READING_ROWS: [&str; 6] = [
+    "allow_suspicious_low_cardinality_types",
+    "allow_suspicious_fixed_string_types",
+    "allow_suspicious_variant_types",
+    "enable_time_time64_type",
+    "allow_experimental_nullable_tuple_type",
+    "input_format_binary_read_json_as_string",
 ];
 
 /// The setting with the token of an INSERT.
@@ -90,7 +92,8 @@ pub fn to_send(
 }
 
 /// Further names that `--clickhouse-setting` refuses: aliases of [`FIXED`] ones, and the token.
-const FIXED_TOO: [&str; 3] = [TOKEN, "insert_distributed_sync", "max_insert_block_size_rows"];
+const FIXED_TOO: [&str; 4] =
+    [TOKEN, "insert_distributed_sync", "max_insert_block_size_rows", "enable_nullable_tuple_type"];
 
 /// The format of the rows of an INSERT. For ClickHouse both formats give the same block under the
 /// same token.

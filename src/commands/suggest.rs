@@ -1,6 +1,6 @@
 //! `sluicegate schema --suggest`: the columns that a table lacks for the fields that clients send.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use crate::clickhouse::client::ClickHouse;
 use crate::clickhouse::description::describe_table;
 use crate::clickhouse::name::quoted;
 use crate::config::{ConfigError, Settings, TableSettings};
+use crate::schema::is_servers_own;
 
 /// Path of the server's counts.
 const PATH: &str = "/fields";
@@ -77,17 +78,21 @@ struct Suggestion {
     column_type: String,
     /// True if `columns` of the table's section has to name the field, since the column has another name.
     needs_mapping: bool,
-    statement: String,
+    /// `None` if the table has the column already, and only the mapping is left to do.
+    statement: Option<String>,
 }
 
 impl Suggestion {
     fn print(&self, out: &mut impl Write) -> std::io::Result<()> {
-        let Self { field, count, column, needs_mapping, statement, .. } = self;
+        let Self { field, count, column, column_type, needs_mapping, statement, .. } = self;
         writeln!(out, "-- {field:?}: {count} times")?;
         if *needs_mapping {
             writeln!(out, "-- with {column:?} = {field:?} in the `columns` of the table's section")?;
         }
-        writeln!(out, "{statement};\n")
+        match statement {
+            Some(statement) => writeln!(out, "{statement};\n"),
+            None => writeln!(out, "-- the table has a column {column:?} of the type {column_type}\n"),
+        }
     }
 }
 
@@ -105,32 +110,39 @@ fn ask(settings: &Settings) -> Result<BTreeMap<String, Vec<Field>>, Box<dyn std:
     Ok(counted.map_err(|_| ConfigError(format!("what answers at {url} counts no fields: {}", text.trim())))?)
 }
 
-/// The names of the table's columns now, as the first server that answers says; none if no server does.
-fn columns_of(servers: &[ClickHouse], table: &TableSettings) -> HashSet<String> {
+/// The table's columns now and their types, as the first server that answers says; none if no server does.
+fn columns_of(servers: &[ClickHouse], table: &TableSettings) -> HashMap<String, String> {
     let described = servers.iter().find_map(|server| describe_table(&server.within(ANSWER_WITHIN), &table.name).ok());
-    described.unwrap_or_default().into_iter().map(|column| column.name).collect()
+    described.unwrap_or_default().into_iter().map(|column| (column.name, column.type_name)).collect()
 }
 
 fn suggest(
     table: &TableSettings,
     Field { field, count, column_type }: &Field,
-    columns: &mut HashSet<String>,
+    columns: &mut HashMap<String, String>,
 ) -> Option<Suggestion> {
     // A name with dots is that of a Nested column to ClickHouse, and may be a path.
     let plain = field.replace('.', "_");
-    if plain == *field && columns.contains(field) {
-        // It was added since.
+    if plain.is_empty() || plain == *field && columns.contains_key(field) {
+        // ClickHouse has no column without a name; or it was added since.
         return None;
     }
+    // A column that the server fills by its name would never hold the field. One of another name that has the type
+    // may be what was suggested before.
     let mut names = std::iter::once(plain.clone()).chain((2..).map(|number| format!("{plain}_{number}")));
-    let column = names.find(|name| !columns.contains(name))?;
-    columns.insert(column.clone());
+    let is_free = |name: &String| match columns.get(name) {
+        Some(type_name) => name != field && type_name == column_type,
+        None => !is_servers_own(name),
+    };
+    let column = names.find(is_free)?;
+    let is_there = columns.insert(column.clone(), String::new()).is_some();
     Some(Suggestion {
         table: table.label.clone(),
         field: field.clone(),
         count: *count,
         needs_mapping: column != *field,
-        statement: format!("ALTER TABLE {} ADD COLUMN {} {column_type}", table.name, quoted(&column)),
+        statement: (!is_there)
+            .then(|| format!("ALTER TABLE {} ADD COLUMN {} {column_type}", table.name, quoted(&column))),
         column_type: column_type.clone(),
         column,
     })

@@ -214,7 +214,7 @@ impl Inserts {
     }
 
     /// The settings of an INSERT, checked to arrive unchanged.
-    fn settings_of(
+    pub(super) fn settings_of(
         &self,
         server: &ClickHouse,
         index: ServerIndex,

@@ -196,18 +196,15 @@ impl Inserts {
             compared.iter().copied().filter(|name| facts.key_columns.iter().any(|key| key == name)).collect();
         let question = question(table, &insert.frozen, &compared, &keys, &facts.expiry, &sample);
         let size = (question.len() + 1).to_string();
-        // Override the profile of the ClickHouse user.
-        let [low_cardinality, fixed_string, variant, time, json] = READING_ROWS;
-        let settings = [
+        // Override the profile of the ClickHouse user, in what this server knows.
+        let sent = self.settings_of(server, index, insert, work.attempts)?;
+        let reading = sent.iter().filter(|(name, _)| READING_ROWS.contains(&name.as_str()));
+        let mut settings = vec![
             ("max_query_size", size.as_str()),
             ("max_execution_time", LOOKUP_SECONDS_MAX),
             ("use_query_cache", "0"),
-            low_cardinality,
-            fixed_string,
-            variant,
-            time,
-            json,
         ];
+        settings.extend(reading.map(|(name, value)| (name.as_str(), value.as_str())));
         let answer = server.query(&question, &settings).map_err(failed)?;
         let Some(found) = SampleFound::read(&answer) else {
             let answer: String = answer.chars().take(100).collect();

@@ -68,6 +68,9 @@ pub(super) fn unknown_field(plan: &Plan, path: &str, key: &str) -> Rejection {
 /// The key, and the one that may have been meant.
 fn with_nearest(plan: &Plan, key: &str) -> String {
     let mut known = plan.paths().known();
+    if known.clone().any(|name| name.eq_ignore_ascii_case(key)) {
+        return format!("`{key}` itself, but something in it, and its value is no object");
+    }
     let nearest = known.clone().find(|name| same_letters(name, key)).or_else(|| known.find(|name| is_slip(name, key)));
     match nearest {
         Some(name) if key.len() <= COMPARED_BYTES_MAX => format!("`{key}` (is `{name}` meant?)"),

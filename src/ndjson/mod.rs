@@ -45,8 +45,9 @@
 //!   where there is a Bool too.
 //! - Which type a value inside of a JSON gets is left to ClickHouse; it depends on the rows before it in the
 //!   INSERT. A value of a path that has a type of its own (`JSON(a UInt8)`) is accepted if ClickHouse takes it
-//!   there, where it takes less than for a column (no empty text for a number, no number for a Date or
-//!   DateTime64), and if a column of the type takes it too, so that nothing is cut.
+//!   there, where it takes less than for a column (no empty text for a number, no number for a Date), and if a
+//!   column of the type takes it too, so that nothing is cut. A number for a DateTime64 is refused: ClickHouse
+//!   takes it for ticks there (26.7), whatever its magnitude.
 //! - The type of a Dynamic value depends on that value alone, as `values/dynamic` says. ClickHouse makes a
 //!   Tuple of an object, which is a JSON here, takes more texts for times, and takes `true` beside numbers in
 //!   an array for 1.

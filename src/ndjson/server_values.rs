@@ -3,13 +3,15 @@
 
 use std::borrow::Cow;
 
+use chrono::DateTime;
+
 use super::address_form::{AddressForm, AddressKey, StoredAddress};
 use super::general::{Rejection, decode, missing, reject_value};
 use super::values::nested::InPlace;
 use super::values::{self, JsonToken, address, time};
 use super::{Origin, RequestValues};
 use crate::rowbinary::RowBuffer;
-use crate::schema::{AddressKind, Cell, Field, Plan, SchemaError, ServerColumn, Source};
+use crate::schema::{AddressKind, Cell, ColumnType, Field, Plan, SchemaError, ServerColumn, Source};
 
 /// What the values of one body are made of.
 pub(super) struct ServerInputs<'a> {
@@ -32,11 +34,7 @@ impl ServerInputs<'_> {
     pub(super) fn put(&self, column: &ServerColumn, out: &mut RowBuffer) -> Result<(), Rejection> {
         let field = &column.field;
         let is_there = match &column.source {
-            Source::ServerTime => {
-                out.put_zeros(usize::from(field.lead));
-                time::put_server_time(self.origin.server_time_unix_ns, &field.cell.column_type, out);
-                true
-            }
+            Source::ServerTime => self.put_time(field, out),
             Source::ClientAddress(kind) => self.put_address(*kind, field, out),
             Source::Value(json) => put_value(json, field, out)?,
             Source::Request(place, _) => self.put_text(usize::from(*place), field, out)?,
@@ -45,9 +43,38 @@ impl ServerInputs<'_> {
         if field.is_required && !is_there { Err(missing(field)) } else { Ok(()) }
     }
 
+    fn put_time(&self, field: &Field, out: &mut RowBuffer) -> bool {
+        let unix_ns = self.origin.server_time_unix_ns;
+        let column_type = &field.cell.column_type;
+        if let ColumnType::DateTime(_) | ColumnType::DateTime64 { .. } = column_type {
+            out.put_zeros(usize::from(field.lead));
+            time::put_server_time(unix_ns, column_type, out);
+            return true;
+        }
+        let (form, seconds) = (DateTime::from_timestamp_nanos(unix_ns), unix_ns.div_euclid(1_000_000_000));
+        match column_type {
+            ColumnType::Date | ColumnType::Date32 => {
+                put_own(JsonToken::Text(form.format("%F").to_string().as_bytes()), field, out)
+            }
+            ColumnType::String | ColumnType::FixedString(_) | ColumnType::Variant(_) | ColumnType::Dynamic(_) => {
+                put_own(JsonToken::Text(form.format("%FT%T%.3fZ").to_string().as_bytes()), field, out)
+            }
+            _ => put_own(JsonToken::Number(seconds.to_string().as_bytes()), field, out),
+        }
+    }
+
     fn put_address(&self, kind: AddressKind, field: &Field, out: &mut RowBuffer) -> bool {
         let Cell { column_type, nullable, .. } = &field.cell;
         let address = self.stored(kind);
+        if !matches!(column_type, ColumnType::String | ColumnType::Ipv4 | ColumnType::Ipv6) {
+            return match address {
+                StoredAddress::Nothing => {
+                    out.put_slice(&field.absent.missing);
+                    false
+                }
+                address => put_own(JsonToken::Text(address.to_string().as_bytes()), field, out),
+            };
+        }
         if field.lead > u8::from(*nullable) {
             out.put([0]);
         }
@@ -74,9 +101,26 @@ impl ServerInputs<'_> {
             out.put_slice(&field.absent.missing);
             return Ok(false);
         };
-        put_token(JsonToken::Text(text.as_bytes()), text, field, out)?;
+        let token = match field.cell.column_type {
+            // JSON has literals for it, and no text is one of its values.
+            ColumnType::Bool if text != "null" => JsonToken::of_bare(text.as_bytes()),
+            _ => JsonToken::Text(text.as_bytes()),
+        };
+        put_token(token, text, field, out)?;
         Ok(true)
     }
+}
+
+/// Writes what the server says itself; where no value of the column is like it, what a missing one is. No line is
+/// to blame for that.
+fn put_own(token: JsonToken<'_>, field: &Field, out: &mut RowBuffer) -> bool {
+    let before = out.len();
+    let is_written = values::write_field(field, token, &mut InPlace::default(), out).is_ok();
+    if !is_written {
+        out.truncate(before);
+        out.put_slice(&field.absent.missing);
+    }
+    is_written
 }
 
 fn put_value(json: &str, field: &Field, out: &mut RowBuffer) -> Result<bool, Rejection> {

@@ -122,6 +122,12 @@ impl Mapping {
         inputs
     }
 
+    /// True if the mapping says what a column gets.
+    pub(super) fn gives(&self, column: &str) -> bool {
+        let collects = matches!(&self.unknown_fields, UnknownFields::Collect(name) if name == column);
+        collects || self.columns.contains_key(column)
+    }
+
     /// True if a column gets a hashed address.
     pub fn hashes_addresses(&self) -> bool {
         self.columns.values().any(|source| *source == ColumnSource::ClientAddress(AddressKind::Hashed))

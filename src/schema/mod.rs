@@ -36,7 +36,7 @@ pub use json_paths::{JsonPaths, PathRules};
 pub use mapping::{AddressKind, ColumnSource, Mapping, RequestInput, TimeUnit, UnknownFields, path_parts};
 pub(crate) use names::KeyTarget;
 pub(crate) use paths::{ObjectKeys, Taker};
-pub use source::Source;
+pub use source::{Source, is_servers_own};
 pub use variant::VariantTypes;
 
 use paths::Paths;
@@ -299,7 +299,7 @@ impl Plan {
     }
 
     /// Makes sure that the server can always write the client's address whatever clients there are:
-    /// an IPv4 column that is not Nullable has no value for an IPv6 client, and only a String for a hash.
+    /// an IPv4 column that is not Nullable has no value for an IPv6 client, and neither it nor an IPv6 column for a hash.
     /// `usual` are the addresses in the form of `--client-ip`, `whole` those that are stored in full.
     ///
     /// # Errors
@@ -320,7 +320,7 @@ impl Plan {
                 Addresses::Any if *column_type == ColumnType::Ipv4 && !nullable => {
                     return Err(SchemaError::NarrowAddress(named));
                 }
-                Addresses::Hashed if *column_type != ColumnType::String => {
+                Addresses::Hashed if matches!(column_type, ColumnType::Ipv4 | ColumnType::Ipv6) => {
                     return Err(SchemaError::HashedAddress(named));
                 }
                 Addresses::Ipv4 | Addresses::Any | Addresses::Hashed => {}
@@ -410,6 +410,11 @@ impl Plan {
                 return Ok(());
             }
         };
+        let unfit = source::unfit_for_the_server(&column.name, &cell.column_type);
+        if let Some(reason) = unfit.filter(|_| !mapping.gives(&column.name)) {
+            self.unfillable.push(Unfillable { column: column.name.clone(), reason });
+            return Ok(());
+        }
         let source = source::of(column, &cell, mapping, inputs)?;
         // The two columns that are the server's own by their names have no other default.
         let has_default = !column.default_kind.is_empty()

@@ -63,7 +63,7 @@ impl fmt::Display for Source {
 
 /// True for the names of the columns that the server fills without a mapping. The case of the name does not
 /// count: a key of another case would fill the column.
-pub(super) fn is_servers_own(name: &str) -> bool {
+pub fn is_servers_own(name: &str) -> bool {
     name.eq_ignore_ascii_case("ip") || name.eq_ignore_ascii_case("server_time")
 }
 
@@ -95,7 +95,7 @@ pub(super) fn of(
         return Ok(Source::Collected);
     }
     Ok(match mapped {
-        None => by_name(&column.name, column_type),
+        None => by_name(&column.name),
         Some(ColumnSource::Fields { names, unit }) => {
             check(
                 unit.is_none() || is_of_times,
@@ -126,12 +126,50 @@ pub(super) fn of(
     })
 }
 
-/// The server owns a column by its name, if the type can hold what it has to say.
-fn by_name(name: &str, column_type: &ColumnType) -> Source {
-    match (name.to_ascii_lowercase().as_str(), column_type) {
-        ("ip", ColumnType::String | ColumnType::Ipv4 | ColumnType::Ipv6) => Source::ClientAddress(AddressKind::Usual),
-        ("server_time", ColumnType::DateTime(_) | ColumnType::DateTime64 { .. }) => Source::ServerTime,
+/// Why a column whose name makes it the server's can't hold what the server has to say.
+pub(super) fn unfit_for_the_server(name: &str, column_type: &ColumnType) -> Option<String> {
+    let (what, fits) = match by_name(name) {
+        Source::ClientAddress(_) => ("the client's address", holds_address(column_type)),
+        Source::ServerTime => ("the server's time", holds_time(column_type)),
+        _ => return None,
+    };
+    let reason = || format!("only the server fills a column of this name, and the type does not hold {what}");
+    (!fits).then(reason)
+}
+
+fn by_name(name: &str) -> Source {
+    match name.to_ascii_lowercase().as_str() {
+        "ip" => Source::ClientAddress(AddressKind::Usual),
+        "server_time" => Source::ServerTime,
         _ => Source::Field,
+    }
+}
+
+/// The most bytes of an address's text, and those of a time's.
+const ADDRESS_TEXT: usize = 45;
+const TIME_TEXT: usize = 24;
+
+fn holds_address(column_type: &ColumnType) -> bool {
+    matches!(column_type, ColumnType::Ipv4 | ColumnType::Ipv6) || holds_text(column_type, ADDRESS_TEXT)
+}
+
+fn holds_time(column_type: &ColumnType) -> bool {
+    use ColumnType as T;
+    match column_type {
+        T::Date | T::Date32 | T::DateTime(_) | T::DateTime64 { .. } => true,
+        // The seconds of now need four bytes.
+        T::Signed(width) | T::Unsigned(width) => *width >= 4,
+        T::WideSigned(_) | T::WideUnsigned(_) | T::Float64 => true,
+        T::Decimal { precision, scale, .. } => precision.saturating_sub(*scale) >= 10,
+        _ => holds_text(column_type, TIME_TEXT),
+    }
+}
+
+fn holds_text(column_type: &ColumnType, bytes: usize) -> bool {
+    match column_type {
+        ColumnType::String | ColumnType::Variant(_) | ColumnType::Dynamic(_) => true,
+        ColumnType::FixedString(len) => *len >= bytes,
+        _ => false,
     }
 }
 

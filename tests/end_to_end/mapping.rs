@@ -134,9 +134,10 @@ fn unknown_fields_and_guessed_units_are_counted_and_columns_are_suggested_that_t
         "{\"n\":1,\"i\":1,\"u\":18446744073709551615,\"f\":1,\"t\":\"x\",\"b\":true,\"o\":{\"a\":1},\"l\":[1,2],\"m\":1}".to_owned(),
         "{\"n\":2,\"i\":-7,\"u\":0,\"f\":1.5,\"t\":null,\"b\":false,\"o\":{},\"l\":[],\"m\":\"x\",\"ts\":1606864194}".to_owned(),
         format!("{{\"n\":3,\"{odd}\":1,\"ts\":1606864194000}}"),
+        "{\"n\":4,\"ip\":\"1.2.3.4\",\"\":1,\"a.b\":1e400,\"large\":1e400}".to_owned(),
     ];
     let body = lines.join("\n");
-    assert_eq!(post(server.address(), "/api/hits", body.as_bytes()).text(), "{\"accepted\":3,\"rejected\":0}");
+    assert_eq!(post(server.address(), "/api/hits", body.as_bytes()).text(), "{\"accepted\":4,\"rejected\":0}");
     let metrics = server.metrics();
     let of = |labels: &str| metrics.get(&format!("sluicegate_{labels}")).copied();
     assert_eq!(of("unknown_fields_total{table=\"hits\",field=\"i\"}"), Some(2.0));
@@ -164,6 +165,9 @@ fn unknown_fields_and_guessed_units_are_counted_and_columns_are_suggested_that_t
         ("o", "JSON"),
         ("l", "Array(Int64)"),
         ("m", "String"),
+        ("ip_2", "String"),
+        ("a_b", "String"),
+        ("large", "String"),
     ] {
         let statement = format!("ALTER TABLE `{database}`.`hits` ADD COLUMN `{name}` {type_name};");
         assert!(suggested.contains(&statement), "{statement}\n{suggested}");
@@ -172,6 +176,9 @@ fn unknown_fields_and_guessed_units_are_counted_and_columns_are_suggested_that_t
     statements.for_each(|statement| _ = clickhouse.query(statement));
     let (worked, suggested, errors) = run(&arguments("hits"));
     assert!(worked && !suggested.contains("ALTER"), "{suggested}{errors}");
+    for mapping in ["\"ip_2\" = \"ip\"", "\"a_b\" = \"a.b\""] {
+        assert!(suggested.contains(mapping), "{mapping}\n{suggested}");
+    }
     let (worked, suggested, _) = run(&arguments("events"));
     assert!(worked && suggested.contains("no field came that no column takes"), "{suggested}");
     assert!(server.log().contains("magnitude") && server.log().contains("ts"), "{}", server.log());

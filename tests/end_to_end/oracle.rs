@@ -13,11 +13,15 @@ pub struct Line {
 /// Sends the lines both ways; panics with those that differ without a reason, and with those that
 /// have a reason and don't differ.
 pub fn compare(clickhouse: &ClickHouse, database: &str, columns: &str, lines: &[Line]) {
+    // Older versions have no Nullable(Tuple) and no such setting.
+    let nullable_tuples = clickhouse.query(
+        "SELECT concat(', ', name, ' = 1') FROM system.settings WHERE name = 'allow_experimental_nullable_tuple_type'",
+    );
     for table in ["ours", "theirs"] {
         clickhouse.query(&format!(
             "CREATE TABLE {database}.{table} (id UInt32, {columns}) ENGINE = MergeTree ORDER BY id \
              SETTINGS allow_suspicious_low_cardinality_types = 1, enable_time_time64_type = 1, \
-             allow_suspicious_variant_types = 1"
+             allow_suspicious_variant_types = 1{nullable_tuples}"
         ));
     }
     let server = Server::start(clickhouse, database, &["--table", "ours"]);

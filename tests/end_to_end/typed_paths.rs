@@ -171,6 +171,8 @@ fn what_is_taken_for_a_path_with_a_type_is_stored_with_every_version() {
         ("Time64(3)", "300", "25.8"),
         ("DateTime", "\"2020-12-01T23:09:54Z\"", "25.8"),
         ("Float64", "1.5", "25.8"),
+        ("Int8", "true", "25.8"),
+        ("Array(UInt256)", "[true]", "25.8"),
         ("Variant(Bool, Float64)", "true", "25.8"),
     ] {
         let is_taken = taken.get(name).is_some_and(|taken| taken.contains(value));

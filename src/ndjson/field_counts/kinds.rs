@@ -15,6 +15,7 @@ const NEGATIVE: u16 = 8;
 const LARGE: u16 = 16;
 /// Any other number.
 const FLOAT: u16 = 32;
+/// A text, or a number that only its text holds.
 const TEXT: u16 = 64;
 /// An object; with [`ARRAY`] beside it among elements.
 const OBJECT: u16 = 128;
@@ -102,7 +103,10 @@ fn long_number(raw: &[u8]) -> u16 {
         (Ok(_), Ok(_)) => INTEGER,
         (Ok(_), Err(_)) => NEGATIVE,
         (Err(_), Ok(_)) => LARGE,
-        (Err(_), Err(_)) => FLOAT,
+        // A Float64 would round all digits of an integer but the first ones, and holds nothing beyond its range.
+        _ if !text.contains(['.', 'e', 'E']) => TEXT,
+        _ if text.parse::<f64>().is_ok_and(f64::is_finite) => FLOAT,
+        _ => TEXT,
     }
 }
 
@@ -137,7 +141,10 @@ mod tests {
             (&["1", "18446744073709551615"], "UInt64"),
             (&["-1", "18446744073709551615"], "Int128"),
             (&["1", "1.5"], "Float64"),
-            (&["18446744073709551616"], "Float64"),
+            (&["18446744073709551616"], "String"),
+            (&["1", "-9223372036854775809"], "String"),
+            (&["1.5", "1e400"], "String"),
+            (&["[1,1e400]"], "Array(String)"),
             (&["1e3", "-7", "18446744073709551615"], "Float64"),
             (&["true", "false"], "Bool"),
             (&["true", "1"], "String"),

@@ -192,6 +192,8 @@ fn what_no_column_takes_is_counted_with_its_path_collected_or_refused() {
         let expected: &[_] = if is_good { &[] } else { &[(1, "unknown_field", None)] };
         assert_eq!(rejected(&refusing, line), expected, "{line}");
     }
+    let message = encode(&refusing, b"{\"user\":1}").report.errors[0].message.clone();
+    assert!(message.ends_with("no object"), "{message}");
     let message = encode(&refusing, b"{\"user\":{\"ab\":1}}").report.errors[0].message.clone();
     assert_eq!(message, "no column takes the field `user.ab`");
 }
@@ -294,6 +296,26 @@ fn what_no_line_says_is_the_same_in_each_row_of_a_request() {
     assert_eq!(outcome, run(&mut encoder, false, b"{\"n\":1}\nno\n"));
     let codes: Vec<_> = outcome.report.errors.iter().map(|error| (error.code, error.column.as_deref())).collect();
     assert_eq!(codes, [(LineCode::TypeMismatch, Some("port")), (LineCode::InvalidJson, None)]);
+}
+
+#[test]
+fn a_header_fills_a_bool() {
+    let input = RequestInput::Header("x-b".into());
+    let mapping = mapping(&[("b", ColumnSource::Request(input))]);
+    for (type_name, lead) in [("Bool", &b""[..]), ("Nullable(Bool)", b"\0"), ("LowCardinality(Nullable(Bool))", b"\0")]
+    {
+        let plan = mapped(&[("n", "Int8"), ("b", type_name)], &mapping);
+        for (text, value) in
+            [("true", Some(1)), ("false", Some(0)), ("1", Some(1)), ("0", Some(0)), ("null", None), ("yes", None)]
+        {
+            let mut encoder = RowEncoder::new(plan.clone(), LIMITS);
+            encoder.set_request(Arc::new(RequestValues::new(std::iter::once(Some(text.into())))));
+            let outcome = run(&mut encoder, true, b"{\"n\":1}\n");
+            let expected = value.map(|value| [&[1], lead, &[value]].concat()).unwrap_or_default();
+            assert_eq!(outcome.rows, expected, "{type_name} {text}");
+            assert_eq!(outcome.report.errors.len(), usize::from(value.is_none()), "{type_name} {text}");
+        }
+    }
 }
 
 #[test]

@@ -60,7 +60,9 @@ impl<W: Workspace> Reader<'_, W> {
                 if is_text {
                     !matches!(self.text(raw), b"" | b"true" | b"false")
                 } else {
-                    !wide::has_point_or_exponent(raw) || magnitude(raw).is_some_and(|magnitude| magnitude <= EXACT_MAX)
+                    matches!(raw, b"true" | b"false")
+                        || !wide::has_point_or_exponent(raw)
+                        || magnitude(raw).is_some_and(|magnitude| magnitude <= EXACT_MAX)
                 }
             }
             ColumnType::Float32 | ColumnType::Float64 if is_text => !matches!(self.text(raw), b"true" | b"false"),
