@@ -40,7 +40,7 @@ const PINNED: &str = include_str!("../../scripts/clickhouse.version");
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Time limit for the engine to end before it is killed.
-const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Pause between two checks of the engine's state.
 const POLL_PAUSE: Duration = Duration::from_millis(50);
@@ -141,15 +141,15 @@ impl Embedded {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Ends the engine in order, and kills it after [`STOP_TIMEOUT`].
-    pub fn stop(mut self) {
-        self.end();
+    /// Ends the engine in order, and kills it after this time, at most [`STOP_TIMEOUT`].
+    pub fn stop(mut self, within: Duration) {
+        self.end(within.min(STOP_TIMEOUT));
     }
 
-    fn end(&mut self) {
+    fn end(&mut self, within: Duration) {
         // Closing the pipe ends the last query, and with it the engine.
         drop(self.child.stdin.take());
-        let deadline = Instant::now() + STOP_TIMEOUT;
+        let deadline = Instant::now() + within;
         while self.try_wait().is_none() {
             if Instant::now() > deadline {
                 let _ = self.child.kill();
@@ -163,7 +163,7 @@ impl Embedded {
 
 impl Drop for Embedded {
     fn drop(&mut self) {
-        self.end();
+        self.end(STOP_TIMEOUT);
     }
 }
 
@@ -197,7 +197,7 @@ pub fn run_in_foreground(options: &EmbeddedOptions) -> Result<(), EmbeddedError>
     }
     loop {
         if stop.recv_timeout(POLL_PAUSE * 4).is_ok() {
-            embedded.stop();
+            embedded.stop(STOP_TIMEOUT);
             return Ok(());
         }
         if let Some(status) = embedded.try_wait() {

@@ -74,6 +74,8 @@ struct DueEntry {
     due: Instant,
     /// The block is held, so a stop or a drain does not wait for it.
     is_held: bool,
+    /// When it was put back.
+    since: Instant,
     work: Work,
 }
 
@@ -141,6 +143,8 @@ struct Waiting {
     under_way: BTreeMap<TableIndex, usize>,
     /// Those that were given out.
     turn: u32,
+    /// What waited at the beginning of a stop is due since.
+    is_stopping: bool,
 }
 
 impl Waiting {
@@ -203,6 +207,25 @@ impl Waiting {
         taken
     }
 
+    /// At the beginning of a stop all that waits is due, once: what does not get through then is not waited for.
+    fn begin_stop(&mut self, now: Instant) {
+        if !std::mem::replace(&mut self.is_stopping, true) {
+            let hurried = std::mem::take(&mut self.timed).into_iter().map(|mut entry| {
+                entry.due = if entry.is_held { entry.due } else { entry.due.min(now) };
+                entry
+            });
+            self.timed = hurried.collect();
+        }
+    }
+
+    /// True if nothing is left that a stop since `stopping`, or the end of the committer, waits for.
+    fn has_nothing_left(&self, stopping: Option<Instant>) -> bool {
+        let fails = |entry: &DueEntry| {
+            entry.work.attempts >= STOP_ATTEMPTS && stopping.is_some_and(|stopping| entry.since > stopping)
+        };
+        self.fresh.is_empty() && self.timed.iter().all(|entry| entry.is_held || fails(entry))
+    }
+
     /// When the first of those is due that are not yet.
     fn soonest(&self, now: Instant) -> Option<Instant> {
         self.timed.iter().map(|entry| entry.due).filter(|due| *due > now).min()
@@ -211,6 +234,10 @@ impl Waiting {
 
 /// Of so many blocks that are given out one is not fresh, while some wait of both.
 const FRESH_IN_A_ROW: u32 = 4;
+
+/// A stop waits no longer for a block that has failed so often, and once more since the stop began: INSERTs don't get
+/// through. Fewer failures pass by themselves.
+const STOP_ATTEMPTS: u32 = 4;
 
 /// The longest that an inserter waits without looking at the deadline of a stop.
 const WAIT_MAX: Duration = Duration::from_millis(100);
@@ -222,8 +249,8 @@ impl Due {
         Self { sealed, waiting: Mutex::default(), shares, lifecycle }
     }
 
-    /// Waits for the next block that is due. `None` once the committer has ended and only held blocks
-    /// are left, or after the deadline of a stop.
+    /// Waits for the next block that is due. `None` once the committer has ended and only held blocks are left, or,
+    /// in a stop, those whose INSERTs don't get through; and after the deadline of a stop.
     pub fn next(&self) -> Option<Work> {
         loop {
             let now = Instant::now();
@@ -232,12 +259,15 @@ impl Due {
             }
             let (soonest, nothing_is_left) = {
                 let mut waiting = self.waiting();
+                let stopping = self.lifecycle.stopping_since();
+                if stopping.is_some() {
+                    waiting.begin_stop(now);
+                }
                 self.sealed.try_iter().for_each(|block| waiting.put_fresh(block));
                 if let Some(work) = waiting.take(now, self.shares) {
                     return Some(work);
                 }
-                let nothing_is_left = waiting.fresh.is_empty() && waiting.timed.iter().all(|entry| entry.is_held);
-                (waiting.soonest(now), nothing_is_left)
+                (waiting.soonest(now), waiting.has_nothing_left(stopping))
             };
             let wait = soonest.map_or(WAIT_MAX, |due| due.saturating_duration_since(now).min(WAIT_MAX));
             match self.sealed.recv_timeout(wait) {
@@ -282,12 +312,17 @@ impl Due {
 
     /// Puts a block back, due after `delay`.
     pub fn later(&self, work: Work, delay: Duration) {
-        self.waiting().timed.push(DueEntry { due: Instant::now() + delay, is_held: false, work });
+        self.put_back(work, delay, false);
     }
 
     /// Puts a held block back, due after `delay`.
     pub fn hold(&self, work: Work, delay: Duration) {
-        self.waiting().timed.push(DueEntry { due: Instant::now() + delay, is_held: true, work });
+        self.put_back(work, delay, true);
+    }
+
+    fn put_back(&self, work: Work, delay: Duration, is_held: bool) {
+        let since = Instant::now();
+        self.waiting().timed.push(DueEntry { due: since + delay, is_held, since, work });
     }
 
     /// Makes the blocks that are meant due now with an operator's orders. Returns how many blocks

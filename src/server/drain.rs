@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use crossbeam::channel;
 
+use super::embedded::KeptRunning;
 use super::threads::{ServerError, spawn};
 use crate::clickhouse::servers::Servers;
-use crate::config::{ConfigError, Settings};
+use crate::config::{ConfigError, Settings, TableSettings};
 use crate::handoff::Handoff;
 use crate::insert::inserter::{Ends, Inserts};
 use crate::insert::stream::InsertClient;
-use crate::spool::{self, LedgerSnapshot, SealedBlock, Spool, SpoolError, SpoolMetrics};
+use crate::spool::{self, LedgerSnapshot, Recovered, SealedBlock, Spool, SpoolError, SpoolMetrics};
 
 /// Threads that insert: an inserter, and a spare one for the place of a silent attempt.
 const INSERTERS: usize = 2;
@@ -102,6 +103,18 @@ pub fn run(settings: &Settings) -> Result<(), DrainError> {
         return Err(DrainError::NoSpool(settings.spool_dir.clone()));
     }
     let (spool, recovered) = Spool::open(settings.spool(&tables)).map_err(DrainError::Spool)?;
+    let embedded = KeptRunning::start(settings).map_err(DrainError::Thread)?;
+    let outcome = insert_all(settings, &tables, &spool, recovered);
+    drop(embedded);
+    outcome
+}
+
+fn insert_all(
+    settings: &Settings,
+    tables: &[TableSettings],
+    spool: &Spool,
+    recovered: Recovered,
+) -> Result<(), DrainError> {
     let servers = settings.clickhouse().map_err(DrainError::Config)?;
     let trust = settings.trust().map_err(DrainError::Config)?;
     tracing::info!(blocks = recovered.blocks.len(), events = spool.metrics().spooled_rows(), "draining");

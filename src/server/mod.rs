@@ -18,12 +18,14 @@
 //! | `threads` | starting threads, and the error of a start |
 //! | `cpu` | checks that the processor has the instructions that the build uses |
 //! | `systemd` | what systemd is told |
+//! | `embedded` | the embedded ClickHouse: kept running, and ended with the server |
 //! | `drain` | `sluicegate drain`: the inserters alone |
 
 pub mod allocator;
 pub mod cpu;
 mod discover;
 pub mod drain;
+mod embedded;
 mod engine;
 mod files;
 pub mod log;
@@ -36,7 +38,6 @@ mod targets;
 mod threads;
 
 use std::net::TcpListener;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -46,7 +47,6 @@ use crate::admin::{Access, Admin, ReplayLimits, Series, SpoolLimits};
 use crate::api::Api;
 use crate::api::keys::Keys;
 use crate::clickhouse::delivery;
-use crate::clickhouse::embedded::{Embedded, EmbeddedOptions};
 use crate::clickhouse::metrics::InsertMetrics;
 use crate::clickhouse::survey::Survey;
 use crate::clickhouse::watcher::Watcher;
@@ -64,6 +64,7 @@ use crate::intake::replay::Replayer;
 use crate::net::tls::TlsConfig;
 use crate::net::{self, ListenAddress, PassedSockets};
 use crate::spool::{self, Recovered, Spool};
+use embedded::KeptRunning;
 use engine::Serving;
 use pipeline::Pipeline;
 use reload::Reload;
@@ -102,7 +103,7 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     let admin = start_admin(settings, &lifecycle, &spool, &metrics, &budget, &keys)?;
     systemd::report(admin.clone(), lifecycle.clone())?;
     // Before any thread is pinned: the child inherits the CPU affinity of the thread that starts it.
-    let embedded = settings.embedded.as_deref().map(|path| start_embedded(path, settings)).transpose()?;
+    let embedded = KeptRunning::start(settings)?;
     let targets = Target::all(settings, &spool);
     let Some(known) = discover::known_tables(&admin.clickhouse, &targets, &lifecycle)? else {
         tracing::info!("stopped while waiting for ClickHouse");
@@ -121,8 +122,8 @@ pub fn run(settings: &Settings) -> Result<ExitCode, ServerError> {
     server.wait_for_stop(*settings.shutdown_delay, settings.stop_within());
     systemd::stopping();
     server.stop();
-    if let Some(embedded) = embedded {
-        embedded.stop();
+    if let (Some(embedded), Some(deadline)) = (embedded, server.lifecycle.deadline()) {
+        embedded.stop(deadline);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -233,10 +234,10 @@ impl Server {
         }
         self.handoff.finish();
         // A hanging INSERT may be abandoned: the next start repeats it under the same token.
-        wait_until(
-            deadline,
-            || if self.is_replaced { self.pipeline.has_committed() } else { self.pipeline.has_ended() },
-        );
+        wait_until(deadline, || match self.is_replaced {
+            true => self.pipeline.has_committed(),
+            false => self.pipeline.has_ended() || self.pipeline.is_silent(),
+        });
         self.pipeline.log_what_is_left();
     }
 }
@@ -305,16 +306,6 @@ fn start_admin(
         }
     })?;
     Ok(admin)
-}
-
-fn start_embedded(path: &Path, settings: &Settings) -> Result<Embedded, ServerError> {
-    let url = settings.clickhouse_url.first().and_then(|url| reqwest::Url::parse(url).ok());
-    let (host, http_port) = url
-        .as_ref()
-        .and_then(|url| Some((url.host_str()?.to_owned(), url.port_or_known_default()?)))
-        .ok_or_else(|| ServerError("--embedded needs a --clickhouse-url with a host and a port".to_owned()))?;
-    tracing::info!(path = %path.display(), host, http_port, "starting the embedded ClickHouse");
-    Ok(Embedded::start(&EmbeddedOptions { path: path.to_owned(), host, http_port })?)
 }
 
 /// Waits until `done` is true, at most until the deadline. False if the deadline has passed.

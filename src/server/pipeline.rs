@@ -85,6 +85,13 @@ impl Pipeline {
         self.has_committed() && all_ended(&self.inserters) && self.inserts.spares_are_idle()
     }
 
+    /// True once everything is committed, and ClickHouse is silent about the INSERTs of all that is not held: nobody
+    /// knows until when.
+    pub(super) fn is_silent(&self) -> bool {
+        let (silent, silent_or_held) = self.spool.held.silent();
+        self.has_committed() && silent > 0 && silent_or_held as u64 >= self.spool.not_inserted()
+    }
+
     /// Says in the log what a stop has left in the spool.
     pub(super) fn log_what_is_left(&self) {
         if let Err(error) = self.pool.flush() {

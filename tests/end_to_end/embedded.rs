@@ -118,38 +118,109 @@ fn it_says_in_a_sentence_why_it_does_not_start() {
     assert!(twice.contains("lock"), "{twice}");
 }
 
+/// `serve` with an embedded ClickHouse, on folders of its own.
+struct Serving {
+    folder: tempfile::TempDir,
+    clickhouse: SocketAddr,
+    events: SocketAddr,
+    admin: SocketAddr,
+    flags: &'static [&'static str],
+}
+
+impl Serving {
+    fn new(flags: &'static [&'static str]) -> Self {
+        let [clickhouse, events, admin] = [free_address(), free_address(), free_address()];
+        Self { folder: tempfile::tempdir().unwrap(), clickhouse, events, admin, flags }
+    }
+
+    fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluicegate"));
+        command.arg(name).args(self.flags);
+        command.args(["--listen", &self.events.to_string(), "--admin-listen", &self.admin.to_string()]);
+        command.args(["--clickhouse-url", &format!("http://{}", self.clickhouse), "--embedded"]);
+        command.arg(self.folder.path().join("clickhouse")).arg("--spool-dir").arg(self.folder.path().join("spool"));
+        command.stderr(Stdio::null());
+        command
+    }
+
+    fn start(&self) -> Child {
+        let server = self.command("serve").spawn().unwrap();
+        wait_for(
+            || "the server does not answer".to_owned(),
+            || {
+                TcpStream::connect(self.events).ok()?;
+                (get(self.events, "/health").status == 200).then_some(())
+            },
+        );
+        server
+    }
+
+    fn send(&self, event: &str) {
+        let body = format!("{{\"event\":\"{event}\"}}");
+        assert_eq!(post(self.events, "/api/events", body.as_bytes()).status, 200);
+    }
+
+    fn events(&self) -> String {
+        let clickhouse = ClickHouse::on(&self.folder.path().join("clickhouse"));
+        clickhouse.query("SELECT arrayStringConcat(arraySort(groupArray(event)), ' ') FROM events").trim().to_owned()
+    }
+}
+
+/// The engine that a server has started.
+fn engine_of(server: &Child) -> Option<Pid> {
+    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let is_child = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+        // One that has ended is no engine.
+        fields.next() != Some("Z") && fields.next() == Some(&server.id().to_string())
+    };
+    Pid::from_raw(processes.into_iter().find(is_child)?)
+}
+
+#[test]
+fn serve_starts_one_again_that_is_killed() {
+    let serving = Serving::new(&["--batch-age", "50ms"]);
+    let mut server = serving.start();
+    serving.send("before");
+    for event in ["then", "and again"] {
+        let killed = engine_of(&server).unwrap();
+        kill_process(killed, Signal::KILL).unwrap();
+        wait_for(
+            || "it is not started again".to_owned(),
+            || engine_of(&server).filter(|engine| *engine != killed && TcpStream::connect(serving.clickhouse).is_ok()),
+        );
+        serving.send(event);
+    }
+    kill_process(pid(&server), Signal::TERM).unwrap();
+    assert!(server.wait().unwrap().success());
+    wait_until_closed(serving.clickhouse);
+    assert_eq!(serving.events(), "and again before then");
+}
+
+#[test]
+fn one_that_hangs_is_killed_at_the_deadline_of_a_stop_and_drain_starts_one() {
+    let serving = Serving::new(&["--shutdown-timeout", "3s"]);
+    let mut server = serving.start();
+    let engine = engine_of(&server).unwrap();
+    kill_process(engine, Signal::STOP).unwrap();
+    serving.send("kept");
+    kill_process(pid(&server), Signal::TERM).unwrap();
+    assert!(server.wait().unwrap().success());
+    assert!(!Path::new(&format!("/proc/{}", engine.as_raw_nonzero())).exists());
+    assert!(serving.command("drain").status().unwrap().success());
+    wait_until_closed(serving.clickhouse);
+    assert_eq!(serving.events(), "kept");
+}
+
 #[test]
 fn serve_runs_it_and_takes_it_down_last() {
-    let (folder, clickhouse, events) = (tempfile::tempdir().unwrap(), free_address(), free_address());
-    let mut server = Command::new(env!("CARGO_BIN_EXE_sluicegate"))
-        .args([
-            "serve",
-            "--batch-age",
-            "1h",
-            "--listen",
-            &events.to_string(),
-            "--admin-listen",
-            &free_address().to_string(),
-        ])
-        .args(["--clickhouse-url", &format!("http://{clickhouse}"), "--embedded"])
-        .arg(folder.path().join("clickhouse"))
-        .arg("--spool-dir")
-        .arg(folder.path().join("spool"))
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    wait_for(
-        || "the server does not answer".to_owned(),
-        || {
-            TcpStream::connect(events).ok()?;
-            (get(events, "/health").status == 200).then_some(())
-        },
-    );
-    assert_eq!(post(events, "/api/events", b"{\"event\":\"last\"}").status, 200);
+    let serving = Serving::new(&["--batch-age", "1h"]);
+    let mut server = serving.start();
+    serving.send("last");
     kill_process(pid(&server), Signal::INT).unwrap();
     assert!(server.wait().unwrap().success());
-    wait_until_closed(clickhouse);
+    wait_until_closed(serving.clickhouse);
     // The batch was open when the signal came; ClickHouse was still there to take it.
-    let clickhouse = ClickHouse::on(&folder.path().join("clickhouse"));
-    assert_eq!(clickhouse.query("SELECT event FROM events").trim(), "last");
+    assert_eq!(serving.events(), "last");
 }

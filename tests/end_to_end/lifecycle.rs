@@ -62,17 +62,48 @@ fn an_interrupt_stops_in_order_and_a_second_signal_ends_at_once_and_loses_nothin
     server.signal(Signal::INT);
     assert!(server.wait_for_end().success());
     server = server.start_again();
-    clickhouse.kill();
+    clickhouse.pause();
     assert_eq!(post(server.address(), "/api/events", b"{\"event\":\"kept\"}").status, 200);
     // The stop waits for ClickHouse.
     server.signal(Signal::TERM);
     wait_for(|| server.log(), || (server.admin_get("/readyz").status == 503).then_some(()));
     server.signal(Signal::INT);
     assert_eq!(server.wait_for_end().code(), Some(130));
-    clickhouse.restart();
+    clickhouse.resume();
     server = server.start_again();
     assert!(server.stop().success());
     assert_eq!(clickhouse.query(&format!("SELECT event FROM {database}.events FORMAT TSV")).trim(), "kept");
+}
+
+#[test]
+fn a_stop_does_not_wait_for_inserts_that_do_not_get_through() {
+    let mut clickhouse = ClickHouse::start();
+    let database = clickhouse.database();
+    let flags = ["--shutdown-timeout", "1h", "--batch-age", "50ms"];
+    let mut server = Server::start(&clickhouse, &database, &flags);
+    for (number, is_silent) in [(1, false), (2, true)] {
+        if is_silent {
+            clickhouse.pause();
+        } else {
+            clickhouse.kill();
+        }
+        let body = format!("{{\"sequence\":{number}}}\nbad");
+        assert_eq!(post(server.address(), "/api/events", body.as_bytes()).status, 200);
+        server.signal(Signal::TERM);
+        assert!(server.wait_for_end().success());
+        assert!(server.log().contains("stopped; the spooled events are inserted after the next start"));
+        if is_silent {
+            clickhouse.resume();
+        } else {
+            clickhouse.restart();
+        }
+        server = server.start_again();
+        server.wait_for_rows(&clickhouse, &format!("{database}.events"), number);
+        server.wait_until_drained();
+    }
+    assert!(server.stop().success());
+    let rows = clickhouse.query(&format!("SELECT groupArray(sequence) FROM {database}.events"));
+    assert!(["[1,2]", "[2,1]"].contains(&rows.trim()), "{rows}");
 }
 
 #[test]
