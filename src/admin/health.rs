@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Admin, Page};
+use super::{Admin, Page, SpoolLimits};
+use crate::api::Shed;
+use crate::batch::CommitRefusal;
 use crate::clock::monotonic_ms;
 use crate::http::Status;
 use crate::intake::metrics::WorkerMetrics;
 use crate::limits;
-use crate::spool::{OtherTable, SpoolMetrics};
+use crate::spool::{self, OtherTable, SpoolMetrics};
 
 /// Where [`live`] is.
 pub(super) const LIVE_PATH: &str = "/livez";
@@ -43,7 +45,9 @@ pub(super) fn is_health(path: &str) -> bool {
 /// action. If `tells` is false, the warnings are counts: ClickHouse's messages quote events.
 pub(super) fn ready(admin: &Admin, tells: bool) -> Page {
     if let Some(fault) = admin.health.unready() {
-        return Page::fault(fault.status, fault.code, fault.message);
+        let refused = admin.spool.refusal().filter(|refusal| fault == Shed::Commit(*refusal).into());
+        let message = refused.map_or_else(|| fault.message.to_owned(), |refusal| why_refused(admin, refusal));
+        return Page::fault(fault.status, fault.code, &message);
     }
     let warnings: Vec<String> = if tells {
         texts(admin)
@@ -52,6 +56,23 @@ pub(super) fn ready(admin: &Admin, tells: bool) -> Page {
     };
     let warnings = sonic_rs::to_string(&warnings).unwrap_or_else(|_| "[]".to_owned());
     Page::json(Status::Ok, format!("{{\"status\":\"ok\",\"warnings\":{warnings}}}"))
+}
+
+/// Why events are refused, with the figures that an operator needs.
+fn why_refused(admin: &Admin, refusal: CommitRefusal) -> String {
+    let SpoolLimits { bytes_max, disk_free_min, .. } = &admin.spool_limits;
+    let figures = match (refusal, admin.series.disk_free()) {
+        (CommitRefusal::SpoolFull, _) => format!(" ({} of {bytes_max} bytes)", admin.spool.spool_bytes()),
+        (CommitRefusal::DiskFull, Some(free)) => format!(" ({free} bytes are free of the {disk_free_min} wanted)"),
+        _ => String::new(),
+    };
+    format!("{} {}{figures}.", Shed::Commit(refusal).message(), sentence(spool::reason_of_refusal(refusal)))
+}
+
+/// With its first letter large.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// The warnings of `/readyz`.

@@ -9,6 +9,7 @@ use super::KEY_SECONDS_MAX;
 use super::held::{Delayed, Held};
 use super::layout::OtherTable;
 use super::ledger::{Events, Ledger, LedgerSnapshot};
+use super::refused::RefusalSaid;
 use super::sealed::SealedBlock;
 use crate::batch::{BlockNumber, CommitRefusal, Position, SegmentNumber, TableIndex};
 use crate::clock::monotonic_ms;
@@ -30,6 +31,7 @@ pub struct SpoolMetrics {
     durable: AtomicU64,
     heartbeat_ms: AtomicU64,
     refusal: AtomicU8,
+    refusal_said: RefusalSaid,
     /// Since when the committer does what may wait for the disk, by [`monotonic_ms`]; 0 while it does not.
     busy_since: AtomicU64,
     commit_buckets: [AtomicU64; COMMIT_SECONDS.len() + 1],
@@ -318,7 +320,10 @@ impl SpoolMetrics {
             Some(CommitRefusal::WriteFailed) => 3,
             Some(CommitRefusal::NoDescriptors) => 4,
         };
-        self.refusal.store(code, Relaxed);
+        // With every group that is committed.
+        if self.refusal.load(Relaxed) != code && self.refusal.swap(code, Relaxed) != code {
+            self.refusal_said.changed(refusal);
+        }
     }
 
     fn accounts(&self) -> MutexGuard<'_, Ledger> {

@@ -398,7 +398,13 @@ fn a_full_spool_is_503_and_takes_events_again_by_itself(variant: Variant) {
     let refused = refused.expect("the spool never fills");
     assert_eq!(refused.status, 503);
     assert!(refused.text().contains("spool_full") && refused.header("retry-after").is_some());
-    assert_eq!(server.admin_get("/readyz").status, 503);
+    let ready = server.admin_get("/readyz");
+    assert!(ready.status == 503 && ready.text().contains("of 3145728 bytes"), "{}", ready.text());
+    assert!(
+        ready.text().contains("--spool-bytes-max") && server.log().contains("events are refused"),
+        "{}",
+        server.log()
+    );
     assert!(accepted > 0);
     clickhouse.restart();
     for _ in 0..200 {
@@ -406,6 +412,7 @@ fn a_full_spool_is_503_and_takes_events_again_by_itself(variant: Variant) {
         if reply.status == 200 {
             accepted += 200;
             assert_eq!(server.admin_get("/readyz").status, 200);
+            wait_for(|| server.log(), || server.log().contains("events are taken again").then_some(()));
             assert!(server.stop().success());
             let count = clickhouse.query(&format!("SELECT count() FROM {database}.events"));
             assert_eq!(count.trim(), accepted.to_string());
