@@ -1,4 +1,4 @@
-//! A check that the settings of an INSERT arrive at ClickHouse unchanged.
+//! Checks that the settings of an INSERT arrive at ClickHouse unchanged, and that it takes INSERTs at all.
 //!
 //! A proxy may drop query parameters, and the profile of the user may change or forbid a setting. Then
 //! an INSERT means something else: without its token, for instance, two INSERTs of equal rows are
@@ -9,7 +9,10 @@ use std::collections::BTreeMap;
 use super::TableConfig;
 use super::client::{ClickHouse, ClientError};
 use super::description::known_settings;
+use super::name::{TableName, literal, quoted};
 use super::settings::{self, TOKEN, fixed_names};
+use crate::quarantine;
+use crate::schema::Plan;
 
 /// A setting whose value in ClickHouse differs from the one that was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +52,47 @@ pub fn check(clickhouse: &ClickHouse, config: &TableConfig) -> Result<Option<Alt
     let known = known_settings(clickhouse)?;
     let sent = settings::to_send(&BTreeMap::new(), &config.insert_settings, &known);
     altered(clickhouse, &sent, "sluicegate.check")
+}
+
+/// Sends an INSERT of no rows into the table, with the settings that one would have now: it leaves nothing, and is
+/// refused as one with rows would be, by rights, quotas, the user's profile, or a type that needs a setting.
+///
+/// # Errors
+///
+/// If the server does not answer or refuses.
+pub fn insert_nothing(clickhouse: &ClickHouse, config: &TableConfig, plan: &Plan) -> Result<(), ClientError> {
+    let columns: Vec<(&str, &str)> =
+        plan.columns().iter().map(|column| (column.name.as_str(), column.type_name.as_str())).collect();
+    let structure: Vec<String> =
+        columns.iter().map(|(name, type_name)| format!("{} {type_name}", quoted(name))).collect();
+    let reads_input = plan.columns().iter().any(|column| column.default.is_some());
+    let rows =
+        if reads_input { format!("SELECT * FROM input({})", literal(&structure.join(", "))) } else { String::new() };
+    insert_no_rows(clickhouse, config, &config.name, &columns, &rows)
+}
+
+/// The same for the table's quarantine.
+///
+/// # Errors
+///
+/// If the server does not answer or refuses.
+pub fn reject_nothing(clickhouse: &ClickHouse, config: &TableConfig) -> Result<(), ClientError> {
+    insert_no_rows(clickhouse, config, &config.name.quarantine(), &quarantine::COLUMNS, "")
+}
+
+fn insert_no_rows(
+    clickhouse: &ClickHouse,
+    config: &TableConfig,
+    table: &TableName,
+    columns: &[(&str, &str)],
+    rows: &str,
+) -> Result<(), ClientError> {
+    let known = known_settings(clickhouse)?;
+    let sent = settings::to_send(&BTreeMap::new(), &config.insert_settings, &known);
+    let parameters: Vec<(&str, &str)> = sent.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let names: Vec<String> = columns.iter().map(|(name, _)| quoted(name)).collect();
+    let statement = format!("INSERT INTO {table} ({}) {rows} FORMAT RowBinary", names.join(", "));
+    clickhouse.query(&statement, &parameters).map(drop)
 }
 
 /// Sends a query with the settings of an INSERT, and compares their values in ClickHouse. The values of

@@ -136,3 +136,72 @@ fn a_value_that_clickhouse_can_not_read_is_told_by_check_and_holds_no_event_for_
     server.wait_until_drained();
     assert_eq!(clickhouse.query(&format!("SELECT count() FROM {database}.events")).trim(), "1");
 }
+
+/// A user `default` with all rights, and two that can't insert.
+const USERS: &str = "<clickhouse>
+  <users_config>config.xml</users_config>
+  <default_profile>default</default_profile>
+  <profiles><default/><reader><readonly>2</readonly></reader></profiles>
+  <quotas><default/></quotas>
+  <users>
+    <default>
+      <password/><networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota>
+    </default>
+    <reads>
+      <password/><networks><ip>::/0</ip></networks><profile>reader</profile><quota>default</quota>
+    </reads>
+    <selects>
+      <password/><networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota>
+      <grants><query>GRANT SELECT ON *.*</query></grants>
+    </selects>
+    <inserts>
+      <password/><networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota>
+      <grants><query>GRANT SELECT ON *.*</query><query>GRANT INSERT ON *.events</query></grants>
+    </inserts>
+  </users>
+</clickhouse>";
+
+#[test]
+fn check_tells_that_a_user_can_not_insert_and_leaves_nothing() {
+    let clickhouse = ClickHouse::start_with_config(&USERS.replace("ON *.events", "ON allowed.events"));
+    let columns = "event String DEFAULT 'a', n UInt8";
+    clickhouse.query("CREATE DATABASE allowed");
+    clickhouse.query(&format!("CREATE TABLE allowed.events ({columns}) ENGINE = MergeTree ORDER BY n"));
+    clickhouse.query("CREATE TABLE allowed.plain (n UInt8) ENGINE = MergeTree ORDER BY n");
+    for table in ["events", "plain"] {
+        clickhouse.query(&format!(
+            "CREATE TABLE allowed.{table}_quarantine (server_time DateTime('UTC'), ip String, \
+             code LowCardinality(String), message String, line String) ENGINE = MergeTree ORDER BY code"
+        ));
+    }
+    let (folder, url) = (tempfile::tempdir().unwrap(), clickhouse.url());
+    let spool = folder.path().join("spool").to_string_lossy().into_owned();
+    for (user, table, works, expected) in [
+        ("default", "events", true, "serve would work"),
+        ("default", "plain", true, "serve would work"),
+        ("reads", "plain", false, "`readonly` = 0"),
+        ("selects", "plain", false, "INSERT"),
+        ("inserts", "events", true, "an INSERT into `allowed`.`events_quarantine` would wait"),
+    ] {
+        let arguments = ["check", "--clickhouse-url", &url, "--database", "allowed", "--spool-dir", &spool];
+        let of_user = ["--clickhouse-user", user, "--table", table, "--listen", "127.0.0.1:0", "--admin-listen"];
+        let (ok, said, _) = run(&[&arguments[..], &of_user, &["127.0.0.1:0"]].concat());
+        assert!(ok == works && said.contains(expected), "{user} {table}: {said}");
+        assert_eq!(said.contains("an INSERT into"), user != "default", "{user} {table}: {said}");
+    }
+    let rows = "SELECT sum(total_rows) FROM system.tables WHERE database = 'allowed'";
+    assert_eq!(clickhouse.query(rows).trim(), "0");
+}
+
+#[test]
+fn check_tells_that_the_disk_has_no_room_for_events() {
+    let clickhouse = shared_clickhouse();
+    let (database, url, folder) = (clickhouse.database(), clickhouse.url(), tempfile::tempdir().unwrap());
+    let spool = folder.path().join("not/there/yet").to_string_lossy().into_owned();
+    let arguments = ["check", "--clickhouse-url", &url, "--database", &database, "--spool-dir", &spool];
+    let addresses = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    for (least, works) in [("1B", true), ("1000000GiB", false)] {
+        let (ok, said, _) = run(&[&arguments[..], &addresses, &["--disk-free-min", least]].concat());
+        assert!(ok == works && said.contains("lower --disk-free-min") != works, "{least}: {said}");
+    }
+}

@@ -6,9 +6,12 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use bytesize::ByteSize;
 use serde::Serialize;
 
 use super::{Findings, Severity, Topic};
+use crate::config::Settings;
+use crate::spool;
 
 /// Number of syncs that are timed.
 const SYNCS: usize = 200;
@@ -45,6 +48,29 @@ enum Verdict {
     Good,
     Usable,
     Slow,
+}
+
+/// Checks that the disk of the spool has the room that `serve` needs to take an event: a segment, beside what
+/// `--disk-free-min` keeps free. One that runs has its segments.
+pub fn check_room(settings: &Settings, is_running: bool, findings: &mut Findings) {
+    let existing = settings.spool_dir.ancestors().find(|folder| folder.exists());
+    let Some(Ok(free)) = existing.map(spool::free_bytes) else { return };
+    let segment = settings.segment_bytes_max();
+    if free >= settings.disk_free_min.0.saturating_add(segment) {
+        return;
+    }
+    findings.add_with_remedy(
+        if is_running { Severity::Warning } else { Severity::Error },
+        Topic::Spool,
+        format!(
+            "{}: {} are free; with --disk-free-min {} and segments of {} every event is answered with 503",
+            settings.spool_dir.display(),
+            ByteSize(free),
+            settings.disk_free_min,
+            ByteSize(segment)
+        ),
+        Some("free some of it, or set a lower --disk-free-min".to_owned()),
+    );
 }
 
 /// Measures how long the disk of the spool takes to write and sync 4 KiB.

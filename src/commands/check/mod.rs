@@ -103,6 +103,7 @@ pub fn report(settings: &Settings) -> Report {
         check_owner(&settings.spool_dir, findings);
     }
     facts.disk = disk::check(&settings.spool_dir, findings);
+    disk::check_room(settings, facts.running, findings);
     facts.files_limit = check_files(settings, findings);
     facts.memory = Some(memory::check(settings, findings));
     report
@@ -275,6 +276,9 @@ fn check_server(
             Ok(Some(delivery)) => {
                 about.table.note_delivery(&delivery, is_quarantine);
                 describe(&delivery, about.findings);
+                if !insert_nothing(server, &config, (!is_quarantine).then_some(&plan), about.findings) {
+                    return false;
+                }
                 if !is_quarantine {
                     windows.push((server.url().to_owned(), delivery.facts.window_name));
                 }
@@ -292,6 +296,30 @@ fn check_server(
     }
     true
 }
+
+/// Tries an INSERT without rows into a table with this plan, or into the quarantine. False if `serve` could insert
+/// no event.
+fn insert_nothing(server: &ClickHouse, config: &TableConfig, plan: Option<&Plan>, findings: &mut Findings) -> bool {
+    let (table, tried) = match plan {
+        Some(plan) => (config.name.clone(), arrival::insert_nothing(server, config, plan)),
+        None => (config.name.quarantine(), arrival::reject_nothing(server, config)),
+    };
+    let Err(error) = tried else { return true };
+    let is_fatal = plan.is_some() && !error.may_pass();
+    let severity = if is_fatal { Severity::Error } else { Severity::Warning };
+    let remedy = match error.code() {
+        Some(ACCESS_DENIED) => Some(format!("GRANT SELECT, INSERT ON {table} TO the user, or what the error names")),
+        Some(READONLY) => Some("the user's profile must have `readonly` = 0".to_owned()),
+        _ => None,
+    };
+    let text = format!("{}: an INSERT into {table} would wait in the spool: {error}", server.url());
+    findings.add_with_remedy(severity, Topic::Table, text, remedy);
+    !is_fatal
+}
+
+/// Error codes of ClickHouse: rights that are missing, and a profile that permits no INSERT.
+const ACCESS_DENIED: u32 = 497;
+const READONLY: u32 = 164;
 
 /// Lists the columns, one below the other.
 fn describe_columns(name: &TableName, plan: &Plan, findings: &mut Findings) {
