@@ -49,15 +49,18 @@ pub fn run(arguments: &RequeueArgs, out: &mut impl Write) -> Result<(), Box<dyn 
                 _ => Ok(()),
             }
         }
-        Err(error) if error.is_connect() => offline(arguments, out),
+        Err(error) if error.is_connect() => offline(arguments, &address.to_string(), out),
         Err(error) => Err(ConfigError(format!("the server at {address} does not answer: {error}")).into()),
     }
 }
 
-fn offline(arguments: &RequeueArgs, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
+fn offline(arguments: &RequeueArgs, address: &str, out: &mut impl Write) -> Result<(), Box<dyn std::error::Error>> {
     if !arguments.force {
-        let sentence = "no server runs; the next start retries the blocks anyway, and --convert needs a running server";
-        return Err(ConfigError(sentence.to_owned()).into());
+        let sentence = format!(
+            "no server answers at {address}. To one that runs with other settings the command needs the same --config, or \
+             --admin-listen. If none runs, the next start retries the blocks anyway, and --convert waits for one that runs"
+        );
+        return Err(ConfigError(sentence).into());
     }
     let (_spool, recovered) = Spool::open(arguments.settings.spool(&arguments.settings.tables()))?;
     let mut count = 0;
@@ -70,6 +73,9 @@ fn offline(arguments: &RequeueArgs, out: &mut impl Write) -> Result<(), Box<dyn 
             count += 1;
         }
     }
-    writeln!(out, "no server runs; the next start sends {count} blocks again that ClickHouse may have")?;
+    writeln!(
+        out,
+        "no server answers at {address}; the next start sends {count} blocks again that ClickHouse may have"
+    )?;
     Ok(())
 }

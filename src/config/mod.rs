@@ -136,7 +136,8 @@ pub struct Settings {
     #[arg(long, env = "SLUICEGATE_CLICKHOUSE_CA_FILE", value_name = "FILE")]
     pub clickhouse_ca_file: Option<PathBuf>,
 
-    /// Run an embedded ClickHouse on this folder, which listens at the address of --clickhouse-url
+    /// Run an embedded ClickHouse on this folder, which listens at the address of --clickhouse-url and is
+    /// started again when it ends by itself
     #[arg(long, env = "SLUICEGATE_EMBEDDED", value_name = "DIR")]
     pub embedded: Option<PathBuf>,
 

@@ -102,6 +102,19 @@ impl Failure {
         }
     }
 
+    /// The reason, with what to do where ClickHouse itself refuses and no order helps.
+    pub(super) fn with_advice(&self) -> String {
+        match &self.error {
+            Some(ClientError::Refused { code: Some(_), .. }) if self.remedy == NO_ORDERS => {
+                format!(
+                    "{}; once that is fixed in ClickHouse, or in the configuration, the block goes in by itself",
+                    self.reason
+                )
+            }
+            _ => self.reason.clone(),
+        }
+    }
+
     /// The pause before the next attempt, after `attempts` attempts. It grows further if ClickHouse itself
     /// refuses, because that may last.
     pub(super) fn delay(&self, attempts: u32) -> Duration {

@@ -370,7 +370,7 @@ impl Inserts {
         }
         let mut held_for = Duration::ZERO;
         if failure.class == Class::Hold {
-            let why = Reason { text: failure.reason.clone(), remedy: failure.remedy };
+            let why = Reason { text: failure.with_advice(), remedy: failure.remedy };
             let Some(since) = self.spool.held.hold(number, table, why, cause) else { return };
             self.pool.set_apart(&mut work.block);
             held_for = since;

@@ -56,7 +56,7 @@ fn a_request_on_an_open_connection_is_served_while_stopping(variant: Variant) {
 
 #[test]
 fn an_interrupt_stops_in_order_and_a_second_signal_ends_at_once_and_loses_nothing() {
-    let mut clickhouse = ClickHouse::start();
+    let clickhouse = ClickHouse::start();
     let database = clickhouse.database();
     let mut server = Server::start(&clickhouse, &database, &["--batch-age", "1h"]);
     server.signal(Signal::INT);
