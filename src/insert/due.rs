@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, RecvTimeoutError};
+use crossbeam::channel::{Receiver, RecvTimeoutError, TryRecvError};
 
 use super::step::Unrecorded;
 use crate::batch::{BlockNumber, TableIndex};
@@ -145,6 +145,8 @@ struct Waiting {
     turn: u32,
     /// What waited at the beginning of a stop is due since.
     is_stopping: bool,
+    /// Blocks that failed since the stop began, or since one got through.
+    failed: u32,
 }
 
 impl Waiting {
@@ -239,6 +241,9 @@ const FRESH_IN_A_ROW: u32 = 4;
 /// through. Fewer failures pass by themselves.
 const STOP_ATTEMPTS: u32 = 4;
 
+/// So many blocks that fail in a row during a stop say the same of all that wait, however many these are.
+const STOP_FAILURES: u32 = 32;
+
 /// The longest that an inserter waits without looking at the deadline of a stop.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 
@@ -264,6 +269,9 @@ impl Due {
                     waiting.begin_stop(now);
                 }
                 self.sealed.try_iter().for_each(|block| waiting.put_fresh(block));
+                if waiting.failed >= STOP_FAILURES && self.is_committed(&mut waiting) {
+                    return None;
+                }
                 if let Some(work) = waiting.take(now, self.shares) {
                     return Some(work);
                 }
@@ -278,6 +286,16 @@ impl Due {
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(wait),
             }
         }
+    }
+
+    /// True once the committer has ended, and all that it sealed is here.
+    fn is_committed(&self, waiting: &mut Waiting) -> bool {
+        match self.sealed.try_recv() {
+            Ok(block) => waiting.put_fresh(block),
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => return true,
+        }
+        false
     }
 
     /// Waits for the next block that is due, at most [`WAIT_MAX`].
@@ -321,8 +339,16 @@ impl Due {
     }
 
     fn put_back(&self, work: Work, delay: Duration, is_held: bool) {
-        let since = Instant::now();
-        self.waiting().timed.push(DueEntry { due: since + delay, is_held, since, work });
+        let (since, mut waiting) = (Instant::now(), self.waiting());
+        if waiting.is_stopping && !is_held {
+            waiting.failed = waiting.failed.saturating_add(1);
+        }
+        waiting.timed.push(DueEntry { due: since + delay, is_held, since, work });
+    }
+
+    /// A block has got through.
+    pub fn got_through(&self) {
+        self.waiting().failed = 0;
     }
 
     /// Makes the blocks that are meant due now with an operator's orders. Returns how many blocks
