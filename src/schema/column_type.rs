@@ -124,6 +124,19 @@ pub enum ColumnType {
 }
 
 impl ColumnType {
+    /// True for a DateTime or DateTime64, and for a type that has one inside. Recurses by the levels of the type.
+    pub(super) fn holds_points_in_time(&self) -> bool {
+        let holds = |cell: &Cell| cell.column_type.holds_points_in_time();
+        match self {
+            Self::DateTime(_) | Self::DateTime64 { .. } => true,
+            Self::Array(element) => holds(element),
+            Self::Map(entry) => entry.iter().any(holds),
+            Self::Tuple(elements) => elements.cells.iter().any(holds),
+            Self::Variant(types) => types.in_order().any(|(_, cell)| holds(cell)),
+            _ => false,
+        }
+    }
+
     /// The type; or why it is not supported.
     fn compile(data_type: &DataType, dialect: Dialect<'_>) -> Result<Self, String> {
         let zone_of = |zone: &Option<String>| Zone::parse(zone.as_deref().unwrap_or(dialect.timezone));

@@ -283,9 +283,10 @@ impl Plan {
         &self.fields
     }
 
-    /// The columns in which a bare number is a Unix time whose unit is guessed.
+    /// The columns in which a bare number is a Unix time whose unit is guessed, also inside of a value.
     pub fn guessed_units(&self) -> impl Iterator<Item = &str> {
-        self.fields.iter().filter(|field| field.guesses_unit()).map(|field| &*field.name)
+        let guesses = |field: &&Field| field.unit.is_none() && field.cell.column_type.holds_points_in_time();
+        self.fields.iter().filter(guesses).map(|field| &*field.name)
     }
 
     /// Checks that `name`, the column of `--dedup-field`, is one that clients fill.

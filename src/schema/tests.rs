@@ -66,6 +66,27 @@ fn the_servers_columns_are_its_own_in_any_case() {
 }
 
 #[test]
+fn columns_with_points_in_time_anywhere_inside_guess_a_numbers_unit() {
+    let guesses = |type_name: &str| {
+        let plan = compile(&[column("a", "Int8", ""), column("t", type_name, "")]).unwrap();
+        plan.guessed_units().collect::<Vec<_>>() == ["t"]
+    };
+    for name in [
+        "DateTime",
+        "LowCardinality(Nullable(DateTime))",
+        "Array(Array(DateTime64(3)))",
+        "Map(String, DateTime)",
+        "Tuple(a Int8, b Tuple(DateTime))",
+        "Variant(DateTime64(3), String)",
+    ] {
+        assert!(guesses(name), "{name}");
+    }
+    for name in ["Date", "Time64(3)", "Int64", "Array(Date32)", "JSON(a DateTime)", "Dynamic", "Tuple(a String)"] {
+        assert!(!guesses(name), "{name}");
+    }
+}
+
+#[test]
 fn the_header_has_the_names_and_types() {
     let plan = compile(&[column("a", "Int8", ""), column("ip", "String", "")]).unwrap();
     assert_eq!(plan.rowbinary_header().unwrap(), b"\x02\x01a\x02ip\x04Int8\x06String");
