@@ -42,6 +42,11 @@ impl RunningServer {
         self.address
     }
 
+    /// What to do about an answer with the status 401.
+    pub(super) fn wants_password(&self) -> String {
+        format!("the server at {} wants a password: give this command its --admin-password-file", self.address)
+    }
+
     /// A GET of a path, with the password.
     pub(super) fn get(&self, target: &str) -> RequestBuilder {
         self.with_password(self.http.get(self.url(target)))

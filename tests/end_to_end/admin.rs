@@ -52,6 +52,9 @@ fn with_a_password_file_strangers_get_health_in_numbers_and_metrics_and_nothing_
         let (ok, _, error) = run(command);
         assert!(!ok && error.contains("--admin-password-file"), "{error}");
     }
+    let spool = server.spool_dir().to_string_lossy().into_owned();
+    let (_, said, _) = run(&[&["check", "--spool-dir", &spool], &settings[..]].concat());
+    assert!(said.contains(&format!("the server at {admin} wants a password")), "{said}");
     clickhouse.query(&format!("RENAME TABLE {database}.away TO {database}.events"));
     let (ok, said, error) = run(&["spool", "requeue", "--admin-listen", &admin, "--admin-password-file", file]);
     assert!(ok && said.contains("{\"requeued\":1}"), "{said}{error}");

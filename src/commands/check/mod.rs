@@ -129,6 +129,10 @@ fn check_running(settings: &Settings, findings: &mut Findings) -> bool {
         return false;
     }
     let Ok(server) = RunningServer::new(settings, ANSWER_WITHIN) else { return false };
+    if server.get("/version").send().is_ok_and(|reply| reply.status() == 401) {
+        findings.add(Severity::Warning, Topic::Server, server.wants_password());
+        return false;
+    }
     let ask = |path: &str| {
         let reply = server.get(path).send().ok().filter(|reply| reply.status() == 200)?;
         reply.text().ok()

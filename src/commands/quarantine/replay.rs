@@ -158,8 +158,12 @@ struct Node {
 impl Node {
     fn ask(server: &RunningServer, path: &str) -> Result<Self, Box<dyn std::error::Error>> {
         let url = server.url(path);
-        let reply = server.get(path).send().and_then(reqwest::blocking::Response::text);
-        let text = reply.map_err(|error| ConfigError(format!("the server does not answer at {url}: {error}")))?;
+        let reply = server.get(path).send().and_then(|reply| Ok((reply.status(), reply.text()?)));
+        let (status, text) =
+            reply.map_err(|error| ConfigError(format!("the server does not answer at {url}: {error}")))?;
+        if status == 401 {
+            return Err(ConfigError(server.wants_password()).into());
+        }
         let node = sonic_rs::from_str(&text);
         Ok(node.map_err(|_| {
             ConfigError(format!("what answers at {url} is no server that takes events: {}", text.trim()))
