@@ -264,7 +264,9 @@ impl Plan {
         let is_servers_own =
             |column: &&PlanColumn| source::is_servers_own(&column.name) && column.source.is_of_the_server();
         let server = self.columns.iter().filter(is_servers_own).map(|column| column.name.as_str());
-        Paths::new(fields, server)
+        // No client fills one whose type can't hold what the server would write, either.
+        let left = self.unfillable.iter().map(|left| left.column.as_str()).filter(|name| source::is_servers_own(name));
+        Paths::new(fields, server.chain(left))
     }
 
     /// The columns of the INSERT, in order.

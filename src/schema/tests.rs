@@ -63,6 +63,8 @@ fn the_servers_columns_are_its_own_in_any_case() {
     let sources: Vec<Source> = plan.columns().iter().map(|column| column.source.clone()).collect();
     assert_eq!(sources, [Source::ClientAddress(AddressKind::Usual), Source::ServerTime, Source::Field]);
     assert_eq!(plan.target(b"ip"), KeyTarget::Server);
+    let plan = compile(&[column("ip", "UInt32", ""), column("a", "Int8", "")]).unwrap();
+    assert_eq!((plan.target(b"IP"), plan.unfillable().len()), (KeyTarget::Server, 1));
 }
 
 #[test]
