@@ -145,8 +145,10 @@ struct Waiting {
     turn: u32,
     /// What waited at the beginning of a stop is due since.
     is_stopping: bool,
-    /// Blocks that failed since the stop began, or since one got through.
-    failed: u32,
+    /// The committer has ended, and all that it sealed is here.
+    is_committed: bool,
+    /// Blocks of each table that failed since the stop began, or since one got through.
+    failed: BTreeMap<TableIndex, u32>,
 }
 
 impl Waiting {
@@ -166,8 +168,13 @@ impl Waiting {
         Some(work)
     }
 
+    /// True for a table that a stop gives up.
+    fn is_given_up(&self, table: TableIndex) -> bool {
+        self.is_committed && self.failed.get(&table).is_some_and(|failed| *failed >= STOP_FAILURES)
+    }
+
     fn permits(&self, table: TableIndex, shares: Shares) -> bool {
-        shares.permit(self.under_way.len(), self.of(table), self.under_way.values().sum())
+        !self.is_given_up(table) && shares.permit(self.under_way.len(), self.of(table), self.under_way.values().sum())
     }
 
     /// How many of a table the inserters have.
@@ -223,9 +230,11 @@ impl Waiting {
     /// True if nothing is left that a stop since `stopping`, or the end of the committer, waits for.
     fn has_nothing_left(&self, stopping: Option<Instant>) -> bool {
         let fails = |entry: &DueEntry| {
-            entry.work.attempts >= STOP_ATTEMPTS && stopping.is_some_and(|stopping| entry.since > stopping)
+            let has_failed = entry.work.attempts >= STOP_ATTEMPTS && stopping.is_some_and(|since| entry.since > since);
+            has_failed || self.is_given_up(entry.work.block.table())
         };
-        self.fresh.is_empty() && self.timed.iter().all(|entry| entry.is_held || fails(entry))
+        self.fresh.keys().all(|table| self.is_given_up(*table))
+            && self.timed.iter().all(|entry| entry.is_held || fails(entry))
     }
 
     /// When the first of those is due that are not yet.
@@ -241,7 +250,7 @@ const FRESH_IN_A_ROW: u32 = 4;
 /// through. Fewer failures pass by themselves.
 const STOP_ATTEMPTS: u32 = 4;
 
-/// So many blocks that fail in a row during a stop say the same of all that wait, however many these are.
+/// So many blocks of a table that fail in a row during a stop say the same of all others, however many these are.
 const STOP_FAILURES: u32 = 32;
 
 /// The longest that an inserter waits without looking at the deadline of a stop.
@@ -268,10 +277,7 @@ impl Due {
                 if stopping.is_some() {
                     waiting.begin_stop(now);
                 }
-                self.sealed.try_iter().for_each(|block| waiting.put_fresh(block));
-                if waiting.failed >= STOP_FAILURES && self.is_committed(&mut waiting) {
-                    return None;
-                }
+                self.take_sealed(&mut waiting);
                 if let Some(work) = waiting.take(now, self.shares) {
                     return Some(work);
                 }
@@ -288,21 +294,24 @@ impl Due {
         }
     }
 
-    /// True once the committer has ended, and all that it sealed is here.
-    fn is_committed(&self, waiting: &mut Waiting) -> bool {
-        match self.sealed.try_recv() {
-            Ok(block) => waiting.put_fresh(block),
-            Err(TryRecvError::Empty) => {}
-            Err(TryRecvError::Disconnected) => return true,
+    fn take_sealed(&self, waiting: &mut Waiting) {
+        loop {
+            match self.sealed.try_recv() {
+                Ok(block) => waiting.put_fresh(block),
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => {
+                    waiting.is_committed = true;
+                    return;
+                }
+            }
         }
-        false
     }
 
     /// Waits for the next block that is due, at most [`WAIT_MAX`].
     pub fn next_soon(&self) -> Option<Work> {
         let take = || {
             let mut waiting = self.waiting();
-            self.sealed.try_iter().for_each(|block| waiting.put_fresh(block));
+            self.take_sealed(&mut waiting);
             waiting.take(Instant::now(), self.shares)
         };
         take().or_else(|| {
@@ -341,14 +350,15 @@ impl Due {
     fn put_back(&self, work: Work, delay: Duration, is_held: bool) {
         let (since, mut waiting) = (Instant::now(), self.waiting());
         if waiting.is_stopping && !is_held {
-            waiting.failed = waiting.failed.saturating_add(1);
+            let failed = waiting.failed.entry(work.block.table()).or_default();
+            *failed = failed.saturating_add(1);
         }
         waiting.timed.push(DueEntry { due: since + delay, is_held, since, work });
     }
 
-    /// A block has got through.
-    pub fn got_through(&self) {
-        self.waiting().failed = 0;
+    /// A block of this table has got through.
+    pub fn got_through(&self, table: TableIndex) {
+        self.waiting().failed.remove(&table);
     }
 
     /// Makes the blocks that are meant due now with an operator's orders. Returns how many blocks

@@ -322,7 +322,7 @@ impl Inserts {
 
     fn retire(&self, work: Work) {
         let number = work.block.number();
-        self.due.got_through();
+        self.due.got_through(work.block.table());
         self.spool.held.release(number);
         self.metrics.failing.forget(number);
         if let Err(error) = self.pool.retire(&work.block) {
