@@ -190,7 +190,7 @@ fn hand_over(worker: usize, count: u64) -> impl FnMut(&Handoff, &Mailbox) -> boo
 fn arrival() -> Arrival {
     let file = OwnedFd::from(File::open("/dev/null").unwrap());
     let stream = Stream::Tcp(mio::net::TcpStream::from_std(TcpStream::from(file)));
-    Arrival { stream, peer: None }
+    Arrival { stream, peer: None, is_passed: false }
 }
 
 #[test]

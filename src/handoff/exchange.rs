@@ -65,6 +65,30 @@ impl Handoff {
         // While the server stops, another worker may be at its end.
         let stopping = self.lifecycle.is_stopping();
         let index = if stopping { from } else { self.least_busy(from) };
+        self.hand(from, index, arrival);
+    }
+
+    /// Called by worker `from`, which has taken a connection, has no room for it, and none that is idle: passes it on to
+    /// the other worker with the most connections, which may have idle ones. Gives it back if it was passed on
+    /// before, or there is no such worker.
+    ///
+    /// # Errors
+    ///
+    /// The connection, which stays with `from`.
+    pub fn pass_on(&self, from: usize, arrival: Arrival) -> Result<(), Arrival> {
+        let others = (0..).zip(&self.mailboxes).filter(|(index, _)| *index != from);
+        let busiest = others.map(|(index, mailbox)| (mailbox.connections(), index)).max();
+        match busiest {
+            Some((1.., index)) if !arrival.is_passed && !self.lifecycle.is_stopping() => {
+                self.leave(from);
+                self.hand(from, index, Arrival { is_passed: true, ..arrival });
+                Ok(())
+            }
+            _ => Err(arrival),
+        }
+    }
+
+    fn hand(&self, from: usize, index: usize, arrival: Arrival) {
         self.place_at(index, arrival);
         if index == from {
             return;

@@ -17,6 +17,8 @@ pub struct Arrival {
     pub stream: Stream,
     /// The address of the peer; none at a Unix socket.
     pub peer: Option<IpAddr>,
+    /// A worker without room for it has passed it on: no other one does.
+    pub is_passed: bool,
 }
 
 /// The queues to one worker, and the means to wake it.

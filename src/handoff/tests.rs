@@ -129,7 +129,7 @@ fn connections_are_spread_over_the_workers() {
     let peer = listener.local_addr().unwrap();
     let arrival = || {
         let stream = Stream::Tcp(mio::net::TcpStream::connect(peer).unwrap());
-        Arrival { stream, peer: Some(peer.ip()) }
+        Arrival { stream, peer: Some(peer.ip()), is_passed: false }
     };
     let polls: Vec<mio::Poll> = (0..4).map(|_| mio::Poll::new().unwrap()).collect();
     let mailboxes = polls.iter().map(|poll| Mailbox::new(poll.registry(), WAKE).unwrap()).collect();
@@ -151,6 +151,36 @@ fn connections_are_spread_over_the_workers() {
     handoff.lifecycle.stop(Duration::ZERO);
     place();
     assert_eq!([held(1), held(2)], [0, 1]);
+}
+
+#[test]
+fn a_connection_without_room_is_passed_on_once_to_the_worker_with_the_most() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = listener.local_addr().unwrap();
+    let arrival = || {
+        let stream = Stream::Tcp(mio::net::TcpStream::connect(peer).unwrap());
+        Arrival { stream, peer: Some(peer.ip()), is_passed: false }
+    };
+    let polls: Vec<mio::Poll> = (0..3).map(|_| mio::Poll::new().unwrap()).collect();
+    let mailboxes = polls.iter().map(|poll| Mailbox::new(poll.registry(), WAKE).unwrap()).collect();
+    let handoff = Handoff::new(mailboxes, Arc::default());
+    (0..6).for_each(|_| handoff.place(2, arrival()));
+    let take = |worker: usize| handoff.mailbox(worker).unwrap().arrival();
+    let connections = || [0, 1, 2].map(|worker| handoff.mailbox(worker).unwrap().connections());
+    (0..3).for_each(|worker| drop((take(worker), take(worker))));
+    [0, 1, 1].into_iter().for_each(|worker| handoff.leave(worker));
+    handoff.place(1, arrival());
+    assert_eq!(connections(), [1, 1, 2]);
+    handoff.pass_on(1, take(1).unwrap()).unwrap();
+    assert_eq!(connections(), [1, 0, 3]);
+    let passed = take(2).unwrap();
+    assert!(handoff.pass_on(2, passed).is_err());
+    assert_eq!(connections(), [1, 0, 3]);
+    // Others may be at their end while the server stops.
+    handoff.place(1, arrival());
+    handoff.lifecycle.stop(Duration::ZERO);
+    assert!(handoff.pass_on(1, take(1).unwrap()).is_err());
+    assert_eq!(connections(), [1, 1, 3]);
 }
 
 #[test]

@@ -39,7 +39,7 @@ impl Worker {
                 && let Some(accepted) = self.listeners.get(index).map(Listener::accept)
             {
                 match accepted {
-                    Ok((stream, peer)) => self.place(Arrival { stream, peer }),
+                    Ok((stream, peer)) => self.place(Arrival { stream, peer, is_passed: false }),
                     Err(error) => match error.kind() {
                         io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
                         io::ErrorKind::WouldBlock => break,
@@ -132,11 +132,14 @@ impl Worker {
             let Some(arrival) = self.shared.handoff.mailbox(self.index).and_then(|mailbox| mailbox.arrival()) else {
                 return;
             };
-            self.admit(arrival, is_one_too_many);
+            let arrival = if is_one_too_many { self.shared.handoff.pass_on(self.index, arrival) } else { Err(arrival) };
+            if let Err(arrival) = arrival {
+                self.admit(arrival, is_one_too_many);
+            }
         }
     }
 
-    fn admit(&mut self, Arrival { stream, peer }: Arrival, is_one_too_many: bool) {
+    fn admit(&mut self, Arrival { stream, peer, .. }: Arrival, is_one_too_many: bool) {
         // Replies are written whole, so Nagle's algorithm would only delay them.
         stream.set_nodelay();
         self.generation += 1;

@@ -63,6 +63,44 @@ fn a_new_connection_replaces_the_one_that_is_idle_longest() {
 }
 
 #[test]
+fn a_worker_without_an_idle_connection_passes_a_new_one_on_and_refuses_one_that_was_passed_to_it() {
+    let other = [Poll::new().unwrap()];
+    let (worker, address) =
+        worker_beside(&other, &["events"], Duration::from_secs(60), |shared| shared.connections_max = 3);
+    let handoff = worker.shared.handoff.clone();
+    let elsewhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let arrival = || {
+        let stream = mio::net::TcpStream::connect(elsewhere.local_addr().unwrap()).unwrap();
+        crate::handoff::Arrival { stream: crate::net::Stream::Tcp(stream), peer: None, is_passed: false }
+    };
+    // The other one has three, which nobody knows to be idle but itself; this one has none.
+    let take = |worker: usize| handoff.mailbox(worker).unwrap().arrival();
+    (0..5).for_each(|_| handoff.place(1, arrival()));
+    let of_other: Vec<_> = (0..3).map(|_| take(1).unwrap()).collect();
+    (0..2).for_each(|_| {
+        drop(take(0).unwrap());
+        handoff.leave(0);
+    });
+    let bench = Harness::run((worker, address));
+    let mut client = bench.connect();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let passed = loop {
+        if let Some(passed) = take(1).filter(|arrival| arrival.is_passed) {
+            break passed;
+        }
+        assert!(Instant::now() < deadline, "it is not passed on");
+        thread::sleep(Duration::from_millis(1));
+    };
+    // As if the other one had passed it here: then there is room nowhere.
+    handoff.leave(1);
+    handoff.place(1, passed);
+    handoff.mailbox(0).unwrap().wake();
+    assert_eq!(status(&mut client), 503);
+    drop((client, of_other));
+    bench.stop();
+}
+
+#[test]
 fn the_last_reply_of_a_stop_is_read_by_a_client_that_goes_on_sending() {
     let bench = Harness::start(Duration::from_secs(60));
     let mut client = bench.connect();

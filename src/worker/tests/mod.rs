@@ -95,10 +95,22 @@ fn worker(commit_timeout: Duration, change: impl FnOnce(&mut Shared)) -> (Worker
 
 /// A worker of these tables, each with a column `event`, that does not run yet, and its address.
 fn worker_of(tables: &[&str], commit_timeout: Duration, change: impl FnOnce(&mut Shared)) -> (Worker, SocketAddr) {
+    worker_beside(&[], tables, commit_timeout, change)
+}
+
+/// The same, beside workers of which there are only the mailboxes.
+fn worker_beside(
+    others: &[Poll],
+    tables: &[&str],
+    commit_timeout: Duration,
+    change: impl FnOnce(&mut Shared),
+) -> (Worker, SocketAddr) {
     let poll = Poll::new().unwrap();
     let lifecycle = Arc::new(Lifecycle::default());
-    let (mailbox, batches) = (Mailbox::new(poll.registry(), WAKE).unwrap(), limits::batches_per_worker(tables.len()));
-    let handoff = Arc::new(Handoff::new(vec![mailbox.with_batches(batches)], lifecycle.clone()));
+    let batches = limits::batches_per_worker(tables.len());
+    let mailboxes = std::iter::once(&poll).chain(others);
+    let mailboxes = mailboxes.map(|poll| Mailbox::new(poll.registry(), WAKE).unwrap().with_batches(batches));
+    let handoff = Arc::new(Handoff::new(mailboxes.collect(), lifecycle.clone()));
     lifecycle.serve();
     let schema = |_| Some(SchemaVersion::new(plan(&["event"]), b"first".to_vec()));
     let budget = ByteBudget::new(BudgetLimits { max: 1 << 20, request_max: 1 << 19 });
