@@ -123,14 +123,19 @@ fn a_block_is_known_once_it_is_noted_and_until_it_is_very_old() {
     assert!(!inserted.has(BlockNumber::first(SegmentNumber::new(5))));
 }
 
-#[test]
-fn connections_are_spread_over_the_workers() {
+/// Makes connections to a listener of its own.
+fn arrivals() -> impl Fn() -> Arrival {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let peer = listener.local_addr().unwrap();
-    let arrival = || {
+    move || {
+        let peer = listener.local_addr().unwrap();
         let stream = Stream::Tcp(mio::net::TcpStream::connect(peer).unwrap());
         Arrival { stream, peer: Some(peer.ip()), is_passed: false }
-    };
+    }
+}
+
+#[test]
+fn connections_are_spread_over_the_workers() {
+    let arrival = arrivals();
     let polls: Vec<mio::Poll> = (0..4).map(|_| mio::Poll::new().unwrap()).collect();
     let mailboxes = polls.iter().map(|poll| Mailbox::new(poll.registry(), WAKE).unwrap()).collect();
     let handoff = Handoff::new(mailboxes, Arc::default());
@@ -155,12 +160,7 @@ fn connections_are_spread_over_the_workers() {
 
 #[test]
 fn a_connection_without_room_is_passed_on_once_to_the_worker_with_the_most() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let peer = listener.local_addr().unwrap();
-    let arrival = || {
-        let stream = Stream::Tcp(mio::net::TcpStream::connect(peer).unwrap());
-        Arrival { stream, peer: Some(peer.ip()), is_passed: false }
-    };
+    let arrival = arrivals();
     let polls: Vec<mio::Poll> = (0..3).map(|_| mio::Poll::new().unwrap()).collect();
     let mailboxes = polls.iter().map(|poll| Mailbox::new(poll.registry(), WAKE).unwrap()).collect();
     let handoff = Handoff::new(mailboxes, Arc::default());
