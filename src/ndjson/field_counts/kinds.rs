@@ -26,6 +26,8 @@ const EMPTY: u16 = 0x8000;
 
 /// An integer of at most so many digits fits 64 bits, whatever the digits are.
 const SAFE_DIGITS: usize = 18;
+/// A number of at most so many digits without an exponent is within the range of a Float64.
+const FLOAT_DIGITS: usize = 300;
 
 impl Kinds {
     /// The kinds of one value, valid JSON without white space around it.
@@ -99,14 +101,19 @@ fn is_short_integer(digits: &[u8]) -> bool {
 #[cold]
 fn long_number(raw: &[u8]) -> u16 {
     let text = std::str::from_utf8(raw).unwrap_or_default();
+    let is_exponent = |byte: &u8| matches!(byte, b'e' | b'E');
+    if raw.iter().any(|byte| *byte == b'.' || is_exponent(byte)) {
+        // A Float64 holds nothing beyond its range, which a number of fewer digits without an exponent is within.
+        let may_be_beyond = raw.len() > FLOAT_DIGITS || raw.iter().any(is_exponent);
+        let is_beyond = may_be_beyond && !text.parse::<f64>().is_ok_and(f64::is_finite);
+        return if is_beyond { TEXT } else { FLOAT };
+    }
     match (text.parse::<i64>(), text.parse::<u64>()) {
         (Ok(_), Ok(_)) => INTEGER,
         (Ok(_), Err(_)) => NEGATIVE,
         (Err(_), Ok(_)) => LARGE,
-        // A Float64 would round all digits of an integer but the first ones, and holds nothing beyond its range.
-        _ if !text.contains(['.', 'e', 'E']) => TEXT,
-        _ if text.parse::<f64>().is_ok_and(f64::is_finite) => FLOAT,
-        _ => TEXT,
+        // A Float64 would round all digits but the first ones.
+        (Err(_), Err(_)) => TEXT,
     }
 }
 
